@@ -1,0 +1,107 @@
+// The one matrix product contract of the project, and the list of its implementations.
+#pragma once
+
+#include "core/matrix.hpp"
+#include "core/scalar.hpp"
+#include "kernels/isa.hpp"
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace moesaic::kernels {
+
+using core::accumulator_t;
+using core::index_t;
+
+/// C[m, n] = alpha * op(A)[m, k] * op(B)[k, n], added to C if `accumulate`. op(X) = X or its transpose; storage is
+/// row-major with leading dimensions in elements. Products of BF16 are summed in FP32. Any of m, n, k may be zero; with
+/// k = 0 the product is zero. C overlaps neither A nor B.
+template <class T>
+struct Gemm {
+    index_t m = 0;
+    index_t n = 0;
+    index_t k = 0;
+    const T* a = nullptr;  ///< [m, k], or [k, m] if transpose_a
+    index_t lda = 0;
+    bool transpose_a = false;
+    const T* b = nullptr;  ///< [k, n], or [n, k] if transpose_b
+    index_t ldb = 0;
+    bool transpose_b = false;
+    accumulator_t<T>* c = nullptr;  ///< [m, n]
+    index_t ldc = 0;
+    accumulator_t<T> alpha = 1;
+    bool accumulate = false;
+};
+
+/// The product of views: sizes come from C and A, whose shapes op(A) [m, k] and op(B) [k, n] must fit.
+template <class T>
+[[nodiscard]] Gemm<T> product(core::MatrixView<const T> a, bool transpose_a, core::MatrixView<const T> b,
+                              bool transpose_b, core::MatrixView<accumulator_t<T>> c, accumulator_t<T> alpha = 1,
+                              bool accumulate = false) {
+    return {.m = c.rows(),
+            .n = c.cols(),
+            .k = transpose_a ? a.rows() : a.cols(),
+            .a = a.data(),
+            .lda = a.stride(),
+            .transpose_a = transpose_a,
+            .b = b.data(),
+            .ldb = b.stride(),
+            .transpose_b = transpose_b,
+            .c = c.data(),
+            .ldc = c.stride(),
+            .alpha = alpha,
+            .accumulate = accumulate};
+}
+
+/// One implementation: computes one product on the calling thread. The table below is the only place that lists them;
+/// dispatch, tests and benchmarks are generated from it.
+template <class T>
+struct GemmKernel {
+    std::string_view name;
+    Isa isa;
+    void (*run)(const Gemm<T>&);
+};
+
+/// All implementations for T (bf16, float, double), slowest level first; the first one is the portable reference.
+template <class T>
+[[nodiscard]] std::span<const GemmKernel<T>> gemm_kernels();
+template <>
+std::span<const GemmKernel<core::bf16>> gemm_kernels();
+template <>
+std::span<const GemmKernel<float>> gemm_kernels();
+template <>
+std::span<const GemmKernel<double>> gemm_kernels();
+
+/// The kernels chosen for this process. Immutable, shared by all threads.
+class KernelSet {
+public:
+    /// `level` is "auto", "portable", "avx2", "avx512" or "amx" (the avx512 level uses its BF16 instructions where the
+    /// CPU has them). Throws a usage error if the machine can't run the level.
+    explicit KernelSet(std::string_view level = "auto");
+
+    /// Computes independent products on the thread team: every product is split into blocks, largest first, so that
+    /// many small products and one large one both use all threads. Results do not depend on the number of threads.
+    template <class T>
+    void run(std::span<const Gemm<T>> batch) const;
+    template <class T>
+    void run(const Gemm<T>& product) const {
+        run(std::span<const Gemm<T>>(&product, 1));
+    }
+
+    /// Computes one product on the calling thread, for callers that are parallel themselves.
+    template <class T>
+    void run_on_calling_thread(const Gemm<T>& product) const;
+
+    /// Name of the implementation that serves T.
+    template <class T>
+    [[nodiscard]] std::string_view gemm_name() const;
+
+private:
+    GemmKernel<core::bf16> bf16_;
+    GemmKernel<float> float_;
+    GemmKernel<double> double_;
+};
+
+}  // namespace moesaic::kernels

@@ -1,0 +1,27 @@
+// Instruction set levels that kernels are written for, and which of them this machine really runs.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace moesaic::kernels {
+
+/// Levels in ascending order; a level includes the ones before it.
+enum class Isa { portable, avx2, avx512, avx512_bf16, amx };
+
+[[nodiscard]] std::string_view name(Isa isa) noexcept;
+
+/// True if the CPU and the operating system offer the level AND a small computation with it gave the right result: some
+/// hosts advertise AMX and fault. Asks the kernel for AMX tile permission on first use. Each level is tested once.
+[[nodiscard]] bool runs(Isa isa);
+
+/// The outcome of the self-test of one level, for people: "ok", "not offered by the CPU", "faulted in the self-test".
+struct IsaReport {
+    Isa isa;
+    bool usable;
+    std::string explanation;
+};
+[[nodiscard]] std::vector<IsaReport> self_test();
+
+}  // namespace moesaic::kernels

@@ -1,0 +1,117 @@
+// MPI ranks: start-up and end of the library, typed collectives, and errors that become every rank's errors.
+#pragma once
+
+#include "core/error.hpp"
+#include "core/matrix.hpp"
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+namespace moesaic::mpi {
+
+using core::index_t;
+using core::MatrixView;
+
+/// An error that every rank of a group throws alike, so that the program can end in good order.
+class AgreedError : public core::Error {
+public:
+    using core::Error::Error;
+};
+
+/// Owns MPI_Init_thread (funneled) and MPI_Finalize. A process started without mpirun is a world of one rank.
+class Environment {
+public:
+    Environment(int& argc, char**& argv);
+    ~Environment();
+    Environment(const Environment&) = delete;
+    Environment& operator=(const Environment&) = delete;
+
+    /// Library name and version in one line.
+    [[nodiscard]] static std::string library_version();
+    /// Ends all ranks at once with `exit_code`; for failures after which ranks can no longer meet in a collective.
+    [[noreturn]] static void abort(int exit_code) noexcept;
+
+private:
+    bool owns_library_ = false;  // false where an embedding program started MPI itself and will end it
+};
+
+/// A group of ranks. Copies share the group. All member functions but the accessors are collective: every rank of the
+/// group calls them in the same order. Every collective records a trace scope with the bytes that this rank
+/// contributes.
+class Communicator {
+public:
+    [[nodiscard]] static Communicator world();
+    /// A group of this process alone.
+    [[nodiscard]] static Communicator self();
+
+    [[nodiscard]] int rank() const noexcept;
+    [[nodiscard]] int size() const noexcept;
+    [[nodiscard]] bool is_root() const noexcept { return rank() == 0; }
+
+    /// Collective. Ranks with the same colour form a group, ordered by `key`.
+    [[nodiscard]] Communicator split(int colour, int key) const;
+    /// Collective. The ranks of this group that share the caller's host memory.
+    [[nodiscard]] Communicator split_by_node() const;
+
+    void barrier() const;
+    /// Element-wise results over all ranks, in place. T: float, double, std::int64_t.
+    template <class T>
+    void sum(std::span<T> values) const;
+    template <class T>
+    requires std::is_arithmetic_v<T>
+    [[nodiscard]] T sum(T value) const;
+    template <class T>
+    [[nodiscard]] T max(T value) const;
+    template <class T>
+    [[nodiscard]] T min(T value) const;
+    /// One value of every rank, in rank order. T: std::int64_t, double.
+    template <class T>
+    [[nodiscard]] std::vector<T> all_gather(T value) const;
+
+    /// Copies `values` of `root` to all ranks; sizes agree already. T: trivially copyable; any length, beyond 2^31 too.
+    template <class T>
+    void broadcast(std::span<T> values, int root = 0) const {
+        static_assert(std::is_trivially_copyable_v<T> && !std::is_const_v<T>);
+        broadcast_bytes(std::as_writable_bytes(values), root);
+    }
+    /// Copies `text` of `root` to all ranks; sizes may differ before.
+    void broadcast(std::string& text, int root = 0) const;
+    /// Texts of all ranks, in rank order, on rank 0; empty elsewhere.
+    [[nodiscard]] std::vector<std::string> gather(const std::string& text) const;
+
+    /// Row blocks of all ranks, in rank order, on all ranks: `mine` [counts[rank], cols] -> `all` [sum(counts), cols].
+    /// Both contiguous. T: bf16, float, double, std::int32_t. An idle rank has zero rows and takes part. `mine` may be
+    /// its own block inside `all`.
+    template <class T>
+    void all_gather_rows(MatrixView<const T> mine, MatrixView<T> all, std::span<const index_t> counts) const;
+    /// Sums `all` [sum(counts), cols] over ranks and leaves rows of rank r with rank r: `mine` [counts[rank], cols].
+    /// T: float, double.
+    template <class T>
+    void reduce_scatter_rows(MatrixView<const T> all, MatrixView<T> mine, std::span<const index_t> counts) const;
+    /// Contiguous blocks of all ranks, in rank order, on rank 0 (`all` may be empty elsewhere). T: float, double.
+    template <class T>
+    void gather_blocks(std::span<const T> mine, std::span<T> all, std::span<const index_t> counts) const;
+
+    /// Runs `work` on every rank; if it throws on any rank, every rank throws an AgreedError, that of the lowest failing rank,
+    /// with its exit code and "rank R: " before its message if the group has several ranks. `work` itself must not
+    /// call collectives of this group. Errors that are no core::Error count as run-time failures, std::bad_alloc as out
+    /// of resources.
+    void agree(const std::function<void()>& work) const;
+
+private:
+    struct Handle;
+    explicit Communicator(std::shared_ptr<const Handle> handle);
+    void broadcast_bytes(std::span<std::byte> bytes, int root) const;
+    void gather_bytes(std::span<const std::byte> mine, std::span<std::byte> all,
+                      std::span<const index_t> bytes_of_ranks) const;
+
+    std::shared_ptr<const Handle> handle_;
+};
+
+}  // namespace moesaic::mpi

@@ -1,0 +1,42 @@
+// Where a rank runs: its node, NUMA node and cores, found with hwloc; threads are bound to those cores.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace moesaic::mpi {
+
+class Communicator;
+
+/// What one rank found out about itself.
+struct Placement {
+    std::string host;
+    int rank = 0;
+    int node_rank = 0;                  ///< rank among the ranks of this host
+    int node_ranks = 1;                 ///< ranks on this host
+    std::vector<int> numa_nodes;        ///< logical indices of the NUMA nodes of `cores`
+    std::vector<int> cores;             ///< logical indices of the physical cores that this rank uses
+    std::vector<int> processing_units;  ///< one operating-system index per core of `cores`, where its thread is bound
+    int threads = 1;                    ///< OpenMP threads of this rank
+    bool bound_by_launcher = false;     ///< the process came with fewer cores than the machine has
+    std::uint64_t memory_bytes = 0;     ///< memory of the host, from the operating system, or its control group's limit
+    std::uint64_t memory_available_bytes = 0;  ///< shared by all ranks of the host, like `memory_bytes`
+    bool cores_shared = false;  ///< others use the cores too: more ranks than cores, or a CPU quota below the cores
+};
+
+/// Collective over `world`. Uses the binding of the launcher (mpirun --bind-to, srun) if it gave every rank cores of
+/// its own; otherwise shares the allowed cores of the host evenly among its ranks, whole NUMA nodes first. `threads` =
+/// 0 means one thread per physical core of the rank (at least one), fewer under a CPU quota; more threads than cores
+/// are allowed, unbound. A negative number is a usage error.
+[[nodiscard]] Placement place(const Communicator& world, int threads);
+
+/// Starts the OpenMP team of this process with `placement.threads` threads, each bound to its processing unit; with
+/// fewer cores than threads or cores shared with others they stay unbound. Returns whether they were bound. Threads
+/// that the calling thread starts later inherit its single processing unit.
+bool bind_threads(const Placement& placement);
+
+/// One line per rank for people.
+[[nodiscard]] std::string describe(const Placement& placement);
+
+}  // namespace moesaic::mpi

@@ -1,0 +1,38 @@
+// The cores of this host and the binding of threads to them: everything that needs hwloc.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+struct hwloc_topology;
+
+namespace moesaic::mpi {
+
+/// A physical core of the host.
+struct Core {
+    int numa_node = 0;                  ///< logical index of the closest NUMA node
+    std::vector<int> processing_units;  ///< operating-system indices of its hardware threads, at least one
+};
+
+/// The host as hwloc sees it. HWLOC_SYNTHETIC replaces it by an emulated one, on which nothing can be bound.
+class Topology {
+public:
+    Topology();
+
+    /// All cores of the host by logical index, those that this process must not use included: thus processes of one
+    /// host mean the same core by the same index.
+    [[nodiscard]] const std::vector<Core>& cores() const noexcept { return cores_; }
+    /// Sorted operating-system indices of the processing units to which this process is bound and that it may use.
+    [[nodiscard]] std::vector<int> usable_processing_units() const;
+    /// Returns whether the calling thread is bound to `processing_unit` now.
+    bool bind_calling_thread(int processing_unit) const noexcept;
+
+private:
+    struct Destroy {
+        void operator()(hwloc_topology* topology) const noexcept;
+    };
+    std::unique_ptr<hwloc_topology, Destroy> topology_;
+    std::vector<Core> cores_;
+};
+
+}  // namespace moesaic::mpi

@@ -1,0 +1,39 @@
+// The sub-commands of the `moesaic` executable, one file each.
+#pragma once
+
+#include "core/error.hpp"
+#include "mpi/communicator.hpp"
+
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace moesaic::app {
+
+using Arguments = std::span<const std::string>;
+
+/// A sub-command. `run` is called on all ranks and returns the exit code; errors are thrown.
+struct Command {
+    std::string_view name;
+    std::string_view usage;    ///< what follows the name on the command line
+    std::string_view summary;
+    core::ExitCode (*run)(const mpi::Communicator& world, Arguments arguments);
+};
+
+[[nodiscard]] const std::vector<Command>& commands();
+
+core::ExitCode run_train(const mpi::Communicator& world, Arguments arguments);
+core::ExitCode run_eval(const mpi::Communicator& world, Arguments arguments);
+core::ExitCode run_verify(const mpi::Communicator& world, Arguments arguments);
+core::ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments);
+
+/// Prints on rank 0 only.
+void print(const mpi::Communicator& world, std::string_view text);
+
+/// True if --help or -h is among the arguments.
+[[nodiscard]] bool asks_for_help(Arguments arguments);
+/// Prints usage, summary and the options of a command on rank 0.
+void print_help(const mpi::Communicator& world, std::string_view command, std::string_view options);
+
+}  // namespace moesaic::app

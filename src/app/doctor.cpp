@@ -1,0 +1,119 @@
+// moesaic doctor: what every rank finds out about its machine, and warnings about what costs speed.
+#include "app/command.hpp"
+#include "app/runtime.hpp"
+#include "core/build_info.hpp"
+#include "core/error.hpp"
+#include "core/trace.hpp"
+#include "kernels/isa.hpp"
+#include "train/options.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <filesystem>
+
+namespace moesaic::app {
+namespace {
+
+using core::ExitCode;
+using core::trace::now_ns;
+
+constexpr double gib = 1024.0 * 1024.0 * 1024.0;
+
+std::string describe_isa() {
+    std::string text;
+    for (const kernels::IsaReport& report : kernels::self_test()) {
+        text += fmt::format("  {:<12} {}\n", kernels::name(report.isa), report.explanation);
+    }
+    return text;
+}
+
+/// Several lines about this rank.
+std::string describe_rank(const Runtime& runtime) {
+    std::error_code error;
+    const auto space = std::filesystem::space(std::filesystem::current_path(), error);
+    const auto free_bytes = error ? 0.0 : static_cast<double>(space.available);
+    return fmt::format("{}\n  memory {:.1f} GiB, available {:.1f} GiB; disk free here {:.1f} GiB; threads {}\n",
+                       mpi::describe(runtime.placement), static_cast<double>(runtime.placement.memory_bytes) / gib,
+                       static_cast<double>(runtime.placement.memory_available_bytes) / gib, free_bytes / gib,
+                       runtime.threads_bound ? "bound" : "not bound");
+}
+
+std::string warnings_of_rank(const Runtime& runtime) {
+    const mpi::Placement& p = runtime.placement;
+    std::string text;
+    if (!runtime.threads_bound) {
+        text += fmt::format("warning: rank {}: threads are not bound to cores (more threads than cores of its own)\n",
+                            p.rank);
+    }
+    if (p.numa_nodes.size() > 1) {
+        text += fmt::format("warning: rank {} spans {} NUMA nodes; start one rank per NUMA node (mpirun --map-by numa "
+                            "--bind-to numa)\n",
+                            p.rank, p.numa_nodes.size());
+    }
+    if (!kernels::runs(kernels::Isa::amx)) {
+        text += fmt::format("warning: rank {}: no AMX; BF16 products use {}\n", p.rank,
+                            runtime.kernels.gemm_name<core::bf16>());
+    }
+    return text;
+}
+
+/// Collective. Time of one all-gather of `bytes` per rank, in seconds; median of several.
+double time_all_gather(const mpi::Communicator& world, index_t bytes) {
+    const index_t elements = std::max(bytes / static_cast<index_t>(sizeof(float)), index_t{1});
+    core::Matrix<float> mine(elements, 1);
+    core::Matrix<float> all(elements * world.size(), 1);
+    mine.fill(1);
+    const std::vector<index_t> counts(static_cast<std::size_t>(world.size()), elements);
+    std::vector<double> seconds;
+    for (int repetition = 0; repetition < 11; ++repetition) {
+        world.barrier();
+        const std::int64_t begin = now_ns();
+        world.all_gather_rows<float>(mine, all, counts);
+        seconds.push_back(world.max(static_cast<double>(now_ns() - begin) * 1e-9));
+    }
+    std::nth_element(seconds.begin(), seconds.begin() + 5, seconds.end());
+    return seconds[5];
+}
+
+std::string describe_exchange(const mpi::Communicator& world) {
+    if (world.size() == 1) {
+        return "  one rank: nothing to exchange\n";
+    }
+    constexpr index_t small = 8;
+    constexpr index_t large = index_t{8} << 20;
+    const double latency = time_all_gather(world, small);
+    const double seconds = time_all_gather(world, large);
+    const double received = static_cast<double>(large * (world.size() - 1));
+    return fmt::format("  all-gather of 8 B per rank: {:.1f} us; of 8 MiB per rank: {:.2f} GB/s received per rank\n",
+                       latency * 1e6, received / seconds * 1e-9);
+}
+
+}  // namespace
+
+ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments) {
+    train::ParallelOptions parallel;
+    train::ComputeOptions compute;
+    core::OptionSet options;
+    parallel.declare(options);
+    compute.declare(options);
+    if (asks_for_help(arguments)) {
+        print_help(world, "doctor", options.help());
+        return ExitCode::success;
+    }
+    parse(world, options, arguments, false);
+    const Runtime runtime(world, parallel, compute);
+    const auto ranks = world.gather(describe_rank(runtime));
+    const auto warnings = world.gather(warnings_of_rank(runtime));
+    const std::string exchange = describe_exchange(world);
+    print(world, fmt::format("moesaic {} ({}), {}\n\nISA levels of rank 0 (self-test)\n{}\nRanks: {} = data {} x tensor "
+                             "{}\n{}\nExchange, {}\n{}\n{}",
+                             core::build_info::version, core::build_info::git_revision, core::build_info::compiler,
+                             describe_isa(), world.size(), runtime.grid.data().size(), runtime.grid.tensor().size(),
+                             fmt::join(ranks, ""), mpi::Environment::library_version(), exchange,
+                             fmt::join(warnings, "")));
+    return ExitCode::success;
+}
+
+}  // namespace moesaic::app

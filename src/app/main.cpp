@@ -1,0 +1,136 @@
+// Entry point: chooses the sub-command and turns errors into one line and an exit code.
+#include "app/command.hpp"
+#include "core/build_info.hpp"
+#include "core/options.hpp"
+#include "io/hdf5_version.hpp"
+#include "kernels/isa.hpp"
+#include "mpi/communicator.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <exception>
+#include <new>
+
+namespace moesaic::app {
+
+const std::vector<Command>& commands() {
+    static const std::vector<Command> all = {
+        {"train", "[CONFIG] [--section.key VALUE ...]", "fine-tune LoRA factors of the experts", run_train},
+        {"eval", "[CONFIG] [--section.key VALUE ...]", "loss, perplexity and exact match on a data file", run_eval},
+        {"verify", "CASE... [--section.key VALUE ...]", "run reference cases and compare every quantity", run_verify},
+        {"doctor", "[--section.key VALUE ...]", "check this machine: ISA levels, topology, binding, MPI, memory",
+         run_doctor},
+    };
+    return all;
+}
+
+void print(const mpi::Communicator& world, std::string_view text) {
+    if (world.is_root()) {
+        fmt::print("{}", text);
+        std::fflush(stdout);
+    }
+}
+
+bool asks_for_help(Arguments arguments) {
+    return std::any_of(arguments.begin(), arguments.end(),
+                       [](const std::string& word) { return word == "--help" || word == "-h"; });
+}
+
+void print_help(const mpi::Communicator& world, std::string_view command, std::string_view options) {
+    const auto found = std::find_if(commands().begin(), commands().end(),
+                                    [&](const Command& known) { return known.name == command; });
+    print(world, fmt::format("moesaic {} {}\n  {}\n\nA CONFIG file has the same keys in [section] blocks; the command "
+                             "line wins.\n{}",
+                             found->name, found->usage, found->summary, options));
+}
+
+namespace {
+
+using core::ExitCode;
+
+std::string overview() {
+    std::string text = "moesaic fine-tunes the experts of Mixture-of-Experts language models with LoRA on CPU clusters.\n"
+                       "Run it alone, or on several ranks with mpirun or srun.\n\n";
+    for (const Command& command : commands()) {
+        text += fmt::format("  moesaic {:<7} {:<36} {}\n", command.name, command.usage, command.summary);
+    }
+    text += "\n  moesaic COMMAND --help, moesaic --version\n";
+    return text;
+}
+
+std::string version() {
+    std::string levels;
+    for (const kernels::IsaReport& report : kernels::self_test()) {
+        levels += fmt::format("{}{}", levels.empty() ? "" : ", ", kernels::name(report.isa));
+    }
+    return fmt::format("moesaic {} ({})\ncompiler: {}, {} {}\nMPI: {}\nHDF5: {}\nISA levels built in: {}\n",
+                       core::build_info::version, core::build_info::git_revision, core::build_info::compiler,
+                       core::build_info::build_type, core::build_info::flags, mpi::Environment::library_version(),
+                       io::hdf5_version(), levels);
+}
+
+ExitCode dispatch(const mpi::Communicator& world, const std::vector<std::string>& arguments) {
+    if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h" || arguments[0] == "help") {
+        print(world, overview());
+        return arguments.empty() ? ExitCode::usage : ExitCode::success;
+    }
+    if (arguments[0] == "--version") {
+        print(world, version());
+        return ExitCode::success;
+    }
+    for (const Command& command : commands()) {
+        if (command.name == arguments[0]) {
+            return command.run(world, Arguments(arguments).subspan(1));
+        }
+    }
+    world.agree([&] {
+        std::vector<std::string> names;
+        std::transform(commands().begin(), commands().end(), std::back_inserter(names),
+                       [](const Command& command) { return std::string(command.name); });
+        const std::string near = core::nearest(arguments[0], names);
+        core::fail(ExitCode::usage, "unknown command {} (commands are {}); {}", arguments[0], fmt::join(names, ", "),
+                   near.empty() ? "see moesaic --help" : "did you mean " + near + "?");
+    });
+    return ExitCode::usage;
+}
+
+/// Prints the error of this rank alone and ends the other ranks, which do not know of it.
+int end_all_ranks(const mpi::Communicator& world, ExitCode code, std::string_view message) {
+    if (world.size() == 1) {
+        fmt::print(stderr, "moesaic: {}\n", message);
+        return static_cast<int>(code);
+    }
+    fmt::print(stderr, "moesaic: rank {}: {}\n", world.rank(), message);
+    std::fflush(stderr);
+    mpi::Environment::abort(static_cast<int>(code));
+}
+
+int run(const mpi::Communicator& world, const std::vector<std::string>& arguments) {
+    try {
+        return static_cast<int>(dispatch(world, arguments));
+    } catch (const mpi::AgreedError& error) {
+        if (world.is_root()) {
+            fmt::print(stderr, "moesaic: {}\n", error.what());
+        }
+        return static_cast<int>(error.code());
+    } catch (const core::Error& error) {
+        return end_all_ranks(world, error.code(), error.what());
+    } catch (const std::bad_alloc&) {
+        return end_all_ranks(world, ExitCode::out_of_resources,
+                             "out of memory (an allocation failed); use more ranks, a smaller train.micro_batch or a "
+                             "smaller data.max_length");
+    } catch (const std::exception& error) {
+        return end_all_ranks(world, ExitCode::runtime_failure, error.what());
+    }
+}
+
+}  // namespace
+}  // namespace moesaic::app
+
+int main(int argc, char** argv) {
+    const moesaic::mpi::Environment environment(argc, argv);
+    const std::vector<std::string> arguments(argv + 1, argv + argc);
+    return moesaic::app::run(moesaic::mpi::Communicator::world(), arguments);
+}

@@ -1,0 +1,221 @@
+#include "app/run_output.hpp"
+
+#include "core/build_info.hpp"
+#include "core/error.hpp"
+#include "core/trace.hpp"
+#include "io/files.hpp"
+#include "io/json.hpp"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <chrono>
+
+namespace moesaic::app {
+namespace {
+
+using core::trace::now_ns;
+
+/// Metrics of an earlier run may be long, but not unbounded.
+constexpr std::size_t metrics_limit = std::size_t{1} << 30U;
+
+std::string utc_now() {
+    return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::chrono::system_clock::now()));
+}
+
+nlohmann::json describe(const Runtime& runtime) {
+    const mpi::Placement& p = runtime.placement;
+    return {{"rank", p.rank},
+            {"host", p.host},
+            {"numa_nodes", p.numa_nodes},
+            {"cores", p.cores},
+            {"threads", p.threads},
+            {"threads_bound", runtime.threads_bound},
+            {"memory_bytes", p.memory_bytes}};
+}
+
+/// Lines of an older metrics file up to and including `last_step`; an unfinished last line is dropped too.
+std::string kept_metrics(const std::filesystem::path& file, index_t last_step) {
+    std::string kept;
+    if (last_step == 0 || !std::filesystem::exists(file)) {
+        return kept;
+    }
+    const std::string text = io::read_file(file, metrics_limit);
+    for (std::size_t begin = 0; begin < text.size();) {
+        const std::size_t end = text.find('\n', begin);
+        if (end == std::string::npos) {
+            break;
+        }
+        const std::string line = text.substr(begin, end - begin);
+        if (io::get<index_t>(io::parse_json(line, file.string()), "step", file.string()) <= last_step) {
+            kept += line + '\n';
+        }
+        begin = end + 1;
+    }
+    return kept;
+}
+
+}  // namespace
+
+RunOutput::RunOutput(const Runtime& runtime, const std::string& folder,
+                     const std::vector<core::OptionSet::Setting>& settings)
+    : runtime_(runtime), folder_{folder}, begin_ns_(now_ns()) {
+    const std::vector<std::string> ranks = runtime.world.gather(describe(runtime).dump());
+    runtime.world.agree([&] {
+        require_set("output.dir", folder);
+        if (!runtime.world.is_root()) {
+            return;
+        }
+        run_["started"] = utc_now();
+        run_["version"] = core::build_info::version;
+        run_["git_revision"] = core::build_info::git_revision;
+        run_["compiler"] = fmt::format("{} {} {}", core::build_info::compiler, core::build_info::build_type,
+                                       core::build_info::flags);
+        run_["mpi"] = mpi::Environment::library_version();
+        run_["kernels"] = {{"bf16", runtime.kernels.gemm_name<core::bf16>()},
+                           {"fp32", runtime.kernels.gemm_name<float>()}};
+        run_["grid"] = {{"data", runtime.grid.data().size()}, {"tensor", runtime.grid.tensor().size()}};
+        for (const std::string& rank : ranks) {
+            run_["ranks"].push_back(nlohmann::json::parse(rank));
+        }
+        for (const core::OptionSet::Setting& setting : settings) {
+            run_["configuration"][setting.key] = setting.value;
+        }
+        io::create_folder(folder_.path);
+        io::write_file_atomically(folder_.run(), run_.dump(2) + "\n");
+    });
+}
+
+RunOutput::~RunOutput() {
+    if (metrics_ != nullptr) {
+        std::fclose(metrics_);
+    }
+}
+
+void RunOutput::begin_metrics(index_t first_step, index_t total_steps) {
+    first_step_ = first_step;
+    total_steps_ = total_steps;
+    begin_ns_ = now_ns();
+    runtime_.world.agree([&] {
+        if (runtime_.world.is_root()) {
+            io::write_file_atomically(folder_.metrics(), kept_metrics(folder_.metrics(), first_step));
+            metrics_ = std::fopen(folder_.metrics().c_str(), "a");
+            if (metrics_ == nullptr) {
+                io::fail_writing(folder_.metrics(), errno);
+            }
+        }
+    });
+}
+
+void RunOutput::write_line(const nlohmann::json& line) {
+    const std::string text = line.dump() + "\n";
+    if (std::fwrite(text.data(), 1, text.size(), metrics_) != text.size() || std::fflush(metrics_) != 0) {
+        io::fail_writing(folder_.metrics(), errno);
+    }
+}
+
+void RunOutput::record(const train::StepResult& result) {
+    if (!runtime_.world.is_root()) {
+        return;
+    }
+    const mpi::Decision& decision = result.decision;
+    write_line({{"step", result.step},
+                {"loss", decision.loss},
+                {"grad_norm", decision.gradient_norm},
+                {"lr", result.learning_rate},
+                {"tokens", decision.tokens},
+                {"target_tokens", decision.target_tokens},
+                {"seconds", result.seconds},
+                {"tokens_per_second", static_cast<double>(decision.tokens) / result.seconds},
+                {"skipped", !decision.apply}});
+    show_progress(result);
+}
+
+void RunOutput::record(index_t step, const train::Evaluation& evaluation) {
+    if (!runtime_.world.is_root()) {
+        return;
+    }
+    write_line({{"step", step},
+                {"eval_loss", evaluation.loss()},
+                {"eval_exact", evaluation.exact_percent()},
+                {"eval_tokens", evaluation.target_tokens}});
+    say(fmt::format("step {}: eval loss {:.4f}, exact {:.1f} % of {} sequences", step, evaluation.loss(),
+                    evaluation.exact_percent(), evaluation.sequences));
+}
+
+void RunOutput::show_progress(const train::StepResult& result) {
+    constexpr std::int64_t terminal_interval_ns = 100'000'000;
+    constexpr std::int64_t log_interval_ns = 5'000'000'000;
+    const bool terminal = isatty(STDOUT_FILENO) != 0;
+    const std::int64_t now = now_ns();
+    const bool last = result.step == total_steps_;
+    if (!last && now - shown_ns_ < (terminal ? terminal_interval_ns : log_interval_ns)) {
+        return;
+    }
+    shown_ns_ = now;
+    const double per_step =
+        static_cast<double>(now - begin_ns_) * 1e-9 / static_cast<double>(result.step - first_step_);
+    const auto remaining = static_cast<std::int64_t>(per_step * static_cast<double>(total_steps_ - result.step));
+    fmt::print("{}step {}/{}  loss {:.4f}  {:.0f} tokens/s  ETA {}:{:02}:{:02}{}", terminal ? "\r\x1b[K" : "",
+               result.step, total_steps_, result.decision.loss,
+               static_cast<double>(result.decision.tokens) / result.seconds, remaining / 3600, remaining / 60 % 60,
+               remaining % 60, terminal ? "" : "\n");
+    std::fflush(stdout);
+    line_open_ = terminal;
+}
+
+void RunOutput::say(const std::string& line) {
+    if (runtime_.world.is_root()) {
+        fmt::print("{}{}\n", line_open_ ? "\n" : "", line);
+        std::fflush(stdout);
+        line_open_ = false;
+    }
+}
+
+void RunOutput::finish(const nlohmann::json& totals) {
+    runtime_.world.agree([&] {
+        if (runtime_.world.is_root()) {
+            run_["finished"] = utc_now();
+            run_["totals"] = totals;
+            io::write_file_atomically(folder_.run(), run_.dump(2) + "\n");
+        }
+    });
+}
+
+void RunOutput::write_trace() {
+    const mpi::Communicator& world = runtime_.world;
+    // Ranks leave a barrier at nearly the same moment: the median difference of clocks then is their offset.
+    constexpr std::size_t readings = 9;
+    std::array<double, readings> differences{};
+    for (double& difference : differences) {
+        world.barrier();
+        const auto mine = static_cast<double>(now_ns());
+        double root = mine;
+        world.broadcast(std::span<double>(&root, 1));
+        difference = root - mine;
+    }
+    std::nth_element(differences.begin(), differences.begin() + readings / 2, differences.end());
+    // Times count from the start of rank 0's run, so that microseconds keep their digits.
+    auto start = static_cast<double>(begin_ns_);
+    world.broadcast(std::span<double>(&start, 1));
+    const auto offset = static_cast<std::int64_t>(differences[readings / 2] - start);
+
+    const std::string name = fmt::format("rank {} ({})", world.rank(), runtime_.placement.host);
+    const std::vector<std::string> all =
+        world.gather(core::trace::to_chrome_events(core::trace::take(), world.rank(), name, offset));
+    const auto dropped = world.sum(core::trace::dropped());
+    world.agree([&] {
+        if (world.is_root()) {
+            io::write_file_atomically(folder_.trace(),
+                                      fmt::format("{{\"displayTimeUnit\":\"ms\",\"otherData\":{{\"dropped_events\":{}}},"
+                                                  "\"traceEvents\":[\n{}\n]}}\n",
+                                                  dropped, fmt::join(all, ",\n")));
+        }
+    });
+}
+
+}  // namespace moesaic::app

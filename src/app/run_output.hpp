@@ -1,0 +1,69 @@
+// The output folder of a training run: run.json, metrics.jsonl, trace.json; and the progress line.
+#pragma once
+
+#include "app/runtime.hpp"
+#include "core/options.hpp"
+#include "train/options.hpp"
+#include "train/trainer.hpp"
+
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace moesaic::app {
+
+/// Names of what a run leaves in its folder.
+struct RunFolder {
+    std::filesystem::path path;
+
+    [[nodiscard]] std::filesystem::path run() const { return path / "run.json"; }
+    [[nodiscard]] std::filesystem::path metrics() const { return path / "metrics.jsonl"; }
+    [[nodiscard]] std::filesystem::path checkpoints() const { return path / "checkpoints"; }
+    [[nodiscard]] std::filesystem::path adapter() const { return path / "adapter"; }
+    [[nodiscard]] std::filesystem::path trace() const { return path / "trace.json"; }
+};
+
+/// Collective to construct; files are written by rank 0.
+class RunOutput {
+public:
+    /// Creates the folder and writes run.json with the configuration and the environment of all ranks.
+    RunOutput(const Runtime& runtime, const std::string& folder, const std::vector<core::OptionSet::Setting>& settings);
+    ~RunOutput();
+    RunOutput(const RunOutput&) = delete;
+    RunOutput& operator=(const RunOutput&) = delete;
+
+    [[nodiscard]] const RunFolder& folder() const noexcept { return folder_; }
+
+    /// Collective. Opens metrics.jsonl; lines of steps after `first_step` are dropped, because a resumed run computes
+    /// them again. `total_steps` is what the progress line counts to.
+    void begin_metrics(index_t first_step, index_t total_steps);
+    void record(const train::StepResult& result);
+    void record(index_t step, const train::Evaluation& evaluation);
+    /// Prints a line of its own, after ending an unfinished progress line.
+    void say(const std::string& line);
+
+    /// Collective. Adds `totals` to run.json.
+    void finish(const nlohmann::json& totals);
+    /// Collective. Writes the events of all ranks on the clock of rank 0.
+    void write_trace();
+
+private:
+    void write_line(const nlohmann::json& line);
+    void show_progress(const train::StepResult& result);
+
+    const Runtime& runtime_;
+    RunFolder folder_;
+    nlohmann::json run_;
+    std::FILE* metrics_ = nullptr;
+    index_t first_step_ = 0;
+    index_t total_steps_ = 0;
+    std::int64_t begin_ns_ = 0;
+    std::int64_t shown_ns_ = 0;
+    bool line_open_ = false;
+};
+
+}  // namespace moesaic::app

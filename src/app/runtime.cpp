@@ -1,0 +1,95 @@
+#include "app/runtime.hpp"
+
+#include "core/error.hpp"
+#include "model/weights.hpp"
+
+namespace moesaic::app {
+namespace {
+
+using core::ExitCode;
+
+/// The kernels of the level, with a usage error on all ranks if one of them can't run it.
+kernels::KernelSet choose_kernels(const mpi::Communicator& world, const std::string& level) {
+    std::unique_ptr<kernels::KernelSet> chosen;
+    world.agree([&] { chosen = std::make_unique<kernels::KernelSet>(level); });
+    return *chosen;
+}
+
+}  // namespace
+
+Runtime::Runtime(const mpi::Communicator& communicator, const train::ParallelOptions& parallel,
+                 const train::ComputeOptions& compute)
+    : world(communicator),
+      placement(mpi::place(world, static_cast<int>(core::parse_auto(parallel.threads)))),
+      threads_bound(mpi::bind_threads(placement)),
+      kernels(choose_kernels(world, compute.isa_level())),
+      grid(world, core::parse_auto(parallel.tensor), core::parse_auto(parallel.data)) {}
+
+std::vector<std::string> parse(const mpi::Communicator& world, core::OptionSet& options,
+                               std::span<const std::string> arguments, bool first_word_is_config) {
+    std::vector<std::string> words;
+    world.agree([&] { words = options.parse(arguments, first_word_is_config); });
+    return words;
+}
+
+void require_set(const std::string& key, const std::string& value) {
+    core::require(!value.empty(), ExitCode::usage, "{} is not set (it has no default); write --{} VALUE, or set it in the "
+                  "configuration file", key, key);
+}
+
+model::Architecture read_architecture(const Runtime& runtime, const std::string& path) {
+    model::Architecture architecture;
+    runtime.world.agree([&] {
+        require_set("model.path", path);
+        architecture = model::read_architecture(path);
+        core::require(architecture.expert_intermediate >= runtime.grid.tensor().size(), ExitCode::usage,
+                      "parallel.tensor = {} exceeds the experts' intermediate size {} of {}; use fewer ranks per tensor "
+                      "group",
+                      runtime.grid.tensor().size(), architecture.expert_intermediate, path);
+    });
+    return architecture;
+}
+
+std::uint64_t weight_bytes(const model::Architecture& a, index_t tensor_ranks, std::size_t scalar_bytes) {
+    const index_t moe_layers = a.moe_layers();
+    const index_t slice = (a.expert_intermediate + tensor_ranks - 1) / tensor_ranks;
+    const index_t attention = 2 * a.hidden * a.head_size * (a.heads + a.kv_heads);
+    const index_t experts = a.experts * (3 * a.hidden * slice + a.hidden);
+    const index_t dense = 3 * a.hidden * a.dense_intermediate;
+    const index_t vocabulary = a.vocabulary * a.hidden * (a.tied_head ? 1 : 2);
+    const index_t elements =
+        vocabulary + a.layers * attention + moe_layers * experts + (a.layers - moe_layers) * dense;
+    return static_cast<std::uint64_t>(elements) * scalar_bytes;
+}
+
+template <class T>
+std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime, const model::Architecture& architecture,
+                                              const std::string& path, const model::LoraSettings& lora,
+                                              index_t max_tokens) {
+    std::unique_ptr<model::Decoder<T>> decoder;
+    runtime.world.agree([&] {
+        const std::uint64_t needed = weight_bytes(architecture, runtime.grid.tensor().size(), sizeof(T));
+        const auto available =
+            runtime.placement.memory_available_bytes / static_cast<std::uint64_t>(runtime.placement.node_ranks);
+        constexpr double gib = 1024.0 * 1024.0 * 1024.0;
+        core::require(needed <= available, ExitCode::out_of_resources,
+                      "{}: the weights need {:.1f} GiB per rank ({:.1f} GiB of {} are available to it); use more nodes, "
+                      "or a smaller model",
+                      path, static_cast<double>(needed) / gib, static_cast<double>(available) / gib,
+                      runtime.placement.host);
+        const auto tensors = io::TensorSource::open_model(path);
+        decoder = std::make_unique<model::Decoder<T>>(architecture, lora, runtime.kernels, runtime.grid, max_tokens);
+        decoder->load(model::CheckpointWeights<T>(tensors));
+    });
+    return decoder;
+}
+
+#define MOESAIC_INSTANTIATE(T)                                                                                    \
+    template std::unique_ptr<model::Decoder<T>> load_model<T>(const Runtime&, const model::Architecture&,         \
+                                                              const std::string&, const model::LoraSettings&,     \
+                                                              index_t);
+MOESAIC_INSTANTIATE(core::bf16)
+MOESAIC_INSTANTIATE(float)
+#undef MOESAIC_INSTANTIATE
+
+}  // namespace moesaic::app

@@ -1,0 +1,62 @@
+// What every command that computes sets up first: placement and threads, kernels, the process grid, the model.
+#pragma once
+
+#include "io/safetensors.hpp"
+#include "kernels/gemm.hpp"
+#include "model/architecture.hpp"
+#include "model/decoder.hpp"
+#include "mpi/communicator.hpp"
+#include "mpi/placement.hpp"
+#include "mpi/process_grid.hpp"
+#include "train/options.hpp"
+
+#include <memory>
+#include <string>
+
+namespace moesaic::app {
+
+using core::index_t;
+
+/// Collective to construct.
+struct Runtime {
+    Runtime(const mpi::Communicator& world, const train::ParallelOptions& parallel,
+            const train::ComputeOptions& compute);
+
+    mpi::Communicator world;
+    mpi::Placement placement;
+    bool threads_bound;
+    kernels::KernelSet kernels;
+    mpi::ProcessGrid grid;
+};
+
+/// Collective. Parses the arguments of a command; every rank gets the same result or the same usage error.
+std::vector<std::string> parse(const mpi::Communicator& world, core::OptionSet& options,
+                               std::span<const std::string> arguments, bool first_word_is_config);
+
+/// Throws a usage error that names the key unless it has a value.
+void require_set(const std::string& key, const std::string& value);
+
+/// Collective. Reads the architecture and checks that the grid can hold it.
+[[nodiscard]] model::Architecture read_architecture(const Runtime& runtime, const std::string& path);
+
+/// Bytes of frozen weights that one rank holds, with `scalar_bytes` per element.
+[[nodiscard]] std::uint64_t weight_bytes(const model::Architecture& architecture, index_t tensor_ranks,
+                                         std::size_t scalar_bytes);
+
+/// Collective. Builds the decoder and reads this rank's weights. Refuses before allocating what the memory can't hold.
+template <class T>
+[[nodiscard]] std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime,
+                                                            const model::Architecture& architecture,
+                                                            const std::string& path, const model::LoraSettings& lora,
+                                                            index_t max_tokens);
+
+/// Calls `work` with a value of the type that the precision option asks for: float or bf16.
+template <class Work>
+decltype(auto) with_precision(const std::string& precision, Work&& work) {
+    if (precision == "fp32") {
+        return work(float{});
+    }
+    return work(core::bf16{});
+}
+
+}  // namespace moesaic::app

@@ -1,0 +1,10 @@
+// Requests to stop from outside: SIGTERM, SIGINT and SIGUSR1 end a run at the next step, with a checkpoint.
+#pragma once
+
+namespace moesaic::app {
+
+/// From now on these signals set a flag; a second one ends the process as by default.
+void listen_for_stop_signals();
+[[nodiscard]] bool stop_signal_arrived() noexcept;
+
+}  // namespace moesaic::app

@@ -1,0 +1,295 @@
+#include "core/options.hpp"
+
+#include "core/error.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <boost/program_options.hpp>
+#include <charconv>
+#include <cmath>
+#include <fstream>
+#include <numeric>
+#include <sstream>
+#include <utility>
+
+namespace moesaic::core {
+namespace {
+
+namespace po = boost::program_options;
+
+std::string to_text(bool value) { return value ? "true" : "false"; }
+std::string to_text(std::int64_t value) { return std::to_string(value); }
+std::string to_text(double value) { return fmt::format("{}", value); }
+std::string to_text(const std::string& value) { return value; }
+
+bool from_text(const std::string& text, bool& value) {
+    if (text == "true" || text == "yes" || text == "on" || text == "1") {
+        value = true;
+        return true;
+    }
+    if (text == "false" || text == "no" || text == "off" || text == "0") {
+        value = false;
+        return true;
+    }
+    return false;
+}
+
+template <class Number>
+bool number_from_text(const std::string& text, Number& value) {
+    const char* end = text.data() + text.size();
+    const auto [stop, error] = std::from_chars(text.data(), end, value);
+    return error == std::errc() && stop == end;
+}
+
+bool from_text(const std::string& text, std::int64_t& value) { return number_from_text(text, value); }
+bool from_text(const std::string& text, double& value) {
+    return number_from_text(text, value) && std::isfinite(value);
+}
+bool from_text(const std::string& text, std::string& value) {
+    value = text;
+    return true;
+}
+
+template <class T>
+constexpr std::string_view type_name = "text";
+template <>
+constexpr std::string_view type_name<bool> = "true or false";
+template <>
+constexpr std::string_view type_name<std::int64_t> = "an integer";
+template <>
+constexpr std::string_view type_name<double> = "a number";
+
+/// Where in an INI file `section.key` is set, for messages; the file's name alone if it can't be found.
+std::string location(const std::filesystem::path& file, const std::string& key) {
+    std::ifstream stream(file);
+    std::string line;
+    std::string section;
+    for (int number = 1; std::getline(stream, line); ++number) {
+        line.erase(std::remove_if(line.begin(), line.end(), [](unsigned char c) { return std::isspace(c) != 0; }),
+                   line.end());
+        if (line.size() > 2 && line.front() == '[') {
+            section = line.substr(1, line.find(']') - 1) + ".";
+        } else if (section + line.substr(0, line.find('=')) == key) {
+            return fmt::format("{}:{}", file.string(), number);
+        }
+    }
+    return file.string();
+}
+
+}  // namespace
+
+struct OptionSet::Implementation {
+    struct Entry {
+        std::string key;
+        std::string help;
+        std::string default_text;
+        std::function<std::string()> current;
+        std::function<void(const std::string& text, const std::string& origin)> assign;
+    };
+
+    std::vector<Entry> entries;
+    std::filesystem::path config_file;
+
+    [[nodiscard]] std::vector<std::string> keys() const {
+        std::vector<std::string> names;
+        std::transform(entries.begin(), entries.end(), std::back_inserter(names), [](const Entry& e) { return e.key; });
+        return names;
+    }
+
+    [[nodiscard]] Entry& find(const std::string& key, const std::string& origin) {
+        const auto found = std::find_if(entries.begin(), entries.end(), [&](const Entry& e) { return e.key == key; });
+        if (found == entries.end()) {
+            const std::string near = nearest(key, keys());
+            fail(ExitCode::usage, "unknown option {} ({}); {}", key, origin,
+                 near.empty() ? "--help lists all options" : fmt::format("did you mean {}?", near));
+        }
+        return *found;
+    }
+
+    void apply(const std::vector<po::option>& options, const std::function<std::string(const std::string&)>& origin) {
+        for (const po::option& option : options) {
+            const std::string where = origin(option.string_key);
+            require(option.value.size() == 1, ExitCode::usage, "option {} needs one value ({}); write --{} VALUE",
+                    option.string_key, where, option.string_key);
+            find(option.string_key, where).assign(option.value.front(), where);
+        }
+    }
+
+    void read_config_file(const std::filesystem::path& file) {
+        require(config_file.empty(), ExitCode::usage, "two configuration files given ({} and {}); give one",
+                config_file.string(), file.string());
+        config_file = file;
+        std::ifstream stream(file);
+        require(stream.good() && std::filesystem::is_regular_file(file), ExitCode::usage,
+                "can't read the configuration file {} (no such file, or not readable); check the path", file.string());
+        try {
+            const auto parsed = po::parse_config_file(stream, po::options_description(), true);
+            apply(parsed.options, [&](const std::string& key) { return location(file, key); });
+        } catch (const po::error& error) {
+            fail(ExitCode::usage, "can't parse {} ({}); write [section] lines and key = value lines", file.string(),
+                 error.what());
+        }
+    }
+};
+
+OptionSet::OptionSet() : implementation_(std::make_unique<Implementation>()) {}
+OptionSet::~OptionSet() = default;
+OptionSet::OptionSet(OptionSet&&) noexcept = default;
+OptionSet& OptionSet::operator=(OptionSet&&) noexcept = default;
+
+template <class T>
+void OptionSet::add(const std::string& key, T& target, const std::string& help, Check<T> check) {
+    auto assign = [&target, key, check = std::move(check)](const std::string& text, const std::string& origin) {
+        T value{};
+        require(from_text(text, value), ExitCode::usage, "{} = {} is not {} ({}); correct the value", key, text,
+                type_name<T>, origin);
+        if (check) {
+            const std::string problem = check(value);
+            require(problem.empty(), ExitCode::usage, "{} = {} {} ({}); correct the value", key, text, problem, origin);
+        }
+        target = std::move(value);
+    };
+    implementation_->entries.push_back(
+        {key, help, to_text(target), [&target] { return to_text(target); }, std::move(assign)});
+}
+
+template void OptionSet::add(const std::string&, bool&, const std::string&, Check<bool>);
+template void OptionSet::add(const std::string&, std::int64_t&, const std::string&, Check<std::int64_t>);
+template void OptionSet::add(const std::string&, double&, const std::string&, Check<double>);
+template void OptionSet::add(const std::string&, std::string&, const std::string&, Check<std::string>);
+
+std::vector<std::string> OptionSet::parse(std::span<const std::string> arguments, bool first_word_is_config) {
+    namespace style = po::command_line_style;
+    std::vector<std::string> words;
+    std::vector<po::option> options;
+    try {
+        po::options_description known;
+        for (const auto& entry : implementation_->entries) {
+            known.add_options()(entry.key.c_str(), po::value<std::string>());
+        }
+        known.add_options()("config", po::value<std::string>());
+        const auto parsed = po::command_line_parser(std::vector<std::string>(arguments.begin(), arguments.end()))
+                                .options(known)
+                                .style(style::allow_long | style::long_allow_adjacent | style::long_allow_next)
+                                .allow_unregistered()
+                                .run();
+        for (const po::option& option : parsed.options) {
+            if (option.unregistered) {
+                static_cast<void>(implementation_->find(option.string_key, "on the command line"));
+            }
+            if (option.position_key >= 0) {
+                words.insert(words.end(), option.value.begin(), option.value.end());
+            } else if (option.string_key == "config") {
+                implementation_->read_config_file(option.value.front());
+            } else {
+                options.push_back(option);
+            }
+        }
+    } catch (const po::error& error) {
+        fail(ExitCode::usage, "can't parse the command line ({}); options are written --section.key VALUE",
+             error.what());
+    }
+    if (first_word_is_config && !words.empty()) {
+        implementation_->read_config_file(words.front());
+        words.erase(words.begin());
+    }
+    implementation_->apply(options, [](const std::string&) { return std::string("on the command line"); });
+    return words;
+}
+
+const std::filesystem::path& OptionSet::config_file() const noexcept { return implementation_->config_file; }
+
+std::vector<OptionSet::Setting> OptionSet::settings() const {
+    std::vector<Setting> settings;
+    for (const auto& entry : implementation_->entries) {
+        const std::string value = entry.current();
+        settings.push_back({entry.key, value, entry.help, value == entry.default_text});
+    }
+    return settings;
+}
+
+std::string OptionSet::help() const {
+    std::string text;
+    std::string section;
+    for (const auto& entry : implementation_->entries) {
+        const std::string this_section = entry.key.substr(0, entry.key.find('.'));
+        if (this_section != section) {
+            section = this_section;
+            text += fmt::format("\n[{}]\n", section);
+        }
+        const std::string preset = entry.default_text.empty() ? "" : fmt::format(" (default {})", entry.default_text);
+        text += fmt::format("  --{:<26} {}{}\n", entry.key, entry.help, preset);
+    }
+    return text;
+}
+
+OptionSet::Check<std::int64_t> at_least(std::int64_t minimum) {
+    return [minimum](const std::int64_t& value) {
+        return value >= minimum ? std::string() : fmt::format("must be at least {}", minimum);
+    };
+}
+
+OptionSet::Check<double> positive() {
+    return [](const double& value) { return value > 0 ? std::string() : std::string("must be positive"); };
+}
+
+OptionSet::Check<double> within(double minimum, double maximum) {
+    return [minimum, maximum](const double& value) {
+        return value >= minimum && value <= maximum ? std::string()
+                                                    : fmt::format("must be between {} and {}", minimum, maximum);
+    };
+}
+
+OptionSet::Check<std::string> one_of(std::vector<std::string> choices) {
+    return [choices = std::move(choices)](const std::string& value) {
+        if (std::find(choices.begin(), choices.end(), value) != choices.end()) {
+            return std::string();
+        }
+        return fmt::format("must be one of {}", fmt::join(choices, ", "));
+    };
+}
+
+OptionSet::Check<std::string> auto_or_at_least(std::int64_t minimum) {
+    return [minimum](const std::string& value) {
+        std::int64_t number = 0;
+        if (value == "auto" || (from_text(value, number) && number >= minimum)) {
+            return std::string();
+        }
+        return fmt::format("must be auto or an integer of at least {}", minimum);
+    };
+}
+
+std::int64_t parse_auto(const std::string& value) {
+    std::int64_t number = 0;
+    return value != "auto" && from_text(value, number) ? number : 0;
+}
+
+std::string nearest(std::string_view word, std::span<const std::string> candidates) {
+    const auto distance = [](std::string_view a, std::string_view b) {
+        std::vector<std::size_t> row(b.size() + 1);
+        std::iota(row.begin(), row.end(), std::size_t{0});
+        for (std::size_t i = 1; i <= a.size(); ++i) {
+            std::size_t diagonal = row[0];
+            row[0] = i;
+            for (std::size_t j = 1; j <= b.size(); ++j) {
+                const std::size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+                diagonal = row[j];
+                row[j] = std::min({substituted, row[j] + 1, row[j - 1] + 1});
+            }
+        }
+        return row.back();
+    };
+    std::string best;
+    std::size_t best_distance = word.size() / 2 + 1;
+    for (const std::string& candidate : candidates) {
+        const std::size_t d = distance(word, candidate);
+        if (d < best_distance) {
+            best = candidate;
+            best_distance = d;
+        }
+    }
+    return best;
+}
+
+}  // namespace moesaic::core

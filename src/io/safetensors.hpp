@@ -1,0 +1,130 @@
+// Tensors in safetensors files, single or sharded with an index as Hugging Face publishes them. Format:
+// https://huggingface.co/docs/safetensors (8-byte little-endian header length, JSON header, data without holes).
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "core/matrix.hpp"
+#include "core/scalar.hpp"
+#include "io/files.hpp"
+
+namespace moesaic::io {
+
+using core::index_t;
+
+/// Element types of the format. Only f64, f32, f16, bf16 and f8_e4m3 can be read as numbers.
+enum class DType {
+    f64,
+    f32,
+    f16,
+    bf16,
+    f8_e4m3,
+    f8_e5m2,
+    f8_e8m0,
+    f6_e2m3,
+    f6_e3m2,
+    f4,
+    c64,
+    i64,
+    u64,
+    i32,
+    u32,
+    i16,
+    u16,
+    i8,
+    u8,
+    boolean,
+};
+
+/// Name in the header of a file, for example "BF16".
+[[nodiscard]] std::string_view dtype_name(DType dtype) noexcept;
+/// Bits of one element; 4 or 6 for the packed types.
+[[nodiscard]] int dtype_bits(DType dtype) noexcept;
+
+/// Where a tensor lies and what it is.
+struct TensorInfo {
+    DType dtype = DType::f32;
+    std::vector<index_t> shape;
+    std::filesystem::path file;
+    std::uint64_t offset = 0;  ///< of the first element, from the start of the file
+    std::uint64_t bytes = 0;
+
+    /// The tensor as a matrix: the last dimension is the columns, all leading ones together the rows. A vector [n] is
+    /// one row of n columns, a scalar 1 x 1.
+    [[nodiscard]] index_t rows() const noexcept;
+    [[nodiscard]] index_t cols() const noexcept;
+};
+
+/// All tensors of one file or of a sharded model. Everything in the headers is checked on opening; a file that breaks
+/// the format throws core::Error with ExitCode::corrupt_input. Reading is safe from several threads.
+class TensorSource {
+public:
+    /// A model folder with `model.safetensors`, or `model.safetensors.index.json` and its shards.
+    [[nodiscard]] static TensorSource open_model(const std::filesystem::path& folder);
+    [[nodiscard]] static TensorSource open_file(const std::filesystem::path& file);
+
+    [[nodiscard]] bool contains(const std::string& name) const;
+    /// An unknown name throws with ExitCode::corrupt_input and says which name comes nearest.
+    [[nodiscard]] const TensorInfo& info(const std::string& name) const;
+    /// Names of all tensors, sorted.
+    [[nodiscard]] std::vector<std::string> names() const;
+    /// The `__metadata__` of the file; of shards, what they have together, the first one winning.
+    [[nodiscard]] const std::map<std::string, std::string>& metadata() const noexcept { return metadata_; }
+    /// The file or folder that was opened.
+    [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
+
+    /// Reads the block of `out.rows()` x `out.cols()` elements whose first is (`row_begin`, `col_begin`) of the tensor
+    /// as a matrix (see TensorInfo) and converts it to T: bf16 (round to nearest even), float or double. Only the bytes
+    /// of the block are read, plus small gaps between its rows. A block outside of the tensor or a dtype that is no
+    /// floating point number throws with ExitCode::corrupt_input.
+    template <class T>
+    void read(const std::string& name, core::MatrixView<T> out, index_t row_begin = 0, index_t col_begin = 0) const;
+
+private:
+    struct Entry {
+        TensorInfo info;
+        std::shared_ptr<const RandomAccessFile> file;
+    };
+
+    void add_file(const std::filesystem::path& file);
+    void add_shards(const std::filesystem::path& index);
+    [[nodiscard]] const Entry& entry(const std::string& name) const;
+
+    std::filesystem::path path_;
+    std::map<std::string, Entry> entries_;
+    std::map<std::string, std::string> metadata_;
+};
+
+extern template void TensorSource::read(const std::string&, core::MatrixView<core::bf16>, index_t, index_t) const;
+extern template void TensorSource::read(const std::string&, core::MatrixView<float>, index_t, index_t) const;
+extern template void TensorSource::read(const std::string&, core::MatrixView<double>, index_t, index_t) const;
+
+struct TensorToWrite {
+    std::string name;
+    std::vector<index_t> shape;
+};
+
+/// Writes a safetensors file with the tensors in the given order, all of type T (float or bf16). `provide(i, data)`
+/// fills the elements of tensor i, row-major; only one tensor is in memory at a time. The file is complete, flushed to
+/// the disk and checked by reading it back before it replaces `file`. The folder must exist.
+template <class T>
+void write_safetensors(const std::filesystem::path& file, std::span<const TensorToWrite> tensors,
+                       const std::map<std::string, std::string>& metadata,
+                       const std::function<void(std::size_t index, std::span<T> data)>& provide);
+
+extern template void write_safetensors(const std::filesystem::path&, std::span<const TensorToWrite>,
+                                       const std::map<std::string, std::string>&,
+                                       const std::function<void(std::size_t, std::span<core::bf16>)>&);
+extern template void write_safetensors(const std::filesystem::path&, std::span<const TensorToWrite>,
+                                       const std::map<std::string, std::string>&,
+                                       const std::function<void(std::size_t, std::span<float>)>&);
+
+}  // namespace moesaic::io

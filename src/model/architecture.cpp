@@ -1,0 +1,48 @@
+#include "model/architecture.hpp"
+
+#include "core/error.hpp"
+#include "core/options.hpp"
+#include "io/json.hpp"
+#include "model/families/families.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <iterator>
+
+namespace moesaic::model {
+
+std::string Architecture::layer(index_t index) const { return fmt::format("model.layers.{}.", index); }
+
+std::string Architecture::expert_module(index_t layer_index, index_t expert, const std::string& projection) const {
+    return layer(layer_index) + fmt::format(fmt::runtime(names.expert), expert) + "." + projection;
+}
+
+index_t Architecture::moe_layers() const { return std::count(is_moe.begin(), is_moe.end(), true); }
+
+const std::vector<Family>& families() {
+    static const std::vector<Family> all = {{"qwen3_moe", read_qwen3_moe}};
+    return all;
+}
+
+Architecture read_architecture(const std::filesystem::path& folder) {
+    using core::ExitCode;
+    const std::filesystem::path file = folder / "config.json";
+    const std::string source = file.string();
+    const nlohmann::json config = io::read_json(file);
+    const auto model_type = io::get<std::string>(config, "model_type", source);
+    const auto found = std::find_if(families().begin(), families().end(),
+                                    [&](const Family& family) { return family.model_type == model_type; });
+    if (found == families().end()) {
+        std::vector<std::string> known;
+        std::transform(families().begin(), families().end(), std::back_inserter(known),
+                       [](const Family& family) { return family.model_type; });
+        core::fail(ExitCode::usage, "{}: model_type \"{}\" is not supported (supported: {}); use a model of these families",
+                   source, model_type, fmt::join(known, ", "));
+    }
+    Architecture architecture = found->read(config, source);
+    architecture.family = model_type;
+    return architecture;
+}
+
+}  // namespace moesaic::model

@@ -1,0 +1,66 @@
+// The attention of a decoder layer: projections, norms of the heads, rotary embedding, causal attention, output.
+#pragma once
+
+#include "kernels/gemm.hpp"
+#include "model/architecture.hpp"
+#include "model/attention.hpp"
+#include "model/lora_linear.hpp"
+#include "model/rope.hpp"
+#include "model/tape.hpp"
+#include "model/token_batch.hpp"
+#include "model/weights.hpp"
+
+#include <vector>
+
+namespace moesaic::model {
+
+/// Work buffers shared by the attention of all layers.
+template <class T>
+struct AttentionScratch {
+    using A = accumulator_t<T>;
+    Matrix<A> query;           // [T, heads * D]
+    Matrix<A> key;             // [T, kv_heads * D]
+    Matrix<A> value;           // [T, kv_heads * D]
+    Matrix<A> raw_query;       // [T, heads * D]
+    Matrix<A> raw_key;         // [T, kv_heads * D]
+    Matrix<A> attended;        // [T, heads * D]
+    Matrix<T> grad_output;     // [T, H]
+    Matrix<T> grad_attended;   // [T, heads * D]
+    Matrix<T> grad_query;      // [T, heads * D]
+    Matrix<T> grad_key;        // [T, kv_heads * D]
+    Matrix<T> grad_value;      // [T, kv_heads * D]
+    LoraScratch<T> lora;
+};
+
+template <class T>
+class AttentionBlock {
+public:
+    using A = accumulator_t<T>;
+
+    AttentionBlock(const Architecture& architecture, index_t layer, const kernels::KernelSet& kernels);
+    void load(const WeightSource<T>& source);
+
+    /// output [T, H] = attention(tape.attention_input) for the sequences of `batch`; fills the attention part of `tape`.
+    void forward(const TokenBatch& batch, const RotaryTable<A>& rotary, LayerTape<T>& tape, MatrixView<A> output,
+                 AttentionScratch<T>& scratch) const;
+    /// Overwrites grad_input [T, H], the gradient of tape.attention_input.
+    void backward(const TokenBatch& batch, const RotaryTable<A>& rotary, const LayerTape<T>& tape,
+                  MatrixView<const A> grad_output, MatrixView<A> grad_input, AttentionScratch<T>& scratch) const;
+
+private:
+    [[nodiscard]] MatrixView<A> per_head(Matrix<A>& heads) const;
+    [[nodiscard]] MatrixView<const T> per_head(const Matrix<T>& heads) const;
+
+    const kernels::KernelSet& kernels_;
+    AttentionShape shape_;
+    double norm_epsilon_;
+    std::string prefix_;
+    Matrix<T> query_weight_;   // [heads * D, H]
+    Matrix<T> key_weight_;     // [kv_heads * D, H]
+    Matrix<T> value_weight_;   // [kv_heads * D, H]
+    Matrix<T> output_weight_;  // [H, heads * D]
+    std::vector<A> query_norm_;  // [D]
+    std::vector<A> key_norm_;    // [D]
+};
+
+}  // namespace moesaic::model

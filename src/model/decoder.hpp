@@ -1,0 +1,76 @@
+// The frozen decoder with LoRA on its experts: forward pass and exact backward pass.
+#pragma once
+
+#include "kernels/gemm.hpp"
+#include "model/architecture.hpp"
+#include "model/attention_block.hpp"
+#include "model/feed_forward.hpp"
+#include "model/lora_parameters.hpp"
+#include "model/rope.hpp"
+#include "model/tape.hpp"
+#include "model/token_batch.hpp"
+#include "model/weights.hpp"
+#include "mpi/process_grid.hpp"
+
+#include <memory>
+#include <vector>
+
+namespace moesaic::model {
+
+/// T is the type of weights and activations: bf16, float, or double (for gradient checks). Each rank passes its own
+/// sequences; everything but the experts is replicated.
+template <class T>
+class Decoder {
+public:
+    using A = accumulator_t<T>;
+
+    /// Allocates weights and LoRA factors. `max_tokens` bounds the rows of the whole tensor group in one pass. A LoRA
+    /// rank of 0 gives a frozen model. `kernels` must outlive the object.
+    Decoder(const Architecture& architecture, const LoraSettings& lora, const kernels::KernelSet& kernels,
+            const mpi::ProcessGrid& grid, index_t max_tokens);
+    Decoder(const Decoder&) = delete;  // layers refer to the architecture and the factors
+    Decoder& operator=(const Decoder&) = delete;
+
+    /// Reads the frozen weights: of the experts only this rank's slices.
+    void load(const WeightSource<T>& source);
+
+    /// Hidden states after the last norm [T, H], in `tape`. With `save` the pass can be followed by `backward`.
+    /// Collective over the tensor group.
+    MatrixView<const T> forward(const TokenBatch& batch, Tape<T>& tape, bool save);
+    /// Accumulates LoRA gradients, given the gradient of the hidden states [T, H]. Collective as forward.
+    void backward(const TokenBatch& batch, const Tape<T>& tape, MatrixView<const A> grad_hidden);
+
+    /// The language model head [V, H].
+    [[nodiscard]] MatrixView<const T> head() const;
+    [[nodiscard]] LoraParameters<A>& lora() noexcept { return lora_; }
+    [[nodiscard]] const Architecture& architecture() const noexcept { return architecture_; }
+    /// To be called after LoRA factors changed.
+    void update_lora();
+
+private:
+    struct Layer {
+        std::vector<A> input_norm;  // [H]
+        std::unique_ptr<AttentionBlock<T>> attention;
+        std::vector<A> feed_norm;  // [H]
+        std::unique_ptr<FeedForward<T>> feed_forward;
+    };
+
+    void embed(const TokenBatch& batch, MatrixView<A> out) const;
+
+    Architecture architecture_;
+    mpi::ProcessGrid grid_;
+    LoraParameters<A> lora_;
+    RotaryTable<A> rotary_;
+    Matrix<T> embedding_;  // [V, H]
+    Matrix<T> head_;       // [V, H], empty if tied
+    std::vector<A> output_norm_;  // [H]
+    std::vector<Layer> layers_;
+    index_t lowest_trainable_ = 0;  ///< layers below have no LoRA factors: backward ends there
+    RowCounts rows_;                ///< of the latest forward
+    AttentionScratch<T> attention_scratch_;
+    Matrix<A> block_output_;  // [T, H]
+    Matrix<A> grad_stream_;   // [T, H] gradient of the residual stream
+    Matrix<A> grad_block_;    // [T, H] gradient of a block's normalised input
+};
+
+}  // namespace moesaic::model

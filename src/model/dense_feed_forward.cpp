@@ -1,0 +1,78 @@
+#include "model/elementwise.hpp"
+#include "model/feed_forward.hpp"
+#include "model/lora_linear.hpp"
+
+#include <array>
+#include <utility>
+
+namespace moesaic::model {
+
+using core::bf16;
+
+template <class T>
+DenseFeedForward<T>::DenseFeedForward(const Architecture& architecture, index_t layer,
+                                      const kernels::KernelSet& kernels, std::shared_ptr<ExpertWorkspace<T>> workspace)
+    : kernels_(kernels), workspace_(std::move(workspace)) {
+    const TensorNames& names = architecture.names;
+    const std::string prefix = architecture.layer(layer) + names.dense + ".";
+    names_ = {prefix + names.gate + ".weight", prefix + names.up + ".weight", prefix + names.down + ".weight"};
+    weights_[0].resize(architecture.dense_intermediate, architecture.hidden);
+    weights_[1].resize(architecture.dense_intermediate, architecture.hidden);
+    weights_[2].resize(architecture.hidden, architecture.dense_intermediate);
+}
+
+template <class T>
+void DenseFeedForward<T>::load(const WeightSource<T>& source) {
+    for (std::size_t i = 0; i < names_.size(); ++i) {
+        source.read_matrix(names_[i], weights_[i]);
+    }
+}
+
+template <class T>
+void DenseFeedForward<T>::forward(const RowCounts&, LayerTape<T>& tape, MatrixView<A> output, bool) {
+    ExpertWorkspace<T>& work = *workspace_;
+    const index_t rows = tape.feed_input.rows();
+    const index_t intermediate = weights_[0].rows();
+    for (const auto& [weight, kept] : {std::pair{&weights_[0], &tape.gate}, std::pair{&weights_[1], &tape.up}}) {
+        work.activation.resize(rows, intermediate);
+        kept->resize(rows, intermediate);
+        const std::array<LoraForward<T>, 1> projection = {{{{.weight = *weight}, tape.feed_input, work.activation}}};
+        lora_linear_forward<T>(kernels_, projection, work.lora);
+        convert<T>(work.activation, *kept);
+    }
+    work.activated.resize(rows, intermediate);
+    swiglu_forward<T>(tape.gate, tape.up, nullptr, work.activated);
+    const std::array<LoraForward<T>, 1> projection = {{{{.weight = weights_[2]}, work.activated, output}}};
+    lora_linear_forward<T>(kernels_, projection, work.lora);
+}
+
+template <class T>
+void DenseFeedForward<T>::backward(const RowCounts&, const LayerTape<T>& tape, MatrixView<const A> grad_output,
+                                   MatrixView<A> grad_input) {
+    ExpertWorkspace<T>& work = *workspace_;
+    const index_t rows = tape.feed_input.rows();
+    const index_t intermediate = weights_[0].rows();
+    work.activation.resize(rows, intermediate);
+    work.activated.resize(rows, intermediate);
+    swiglu_forward<T>(tape.gate, tape.up, nullptr, work.activated);
+    const std::array<LoraBackward<T>, 1> down = {{{{.weight = weights_[2]},
+                                                   work.activated,
+                                                   as_operand<T>(grad_output, work.rows_grad),
+                                                   work.activation}}};
+    lora_linear_backward<T>(kernels_, down, work.lora);
+    work.grad_gate.resize(rows, intermediate);
+    work.grad_up.resize(rows, intermediate);
+    swiglu_backward<T>(work.activation, tape.gate, tape.up, nullptr, work.grad_gate, work.grad_up, nullptr);
+    const std::array<LoraBackward<T>, 2> gate_and_up = {
+        {{{.weight = weights_[0]}, tape.feed_input, work.grad_gate, grad_input, false},
+         {{.weight = weights_[1]}, tape.feed_input, work.grad_up, grad_input, true}}};
+    for (const LoraBackward<T>& projection : gate_and_up) {  // one by one, because they share grad_input
+        lora_linear_backward<T>(kernels_, {&projection, 1}, work.lora);
+    }
+}
+
+template class DenseFeedForward<bf16>;
+template class DenseFeedForward<float>;
+template class DenseFeedForward<double>;
+
+}  // namespace moesaic::model

@@ -1,0 +1,182 @@
+// The expert backend: the routed experts of one MoE layer, forward and backward with LoRA, as an object that other
+// programs can embed. Buffer handling and the rules of use are here; the arithmetic is in subclasses.
+#pragma once
+
+#include "core/matrix.hpp"
+#include "core/scalar.hpp"
+#include "core/worker.hpp"
+#include "model/lora_linear.hpp"
+#include "model/routed_rows.hpp"
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+namespace moesaic::model {
+
+using core::accumulator_t;
+using core::index_t;
+using core::Matrix;
+using core::MatrixView;
+
+struct ExpertConfig {
+    index_t layer = 0;              ///< for messages
+    index_t experts = 0;            ///< E
+    index_t experts_per_token = 0;  ///< K
+    index_t hidden = 0;             ///< H
+    index_t intermediate = 0;       ///< I, or this rank's slice of it
+    index_t max_tokens = 0;         ///< largest T of a forward
+    index_t lora_rank = 0;          ///< R
+    double lora_alpha = 0;
+    bool rank_stabilised = false;   ///< scale alpha / sqrt(R) instead of alpha / R (Kalajdzievski, "rsLoRA", 2023)
+    bool skip_lora = false;         ///< frozen experts without adapters: input gradients only
+    index_t max_cache_depth = 1;    ///< saved forwards that may wait for their backward
+
+    [[nodiscard]] double lora_scale() const;
+};
+
+enum class Projection : std::uint8_t { gate, up, down };
+inline constexpr std::array projections = {Projection::gate, Projection::up, Projection::down};
+
+/// LoRA factors, or their gradients, of all experts of a layer, expert after expert in the rows.
+template <class S>
+struct ExpertFactors {
+    struct Pair {
+        MatrixView<S> a;  // gate, up: [E * R, H]; down: [E * R, I]
+        MatrixView<S> b;  // gate, up: [E * I, R]; down: [E * H, R]
+    };
+    std::array<Pair, projections.size()> of_projection;
+
+    [[nodiscard]] const Pair& operator[](Projection p) const { return of_projection[static_cast<std::size_t>(p)]; }
+    [[nodiscard]] Pair& operator[](Projection p) { return of_projection[static_cast<std::size_t>(p)]; }
+};
+
+/// Fills `out` with the frozen weight of one expert: gate and up [I, H], down [H, I].
+template <class T>
+using ExpertWeightSource = std::function<void(index_t expert, Projection projection, MatrixView<T> out)>;
+
+/// What one forward keeps for its backward.
+template <class T>
+struct SavedForward {
+    Matrix<T> hidden;  // [T, H]
+    Matrix<accumulator_t<T>> weights;  // [T, K]
+    RoutedRows routed;
+    Matrix<T> gate;  // [T * K, I] in routed order, before the activation
+    Matrix<T> up;    // [T * K, I]
+};
+
+/// Work buffers shared by the layers of a process; they grow, and shrink only in `clear_cache`. At most one submission
+/// is in flight for all backends that share them.
+template <class T>
+struct ExpertWorkspace {
+    using A = accumulator_t<T>;
+    Matrix<A> output;        // [T, H]
+    Matrix<A> grad_input;    // [T, H]
+    Matrix<A> grad_weights;  // [T, K]
+    Matrix<T> rows_in;       // [T * K, H] gathered tokens
+    Matrix<T> rows_grad;     // [T * K, H] gathered gradients
+    Matrix<A> rows_out;      // [T * K, H]
+    Matrix<A> activation;    // [T * K, I]
+    Matrix<T> activated;     // [T * K, I]
+    Matrix<T> grad_gate;     // [T * K, I]
+    Matrix<T> grad_up;       // [T * K, I]
+    std::vector<A> row_weights;
+    std::vector<A> row_grad_weights;
+    LoraScratch<T> lora;
+    SavedForward<T> unsaved;  ///< serves forwards that are not saved
+    core::Worker worker;
+    bool in_flight = false;
+
+    /// Gives the memory back; the views returned by earlier calls become invalid.
+    void clear_cache();
+};
+
+/// Gradients of one forward: with respect to hidden [T, H] and routing weights [T, K].
+template <class T>
+struct ExpertGradients {
+    MatrixView<const accumulator_t<T>> input;
+    MatrixView<const accumulator_t<T>> weights;
+};
+
+/// The routed experts of one layer. T is the type of activations and weights, accumulator_t<T> that of results, LoRA
+/// masters and gradients. Wrong use throws core::Error with both numbers; the object stays usable.
+template <class T>
+class ExpertBackend {
+public:
+    using A = accumulator_t<T>;
+
+    virtual ~ExpertBackend() = default;
+    ExpertBackend(const ExpertBackend&) = delete;
+    ExpertBackend& operator=(const ExpertBackend&) = delete;
+
+    [[nodiscard]] const ExpertConfig& config() const noexcept { return config_; }
+
+    void load_weights(const ExpertWeightSource<T>& source);
+    /// Factors and gradients stay with the caller, who updates the former and clears the latter.
+    void init_lora(const ExpertFactors<const A>& factors, const ExpertFactors<A>& gradients);
+    /// Call after the factors changed.
+    void update_lora();
+
+    /// y[t] = sum_k weights[t, k] * E_{expert_ids[t, k]}(hidden[t]), [T, H]. The view is valid until the next call on
+    /// any backend with the same workspace.
+    MatrixView<const A> forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
+                                MatrixView<const A> weights, bool save_for_backward);
+    /// Backward of the latest saved forward, which is forgotten. LoRA gradients accumulate.
+    ExpertGradients<T> backward(MatrixView<const T> grad_output);
+
+    /// The same without blocking: inputs must stay until the sync, which returns the result or throws the error.
+    void submit_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
+                        MatrixView<const A> weights, bool save_for_backward);
+    MatrixView<const A> sync_forward();
+    void submit_backward(MatrixView<const T> grad_output);
+    ExpertGradients<T> sync_backward();
+
+    /// Saved forwards that wait for their backward.
+    [[nodiscard]] index_t cache_depth() const noexcept { return depth_; }
+    /// Forgets saved forwards and gives back the memory of this object's and the shared buffers.
+    void clear_cache();
+
+protected:
+    ExpertBackend(const ExpertConfig& config, std::shared_ptr<ExpertWorkspace<T>> workspace);
+
+    virtual void do_load_weights(const ExpertWeightSource<T>& source) = 0;
+    /// Called by init_lora and update_lora; `factors()` holds the present values.
+    virtual void do_update_lora() = 0;
+    /// Computes workspace().output; fills saved.gate and saved.up. The other members of `saved` are set.
+    virtual void do_forward(SavedForward<T>& saved) = 0;
+    /// Computes grad_input and grad_weights of the workspace, accumulates into gradients().
+    virtual void do_backward(const SavedForward<T>& saved, MatrixView<const T> grad_output) = 0;
+
+    [[nodiscard]] ExpertWorkspace<T>& workspace() noexcept { return *workspace_; }
+    [[nodiscard]] const ExpertFactors<const A>& factors() const noexcept { return factors_; }
+    [[nodiscard]] const ExpertFactors<A>& gradients() const noexcept { return gradients_; }
+
+private:
+    enum class Pending : std::uint8_t { nothing, forward, backward };
+
+    void check_ready(const char* operation) const;
+    void check_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
+                       MatrixView<const A> weights, bool save_for_backward) const;
+    void check_backward(MatrixView<const T> grad_output) const;
+    MatrixView<const A> run_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
+                                    MatrixView<const A> weights, bool save_for_backward);
+    ExpertGradients<T> run_backward(MatrixView<const T> grad_output);
+    void submit(Pending kind, std::function<void()> job);
+    void sync(Pending kind, const char* operation);
+
+    ExpertConfig config_;
+    std::shared_ptr<ExpertWorkspace<T>> workspace_;
+    ExpertFactors<const A> factors_;
+    ExpertFactors<A> gradients_;
+    std::vector<SavedForward<T>> saved_;  // slots are reused; the first depth_ of them are in use
+    index_t depth_ = 0;
+    bool has_weights_ = false;
+    bool has_lora_ = false;
+    Pending pending_ = Pending::nothing;
+    MatrixView<const A> pending_output_;
+    ExpertGradients<T> pending_gradients_;
+};
+
+}  // namespace moesaic::model

@@ -1,0 +1,114 @@
+// The feed-forward part of a decoder layer: dense, or a mixture of experts shared by the tensor group.
+#pragma once
+
+#include "kernels/gemm.hpp"
+#include "model/architecture.hpp"
+#include "model/expert_backend.hpp"
+#include "model/lora_parameters.hpp"
+#include "model/tape.hpp"
+#include "model/weights.hpp"
+#include "mpi/process_grid.hpp"
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace moesaic::model {
+
+/// How many rows each rank of the tensor group has in the present pass; agreed once per pass.
+struct RowCounts {
+    std::vector<index_t> of_rank;
+    index_t total = 0;
+};
+
+/// Maps tape.feed_input [T, H] to [T, H].
+template <class T>
+class FeedForward {
+public:
+    using A = accumulator_t<T>;
+
+    virtual ~FeedForward() = default;
+    FeedForward(const FeedForward&) = delete;
+    FeedForward& operator=(const FeedForward&) = delete;
+
+    virtual void load(const WeightSource<T>& source) = 0;
+    /// output [T, H]; keeps what backward needs if `save`. Collective over the tensor group for MoE layers.
+    virtual void forward(const RowCounts& rows, LayerTape<T>& tape, MatrixView<A> output, bool save) = 0;
+    /// Overwrites grad_input [T, H]; accumulates LoRA gradients. Collective as forward.
+    virtual void backward(const RowCounts& rows, const LayerTape<T>& tape, MatrixView<const A> grad_output,
+                          MatrixView<A> grad_input) = 0;
+    [[nodiscard]] virtual bool is_trainable() const noexcept = 0;
+    /// To be called after the optimizer changed LoRA factors.
+    virtual void update_lora() = 0;
+
+protected:
+    FeedForward() = default;
+};
+
+/// down(silu(gate(x)) * up(x)) with replicated frozen weights.
+template <class T>
+class DenseFeedForward final : public FeedForward<T> {
+public:
+    using A = accumulator_t<T>;
+
+    DenseFeedForward(const Architecture& architecture, index_t layer, const kernels::KernelSet& kernels,
+                     std::shared_ptr<ExpertWorkspace<T>> workspace);
+    void load(const WeightSource<T>& source) override;
+    void forward(const RowCounts& rows, LayerTape<T>& tape, MatrixView<A> output, bool save) override;
+    void backward(const RowCounts& rows, const LayerTape<T>& tape, MatrixView<const A> grad_output,
+                  MatrixView<A> grad_input) override;
+    [[nodiscard]] bool is_trainable() const noexcept override { return false; }
+    void update_lora() override {}
+
+private:
+    const kernels::KernelSet& kernels_;
+    std::shared_ptr<ExpertWorkspace<T>> workspace_;
+    std::array<std::string, projections.size()> names_;
+    std::array<Matrix<T>, projections.size()> weights_;  // gate, up: [I, H]; down: [H, I]
+};
+
+/// Work buffers that MoE layers share: rows on their way between ranks.
+template <class T>
+struct ExchangeScratch {
+    using A = accumulator_t<T>;
+    Matrix<T> all_rows;                  // [sum T, H]
+    Matrix<T> grad_rows;                 // [T, H]
+    Matrix<std::int32_t> all_expert_ids; // [sum T, K]
+    Matrix<A> all_weights;               // [sum T, K]
+    Matrix<A> grad_weights;              // [T, K]
+    Matrix<A> grad_logits;               // [T, E]
+    Matrix<T> grad_logits_operand;       // [T, E]
+};
+
+/// Router and experts. Each rank of the tensor group holds a slice of every expert's intermediate dimension: rows of all
+/// ranks are gathered, each rank computes its slice's share of every result, and sums return to the rows' owners.
+template <class T>
+class MoeLayer final : public FeedForward<T> {
+public:
+    using A = accumulator_t<T>;
+
+    /// Declares its LoRA tensors in `parameters`, to which the layer keeps references. `max_tokens` bounds the rows of
+    /// the whole tensor group in one pass.
+    MoeLayer(const Architecture& architecture, index_t layer, const kernels::KernelSet& kernels,
+             const mpi::ProcessGrid& grid, index_t max_tokens, LoraParameters<A>& parameters,
+             std::shared_ptr<ExpertWorkspace<T>> workspace, std::shared_ptr<ExchangeScratch<T>> exchange);
+    void load(const WeightSource<T>& source) override;
+    void forward(const RowCounts& rows, LayerTape<T>& tape, MatrixView<A> output, bool save) override;
+    void backward(const RowCounts& rows, const LayerTape<T>& tape, MatrixView<const A> grad_output,
+                  MatrixView<A> grad_input) override;
+    [[nodiscard]] bool is_trainable() const noexcept override { return true; }
+    void update_lora() override { experts_->update_lora(); }
+
+private:
+    const Architecture& architecture_;
+    index_t layer_;
+    const kernels::KernelSet& kernels_;
+    mpi::Communicator tensor_group_;
+    mpi::Slice slice_;  ///< of the intermediate dimension
+    std::shared_ptr<ExchangeScratch<T>> exchange_;
+    std::unique_ptr<ExpertBackend<T>> experts_;
+    Matrix<T> router_weight_;  // [E, H]
+};
+
+}  // namespace moesaic::model

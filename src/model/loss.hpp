@@ -1,0 +1,41 @@
+// Language model head and cross-entropy in one pass over blocks of targets, so that [T, V] logits never exist.
+#pragma once
+
+#include "core/matrix.hpp"
+#include "core/scalar.hpp"
+#include "kernels/gemm.hpp"
+#include "model/token_batch.hpp"
+
+#include <span>
+#include <vector>
+
+namespace moesaic::model {
+
+using core::accumulator_t;
+using core::Matrix;
+using core::MatrixView;
+
+/// What the model says about one target.
+struct TargetResult {
+    double log_probability;
+    bool is_most_likely;  ///< no other token has a larger logit
+};
+
+/// Work buffers of `cross_entropy`.
+template <class T>
+struct LossScratch {
+    Matrix<T> hidden;                   // [block, H]
+    Matrix<accumulator_t<T>> logits;    // [block, V]
+    Matrix<T> grad_logits;              // [block, V]
+    Matrix<accumulator_t<T>> grad_rows; // [block, H]
+};
+
+/// Log-probability of every target given hidden states [T, H] after the last norm and the head [V, H]. If grad_hidden
+/// [T, H] is not empty, it becomes the gradient of scale * sum of negative log-probabilities.
+template <class T>
+[[nodiscard]] std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, MatrixView<const T> hidden,
+                                                      MatrixView<const T> head, std::span<const Target> targets,
+                                                      double scale, MatrixView<accumulator_t<T>> grad_hidden,
+                                                      LossScratch<T>& scratch);
+
+}  // namespace moesaic::model

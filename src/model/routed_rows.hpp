@@ -1,0 +1,31 @@
+// The order in which experts see tokens: (token, choice) pairs sorted by expert.
+#pragma once
+
+#include "core/matrix.hpp"
+
+#include <cstdint>
+#include <vector>
+
+namespace moesaic::model {
+
+using core::index_t;
+using core::MatrixView;
+
+/// T * K rows, those of expert e at [first[e], first[e + 1]), within an expert by token.
+struct RoutedRows {
+    std::vector<index_t> first;          ///< [E + 1]
+    std::vector<std::int32_t> token;     ///< [T * K]: token of a row
+    std::vector<std::int32_t> choice;    ///< [T * K]: which of the token's K choices the row is
+    std::vector<index_t> row;            ///< [T * K]: row of choice k of token t at t * K + k
+
+    [[nodiscard]] index_t rows() const noexcept { return static_cast<index_t>(token.size()); }
+    [[nodiscard]] index_t count(index_t expert) const {
+        return first[static_cast<std::size_t>(expert) + 1] - first[static_cast<std::size_t>(expert)];
+    }
+    [[nodiscard]] index_t begin(index_t expert) const { return first[static_cast<std::size_t>(expert)]; }
+};
+
+/// expert_ids: [T, K], all in [0, experts).
+void sort_by_expert(MatrixView<const std::int32_t> expert_ids, index_t experts, RoutedRows& routed);
+
+}  // namespace moesaic::model

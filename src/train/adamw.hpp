@@ -1,0 +1,60 @@
+// AdamW (Loshchilov and Hutter, 2019) on buckets of LoRA factors whose optimizer state is spread over ranks: each rank
+// owns one part of every bucket, holds the moments of that part alone, and updates it for all.
+#pragma once
+
+#include "model/lora_parameters.hpp"
+#include "mpi/process_grid.hpp"
+
+#include <span>
+#include <vector>
+
+namespace moesaic::train {
+
+using core::index_t;
+
+struct AdamWSettings {
+    double beta1 = 0.9;
+    double beta2 = 0.999;
+    double epsilon = 1e-8;
+    double weight_decay = 0;
+};
+
+/// The owned part of one bucket.
+struct OwnedPart {
+    index_t begin = 0;            ///< first element in the bucket
+    std::vector<index_t> counts;  ///< elements that each rank of the bucket's group owns
+    std::vector<float> gradients;     ///< reduced
+    std::vector<float> first_moment;
+    std::vector<float> second_moment;
+};
+
+class ShardedAdamW {
+public:
+    /// `parameters` must outlive the object.
+    ShardedAdamW(model::LoraParameters<float>& parameters, const mpi::ProcessGrid& grid, const AdamWSettings& settings);
+
+    /// Collective. Sums gradients over the ranks that hold a bucket; each rank keeps the part that it owns.
+    void reduce_gradients();
+    /// Squared Euclidean norm of the owned gradients; owned parts are disjoint over all ranks.
+    [[nodiscard]] double squared_norm() const;
+    /// Collective. One update with gradients scaled by `clip_scale`; all ranks have the new factors afterwards.
+    void step(double learning_rate, double clip_scale);
+
+    /// Updates so far.
+    [[nodiscard]] index_t updates() const noexcept { return updates_; }
+    void set_updates(index_t updates) noexcept { updates_ = updates; }
+    [[nodiscard]] OwnedPart& part(std::size_t bucket) { return parts_[bucket]; }
+    [[nodiscard]] const OwnedPart& part(std::size_t bucket) const { return parts_[bucket]; }
+    /// The ranks that hold the same bucket.
+    [[nodiscard]] const mpi::Communicator& group(std::size_t bucket) const;
+
+private:
+    model::LoraParameters<float>& parameters_;
+    mpi::ProcessGrid grid_;
+    AdamWSettings settings_;
+    std::vector<OwnedPart> parts_;
+    std::vector<float> updated_;  ///< the owned part of a bucket on its way to the other ranks
+    index_t updates_ = 0;
+};
+
+}  // namespace moesaic::train

@@ -1,0 +1,89 @@
+#include "train/batches.hpp"
+
+#include "core/random.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+namespace moesaic::train {
+
+Batches::Batches(const Dataset& data, const BatchSettings& settings, int rank, int ranks)
+    : data_(data), settings_(settings), rank_(rank), ranks_(ranks) {}
+
+index_t Batches::steps_per_epoch() const {
+    return (data_.sequences() + settings_.batch_size - 1) / settings_.batch_size;
+}
+
+std::vector<index_t> Batches::sequences_of(index_t step) {
+    std::vector<index_t> chosen;
+    const index_t count = data_.sequences();
+    if (!settings_.shuffle) {
+        for (index_t i = 0; i < settings_.batch_size; ++i) {
+            chosen.push_back((step * settings_.batch_size + i) % count);
+        }
+        return chosen;
+    }
+    const index_t epoch = step / steps_per_epoch();
+    if (epoch != epoch_) {
+        epoch_ = epoch;
+        order_.resize(static_cast<std::size_t>(count));
+        std::iota(order_.begin(), order_.end(), index_t{0});
+        const core::CounterRandom random(settings_.seed, static_cast<std::uint64_t>(epoch));
+        for (std::size_t i = order_.size(); i > 1; --i) {  // Fisher-Yates
+            std::swap(order_[i - 1], order_[static_cast<std::size_t>(random.below(i, i))]);
+        }
+    }
+    const index_t begin = step % steps_per_epoch() * settings_.batch_size;
+    const index_t end = std::min(begin + settings_.batch_size, count);
+    chosen.assign(order_.begin() + begin, order_.begin() + end);
+    return chosen;
+}
+
+StepBatches Batches::at(index_t step) {
+    return share_of(data_, sequences_of(step), settings_.micro_batch, rank_, ranks_);
+}
+
+std::vector<std::vector<index_t>> spread(const Dataset& data, std::span<const index_t> sequences, int ranks) {
+    std::vector<std::size_t> by_length(sequences.size());
+    std::iota(by_length.begin(), by_length.end(), std::size_t{0});
+    std::stable_sort(by_length.begin(), by_length.end(), [&](std::size_t a, std::size_t b) {
+        return data.length(sequences[a]) > data.length(sequences[b]);
+    });
+    std::vector<std::vector<std::size_t>> places(static_cast<std::size_t>(ranks));
+    std::vector<index_t> load(places.size(), 0);
+    for (const std::size_t place : by_length) {
+        const auto lightest = static_cast<std::size_t>(std::min_element(load.begin(), load.end()) - load.begin());
+        places[lightest].push_back(place);
+        load[lightest] += data.length(sequences[place]);
+    }
+    std::vector<std::vector<index_t>> result(places.size());
+    for (std::size_t r = 0; r < places.size(); ++r) {
+        std::sort(places[r].begin(), places[r].end());
+        for (const std::size_t place : places[r]) {
+            result[r].push_back(sequences[place]);
+        }
+    }
+    return result;
+}
+
+StepBatches share_of(const Dataset& data, std::span<const index_t> sequences, index_t micro_batch, int rank,
+                     int ranks) {
+    StepBatches step;
+    for (const index_t sequence : sequences) {
+        step.tokens += data.length(sequence);
+        step.target_tokens += data.target_tokens(sequence);
+    }
+    const auto shares = spread(data, sequences, ranks);
+    const auto& mine = shares[static_cast<std::size_t>(rank)];
+    const auto longest = std::max_element(shares.begin(), shares.end(),
+                                          [](const auto& a, const auto& b) { return a.size() < b.size(); });
+    const std::size_t per_pass = micro_batch > 0 ? static_cast<std::size_t>(micro_batch) : longest->size();
+    for (std::size_t begin = 0; begin < longest->size(); begin += per_pass) {
+        const std::size_t first = std::min(begin, mine.size());
+        const std::size_t count = std::min(per_pass, mine.size() - first);
+        step.passes.push_back(data.batch(std::span(mine).subspan(first, count)));
+    }
+    return step;
+}
+
+}  // namespace moesaic::train

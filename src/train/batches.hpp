@@ -1,0 +1,56 @@
+// Which sequences belong to an optimizer step, and which rank works on which of them.
+#pragma once
+
+#include "core/matrix.hpp"
+#include "model/token_batch.hpp"
+#include "train/dataset.hpp"
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace moesaic::train {
+
+struct BatchSettings {
+    index_t batch_size = 1;   ///< sequences per optimizer step, all ranks together
+    index_t micro_batch = 0;  ///< sequences per rank and pass; 0: all at once
+    bool shuffle = false;     ///< a new order every epoch; otherwise file order that wraps around
+    std::uint64_t seed = 0;
+};
+
+/// One rank's share of an optimizer step. All ranks have the same number of passes; some may be empty.
+struct StepBatches {
+    std::vector<model::TokenBatch> passes;
+    index_t tokens = 0;         ///< of all ranks
+    index_t target_tokens = 0;  ///< of all ranks
+};
+
+/// Every step is computed from its number alone, so that a resumed run continues with the same data.
+class Batches {
+public:
+    Batches(const Dataset& data, const BatchSettings& settings, int rank, int ranks);
+
+    [[nodiscard]] index_t steps_per_epoch() const;
+    /// `step` counts from 0.
+    [[nodiscard]] StepBatches at(index_t step);
+
+private:
+    [[nodiscard]] std::vector<index_t> sequences_of(index_t step);
+
+    const Dataset& data_;
+    BatchSettings settings_;
+    int rank_;
+    int ranks_;
+    std::vector<index_t> order_;  ///< of the epoch below
+    index_t epoch_ = -1;
+};
+
+/// Spreads `sequences` over ranks by length, so that tokens are balanced; the result is in the given order per rank.
+[[nodiscard]] std::vector<std::vector<index_t>> spread(const Dataset& data, std::span<const index_t> sequences,
+                                                       int ranks);
+
+/// The share of `rank` of `sequences`, in passes of at most `micro_batch` sequences per rank (0: one pass).
+[[nodiscard]] StepBatches share_of(const Dataset& data, std::span<const index_t> sequences, index_t micro_batch,
+                                   int rank, int ranks);
+
+}  // namespace moesaic::train

@@ -1,0 +1,133 @@
+#include "train/lora_state.hpp"
+
+#include "core/trace.hpp"
+
+#include <algorithm>
+#include <exception>
+
+namespace moesaic::train {
+namespace {
+
+using core::Matrix;
+using core::MatrixView;
+using model::LoraTensor;
+using model::ParameterBucket;
+using model::Sharding;
+
+const std::vector<float>& owned(const OwnedPart& part, LoraContent content) {
+    return content == LoraContent::gradients      ? part.gradients
+           : content == LoraContent::first_moment ? part.first_moment
+                                                  : part.second_moment;
+}
+
+/// The whole bucket as this rank's tensor group member holds it; filled on rank 0 of the bucket's group only, except for
+/// values, which every rank has.
+Matrix<float> whole_bucket(const ParameterBucket<float>& bucket, const ShardedAdamW& optimizer, std::size_t index,
+                       LoraContent content) {
+    Matrix<float> whole(1, bucket.size());
+    if (content == LoraContent::values) {
+        std::copy_n(bucket.values.data(), bucket.size(), whole.data());
+    } else {
+        const OwnedPart& part = optimizer.part(index);
+        optimizer.group(index).gather_blocks<float>(owned(part, content), whole.flat(), part.counts);
+    }
+    return whole;
+}
+
+/// Puts the piece [count * local_rows, local_cols] of the rank whose slice is `slice` in its place of `full`.
+void put_piece(const LoraTensor& tensor, mpi::Slice slice, const float* piece, MatrixView<float> full) {
+    const bool by_rows = tensor.sharding == Sharding::rows;
+    const index_t rows = by_rows ? slice.extent : tensor.rows;
+    const index_t cols = tensor.sharding == Sharding::columns ? slice.extent : tensor.cols;
+    for (index_t m = 0; m < tensor.count(); ++m) {
+        for (index_t i = 0; i < rows; ++i) {
+            float* out = full[m * tensor.rows + i + (by_rows ? slice.begin : 0)] +
+                     (tensor.sharding == Sharding::columns ? slice.begin : 0);
+            std::copy_n(piece + (m * rows + i) * cols, cols, out);
+        }
+    }
+}
+
+FullTensor assemble(const LoraTensor& tensor, const mpi::Communicator& tensor_group, Matrix<float>& whole) {
+    FullTensor full;
+    full.tensor = &tensor;
+    const bool root = tensor_group.is_root();
+    full.values.resize(root ? tensor.count() * tensor.rows : 0, tensor.cols);
+    const std::span<const float> mine(whole.data() + tensor.offset, static_cast<std::size_t>(tensor.size()));
+    if (tensor.sharding == Sharding::none) {
+        std::copy_n(mine.data(), full.values.size(), full.values.data());
+        return full;
+    }
+    const index_t extent = tensor.sharding == Sharding::rows ? tensor.rows : tensor.cols;
+    const index_t other = tensor.count() * (tensor.sharding == Sharding::rows ? tensor.cols : tensor.rows);
+    std::vector<index_t> counts;
+    for (int r = 0; r < tensor_group.size(); ++r) {
+        counts.push_back(mpi::slice_of(extent, r, tensor_group.size()).extent * other);
+    }
+    Matrix<float> pieces(1, root ? extent * other : 0);
+    tensor_group.gather_blocks<float>(mine, pieces.flat(), counts);
+    const float* piece = pieces.data();
+    for (int r = 0; root && r < tensor_group.size(); ++r) {
+        put_piece(tensor, mpi::slice_of(extent, r, tensor_group.size()), piece, full.values);
+        piece += counts[static_cast<std::size_t>(r)];
+    }
+    return full;
+}
+
+}  // namespace
+
+std::vector<FullTensor> collect(const model::LoraParameters<float>& parameters, const ShardedAdamW& optimizer,
+                                   const mpi::ProcessGrid& grid, std::size_t bucket, LoraContent content) {
+    const core::trace::Scope scope("lora.collect", "io");
+    const ParameterBucket<float>& from = *parameters.buckets[bucket];
+    Matrix<float> whole = whole_bucket(from, optimizer, bucket, content);
+    std::vector<FullTensor> tensors;
+    if (!grid.data().is_root()) {
+        return tensors;  // another tensor group holds the same and delivers it
+    }
+    for (const LoraTensor& tensor : from.tensors) {
+        tensors.push_back(assemble(tensor, grid.tensor(), whole));
+    }
+    if (!grid.world().is_root()) {
+        tensors.clear();
+    }
+    return tensors;
+}
+
+void for_each_full_tensor(const model::LoraParameters<float>& parameters, const ShardedAdamW& optimizer,
+                          const mpi::ProcessGrid& grid, const std::vector<LoraContent>& contents,
+                          const std::function<void(const FullTensor&, LoraContent)>& use) {
+    std::exception_ptr error;
+    for (std::size_t b = 0; b < parameters.buckets.size(); ++b) {
+        for (const LoraContent content : contents) {
+            for (const FullTensor& tensor : collect(parameters, optimizer, grid, b, content)) {
+                try {
+                    if (error == nullptr) {
+                        use(tensor, content);
+                    }
+                } catch (...) {
+                    error = std::current_exception();
+                }
+            }
+        }
+    }
+    grid.world().agree([&] {
+        if (error != nullptr) {
+            std::rethrow_exception(error);
+        }
+    });
+}
+
+void take_piece(const LoraTensor& tensor, MatrixView<const float> full, MatrixView<float> piece) {
+    const index_t row_begin = tensor.sharding == Sharding::rows ? tensor.sharded_begin : 0;
+    const index_t col_begin = tensor.sharding == Sharding::columns ? tensor.sharded_begin : 0;
+    for (index_t m = 0; m < tensor.count(); ++m) {
+        for (index_t i = 0; i < tensor.local_rows; ++i) {
+            std::copy_n(full[m * tensor.rows + row_begin + i] + col_begin, tensor.local_cols,
+                        piece[m * tensor.local_rows + i]);
+        }
+    }
+}
+
+
+}  // namespace moesaic::train

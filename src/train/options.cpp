@@ -1,0 +1,124 @@
+#include "train/options.hpp"
+
+#include <charconv>
+#include <sstream>
+#include <vector>
+
+namespace moesaic::train {
+namespace {
+
+using core::at_least;
+using core::auto_or_at_least;
+using core::one_of;
+using core::positive;
+using core::within;
+
+/// Seconds of "SS", "MM:SS", "HH:MM:SS" or "D-HH:MM:SS" (the notation of Slurm's --time with seconds); -1 if it is none.
+double parse_duration(const std::string& text) {
+    std::string clock = text;
+    double days = 0;
+    const auto read = [](const std::string& digits, double& value) {
+        const char* end = digits.data() + digits.size();
+        const auto [stop, error] = std::from_chars(digits.data(), end, value);
+        return error == std::errc() && stop == end && value >= 0;
+    };
+    if (const auto dash = text.find('-'); dash != std::string::npos) {
+        if (!read(text.substr(0, dash), days)) {
+            return -1;
+        }
+        clock = text.substr(dash + 1);
+    }
+    double seconds = 0;
+    int fields = 0;
+    std::istringstream stream(clock);
+    for (std::string field; std::getline(stream, field, ':'); ++fields) {
+        double value = 0;
+        if (!read(field, value)) {
+            return -1;
+        }
+        seconds = seconds * 60 + value;
+    }
+    return fields >= 1 && fields <= 3 ? seconds + days * 86400 : -1;
+}
+
+}  // namespace
+
+void ModelOptions::declare(core::OptionSet& set) {
+    set.add("model.path", path, "folder of a Hugging Face checkpoint: config.json and *.safetensors");
+}
+
+void LoraOptions::declare(core::OptionSet& set) {
+    set.add("lora.rank", rank, "rank of the adapters", at_least(1));
+    set.add("lora.alpha", alpha, "adapters are scaled by alpha / rank", positive());
+    set.add("lora.rslora", rslora, "scale by alpha / sqrt(rank) instead");
+    set.add("lora.init", init, "folder of a PEFT adapter to start from");
+}
+
+void DataOptions::declare_train(core::OptionSet& set) {
+    set.add("data.train", train, "JSON lines with input_ids and labels to train on");
+    set.add("data.shuffle", shuffle, "a new order every epoch; otherwise file order, wrapping around at the end");
+}
+
+void DataOptions::declare_eval(core::OptionSet& set) {
+    set.add("data.eval", eval, "JSON lines with input_ids and labels to evaluate on");
+    set.add("data.max_length", max_length, "longer sequences are cut to this many tokens", at_least(2));
+}
+
+void TrainOptions::declare(core::OptionSet& set) {
+    set.add("train.epochs", epochs, "passes over the data, unless train.steps is set", at_least(1));
+    set.add("train.steps", steps, "optimizer steps; 0: as many as train.epochs needs", at_least(0));
+    declare_batch_size(set);
+    set.add("train.micro_batch", micro_batch, "sequences per rank and pass; 0: all of a step at once", at_least(0));
+    set.add("train.lr", learning_rate, "learning rate of AdamW", within(0, 1e3));
+    set.add("train.schedule", schedule, "constant, linear or cosine", one_of({"constant", "linear", "cosine"}));
+    set.add("train.warmup_steps", warmup_steps, "steps in which the learning rate rises from 0", at_least(0));
+    set.add("train.weight_decay", weight_decay, "decoupled weight decay", within(0, 1e3));
+    set.add("train.beta1", beta1, "decay of the first moment", within(0, 0.999999999));
+    set.add("train.beta2", beta2, "decay of the second moment", within(0, 0.999999999));
+    set.add("train.eps", epsilon, "added to the root of the second moment", positive());
+    set.add("train.max_grad_norm", max_gradient_norm, "clip the gradients' global norm to this; 0: no clipping",
+            within(0, 1e30));
+    set.add("train.seed", seed, "of initial LoRA factors and data order", at_least(0));
+    set.add("train.eval_every", eval_every, "evaluate every so many steps besides start and end; 0: never",
+            at_least(0));
+    set.add("train.save_every", save_every, "checkpoint every so many steps besides the end; 0: never", at_least(0));
+}
+
+void TrainOptions::declare_batch_size(core::OptionSet& set) {
+    set.add("train.batch_size", batch_size, "sequences per optimizer step, all ranks together", at_least(1));
+}
+
+void ParallelOptions::declare(core::OptionSet& set) {
+    set.add("parallel.tensor", tensor, "ranks that share each expert's intermediate dimension; auto: ranks per node",
+            auto_or_at_least(1));
+    set.add("parallel.data", data, "replicas of such groups; auto: all remaining ranks", auto_or_at_least(1));
+    set.add("parallel.threads", threads, "threads per rank; auto: one per physical core of the rank",
+            auto_or_at_least(1));
+}
+
+void ComputeOptions::declare(core::OptionSet& set) {
+    set.add("compute.precision", precision, "bf16, or fp32 for reference runs", one_of({"bf16", "fp32"}));
+    declare_isa(set);
+}
+
+void ComputeOptions::declare_isa(core::OptionSet& set) {
+    set.add("compute.isa", isa, "auto, amx, avx512, avx2 or portable",
+            one_of({"auto", "amx", "avx512", "avx2", "portable"}));
+}
+
+void OutputOptions::declare(core::OptionSet& set) {
+    set.add("output.dir", directory, "folder for metrics, checkpoints, adapter and trace");
+    set.add("output.trace", trace, "record and write trace.json");
+    set.add("output.checkpoint_keep", checkpoint_keep, "newest checkpoints to keep", at_least(1));
+    set.add("output.resume", resume, "auto: from the latest checkpoint in output.dir; never; or a checkpoint file");
+    set.add<std::string>("output.walltime", wall_time,
+                         "stop at a checkpoint before this time is over (seconds, MM:SS, HH:MM:SS or D-HH:MM:SS)",
+                         [](const std::string& text) {
+                             return text.empty() || parse_duration(text) > 0 ? std::string()
+                                                                             : std::string("is no duration");
+                         });
+}
+
+double OutputOptions::wall_time_seconds() const { return wall_time.empty() ? 0 : parse_duration(wall_time); }
+
+}  // namespace moesaic::train

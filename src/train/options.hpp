@@ -1,0 +1,86 @@
+// The configuration of a run: every key with its default, its check and its help text.
+#pragma once
+
+#include "core/options.hpp"
+#include "model/lora_parameters.hpp"
+#include "train/adamw.hpp"
+#include "train/batches.hpp"
+#include "train/schedule.hpp"
+
+#include <cstdint>
+#include <string>
+
+namespace moesaic::train {
+
+struct ModelOptions {
+    std::string path;
+    void declare(core::OptionSet& set);
+};
+
+struct LoraOptions {
+    std::int64_t rank = 8;
+    double alpha = 16;
+    bool rslora = false;
+    std::string init;
+    void declare(core::OptionSet& set);
+    [[nodiscard]] model::LoraSettings settings() const { return {rank, alpha, rslora}; }
+};
+
+struct DataOptions {
+    std::string train;
+    std::string eval;
+    std::int64_t max_length = 2048;
+    bool shuffle = true;
+    void declare_train(core::OptionSet& set);
+    void declare_eval(core::OptionSet& set);
+};
+
+struct TrainOptions {
+    std::int64_t epochs = 1;
+    std::int64_t steps = 0;
+    std::int64_t batch_size = 8;
+    std::int64_t micro_batch = 0;
+    double learning_rate = 1e-4;
+    std::string schedule = "linear";
+    std::int64_t warmup_steps = 0;
+    double weight_decay = 0;
+    double beta1 = 0.9;
+    double beta2 = 0.999;
+    double epsilon = 1e-8;
+    double max_gradient_norm = 1;
+    std::int64_t seed = 0;
+    std::int64_t eval_every = 0;
+    std::int64_t save_every = 0;
+    void declare(core::OptionSet& set);
+    void declare_batch_size(core::OptionSet& set);
+    [[nodiscard]] AdamWSettings adamw() const { return {beta1, beta2, epsilon, weight_decay}; }
+};
+
+struct ParallelOptions {
+    std::string tensor = "auto";
+    std::string data = "auto";
+    std::string threads = "auto";
+    void declare(core::OptionSet& set);
+};
+
+struct ComputeOptions {
+    std::string precision = "bf16";
+    std::string isa = "auto";
+    void declare(core::OptionSet& set);
+    void declare_isa(core::OptionSet& set);
+    /// The level to choose kernels by: FP32 runs are the reference and use the portable kernels unless told otherwise.
+    [[nodiscard]] std::string isa_level() const { return precision == "fp32" && isa == "auto" ? "portable" : isa; }
+};
+
+struct OutputOptions {
+    std::string directory;
+    bool trace = true;
+    std::int64_t checkpoint_keep = 2;
+    std::string resume = "auto";
+    std::string wall_time;
+    void declare(core::OptionSet& set);
+    /// `wall_time` in seconds; 0 without limit.
+    [[nodiscard]] double wall_time_seconds() const;
+};
+
+}  // namespace moesaic::train

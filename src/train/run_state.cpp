@@ -1,0 +1,135 @@
+#include "train/run_state.hpp"
+
+#include "core/error.hpp"
+#include "core/trace.hpp"
+#include "io/checkpoint.hpp"
+#include "io/json.hpp"
+#include "train/lora_state.hpp"
+
+#include <algorithm>
+#include <exception>
+#include <memory>
+
+namespace moesaic::train {
+namespace {
+
+using core::ExitCode;
+using core::Matrix;
+using core::MatrixView;
+using model::LoraTensor;
+
+std::string dataset_name(const LoraTensor& tensor, LoraContent content) {
+    return "lora/" + tensor.name +
+           (content == LoraContent::values         ? "/values"
+            : content == LoraContent::first_moment ? "/first_moment"
+                                                   : "/second_moment");
+}
+
+/// What must be equal for a checkpoint to continue a run. Values are compared as JSON.
+nlohmann::json identity(const RunState& state, const model::Architecture& architecture,
+                        const model::LoraSettings& lora) {
+    return {{"model.family", architecture.family},
+            {"model.hidden_size", architecture.hidden},
+            {"model.layers", architecture.layers},
+            {"model.experts", architecture.experts},
+            {"model.expert_intermediate_size", architecture.expert_intermediate},
+            {"lora.rank", lora.rank},
+            {"lora.alpha", lora.alpha},
+            {"lora.rslora", lora.rank_stabilised},
+            {"train.batch_size", state.batch_size},
+            {"train.seed", state.seed},
+            {"data.shuffle", state.shuffle},
+            {"data.train fingerprint", state.data_fingerprint}};
+}
+
+constexpr std::array contents = {LoraContent::values, LoraContent::first_moment, LoraContent::second_moment};
+
+void check_identity(const nlohmann::json& header, const nlohmann::json& expected, const std::string& source) {
+    const auto found = io::get<nlohmann::json>(header, "identity", source);
+    core::require(found.is_object(), ExitCode::corrupt_input, "{}: identity is no object; use another checkpoint",
+                  source);
+    for (const auto& [key, value] : expected.items()) {
+        const auto stored = found.find(key);
+        core::require(stored != found.end() && *stored == value, ExitCode::usage,
+                      "can't resume from {} ({} was {} and is {}); restore that setting, choose another output.dir, or "
+                      "set output.resume = never",
+                      source, key, stored == found.end() ? "missing" : stored->dump().substr(0, 80), value.dump());
+    }
+}
+
+/// Reads one content of all tensors of a bucket into a buffer laid out as the bucket on this rank.
+void read_bucket(const io::CheckpointReader& reader, const model::ParameterBucket<float>& bucket, LoraContent content,
+                 Matrix<float>& whole, const std::string& source) {
+    Matrix<float> full;
+    for (const LoraTensor& tensor : bucket.tensors) {
+        const std::string name = dataset_name(tensor, content);
+        const std::vector<index_t> shape = {tensor.count(), tensor.rows, tensor.cols};
+        core::require(reader.shape(name) == shape, ExitCode::corrupt_input,
+                      "{}: dataset {} has another shape than the model needs; use another checkpoint", source, name);
+        full.resize(tensor.count() * tensor.rows, tensor.cols);
+        reader.read(name, full.flat());
+        take_piece(tensor, full, bucket.view(tensor, whole));
+    }
+}
+
+}  // namespace
+
+void save_checkpoint(const std::filesystem::path& folder, int keep, const RunState& state,
+                     const std::vector<core::OptionSet::Setting>& settings, const model::Architecture& architecture,
+                     const model::LoraParameters<float>& parameters, const ShardedAdamW& optimizer,
+                     const mpi::ProcessGrid& grid) {
+    const core::trace::Scope scope("checkpoint.save", "io");
+    const io::CheckpointFolder checkpoints(folder);
+    std::unique_ptr<io::CheckpointWriter> writer;
+    grid.world().agree([&] {
+        if (grid.world().is_root()) {
+            nlohmann::json configuration = nlohmann::json::object();
+            for (const core::OptionSet::Setting& setting : settings) {
+                configuration[setting.key] = setting.value;
+            }
+            const nlohmann::json header = {{"step", state.step},
+                                           {"updates", optimizer.updates()},
+                                           {"identity", identity(state, architecture, parameters.settings)},
+                                           {"configuration", configuration}};
+            writer = std::make_unique<io::CheckpointWriter>(checkpoints.file_for_step(state.step), header);
+        }
+    });
+    for_each_full_tensor(parameters, optimizer, grid, {contents.begin(), contents.end()},
+                         [&](const FullTensor& full, LoraContent content) {
+                             const LoraTensor& tensor = *full.tensor;
+                             const std::array<index_t, 3> shape = {tensor.count(), tensor.rows, tensor.cols};
+                             writer->write(dataset_name(tensor, content), shape, full.values.flat());
+                         });
+    grid.world().agree([&] {
+        if (grid.world().is_root()) {
+            writer->commit();
+            checkpoints.publish(state.step, keep);
+        }
+    });
+}
+
+RunState load_checkpoint(const std::filesystem::path& file, const RunState& expected,
+                         const model::Architecture& architecture, model::LoraParameters<float>& parameters,
+                         ShardedAdamW& optimizer) {
+    const core::trace::Scope scope("checkpoint.load", "io");
+    const std::string source = file.string();
+    const io::CheckpointReader reader(file);
+    check_identity(reader.header(), identity(expected, architecture, parameters.settings), source);
+    for (std::size_t b = 0; b < parameters.buckets.size(); ++b) {
+        model::ParameterBucket<float>& bucket = *parameters.buckets[b];
+        OwnedPart& part = optimizer.part(b);
+        read_bucket(reader, bucket, LoraContent::values, bucket.values, source);
+        Matrix<float> whole(1, bucket.size());
+        for (const auto& [content, owned] : {std::pair{LoraContent::first_moment, &part.first_moment},
+                                             std::pair{LoraContent::second_moment, &part.second_moment}}) {
+            read_bucket(reader, bucket, content, whole, source);
+            std::copy_n(whole.data() + part.begin, owned->size(), owned->data());
+        }
+    }
+    RunState state = expected;
+    state.step = io::get_size(reader.header(), "step", source, 0, index_t{1} << 53);
+    optimizer.set_updates(io::get_size(reader.header(), "updates", source, 0, state.step));
+    return state;
+}
+
+}  // namespace moesaic::train

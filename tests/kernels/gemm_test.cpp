@@ -1,0 +1,181 @@
+// Every implementation of the matrix product that this machine runs, against sums in a wider type.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <string>
+#include <variant>
+
+#include "gemm_problem.hpp"
+
+namespace moesaic::kernels::test {
+namespace {
+
+using core::bf16;
+using AnyKernel = std::variant<GemmKernel<bf16>, GemmKernel<float>, GemmKernel<double>>;
+
+std::vector<AnyKernel> all_kernels() {
+    std::vector<AnyKernel> kernels;
+    const auto append = [&](const auto& list) { kernels.insert(kernels.end(), list.begin(), list.end()); };
+    append(gemm_kernels<bf16>());
+    append(gemm_kernels<float>());
+    append(gemm_kernels<double>());
+    return kernels;
+}
+
+template <class T>
+std::string type_name() {
+    return std::is_same_v<T, bf16> ? "bf16" : std::is_same_v<T, float> ? "float" : "double";
+}
+
+std::string kernel_name(const testing::TestParamInfo<AnyKernel>& info) {
+    return std::visit(
+        []<class T>(const GemmKernel<T>& kernel) { return type_name<T>() + "_" + std::string(kernel.name); },
+        info.param);
+}
+
+class GemmKernels : public testing::TestWithParam<AnyKernel> {
+protected:
+    void SetUp() override {
+        const Isa isa = std::visit([](const auto& kernel) { return kernel.isa; }, GetParam());
+        if (!runs(isa)) {
+            GTEST_SKIP() << "this machine does not run " << name(isa);
+        }
+    }
+
+    /// Calls check(kernel) with the kernel's own type.
+    template <class Check>
+    void with_kernel(Check check) {
+        std::visit(check, GetParam());
+    }
+};
+
+template <class T>
+void check(const GemmKernel<T>& kernel, const Shape& shape, std::uint32_t seed) {
+    SCOPED_TRACE(testing::Message() << shape << ", seed " << seed);
+    const Problem<T> problem(shape, seed);
+    kernel.run(problem.product());
+    problem.expect_correct();
+    problem.expect_gaps_untouched();
+}
+
+/// Mostly small and odd; now and then beyond the blocks of the packed operands.
+Shape random_shape(std::mt19937& random) {
+    const auto up_to = [&](index_t largest) { return std::uniform_int_distribution<index_t>(0, largest)(random); };
+    const std::array<double, 4> alphas = {1, 1, -0.5, 1.7};
+    const bool deep = up_to(9) == 0;
+    const bool wide = !deep && up_to(9) == 0;
+    Shape shape{};
+    shape.m = up_to(wide ? 300 : up_to(2) == 0 ? 5 : 70);
+    shape.n = up_to(wide ? 300 : up_to(2) == 0 ? 5 : 140);
+    shape.k = up_to(deep ? 2500 : up_to(3) == 0 ? 3 : 150);
+    shape.transpose_a = up_to(1) == 1;
+    shape.transpose_b = up_to(1) == 1;
+    shape.padding = up_to(1) * up_to(40);
+    shape.alpha = alphas[static_cast<std::size_t>(up_to(3))];
+    shape.accumulate = up_to(1) == 1;
+    return shape;
+}
+
+TEST_P(GemmKernels, RandomShapes) {
+    with_kernel([](const auto& kernel) {
+        std::mt19937 random(20240607);
+        for (std::uint32_t seed = 0; seed < 600 && !testing::Test::HasFatalFailure(); ++seed) {
+            check(kernel, random_shape(random), seed);
+        }
+    });
+}
+
+TEST_P(GemmKernels, EdgesOfTilesWithAllTransposes) {
+    with_kernel([](const auto& kernel) {
+        std::uint32_t seed = 0;
+        for (const index_t m : {1, 4, 5, 16, 31, 32, 33, 64}) {
+            for (const index_t n : {1, 15, 16, 17, 32, 33, 48}) {
+                for (const index_t k : {1, 2, 31, 32, 33, 512, 1025}) {
+                    for (const int transposes : {0, 1, 2, 3}) {
+                        const Shape shape{.m = m,
+                                          .n = n,
+                                          .k = k,
+                                          .transpose_a = (transposes & 1) != 0,
+                                          .transpose_b = (transposes & 2) != 0,
+                                          .accumulate = seed % 2 == 1};
+                        check(kernel, shape, ++seed);
+                        if (testing::Test::HasFatalFailure()) {
+                            return;
+                        }
+                    }
+                }
+            }
+        }
+    });
+}
+
+TEST_P(GemmKernels, ManyRowsAtFullDepth) {
+    with_kernel([](const auto& kernel) {
+        check(kernel, {.m = 1100, .n = 40, .k = 1024, .transpose_a = false, .transpose_b = true}, 1);
+        check(kernel, {.m = 64, .n = 64, .k = 4099, .transpose_a = true, .transpose_b = false, .accumulate = true}, 2);
+        check(kernel, {.m = 3, .n = 200, .k = 9001, .transpose_a = false, .transpose_b = true, .alpha = 0.5}, 3);
+    });
+}
+
+TEST_P(GemmKernels, NoDepthMeansZeros) {
+    with_kernel([]<class T>(const GemmKernel<T>& kernel) {
+        for (const bool accumulate : {false, true}) {
+            const Shape shape{.m = 7,
+                              .n = 9,
+                              .k = 0,
+                              .transpose_a = false,
+                              .transpose_b = true,
+                              .padding = 3,
+                              .accumulate = accumulate};
+            check(kernel, shape, 5);
+        }
+    });
+}
+
+TEST_P(GemmKernels, NaNSpreadsOverItsRowOnly) {
+    with_kernel([]<class T>(const GemmKernel<T>& kernel) {
+        for (const index_t m : {3, 50}) {
+            for (const bool transpose : {false, true}) {
+                const Problem<T> problem({.m = m, .n = 45, .k = 70, .transpose_a = transpose, .transpose_b = transpose},
+                                         7);
+                problem.a(2, 69) = T(std::numeric_limits<float>::quiet_NaN());
+                problem.b(69, 1) = T(0.0F);
+                kernel.run(problem.product());
+                for (index_t i = 0; i < m; ++i) {
+                    for (index_t j = 0; j < 45; ++j) {
+                        ASSERT_EQ(std::isnan(problem.c(i, j)), i == 2) << "element " << i << ", " << j;
+                    }
+                }
+            }
+        }
+    });
+}
+
+TEST_P(GemmKernels, InfinitySpreadsOverItsColumnOnly) {
+    with_kernel([]<class T>(const GemmKernel<T>& kernel) {
+        for (const index_t m : {3, 50}) {
+            for (const bool transpose : {false, true}) {
+                const Problem<T> problem({.m = m, .n = 45, .k = 71, .transpose_a = transpose, .transpose_b = transpose},
+                                         8);
+                problem.b(70, 33) = T(std::numeric_limits<float>::infinity());
+                problem.a(0, 70) = T(0.0F);
+                problem.a(1, 70) = T(-2.0F);
+                problem.a(2, 70) = T(0.5F);
+                kernel.run(problem.product());
+                EXPECT_TRUE(std::isnan(problem.c(0, 33)));
+                EXPECT_EQ(problem.c(1, 33), -std::numeric_limits<accumulator_t<T>>::infinity());
+                EXPECT_EQ(problem.c(2, 33), std::numeric_limits<accumulator_t<T>>::infinity());
+                for (index_t i = 0; i < m; ++i) {
+                    for (index_t j = 0; j < 45; ++j) {
+                        ASSERT_EQ(std::isfinite(problem.c(i, j)), j != 33) << "element " << i << ", " << j;
+                    }
+                }
+            }
+        }
+    });
+}
+
+INSTANTIATE_TEST_SUITE_P(All, GemmKernels, testing::ValuesIn(all_kernels()), kernel_name);
+
+}  // namespace
+}  // namespace moesaic::kernels::test

@@ -1,0 +1,175 @@
+// Placement of the ranks on this host, or on an emulated one if HWLOC_SYNTHETIC says so (tests/mpi/CMakeLists.txt).
+#include "mpi/placement.hpp"
+
+#include "core/error.hpp"
+#include "mpi/communicator.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <gtest/gtest.h>
+#include <omp.h>
+#include <sched.h>
+
+#include <algorithm>
+#include <cstdlib>
+#include <iterator>
+#include <numeric>
+#include <set>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace moesaic::mpi {
+namespace {
+
+bool is_emulated() {
+    return std::getenv("HWLOC_SYNTHETIC") != nullptr;
+}
+
+/// Collective. How many ranks use each core, on rank 0; empty elsewhere.
+std::vector<int> users_of_cores(const Communicator& world, const Placement& placement) {
+    std::vector<int> users;
+    for (const std::string& text : world.gather(fmt::format("{}", fmt::join(placement.cores, " ")))) {
+        std::istringstream numbers(text);
+        for (auto core = std::istream_iterator<std::size_t>(numbers); core != std::istream_iterator<std::size_t>();
+             ++core) {
+            users.resize(std::max(users.size(), *core + 1));
+            ++users[*core];
+        }
+    }
+    return users;
+}
+
+std::set<int> affinity_of_this_thread() {
+    cpu_set_t set;
+    CPU_ZERO(&set);
+    EXPECT_EQ(sched_getaffinity(0, sizeof(set), &set), 0);
+    std::set<int> units;
+    for (std::size_t unit = 0; unit < CPU_SETSIZE; ++unit) {
+        if (CPU_ISSET(unit, &set)) {
+            units.insert(static_cast<int>(unit));
+        }
+    }
+    return units;
+}
+
+/// Runs `work` on a fresh thread, so that its binding and its OpenMP team end with it.
+template <class Work>
+void on_own_thread(const Work& work) {
+    std::thread(work).join();
+}
+
+TEST(Placement, SaysWhereTheRankIs) {
+    const Communicator world = Communicator::world();
+    const Placement placement = place(world, 0);
+    EXPECT_FALSE(placement.host.empty());
+    EXPECT_EQ(placement.rank, world.rank());
+    EXPECT_EQ(placement.node_rank, world.rank());
+    EXPECT_EQ(placement.node_ranks, world.size());
+    EXPECT_FALSE(placement.numa_nodes.empty());
+    EXPECT_GT(placement.memory_available_bytes, 0U);
+    EXPECT_LE(placement.memory_available_bytes, placement.memory_bytes);
+}
+
+TEST(Placement, CoresAreDisjointUnlessThereAreTooFew) {
+    const Communicator world = Communicator::world();
+    const Placement placement = place(world, 0);
+    ASSERT_FALSE(placement.cores.empty());
+    EXPECT_TRUE(std::is_sorted(placement.cores.begin(), placement.cores.end()));
+    EXPECT_EQ(placement.processing_units.size(), placement.cores.size());
+    EXPECT_GE(placement.threads, 1);
+    EXPECT_LE(placement.threads, static_cast<int>(placement.cores.size()));
+    const std::vector<int> users = users_of_cores(world, placement);
+    if (world.is_root()) {
+        const int uses = std::accumulate(users.begin(), users.end(), 0);
+        const int used = static_cast<int>(std::count_if(users.begin(), users.end(), [](int n) { return n > 0; }));
+        if (used >= world.size()) {
+            EXPECT_EQ(uses, used) << "a core has several ranks";
+        } else {
+            EXPECT_EQ(uses, world.size()) << "ranks that share cores use one each";
+            EXPECT_TRUE(placement.cores_shared);
+        }
+    }
+}
+
+TEST(Placement, TakesTheNumberOfThreadsAsGiven) {
+    const Communicator world = Communicator::world();
+    EXPECT_EQ(place(world, 3).threads, 3);
+    try {
+        static_cast<void>(place(world, -1));
+        ADD_FAILURE() << "accepted";
+    } catch (const core::Error& error) {
+        EXPECT_EQ(error.code(), core::ExitCode::usage);
+    }
+}
+
+TEST(Placement, DescribesItselfInOneLine) {
+    Placement placement;
+    placement.host = "node07";
+    placement.rank = 5;
+    placement.node_rank = 1;
+    placement.node_ranks = 4;
+    placement.numa_nodes = {1};
+    placement.cores = {8, 9, 10, 12};
+    placement.threads = 4;
+    placement.memory_bytes = std::uint64_t{64} << 30U;
+    placement.memory_available_bytes = std::uint64_t{60} << 30U;
+    EXPECT_EQ(describe(placement),
+              "rank 5 on node07 (2 of 4 there): NUMA 1, cores 8-10,12, 4 threads, 60.0 of 64.0 GiB memory available");
+}
+
+TEST(Placement, BindsEachThreadToItsProcessingUnit) {
+    const Placement placement = place(Communicator::world(), 0);
+    on_own_thread([&] {
+        const std::set<int> before = affinity_of_this_thread();
+        const bool bound = bind_threads(placement);
+        EXPECT_EQ(bound, !placement.cores_shared && !is_emulated());
+        EXPECT_EQ(omp_get_max_threads(), placement.threads);
+        std::vector<std::set<int>> affinities(static_cast<std::size_t>(placement.threads));
+#pragma omp parallel
+        affinities[static_cast<std::size_t>(omp_get_thread_num())] = affinity_of_this_thread();
+        for (std::size_t thread = 0; thread < affinities.size(); ++thread) {
+            const std::size_t unit = thread * placement.processing_units.size() / affinities.size();
+            EXPECT_EQ(affinities[thread], bound ? std::set<int>{placement.processing_units[unit]} : before);
+        }
+    });
+}
+
+TEST(Placement, MoreThreadsThanCoresStayUnbound) {
+    Placement placement = place(Communicator::world(), 0);
+    placement.threads = static_cast<int>(placement.cores.size()) + 1;
+    on_own_thread([&] {
+        const std::set<int> before = affinity_of_this_thread();
+        EXPECT_FALSE(bind_threads(placement));
+        EXPECT_EQ(affinity_of_this_thread(), before);
+        int team = 0;
+#pragma omp parallel
+#pragma omp single
+        team = omp_get_num_threads();
+        EXPECT_EQ(team, placement.threads);
+    });
+}
+
+TEST(Placement, OnTheEmulatedHostEveryRankHasWholeNumaNodes) {
+    if (!is_emulated()) {
+        GTEST_SKIP() << "runs with HWLOC_SYNTHETIC only";
+    }
+    constexpr int nodes = 8;
+    constexpr int cores_per_node = 8;
+    const Communicator world = Communicator::world();
+    const Placement placement = place(world, 0);
+    const int my_nodes = nodes / world.size();
+    std::vector<int> expected_nodes(static_cast<std::size_t>(my_nodes));
+    std::iota(expected_nodes.begin(), expected_nodes.end(), world.rank() * my_nodes);
+    std::vector<int> expected_cores(static_cast<std::size_t>(my_nodes * cores_per_node));
+    std::iota(expected_cores.begin(), expected_cores.end(), world.rank() * my_nodes * cores_per_node);
+    EXPECT_EQ(placement.numa_nodes, expected_nodes);
+    EXPECT_EQ(placement.cores, expected_cores);
+    EXPECT_EQ(placement.processing_units, expected_cores);
+    EXPECT_FALSE(placement.bound_by_launcher);
+    EXPECT_FALSE(bind_threads(placement)) << "nothing can be bound on a host that is not this one";
+}
+
+}  // namespace
+}  // namespace moesaic::mpi

@@ -1,0 +1,181 @@
+// Collectives on blocks of rows and of elements, against results computed on one rank.
+#include "core/error.hpp"
+#include "core/matrix.hpp"
+#include "core/scalar.hpp"
+#include "mpi/communicator.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <numeric>
+#include <vector>
+
+namespace moesaic::mpi {
+namespace {
+
+using core::bf16;
+using core::Matrix;
+
+using Counts = std::vector<index_t>;
+
+index_t total(const Counts& counts) {
+    return std::accumulate(counts.begin(), counts.end(), index_t{0});
+}
+
+/// Numbers of rows per rank: equal, uneven, zero on the first, on the last, on all but one, and on all ranks.
+std::vector<Counts> count_cases(int size) {
+    const auto ranks = static_cast<std::size_t>(size);
+    std::vector<Counts> cases{Counts(ranks, 3), Counts(ranks),    Counts(ranks, 2),
+                              Counts(ranks, 2), Counts(ranks, 0), Counts(ranks, 0)};
+    std::iota(cases[1].rbegin(), cases[1].rend(), index_t{0});
+    cases[2].front() = 0;
+    cases[3].back() = 0;
+    cases[4][ranks / 2] = 7;
+    return cases;
+}
+
+/// Small integers that every type holds exactly and that differ between neighbours.
+template <class T>
+T element(index_t row, index_t col) {
+    const auto value = static_cast<float>((row * 37 + col * 11) % 128 - 50);
+    return static_cast<T>(value);
+}
+
+template <class T>
+Matrix<T> rows_of(index_t first, index_t count, index_t cols) {
+    Matrix<T> matrix(count, cols);
+    for (index_t row = 0; row < count; ++row) {
+        for (index_t col = 0; col < cols; ++col) {
+            matrix.view()(row, col) = element<T>(first + row, col);
+        }
+    }
+    return matrix;
+}
+
+template <class T>
+bool same(T a, T b) {
+    return a == b;
+}
+template <>
+bool same(bf16 a, bf16 b) {
+    return a.bits() == b.bits();
+}
+
+template <class T>
+void expect_rows(MatrixView<const T> actual, index_t first) {
+    for (index_t row = 0; row < actual.rows(); ++row) {
+        for (index_t col = 0; col < actual.cols(); ++col) {
+            ASSERT_TRUE(same(actual(row, col), element<T>(first + row, col))) << "row " << row << " column " << col;
+        }
+    }
+}
+
+class Rows : public testing::Test {
+protected:
+    Communicator world_ = Communicator::world();
+    std::size_t rank_ = static_cast<std::size_t>(world_.rank());
+
+    [[nodiscard]] index_t first_row(const Counts& counts) const {
+        return std::accumulate(counts.begin(), counts.begin() + world_.rank(), index_t{0});
+    }
+};
+
+template <class T>
+class AllGatherRows : public Rows {};
+using GatheredTypes = testing::Types<bf16, float, double, std::int32_t>;
+TYPED_TEST_SUITE(AllGatherRows, GatheredTypes);
+
+TYPED_TEST(AllGatherRows, OfAnyShape) {
+    for (const Counts& counts : count_cases(this->world_.size())) {
+        for (const index_t cols : {0, 1, 5, 7168}) {
+            const index_t first = this->first_row(counts);
+            const Matrix<TypeParam> mine = rows_of<TypeParam>(first, counts[this->rank_], cols);
+            Matrix<TypeParam> all(total(counts), cols);
+            all.fill(element<TypeParam>(-1, -1));
+            this->world_.template all_gather_rows<TypeParam>(mine, all, counts);
+            expect_rows<TypeParam>(all, 0);
+        }
+    }
+}
+
+TYPED_TEST(AllGatherRows, FromTheirPlaceInTheResult) {
+    for (const Counts& counts : count_cases(this->world_.size())) {
+        const index_t first = this->first_row(counts);
+        Matrix<TypeParam> all(total(counts), 6);
+        all.fill(element<TypeParam>(-1, -1));
+        const MatrixView<TypeParam> own = all.view().rows(first, counts[this->rank_]);
+        for (index_t row = 0; row < own.rows(); ++row) {
+            for (index_t col = 0; col < own.cols(); ++col) {
+                own(row, col) = element<TypeParam>(first + row, col);
+            }
+        }
+        this->world_.template all_gather_rows<TypeParam>(own, all, counts);
+        expect_rows<TypeParam>(all, 0);
+    }
+}
+
+template <class T>
+class ReduceScatterRows : public Rows {};
+using SummedTypes = testing::Types<float, double>;
+TYPED_TEST_SUITE(ReduceScatterRows, SummedTypes);
+
+TYPED_TEST(ReduceScatterRows, OfAnyShape) {
+    const int size = this->world_.size();
+    for (const Counts& counts : count_cases(size)) {
+        for (const index_t cols : {0, 1, 5, 7168}) {
+            Matrix<TypeParam> all = rows_of<TypeParam>(0, total(counts), cols);
+            for (TypeParam& value : all.flat()) {
+                value *= static_cast<TypeParam>(this->world_.rank() + 1);
+            }
+            Matrix<TypeParam> mine(counts[this->rank_], cols);
+            mine.fill(-1);
+            this->world_.template reduce_scatter_rows<TypeParam>(all, mine, counts);
+            for (TypeParam& value : mine.flat()) {
+                value /= static_cast<TypeParam>(size * (size + 1) / 2);
+            }
+            expect_rows<TypeParam>(mine, this->first_row(counts));
+        }
+    }
+}
+
+TYPED_TEST(ReduceScatterRows, LeavesItsInputAlone) {
+    const Counts counts(static_cast<std::size_t>(this->world_.size()), 40);
+    const Matrix<TypeParam> all = rows_of<TypeParam>(0, total(counts), 300);
+    Matrix<TypeParam> mine(40, 300);
+    this->world_.template reduce_scatter_rows<TypeParam>(all, mine, counts);
+    expect_rows<TypeParam>(all, 0);
+}
+
+template <class T>
+class GatherBlocks : public Rows {};
+TYPED_TEST_SUITE(GatherBlocks, SummedTypes);
+
+TYPED_TEST(GatherBlocks, OfAnyLength) {
+    for (Counts counts : count_cases(this->world_.size())) {
+        for (index_t& count : counts) {
+            count *= 2111;  // past the eager limit of MPI libraries
+        }
+        const Matrix<TypeParam> mine = rows_of<TypeParam>(this->first_row(counts), counts[this->rank_], 1);
+        Matrix<TypeParam> all(this->world_.is_root() ? total(counts) : 0, 1);
+        this->world_.template gather_blocks<TypeParam>(mine.flat(), all.flat(), counts);
+        expect_rows<TypeParam>(all, 0);
+    }
+}
+
+TEST_F(Rows, ShapesThatDisagreeAreRefused) {
+    Counts counts(static_cast<std::size_t>(world_.size()), 2);
+    const Matrix<float> mine(2, 4);
+    Matrix<float> all(total(counts), 4);
+    Matrix<float> short_by_a_row(total(counts) - 1, 4);
+    Matrix<float> narrow(total(counts), 3);
+    const Matrix<float> wide(2, 8);
+    EXPECT_THROW(world_.all_gather_rows<float>(mine, short_by_a_row, counts), core::Error);
+    EXPECT_THROW(world_.all_gather_rows<float>(mine, narrow, counts), core::Error);
+    EXPECT_THROW(world_.all_gather_rows<float>(wide.view().columns(0, 4), all, counts), core::Error);
+    EXPECT_THROW(world_.gather_blocks<float>(mine.flat(), all.flat(), counts), core::Error);
+    counts.push_back(0);
+    EXPECT_THROW(world_.all_gather_rows<float>(mine, all, counts), core::Error);
+}
+
+}  // namespace
+}  // namespace moesaic::mpi
