@@ -181,13 +181,4 @@ void CheckpointReader::read(const std::string& dataset, std::span<float> out) co
     hdf5::read_floats(opened, dataset, impl_->file_size, out, impl_->context);
 }
 
-std::string hdf5_version() {
-    unsigned major = 0;
-    unsigned minor = 0;
-    unsigned release = 0;
-    hdf5::prepare_library();
-    (void)H5get_libversion(&major, &minor, &release);
-    return fmt::format("{}.{}.{}", major, minor, release);
-}
-
 }  // namespace moesaic::io

@@ -17,9 +17,6 @@ namespace moesaic::io {
 
 using core::index_t;
 
-/// Version of the HDF5 library that is in use, for example "1.10.8".
-[[nodiscard]] std::string hdf5_version();
-
 /// Writes one checkpoint under a temporary name; `commit` renames it after it was closed, reopened and read back.
 /// Without commit the destructor removes the temporary file, and an older file of the same name stays as it was.
 /// A full disk throws core::Error with ExitCode::out_of_resources.

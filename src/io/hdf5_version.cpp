@@ -10,7 +10,8 @@ std::string hdf5_version() {
     unsigned major = 0;
     unsigned minor = 0;
     unsigned release = 0;
-    H5get_libversion(&major, &minor, &release);
+    hdf5::prepare_library();
+    (void)H5get_libversion(&major, &minor, &release);
     return fmt::format("{}.{}.{}", major, minor, release);
 }
 

@@ -67,7 +67,7 @@ void GemmExperts<T>::add_forward(std::vector<LoraForward<T>>& batch, Projection 
 }
 
 template <class T>
-void GemmExperts<T>::backward(Projection projection, const RoutedRows& routed, MatrixView<const T> x,
+void GemmExperts<T>::project_back(Projection projection, const RoutedRows& routed, MatrixView<const T> x,
                               MatrixView<const T> grad_y, MatrixView<A> grad_x, bool accumulate) {
     std::vector<LoraBackward<T>> batch;
     for (index_t e = 0; e < this->config().experts; ++e) {
@@ -155,7 +155,7 @@ void GemmExperts<T>::do_backward(const SavedForward<T>& saved, MatrixView<const 
     gather(routed, grad_output, work.rows_grad);
     activate(saved);
     work.activation.resize(routed.rows(), intermediate);
-    backward(Projection::down, routed, work.activated, work.rows_grad, work.activation, false);
+    project_back(Projection::down, routed, work.activated, work.rows_grad, work.activation, false);
 
     work.grad_gate.resize(routed.rows(), intermediate);
     work.grad_up.resize(routed.rows(), intermediate);
@@ -168,8 +168,8 @@ void GemmExperts<T>::do_backward(const SavedForward<T>& saved, MatrixView<const 
 
     gather(routed, saved.hidden, work.rows_in);
     work.rows_out.resize(routed.rows(), this->config().hidden);
-    backward(Projection::gate, routed, work.rows_in, work.grad_gate, work.rows_out, false);
-    backward(Projection::up, routed, work.rows_in, work.grad_up, work.rows_out, true);
+    project_back(Projection::gate, routed, work.rows_in, work.grad_gate, work.rows_out, false);
+    project_back(Projection::up, routed, work.rows_in, work.grad_up, work.rows_out, true);
     sum_over_choices(routed, work.rows_out, work.grad_input);
 }
 

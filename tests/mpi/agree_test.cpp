@@ -23,7 +23,7 @@ struct Outcome {
 std::optional<Outcome> outcome(const Communicator& group, const std::function<void()>& work) {
     try {
         group.agree(work);
-    } catch (const core::Error& error) {
+    } catch (const AgreedError& error) {
         return Outcome{error.code(), error.what()};
     }
     return std::nullopt;

@@ -160,10 +160,10 @@ TEST(Communicator, CopiesOutliveTheOriginal) {
 }
 
 TEST(Communicator, ManyGroupsDoNotExhaustTheLibrary) {
-    const Communicator world = Communicator::world();
-    for (int i = 0; i < 2000; ++i) {
-        const Communicator group = world.split(0, world.rank());
-        ASSERT_EQ(group.size(), world.size());
+    const Communicator self = Communicator::self();
+    for (int i = 0; i < 70000; ++i) {  // Open MPI holds at most 2^16 at a time
+        const Communicator group = self.split(0, 0);
+        ASSERT_EQ(group.size(), 1);
     }
 }
 

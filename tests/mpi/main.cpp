@@ -9,6 +9,7 @@
 #include <iostream>
 #include <memory>
 #include <sstream>
+#include <string>
 
 namespace {
 
@@ -17,21 +18,21 @@ public:
     explicit FailurePrinter(int rank) : rank_(rank) {}
 
 private:
+    void OnTestStart(const testing::TestInfo& test) override {
+        test_ = std::string(test.test_suite_name()) + '.' + test.name();
+    }
     void OnTestPartResult(const testing::TestPartResult& result) override {
         if (!result.failed()) {
             return;
         }
-        const testing::TestInfo* test = testing::UnitTest::GetInstance()->current_test_info();
         std::ostringstream text;  // one write, so that lines of several ranks do not mix
         text << "rank " << rank_ << ": " << (result.file_name() != nullptr ? result.file_name() : "?") << ':'
-             << result.line_number() << ": failure";
-        if (test != nullptr) {
-            text << " in " << test->test_suite_name() << '.' << test->name();
-        }
-        text << '\n' << result.message() << '\n';
+             << result.line_number() << ": failure in " << test_ << '\n'
+             << result.message() << '\n';
         std::cout << text.str() << std::flush;
     }
 
+    std::string test_ = "the set-up";  // GoogleTest holds a lock while it reports a failure: it cannot be asked then
     int rank_;
 };
 

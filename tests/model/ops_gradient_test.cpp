@@ -1,0 +1,280 @@
+// Backward of every operation against central differences in double.
+#include "model/attention.hpp"
+#include "model/elementwise.hpp"
+#include "model/lora_linear.hpp"
+#include "model/loss.hpp"
+#include "model/norm.hpp"
+#include "model/rope.hpp"
+#include "model/router.hpp"
+#include "support/random_model.hpp"
+
+#include <gtest/gtest.h>
+
+namespace moesaic::model {
+namespace {
+
+using core::Matrix;
+using core::MatrixView;
+using test::central_difference;
+using test::random_matrix;
+
+constexpr double tolerance = 1e-7;
+
+double inner(const Matrix<double>& a, const Matrix<double>& b) {
+    double sum = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) {
+        sum += a.data()[i] * b.data()[i];
+    }
+    return sum;
+}
+
+/// Compares `gradient` with differences of `objective` for every element of `x`.
+void expect_gradient(const std::function<double()>& objective, Matrix<double>& x, const Matrix<double>& gradient) {
+    ASSERT_EQ(x.size(), gradient.size());
+    for (std::size_t i = 0; i < x.size(); ++i) {
+        const double expected = central_difference(objective, x.data()[i]);
+        EXPECT_NEAR(gradient.data()[i], expected, tolerance * (1 + std::abs(expected))) << "element " << i;
+    }
+}
+
+TEST(NormGradient, MatchesDifferences) {
+    Matrix<double> x = random_matrix<double>(3, 7, 1);
+    const Matrix<double> grad_y = random_matrix<double>(3, 7, 2);
+    const Matrix<double> weight = random_matrix<double>(1, 7, 3);
+    Matrix<double> y(3, 7);
+    std::vector<double> rstd(3);
+    const auto objective = [&] {
+        rms_norm_forward<double, double>(x, weight.flat(), 1e-3, y, rstd);
+        return inner(y, grad_y);
+    };
+    objective();
+    Matrix<double> grad_x(3, 7);
+    grad_x.fill(0);
+    rms_norm_backward<double, double>(grad_y, x, weight.flat(), rstd, grad_x);
+    expect_gradient(objective, x, grad_x);
+}
+
+TEST(NormGradient, AddsToWhatIsThere) {
+    const Matrix<double> x = random_matrix<double>(1, 4, 1);
+    const Matrix<double> grad_y = random_matrix<double>(1, 4, 2);
+    const std::vector<double> weight(4, 1.0);
+    std::vector<double> rstd(1);
+    Matrix<double> y(1, 4);
+    rms_norm_forward<double, double>(x, weight, 0, y, rstd);
+    Matrix<double> from_zero(1, 4);
+    Matrix<double> from_one(1, 4);
+    from_zero.fill(0);
+    from_one.fill(1);
+    rms_norm_backward<double, double>(grad_y, x, weight, rstd, from_zero);
+    rms_norm_backward<double, double>(grad_y, x, weight, rstd, from_one);
+    for (std::size_t i = 0; i < 4; ++i) {
+        EXPECT_NEAR(from_one.data()[i], from_zero.data()[i] + 1, 1e-14);
+    }
+}
+
+TEST(RopeGradient, IsTheInverseRotation) {
+    RotaryTable<double> table(6, 10000.0);
+    table.extend(50);
+    Matrix<double> x = random_matrix<double>(4, 12, 1);
+    const Matrix<double> grad = random_matrix<double>(4, 12, 2);
+    const std::vector<index_t> positions = {0, 1, 17, 49};
+    Matrix<double> y(4, 12);
+    const auto objective = [&] {
+        std::copy_n(x.data(), x.size(), y.data());
+        table.rotate(y, positions);
+        return inner(y, grad);
+    };
+    Matrix<double> grad_x(4, 12);
+    std::copy_n(grad.data(), grad.size(), grad_x.data());
+    table.rotate_back(grad_x, positions);
+    expect_gradient(objective, x, grad_x);
+}
+
+TEST(RopeForward, RotatesFirstPairByThePosition) {
+    RotaryTable<double> table(4, 10000.0);
+    table.extend(3);
+    Matrix<double> x(1, 4);
+    std::copy_n(std::array{1.0, 0.0, 0.0, 0.0}.data(), 4, x.data());
+    table.rotate(x, std::array<index_t, 1>{2});
+    EXPECT_NEAR(x.data()[0], std::cos(2.0), 1e-15);
+    EXPECT_NEAR(x.data()[2], std::sin(2.0), 1e-15);
+}
+
+TEST(SwigluGradient, MatchesDifferences) {
+    Matrix<double> gate = random_matrix<double>(3, 5, 1);
+    Matrix<double> up = random_matrix<double>(3, 5, 2);
+    Matrix<double> weight = random_matrix<double>(1, 3, 3);
+    const Matrix<double> grad_out = random_matrix<double>(3, 5, 4);
+    Matrix<double> out(3, 5);
+    const auto objective = [&] {
+        swiglu_forward<double>(gate, up, weight.data(), out);
+        return inner(out, grad_out);
+    };
+    Matrix<double> grad_gate(3, 5);
+    Matrix<double> grad_up(3, 5);
+    Matrix<double> grad_weight(1, 3);
+    swiglu_backward<double>(grad_out, gate, up, weight.data(), grad_gate, grad_up, grad_weight.data());
+    expect_gradient(objective, gate, grad_gate);
+    expect_gradient(objective, up, grad_up);
+    expect_gradient(objective, weight, grad_weight);
+}
+
+class RouterGradient : public testing::TestWithParam<bool> {};
+
+TEST_P(RouterGradient, MatchesDifferences) {
+    const bool normalize = GetParam();
+    Matrix<double> logits = random_matrix<double>(4, 6, 11);
+    const Matrix<double> grad_weights = random_matrix<double>(4, 3, 12);
+    Matrix<double> probabilities(4, 6);
+    Matrix<double> weights(4, 3);
+    Matrix<std::int32_t> ids(4, 3);
+    const auto objective = [&] {
+        std::copy_n(logits.data(), logits.size(), probabilities.data());
+        route_forward<double>(probabilities, normalize, ids, weights);
+        return inner(weights, grad_weights);
+    };
+    objective();
+    Matrix<double> grad_logits(4, 6);
+    route_backward<double>(probabilities, normalize, ids, weights, grad_weights, grad_logits);
+    expect_gradient(objective, logits, grad_logits);
+}
+INSTANTIATE_TEST_SUITE_P(Normalize, RouterGradient, testing::Bool());
+
+TEST(RouterForward, ChoosesLargestAndLowerNumberOnTies) {
+    Matrix<float> scores(2, 4);
+    std::copy_n(std::array{0.0F, 2.0F, 1.0F, 2.0F, 5.0F, 5.0F, 5.0F, 5.0F}.data(), 8, scores.data());
+    Matrix<std::int32_t> ids(2, 2);
+    Matrix<float> weights(2, 2);
+    route_forward<float>(scores, true, ids, weights);
+    EXPECT_EQ(std::vector<std::int32_t>(ids.data(), ids.data() + 4), (std::vector<std::int32_t>{1, 3, 0, 1}));
+    EXPECT_FLOAT_EQ(weights.data()[0], 0.5F);
+}
+
+TEST(LoraLinearGradient, MatchesDifferences) {
+    const kernels::KernelSet kernels("portable");
+    Matrix<double> x = random_matrix<double>(5, 4, 1);
+    const Matrix<double> w = random_matrix<double>(3, 4, 2);
+    Matrix<double> a = random_matrix<double>(2, 4, 3);
+    Matrix<double> b = random_matrix<double>(3, 2, 4);
+    const Matrix<double> grad_y = random_matrix<double>(5, 3, 5);
+    Matrix<double> grad_a(2, 4);
+    Matrix<double> grad_b(3, 2);
+    Matrix<double> grad_x(5, 4);
+    Matrix<double> y(5, 3);
+    LoraScratch<double> scratch;
+    const LoraLinear<double> linear{w, a, b, 0.7, grad_a, grad_b};
+    const auto objective = [&] {
+        const LoraForward<double> entry{linear, x, y, false};
+        lora_linear_forward<double>(kernels, {&entry, 1}, scratch);
+        return inner(y, grad_y);
+    };
+    grad_a.fill(0);
+    grad_b.fill(0);
+    const LoraBackward<double> entry{linear, x, grad_y, grad_x, false};
+    lora_linear_backward<double>(kernels, {&entry, 1}, scratch);
+    expect_gradient(objective, x, grad_x);
+    expect_gradient(objective, a, grad_a);
+    expect_gradient(objective, b, grad_b);
+}
+
+TEST(AttentionGradient, MatchesDifferencesOverSeveralSequencesAndBlocks) {
+    const kernels::KernelSet kernels("portable");
+    const AttentionShape shape{4, 2, 3, 0.6};
+    const std::vector<index_t> offsets = {0, 1, 71, 76};  // the second sequence has two blocks of queries
+    Matrix<double> query = random_matrix<double>(76, 12, 1);
+    Matrix<double> key = random_matrix<double>(76, 6, 2);
+    Matrix<double> value = random_matrix<double>(76, 6, 3);
+    const Matrix<double> grad_output = random_matrix<double>(76, 12, 4);
+    Matrix<double> output(76, 12);
+    Matrix<double> log_sum(76, 4);
+    const auto objective = [&] {
+        attention_forward<double>(kernels, shape, {query, key, value, offsets}, output, log_sum);
+        return inner(output, grad_output);
+    };
+    objective();
+    Matrix<double> grad_query(76, 12);
+    Matrix<double> grad_key(76, 6);
+    Matrix<double> grad_value(76, 6);
+    attention_backward<double>(kernels, shape, {query, key, value, offsets}, output, log_sum, grad_output, grad_query,
+                               grad_key, grad_value);
+    const auto spot_check = [&](Matrix<double>& x, const Matrix<double>& gradient) {
+        for (std::size_t i = 0; i < x.size(); i += 13) {  // a prime step visits all columns and rows of both blocks
+            EXPECT_NEAR(gradient.data()[i], central_difference(objective, x.data()[i]), tolerance) << i;
+        }
+    };
+    spot_check(query, grad_query);
+    spot_check(key, grad_key);
+    spot_check(value, grad_value);
+}
+
+TEST(AttentionForward, SeesOnlyItsOwnSequenceAndThePast) {
+    const kernels::KernelSet kernels("portable");
+    const AttentionShape shape{1, 1, 2, 1.0};
+    const std::vector<index_t> offsets = {0, 3, 5};
+    const Matrix<double> query = random_matrix<double>(5, 2, 1);
+    const Matrix<double> key = random_matrix<double>(5, 2, 2);
+    Matrix<double> value = random_matrix<double>(5, 2, 3);
+    Matrix<double> before(5, 2);
+    Matrix<double> after(5, 2);
+    Matrix<double> log_sum(5, 1);
+    attention_forward<double>(kernels, shape, {query, key, value, offsets}, before, log_sum);
+    value.view()(2, 0) += 1;  // the last token of the first sequence
+    attention_forward<double>(kernels, shape, {query, key, value, offsets}, after, log_sum);
+    for (const index_t row : {0, 1, 3, 4}) {
+        EXPECT_EQ(before.view()(row, 0), after.view()(row, 0)) << row;
+    }
+    EXPECT_NE(before.view()(2, 0), after.view()(2, 0));
+    // A first token sees itself alone.
+    EXPECT_NEAR(after.view()(3, 1), value.view()(3, 1), 1e-15);
+}
+
+TEST(LossGradient, MatchesDifferences) {
+    const kernels::KernelSet kernels("portable");
+    Matrix<double> hidden = random_matrix<double>(6, 4, 1);
+    const Matrix<double> head = random_matrix<double>(9, 4, 2);
+    const std::vector<Target> targets = {{0, 0, 3}, {2, 0, 8}, {5, 1, 0}};
+    LossScratch<double> scratch;
+    Matrix<double> grad_hidden(6, 4);
+    const auto objective = [&] {
+        double sum = 0;
+        for (const TargetResult& result : cross_entropy<double>(kernels, hidden, head, targets, 0.3, {}, scratch)) {
+            sum -= 0.3 * result.log_probability;
+        }
+        return sum;
+    };
+    const auto results = cross_entropy<double>(kernels, hidden, head, targets, 0.3, grad_hidden, scratch);
+    ASSERT_EQ(results.size(), 3U);
+    expect_gradient(objective, hidden, grad_hidden);
+}
+
+TEST(LossForward, SaysWhichTokenIsMostLikely) {
+    const kernels::KernelSet kernels("portable");
+    Matrix<float> hidden(1, 1);
+    hidden.fill(1);
+    Matrix<float> head(3, 1);
+    std::copy_n(std::array{0.0F, 2.0F, 1.0F}.data(), 3, head.data());
+    LossScratch<float> scratch;
+    const std::vector<Target> best = {{0, 0, 1}};
+    const std::vector<Target> other = {{0, 0, 2}};
+    EXPECT_TRUE(cross_entropy<float>(kernels, hidden, head, best, 1, {}, scratch)[0].is_most_likely);
+    const TargetResult result = cross_entropy<float>(kernels, hidden, head, other, 1, {}, scratch)[0];
+    EXPECT_FALSE(result.is_most_likely);
+    EXPECT_NEAR(result.log_probability, 1 - std::log(1 + std::exp(2.0) + std::exp(1.0)), 1e-6);
+}
+
+TEST(TargetsOf, ShiftsLabelsWithinSequences) {
+    TokenBatch batch;
+    batch.tokens = {1, 2, 3, 4, 5};
+    batch.labels = {1, ignored_label, 3, 4, 5};
+    batch.positions = {0, 1, 2, 0, 1};
+    batch.offsets = {0, 3, 5};
+    const auto targets = targets_of(batch);
+    ASSERT_EQ(targets.size(), 2U);  // the first label of a sequence is predicted by nothing
+    EXPECT_EQ(targets[0].row, 1);
+    EXPECT_EQ(targets[0].label, 3);
+    EXPECT_EQ(targets[1].row, 3);
+    EXPECT_EQ(targets[1].sequence, 1);
+}
+
+}  // namespace
+}  // namespace moesaic::model

@@ -1,0 +1,113 @@
+// Small random models and data for tests: values depend on names and places alone, so any rank can make its part.
+#pragma once
+
+#include "core/random.hpp"
+#include "model/architecture.hpp"
+#include "model/token_batch.hpp"
+#include "model/weights.hpp"
+
+#include <cmath>
+#include <functional>
+#include <string>
+
+namespace moesaic::test {
+
+using core::index_t;
+
+inline std::uint64_t hash_of(const std::string& name) { return std::hash<std::string>{}(name); }
+
+/// Normal values with a deviation of 1 / sqrt(columns), norms near 1.
+template <class T>
+class RandomWeights final : public model::WeightSource<T> {
+public:
+    void read(const std::string& name, const model::TensorPart& part, core::MatrixView<T> out) const override {
+        const core::CounterRandom random(1, hash_of(name));
+        const double deviation = 1.0 / std::sqrt(static_cast<double>(part.cols));
+        for (index_t i = 0; i < out.rows(); ++i) {
+            for (index_t j = 0; j < out.cols(); ++j) {
+                const auto index =
+                    static_cast<std::uint64_t>((part.row_begin + i) * part.cols + part.col_begin + j);
+                out(i, j) = static_cast<T>(static_cast<core::accumulator_t<T>>(deviation * random.normal(index)));
+            }
+        }
+    }
+    void read_vector(const std::string& name, std::span<core::accumulator_t<T>> out) const override {
+        const core::CounterRandom random(1, hash_of(name));
+        for (std::size_t i = 0; i < out.size(); ++i) {
+            out[i] = static_cast<core::accumulator_t<T>>(1.0 + 0.1 * random.normal(i));
+        }
+    }
+};
+
+/// Three layers, the first of them dense; odd sizes on purpose.
+inline model::Architecture small_architecture() {
+    model::Architecture a;
+    a.family = "qwen3_moe";
+    a.hidden = 18;
+    a.layers = 3;
+    a.vocabulary = 29;
+    a.heads = 4;
+    a.kv_heads = 2;
+    a.head_size = 6;
+    a.dense_intermediate = 11;
+    a.experts = 5;
+    a.experts_per_token = 2;
+    a.expert_intermediate = 10;
+    a.max_positions = 64;
+    a.is_moe = {false, true, true};
+    a.normalize_expert_weights = true;
+    a.norm_epsilon = 1e-6;
+    a.rope_theta = 100.0;
+    a.names = {"mlp.gate", "mlp.experts.{}", "gate_proj", "up_proj", "down_proj", "mlp"};
+    return a;
+}
+
+/// Sequences of the given lengths with random tokens; every third label is ignored.
+inline model::TokenBatch random_batch(std::span<const index_t> lengths, index_t vocabulary, std::uint64_t seed) {
+    const core::CounterRandom random(seed, 7);
+    model::TokenBatch batch;
+    for (const index_t length : lengths) {
+        for (index_t position = 0; position < length; ++position) {
+            const auto index = static_cast<std::uint64_t>(batch.rows());
+            const auto token = static_cast<std::int32_t>(random.below(index, static_cast<std::uint64_t>(vocabulary)));
+            batch.tokens.push_back(token);
+            batch.labels.push_back(index % 3 == 2 ? model::ignored_label : token);
+            batch.positions.push_back(position);
+        }
+        batch.offsets.push_back(batch.rows());
+    }
+    return batch;
+}
+
+/// Fills a matrix with normal values.
+template <class T>
+void fill_random(core::MatrixView<T> matrix, std::uint64_t seed, double deviation = 1.0) {
+    const core::CounterRandom random(seed, 3);
+    for (index_t i = 0; i < matrix.rows(); ++i) {
+        for (index_t j = 0; j < matrix.cols(); ++j) {
+            const double value = deviation * random.normal(static_cast<std::uint64_t>(i * matrix.cols() + j));
+            matrix(i, j) = static_cast<T>(static_cast<core::accumulator_t<T>>(value));
+        }
+    }
+}
+
+template <class T>
+core::Matrix<T> random_matrix(index_t rows, index_t cols, std::uint64_t seed, double deviation = 1.0) {
+    core::Matrix<T> matrix(rows, cols);
+    fill_random(matrix.view(), seed, deviation);
+    return matrix;
+}
+
+/// Central difference of `f` with respect to `x`, which is left unchanged. Error about 1e-9 for smooth f of order 1.
+inline double central_difference(const std::function<double()>& f, double& x) {
+    const double step = 1e-5;
+    const double at = x;
+    x = at + step;
+    const double above = f();
+    x = at - step;
+    const double below = f();
+    x = at;
+    return (above - below) / (2 * step);
+}
+
+}  // namespace moesaic::test
