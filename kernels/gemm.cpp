@@ -97,8 +97,12 @@ struct Parts {
 };
 
 template <class T>
-double work_of(const Gemm<T>& product) {
-    return static_cast<double>(product.m) * static_cast<double>(product.n) * static_cast<double>(product.k);
+double work_of(std::span<const Gemm<T>> batch) {
+    double work = 0;
+    for (const Gemm<T>& product : batch) {
+        work += static_cast<double>(product.m) * static_cast<double>(product.n) * static_cast<double>(product.k);
+    }
+    return work;
 }
 
 template <class T>
@@ -126,16 +130,12 @@ std::vector<Task> split(std::span<const Gemm<T>> batch, BlockSize block) {
 template <class T>
 std::vector<Task> schedule(std::span<const Gemm<T>> batch, int threads) {
     constexpr double tasks_per_thread = 3;
-    double total = 0;
-    for (const Gemm<T>& product : batch) {
-        total += work_of(product);
-    }
-    const double largest_allowed = total / (tasks_per_thread * threads);
+    const double largest_allowed = work_of(batch) / (tasks_per_thread * threads);
     std::vector<Task> tasks;
     for (const BlockSize& block : block_sizes) {
         tasks = split(batch, block);
         const auto too_large = [=](const Task& task) { return task.work > largest_allowed; };
-        if (threads == 1 || std::none_of(tasks.begin(), tasks.end(), too_large)) {
+        if (std::none_of(tasks.begin(), tasks.end(), too_large)) {
             break;
         }
     }
@@ -178,12 +178,8 @@ template <class T>
 void run_batch(const GemmKernel<T>& kernel, std::span<const Gemm<T>> batch) {
     // Below some 100 microseconds of a portable kernel waking the team costs more than it saves.
     constexpr double least_parallel_work = 1 << 18;
-    double total = 0;
-    for (const Gemm<T>& product : batch) {
-        total += work_of(product);
-    }
     const int threads = omp_get_max_threads();
-    if (threads == 1 || total < least_parallel_work) {
+    if (threads == 1 || work_of(batch) < least_parallel_work) {
         for (const Gemm<T>& product : batch) {
             kernel.run(product);
         }

@@ -82,7 +82,8 @@ public:
     explicit KernelSet(std::string_view level = "auto");
 
     /// Computes independent products on the thread team: every product is split into blocks, largest first, so that
-    /// many small products and one large one both use all threads. Results do not depend on the number of threads.
+    /// many small products and one large one both use all threads. Results do not depend on the number of threads. Call
+    /// it from serial code.
     template <class T>
     void run(std::span<const Gemm<T>> batch) const;
     template <class T>

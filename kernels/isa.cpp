@@ -269,6 +269,7 @@ bool runs(Isa isa) {
 
 std::vector<IsaReport> self_test() {
     std::vector<IsaReport> reports;
+    reports.reserve(all_levels.size());
     for (const Isa isa : all_levels) {
         reports.push_back({isa, runs(isa), std::string(outcome(isa))});
     }

@@ -98,10 +98,10 @@ public:
     template <class T>
     void gather_blocks(std::span<const T> mine, std::span<T> all, std::span<const index_t> counts) const;
 
-    /// Runs `work` on every rank; if it throws on any rank, every rank throws an AgreedError, that of the lowest failing rank,
-    /// with its exit code and "rank R: " before its message if the group has several ranks. `work` itself must not
-    /// call collectives of this group. Errors that are no core::Error count as run-time failures, std::bad_alloc as out
-    /// of resources.
+    /// Runs `work` on every rank; if it throws on any rank, every rank throws an AgreedError, that of the lowest
+    /// failing rank, with its exit code and "rank R: " before its message if the group has several ranks. `work` itself
+    /// must not call collectives of this group. Errors that are no core::Error count as run-time failures,
+    /// std::bad_alloc as out of resources.
     void agree(const std::function<void()>& work) const;
 
 private:

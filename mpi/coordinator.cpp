@@ -12,8 +12,12 @@ namespace {
 using Packed = std::array<double, 6>;  // counts stay exact below 2^53
 
 Packed pack(const StepReport& report) {
-    return {report.loss_sum, report.squared_norm, static_cast<double>(report.tokens),
-            static_cast<double>(report.target_tokens), report.finite ? 1.0 : 0.0, report.stop_requested ? 1.0 : 0.0};
+    return {report.loss_sum,
+            report.squared_norm,
+            static_cast<double>(report.tokens),
+            static_cast<double>(report.target_tokens),
+            report.finite ? 1.0 : 0.0,
+            report.stop_requested ? 1.0 : 0.0};
 }
 
 }  // namespace
@@ -61,8 +65,7 @@ Decision GradientCoordinator::decide(const StepReport& report, std::int64_t step
             // The small term is that of torch.nn.utils.clip_grad_norm_.
             decision.clip_scale = std::min(1.0, policy_.max_gradient_norm / (decision.gradient_norm + 1e-6));
         }
-        decision.checkpoint =
-            decision.stop || (policy_.checkpoint_every > 0 && step % policy_.checkpoint_every == 0);
+        decision.checkpoint = decision.stop || (policy_.checkpoint_every > 0 && step % policy_.checkpoint_every == 0);
     }
     world_.broadcast(std::span<Decision>(&decision, 1));
     return decision;

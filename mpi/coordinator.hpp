@@ -9,12 +9,12 @@ namespace moesaic::mpi {
 
 /// What one rank knows at the end of the backward pass, about its own tokens and the gradients that it owns.
 struct StepReport {
-    double loss_sum = 0;            ///< of negative log-probabilities
-    double squared_norm = 0;        ///< of owned gradients
+    double loss_sum = 0;      ///< of negative log-probabilities
+    double squared_norm = 0;  ///< of owned gradients
     std::int64_t tokens = 0;
     std::int64_t target_tokens = 0;
-    bool finite = true;             ///< loss and owned gradients
-    bool stop_requested = false;    ///< a signal arrived
+    bool finite = true;           ///< loss and owned gradients
+    bool stop_requested = false;  ///< a signal arrived
 };
 
 /// What all ranks do next.
@@ -24,7 +24,7 @@ struct Decision {
     bool stop = false;        ///< end the run after this step, on request
     double clip_scale = 1;    ///< factor on the gradients
     double gradient_norm = 0;
-    double loss = 0;          ///< per target token of all ranks
+    double loss = 0;  ///< per target token of all ranks
     std::int64_t tokens = 0;
     std::int64_t target_tokens = 0;
 };

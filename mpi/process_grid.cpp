@@ -2,6 +2,8 @@
 
 #include "core/error.hpp"
 
+#include <algorithm>
+
 namespace moesaic::mpi {
 namespace {
 
@@ -28,12 +30,14 @@ ProcessGrid::ProcessGrid(const Communicator& world, index_t tensor, index_t data
         tensor = data > 0 && ranks % data == 0 ? ranks / data : ranks_per_node(world);
     }
     if (data == 0) {
-        data = ranks / tensor;
+        data = std::max(ranks / tensor, index_t{1});
     }
-    core::require(data * tensor == ranks, core::ExitCode::usage,
-                  "parallel.data x parallel.tensor = {} x {} does not fit {} ranks (the product must be the number of "
-                  "ranks); change them, or leave them at auto",
-                  data, tensor, ranks);
+    world.agree([&] {
+        core::require(data * tensor == ranks, core::ExitCode::usage,
+                      "parallel.data x parallel.tensor = {} x {} does not fit {} ranks (the product must be the number "
+                      "of ranks); change them, or leave them at auto",
+                      data, tensor, ranks);
+    });
     const auto index_in_group = static_cast<int>(world.rank() % tensor);
     const auto group = static_cast<int>(world.rank() / tensor);
     tensor_ = world.split(group, index_in_group);

@@ -16,7 +16,8 @@ struct Slice {
 [[nodiscard]] Slice slice_of(index_t size, index_t index, index_t parts);
 
 /// World = data x tensor. Consecutive ranks form a tensor group, whose ranks hold different slices of the experts'
-/// intermediate dimension; ranks at the same place of different tensor groups form a data group and hold the same slice.
+/// intermediate dimension; ranks at the same place of different tensor groups form a data group and hold the same
+/// slice.
 class ProcessGrid {
 public:
     /// Collective. `tensor` and `data` are sizes, 0 for automatic: tensor = ranks per node, data = the rest. Throws a

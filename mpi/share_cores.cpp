@@ -46,6 +46,7 @@ std::vector<CoreList> by_numa_node(const std::vector<Core>& machine, const CoreL
         nodes[machine[static_cast<std::size_t>(core)].numa_node].push_back(core);
     }
     std::vector<CoreList> lists;
+    lists.reserve(nodes.size());
     for (auto& [node, list] : nodes) {
         lists.push_back(std::move(list));
     }

@@ -25,7 +25,7 @@ public:
     /// Sorted operating-system indices of the processing units to which this process is bound and that it may use.
     [[nodiscard]] std::vector<int> usable_processing_units() const;
     /// Returns whether the calling thread is bound to `processing_unit` now.
-    bool bind_calling_thread(int processing_unit) const noexcept;
+    [[nodiscard]] bool bind_calling_thread(int processing_unit) const noexcept;
 
 private:
     struct Destroy {

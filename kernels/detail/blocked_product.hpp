@@ -59,15 +59,15 @@ private:
     /// Vectors of the left panels are padded to whole panels of any kernel.
     static constexpr index_t left_padding = 32;
 
-    Operand<Element> left(index_t row, index_t rows, index_t k, index_t depth) const {
+    [[nodiscard]] Operand<Element> left(index_t row, index_t rows, index_t k, index_t depth) const {
         const index_t offset = product_.transpose_a ? k * product_.lda + row : row * product_.lda + k;
         return {a_ + offset, product_.lda, !product_.transpose_a, rows, depth};
     }
-    Operand<Element> right(index_t col, index_t cols, index_t k, index_t depth) const {
+    [[nodiscard]] Operand<Element> right(index_t col, index_t cols, index_t k, index_t depth) const {
         const index_t offset = product_.transpose_b ? col * product_.ldb + k : k * product_.ldb + col;
         return {b_ + offset, product_.ldb, product_.transpose_b, cols, depth};
     }
-    ResultBlock<Sum> result(index_t row, index_t rows, index_t col, index_t cols, index_t k) const {
+    [[nodiscard]] ResultBlock<Sum> result(index_t row, index_t rows, index_t col, index_t cols, index_t k) const {
         return {product_.c + row * product_.ldc + col, product_.ldc, rows, cols, product_.alpha,
                 product_.accumulate || k > 0};
     }
@@ -81,33 +81,35 @@ private:
     }
 
     /// Rows of the left operand that are packed at once for a block of `depth` elements of k.
-    index_t rows_of_block(index_t depth) const {
+    [[nodiscard]] index_t rows_of_block(index_t depth) const {
         const auto row_bytes = static_cast<index_t>(kernel_.packed_size) * round_up(depth, kernel_.depth_step);
         const index_t fitting = static_cast<index_t>(kernel_.left_block_bytes) / row_bytes;
         const index_t whole_panels = std::max(left_padding, fitting / left_padding * left_padding);
         return std::min(product_.m, whole_panels);
     }
-    std::size_t panel_bytes(index_t vectors, index_t depth) const {
+    [[nodiscard]] std::size_t panel_bytes(index_t vectors, index_t depth) const {
         return static_cast<std::size_t>(vectors * round_up(depth, kernel_.depth_step)) * kernel_.packed_size;
     }
 
     /// Columns of the right operand that are packed together. Where it is stored by rows, several panels, so that
     /// longer pieces of each row are read at once.
-    index_t strip_cols() const { return product_.transpose_b ? kernel_.cols : panels_per_strip * kernel_.cols; }
+    [[nodiscard]] index_t strip_cols() const {
+        return product_.transpose_b ? kernel_.cols : panels_per_strip * kernel_.cols;
+    }
     static constexpr index_t panels_per_strip = 4;
 
     void multiply_blocks() {
         const index_t longest = std::min(product_.k, kernel_.block_depth);
         const index_t panel_depth = std::min(longest, kernel_.panel_depth);
+        const index_t rows = rows_of_block(longest);
         PanelScratch& scratch = panel_scratch();
-        left_panels_ = scratch.left.reserve(panel_bytes(round_up(rows_of_block(longest), left_padding), longest));
+        left_panels_ = scratch.left.reserve(panel_bytes(round_up(rows, left_padding), longest));
         right_panels_ = scratch.right.reserve(panel_bytes(strip_cols(), panel_depth));
         if (kernel_.begin != nullptr) {
             kernel_.begin();
         }
         for (index_t k = 0; k < product_.k; k += longest) {
             const index_t depth = std::min(longest, product_.k - k);
-            const index_t rows = std::min(rows_of_block(longest), product_.m);
             for (index_t row = 0; row < product_.m; row += rows) {
                 multiply_block(row, std::min(rows, product_.m - row), k, depth);
             }

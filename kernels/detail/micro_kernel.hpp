@@ -29,8 +29,9 @@ struct Operand {
     std::int64_t k;
 };
 
-/// Packs an operand into panels of `rows` (left) or `cols` (right) vectors, whose layout only the micro-kernel knows.
-/// Vectors are padded up to the next whole panel, k up to a multiple of `depth_step`, with zeros.
+/// Packs an operand into panels whose layout only the micro-kernel knows. Vectors are padded with zeros up to a whole
+/// panel, k up to a multiple of `depth_step`; n vectors of padded depth k take n * k elements, so that panels of a
+/// block are found by arithmetic.
 template <class Element>
 using Pack = void (*)(void* panels, const Operand<Element>& operand);
 

@@ -16,7 +16,7 @@ using Arguments = std::span<const std::string>;
 /// A sub-command. `run` is called on all ranks and returns the exit code; errors are thrown.
 struct Command {
     std::string_view name;
-    std::string_view usage;    ///< what follows the name on the command line
+    std::string_view usage;  ///< what follows the name on the command line
     std::string_view summary;
     core::ExitCode (*run)(const mpi::Communicator& world, Arguments arguments);
 };

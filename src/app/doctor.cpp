@@ -48,9 +48,10 @@ std::string warnings_of_rank(const Runtime& runtime) {
                             p.rank);
     }
     if (p.numa_nodes.size() > 1) {
-        text += fmt::format("warning: rank {} spans {} NUMA nodes; start one rank per NUMA node (mpirun --map-by numa "
-                            "--bind-to numa)\n",
-                            p.rank, p.numa_nodes.size());
+        text += fmt::format(
+            "warning: rank {} spans {} NUMA nodes; start one rank per NUMA node (mpirun --map-by numa "
+            "--bind-to numa)\n",
+            p.rank, p.numa_nodes.size());
     }
     if (!kernels::runs(kernels::Isa::amx)) {
         text += fmt::format("warning: rank {}: no AMX; BF16 products use {}\n", p.rank,
@@ -107,12 +108,12 @@ ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments) {
     const auto ranks = world.gather(describe_rank(runtime));
     const auto warnings = world.gather(warnings_of_rank(runtime));
     const std::string exchange = describe_exchange(world);
-    print(world, fmt::format("moesaic {} ({}), {}\n\nISA levels of rank 0 (self-test)\n{}\nRanks: {} = data {} x tensor "
-                             "{}\n{}\nExchange, {}\n{}\n{}",
-                             core::build_info::version, core::build_info::git_revision, core::build_info::compiler,
-                             describe_isa(), world.size(), runtime.grid.data().size(), runtime.grid.tensor().size(),
-                             fmt::join(ranks, ""), mpi::Environment::library_version(), exchange,
-                             fmt::join(warnings, "")));
+    print(world,
+          fmt::format("moesaic {} ({}), {}\n\nISA levels of rank 0 (self-test)\n{}\nRanks: {} = data {} x tensor "
+                      "{}\n{}\nExchange, {}\n{}\n{}",
+                      core::build_info::version, core::build_info::git_revision, core::build_info::compiler,
+                      describe_isa(), world.size(), runtime.grid.data().size(), runtime.grid.tensor().size(),
+                      fmt::join(ranks, ""), mpi::Environment::library_version(), exchange, fmt::join(warnings, "")));
     return ExitCode::success;
 }
 

@@ -68,12 +68,15 @@ ExitCode run_eval(const mpi::Communicator& world, Arguments arguments) {
     }
     const auto words = parse(world, configuration.options, arguments, true);
     world.agree([&] {
-        core::require(words.empty(), ExitCode::usage, "unexpected argument {} (options are written --section.key VALUE); "
-                      "remove it", words.empty() ? "" : words.front());
+        core::require(words.empty(), ExitCode::usage,
+                      "unexpected argument {} (options are written --section.key VALUE); "
+                      "remove it",
+                      words.empty() ? "" : words.front());
     });
     const Runtime runtime(world, configuration.parallel, configuration.compute);
-    const train::Evaluation result = with_precision(
-        configuration.compute.precision, [&](auto scalar) { return evaluate<decltype(scalar)>(runtime, configuration); });
+    const train::Evaluation result = with_precision(configuration.compute.precision, [&](auto scalar) {
+        return evaluate<decltype(scalar)>(runtime, configuration);
+    });
     print(world, fmt::format("{}: {} sequences, {} target tokens\n", configuration.data.eval, result.sequences,
                              result.target_tokens));
     print(world, fmt::format("FOM eval_loss = {:.6f} nats/token\n", result.loss()));

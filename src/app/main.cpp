@@ -39,8 +39,8 @@ bool asks_for_help(Arguments arguments) {
 }
 
 void print_help(const mpi::Communicator& world, std::string_view command, std::string_view options) {
-    const auto found = std::find_if(commands().begin(), commands().end(),
-                                    [&](const Command& known) { return known.name == command; });
+    const auto found =
+        std::find_if(commands().begin(), commands().end(), [&](const Command& known) { return known.name == command; });
     print(world, fmt::format("moesaic {} {}\n  {}\n\nA CONFIG file has the same keys in [section] blocks; the command "
                              "line wins.\n{}",
                              found->name, found->usage, found->summary, options));
@@ -51,8 +51,9 @@ namespace {
 using core::ExitCode;
 
 std::string overview() {
-    std::string text = "moesaic fine-tunes the experts of Mixture-of-Experts language models with LoRA on CPU clusters.\n"
-                       "Run it alone, or on several ranks with mpirun or srun.\n\n";
+    std::string text =
+        "moesaic fine-tunes the experts of Mixture-of-Experts language models with LoRA on CPU clusters.\n"
+        "Run it alone, or on several ranks with mpirun or srun.\n\n";
     for (const Command& command : commands()) {
         text += fmt::format("  moesaic {:<7} {:<36} {}\n", command.name, command.usage, command.summary);
     }

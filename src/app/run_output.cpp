@@ -27,7 +27,7 @@ std::string utc_now() {
     return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::chrono::system_clock::now()));
 }
 
-nlohmann::json describe(const Runtime& runtime) {
+nlohmann::ordered_json describe(const Runtime& runtime) {
     const mpi::Placement& p = runtime.placement;
     return {{"rank", p.rank},
             {"host", p.host},
@@ -36,6 +36,15 @@ nlohmann::json describe(const Runtime& runtime) {
             {"threads", p.threads},
             {"threads_bound", runtime.threads_bound},
             {"memory_bytes", p.memory_bytes}};
+}
+
+/// True if a person sees standard output as it comes. mpirun gives its ranks a terminal of their own, whatever it does
+/// with their output: the parent process must write to a terminal too.
+bool output_is_terminal() {
+    std::error_code error;
+    const std::string parent = "/proc/" + std::to_string(getppid()) + "/fd/1";
+    const std::string target = std::filesystem::read_symlink(parent, error).string();
+    return isatty(STDOUT_FILENO) != 0 && (target.starts_with("/dev/pts/") || target.starts_with("/dev/tty"));
 }
 
 /// Lines of an older metrics file up to and including `last_step`; an unfinished last line is dropped too.
@@ -63,7 +72,7 @@ std::string kept_metrics(const std::filesystem::path& file, index_t last_step) {
 
 RunOutput::RunOutput(const Runtime& runtime, const std::string& folder,
                      const std::vector<core::OptionSet::Setting>& settings)
-    : runtime_(runtime), folder_{folder}, begin_ns_(now_ns()) {
+    : runtime_(runtime), folder_{folder}, begin_ns_(now_ns()), terminal_(output_is_terminal()) {
     const std::vector<std::string> ranks = runtime.world.gather(describe(runtime).dump());
     runtime.world.agree([&] {
         require_set("output.dir", folder);
@@ -73,14 +82,14 @@ RunOutput::RunOutput(const Runtime& runtime, const std::string& folder,
         run_["started"] = utc_now();
         run_["version"] = core::build_info::version;
         run_["git_revision"] = core::build_info::git_revision;
-        run_["compiler"] = fmt::format("{} {} {}", core::build_info::compiler, core::build_info::build_type,
-                                       core::build_info::flags);
+        run_["compiler"] =
+            fmt::format("{} {} {}", core::build_info::compiler, core::build_info::build_type, core::build_info::flags);
         run_["mpi"] = mpi::Environment::library_version();
         run_["kernels"] = {{"bf16", runtime.kernels.gemm_name<core::bf16>()},
                            {"fp32", runtime.kernels.gemm_name<float>()}};
         run_["grid"] = {{"data", runtime.grid.data().size()}, {"tensor", runtime.grid.tensor().size()}};
         for (const std::string& rank : ranks) {
-            run_["ranks"].push_back(nlohmann::json::parse(rank));
+            run_["ranks"].push_back(nlohmann::ordered_json::parse(rank));
         }
         for (const core::OptionSet::Setting& setting : settings) {
             run_["configuration"][setting.key] = setting.value;
@@ -99,7 +108,6 @@ RunOutput::~RunOutput() {
 void RunOutput::begin_metrics(index_t first_step, index_t total_steps) {
     first_step_ = first_step;
     total_steps_ = total_steps;
-    begin_ns_ = now_ns();
     runtime_.world.agree([&] {
         if (runtime_.world.is_root()) {
             io::write_file_atomically(folder_.metrics(), kept_metrics(folder_.metrics(), first_step));
@@ -111,7 +119,7 @@ void RunOutput::begin_metrics(index_t first_step, index_t total_steps) {
     });
 }
 
-void RunOutput::write_line(const nlohmann::json& line) {
+void RunOutput::write_line(const nlohmann::ordered_json& line) {
     const std::string text = line.dump() + "\n";
     if (std::fwrite(text.data(), 1, text.size(), metrics_) != text.size() || std::fflush(metrics_) != 0) {
         io::fail_writing(folder_.metrics(), errno);
@@ -150,22 +158,21 @@ void RunOutput::record(index_t step, const train::Evaluation& evaluation) {
 void RunOutput::show_progress(const train::StepResult& result) {
     constexpr std::int64_t terminal_interval_ns = 100'000'000;
     constexpr std::int64_t log_interval_ns = 5'000'000'000;
-    const bool terminal = isatty(STDOUT_FILENO) != 0;
     const std::int64_t now = now_ns();
     const bool last = result.step == total_steps_;
-    if (!last && now - shown_ns_ < (terminal ? terminal_interval_ns : log_interval_ns)) {
+    busy_seconds_ += result.seconds;
+    if (!last && now - shown_ns_ < (terminal_ ? terminal_interval_ns : log_interval_ns)) {
         return;
     }
     shown_ns_ = now;
-    const double per_step =
-        static_cast<double>(now - begin_ns_) * 1e-9 / static_cast<double>(result.step - first_step_);
+    const double per_step = busy_seconds_ / static_cast<double>(result.step - first_step_);
     const auto remaining = static_cast<std::int64_t>(per_step * static_cast<double>(total_steps_ - result.step));
-    fmt::print("{}step {}/{}  loss {:.4f}  {:.0f} tokens/s  ETA {}:{:02}:{:02}{}", terminal ? "\r\x1b[K" : "",
+    fmt::print("{}step {}/{}  loss {:.4f}  {:.0f} tokens/s  ETA {}:{:02}:{:02}{}", terminal_ ? "\r\x1b[K" : "",
                result.step, total_steps_, result.decision.loss,
                static_cast<double>(result.decision.tokens) / result.seconds, remaining / 3600, remaining / 60 % 60,
-               remaining % 60, terminal ? "" : "\n");
+               remaining % 60, terminal_ ? "" : "\n");
     std::fflush(stdout);
-    line_open_ = terminal;
+    line_open_ = terminal_;
 }
 
 void RunOutput::say(const std::string& line) {
@@ -210,10 +217,10 @@ void RunOutput::write_trace() {
     const auto dropped = world.sum(core::trace::dropped());
     world.agree([&] {
         if (world.is_root()) {
-            io::write_file_atomically(folder_.trace(),
-                                      fmt::format("{{\"displayTimeUnit\":\"ms\",\"otherData\":{{\"dropped_events\":{}}},"
-                                                  "\"traceEvents\":[\n{}\n]}}\n",
-                                                  dropped, fmt::join(all, ",\n")));
+            io::write_file_atomically(
+                folder_.trace(), fmt::format("{{\"displayTimeUnit\":\"ms\",\"otherData\":{{\"dropped_events\":{}}},"
+                                             "\"traceEvents\":[\n{}\n]}}\n",
+                                             dropped, fmt::join(all, ",\n")));
         }
     });
 }

@@ -52,17 +52,19 @@ public:
     void write_trace();
 
 private:
-    void write_line(const nlohmann::json& line);
+    void write_line(const nlohmann::ordered_json& line);
     void show_progress(const train::StepResult& result);
 
     const Runtime& runtime_;
     RunFolder folder_;
-    nlohmann::json run_;
+    nlohmann::ordered_json run_;
     std::FILE* metrics_ = nullptr;
     index_t first_step_ = 0;
     index_t total_steps_ = 0;
     std::int64_t begin_ns_ = 0;
     std::int64_t shown_ns_ = 0;
+    double busy_seconds_ = 0;  ///< in optimizer steps
+    bool terminal_;
     bool line_open_ = false;
 };
 

@@ -33,8 +33,10 @@ std::vector<std::string> parse(const mpi::Communicator& world, core::OptionSet& 
 }
 
 void require_set(const std::string& key, const std::string& value) {
-    core::require(!value.empty(), ExitCode::usage, "{} is not set (it has no default); write --{} VALUE, or set it in the "
-                  "configuration file", key, key);
+    core::require(!value.empty(), ExitCode::usage,
+                  "{} is not set (it has no default); write --{} VALUE, or set it in the "
+                  "configuration file",
+                  key, key);
 }
 
 model::Architecture read_architecture(const Runtime& runtime, const std::string& path) {
@@ -42,10 +44,11 @@ model::Architecture read_architecture(const Runtime& runtime, const std::string&
     runtime.world.agree([&] {
         require_set("model.path", path);
         architecture = model::read_architecture(path);
-        core::require(architecture.expert_intermediate >= runtime.grid.tensor().size(), ExitCode::usage,
-                      "parallel.tensor = {} exceeds the experts' intermediate size {} of {}; use fewer ranks per tensor "
-                      "group",
-                      runtime.grid.tensor().size(), architecture.expert_intermediate, path);
+        core::require(
+            architecture.expert_intermediate >= runtime.grid.tensor().size(), ExitCode::usage,
+            "parallel.tensor = {} exceeds the experts' intermediate size {} of {}; use fewer ranks per tensor "
+            "group",
+            runtime.grid.tensor().size(), architecture.expert_intermediate, path);
     });
     return architecture;
 }
@@ -57,8 +60,7 @@ std::uint64_t weight_bytes(const model::Architecture& a, index_t tensor_ranks, s
     const index_t experts = a.experts * (3 * a.hidden * slice + a.hidden);
     const index_t dense = 3 * a.hidden * a.dense_intermediate;
     const index_t vocabulary = a.vocabulary * a.hidden * (a.tied_head ? 1 : 2);
-    const index_t elements =
-        vocabulary + a.layers * attention + moe_layers * experts + (a.layers - moe_layers) * dense;
+    const index_t elements = vocabulary + a.layers * attention + moe_layers * experts + (a.layers - moe_layers) * dense;
     return static_cast<std::uint64_t>(elements) * scalar_bytes;
 }
 
@@ -72,11 +74,11 @@ std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime, const mode
         const auto available =
             runtime.placement.memory_available_bytes / static_cast<std::uint64_t>(runtime.placement.node_ranks);
         constexpr double gib = 1024.0 * 1024.0 * 1024.0;
-        core::require(needed <= available, ExitCode::out_of_resources,
-                      "{}: the weights need {:.1f} GiB per rank ({:.1f} GiB of {} are available to it); use more nodes, "
-                      "or a smaller model",
-                      path, static_cast<double>(needed) / gib, static_cast<double>(available) / gib,
-                      runtime.placement.host);
+        core::require(
+            needed <= available, ExitCode::out_of_resources,
+            "{}: the weights need {:.1f} GiB per rank ({:.1f} GiB of {} are available to it); use more nodes, "
+            "or a smaller model",
+            path, static_cast<double>(needed) / gib, static_cast<double>(available) / gib, runtime.placement.host);
         const auto tensors = io::TensorSource::open_model(path);
         decoder = std::make_unique<model::Decoder<T>>(architecture, lora, runtime.kernels, runtime.grid, max_tokens);
         decoder->load(model::CheckpointWeights<T>(tensors));
@@ -84,10 +86,9 @@ std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime, const mode
     return decoder;
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                                    \
-    template std::unique_ptr<model::Decoder<T>> load_model<T>(const Runtime&, const model::Architecture&,         \
-                                                              const std::string&, const model::LoraSettings&,     \
-                                                              index_t);
+#define MOESAIC_INSTANTIATE(T)                                 \
+    template std::unique_ptr<model::Decoder<T>> load_model<T>( \
+        const Runtime&, const model::Architecture&, const std::string&, const model::LoraSettings&, index_t);
 MOESAIC_INSTANTIATE(core::bf16)
 MOESAIC_INSTANTIATE(float)
 #undef MOESAIC_INSTANTIATE

@@ -21,6 +21,8 @@ void listen_for_stop_signals() {
     }
 }
 
-bool stop_signal_arrived() noexcept { return arrived != 0; }
+bool stop_signal_arrived() noexcept {
+    return arrived != 0;
+}
 
 }  // namespace moesaic::app

@@ -72,8 +72,7 @@ TrainInputs read_inputs(const Runtime& runtime, const TrainConfiguration& config
 }
 
 /// Collective. The checkpoint that output.resume asks for, or an empty path.
-std::string checkpoint_to_resume(const Runtime& runtime, const train::OutputOptions& output,
-                                 const RunFolder& folder) {
+std::string checkpoint_to_resume(const Runtime& runtime, const train::OutputOptions& output, const RunFolder& folder) {
     std::string file;
     runtime.world.agree([&] {
         if (runtime.world.is_root() && output.resume == "auto") {
@@ -246,8 +245,10 @@ ExitCode run_train(const mpi::Communicator& world, Arguments arguments) {
     }
     const auto words = parse(world, configuration.options, arguments, true);
     world.agree([&] {
-        core::require(words.empty(), ExitCode::usage, "unexpected argument {} (options are written --section.key VALUE); "
-                      "remove it", words.empty() ? "" : words.front());
+        core::require(words.empty(), ExitCode::usage,
+                      "unexpected argument {} (options are written --section.key VALUE); "
+                      "remove it",
+                      words.empty() ? "" : words.front());
     });
     core::trace::enable(configuration.output.trace);
     const Runtime runtime(world, configuration.parallel, configuration.compute);

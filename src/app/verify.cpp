@@ -11,8 +11,10 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <filesystem>
+#include <limits>
 
 namespace moesaic::app {
 namespace {
@@ -32,7 +34,7 @@ struct ReferenceCase {
     std::vector<double> train_losses;       ///< per step, before its update
     std::vector<double> gradient_norms;
     std::vector<double> final_eval_losses;
-    double bf16_loss_error = 0;             ///< of PyTorch's own bf16, relative to its FP32
+    double bf16_loss_error = 0;  ///< of PyTorch's own bf16, relative to its FP32
     double bf16_gradient_error = 0;
     double bf16_norm_error = 0;
 };
@@ -44,6 +46,17 @@ double largest_relative_error(const std::vector<double>& found, const std::vecto
         largest = std::isfinite(error) ? std::max(largest, error) : std::numeric_limits<double>::infinity();
     }
     return largest;
+}
+
+/// Norm of the difference relative to the norm of `expected`: one number for a quantity that is noisy step by step.
+double relative_norm_of_error(const std::vector<double>& found, const std::vector<double>& expected) {
+    double error = found.size() == expected.size() ? 0 : std::numeric_limits<double>::infinity();
+    double norm = 0;
+    for (std::size_t i = 0; i < std::min(found.size(), expected.size()); ++i) {
+        error += (found[i] - expected[i]) * (found[i] - expected[i]);
+        norm += expected[i] * expected[i];
+    }
+    return std::sqrt(error / norm);
 }
 
 ReferenceCase read_case(const std::filesystem::path& folder) {
@@ -69,12 +82,14 @@ ReferenceCase read_case(const std::filesystem::path& folder) {
     reference.bf16_loss_error = io::get_or<double>(bf16, "max_relative_loss_error", 0, source);
     reference.bf16_gradient_error = io::get_or<double>(bf16, "grads_step0_relative_error", 0, source);
     const auto norms = io::get_or<std::vector<double>>(bf16, "grad_norm", reference.gradient_norms, source);
-    reference.bf16_norm_error = largest_relative_error(norms, reference.gradient_norms);
+    reference.bf16_norm_error = relative_norm_of_error(norms, reference.gradient_norms);
     return reference;
 }
 
 /// What is allowed: FP32 must agree to 1e-4; BF16 may be 1.5 times as far away as PyTorch's, or 1 %.
-double bound(bool fp32, double pytorch_bf16_error) { return fp32 ? 1e-4 : std::max(1.5 * pytorch_bf16_error, 0.01); }
+double bound(bool fp32, double pytorch_bf16_error) {
+    return fp32 ? 1e-4 : std::max(1.5 * pytorch_bf16_error, 0.01);
+}
 
 class Table {
 public:
@@ -84,7 +99,8 @@ public:
     void add(const std::string& quantity, double error, double limit) {
         const bool pass = error <= limit;  // false for NaN
         failed_ = failed_ || !pass;
-        print(world_, fmt::format("  {:<28} {:>12.3e} {:>12.3e}  {}\n", quantity, error, limit, pass ? "PASS" : "FAIL"));
+        print(world_,
+              fmt::format("  {:<28} {:>12.3e} {:>12.3e}  {}\n", quantity, error, limit, pass ? "PASS" : "FAIL"));
     }
     [[nodiscard]] bool failed() const { return failed_; }
 
@@ -104,24 +120,23 @@ GradientErrors compare_gradients(const Runtime& runtime, const model::LoraParame
     std::unique_ptr<io::TensorSource> reference;
     runtime.world.agree([&] { reference = std::make_unique<io::TensorSource>(io::TensorSource::open_file(file)); });
     std::vector<std::pair<double, double>> squares;  // error and reference of every tensor
-    train::for_each_full_tensor(
-        parameters, optimizer, runtime.grid, {train::LoraContent::gradients},
-        [&](const train::FullTensor& full, train::LoraContent) {
-            const model::LoraTensor& tensor = *full.tensor;
-            core::Matrix<float> expected(tensor.rows, tensor.cols);
-            for (index_t m = 0; m < tensor.count(); ++m) {
-                reference->read<float>(tensor.peft_name(m), expected);
-                double error = 0;
-                double norm = 0;
-                for (std::size_t i = 0; i < expected.size(); ++i) {
-                    const double e = expected.data()[i];
-                    const double difference = static_cast<double>(full.matrix(m).data()[i]) - e;
-                    error += difference * difference;
-                    norm += e * e;
-                }
-                squares.emplace_back(error, norm);
-            }
-        });
+    train::for_each_full_tensor(parameters, optimizer, runtime.grid, {train::LoraContent::gradients},
+                                [&](const train::FullTensor& full, train::LoraContent) {
+                                    const model::LoraTensor& tensor = *full.tensor;
+                                    core::Matrix<float> expected(tensor.rows, tensor.cols);
+                                    for (index_t m = 0; m < tensor.count(); ++m) {
+                                        reference->read<float>(tensor.peft_name(m), expected);
+                                        double error = 0;
+                                        double norm = 0;
+                                        for (std::size_t i = 0; i < expected.size(); ++i) {
+                                            const double e = expected.data()[i];
+                                            const double difference = static_cast<double>(full.matrix(m).data()[i]) - e;
+                                            error += difference * difference;
+                                            norm += e * e;
+                                        }
+                                        squares.emplace_back(error, norm);
+                                    }
+                                });
     double error = 0;
     double norm = 0;
     for (const auto& [e, n] : squares) {
@@ -165,11 +180,11 @@ bool verify(const Runtime& runtime, const ReferenceCase& reference) {
     };
     table.add("eval_loss", largest_relative_error(losses(), reference.eval_losses), loss_bound);
     if (fp32) {  // single tokens in BF16 depend on which experts a rounding error chooses, and no reference bounds that
-        table.add("label_log_probabilities",
-                  largest_relative_error(
-                      train::target_log_probabilities<T>(*decoder, runtime.kernels, runtime.grid, data, 0),
-                      reference.log_probabilities),
-                  bound(fp32, 0));
+        table.add(
+            "label_log_probabilities",
+            largest_relative_error(train::target_log_probabilities<T>(*decoder, runtime.kernels, runtime.grid, data, 0),
+                                   reference.log_probabilities),
+            bound(fp32, 0));
     }
 
     std::vector<double> train_losses;
@@ -177,8 +192,8 @@ bool verify(const Runtime& runtime, const ReferenceCase& reference) {
     for (std::size_t step = 0; step < reference.train_losses.size(); ++step) {
         const mpi::StepReport report = trainer.compute_gradients();
         if (step == 0) {
-            const GradientErrors errors = compare_gradients(runtime, decoder->lora(), optimizer,
-                                                            reference.folder / "grads_step0.safetensors");
+            const GradientErrors errors =
+                compare_gradients(runtime, decoder->lora(), optimizer, reference.folder / "grads_step0.safetensors");
             table.add("gradients_step0", errors.all, bound(fp32, reference.bf16_gradient_error));
             if (fp32) {
                 table.add("gradients_step0_worst_tensor", errors.worst_tensor, bound(fp32, 0));
@@ -189,7 +204,10 @@ bool verify(const Runtime& runtime, const ReferenceCase& reference) {
         gradient_norms.push_back(result.decision.gradient_norm);
     }
     table.add("train_loss", largest_relative_error(train_losses, reference.train_losses), loss_bound);
-    table.add("grad_norm", largest_relative_error(gradient_norms, reference.gradient_norms),
+    // In BF16 single steps jump when a rounding error sends a token to another expert, in PyTorch too.
+    table.add("grad_norm",
+              fp32 ? largest_relative_error(gradient_norms, reference.gradient_norms)
+                   : relative_norm_of_error(gradient_norms, reference.gradient_norms),
               bound(fp32, reference.bf16_norm_error));
     table.add("final_eval_loss", largest_relative_error(losses(), reference.final_eval_losses), loss_bound);
     return !table.failed();
@@ -211,7 +229,8 @@ ExitCode run_verify(const mpi::Communicator& world, Arguments arguments) {
     }
     const std::vector<std::string> folders = parse(world, options, arguments, false);
     world.agree([&] {
-        core::require(!folders.empty(), ExitCode::usage, "no case given (a case is a folder with expected.json); write "
+        core::require(!folders.empty(), ExitCode::usage,
+                      "no case given (a case is a folder with expected.json); write "
                       "moesaic verify FOLDER...");
     });
     bool passed = true;
@@ -225,8 +244,8 @@ ExitCode run_verify(const mpi::Communicator& world, Arguments arguments) {
         for (const std::string& folder : folders) {
             ReferenceCase reference;
             world.agree([&] { reference = read_case(folder); });
-            passed &= with_precision(precision,
-                                     [&](auto scalar) { return verify<decltype(scalar)>(runtime, reference); });
+            passed &=
+                with_precision(precision, [&](auto scalar) { return verify<decltype(scalar)>(runtime, reference); });
         }
     }
     print(world, passed ? "all quantities PASS\n" : "some quantities FAIL\n");

@@ -25,9 +25,8 @@ public:
     MatrixView(T* data, index_t rows, index_t cols) noexcept : MatrixView(data, rows, cols, cols) {}
     /// A view of mutable elements converts to a view of constant ones.
     template <class U>
-        requires(std::is_same_v<const U, T>)
-    MatrixView(const MatrixView<U>& other) noexcept
-        : MatrixView(other.data(), other.rows(), other.cols(), other.stride()) {}
+    requires(std::is_same_v<const U, T>) MatrixView(const MatrixView<U>& other)
+    noexcept : MatrixView(other.data(), other.rows(), other.cols(), other.stride()) {}
 
     [[nodiscard]] T* data() const noexcept { return data_; }
     [[nodiscard]] index_t rows() const noexcept { return rows_; }

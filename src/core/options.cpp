@@ -10,6 +10,7 @@
 #include <cmath>
 #include <fstream>
 #include <numeric>
+#include <set>
 #include <sstream>
 #include <utility>
 
@@ -18,10 +19,18 @@ namespace {
 
 namespace po = boost::program_options;
 
-std::string to_text(bool value) { return value ? "true" : "false"; }
-std::string to_text(std::int64_t value) { return std::to_string(value); }
-std::string to_text(double value) { return fmt::format("{}", value); }
-std::string to_text(const std::string& value) { return value; }
+std::string to_text(bool value) {
+    return value ? "true" : "false";
+}
+std::string to_text(std::int64_t value) {
+    return std::to_string(value);
+}
+std::string to_text(double value) {
+    return fmt::format("{}", value);
+}
+std::string to_text(const std::string& value) {
+    return value;
+}
 
 bool from_text(const std::string& text, bool& value) {
     if (text == "true" || text == "yes" || text == "on" || text == "1") {
@@ -42,7 +51,9 @@ bool number_from_text(const std::string& text, Number& value) {
     return error == std::errc() && stop == end;
 }
 
-bool from_text(const std::string& text, std::int64_t& value) { return number_from_text(text, value); }
+bool from_text(const std::string& text, std::int64_t& value) {
+    return number_from_text(text, value);
+}
 bool from_text(const std::string& text, double& value) {
     return number_from_text(text, value) && std::isfinite(value);
 }
@@ -107,9 +118,13 @@ struct OptionSet::Implementation {
         return *found;
     }
 
+    /// Assigns options of one source, in which each may be set once.
     void apply(const std::vector<po::option>& options, const std::function<std::string(const std::string&)>& origin) {
+        std::set<std::string> assigned;
         for (const po::option& option : options) {
             const std::string where = origin(option.string_key);
+            require(assigned.insert(option.string_key).second, ExitCode::usage,
+                    "option {} is set twice ({}); remove one", option.string_key, where);
             require(option.value.size() == 1, ExitCode::usage, "option {} needs one value ({}); write --{} VALUE",
                     option.string_key, where, option.string_key);
             find(option.string_key, where).assign(option.value.front(), where);
@@ -161,6 +176,7 @@ template void OptionSet::add(const std::string&, std::string&, const std::string
 
 std::vector<std::string> OptionSet::parse(std::span<const std::string> arguments, bool first_word_is_config) {
     namespace style = po::command_line_style;
+    implementation_->config_file.clear();
     std::vector<std::string> words;
     std::vector<po::option> options;
     try {
@@ -198,7 +214,9 @@ std::vector<std::string> OptionSet::parse(std::span<const std::string> arguments
     return words;
 }
 
-const std::filesystem::path& OptionSet::config_file() const noexcept { return implementation_->config_file; }
+const std::filesystem::path& OptionSet::config_file() const noexcept {
+    return implementation_->config_file;
+}
 
 std::vector<OptionSet::Setting> OptionSet::settings() const {
     std::vector<Setting> settings;

@@ -1,5 +1,5 @@
-// Options: each is declared once, beside the code that uses it. Parsing, --help, validation and the echo into outputs come
-// from that declaration.
+// Options: each is declared once, beside the code that uses it. Parsing, --help, validation and the echo into outputs
+// come from that declaration.
 #pragma once
 
 #include <cstdint>

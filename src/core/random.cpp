@@ -10,18 +10,17 @@ std::array<std::uint32_t, 4> CounterRandom::block(std::uint64_t index) const noe
     constexpr std::uint64_t multiplier_1 = 0xCD9E8D57;
     constexpr std::uint32_t weyl_0 = 0x9E3779B9;
     constexpr std::uint32_t weyl_1 = 0xBB67AE85;
-    std::array<std::uint32_t, 4> counter = {
-        static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32U),
-        static_cast<std::uint32_t>(stream_), static_cast<std::uint32_t>(stream_ >> 32U)};
+    std::array<std::uint32_t, 4> counter = {static_cast<std::uint32_t>(index), static_cast<std::uint32_t>(index >> 32U),
+                                            static_cast<std::uint32_t>(stream_),
+                                            static_cast<std::uint32_t>(stream_ >> 32U)};
     auto key_0 = static_cast<std::uint32_t>(seed_);
     auto key_1 = static_cast<std::uint32_t>(seed_ >> 32U);
     for (int round = 0; round < 10; ++round) {
         const std::uint64_t product_0 = multiplier_0 * counter[0];
         const std::uint64_t product_1 = multiplier_1 * counter[2];
-        counter = {static_cast<std::uint32_t>(product_1 >> 32U) ^ counter[1] ^ key_0,
-                   static_cast<std::uint32_t>(product_1),
-                   static_cast<std::uint32_t>(product_0 >> 32U) ^ counter[3] ^ key_1,
-                   static_cast<std::uint32_t>(product_0)};
+        counter = {
+            static_cast<std::uint32_t>(product_1 >> 32U) ^ counter[1] ^ key_0, static_cast<std::uint32_t>(product_1),
+            static_cast<std::uint32_t>(product_0 >> 32U) ^ counter[3] ^ key_1, static_cast<std::uint32_t>(product_0)};
         key_0 += weyl_0;
         key_1 += weyl_1;
     }
@@ -43,7 +42,8 @@ std::uint64_t CounterRandom::below(std::uint64_t index, std::uint64_t bound) con
 
 double CounterRandom::normal(std::uint64_t index) const noexcept {
     const auto words = block(index);
-    const double radius_uniform = (static_cast<double>(words[0]) + 1.0) * 0x1p-32;  // in (0, 1]: its logarithm is finite
+    const double radius_uniform =
+        (static_cast<double>(words[0]) + 1.0) * 0x1p-32;  // in (0, 1]: its logarithm is finite
     const double angle_uniform = static_cast<double>(words[1]) * 0x1p-32;
     return std::sqrt(-2.0 * std::log(radius_uniform)) * std::cos(2.0 * std::numbers::pi * angle_uniform);
 }

@@ -6,7 +6,8 @@
 
 namespace moesaic::core {
 
-/// Brain floating point: the upper half of an IEEE binary32. Conversion from float rounds to nearest even; NaN stays NaN.
+/// Brain floating point: the upper half of an IEEE binary32. Conversion from float rounds to nearest even; NaN stays
+/// NaN.
 class bf16 {
 public:
     bf16() = default;

@@ -39,9 +39,13 @@ ThreadBuffer& buffer_of_this_thread() {
 
 }  // namespace
 
-void enable(bool on) noexcept { recording.store(on, std::memory_order_relaxed); }
+void enable(bool on) noexcept {
+    recording.store(on, std::memory_order_relaxed);
+}
 
-bool enabled() noexcept { return recording.load(std::memory_order_relaxed); }
+bool enabled() noexcept {
+    return recording.load(std::memory_order_relaxed);
+}
 
 std::int64_t now_ns() noexcept {
     return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
@@ -74,7 +78,9 @@ std::vector<Event> take() {
     return all;
 }
 
-std::int64_t dropped() noexcept { return dropped_events.load(std::memory_order_relaxed); }
+std::int64_t dropped() noexcept {
+    return dropped_events.load(std::memory_order_relaxed);
+}
 
 std::string to_chrome_events(const std::vector<Event>& events, int rank, std::string_view process_name,
                              std::int64_t offset_ns) {
@@ -88,13 +94,17 @@ std::string to_chrome_events(const std::vector<Event>& events, int rank, std::st
     }
     auto sink = std::back_inserter(out);
     for (const int thread : threads) {
-        fmt::format_to(sink, ",\n" R"({{"name":"thread_name","ph":"M","pid":{},"tid":{},"args":{{"name":"thread {}"}}}})",
+        fmt::format_to(sink,
+                       ",\n"
+                       R"({{"name":"thread_name","ph":"M","pid":{},"tid":{},"args":{{"name":"thread {}"}}}})",
                        rank, thread, thread);
     }
     for (const Event& event : events) {
         const double begin = static_cast<double>(event.begin_ns + offset_ns) * 1e-3;
         const double duration = static_cast<double>(event.end_ns - event.begin_ns) * 1e-3;
-        fmt::format_to(sink, ",\n" R"({{"name":"{}","cat":"{}","ph":"X","ts":{:.3f},"dur":{:.3f},"pid":{},"tid":{})",
+        fmt::format_to(sink,
+                       ",\n"
+                       R"({{"name":"{}","cat":"{}","ph":"X","ts":{:.3f},"dur":{:.3f},"pid":{},"tid":{})",
                        event.name, event.category, begin, duration, rank, event.thread);
         if (event.bytes >= 0) {
             fmt::format_to(sink, R"(,"args":{{"bytes":{}}})", event.bytes);

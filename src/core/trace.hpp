@@ -10,12 +10,12 @@ namespace moesaic::core::trace {
 
 /// One finished interval. Times are nanoseconds of the monotonic clock of this host.
 struct Event {
-    const char* name;       ///< a string literal
-    const char* category;   ///< a string literal: "compute", "mpi", "io", "step"
+    const char* name;      ///< a string literal
+    const char* category;  ///< a string literal: "compute", "mpi", "io", "step"
     std::int64_t begin_ns;
     std::int64_t end_ns;
-    std::int64_t bytes;     ///< payload of a transfer, or -1
-    int thread;             ///< index of the thread in this process
+    std::int64_t bytes;  ///< payload of a transfer, or -1
+    int thread;          ///< index of the thread in this process
 };
 
 /// Starts or stops recording in this process. When off, a scope costs one relaxed load.
@@ -41,7 +41,8 @@ private:
     std::int64_t begin_;
 };
 
-/// Takes the events recorded so far, in order of their end on each thread. Call while no scope is open on other threads.
+/// Takes the events recorded so far, in order of their end on each thread. Call while no scope is open on other
+/// threads.
 [[nodiscard]] std::vector<Event> take();
 /// Events that were not kept because a thread's buffer was full.
 [[nodiscard]] std::int64_t dropped() noexcept;

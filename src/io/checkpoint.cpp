@@ -111,8 +111,11 @@ void CheckpointWriter::commit() {
 }
 
 struct CheckpointReader::Impl {
+    explicit Impl(const std::filesystem::path& path)
+        : context{path, false}, file_size(check_signature(path)), file(hdf5::open_file(path, context)) {}
+
     hdf5::Context context;
-    std::uint64_t file_size = 0;
+    std::uint64_t file_size;
     hdf5::File file;
     nlohmann::json header;
     std::map<std::string, std::vector<index_t>> shapes;
@@ -126,12 +129,8 @@ struct CheckpointReader::Impl {
     }
 };
 
-CheckpointReader::CheckpointReader(const std::filesystem::path& file) : impl_(std::make_unique<Impl>()) {
-    hdf5::Context& context = impl_->context;
-    context.file = file;
-    impl_->file_size = check_signature(file);
-    impl_->file = hdf5::open_file(file, context);
-
+CheckpointReader::CheckpointReader(const std::filesystem::path& file) : impl_(std::make_unique<Impl>(file)) {
+    const hdf5::Context& context = impl_->context;
     const std::string found = hdf5::read_text_attribute(impl_->file, "schema", max_schema_bytes, context);
     require(found == schema, ExitCode::corrupt_input, "can't read {} (its schema is '{}', not '{}'); name a checkpoint",
             file.string(), printable(found), schema);

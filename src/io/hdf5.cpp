@@ -43,9 +43,14 @@ Attribute create_attribute(const File& file, const std::string& name, hid_t type
         check(H5Acreate2(file.get(), name.c_str(), type, space.get(), H5P_DEFAULT, H5P_DEFAULT), context, name));
 }
 
-/// Opens a scalar attribute of the given type class and returns its type, too.
-std::pair<Attribute, DataType> open_attribute(const File& file, const std::string& name, H5T_class_t type_class,
-                                              const Context& context) {
+struct ScalarAttribute {
+    Attribute handle;
+    DataType type;
+};
+
+/// Opens a scalar attribute whose type is of the given class.
+ScalarAttribute open_attribute(const File& file, const std::string& name, H5T_class_t type_class,
+                               const Context& context) {
     const htri_t exists = check(H5Aexists(file.get(), name.c_str()), context, name);
     require(exists > 0, ExitCode::corrupt_input,
             "can't read {} (it has no attribute '{}'); check that it was written by moesaic", context.file.string(),
@@ -187,24 +192,24 @@ void write_attribute(const File& file, const std::string& name, std::uint64_t va
 }
 
 std::string read_text_attribute(const File& file, const std::string& name, std::size_t limit, const Context& context) {
-    const auto [attribute, type] = open_attribute(file, name, H5T_STRING, context);
-    const std::size_t size = H5Tget_size(type.get());
-    require(H5Tis_variable_str(type.get()) == 0 && size > 0 && size <= limit, ExitCode::corrupt_input,
+    const ScalarAttribute attribute = open_attribute(file, name, H5T_STRING, context);
+    const std::size_t size = H5Tget_size(attribute.type.get());
+    require(H5Tis_variable_str(attribute.type.get()) == 0 && size > 0 && size <= limit, ExitCode::corrupt_input,
             "can't read {} (its attribute '{}' has an invalid size); use another checkpoint", context.file.string(),
             name);
     std::string text(size, '\0');
-    check(H5Aread(attribute.get(), type.get(), text.data()), context, name);
+    check(H5Aread(attribute.handle.get(), attribute.type.get(), text.data()), context, name);
     text.erase(std::min(text.find('\0'), text.size()));
     return text;
 }
 
 std::uint64_t read_integer_attribute(const File& file, const std::string& name, const Context& context) {
-    const auto [attribute, type] = open_attribute(file, name, H5T_INTEGER, context);
-    require(H5Tget_size(type.get()) <= sizeof(std::uint64_t), ExitCode::corrupt_input,
+    const ScalarAttribute attribute = open_attribute(file, name, H5T_INTEGER, context);
+    require(H5Tget_size(attribute.type.get()) <= sizeof(std::uint64_t), ExitCode::corrupt_input,
             "can't read {} (its attribute '{}' has an invalid size); use another checkpoint", context.file.string(),
             name);
     std::uint64_t value = 0;
-    check(H5Aread(attribute.get(), H5T_NATIVE_UINT64, &value), context, name);
+    check(H5Aread(attribute.handle.get(), H5T_NATIVE_UINT64, &value), context, name);
     return value;
 }
 

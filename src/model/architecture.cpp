@@ -12,13 +12,17 @@
 
 namespace moesaic::model {
 
-std::string Architecture::layer(index_t index) const { return fmt::format("model.layers.{}.", index); }
+std::string Architecture::layer(index_t index) const {
+    return fmt::format("model.layers.{}.", index);
+}
 
 std::string Architecture::expert_module(index_t layer_index, index_t expert, const std::string& projection) const {
     return layer(layer_index) + fmt::format(fmt::runtime(names.expert), expert) + "." + projection;
 }
 
-index_t Architecture::moe_layers() const { return std::count(is_moe.begin(), is_moe.end(), true); }
+index_t Architecture::moe_layers() const {
+    return std::count(is_moe.begin(), is_moe.end(), true);
+}
 
 const std::vector<Family>& families() {
     static const std::vector<Family> all = {{"qwen3_moe", read_qwen3_moe}};
@@ -37,8 +41,9 @@ Architecture read_architecture(const std::filesystem::path& folder) {
         std::vector<std::string> known;
         std::transform(families().begin(), families().end(), std::back_inserter(known),
                        [](const Family& family) { return family.model_type; });
-        core::fail(ExitCode::usage, "{}: model_type \"{}\" is not supported (supported: {}); use a model of these families",
-                   source, model_type, fmt::join(known, ", "));
+        core::fail(ExitCode::usage,
+                   "{}: model_type \"{}\" is not supported (supported: {}); use a model of these families", source,
+                   model_type, fmt::join(known, ", "));
     }
     Architecture architecture = found->read(config, source);
     architecture.family = model_type;

@@ -15,8 +15,8 @@ using core::index_t;
 /// Names of a family's tensors below "model.layers.{layer}."; "{}" in `expert` stands for the expert's number.
 struct TensorNames {
     std::string router;
-    std::string expert;      ///< folder of one expert, for example "mlp.experts.{}"
-    std::string gate;        ///< projections below `expert`, and below `dense` in dense layers
+    std::string expert;  ///< folder of one expert, for example "mlp.experts.{}"
+    std::string gate;    ///< projections below `expert`, and below `dense` in dense layers
     std::string up;
     std::string down;
     std::string dense;
@@ -25,9 +25,9 @@ struct TensorNames {
 /// A decoder-only model, read from the `config.json` of a Hugging Face checkpoint.
 struct Architecture {
     std::string family;
-    index_t hidden = 0;               ///< H
+    index_t hidden = 0;  ///< H
     index_t layers = 0;
-    index_t vocabulary = 0;           ///< V
+    index_t vocabulary = 0;  ///< V
     index_t heads = 0;
     index_t kv_heads = 0;
     index_t head_size = 0;
@@ -36,9 +36,9 @@ struct Architecture {
     index_t experts_per_token = 0;    ///< K
     index_t expert_intermediate = 0;  ///< I
     index_t max_positions = 0;
-    std::vector<bool> is_moe;         ///< per layer
+    std::vector<bool> is_moe;               ///< per layer
     bool normalize_expert_weights = false;  ///< the K chosen probabilities are divided by their sum
-    bool tied_head = false;           ///< the head is the embedding
+    bool tied_head = false;                 ///< the head is the embedding
     double norm_epsilon = 0;
     double rope_theta = 0;
     TensorNames names;

@@ -120,7 +120,8 @@ void attention_forward(const kernels::KernelSet& kernels, const AttentionShape& 
         const auto value = in.value.rows(block.sequence_begin, block.keys()).columns(block.head / group * size, size);
         const auto scores = part(scratch.scores, block.rows, block.keys());
         const auto probabilities = part(scratch.probabilities, block.rows, block.keys());
-        kernels.run_on_calling_thread(kernels::product<T>(query, false, key, true, scores, static_cast<A>(shape.scale), false));
+        kernels.run_on_calling_thread(
+            kernels::product<T>(query, false, key, true, scores, static_cast<A>(shape.scale), false));
         causal_softmax<T>(block, scores, probabilities, log_sum);
         const auto result = part(scratch.result, block.rows, size);
         kernels.run_on_calling_thread(kernels::product<T>(probabilities, false, value, false, result, A(1), false));
@@ -198,33 +199,34 @@ void attention_backward(const kernels::KernelSet& kernels, const AttentionShape&
                     const auto grad_out = grad_output.rows(block.row(), block.rows).columns(head * size, size);
                     const auto key = all_keys.rows(0, block.keys());
                     const auto value = all_values.rows(0, block.keys());
-                    kernels.run_on_calling_thread(kernels::product<T>(query, false, key, true, part(scratch.scores, block.rows, block.keys()), scale,
-                                false));
-                    kernels.run_on_calling_thread(kernels::product<T>(grad_out, false, value, true,
-                                part(scratch.grad_scores, block.rows, block.keys()), A(1), false));
+                    kernels.run_on_calling_thread(kernels::product<T>(
+                        query, false, key, true, part(scratch.scores, block.rows, block.keys()), scale, false));
+                    kernels.run_on_calling_thread(
+                        kernels::product<T>(grad_out, false, value, true,
+                                            part(scratch.grad_scores, block.rows, block.keys()), A(1), false));
                     score_gradients<T>(block, shape, scratch, output, log_sum, grad_output);
                     const MatrixView<const T> probabilities = part(scratch.probabilities, block.rows, block.keys());
-                    const MatrixView<const T> grad_scores =
-                        part(scratch.grad_scores_operand, block.rows, block.keys());
-                    kernels.run_on_calling_thread(kernels::product<T>(grad_scores, false, key, false,
-                                grad_query.rows(block.row(), block.rows).columns(head * size, size), scale, false));
-                    kernels.run_on_calling_thread(kernels::product<T>(grad_scores, true, query, false, all_grad_keys.rows(0, block.keys()), scale,
-                                true));
-                    kernels.run_on_calling_thread(kernels::product<T>(probabilities, true, grad_out, false, all_grad_values.rows(0, block.keys()),
-                                A(1), true));
+                    const MatrixView<const T> grad_scores = part(scratch.grad_scores_operand, block.rows, block.keys());
+                    kernels.run_on_calling_thread(kernels::product<T>(
+                        grad_scores, false, key, false,
+                        grad_query.rows(block.row(), block.rows).columns(head * size, size), scale, false));
+                    kernels.run_on_calling_thread(kernels::product<T>(
+                        grad_scores, true, query, false, all_grad_keys.rows(0, block.keys()), scale, true));
+                    kernels.run_on_calling_thread(kernels::product<T>(
+                        probabilities, true, grad_out, false, all_grad_values.rows(0, block.keys()), A(1), true));
                 }
             }
         }
     }
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                                       \
-    template void attention_forward<T>(const kernels::KernelSet&, const AttentionShape&, const AttentionInputs<T>&,  \
-                                       MatrixView<T>, MatrixView<accumulator_t<T>>);                                 \
-    template void attention_backward<T>(const kernels::KernelSet&, const AttentionShape&, const AttentionInputs<T>&, \
-                                        MatrixView<const T>, MatrixView<const accumulator_t<T>>,                     \
-                                        MatrixView<const T>, MatrixView<accumulator_t<T>>,                           \
-                                        MatrixView<accumulator_t<T>>, MatrixView<accumulator_t<T>>);
+#define MOESAIC_INSTANTIATE(T)                                                                                        \
+    template void attention_forward<T>(const kernels::KernelSet&, const AttentionShape&, const AttentionInputs<T>&,   \
+                                       MatrixView<T>, MatrixView<accumulator_t<T>>);                                  \
+    template void attention_backward<T>(const kernels::KernelSet&, const AttentionShape&, const AttentionInputs<T>&,  \
+                                        MatrixView<const T>, MatrixView<const accumulator_t<T>>, MatrixView<const T>, \
+                                        MatrixView<accumulator_t<T>>, MatrixView<accumulator_t<T>>,                   \
+                                        MatrixView<accumulator_t<T>>);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)

@@ -96,9 +96,10 @@ void AttentionBlock<T>::backward(const TokenBatch& batch, const RotaryTable<A>& 
     const index_t query_size = query_weight_.rows();
     const index_t kv_size = key_weight_.rows();
     scratch.attended.resize(rows, query_size);
-    const std::array<LoraBackward<T>, 1> output_projection = {
-        {{{.weight = output_weight_}, tape.attended, as_operand<T>(grad_output, scratch.grad_output),
-          scratch.attended}}};
+    const std::array<LoraBackward<T>, 1> output_projection = {{{{.weight = output_weight_},
+                                                                tape.attended,
+                                                                as_operand<T>(grad_output, scratch.grad_output),
+                                                                scratch.attended}}};
     lora_linear_backward<T>(kernels_, output_projection, scratch.lora);
 
     scratch.query.resize(rows, query_size);

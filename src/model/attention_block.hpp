@@ -18,17 +18,17 @@ namespace moesaic::model {
 template <class T>
 struct AttentionScratch {
     using A = accumulator_t<T>;
-    Matrix<A> query;           // [T, heads * D]
-    Matrix<A> key;             // [T, kv_heads * D]
-    Matrix<A> value;           // [T, kv_heads * D]
-    Matrix<A> raw_query;       // [T, heads * D]
-    Matrix<A> raw_key;         // [T, kv_heads * D]
-    Matrix<A> attended;        // [T, heads * D]
-    Matrix<T> grad_output;     // [T, H]
-    Matrix<T> grad_attended;   // [T, heads * D]
-    Matrix<T> grad_query;      // [T, heads * D]
-    Matrix<T> grad_key;        // [T, kv_heads * D]
-    Matrix<T> grad_value;      // [T, kv_heads * D]
+    Matrix<A> query;          // [T, heads * D]
+    Matrix<A> key;            // [T, kv_heads * D]
+    Matrix<A> value;          // [T, kv_heads * D]
+    Matrix<A> raw_query;      // [T, heads * D]
+    Matrix<A> raw_key;        // [T, kv_heads * D]
+    Matrix<A> attended;       // [T, heads * D]
+    Matrix<T> grad_output;    // [T, H]
+    Matrix<T> grad_attended;  // [T, heads * D]
+    Matrix<T> grad_query;     // [T, heads * D]
+    Matrix<T> grad_key;       // [T, kv_heads * D]
+    Matrix<T> grad_value;     // [T, kv_heads * D]
     LoraScratch<T> lora;
 };
 
@@ -40,7 +40,8 @@ public:
     AttentionBlock(const Architecture& architecture, index_t layer, const kernels::KernelSet& kernels);
     void load(const WeightSource<T>& source);
 
-    /// output [T, H] = attention(tape.attention_input) for the sequences of `batch`; fills the attention part of `tape`.
+    /// output [T, H] = attention(tape.attention_input) for the sequences of `batch`; fills the attention part of
+    /// `tape`.
     void forward(const TokenBatch& batch, const RotaryTable<A>& rotary, LayerTape<T>& tape, MatrixView<A> output,
                  AttentionScratch<T>& scratch) const;
     /// Overwrites grad_input [T, H], the gradient of tape.attention_input.
@@ -55,10 +56,10 @@ private:
     AttentionShape shape_;
     double norm_epsilon_;
     std::string prefix_;
-    Matrix<T> query_weight_;   // [heads * D, H]
-    Matrix<T> key_weight_;     // [kv_heads * D, H]
-    Matrix<T> value_weight_;   // [kv_heads * D, H]
-    Matrix<T> output_weight_;  // [H, heads * D]
+    Matrix<T> query_weight_;     // [heads * D, H]
+    Matrix<T> key_weight_;       // [kv_heads * D, H]
+    Matrix<T> value_weight_;     // [kv_heads * D, H]
+    Matrix<T> output_weight_;    // [H, heads * D]
     std::vector<A> query_norm_;  // [D]
     std::vector<A> key_norm_;    // [D]
 };

@@ -32,8 +32,8 @@ Decoder<T>::Decoder(const Architecture& architecture, const LoraSettings& lora, 
         layer.feed_norm.resize(static_cast<std::size_t>(architecture.hidden));
         layer.attention = std::make_unique<AttentionBlock<T>>(architecture_, l, kernels);
         if (architecture_.is_moe[static_cast<std::size_t>(l)]) {
-            layer.feed_forward = std::make_unique<MoeLayer<T>>(architecture_, l, kernels, grid_, max_tokens, lora_,
-                                                               workspace, exchange);
+            layer.feed_forward =
+                std::make_unique<MoeLayer<T>>(architecture_, l, kernels, grid_, max_tokens, lora_, workspace, exchange);
         } else {
             layer.feed_forward = std::make_unique<DenseFeedForward<T>>(architecture_, l, kernels, workspace);
         }
@@ -98,6 +98,7 @@ MatrixView<const T> Decoder<T>::forward(const TokenBatch& batch, Tape<T>& tape, 
 
     // Without backward one layer's tape serves all layers.
     tape.layers.resize(save ? layers_.size() : 1);
+    block_input_.resize(rows, hidden);
     block_output_.resize(rows, hidden);
     tape.output.resize(rows, hidden);
     embed(batch, tape.output);
@@ -117,8 +118,9 @@ MatrixView<const T> Decoder<T>::forward(const TokenBatch& batch, Tape<T>& tape, 
         convert<A>(kept.input, kept.middle);
         add<A>(block_output_, kept.middle);
 
-        rms_norm_forward<A, T>(kept.middle, layer.feed_norm, epsilon, kept.feed_input, kept.middle_rstd);
-        layer.feed_forward->forward(rows_, kept, block_output_, save);
+        rms_norm_forward<A, A>(kept.middle, layer.feed_norm, epsilon, block_input_, kept.middle_rstd);
+        convert<T>(block_input_, kept.feed_input);
+        layer.feed_forward->forward(rows_, block_input_, kept, block_output_, save);
         convert<A>(kept.middle, tape.output);
         add<A>(block_output_, tape.output);
     }

@@ -61,13 +61,14 @@ private:
     mpi::ProcessGrid grid_;
     LoraParameters<A> lora_;
     RotaryTable<A> rotary_;
-    Matrix<T> embedding_;  // [V, H]
-    Matrix<T> head_;       // [V, H], empty if tied
+    Matrix<T> embedding_;         // [V, H]
+    Matrix<T> head_;              // [V, H], empty if tied
     std::vector<A> output_norm_;  // [H]
     std::vector<Layer> layers_;
     index_t lowest_trainable_ = 0;  ///< layers below have no LoRA factors: backward ends there
     RowCounts rows_;                ///< of the latest forward
     AttentionScratch<T> attention_scratch_;
+    Matrix<A> block_input_;   // [T, H] after a norm, before rounding to T
     Matrix<A> block_output_;  // [T, H]
     Matrix<A> grad_stream_;   // [T, H] gradient of the residual stream
     Matrix<A> grad_block_;    // [T, H] gradient of a block's normalised input

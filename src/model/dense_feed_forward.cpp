@@ -29,7 +29,8 @@ void DenseFeedForward<T>::load(const WeightSource<T>& source) {
 }
 
 template <class T>
-void DenseFeedForward<T>::forward(const RowCounts&, LayerTape<T>& tape, MatrixView<A> output, bool) {
+void DenseFeedForward<T>::forward(const RowCounts&, MatrixView<const A>, LayerTape<T>& tape, MatrixView<A> output,
+                                  bool) {
     ExpertWorkspace<T>& work = *workspace_;
     const index_t rows = tape.feed_input.rows();
     const index_t intermediate = weights_[0].rows();
@@ -55,10 +56,8 @@ void DenseFeedForward<T>::backward(const RowCounts&, const LayerTape<T>& tape, M
     work.activation.resize(rows, intermediate);
     work.activated.resize(rows, intermediate);
     swiglu_forward<T>(tape.gate, tape.up, nullptr, work.activated);
-    const std::array<LoraBackward<T>, 1> down = {{{{.weight = weights_[2]},
-                                                   work.activated,
-                                                   as_operand<T>(grad_output, work.rows_grad),
-                                                   work.activation}}};
+    const std::array<LoraBackward<T>, 1> down = {
+        {{{.weight = weights_[2]}, work.activated, as_operand<T>(grad_output, work.rows_grad), work.activation}}};
     lora_linear_backward<T>(kernels_, down, work.lora);
     work.grad_gate.resize(rows, intermediate);
     work.grad_up.resize(rows, intermediate);

@@ -82,12 +82,11 @@ void swiglu_backward(MatrixView<const accumulator_t<T>> grad_out, MatrixView<con
     }
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                                      \
-    template void convert<T>(MatrixView<const accumulator_t<T>>, MatrixView<T>);                                    \
-    template MatrixView<const T> as_operand<T>(MatrixView<const accumulator_t<T>>, Matrix<T>&);                     \
-    template void swiglu_forward<T>(MatrixView<const T>, MatrixView<const T>, const accumulator_t<T>*,              \
-                                    MatrixView<T>);                                                                 \
-    template void swiglu_backward<T>(MatrixView<const accumulator_t<T>>, MatrixView<const T>, MatrixView<const T>,  \
+#define MOESAIC_INSTANTIATE(T)                                                                                         \
+    template void convert<T>(MatrixView<const accumulator_t<T>>, MatrixView<T>);                                       \
+    template MatrixView<const T> as_operand<T>(MatrixView<const accumulator_t<T>>, Matrix<T>&);                        \
+    template void swiglu_forward<T>(MatrixView<const T>, MatrixView<const T>, const accumulator_t<T>*, MatrixView<T>); \
+    template void swiglu_backward<T>(MatrixView<const accumulator_t<T>>, MatrixView<const T>, MatrixView<const T>,     \
                                      const accumulator_t<T>*, MatrixView<T>, MatrixView<T>, accumulator_t<T>*);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)

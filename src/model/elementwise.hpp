@@ -15,8 +15,8 @@ using core::MatrixView;
 template <class T>
 void convert(MatrixView<const accumulator_t<T>> in, MatrixView<T> out);
 
-/// A matrix product's operand from values of the accumulator type: `in` itself if T is that type, otherwise `in` rounded
-/// into `storage`, which is resized to fit.
+/// A matrix product's operand from values of the accumulator type: `in` itself if T is that type, otherwise `in`
+/// rounded into `storage`, which is resized to fit.
 template <class T>
 [[nodiscard]] MatrixView<const T> as_operand(MatrixView<const accumulator_t<T>> in, Matrix<T>& storage);
 
@@ -24,8 +24,8 @@ template <class T>
 template <class A>
 void add(MatrixView<const A> addend, MatrixView<A> sum);
 
-/// Gated activation of an expert with the routing weight folded in: out[t, i] = weight[t] * silu(gate[t, i]) * up[t, i].
-/// gate, up, out: [T, I]; weight: [T], or null for 1.
+/// Gated activation of an expert with the routing weight folded in: out[t, i] = weight[t] * silu(gate[t, i]) * up[t,
+/// i]. gate, up, out: [T, I]; weight: [T], or null for 1.
 template <class T>
 void swiglu_forward(MatrixView<const T> gate, MatrixView<const T> up, const accumulator_t<T>* weight,
                     MatrixView<T> out);

@@ -47,8 +47,8 @@ void check_config(const ExpertConfig& config) {
         positive("LoRA alpha", config.lora_alpha);
     }
     core::require(config.experts_per_token <= config.experts, ExitCode::usage,
-                  "layer {}: {} experts per token (there are only {} experts); correct the configuration",
-                  config.layer, config.experts_per_token, config.experts);
+                  "layer {}: {} experts per token (there are only {} experts); correct the configuration", config.layer,
+                  config.experts_per_token, config.experts);
 }
 
 }  // namespace
@@ -63,8 +63,8 @@ double ExpertConfig::lora_scale() const {
 
 template <class T>
 void ExpertWorkspace<T>::clear_cache() {
-    for (Matrix<A>* matrix : {&output, &grad_input, &grad_weights, &rows_out, &activation, &lora.down_sum,
-                              &lora.back_sum}) {
+    for (Matrix<A>* matrix :
+         {&output, &grad_input, &grad_weights, &rows_out, &activation, &lora.down_sum, &lora.back_sum}) {
         *matrix = {};
     }
     for (Matrix<T>* matrix : {&rows_in, &rows_grad, &activated, &grad_gate, &grad_up, &lora.down, &lora.back}) {
@@ -168,8 +168,7 @@ MatrixView<const accumulator_t<T>> ExpertBackend<T>::run_forward(MatrixView<cons
     if (save_for_backward && static_cast<index_t>(saved_.size()) == depth_) {
         saved_.emplace_back();
     }
-    SavedForward<T>& saved =
-        save_for_backward ? saved_[static_cast<std::size_t>(depth_)] : workspace_->unsaved;
+    SavedForward<T>& saved = save_for_backward ? saved_[static_cast<std::size_t>(depth_)] : workspace_->unsaved;
     saved.hidden.resize(hidden.rows(), hidden.cols());
     saved.weights.resize(weights.rows(), weights.cols());
     for (index_t t = 0; t < hidden.rows(); ++t) {

@@ -30,9 +30,9 @@ struct ExpertConfig {
     index_t max_tokens = 0;         ///< largest T of a forward
     index_t lora_rank = 0;          ///< R
     double lora_alpha = 0;
-    bool rank_stabilised = false;   ///< scale alpha / sqrt(R) instead of alpha / R (Kalajdzievski, "rsLoRA", 2023)
-    bool skip_lora = false;         ///< frozen experts without adapters: input gradients only
-    index_t max_cache_depth = 1;    ///< saved forwards that may wait for their backward
+    bool rank_stabilised = false;  ///< scale alpha / sqrt(R) instead of alpha / R (Kalajdzievski, "rsLoRA", 2023)
+    bool skip_lora = false;        ///< frozen experts without adapters: input gradients only
+    index_t max_cache_depth = 1;   ///< saved forwards that may wait for their backward
 
     [[nodiscard]] double lora_scale() const;
 };
@@ -60,7 +60,7 @@ using ExpertWeightSource = std::function<void(index_t expert, Projection project
 /// What one forward keeps for its backward.
 template <class T>
 struct SavedForward {
-    Matrix<T> hidden;  // [T, H]
+    Matrix<T> hidden;                  // [T, H]
     Matrix<accumulator_t<T>> weights;  // [T, K]
     RoutedRows routed;
     Matrix<T> gate;  // [T * K, I] in routed order, before the activation

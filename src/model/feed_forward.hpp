@@ -33,8 +33,10 @@ public:
     FeedForward& operator=(const FeedForward&) = delete;
 
     virtual void load(const WeightSource<T>& source) = 0;
-    /// output [T, H]; keeps what backward needs if `save`. Collective over the tensor group for MoE layers.
-    virtual void forward(const RowCounts& rows, LayerTape<T>& tape, MatrixView<A> output, bool save) = 0;
+    /// output [T, H]; keeps what backward needs if `save`. `input` is tape.feed_input before it was rounded to T, for
+    /// what needs all its digits. Collective over the tensor group for MoE layers.
+    virtual void forward(const RowCounts& rows, MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output,
+                         bool save) = 0;
     /// Overwrites grad_input [T, H]; accumulates LoRA gradients. Collective as forward.
     virtual void backward(const RowCounts& rows, const LayerTape<T>& tape, MatrixView<const A> grad_output,
                           MatrixView<A> grad_input) = 0;
@@ -55,7 +57,8 @@ public:
     DenseFeedForward(const Architecture& architecture, index_t layer, const kernels::KernelSet& kernels,
                      std::shared_ptr<ExpertWorkspace<T>> workspace);
     void load(const WeightSource<T>& source) override;
-    void forward(const RowCounts& rows, LayerTape<T>& tape, MatrixView<A> output, bool save) override;
+    void forward(const RowCounts& rows, MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output,
+                 bool save) override;
     void backward(const RowCounts& rows, const LayerTape<T>& tape, MatrixView<const A> grad_output,
                   MatrixView<A> grad_input) override;
     [[nodiscard]] bool is_trainable() const noexcept override { return false; }
@@ -72,17 +75,16 @@ private:
 template <class T>
 struct ExchangeScratch {
     using A = accumulator_t<T>;
-    Matrix<T> all_rows;                  // [sum T, H]
-    Matrix<T> grad_rows;                 // [T, H]
-    Matrix<std::int32_t> all_expert_ids; // [sum T, K]
-    Matrix<A> all_weights;               // [sum T, K]
-    Matrix<A> grad_weights;              // [T, K]
-    Matrix<A> grad_logits;               // [T, E]
-    Matrix<T> grad_logits_operand;       // [T, E]
+    Matrix<T> all_rows;                   // [sum T, H]
+    Matrix<T> grad_rows;                  // [T, H]
+    Matrix<std::int32_t> all_expert_ids;  // [sum T, K]
+    Matrix<A> all_weights;                // [sum T, K]
+    Matrix<A> grad_weights;               // [T, K]
+    Matrix<A> grad_logits;                // [T, E]
 };
 
-/// Router and experts. Each rank of the tensor group holds a slice of every expert's intermediate dimension: rows of all
-/// ranks are gathered, each rank computes its slice's share of every result, and sums return to the rows' owners.
+/// Router and experts. Each rank of the tensor group holds a slice of every expert's intermediate dimension: rows of
+/// all ranks are gathered, each rank computes its slice's share of every result, and sums return to the rows' owners.
 template <class T>
 class MoeLayer final : public FeedForward<T> {
 public:
@@ -94,7 +96,8 @@ public:
              const mpi::ProcessGrid& grid, index_t max_tokens, LoraParameters<A>& parameters,
              std::shared_ptr<ExpertWorkspace<T>> workspace, std::shared_ptr<ExchangeScratch<T>> exchange);
     void load(const WeightSource<T>& source) override;
-    void forward(const RowCounts& rows, LayerTape<T>& tape, MatrixView<A> output, bool save) override;
+    void forward(const RowCounts& rows, MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output,
+                 bool save) override;
     void backward(const RowCounts& rows, const LayerTape<T>& tape, MatrixView<const A> grad_output,
                   MatrixView<A> grad_input) override;
     [[nodiscard]] bool is_trainable() const noexcept override { return true; }
@@ -108,7 +111,9 @@ private:
     mpi::Slice slice_;  ///< of the intermediate dimension
     std::shared_ptr<ExchangeScratch<T>> exchange_;
     std::unique_ptr<ExpertBackend<T>> experts_;
-    Matrix<T> router_weight_;  // [E, H]
+    /// [E, H], and used, in the accumulator's type: the choice of experts is not continuous, so rounding the logits to
+    /// T would send tokens to other experts than FP32 does.
+    Matrix<A> router_weight_;
 };
 
 }  // namespace moesaic::model

@@ -33,7 +33,8 @@ template <class T>
 void GemmExperts<T>::do_update_lora() {
     for (const Projection p : projections) {
         const auto i = static_cast<std::size_t>(p);
-        operands_[p] = {as_operand<T>(this->factors()[p].a, lora_a_[i]), as_operand<T>(this->factors()[p].b, lora_b_[i])};
+        operands_[p] = {as_operand<T>(this->factors()[p].a, lora_a_[i]),
+                        as_operand<T>(this->factors()[p].b, lora_b_[i])};
     }
 }
 
@@ -68,7 +69,7 @@ void GemmExperts<T>::add_forward(std::vector<LoraForward<T>>& batch, Projection 
 
 template <class T>
 void GemmExperts<T>::project_back(Projection projection, const RoutedRows& routed, MatrixView<const T> x,
-                              MatrixView<const T> grad_y, MatrixView<A> grad_x, bool accumulate) {
+                                  MatrixView<const T> grad_y, MatrixView<A> grad_x, bool accumulate) {
     std::vector<LoraBackward<T>> batch;
     for (index_t e = 0; e < this->config().experts; ++e) {
         if (const index_t count = routed.count(e); count > 0) {

@@ -27,8 +27,8 @@ private:
     /// One entry per expert with tokens: y = P(x) on this expert's rows of x and y.
     void add_forward(std::vector<LoraForward<T>>& batch, Projection projection, const RoutedRows& routed,
                      MatrixView<const T> x, MatrixView<A> y) const;
-    void project_back(Projection projection, const RoutedRows& routed, MatrixView<const T> x, MatrixView<const T> grad_y,
-                  MatrixView<A> grad_x, bool accumulate);
+    void project_back(Projection projection, const RoutedRows& routed, MatrixView<const T> x,
+                      MatrixView<const T> grad_y, MatrixView<A> grad_x, bool accumulate);
     void gather(const RoutedRows& routed, MatrixView<const T> tokens, Matrix<T>& rows) const;
     void sum_over_choices(const RoutedRows& routed, MatrixView<const A> rows, MatrixView<A> tokens) const;
     void activate(const SavedForward<T>& saved);

@@ -72,8 +72,7 @@ void lora_linear_forward(const kernels::KernelSet& kernels, std::span<const Lora
     project_down<T>(kernels, batch, place, scratch);
     products.clear();
     for (std::size_t i = 0; i < batch.size(); ++i) {
-        products.push_back(
-            product<T>(place.of(scratch.down, i), false, batch[i].linear.b, true, batch[i].y, 1, true));
+        products.push_back(product<T>(place.of(scratch.down, i), false, batch[i].linear.b, true, batch[i].y, 1, true));
     }
     kernels.run<T>(products);
 }
@@ -116,11 +115,9 @@ void lora_linear_backward(const kernels::KernelSet& kernels, std::span<const Lor
     kernels.run<T>(products);
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                                \
-    template void lora_linear_forward<T>(const kernels::KernelSet&, std::span<const LoraForward<T>>,          \
-                                         LoraScratch<T>&);                                                    \
-    template void lora_linear_backward<T>(const kernels::KernelSet&, std::span<const LoraBackward<T>>,        \
-                                          LoraScratch<T>&);
+#define MOESAIC_INSTANTIATE(T)                                                                                         \
+    template void lora_linear_forward<T>(const kernels::KernelSet&, std::span<const LoraForward<T>>, LoraScratch<T>&); \
+    template void lora_linear_backward<T>(const kernels::KernelSet&, std::span<const LoraBackward<T>>, LoraScratch<T>&);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)

@@ -17,12 +17,12 @@ using core::MatrixView;
 /// A projection from K to N features. Without adapter (rank 0) `a`, `b` and the gradients are empty.
 template <class T>
 struct LoraLinear {
-    MatrixView<const T> weight{};            // [N, K]
-    MatrixView<const T> a{};                 // [R, K]
-    MatrixView<const T> b{};                 // [N, R]
-    accumulator_t<T> scale = 0;              // s
-    MatrixView<accumulator_t<T>> grad_a{};   // [R, K], accumulated into
-    MatrixView<accumulator_t<T>> grad_b{};   // [N, R], accumulated into
+    MatrixView<const T> weight{};           // [N, K]
+    MatrixView<const T> a{};                // [R, K]
+    MatrixView<const T> b{};                // [N, R]
+    accumulator_t<T> scale = 0;             // s
+    MatrixView<accumulator_t<T>> grad_a{};  // [R, K], accumulated into
+    MatrixView<accumulator_t<T>> grad_b{};  // [N, R], accumulated into
 
     [[nodiscard]] index_t rank() const noexcept { return a.rows(); }
 };
@@ -31,8 +31,8 @@ struct LoraLinear {
 template <class T>
 struct LoraForward {
     LoraLinear<T> linear;
-    MatrixView<const T> x;             // [M, K]
-    MatrixView<accumulator_t<T>> y;    // [M, N]
+    MatrixView<const T> x;           // [M, K]
+    MatrixView<accumulator_t<T>> y;  // [M, N]
     bool accumulate = false;
 };
 
@@ -40,10 +40,10 @@ struct LoraForward {
 template <class T>
 struct LoraBackward {
     LoraLinear<T> linear;
-    MatrixView<const T> x;                   // [M, K], as in forward
-    MatrixView<const T> grad_y;              // [M, N]
-    MatrixView<accumulator_t<T>> grad_x;     // [M, K]
-    bool accumulate = false;                 // of grad_x
+    MatrixView<const T> x;                // [M, K], as in forward
+    MatrixView<const T> grad_y;           // [M, N]
+    MatrixView<accumulator_t<T>> grad_x;  // [M, K]
+    bool accumulate = false;              // of grad_x
 };
 
 /// Work buffers that grow and are kept between calls.

@@ -1,5 +1,5 @@
-// The trainable parameters of a rank: LoRA factors and their gradients in flat buckets that are reduced, clipped, updated
-// and saved as a whole.
+// The trainable parameters of a rank: LoRA factors and their gradients in flat buckets that are reduced, clipped,
+// updated and saved as a whole.
 #pragma once
 
 #include "core/matrix.hpp"
@@ -38,7 +38,7 @@ struct LoraTensor {
     index_t sharded_begin = 0;  ///< where this rank's part of the sharded dimension begins
     index_t local_rows = 0;
     index_t local_cols = 0;
-    index_t offset = 0;         ///< of the first element in its bucket
+    index_t offset = 0;  ///< of the first element in its bucket
 
     [[nodiscard]] index_t count() const noexcept { return static_cast<index_t>(modules.size()); }
     [[nodiscard]] index_t size() const noexcept { return count() * local_rows * local_cols; }
@@ -50,8 +50,8 @@ struct LoraTensor {
 template <class A>
 struct ParameterBucket {
     std::vector<LoraTensor> tensors;
-    bool sharded = false;  ///< gradients are complete in the tensor group: reduced over the data group, not the world
-    core::Matrix<A> values;     // [1, size]
+    bool sharded = false;    ///< gradients are complete in the tensor group: reduced over the data group, not the world
+    core::Matrix<A> values;  // [1, size]
     core::Matrix<A> gradients;  // [1, size]
 
     [[nodiscard]] index_t size() const noexcept { return values.cols(); }

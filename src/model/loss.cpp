@@ -56,7 +56,8 @@ std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, Matri
         scratch.hidden.resize(rows, hidden.cols());
         scratch.logits.resize(rows, head.rows());
         for (index_t i = 0; i < rows; ++i) {
-            std::copy_n(hidden[block_targets[static_cast<std::size_t>(i)].row], hidden.cols(), scratch.hidden.view()[i]);
+            std::copy_n(hidden[block_targets[static_cast<std::size_t>(i)].row], hidden.cols(),
+                        scratch.hidden.view()[i]);
         }
         kernels.run(kernels::product<T>(scratch.hidden, false, head, true, scratch.logits));
         if (with_gradient) {
@@ -82,8 +83,8 @@ std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, Matri
     return results;
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                             \
-    template std::vector<TargetResult> cross_entropy<T>(const kernels::KernelSet&, MatrixView<const T>,    \
+#define MOESAIC_INSTANTIATE(T)                                                                                \
+    template std::vector<TargetResult> cross_entropy<T>(const kernels::KernelSet&, MatrixView<const T>,       \
                                                         MatrixView<const T>, std::span<const Target>, double, \
                                                         MatrixView<accumulator_t<T>>, LossScratch<T>&);
 MOESAIC_INSTANTIATE(bf16)

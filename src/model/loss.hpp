@@ -24,10 +24,10 @@ struct TargetResult {
 /// Work buffers of `cross_entropy`.
 template <class T>
 struct LossScratch {
-    Matrix<T> hidden;                   // [block, H]
-    Matrix<accumulator_t<T>> logits;    // [block, V]
-    Matrix<T> grad_logits;              // [block, V]
-    Matrix<accumulator_t<T>> grad_rows; // [block, H]
+    Matrix<T> hidden;                    // [block, H]
+    Matrix<accumulator_t<T>> logits;     // [block, V]
+    Matrix<T> grad_logits;               // [block, V]
+    Matrix<accumulator_t<T>> grad_rows;  // [block, H]
 };
 
 /// Log-probability of every target given hidden states [T, H] after the last norm and the head [V, H]. If grad_hidden

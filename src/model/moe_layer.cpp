@@ -123,20 +123,20 @@ MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, const ker
 
 template <class T>
 void MoeLayer<T>::load(const WeightSource<T>& source) {
-    source.read_matrix(architecture_.layer(layer_) + architecture_.names.router + ".weight", router_weight_);
+    source.read_exactly(architecture_.layer(layer_) + architecture_.names.router + ".weight", router_weight_);
     const index_t intermediate = architecture_.expert_intermediate;
     experts_->load_weights([&](index_t expert, Projection p, MatrixView<T> out) {
         const std::string name =
             architecture_.expert_module(layer_, expert, projection_name(architecture_.names, p)) + ".weight";
-        const TensorPart part = p == Projection::down
-                                    ? TensorPart{architecture_.hidden, intermediate, 0, slice_.begin}
-                                    : TensorPart{intermediate, architecture_.hidden, slice_.begin, 0};
+        const TensorPart part = p == Projection::down ? TensorPart{architecture_.hidden, intermediate, 0, slice_.begin}
+                                                      : TensorPart{intermediate, architecture_.hidden, slice_.begin, 0};
         source.read(name, part, out);
     });
 }
 
 template <class T>
-void MoeLayer<T>::forward(const RowCounts& rows, LayerTape<T>& tape, MatrixView<A> output, bool save) {
+void MoeLayer<T>::forward(const RowCounts& rows, MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output,
+                          bool save) {
     const index_t mine = tape.feed_input.rows();
     const index_t choices = architecture_.experts_per_token;
     {
@@ -144,7 +144,7 @@ void MoeLayer<T>::forward(const RowCounts& rows, LayerTape<T>& tape, MatrixView<
         tape.probabilities.resize(mine, architecture_.experts);
         tape.expert_ids.resize(mine, choices);
         tape.expert_weights.resize(mine, choices);
-        kernels_.run(kernels::product<T>(tape.feed_input, false, router_weight_, true, tape.probabilities));
+        kernels_.run(kernels::product<A>(input, false, router_weight_, true, tape.probabilities));
         route_forward<A>(tape.probabilities, architecture_.normalize_expert_weights, tape.expert_ids,
                          tape.expert_weights);
     }
@@ -174,8 +174,7 @@ void MoeLayer<T>::backward(const RowCounts& rows, const LayerTape<T>& tape, Matr
     exchange_->grad_logits.resize(grad_output.rows(), architecture_.experts);
     route_backward<A>(tape.probabilities, architecture_.normalize_expert_weights, tape.expert_ids, tape.expert_weights,
                       exchange_->grad_weights, exchange_->grad_logits);
-    kernels_.run(kernels::product<T>(as_operand<T>(exchange_->grad_logits, exchange_->grad_logits_operand), false,
-                                     router_weight_, false, grad_input, 1, true));
+    kernels_.run(kernels::product<A>(exchange_->grad_logits, false, router_weight_, false, grad_input, 1, true));
 }
 
 template class MoeLayer<bf16>;

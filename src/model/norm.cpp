@@ -47,16 +47,16 @@ void rms_norm_backward(MatrixView<const A> grad_y, MatrixView<const In> x, std::
     }
 }
 
-#define MOESAIC_INSTANTIATE(In, T)                                                                             \
-    template void rms_norm_forward<In, T>(MatrixView<const In>, std::span<const accumulator_t<T>>, double,     \
+#define MOESAIC_INSTANTIATE(In, T)                                                                         \
+    template void rms_norm_forward<In, T>(MatrixView<const In>, std::span<const accumulator_t<T>>, double, \
                                           MatrixView<T>, std::span<accumulator_t<T>>);
 MOESAIC_INSTANTIATE(float, bf16)
 MOESAIC_INSTANTIATE(bf16, float)
 MOESAIC_INSTANTIATE(float, float)
 MOESAIC_INSTANTIATE(double, double)
 #undef MOESAIC_INSTANTIATE
-#define MOESAIC_INSTANTIATE(In, A)                                                                                   \
-    template void rms_norm_backward<In, A>(MatrixView<const A>, MatrixView<const In>, std::span<const A>,            \
+#define MOESAIC_INSTANTIATE(In, A)                                                                        \
+    template void rms_norm_backward<In, A>(MatrixView<const A>, MatrixView<const In>, std::span<const A>, \
                                            std::span<const A>, MatrixView<A>);
 MOESAIC_INSTANTIATE(bf16, float)
 MOESAIC_INSTANTIATE(float, float)

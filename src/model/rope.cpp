@@ -10,8 +10,8 @@ void RotaryTable<A>::extend(index_t positions) {
     for (; positions_ < positions; ++positions_) {
         for (index_t i = 0; i < half; ++i) {
             // The inverse frequency is rounded to A as the reference implementation keeps it.
-            const A frequency = static_cast<A>(
-                1.0 / std::pow(theta_, 2.0 * static_cast<double>(i) / static_cast<double>(head_size_)));
+            const A frequency =
+                static_cast<A>(1.0 / std::pow(theta_, 2.0 * static_cast<double>(i) / static_cast<double>(head_size_)));
             const A angle = static_cast<A>(positions_) * frequency;
             cosines_.push_back(std::cos(angle));
             sines_.push_back(std::sin(angle));

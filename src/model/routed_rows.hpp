@@ -13,10 +13,10 @@ using core::MatrixView;
 
 /// T * K rows, those of expert e at [first[e], first[e + 1]), within an expert by token.
 struct RoutedRows {
-    std::vector<index_t> first;          ///< [E + 1]
-    std::vector<std::int32_t> token;     ///< [T * K]: token of a row
-    std::vector<std::int32_t> choice;    ///< [T * K]: which of the token's K choices the row is
-    std::vector<index_t> row;            ///< [T * K]: row of choice k of token t at t * K + k
+    std::vector<index_t> first;        ///< [E + 1]
+    std::vector<std::int32_t> token;   ///< [T * K]: token of a row
+    std::vector<std::int32_t> choice;  ///< [T * K]: which of the token's K choices the row is
+    std::vector<index_t> row;          ///< [T * K]: row of choice k of token t at t * K + k
 
     [[nodiscard]] index_t rows() const noexcept { return static_cast<index_t>(token.size()); }
     [[nodiscard]] index_t count(index_t expert) const {

@@ -87,9 +87,9 @@ void route_backward(MatrixView<const A> probabilities, bool normalize, MatrixVie
     }
 }
 
-#define MOESAIC_INSTANTIATE(A)                                                                                       \
-    template void route_forward<A>(MatrixView<A>, bool, MatrixView<std::int32_t>, MatrixView<A>);                    \
-    template void route_backward<A>(MatrixView<const A>, bool, MatrixView<const std::int32_t>, MatrixView<const A>,  \
+#define MOESAIC_INSTANTIATE(A)                                                                                      \
+    template void route_forward<A>(MatrixView<A>, bool, MatrixView<std::int32_t>, MatrixView<A>);                   \
+    template void route_backward<A>(MatrixView<const A>, bool, MatrixView<const std::int32_t>, MatrixView<const A>, \
                                     MatrixView<const A>, MatrixView<A>);
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)

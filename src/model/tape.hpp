@@ -30,12 +30,12 @@ struct LayerTape {
     Matrix<T> attended;         // [T, heads * D]
     Matrix<A> log_sum;          // [T, heads]
 
-    Matrix<A> middle;           // [T, H] residual stream between attention and feed-forward
-    std::vector<A> middle_rstd; // [T]
-    Matrix<T> feed_input;       // [T, H] after the second norm
-    Matrix<T> gate;             // [T, I] of a dense layer
-    Matrix<T> up;               // [T, I] of a dense layer
-    Matrix<A> probabilities;    // [T, E] of a MoE layer
+    Matrix<A> middle;                 // [T, H] residual stream between attention and feed-forward
+    std::vector<A> middle_rstd;       // [T]
+    Matrix<T> feed_input;             // [T, H] after the second norm
+    Matrix<T> gate;                   // [T, I] of a dense layer
+    Matrix<T> up;                     // [T, I] of a dense layer
+    Matrix<A> probabilities;          // [T, E] of a MoE layer
     Matrix<std::int32_t> expert_ids;  // [T, K]
     Matrix<A> expert_weights;         // [T, K]
 };
@@ -43,9 +43,9 @@ struct LayerTape {
 template <class T>
 struct Tape {
     std::vector<LayerTape<T>> layers;
-    Matrix<accumulator_t<T>> output;        // [T, H] residual stream after the last layer
+    Matrix<accumulator_t<T>> output;            // [T, H] residual stream after the last layer
     std::vector<accumulator_t<T>> output_rstd;  // [T]
-    Matrix<T> normed;                       // [T, H] what the head sees
+    Matrix<T> normed;                           // [T, H] what the head sees
 };
 
 }  // namespace moesaic::model

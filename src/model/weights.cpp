@@ -9,10 +9,11 @@ namespace {
 
 void check_shape(const io::TensorSource& tensors, const std::string& name, index_t rows, index_t cols) {
     const io::TensorInfo& info = tensors.info(name);
-    core::require(info.rows() == rows && info.cols() == cols, core::ExitCode::corrupt_input,
-                  "{}: tensor {} has shape [{}] (config.json asks for [{}, {}]); use the config.json that belongs to the "
-                  "weights",
-                  info.file.string(), name, fmt::join(info.shape, ", "), rows, cols);
+    core::require(
+        info.rows() == rows && info.cols() == cols, core::ExitCode::corrupt_input,
+        "{}: tensor {} has shape [{}] (config.json asks for [{}, {}]); use the config.json that belongs to the "
+        "weights",
+        info.file.string(), name, fmt::join(info.shape, ", "), rows, cols);
 }
 
 }  // namespace
@@ -24,10 +25,9 @@ void CheckpointWeights<T>::read(const std::string& name, const TensorPart& part,
 }
 
 template <class T>
-void CheckpointWeights<T>::read_vector(const std::string& name, std::span<accumulator_t<T>> out) const {
-    const auto size = static_cast<index_t>(out.size());
-    check_shape(tensors_, name, 1, size);
-    tensors_.read<accumulator_t<T>>(name, MatrixView<accumulator_t<T>>(out.data(), 1, size));
+void CheckpointWeights<T>::read_exactly(const std::string& name, MatrixView<accumulator_t<T>> out) const {
+    check_shape(tensors_, name, out.rows(), out.cols());
+    tensors_.read<accumulator_t<T>>(name, out);
 }
 
 template class CheckpointWeights<core::bf16>;

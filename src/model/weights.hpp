@@ -29,10 +29,15 @@ public:
     virtual ~WeightSource() = default;
     /// Fills `out` with the part of tensor `name` that begins at the given row and column.
     virtual void read(const std::string& name, const TensorPart& part, MatrixView<T> out) const = 0;
-    /// Fills `out` with a whole vector, in the type that norms are computed in.
-    virtual void read_vector(const std::string& name, std::span<accumulator_t<T>> out) const = 0;
+    /// Fills `out` with a whole tensor in the accumulator's type, for norms and routers.
+    virtual void read_exactly(const std::string& name, MatrixView<accumulator_t<T>> out) const = 0;
 
-    void read_matrix(const std::string& name, MatrixView<T> out) const { read(name, {out.rows(), out.cols(), 0, 0}, out); }
+    void read_vector(const std::string& name, std::span<accumulator_t<T>> out) const {
+        read_exactly(name, {out.data(), 1, static_cast<index_t>(out.size())});
+    }
+    void read_matrix(const std::string& name, MatrixView<T> out) const {
+        read(name, {out.rows(), out.cols(), 0, 0}, out);
+    }
 };
 
 /// Reads from safetensors files; the tensor source must outlive the object.
@@ -41,7 +46,7 @@ class CheckpointWeights final : public WeightSource<T> {
 public:
     explicit CheckpointWeights(const io::TensorSource& tensors) : tensors_(tensors) {}
     void read(const std::string& name, const TensorPart& part, MatrixView<T> out) const override;
-    void read_vector(const std::string& name, std::span<accumulator_t<T>> out) const override;
+    void read_exactly(const std::string& name, MatrixView<accumulator_t<T>> out) const override;
 
 private:
     const io::TensorSource& tensors_;

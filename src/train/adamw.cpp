@@ -11,7 +11,7 @@ using core::MatrixView;
 using core::trace::Scope;
 
 ShardedAdamW::ShardedAdamW(model::LoraParameters<float>& parameters, const mpi::ProcessGrid& grid,
-                              const AdamWSettings& settings)
+                           const AdamWSettings& settings)
     : parameters_(parameters), grid_(grid), settings_(settings), parts_(parameters.buckets.size()) {
     for (std::size_t b = 0; b < parts_.size(); ++b) {
         const index_t size = parameters.buckets[b]->size();
@@ -80,9 +80,8 @@ void ShardedAdamW::step(double learning_rate, double clip_scale) {
                 decay * all.data()[part.begin + i] - step_size * first / (std::sqrt(second) * correction + epsilon);
         }
         group(b).all_gather_rows<float>(MatrixView<const float>(updated_.data(), size, 1),
-                                             MatrixView<float>(all.data(), all.cols(), 1), part.counts);
+                                        MatrixView<float>(all.data(), all.cols(), 1), part.counts);
     }
 }
-
 
 }  // namespace moesaic::train

@@ -21,9 +21,9 @@ struct AdamWSettings {
 
 /// The owned part of one bucket.
 struct OwnedPart {
-    index_t begin = 0;            ///< first element in the bucket
-    std::vector<index_t> counts;  ///< elements that each rank of the bucket's group owns
-    std::vector<float> gradients;     ///< reduced
+    index_t begin = 0;             ///< first element in the bucket
+    std::vector<index_t> counts;   ///< elements that each rank of the bucket's group owns
+    std::vector<float> gradients;  ///< reduced
     std::vector<float> first_moment;
     std::vector<float> second_moment;
 };

@@ -27,10 +27,10 @@ constexpr const char* weights_name = "adapter_model.safetensors";
 void refuse(const nlohmann::json& config, const std::string& key, const nlohmann::json& neutral,
             const std::string& source) {
     const auto found = config.find(key);
-    const bool empty = found == config.end() || found->is_null() || *found == neutral ||
-                       (found->is_structured() && found->empty());
-    core::require(empty, ExitCode::usage, "{}: {} = {} is not supported (only {} is); use an adapter without it", source,
-                  key, empty ? "" : found->dump().substr(0, 80), neutral.dump());
+    const bool empty =
+        found == config.end() || found->is_null() || *found == neutral || (found->is_structured() && found->empty());
+    core::require(empty, ExitCode::usage, "{}: {} = {} is not supported (only {} is); use an adapter without it",
+                  source, key, empty ? "" : found->dump().substr(0, 80), neutral.dump());
 }
 
 void check_tensor(const io::TensorSource& file, const LoraTensor& tensor, const std::string& name,
@@ -88,8 +88,10 @@ model::LoraSettings read_adapter_settings(const std::filesystem::path& folder) {
     const std::string source = file.string();
     const nlohmann::json config = io::read_json(file);
     const auto type = io::get<std::string>(config, "peft_type", source);
-    core::require(type == "LORA", ExitCode::usage, "{}: peft_type = \"{}\" is not supported (only \"LORA\" is); use a "
-                  "LoRA adapter", source, type);
+    core::require(type == "LORA", ExitCode::usage,
+                  "{}: peft_type = \"{}\" is not supported (only \"LORA\" is); use a "
+                  "LoRA adapter",
+                  source, type);
     refuse(config, "use_dora", false, source);
     refuse(config, "fan_in_fan_out", false, source);
     refuse(config, "lora_bias", false, source);
@@ -112,17 +114,18 @@ void load_adapter(const std::filesystem::path& folder, model::LoraParameters<flo
     const core::trace::Scope scope("adapter.load", "io");
     const std::string config_file = (folder / config_name).string();
     const model::LoraSettings settings = read_adapter_settings(folder);
-    core::require(settings.rank == parameters.settings.rank, ExitCode::usage,
-                  "{}: the adapter has r = {} (lora.rank = {}); set lora.rank = {}, or use an adapter of the configured "
-                  "rank",
-                  config_file, settings.rank, parameters.settings.rank, settings.rank);
-    core::require(settings.alpha == parameters.settings.alpha &&
-                      settings.rank_stabilised == parameters.settings.rank_stabilised,
-                  ExitCode::usage,
-                  "{}: the adapter has lora_alpha = {}, use_rslora = {} (lora.alpha = {}, lora.rslora = {}); set the "
-                  "adapter's values",
-                  config_file, settings.alpha, settings.rank_stabilised, parameters.settings.alpha,
-                  parameters.settings.rank_stabilised);
+    core::require(
+        settings.rank == parameters.settings.rank, ExitCode::usage,
+        "{}: the adapter has r = {} (lora.rank = {}); set lora.rank = {}, or use an adapter of the configured "
+        "rank",
+        config_file, settings.rank, parameters.settings.rank, settings.rank);
+    core::require(
+        settings.alpha == parameters.settings.alpha && settings.rank_stabilised == parameters.settings.rank_stabilised,
+        ExitCode::usage,
+        "{}: the adapter has lora_alpha = {}, use_rslora = {} (lora.alpha = {}, lora.rslora = {}); set the "
+        "adapter's values",
+        config_file, settings.alpha, settings.rank_stabilised, parameters.settings.alpha,
+        parameters.settings.rank_stabilised);
     const std::string source = (folder / weights_name).string();
     const auto file = io::TensorSource::open_file(source);
     std::set<std::string> unused;

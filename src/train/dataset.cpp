@@ -20,8 +20,7 @@ std::vector<std::int32_t> read_ids(const nlohmann::json& line, const std::string
                                    index_t vocabulary, bool ignored_allowed) {
     auto ids = io::get<std::vector<std::int32_t>>(line, key, where);
     for (std::size_t i = 0; i < ids.size(); ++i) {
-        const bool valid =
-            (ids[i] >= 0 && ids[i] < vocabulary) || (ignored_allowed && ids[i] == model::ignored_label);
+        const bool valid = (ids[i] >= 0 && ids[i] < vocabulary) || (ignored_allowed && ids[i] == model::ignored_label);
         core::require(valid, ExitCode::corrupt_input,
                       "{}: {}[{}] = {} is outside of the vocabulary (0 to {}); tokenize with the model's tokenizer",
                       where, key, i, ids[i], vocabulary - 1);

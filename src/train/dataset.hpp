@@ -17,11 +17,11 @@ using core::index_t;
 
 /// Sequence s has elements [offsets[s], offsets[s + 1]) of tokens and labels.
 struct Dataset {
-    std::string name;                  ///< the file, for messages
+    std::string name;  ///< the file, for messages
     std::vector<std::int32_t> tokens;
     std::vector<std::int32_t> labels;  ///< model::ignored_label where not trained on
     std::vector<index_t> offsets{0};
-    index_t truncated = 0;             ///< sequences that were cut to the maximal length
+    index_t truncated = 0;  ///< sequences that were cut to the maximal length
 
     [[nodiscard]] index_t sequences() const noexcept { return static_cast<index_t>(offsets.size()) - 1; }
     [[nodiscard]] index_t length(index_t sequence) const;
@@ -35,9 +35,9 @@ struct Dataset {
     [[nodiscard]] model::TokenBatch batch(std::span<const index_t> sequences) const;
 };
 
-/// Reads JSON lines {"input_ids": [...], "labels": [...]} (labels may be missing: all tokens are trained on). Sequences are
-/// cut to `max_length`. A token outside of [0, vocabulary), lists of different length or an empty sequence is an error
-/// that names file and line.
+/// Reads JSON lines {"input_ids": [...], "labels": [...]} (labels may be missing: all tokens are trained on). Sequences
+/// are cut to `max_length`. A token outside of [0, vocabulary), lists of different length or an empty sequence is an
+/// error that names file and line.
 [[nodiscard]] Dataset read_token_lines(const std::filesystem::path& file, index_t vocabulary, index_t max_length);
 
 /// Collective. Rank 0 reads the file and all ranks get the result, or its error.

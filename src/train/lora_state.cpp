@@ -20,10 +20,10 @@ const std::vector<float>& owned(const OwnedPart& part, LoraContent content) {
                                                   : part.second_moment;
 }
 
-/// The whole bucket as this rank's tensor group member holds it; filled on rank 0 of the bucket's group only, except for
-/// values, which every rank has.
+/// The whole bucket as this rank's tensor group member holds it; filled on rank 0 of the bucket's group only, except
+/// for values, which every rank has.
 Matrix<float> whole_bucket(const ParameterBucket<float>& bucket, const ShardedAdamW& optimizer, std::size_t index,
-                       LoraContent content) {
+                           LoraContent content) {
     Matrix<float> whole(1, bucket.size());
     if (content == LoraContent::values) {
         std::copy_n(bucket.values.data(), bucket.size(), whole.data());
@@ -42,7 +42,7 @@ void put_piece(const LoraTensor& tensor, mpi::Slice slice, const float* piece, M
     for (index_t m = 0; m < tensor.count(); ++m) {
         for (index_t i = 0; i < rows; ++i) {
             float* out = full[m * tensor.rows + i + (by_rows ? slice.begin : 0)] +
-                     (tensor.sharding == Sharding::columns ? slice.begin : 0);
+                         (tensor.sharding == Sharding::columns ? slice.begin : 0);
             std::copy_n(piece + (m * rows + i) * cols, cols, out);
         }
     }
@@ -77,7 +77,7 @@ FullTensor assemble(const LoraTensor& tensor, const mpi::Communicator& tensor_gr
 }  // namespace
 
 std::vector<FullTensor> collect(const model::LoraParameters<float>& parameters, const ShardedAdamW& optimizer,
-                                   const mpi::ProcessGrid& grid, std::size_t bucket, LoraContent content) {
+                                const mpi::ProcessGrid& grid, std::size_t bucket, LoraContent content) {
     const core::trace::Scope scope("lora.collect", "io");
     const ParameterBucket<float>& from = *parameters.buckets[bucket];
     Matrix<float> whole = whole_bucket(from, optimizer, bucket, content);
@@ -128,6 +128,5 @@ void take_piece(const LoraTensor& tensor, MatrixView<const float> full, MatrixVi
         }
     }
 }
-
 
 }  // namespace moesaic::train

@@ -1,5 +1,5 @@
-// Full LoRA tensors from the pieces that ranks hold, and back: for adapters, checkpoints and comparisons, layer by layer, so
-// that no rank ever holds the whole state of a large model.
+// Full LoRA tensors from the pieces that ranks hold, and back: for adapters, checkpoints and comparisons, layer by
+// layer, so that no rank ever holds the whole state of a large model.
 #pragma once
 
 #include "model/lora_parameters.hpp"
@@ -27,11 +27,11 @@ struct FullTensor {
 
 /// Collective. The tensors of one bucket on rank 0 of the world; elsewhere an empty list.
 [[nodiscard]] std::vector<FullTensor> collect(const model::LoraParameters<float>& parameters,
-                                                 const ShardedAdamW& optimizer, const mpi::ProcessGrid& grid,
-                                                 std::size_t bucket, LoraContent content);
+                                              const ShardedAdamW& optimizer, const mpi::ProcessGrid& grid,
+                                              std::size_t bucket, LoraContent content);
 
-/// Collective. Calls `use` on rank 0 for every tensor of all buckets in order. If it throws, the ranks still meet in the
-/// remaining collectives, and then all throw its error.
+/// Collective. Calls `use` on rank 0 for every tensor of all buckets in order. If it throws, the ranks still meet in
+/// the remaining collectives, and then all throw its error.
 void for_each_full_tensor(const model::LoraParameters<float>& parameters, const ShardedAdamW& optimizer,
                           const mpi::ProcessGrid& grid, const std::vector<LoraContent>& contents,
                           const std::function<void(const FullTensor&, LoraContent)>& use);

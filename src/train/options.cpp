@@ -13,7 +13,8 @@ using core::one_of;
 using core::positive;
 using core::within;
 
-/// Seconds of "SS", "MM:SS", "HH:MM:SS" or "D-HH:MM:SS" (the notation of Slurm's --time with seconds); -1 if it is none.
+/// Seconds of "SS", "MM:SS", "HH:MM:SS" or "D-HH:MM:SS" (the notation of Slurm's --time with seconds); -1 if it is
+/// none.
 double parse_duration(const std::string& text) {
     std::string clock = text;
     double days = 0;
@@ -119,6 +120,8 @@ void OutputOptions::declare(core::OptionSet& set) {
                          });
 }
 
-double OutputOptions::wall_time_seconds() const { return wall_time.empty() ? 0 : parse_duration(wall_time); }
+double OutputOptions::wall_time_seconds() const {
+    return wall_time.empty() ? 0 : parse_duration(wall_time);
+}
 
 }  // namespace moesaic::train

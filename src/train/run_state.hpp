@@ -1,5 +1,5 @@
-// Checkpoints of a training run: LoRA masters, moments and where in the data the run stands, independent of the number of
-// ranks that wrote them.
+// Checkpoints of a training run: LoRA masters, moments and where in the data the run stands, independent of the number
+// of ranks that wrote them.
 #pragma once
 
 #include "core/options.hpp"
@@ -15,8 +15,8 @@ namespace moesaic::train {
 
 /// Progress of a run and what it depends on.
 struct RunState {
-    index_t step = 0;               ///< optimizer steps done, skipped ones included
-    index_t batch_size = 0;         ///< with the step: the position in the data
+    index_t step = 0;        ///< optimizer steps done, skipped ones included
+    index_t batch_size = 0;  ///< with the step: the position in the data
     bool shuffle = false;
     std::uint64_t seed = 0;
     std::uint64_t data_fingerprint = 0;

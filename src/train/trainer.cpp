@@ -32,8 +32,8 @@ mpi::StepReport Trainer<T>::compute_gradients() {
         const auto hidden = parts_.decoder.forward(pass, tape_, true);
         const auto targets = model::targets_of(pass);
         grad_hidden_.resize(hidden.rows(), hidden.cols());
-        for (const TargetResult& result : model::cross_entropy<T>(parts_.kernels, hidden, parts_.decoder.head(), targets,
-                                                                  scale, grad_hidden_, loss_scratch_)) {
+        for (const TargetResult& result : model::cross_entropy<T>(parts_.kernels, hidden, parts_.decoder.head(),
+                                                                  targets, scale, grad_hidden_, loss_scratch_)) {
             report.loss_sum -= result.log_probability;
         }
         parts_.decoder.backward(pass, tape_, grad_hidden_);
@@ -136,11 +136,11 @@ std::vector<double> target_log_probabilities(model::Decoder<T>& decoder, const k
     return log_probabilities;
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                                         \
-    template class Trainer<T>;                                                                                         \
-    template Evaluation evaluate<T>(model::Decoder<T>&, const kernels::KernelSet&, const mpi::ProcessGrid&,            \
-                                    const Dataset&, index_t);                                                          \
-    template std::vector<double> target_log_probabilities<T>(model::Decoder<T>&, const kernels::KernelSet&,            \
+#define MOESAIC_INSTANTIATE(T)                                                                              \
+    template class Trainer<T>;                                                                              \
+    template Evaluation evaluate<T>(model::Decoder<T>&, const kernels::KernelSet&, const mpi::ProcessGrid&, \
+                                    const Dataset&, index_t);                                               \
+    template std::vector<double> target_log_probabilities<T>(model::Decoder<T>&, const kernels::KernelSet&, \
                                                              const mpi::ProcessGrid&, const Dataset&, index_t);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)

@@ -27,7 +27,7 @@ struct StepResult {
 
 /// Sums over all sequences of a data set.
 struct Evaluation {
-    double loss_sum = 0;               ///< of negative log-probabilities
+    double loss_sum = 0;  ///< of negative log-probabilities
     index_t target_tokens = 0;
     index_t sequences = 0;             ///< with at least one target
     index_t exact_sequences = 0;       ///< all of whose targets are the most likely tokens (teacher forcing)

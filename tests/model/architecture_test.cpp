@@ -1,6 +1,6 @@
 // Reading config.json.
-#include "core/error.hpp"
 #include "model/architecture.hpp"
+#include "core/error.hpp"
 
 #include <gtest/gtest.h>
 
@@ -14,28 +14,17 @@ namespace {
 using core::ExitCode;
 
 nlohmann::json transformers_5() {
-    return {{"model_type", "qwen3_moe"},
-            {"attention_bias", false},
-            {"decoder_sparse_step", 2},
-            {"head_dim", 32},
-            {"hidden_act", "silu"},
-            {"hidden_size", 128},
-            {"intermediate_size", 256},
-            {"max_position_embeddings", 512},
-            {"mlp_only_layers", {3}},
-            {"moe_intermediate_size", 64},
-            {"norm_topk_prob", true},
-            {"num_attention_heads", 4},
-            {"num_experts_per_tok", 2},
-            {"num_hidden_layers", 6},
-            {"num_key_value_heads", 2},
-            {"num_local_experts", 8},
-            {"rms_norm_eps", 1e-6},
-            {"rope_parameters", {{"rope_theta", 5e6}, {"rope_type", "default"}}},
-            {"sliding_window", nullptr},
-            {"tie_word_embeddings", true},
-            {"use_sliding_window", false},
-            {"vocab_size", 320}};
+    return {{"model_type", "qwen3_moe"},   {"attention_bias", false},
+            {"decoder_sparse_step", 2},    {"head_dim", 32},
+            {"hidden_act", "silu"},        {"hidden_size", 128},
+            {"intermediate_size", 256},    {"max_position_embeddings", 512},
+            {"mlp_only_layers", {3}},      {"moe_intermediate_size", 64},
+            {"norm_topk_prob", true},      {"num_attention_heads", 4},
+            {"num_experts_per_tok", 2},    {"num_hidden_layers", 6},
+            {"num_key_value_heads", 2},    {"num_local_experts", 8},
+            {"rms_norm_eps", 1e-6},        {"rope_parameters", {{"rope_theta", 5e6}, {"rope_type", "default"}}},
+            {"sliding_window", nullptr},   {"tie_word_embeddings", true},
+            {"use_sliding_window", false}, {"vocab_size", 320}};
 }
 
 class ArchitectureTest : public testing::Test {
@@ -125,8 +114,9 @@ TEST_F(ArchitectureTest, NamesMissingAndWrongFields) {
 
 TEST_F(ArchitectureTest, RefusesImpossibleSizes) {
     const std::vector<std::pair<std::string, nlohmann::json>> changes = {
-        {"num_experts_per_tok", 9}, {"num_key_value_heads", 3}, {"head_dim", 31},       {"hidden_size", -1},
-        {"num_hidden_layers", 0},   {"vocab_size", 1e99},       {"rms_norm_eps", -1.0}, {"num_local_experts", 1u << 31}};
+        {"num_experts_per_tok", 9}, {"num_key_value_heads", 3},     {"head_dim", 31},
+        {"hidden_size", -1},        {"num_hidden_layers", 0},       {"vocab_size", 1e99},
+        {"rms_norm_eps", -1.0},     {"num_local_experts", 1u << 31}};
     for (const auto& [key, value] : changes) {
         nlohmann::json config = transformers_5();
         config[key] = value;

@@ -33,7 +33,9 @@ struct Bench {
     using A = accumulator_t<T>;
 
     explicit Bench(const ExpertConfig& c = small_config())
-        : config(c), kernels("portable"), workspace(std::make_shared<ExpertWorkspace<T>>()),
+        : config(c),
+          kernels("portable"),
+          workspace(std::make_shared<ExpertWorkspace<T>>()),
           backend(config, workspace, kernels) {
         const index_t e = config.experts;
         const index_t r = config.lora_rank;
@@ -108,7 +110,8 @@ struct Bench {
         for (index_t n = 0; n < out; ++n) {
             double value = 0;
             for (std::size_t k = 0; k < x.size(); ++k) {
-                value += static_cast<double>(core::widen(weights[i].view()(e * out + n, static_cast<index_t>(k)))) * x[k];
+                value +=
+                    static_cast<double>(core::widen(weights[i].view()(e * out + n, static_cast<index_t>(k)))) * x[k];
                 for (index_t r = 0; r < config.lora_rank; ++r) {
                     value += config.lora_scale() * static_cast<double>(b[i].view()(e * out + n, r)) *
                              static_cast<double>(a[i].view()(e * config.lora_rank + r, static_cast<index_t>(k))) * x[k];
@@ -278,8 +281,7 @@ TEST(ExpertBackend, RefusesWrongConfigurations) {
         ExpertConfig config = small_config();
         change(config);
         const kernels::KernelSet kernels("portable");
-        return error_of(
-            [&] { GemmExperts<float>(config, std::make_shared<ExpertWorkspace<float>>(), kernels); });
+        return error_of([&] { GemmExperts<float>(config, std::make_shared<ExpertWorkspace<float>>(), kernels); });
     };
     EXPECT_NE(message([](auto& c) { c.lora_rank = 0; }).find("LoRA rank = 0"), std::string::npos);
     EXPECT_NE(message([](auto& c) { c.lora_alpha = -1; }).find("LoRA alpha = -1"), std::string::npos);
@@ -304,8 +306,7 @@ TEST(ExpertBackend, RefusesWrongUseAndStatesBothNumbers) {
     Matrix<std::int32_t> many_ids(8, 2);
     many_ids.fill(0);
     const Matrix<float> many_weights(8, 2);
-    const std::string size_error =
-        error_of([&] { bench.backend.forward(too_many, many_ids, many_weights, false); });
+    const std::string size_error = error_of([&] { bench.backend.forward(too_many, many_ids, many_weights, false); });
     EXPECT_NE(size_error.find("8 tokens"), std::string::npos) << size_error;
     EXPECT_NE(size_error.find("maximum is 7"), std::string::npos) << size_error;
 

@@ -121,6 +121,7 @@ TYPED_TEST_SUITE(ReduceScatterRows, SummedTypes);
 
 TYPED_TEST(ReduceScatterRows, OfAnyShape) {
     const int size = this->world_.size();
+    const int sum_of_factors = size * (size + 1) / 2;
     for (const Counts& counts : count_cases(size)) {
         for (const index_t cols : {0, 1, 5, 7168}) {
             Matrix<TypeParam> all = rows_of<TypeParam>(0, total(counts), cols);
@@ -131,7 +132,7 @@ TYPED_TEST(ReduceScatterRows, OfAnyShape) {
             mine.fill(-1);
             this->world_.template reduce_scatter_rows<TypeParam>(all, mine, counts);
             for (TypeParam& value : mine.flat()) {
-                value /= static_cast<TypeParam>(size * (size + 1) / 2);
+                value /= static_cast<TypeParam>(sum_of_factors);
             }
             expect_rows<TypeParam>(mine, this->first_row(counts));
         }

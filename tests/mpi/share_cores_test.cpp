@@ -49,6 +49,8 @@ TEST(ShareCores, OneRankHasAll) {
 TEST(ShareCores, WholeNumaNodes) {
     EXPECT_EQ(unbound_shares(2, 4, 2), (Lists{range(0, 4), range(4, 8)}));
     EXPECT_EQ(unbound_shares(4, 3, 2), (Lists{range(0, 6), range(6, 12)}));
+    // A node of which some cores are reserved is not filled up from its neighbour.
+    EXPECT_EQ(shares(machine(2, 4), Lists(2, range(1, 8))), (Lists{range(1, 4), range(4, 8)}));
 }
 
 TEST(ShareCores, EqualPartsOfNumaNodes) {

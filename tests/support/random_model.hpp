@@ -14,7 +14,9 @@ namespace moesaic::test {
 
 using core::index_t;
 
-inline std::uint64_t hash_of(const std::string& name) { return std::hash<std::string>{}(name); }
+inline std::uint64_t hash_of(const std::string& name) {
+    return std::hash<std::string>{}(name);
+}
 
 /// Normal values with a deviation of 1 / sqrt(columns), norms near 1.
 template <class T>
@@ -25,16 +27,20 @@ public:
         const double deviation = 1.0 / std::sqrt(static_cast<double>(part.cols));
         for (index_t i = 0; i < out.rows(); ++i) {
             for (index_t j = 0; j < out.cols(); ++j) {
-                const auto index =
-                    static_cast<std::uint64_t>((part.row_begin + i) * part.cols + part.col_begin + j);
+                const auto index = static_cast<std::uint64_t>((part.row_begin + i) * part.cols + part.col_begin + j);
                 out(i, j) = static_cast<T>(static_cast<core::accumulator_t<T>>(deviation * random.normal(index)));
             }
         }
     }
-    void read_vector(const std::string& name, std::span<core::accumulator_t<T>> out) const override {
+    void read_exactly(const std::string& name, core::MatrixView<core::accumulator_t<T>> out) const override {
         const core::CounterRandom random(1, hash_of(name));
-        for (std::size_t i = 0; i < out.size(); ++i) {
-            out[i] = static_cast<core::accumulator_t<T>>(1.0 + 0.1 * random.normal(i));
+        const double mean = name.find("norm") != std::string::npos ? 1.0 : 0.0;
+        const double deviation = mean > 0 ? 0.1 : 1.0 / std::sqrt(static_cast<double>(out.cols()));
+        for (index_t i = 0; i < out.rows(); ++i) {
+            for (index_t j = 0; j < out.cols(); ++j) {
+                const double draw = random.normal(static_cast<std::uint64_t>(i * out.cols() + j));
+                out(i, j) = static_cast<core::accumulator_t<T>>(mean + deviation * draw);
+            }
         }
     }
 };

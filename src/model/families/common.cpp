@@ -11,13 +11,15 @@ namespace {
 
 using core::ExitCode;
 
-/// transformers 5 keeps `rope_parameters`; version 4 `rope_theta` and `rope_scaling`. Only the default RoPE is supported.
+/// transformers 5 keeps `rope_parameters`; version 4 `rope_theta` and `rope_scaling`. Only the default RoPE is
+/// supported.
 double read_rope_theta(const nlohmann::json& config, const std::string& source) {
     constexpr double default_theta = 10000.0;
     const bool generation_5 = config.contains("rope_parameters") && !config["rope_parameters"].is_null();
     const std::string key = generation_5 ? "rope_parameters" : "rope_scaling";
     const auto parameters = io::get_or<nlohmann::json>(config, key, nlohmann::json::object(), source);
-    core::require(parameters.is_object(), ExitCode::corrupt_input, "{}: {} is no object; correct the file", source, key);
+    core::require(parameters.is_object(), ExitCode::corrupt_input, "{}: {} is no object; correct the file", source,
+                  key);
     // "type" is the older spelling of "rope_type".
     const auto older_type = io::get_or<std::string>(parameters, "type", "default", source);
     const auto type = io::get_or<std::string>(parameters, "rope_type", older_type, source);

@@ -1,0 +1,59 @@
+#!/usr/bin/env bash
+# Builds and runs the tests:
+#   ./test.sh                            all tests, after the suites without MPI under the sanitizers
+#   ./test.sh PRESET [CTEST OPTION...]   one preset of CMakePresets.json, for example ./test.sh asan -R io_
+set -euo pipefail
+cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
+# shellcheck source=cmake/setup.sh
+source cmake/setup.sh
+
+# Suites without MPI: fast under the sanitizers, and where raw memory and untrusted files are handled.
+sanitized=(core io kernels)
+
+# Number and names of the cases that tests skipped inside ctest's log, which holds the output of all tests.
+report_skipped() {
+    local log="build/$1/Testing/Temporary/LastTest.log"
+    local cases whole
+    cases=$(tr -d '\r' <"$log" | sed -n 's/^\[  SKIPPED \] \(.*\) ([0-9]* ms)$/\1/p' | sort | uniq -c | sort -k2)
+    whole=$(grep -c '^Test Skipped\.\{0,1\}$' "$log") || true
+    echo "Skipped: $(awk '{ n += $1 } END { print n + 0 }' <<<"$cases") test cases in suites that ran, $whole whole tests"
+    if [ -n "$cases" ]; then
+        awk '{ print "  " $2 ($1 > 1 ? " (" $1 " times)" : "") }' <<<"$cases"
+    fi
+}
+
+# run_tests PRESET [CTEST OPTION...]
+run_tests() {
+    local preset=$1 code=0
+    shift
+    ctest --preset "$preset" --output-on-failure "$@" || code=$?
+    report_skipped "$preset"
+    return "$code"
+}
+
+install_packages
+set_mpi_environment
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # threads that spin make a busy machine slower still
+# Memory that Open MPI and its helpers never give back is not ours to mend; leaks of moesaic stay errors.
+export LSAN_OPTIONS="suppressions=$PWD/tests/lsan.supp:print_suppressions=0${LSAN_OPTIONS:+:$LSAN_OPTIONS}"
+
+failed=0
+if [ $# -eq 0 ]; then
+    echo "== Suites without MPI under AddressSanitizer and UndefinedBehaviorSanitizer"
+    targets=()
+    for suite in "${sanitized[@]}"; do
+        if [ -e "tests/$suite/CMakeLists.txt" ]; then
+            targets+=("tests/$suite/all")
+        fi
+    done
+    build asan "${targets[@]}"
+    run_tests asan -R "^($(IFS='|' && echo "${sanitized[*]}"))_" || failed=1
+    echo
+    echo "== All tests"
+    set -- release
+elif [[ $1 == -* ]]; then
+    set -- release "$@"
+fi
+build "$1"
+run_tests "$@" || failed=1
+exit "$failed"

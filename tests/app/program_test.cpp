@@ -1,0 +1,275 @@
+// The executable as a user runs it: under mpirun, with its files, messages and exit codes.
+#include "io/json.hpp"
+
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <regex>
+#include <set>
+#include <sstream>
+
+namespace moesaic::app {
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Result {
+    int exit_code = -1;
+    std::string output;  ///< standard output and error
+};
+
+Result shell(const std::string& command) {
+    Result result;
+    std::FILE* pipe = popen((command + " 2>&1").c_str(), "r");
+    std::array<char, 4096> part{};
+    for (std::size_t n = 0; (n = fread(part.data(), 1, part.size(), pipe)) > 0;) {
+        result.output.append(part.data(), n);
+    }
+    const int status = pclose(pipe);
+    result.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+    return result;
+}
+
+/// Runs moesaic on `ranks` ranks.
+Result moesaic(int ranks, const std::string& arguments) {
+    return shell(std::string(MOESAIC_MPIRUN) + " -q -n " + std::to_string(ranks) + " --oversubscribe --bind-to none " +
+                 MOESAIC_PROGRAM + " " + arguments);
+}
+
+/// Lines that the program itself wrote as an error.
+std::vector<std::string> error_lines(const std::string& output) {
+    std::vector<std::string> lines;
+    std::istringstream stream(output);
+    for (std::string line; std::getline(stream, line);) {
+        if (line.starts_with("moesaic: ")) {
+            lines.push_back(line);
+        }
+    }
+    return lines;
+}
+
+class ProgramTest : public testing::Test {
+protected:
+    ProgramTest() : folder_(fs::temp_directory_path() / ("moesaic-program-test-" + std::to_string(getpid()))) {
+        fs::remove_all(folder_);
+        fs::create_directories(folder_);
+    }
+    ~ProgramTest() override { fs::remove_all(folder_); }
+
+    [[nodiscard]] std::string path(const std::string& name) const { return (folder_ / name).string(); }
+    /// A copy of the reference model that a test may damage.
+    [[nodiscard]] fs::path copy_of_case(const std::string& name) const {
+        fs::copy(reference, folder_ / name, fs::copy_options::recursive);
+        return folder_ / name;
+    }
+    void write(const std::string& name, const std::string& text) const { std::ofstream(folder_ / name) << text; }
+    [[nodiscard]] std::string train_arguments(const std::string& output, const std::string& more) const {
+        return "train --model.path " + reference + " --lora.init " + reference + "/adapter_init --data.train " +
+               reference +
+               "/train.jsonl --data.shuffle false --train.batch_size 4 --train.lr 2e-3 --train.schedule "
+               "constant --compute.precision fp32 --output.dir " +
+               path(output) + " " + more;
+    }
+    [[nodiscard]] std::vector<nlohmann::json> metrics(const std::string& output) const {
+        std::vector<nlohmann::json> lines;
+        io::for_each_json_line(folder_ / output / "metrics.jsonl",
+                               [&](const nlohmann::json& line, std::size_t) { lines.push_back(line); });
+        return lines;
+    }
+    /// Exit code, and a message of one line with the given part, on 1 and on 2 ranks.
+    void expect_error(const std::string& arguments, int exit_code, const std::string& part) const {
+        for (const int ranks : {1, 2}) {
+            const Result result = moesaic(ranks, arguments);
+            EXPECT_EQ(result.exit_code, exit_code) << arguments << "\n" << result.output;
+            const auto lines = error_lines(result.output);
+            ASSERT_EQ(lines.size(), 1U) << arguments << "\n" << result.output;
+            EXPECT_NE(lines[0].find(part), std::string::npos) << lines[0];
+        }
+    }
+
+    const std::string reference = MOESAIC_TEST_DATA "/qwen3_moe";
+    fs::path folder_;
+};
+
+class VerifyTest : public testing::TestWithParam<int> {};
+
+TEST_P(VerifyTest, ReferenceCasePassesInBothPrecisions) {
+    const Result result = moesaic(GetParam(), "verify " MOESAIC_TEST_DATA "/qwen3_moe");
+    EXPECT_EQ(result.exit_code, 0) << result.output;
+    EXPECT_NE(result.output.find("all quantities PASS"), std::string::npos) << result.output;
+    EXPECT_EQ(result.output.find("FAIL"), std::string::npos) << result.output;
+}
+INSTANTIATE_TEST_SUITE_P(Ranks, VerifyTest, testing::Values(1, 2, 4));
+
+TEST_F(ProgramTest, VerifyFailsOnAnotherReference) {
+    const fs::path copy = copy_of_case("case");
+    nlohmann::json expected = io::read_json(copy / "expected.json");
+    expected["train_loss"][7] = expected["train_loss"][7].get<double>() * 1.001;
+    std::ofstream(copy / "expected.json") << expected.dump();
+    const Result result = moesaic(1, "verify " + copy.string() + " --compute.precision fp32");
+    EXPECT_EQ(result.exit_code, 3) << result.output;
+    EXPECT_NE(result.output.find("FAIL"), std::string::npos);
+}
+
+TEST_F(ProgramTest, TrainReproducesTheReferenceAndLeavesItsFiles) {
+    const nlohmann::json expected = io::read_json(reference + "/expected.json");
+    for (const int ranks : {1, 2}) {
+        const std::string out = "out" + std::to_string(ranks);
+        const Result result =
+            moesaic(ranks, train_arguments(out, "--train.steps 20 --data.eval " + reference + "/train.jsonl"));
+        ASSERT_EQ(result.exit_code, 0) << result.output;
+        EXPECT_TRUE(std::regex_search(result.output, std::regex("FOM train_tokens_per_second = [0-9.]+ tokens/s")));
+        std::size_t steps = 0;
+        std::size_t evaluations = 0;
+        for (const auto& line : metrics(out)) {
+            if (line.contains("eval_loss")) {
+                ++evaluations;
+                continue;
+            }
+            const double loss = expected["train_loss"][steps].get<double>();
+            EXPECT_NEAR(line["loss"].get<double>(), loss, 1e-4 * loss);
+            EXPECT_EQ(line["step"], ++steps);
+            for (const char* key :
+                 {"grad_norm", "lr", "tokens", "target_tokens", "seconds", "tokens_per_second", "skipped"}) {
+                EXPECT_TRUE(line.contains(key)) << key;
+            }
+        }
+        EXPECT_EQ(steps, 20U);
+        EXPECT_EQ(evaluations, 2U);
+        const nlohmann::json run = io::read_json(folder_ / out / "run.json");
+        EXPECT_EQ(run["ranks"].size(), static_cast<std::size_t>(ranks));
+        EXPECT_EQ(run["configuration"]["train.steps"], "20");
+        EXPECT_TRUE(run["totals"].contains("tokens_per_second"));
+        EXPECT_TRUE(fs::exists(folder_ / out / "adapter/adapter_config.json"));
+
+        const nlohmann::json trace = io::read_json(folder_ / out / "trace.json");
+        std::map<int, std::set<std::string>> names;
+        for (const auto& event : trace["traceEvents"]) {
+            names[event["pid"].get<int>()].insert(event["name"].get<std::string>());
+            if (event["ph"] == "X") {
+                EXPECT_GE(event["dur"].get<double>(), 0.0);
+            }
+        }
+        EXPECT_EQ(names.size(), static_cast<std::size_t>(ranks));
+        for (const auto& [rank, of_rank] : names) {
+            for (const char* name : {"step", "decoder.forward", "decoder.backward", "experts.forward", "loss",
+                                     "optimizer.step", "gradients.reduce", "checkpoint.save"}) {
+                EXPECT_TRUE(of_rank.contains(name)) << name << " on rank " << rank;
+            }
+        }
+
+        // The adapter on the disk is the one that was trained.
+        const Result eval =
+            moesaic(1, "eval --model.path " + reference + " --data.eval " + reference +
+                           "/train.jsonl --compute.precision fp32 --lora.init " + path(out) + "/adapter");
+        ASSERT_EQ(eval.exit_code, 0) << eval.output;
+        std::smatch match;
+        ASSERT_TRUE(std::regex_search(eval.output, match, std::regex("FOM eval_loss = ([0-9.]+)")));
+        const double final_loss = metrics(out).back()["eval_loss"].get<double>();
+        EXPECT_NEAR(std::stod(match[1]), final_loss, 1e-5 * final_loss);
+    }
+}
+
+TEST_F(ProgramTest, KilledRunContinuesTheLossCurveAtAnotherRankCount) {
+    const auto losses = [&](const std::string& out) {
+        std::vector<double> values;
+        for (const auto& line : metrics(out)) {
+            if (line.contains("loss")) {
+                values.push_back(line["loss"].get<double>());
+            }
+        }
+        return values;
+    };
+    ASSERT_EQ(moesaic(1, train_arguments("whole", "--train.steps 20")).exit_code, 0);
+    // Killed as soon as a step after the checkpoint of step 10 is in the metrics; it could run to step 2000.
+    const std::string run =
+        std::string(MOESAIC_PROGRAM) + " " + train_arguments("killed", "--train.steps 2000 --train.save_every 5");
+    const Result killed =
+        shell(run + " & pid=$!; for i in $(seq 1200); do [ \"$(cat " + path("killed") +
+              "/metrics.jsonl 2>/dev/null | grep -c loss)\" -ge 11 ] && break; sleep 0.05; done; kill -9 $pid; "
+              "wait $pid");
+    ASSERT_EQ(killed.exit_code, 137) << killed.output;
+    const Result resumed = moesaic(2, train_arguments("killed", "--train.steps 20"));
+    ASSERT_EQ(resumed.exit_code, 0) << resumed.output;
+    EXPECT_TRUE(std::regex_search(resumed.output, std::regex("resuming from .*step-000000(10|15|20)\\.h5")))
+        << resumed.output;
+    const auto expected = losses("whole");
+    const auto found = losses("killed");
+    ASSERT_EQ(found.size(), 20U);
+    for (std::size_t i = 0; i < found.size(); ++i) {
+        EXPECT_NEAR(found[i], expected[i], 1e-5 * expected[i]) << "step " << i + 1;
+    }
+}
+
+TEST_F(ProgramTest, SignalStopsAtACheckpointWithItsExitCode) {
+    const std::string run = std::string(MOESAIC_PROGRAM) + " " + train_arguments("out", "--train.steps 100000");
+    const Result result = shell(run + " & pid=$!; for i in $(seq 1200); do [ -s " + path("out") +
+                                "/metrics.jsonl ] && break; sleep 0.05; done; kill -USR1 $pid; wait $pid");
+    EXPECT_EQ(result.exit_code, 75) << result.output;
+    EXPECT_NE(result.output.find("stopped on request"), std::string::npos) << result.output;
+    EXPECT_TRUE(fs::exists(folder_ / "out/checkpoints/latest"));
+}
+
+TEST_F(ProgramTest, BadInputIsOneLineWithTheRightCode) {
+    const fs::path damaged = copy_of_case("damaged");
+    fs::resize_file(damaged / "model.safetensors", fs::file_size(damaged / "model.safetensors") / 2);
+    const std::string data = " --data.train " + reference + "/train.jsonl --output.dir " + path("out");
+    expect_error("train --model.path " + damaged.string() + data, 4, "model.safetensors");
+
+    const fs::path other = copy_of_case("other");
+    nlohmann::json config = io::read_json(other / "config.json");
+    config["model_type"] = "mamba";
+    std::ofstream(other / "config.json") << config.dump();
+    expect_error("train --model.path " + other.string() + data, 2, "\"mamba\" is not supported");
+
+    expect_error(train_arguments("out", "--lora.rank 4"), 2, "set lora.rank = 8");
+
+    write("bad.jsonl", "{\"input_ids\":[1,2],\"labels\":[1,2]}\n{\"input_ids\":[1,320],\"labels\":[1,2]}\n");
+    expect_error(
+        "train --model.path " + reference + " --output.dir " + path("out") + " --data.train " + path("bad.jsonl"), 4,
+        "bad.jsonl:2: input_ids[1] = 320");
+
+    write("file", "not a folder");
+    expect_error("train --model.path " + reference + " --data.train " + reference + "/train.jsonl --output.dir " +
+                     path("file") + "/out",
+                 2, path("file"));
+}
+
+TEST_F(ProgramTest, UsageErrorsExplainThemselves) {
+    expect_error("trian", 2, "did you mean train?");
+    expect_error("train --train.lrr 1", 2, "did you mean train.lr?");
+    expect_error("train", 2, "output.dir is not set");
+    expect_error("train --output.dir " + path("out"), 2, "model.path is not set");
+    expect_error("train --output.dir " + path("out") + " --model.path /nonexistent", 2, "/nonexistent/config.json");
+    expect_error(train_arguments("out", "--parallel.tensor 3"), 2, "parallel.tensor = 1 x 3");
+    expect_error("verify", 2, "no case given");
+    expect_error("verify /nonexistent", 2, "/nonexistent/expected.json");
+    EXPECT_EQ(moesaic(1, "").exit_code, 2);
+}
+
+TEST_F(ProgramTest, HelpListsEveryOption) {
+    const Result result = moesaic(2, "train --help");
+    EXPECT_EQ(result.exit_code, 0);
+    for (const char* key :
+         {"model.path", "lora.rank", "data.train", "train.lr", "parallel.tensor", "compute.isa", "output.dir"}) {
+        EXPECT_NE(result.output.find(std::string("--") + key), std::string::npos) << key;
+    }
+    EXPECT_EQ(result.output.find("--lora.rank"), result.output.rfind("--lora.rank"));  // printed by one rank
+    EXPECT_NE(moesaic(1, "--version").output.find("HDF5: 1."), std::string::npos);
+}
+
+TEST_F(ProgramTest, DoctorDescribesEveryRank) {
+    const Result result = moesaic(2, "doctor");
+    EXPECT_EQ(result.exit_code, 0) << result.output;
+    EXPECT_NE(result.output.find("portable     ok"), std::string::npos) << result.output;
+    EXPECT_NE(result.output.find("all-gather"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace moesaic::app

@@ -1,0 +1,129 @@
+#include "core/options.hpp"
+#include "core/error.hpp"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+namespace moesaic::core {
+namespace {
+
+class OptionsTest : public testing::Test {
+protected:
+    OptionsTest() : file_(std::filesystem::temp_directory_path() / "moesaic-options-test.cfg") {
+        set_.add("train.lr", rate, "learning rate", positive());
+        set_.add("train.steps", steps, "steps", at_least(0));
+        set_.add("data.train", train, "file");
+        set_.add("data.shuffle", shuffle, "shuffle");
+        set_.add("compute.isa", isa, "level", one_of({"auto", "amx"}));
+        set_.add("parallel.tensor", tensor, "ranks", auto_or_at_least(1));
+    }
+    ~OptionsTest() override { std::filesystem::remove(file_); }
+
+    void write(const std::string& text) { std::ofstream(file_) << text; }
+    std::vector<std::string> parse(const std::vector<std::string>& arguments, bool config = false) {
+        return set_.parse(arguments, config);
+    }
+    std::string error_of(const std::vector<std::string>& arguments, bool config = false) {
+        try {
+            parse(arguments, config);
+        } catch (const Error& error) {
+            EXPECT_EQ(error.code(), ExitCode::usage);
+            return error.what();
+        }
+        return "no error";
+    }
+
+    double rate = 0.5;
+    std::int64_t steps = 3;
+    std::string train;
+    bool shuffle = true;
+    std::string isa = "auto";
+    std::string tensor = "auto";
+    OptionSet set_;
+    std::filesystem::path file_;
+};
+
+TEST_F(OptionsTest, DefaultsStayWithoutArguments) {
+    EXPECT_TRUE(parse({}).empty());
+    EXPECT_EQ(rate, 0.5);
+    for (const auto& setting : set_.settings()) {
+        EXPECT_TRUE(setting.is_default) << setting.key;
+    }
+}
+
+TEST_F(OptionsTest, CommandLineTakesBothSpellingsAndReturnsWords) {
+    EXPECT_EQ(parse({"case1", "--train.lr", "2e-3", "--data.shuffle=false", "case2"}),
+              (std::vector<std::string>{"case1", "case2"}));
+    EXPECT_EQ(rate, 2e-3);
+    EXPECT_FALSE(shuffle);
+}
+
+TEST_F(OptionsTest, CommandLineWinsOverTheFile) {
+    write("# comment\n[train]\nlr = 0.25\nsteps = 7\n[data]\ntrain = a b.jsonl\n");
+    EXPECT_TRUE(parse({file_.string(), "--train.steps", "9"}, true).empty());
+    EXPECT_EQ(rate, 0.25);
+    EXPECT_EQ(steps, 9);
+    EXPECT_EQ(train, "a b.jsonl");
+    EXPECT_EQ(set_.config_file(), file_);
+}
+
+TEST_F(OptionsTest, CommandLineWinsAlsoBeforeTheFileIsNamed) {
+    write("[train]\nsteps = 7\n");
+    parse({"--train.steps", "9", "--config", file_.string()});
+    EXPECT_EQ(steps, 9);
+}
+
+TEST_F(OptionsTest, UnknownKeysNameTheNearest) {
+    EXPECT_NE(error_of({"--train.lrr", "1"}).find("did you mean train.lr?"), std::string::npos);
+    write("[train]\nlr = 1\n\n[dta]\nshuffle = true\n");
+    const std::string message = error_of({file_.string()}, true);
+    EXPECT_NE(message.find("dta.shuffle"), std::string::npos) << message;
+    EXPECT_NE(message.find("did you mean data.shuffle?"), std::string::npos) << message;
+    EXPECT_NE(message.find(file_.string() + ":5"), std::string::npos) << message;
+}
+
+TEST_F(OptionsTest, PrefixesAreNoNames) {
+    EXPECT_NE(error_of({"--train.step", "1"}), "no error");
+}
+
+TEST_F(OptionsTest, WrongValuesNameKeyValueAndReason) {
+    EXPECT_NE(error_of({"--train.lr", "fast"}).find("train.lr = fast is not a number"), std::string::npos);
+    EXPECT_NE(error_of({"--train.lr", "nan"}).find("train.lr"), std::string::npos);
+    EXPECT_NE(error_of({"--train.lr", "0"}).find("must be positive"), std::string::npos);
+    EXPECT_NE(error_of({"--train.steps", "1.5"}).find("not an integer"), std::string::npos);
+    EXPECT_NE(error_of({"--train.steps", "-1"}).find("at least 0"), std::string::npos);
+    EXPECT_NE(error_of({"--data.shuffle", "maybe"}).find("true or false"), std::string::npos);
+    EXPECT_NE(error_of({"--compute.isa", "sse"}).find("one of auto, amx"), std::string::npos);
+    EXPECT_NE(error_of({"--parallel.tensor", "0"}).find("auto"), std::string::npos);
+    EXPECT_NE(error_of({"--train.steps"}), "no error");
+    EXPECT_EQ(steps, 3);  // unchanged by errors
+}
+
+TEST_F(OptionsTest, FileErrorsNameTheFile) {
+    EXPECT_NE(error_of({"/nonexistent/a.cfg"}, true).find("/nonexistent/a.cfg"), std::string::npos);
+    write("[train]\nthis is no setting\n");
+    EXPECT_NE(error_of({file_.string()}, true).find(file_.string()), std::string::npos);
+    write("[train]\nlr = 1\nlr = 2\n");
+    EXPECT_NE(error_of({file_.string()}, true).find("train.lr is set twice"), std::string::npos);
+    EXPECT_NE(error_of({"--train.lr", "1", "--train.lr", "2"}).find("set twice"), std::string::npos);
+}
+
+TEST_F(OptionsTest, HelpShowsEveryOptionWithItsDefault) {
+    const std::string help = set_.help();
+    for (const auto& setting : set_.settings()) {
+        EXPECT_NE(help.find("--" + setting.key), std::string::npos);
+    }
+    EXPECT_NE(help.find("(default 0.5)"), std::string::npos);
+}
+
+TEST(Nearest, FindsSimilarWordsOnly) {
+    const std::vector<std::string> words = {"train", "eval", "verify"};
+    EXPECT_EQ(nearest("trian", words), "train");
+    EXPECT_EQ(nearest("verfy", words), "verify");
+    EXPECT_EQ(nearest("xyzzy", words), "");
+}
+
+}  // namespace
+}  // namespace moesaic::core

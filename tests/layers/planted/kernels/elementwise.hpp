@@ -1,0 +1,1 @@
+#include <immintrin.h>  // violation: not a kernel file

@@ -1,0 +1,2 @@
+#include <mpi.h>
+#include <hwloc/bitmap.h>  // violation: belongs to topology.cpp

@@ -1,0 +1,2 @@
+#include "model/decoder.hpp"
+#include "../model/decoder.hpp"  // violation: relative path

@@ -1,0 +1,371 @@
+// Data order, schedules, the optimizer, and state that outlives a change of the rank count.
+#include "core/error.hpp"
+#include "support/small_decoder.hpp"
+#include "train/adapter.hpp"
+#include "train/batches.hpp"
+#include "train/dataset.hpp"
+#include "train/lora_state.hpp"
+#include "train/options.hpp"
+#include "train/run_state.hpp"
+#include "train/schedule.hpp"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <numeric>
+#include <set>
+
+namespace moesaic::train {
+namespace {
+
+using core::Error;
+using core::ExitCode;
+using mpi::Communicator;
+
+/// A folder that all ranks of the world share for the time of a test.
+class SharedFolder {
+public:
+    SharedFolder() {
+        path_ = (std::filesystem::temp_directory_path() / ("moesaic-train-test-" + std::to_string(getpid()))).string();
+        Communicator::world().broadcast(path_);
+        if (Communicator::world().is_root()) {
+            std::filesystem::create_directories(path_);
+        }
+        Communicator::world().barrier();
+    }
+    ~SharedFolder() {
+        Communicator::world().barrier();
+        if (Communicator::world().is_root()) {
+            std::filesystem::remove_all(path_);
+        }
+    }
+    [[nodiscard]] std::filesystem::path operator/(const std::string& name) const {
+        return std::filesystem::path(path_) / name;
+    }
+
+private:
+    std::string path_;
+};
+
+Dataset dataset_of(const std::vector<index_t>& lengths) {
+    Dataset data;
+    for (const index_t length : lengths) {
+        for (index_t i = 0; i < length; ++i) {
+            data.tokens.push_back(static_cast<std::int32_t>(i % 29));
+            data.labels.push_back(i % 2 == 0 ? static_cast<std::int32_t>(i % 29) : model::ignored_label);
+        }
+        data.offsets.push_back(static_cast<index_t>(data.tokens.size()));
+    }
+    return data;
+}
+
+TEST(Schedule, FollowsTransformers) {
+    const Schedule linear{"linear", 1.0, 2, 10};
+    EXPECT_DOUBLE_EQ(linear.at(0), 0.0);
+    EXPECT_DOUBLE_EQ(linear.at(1), 0.5);
+    EXPECT_DOUBLE_EQ(linear.at(2), 1.0);
+    EXPECT_DOUBLE_EQ(linear.at(6), 0.5);
+    EXPECT_DOUBLE_EQ(linear.at(10), 0.0);
+    const Schedule cosine{"cosine", 2.0, 0, 10};
+    EXPECT_DOUBLE_EQ(cosine.at(0), 2.0);
+    EXPECT_NEAR(cosine.at(5), 1.0, 1e-15);
+    EXPECT_NEAR(cosine.at(10), 0.0, 1e-15);
+    EXPECT_DOUBLE_EQ((Schedule{"constant", 3.0, 0, 10}.at(9)), 3.0);
+}
+
+TEST(Batches, WrapAroundInFileOrder) {
+    const Dataset data = dataset_of({3, 4, 5});
+    Batches batches(data, {2, 0, false, 0}, 0, 1);
+    EXPECT_EQ(batches.steps_per_epoch(), 2);
+    EXPECT_EQ(batches.at(0).passes.front().offsets, (std::vector<index_t>{0, 3, 7}));
+    EXPECT_EQ(batches.at(1).passes.front().offsets, (std::vector<index_t>{0, 5, 8}));
+    EXPECT_EQ(batches.at(1).tokens, 8);
+    EXPECT_EQ(batches.at(1).target_tokens, 2 + 1);
+}
+
+TEST(Batches, ShuffledEpochsSeeEverySequenceOnce) {
+    std::vector<index_t> lengths(11);
+    std::iota(lengths.begin(), lengths.end(), index_t{1});  // a length identifies its sequence
+    const Dataset data = dataset_of(lengths);
+    std::vector<std::vector<index_t>> epochs;
+    for (index_t epoch = 0; epoch < 2; ++epoch) {
+        std::vector<index_t> seen;
+        for (index_t step = 0; step < 3; ++step) {
+            for (int rank = 0; rank < 3; ++rank) {
+                Batches batches(data, {4, 0, true, 17}, rank, 3);
+                const StepBatches share = batches.at(epoch * 3 + step);
+                ASSERT_EQ(share.passes.size(), 1U);
+                for (index_t s = 0; s < share.passes[0].sequences(); ++s) {
+                    const auto at = static_cast<std::size_t>(s);
+                    seen.push_back(share.passes[0].offsets[at + 1] - share.passes[0].offsets[at]);
+                }
+            }
+        }
+        epochs.push_back(seen);
+        std::sort(seen.begin(), seen.end());
+        EXPECT_EQ(seen, lengths);
+    }
+    EXPECT_NE(epochs[0], epochs[1]);
+}
+
+TEST(Batches, AllRanksHaveTheSameNumberOfPasses) {
+    const Dataset data = dataset_of({9, 1, 1, 1, 1});
+    std::set<std::size_t> passes;
+    index_t tokens = 0;
+    for (int rank = 0; rank < 4; ++rank) {
+        const std::vector<index_t> all = {0, 1, 2, 3, 4};
+        const StepBatches share = share_of(data, all, 1, rank, 4);
+        passes.insert(share.passes.size());
+        for (const auto& pass : share.passes) {
+            EXPECT_LE(pass.sequences(), 1);
+            tokens += pass.rows();
+        }
+    }
+    EXPECT_EQ(passes.size(), 1U);
+    EXPECT_EQ(tokens, 13);
+}
+
+TEST(Spread, BalancesTokens) {
+    const Dataset data = dataset_of({8, 1, 7, 2, 6, 3, 5, 4});
+    const std::vector<index_t> all = {0, 1, 2, 3, 4, 5, 6, 7};
+    for (const auto& share : spread(data, all, 4)) {
+        index_t tokens = 0;
+        for (const index_t s : share) {
+            tokens += data.length(s);
+        }
+        EXPECT_EQ(tokens, 9);
+        EXPECT_TRUE(std::is_sorted(share.begin(), share.end()));
+    }
+}
+
+TEST(Dataset, KnowsItsLargestSumAndFingerprint) {
+    Dataset data = dataset_of({3, 9, 4});
+    EXPECT_EQ(data.largest_sum(2), 13);
+    EXPECT_EQ(data.largest_sum(9), 16);
+    const auto before = data.fingerprint();
+    data.labels.back() = 1;
+    EXPECT_NE(data.fingerprint(), before);
+}
+
+TEST(DatasetFile, IsTheSameOnAllRanksAndCutToLength) {
+    const SharedFolder folder;
+    if (Communicator::world().is_root()) {
+        std::ofstream(folder / "a.jsonl") << R"({"input_ids":[1,2,3],"labels":[-100,2,3]})"
+                                          << "\n\n"
+                                          << R"({"input_ids":[4,5,6,7,8]})"
+                                          << "\n";
+    }
+    Communicator::world().barrier();
+    const Dataset data = load_dataset(Communicator::world(), folder / "a.jsonl", 10, 4);
+    EXPECT_EQ(data.sequences(), 2);
+    EXPECT_EQ(data.tokens, (std::vector<std::int32_t>{1, 2, 3, 4, 5, 6, 7}));
+    EXPECT_EQ(data.labels, (std::vector<std::int32_t>{-100, 2, 3, 4, 5, 6, 7}));
+    EXPECT_EQ(data.truncated, 1);
+    EXPECT_EQ(data.target_tokens(0), 2);
+    EXPECT_EQ(data.target_tokens(1), 3);
+}
+
+TEST(DatasetFile, ErrorsNameFileAndLine) {
+    const SharedFolder folder;
+    const std::map<std::string, std::string> cases = {{R"({"input_ids":[1,10],"labels":[1,1]})", "input_ids[1] = 10"},
+                                                      {R"({"input_ids":[1,-1],"labels":[1,1]})", "input_ids[1] = -1"},
+                                                      {R"({"input_ids":[1,2],"labels":[1,-5]})", "labels[1] = -5"},
+                                                      {R"({"input_ids":[1,2],"labels":[1]})", "1 labels for 2"},
+                                                      {R"({"input_ids":[],"labels":[]})", "empty"},
+                                                      {R"({"labels":[1]})", "input_ids"},
+                                                      {R"({"input_ids":[1.5]})", "input_ids"},
+                                                      {R"({"input_ids":[1)", ":2"}};
+    int number = 0;
+    for (const auto& [line, part] : cases) {
+        const auto file = folder / ("bad-" + std::to_string(number++));
+        if (Communicator::world().is_root()) {
+            std::ofstream(file) << R"({"input_ids":[1,2]})"
+                                << "\n"
+                                << line << "\n";
+        }
+        Communicator::world().barrier();
+        try {
+            static_cast<void>(load_dataset(Communicator::world(), file, 10, 100));
+            FAIL() << line;
+        } catch (const Error& error) {
+            EXPECT_EQ(error.code(), ExitCode::corrupt_input) << error.what();
+            EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+            EXPECT_NE(std::string(error.what()).find(file.string() + ":2"), std::string::npos) << error.what();
+        }
+    }
+}
+
+/// A small decoder whose gradients are filled with values that depend on the place in the full tensors alone.
+struct Trained {
+    explicit Trained(const Communicator& world)
+        : model(test::small_architecture(), world, 64),
+          optimizer(model.decoder.lora(), model.grid, {0.9, 0.999, 1e-8, 0.1}) {}
+
+    void set_gradients(std::uint64_t seed) {
+        for (const auto& bucket : model.decoder.lora().buckets) {
+            for (const model::LoraTensor& tensor : bucket->tensors) {
+                core::Matrix<float> full(tensor.count() * tensor.rows, tensor.cols);
+                test::fill_random(full.view(), seed + test::hash_of(tensor.name) % 1000);
+                take_piece(tensor, full, bucket->view(tensor, bucket->gradients));
+            }
+        }
+        if (model.grid.world().rank() > 0) {  // replicated tensors are summed over ranks: only one contributes
+            for (const auto& bucket : model.decoder.lora().buckets) {
+                if (!bucket->sharded) {
+                    bucket->gradients.fill(0);
+                }
+            }
+        }
+    }
+    double step(std::uint64_t seed) {
+        set_gradients(seed);
+        optimizer.reduce_gradients();
+        const double squares = model.grid.world().sum(optimizer.squared_norm());
+        optimizer.step(1e-2, 0.5);
+        return squares;
+    }
+    std::map<std::string, std::vector<float>> everything() {
+        std::map<std::string, std::vector<float>> all;
+        const std::vector<LoraContent> contents = {LoraContent::values, LoraContent::gradients,
+                                                   LoraContent::first_moment, LoraContent::second_moment};
+        for_each_full_tensor(
+            model.decoder.lora(), optimizer, model.grid, contents, [&](const FullTensor& full, LoraContent content) {
+                const std::string key = full.tensor->name + "/" + std::to_string(static_cast<int>(content));
+                all[key].assign(full.values.data(), full.values.data() + full.values.size());
+            });
+        return all;
+    }
+
+    test::SmallDecoder<float> model;
+    ShardedAdamW optimizer;
+};
+
+TEST(AdamW, GivesTheSameOnAllRankCounts) {
+    Trained alone(Communicator::self());
+    Trained together(Communicator::world());
+    for (std::uint64_t step = 0; step < 3; ++step) {
+        const double expected = alone.step(step);
+        EXPECT_NEAR(together.step(step), expected, 1e-10 * expected);
+    }
+    const auto expected = alone.everything();
+    const auto found = together.everything();
+    if (Communicator::world().is_root()) {
+        EXPECT_EQ(found.size(), 2U * 6U * 4U);
+        EXPECT_EQ(found, expected);
+    }
+}
+
+TEST(AdamW, FollowsTheDefinition) {
+    Trained run(Communicator::self());
+    auto& bucket = *run.model.decoder.lora().buckets[0];
+    const double before = bucket.values.data()[3];
+    double value = before;
+    double first = 0;
+    double second = 0;
+    for (int t = 1; t <= 3; ++t) {
+        run.set_gradients(static_cast<std::uint64_t>(t));
+        const double gradient = 0.5 * static_cast<double>(bucket.gradients.data()[3]);  // 0.5: the clip scale
+        run.optimizer.reduce_gradients();
+        run.optimizer.step(1e-2, 0.5);
+        first = 0.9 * first + 0.1 * gradient;
+        second = 0.999 * second + 0.001 * gradient * gradient;
+        value -= 1e-2 * 0.1 * value;
+        value -= 1e-2 * (first / (1 - std::pow(0.9, t))) / (std::sqrt(second / (1 - std::pow(0.999, t))) + 1e-8);
+    }
+    EXPECT_NEAR(bucket.values.data()[3], value, 1e-6);
+    EXPECT_NE(value, before);
+    EXPECT_EQ(run.optimizer.updates(), 3);
+}
+
+TEST(Checkpoint, ContinuesAtAnotherRankCount) {
+    const SharedFolder folder;
+    const model::Architecture architecture = test::small_architecture();
+    Trained together(Communicator::world());
+    together.step(1);
+    together.step(2);
+    const RunState state{2, 8, true, 5, 99};
+    save_checkpoint(folder / "checkpoints", 2, state, {}, architecture, together.model.decoder.lora(),
+                    together.optimizer, together.model.grid);
+    const auto file = folder / "checkpoints/step-00000002.h5";
+
+    Trained alone(Communicator::self());
+    RunState expected = state;
+    expected.step = 0;
+    const RunState found = load_checkpoint(file, expected, architecture, alone.model.decoder.lora(), alone.optimizer);
+    EXPECT_EQ(found.step, 2);
+    EXPECT_EQ(alone.optimizer.updates(), 2);
+    together.step(3);
+    alone.step(3);
+    const auto continued = alone.everything();
+    const auto uninterrupted = together.everything();
+    if (Communicator::world().is_root()) {
+        EXPECT_EQ(continued, uninterrupted);
+    }
+
+    expected.data_fingerprint = 1;
+    EXPECT_THROW(
+        static_cast<void>(load_checkpoint(file, expected, architecture, alone.model.decoder.lora(), alone.optimizer)),
+        Error);
+    model::Architecture other = architecture;
+    other.hidden = 20;
+    EXPECT_THROW(static_cast<void>(load_checkpoint(file, state, other, alone.model.decoder.lora(), alone.optimizer)),
+                 Error);
+}
+
+TEST(Adapter, SurvivesTheRoundTripAtAnotherRankCount) {
+    const SharedFolder folder;
+    const model::Architecture architecture = test::small_architecture();
+    Trained together(Communicator::world());
+    together.step(1);
+    save_adapter(folder / "adapter", "base", architecture, together.model.decoder.lora(), together.optimizer,
+                 together.model.grid);
+    Trained alone(Communicator::self());
+    load_adapter(folder / "adapter", alone.model.decoder.lora());
+    auto found = alone.everything();
+    auto expected = together.everything();
+    for (auto* all : {&found, &expected}) {  // only values are in an adapter
+        std::erase_if(*all, [](const auto& entry) { return entry.first.back() != '0'; });
+    }
+    if (Communicator::world().is_root()) {
+        EXPECT_EQ(found.size(), 12U);
+        EXPECT_EQ(found, expected);
+    }
+    const model::LoraSettings settings = read_adapter_settings(folder / "adapter");
+    EXPECT_EQ(settings.rank, 2);
+    EXPECT_EQ(settings.alpha, 3.0);
+}
+
+TEST(Adapter, RefusesAnotherRank) {
+    const SharedFolder folder;
+    Trained run(Communicator::world());
+    save_adapter(folder / "adapter", "base", test::small_architecture(), run.model.decoder.lora(), run.optimizer,
+                 run.model.grid);
+    run.model.decoder.lora().settings.rank = 4;
+    try {
+        load_adapter(folder / "adapter", run.model.decoder.lora());
+        FAIL();
+    } catch (const Error& error) {
+        EXPECT_EQ(error.code(), ExitCode::usage);
+        EXPECT_NE(std::string(error.what()).find("set lora.rank = 2"), std::string::npos) << error.what();
+    }
+}
+
+TEST(WallTime, TakesTheNotationsOfSlurm) {
+    OutputOptions options;
+    const auto seconds = [&](const std::string& text) {
+        options.wall_time = text;
+        return options.wall_time_seconds();
+    };
+    EXPECT_EQ(seconds(""), 0);
+    EXPECT_EQ(seconds("90"), 90);
+    EXPECT_EQ(seconds("1:30"), 90);
+    EXPECT_EQ(seconds("02:00:01"), 7201);
+    EXPECT_EQ(seconds("1-00:00:00"), 86400);
+    EXPECT_LT(seconds("soon"), 0);
+}
+
+}  // namespace
+}  // namespace moesaic::train
