@@ -9,6 +9,14 @@ source cmake/setup.sh
 moesaic=build/release/bin/moesaic
 out=runs/quickstart
 
+for argument in "$@"; do
+    if [ "$argument" = --help ] || [ "$argument" = -h ]; then
+        sed -n '2,3s/^# //p' quickstart.sh
+        echo "moesaic train --help lists the options."
+        exit
+    fi
+done
+
 install_packages
 echo "Building $moesaic (the first time takes a few minutes) ..."
 build release moesaic
@@ -24,7 +32,7 @@ fi
 # Every quick start is a new run: without its old folder it can't continue where the last one ended.
 rm -rf "$out"
 echo
-echo "Training: ${mpirun[*]} $moesaic train inputs/quickstart.cfg $*"
+echo "Training: ${mpirun[*]} $moesaic train inputs/quickstart.cfg${*:+ $*}"
 "${mpirun[@]}" "$moesaic" train inputs/quickstart.cfg "$@" --output.dir "$out"
 
 # What the run used, options of the command line included.

@@ -72,7 +72,7 @@ std::string kept_metrics(const std::filesystem::path& file, index_t last_step) {
 
 RunOutput::RunOutput(const Runtime& runtime, const std::string& folder,
                      const std::vector<core::OptionSet::Setting>& settings)
-    : runtime_(runtime), folder_{folder}, begin_ns_(now_ns()), terminal_(output_is_terminal()) {
+    : runtime_(runtime), folder_{folder}, terminal_(output_is_terminal()) {
     const std::vector<std::string> ranks = runtime.world.gather(describe(runtime).dump());
     runtime.world.agree([&] {
         require_set("output.dir", folder);
@@ -206,14 +206,18 @@ void RunOutput::write_trace() {
         difference = root - mine;
     }
     std::nth_element(differences.begin(), differences.begin() + readings / 2, differences.end());
-    // Times count from the start of rank 0's run, so that microseconds keep their digits.
-    auto start = static_cast<double>(begin_ns_);
-    world.broadcast(std::span<double>(&start, 1));
-    const auto offset = static_cast<std::int64_t>(differences[readings / 2] - start);
+    const double to_root = differences[readings / 2];
+    // Times count from the first event of all ranks, so that microseconds keep their digits.
+    const std::vector<core::trace::Event> events = core::trace::take();
+    double first = static_cast<double>(now_ns()) + to_root;
+    for (const core::trace::Event& event : events) {
+        first = std::min(first, static_cast<double>(event.begin_ns) + to_root);
+    }
+    const auto offset = static_cast<std::int64_t>(to_root - world.min(first));
 
     const std::string name = fmt::format("rank {} ({})", world.rank(), runtime_.placement.host);
     const std::vector<std::string> all =
-        world.gather(core::trace::to_chrome_events(core::trace::take(), world.rank(), name, offset));
+        world.gather(core::trace::to_chrome_events(events, world.rank(), name, offset));
     const auto dropped = world.sum(core::trace::dropped());
     world.agree([&] {
         if (world.is_root()) {

@@ -61,7 +61,6 @@ private:
     std::FILE* metrics_ = nullptr;
     index_t first_step_ = 0;
     index_t total_steps_ = 0;
-    std::int64_t begin_ns_ = 0;
     std::int64_t shown_ns_ = 0;
     double busy_seconds_ = 0;  ///< in optimizer steps
     bool terminal_;

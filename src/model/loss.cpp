@@ -18,7 +18,8 @@ constexpr index_t largest_block = 512;
 template <class T>
 TargetResult evaluate(std::span<const accumulator_t<T>> logits, std::int32_t label, double scale, T* grad) {
     using A = accumulator_t<T>;
-    const A largest = *std::max_element(logits.begin(), logits.end());
+    const auto most_likely = std::max_element(logits.begin(), logits.end());
+    const A largest = *most_likely;
     double sum = 0;
     for (const A logit : logits) {
         sum += static_cast<double>(std::exp(logit - largest));
@@ -33,7 +34,8 @@ TargetResult evaluate(std::span<const accumulator_t<T>> logits, std::int32_t lab
         const double probability = static_cast<double>(std::exp(at_label - largest)) / sum;
         grad[label] = static_cast<T>(static_cast<A>(scale * (probability - 1.0)));
     }
-    return {static_cast<double>(at_label - largest) - std::log(sum), at_label == largest};
+    return {static_cast<double>(at_label - largest) - std::log(sum),
+            most_likely - logits.begin() == label && std::isfinite(largest)};
 }
 
 }  // namespace

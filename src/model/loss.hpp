@@ -18,7 +18,7 @@ using core::MatrixView;
 /// What the model says about one target.
 struct TargetResult {
     double log_probability;
-    bool is_most_likely;  ///< no other token has a larger logit
+    bool is_most_likely;  ///< the first of the tokens with the largest logit, as argmax in PyTorch
 };
 
 /// Work buffers of `cross_entropy`.

@@ -260,6 +260,8 @@ TEST(LossForward, SaysWhichTokenIsMostLikely) {
     const TargetResult result = cross_entropy<float>(kernels, hidden, head, other, 1, {}, scratch)[0];
     EXPECT_FALSE(result.is_most_likely);
     EXPECT_NEAR(result.log_probability, 1 - std::log(1 + std::exp(2.0) + std::exp(1.0)), 1e-6);
+    head.fill(0);  // of equal logits the first one counts
+    EXPECT_FALSE(cross_entropy<float>(kernels, hidden, head, best, 1, {}, scratch)[0].is_most_likely);
 }
 
 TEST(TargetsOf, ShiftsLabelsWithinSequences) {
