@@ -152,6 +152,11 @@ void TrainRun<T>::start_or_resume() {
     trainer_.set_steps_done(state_.step);
     if (!file.empty()) {
         output_.say(fmt::format("resuming from {} at step {} of {}", file, state_.step, total_steps_));
+        if (state_.step >= total_steps_) {
+            output_.say(
+                "that run is complete: nothing is left to train; to train anew choose another output.dir, or set "
+                "output.resume = never");
+        }
     }
 }
 

@@ -97,15 +97,19 @@ protected:
     fs::path folder_;
 };
 
-class VerifyTest : public testing::TestWithParam<int> {};
+/// Ranks, and how many of them share the experts.
+class VerifyTest : public testing::TestWithParam<std::pair<int, int>> {};
 
 TEST_P(VerifyTest, ReferenceCasePassesInBothPrecisions) {
-    const Result result = moesaic(GetParam(), "verify " MOESAIC_TEST_DATA "/qwen3_moe");
+    const Result result = moesaic(GetParam().first, "verify " MOESAIC_TEST_DATA "/qwen3_moe --parallel.tensor " +
+                                                        std::to_string(GetParam().second));
     EXPECT_EQ(result.exit_code, 0) << result.output;
     EXPECT_NE(result.output.find("all quantities PASS"), std::string::npos) << result.output;
     EXPECT_EQ(result.output.find("FAIL"), std::string::npos) << result.output;
 }
-INSTANTIATE_TEST_SUITE_P(Ranks, VerifyTest, testing::Values(1, 2, 4));
+INSTANTIATE_TEST_SUITE_P(Ranks, VerifyTest,
+                         testing::Values(std::pair(1, 1), std::pair(2, 2), std::pair(4, 4), std::pair(2, 1),
+                                         std::pair(4, 2)));
 
 TEST_F(ProgramTest, VerifyFailsOnAnotherReference) {
     const fs::path copy = copy_of_case("case");

@@ -35,9 +35,10 @@ template <class T>
 struct SmallDecoder {
     using A = accumulator_t<T>;
 
-    SmallDecoder(const Architecture& architecture, const mpi::Communicator& world, index_t max_tokens)
+    SmallDecoder(const Architecture& architecture, const mpi::Communicator& world, index_t max_tokens,
+                 index_t tensor_ranks = 0)
         : kernels("portable"),
-          grid(world, world.size(), 1),
+          grid(world, tensor_ranks > 0 ? tensor_ranks : world.size(), 0),
           decoder(architecture, {2, 3.0, false}, kernels, grid, max_tokens) {
         decoder.load(RandomWeights<T>());
         randomise(decoder.lora());
