@@ -62,17 +62,9 @@ train::Evaluation evaluate(const Runtime& runtime, const EvalConfiguration& conf
 
 ExitCode run_eval(const mpi::Communicator& world, Arguments arguments) {
     EvalConfiguration configuration;
-    if (asks_for_help(arguments)) {
-        print_help(world, "eval", configuration.options.help());
+    if (!parse_options_only(world, "eval", configuration.options, arguments)) {
         return ExitCode::success;
     }
-    const auto words = parse(world, configuration.options, arguments, true);
-    world.agree([&] {
-        core::require(words.empty(), ExitCode::usage,
-                      "unexpected argument {} (options are written --section.key VALUE); "
-                      "remove it",
-                      words.empty() ? "" : words.front());
-    });
     const Runtime runtime(world, configuration.parallel, configuration.compute);
     const train::Evaluation result = with_precision(configuration.compute.precision, [&](auto scalar) {
         return evaluate<decltype(scalar)>(runtime, configuration);

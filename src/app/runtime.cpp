@@ -1,5 +1,6 @@
 #include "app/runtime.hpp"
 
+#include "app/command.hpp"
 #include "core/error.hpp"
 #include "model/weights.hpp"
 
@@ -30,6 +31,21 @@ std::vector<std::string> parse(const mpi::Communicator& world, core::OptionSet& 
     std::vector<std::string> words;
     world.agree([&] { words = options.parse(arguments, first_word_is_config); });
     return words;
+}
+
+bool parse_options_only(const mpi::Communicator& world, std::string_view command, core::OptionSet& options,
+                        std::span<const std::string> arguments) {
+    if (asks_for_help(arguments)) {
+        print_help(world, command, options.help());
+        return false;
+    }
+    const auto words = parse(world, options, arguments, true);
+    world.agree([&] {
+        core::require(words.empty(), ExitCode::usage,
+                      "unexpected argument {} (options are written --section.key VALUE); remove it",
+                      words.empty() ? "" : words.front());
+    });
+    return true;
 }
 
 void require_set(const std::string& key, const std::string& value) {

@@ -33,6 +33,11 @@ struct Runtime {
 std::vector<std::string> parse(const mpi::Communicator& world, core::OptionSet& options,
                                std::span<const std::string> arguments, bool first_word_is_config);
 
+/// Collective. Parses the arguments of a command whose only word may be a configuration file. Returns false if the user
+/// asked for help, which is printed instead.
+bool parse_options_only(const mpi::Communicator& world, std::string_view command, core::OptionSet& options,
+                        std::span<const std::string> arguments);
+
 /// Throws a usage error that names the key unless it has a value.
 void require_set(const std::string& key, const std::string& value);
 

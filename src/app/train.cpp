@@ -244,17 +244,9 @@ ExitCode TrainRun<T>::run() {
 
 ExitCode run_train(const mpi::Communicator& world, Arguments arguments) {
     TrainConfiguration configuration;
-    if (asks_for_help(arguments)) {
-        print_help(world, "train", configuration.options.help());
+    if (!parse_options_only(world, "train", configuration.options, arguments)) {
         return ExitCode::success;
     }
-    const auto words = parse(world, configuration.options, arguments, true);
-    world.agree([&] {
-        core::require(words.empty(), ExitCode::usage,
-                      "unexpected argument {} (options are written --section.key VALUE); "
-                      "remove it",
-                      words.empty() ? "" : words.front());
-    });
     core::trace::enable(configuration.output.trace);
     const Runtime runtime(world, configuration.parallel, configuration.compute);
     RunOutput output(runtime, configuration.output.directory, configuration.options.settings());

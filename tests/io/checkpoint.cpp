@@ -99,12 +99,15 @@ TEST(Checkpoint, ShapesOfAllKinds) {
 
 TEST(Checkpoint, LargeHeader) {
     const TemporaryFolder folder;
-    const json header = {{"text", std::string(3'000'000, 'x')}};
+    std::string text(3'000'000, 'x');
+    const json header = {{"text", text}};
     CheckpointWriter(folder / "a.h5", header).commit();
     EXPECT_EQ(CheckpointReader(folder / "a.h5").header(), header);
+    text.resize(17'000'000, 'x');
     expect_error(ExitCode::runtime_failure, "its header has", [&] {
-        CheckpointWriter(folder / "b.h5", {{"text", std::string(17'000'000, 'x')}});
+        CheckpointWriter(folder / "b.h5", {{"text", text}});
     });
+    EXPECT_EQ(folder.entries(), 1);
 }
 
 TEST(Checkpoint, WithoutCommitTheOldFileStays) {

@@ -79,7 +79,7 @@ TEST(Json, TypedAccess) {
             "mixed": [1, "x"], "big": 18446744073709551615, "byte": 300, "huge": 1e300, "texts": ["a", "b"]})",
         "f");
     EXPECT_EQ(get<int>(object, "int", "f"), 7);
-    EXPECT_EQ(get<std::int8_t>(object, "minus", "f"), -1);
+    EXPECT_EQ(get<std::int16_t>(object, "minus", "f"), -1);
     EXPECT_EQ(get<double>(object, "float", "f"), 2.5);
     EXPECT_EQ(get<float>(object, "int", "f"), 7.0F);
     EXPECT_EQ(get<bool>(object, "bool", "f"), true);

@@ -56,6 +56,7 @@ TEST(ShareCores, WholeNumaNodes) {
 TEST(ShareCores, EqualPartsOfNumaNodes) {
     EXPECT_EQ(unbound_shares(2, 4, 4), (Lists{range(0, 2), range(2, 4), range(4, 6), range(6, 8)}));
     EXPECT_EQ(unbound_shares(2, 5, 4), (Lists{range(0, 2), range(2, 5), range(5, 7), range(7, 10)}));
+    EXPECT_EQ(shares(machine(2, 4), Lists(4, range(2, 8))), (Lists{{2}, {3}, range(4, 6), range(6, 8)}));
 }
 
 TEST(ShareCores, ContiguousCoresWhereNumaNodesDoNotDivide) {
