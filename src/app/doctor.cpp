@@ -9,6 +9,7 @@
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -60,6 +61,22 @@ std::string warnings_of_rank(const Runtime& runtime) {
     return text;
 }
 
+/// Collective. A warning of every host whose ranks leave cores idle, on rank 0; mpirun binds few ranks to a core each.
+std::string idle_cores(const Runtime& runtime) {
+    const mpi::Communicator host = runtime.world.split_by_node();
+    const auto used = host.sum(static_cast<index_t>(runtime.placement.cores.size()));
+    const auto processors = static_cast<index_t>(sysconf(_SC_NPROCESSORS_ONLN));
+    constexpr index_t threads_per_core = 2;  // of CPUs with simultaneous multithreading
+    const bool warn = host.is_root() && !runtime.placement.cores_shared && used * threads_per_core < processors;
+    const auto warnings = runtime.world.gather(
+        warn ? fmt::format(
+                   "warning: the ranks on {} use {} cores of {} processors; start them with mpirun --map-by numa "
+                   "--bind-to numa\n",
+                   runtime.placement.host, used, processors)
+             : "");
+    return fmt::format("{}", fmt::join(warnings, ""));
+}
+
 /// Collective. Time of one all-gather of `bytes` per rank, in seconds; median of several.
 double time_all_gather(const mpi::Communicator& world, index_t bytes) {
     const index_t elements = std::max(bytes / static_cast<index_t>(sizeof(float)), index_t{1});
@@ -108,12 +125,14 @@ ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments) {
     const auto ranks = world.gather(describe_rank(runtime));
     const auto warnings = world.gather(warnings_of_rank(runtime));
     const std::string exchange = describe_exchange(world);
+    const std::string idle = idle_cores(runtime);
     print(world,
           fmt::format("moesaic {} ({}), {}\n\nISA levels of rank 0 (self-test)\n{}\nRanks: {} = data {} x tensor "
-                      "{}\n{}\nExchange, {}\n{}\n{}",
+                      "{}\n{}\nExchange, {}\n{}\n{}{}",
                       core::build_info::version, core::build_info::git_revision, core::build_info::compiler,
                       describe_isa(), world.size(), runtime.grid.data().size(), runtime.grid.tensor().size(),
-                      fmt::join(ranks, ""), mpi::Environment::library_version(), exchange, fmt::join(warnings, "")));
+                      fmt::join(ranks, ""), mpi::Environment::library_version(), exchange, fmt::join(warnings, ""),
+                      idle));
     return ExitCode::success;
 }
 

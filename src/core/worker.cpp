@@ -1,10 +1,31 @@
 #include "core/worker.hpp"
 
 #include <omp.h>
+#include <sched.h>
 
 #include <utility>
+#include <vector>
 
 namespace moesaic::core {
+namespace {
+
+/// Where each thread of the caller's OpenMP team may run.
+std::vector<cpu_set_t> places_of_team() {
+    std::vector<cpu_set_t> places(static_cast<std::size_t>(omp_get_max_threads()));
+#pragma omp parallel
+    sched_getaffinity(0, sizeof(cpu_set_t), &places[static_cast<std::size_t>(omp_get_thread_num())]);
+    return places;
+}
+
+/// Gives the threads of the caller's team these places. A new thread inherits the place of its creator alone, and its
+/// team would share it.
+void take_places(const std::vector<cpu_set_t>& places) {
+    omp_set_num_threads(static_cast<int>(places.size()));
+#pragma omp parallel
+    sched_setaffinity(0, sizeof(cpu_set_t), &places[static_cast<std::size_t>(omp_get_thread_num())]);
+}
+
+}  // namespace
 
 Worker::~Worker() {
     {
@@ -20,13 +41,12 @@ Worker::~Worker() {
 void Worker::submit(std::function<void()> job) {
     const std::lock_guard lock(mutex_);
     if (!thread_.joinable()) {
-        thread_ = std::thread([this] { run(); });
+        thread_ = std::thread([this, places = places_of_team()] {
+            take_places(places);
+            run();
+        });
     }
-    // A new thread starts with the team size of the environment, not with the one set by its creator.
-    job_ = [team = omp_get_max_threads(), work = std::move(job)] {
-        omp_set_num_threads(team);
-        work();
-    };
+    job_ = std::move(job);
     busy_ = true;
     changed_.notify_all();
 }

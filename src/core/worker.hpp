@@ -9,7 +9,8 @@
 
 namespace moesaic::core {
 
-/// The thread starts with the first job and ends with the object. Jobs run with the OpenMP team size of the submitter.
+/// The thread starts with the first job and ends with the object. Its OpenMP team has the size and the places of the
+/// team of whoever submits that job.
 class Worker {
 public:
     Worker() = default;

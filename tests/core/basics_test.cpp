@@ -6,6 +6,8 @@
 #include "core/worker.hpp"
 
 #include <gtest/gtest.h>
+#include <omp.h>
+#include <sched.h>
 
 #include <cmath>
 #include <limits>
@@ -100,6 +102,45 @@ TEST(Worker, RunsJobsAndHandsOverErrors) {
     worker.submit([] { throw std::runtime_error("job"); });
     EXPECT_THROW(worker.wait(), std::runtime_error);
     worker.wait();  // the error was handed over once
+}
+
+TEST(Worker, HasATeamOfTheSubmittersSizeAndPlaces) {
+    const auto places = [] {
+        std::vector<std::vector<std::size_t>> cpus(static_cast<std::size_t>(omp_get_max_threads()));
+#pragma omp parallel
+        {
+            cpu_set_t set;
+            sched_getaffinity(0, sizeof(set), &set);
+            for (std::size_t cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+                if (CPU_ISSET(cpu, &set)) {
+                    cpus[static_cast<std::size_t>(omp_get_thread_num())].push_back(cpu);
+                }
+            }
+        }
+        return cpus;
+    };
+    const int team_before = omp_get_max_threads();
+    cpu_set_t whole;
+    sched_getaffinity(0, sizeof(whole), &whole);
+    omp_set_num_threads(3);
+    cpu_set_t first;  // the main thread keeps one processor, the others keep all
+    CPU_ZERO(&first);
+    for (std::size_t cpu = 0; CPU_COUNT(&first) == 0; ++cpu) {
+        if (CPU_ISSET(cpu, &whole)) {
+            CPU_SET(cpu, &first);
+        }
+    }
+    const auto unbound = places();  // starts the team before the main thread is bound
+    ASSERT_EQ(unbound.size(), 3U);
+    sched_setaffinity(0, sizeof(first), &first);
+    const auto expected = places();
+    Worker worker;
+    std::vector<std::vector<std::size_t>> found;
+    worker.submit([&] { found = places(); });
+    worker.wait();
+    sched_setaffinity(0, sizeof(whole), &whole);
+    omp_set_num_threads(team_before);
+    EXPECT_EQ(found, expected);
 }
 
 TEST(Trace, RecordsScopesOfAllThreads) {

@@ -53,7 +53,7 @@ TYPED_TEST(Reductions, OfManyValuesInPlace) {
     for (const int length : {0, 1, 1000}) {
         std::vector<TypeParam> values(static_cast<std::size_t>(length));
         for (int i = 0; i < length; ++i) {
-            values[static_cast<std::size_t>(i)] = static_cast<TypeParam>(i * (world.rank() + 1));
+            values[static_cast<std::size_t>(i)] = static_cast<TypeParam>(i) * static_cast<TypeParam>(world.rank() + 1);
         }
         world.sum(std::span(values));
         const int factor = world.size() * (world.size() + 1) / 2;

@@ -12,6 +12,7 @@ using CoreList = std::vector<int>;
 
 std::vector<Core> machine(int nodes, int cores_per_node) {
     std::vector<Core> cores;
+    cores.reserve(static_cast<std::size_t>(nodes) * static_cast<std::size_t>(cores_per_node));
     for (int core = 0; core < nodes * cores_per_node; ++core) {
         cores.push_back({core / cores_per_node, {core}});
     }
@@ -51,6 +52,7 @@ TEST(ShareCores, WholeNumaNodes) {
     EXPECT_EQ(unbound_shares(4, 3, 2), (Lists{range(0, 6), range(6, 12)}));
     // A node of which some cores are reserved is not filled up from its neighbour.
     EXPECT_EQ(shares(machine(2, 4), Lists(2, range(1, 8))), (Lists{range(1, 4), range(4, 8)}));
+    EXPECT_EQ(shares(machine(4, 3), Lists(2, range(2, 12))), (Lists{range(2, 6), range(6, 12)}));
 }
 
 TEST(ShareCores, EqualPartsOfNumaNodes) {
