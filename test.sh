@@ -15,7 +15,7 @@ report_skipped() {
     local log="build/$1/Testing/Temporary/LastTest.log"
     local cases whole
     cases=$(tr -d '\r' <"$log" | sed -n 's/^\[  SKIPPED \] \(.*\) ([0-9]* ms)$/\1/p' | sort | uniq -c | sort -k2)
-    whole=$(grep -c '^Test Skipped\.\{0,1\}$' "$log") || true
+    whole=$(grep -cE '^(Skip regular expression found|SKIP_RETURN_CODE)' "$log") || true
     echo "Skipped: $(awk '{ n += $1 } END { print n + 0 }' <<<"$cases") test cases in suites that ran, $whole whole tests"
     if [ -n "$cases" ]; then
         awk '{ print "  " $2 ($1 > 1 ? " (" $1 " times)" : "") }' <<<"$cases"

@@ -23,9 +23,7 @@ Failure describe(const std::exception_ptr& exception) {
     } catch (const core::Error& error) {
         return {error.code(), error.what()};
     } catch (const std::bad_alloc&) {
-        return {
-            ExitCode::out_of_resources,
-            "out of memory (an allocation failed); use more ranks, a smaller micro_batch or activations = recompute"};
+        return {ExitCode::out_of_resources, core::out_of_memory_message};
     } catch (const std::exception& error) {
         return {ExitCode::runtime_failure, error.what()};
     } catch (...) {

@@ -35,10 +35,8 @@ std::string describe_rank(const Runtime& runtime) {
     std::error_code error;
     const auto space = std::filesystem::space(std::filesystem::current_path(), error);
     const auto free_bytes = error ? 0.0 : static_cast<double>(space.available);
-    return fmt::format("{}\n  memory {:.1f} GiB, available {:.1f} GiB; disk free here {:.1f} GiB; threads {}\n",
-                       mpi::describe(runtime.placement), static_cast<double>(runtime.placement.memory_bytes) / gib,
-                       static_cast<double>(runtime.placement.memory_available_bytes) / gib, free_bytes / gib,
-                       runtime.threads_bound ? "bound" : "not bound");
+    return fmt::format("{}\n  disk free here {:.1f} GiB; threads {}\n", mpi::describe(runtime.placement),
+                       free_bytes / gib, runtime.threads_bound ? "bound" : "not bound");
 }
 
 std::string warnings_of_rank(const Runtime& runtime) {

@@ -41,9 +41,12 @@ bool asks_for_help(Arguments arguments) {
 void print_help(const mpi::Communicator& world, std::string_view command, std::string_view options) {
     const auto found =
         std::find_if(commands().begin(), commands().end(), [&](const Command& known) { return known.name == command; });
-    print(world, fmt::format("moesaic {} {}\n  {}\n\nA CONFIG file has the same keys in [section] blocks; the command "
-                             "line wins.\n{}",
-                             found->name, found->usage, found->summary, options));
+    const bool takes_config = found->usage.starts_with("[CONFIG]");
+    print(world,
+          fmt::format("moesaic {} {}\n  {}\n\nA configuration file, {}, has the same keys in [section] blocks; the "
+                      "command line wins.\n{}",
+                      found->name, found->usage, found->summary,
+                      takes_config ? "CONFIG or --config FILE" : "--config FILE", options));
 }
 
 namespace {
@@ -119,9 +122,7 @@ int run(const mpi::Communicator& world, const std::vector<std::string>& argument
     } catch (const core::Error& error) {
         return end_all_ranks(world, error.code(), error.what());
     } catch (const std::bad_alloc&) {
-        return end_all_ranks(world, ExitCode::out_of_resources,
-                             "out of memory (an allocation failed); use more ranks, a smaller train.micro_batch or a "
-                             "smaller data.max_length");
+        return end_all_ranks(world, ExitCode::out_of_resources, core::out_of_memory_message);
     } catch (const std::exception& error) {
         return end_all_ranks(world, ExitCode::runtime_failure, error.what());
     }

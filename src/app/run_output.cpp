@@ -47,8 +47,9 @@ bool output_is_terminal() {
     return isatty(STDOUT_FILENO) != 0 && (target.starts_with("/dev/pts/") || target.starts_with("/dev/tty"));
 }
 
-/// Lines of an older metrics file up to and including `last_step`; an unfinished last line is dropped too.
-std::string kept_metrics(const std::filesystem::path& file, index_t last_step) {
+/// Lines of an older metrics file up to and including `last_step`; an unfinished last line is dropped too. A run that
+/// was complete is evaluated again, so its last evaluation is not kept.
+std::string kept_metrics(const std::filesystem::path& file, index_t last_step, index_t total_steps) {
     std::string kept;
     if (last_step == 0 || !std::filesystem::exists(file)) {
         return kept;
@@ -60,7 +61,10 @@ std::string kept_metrics(const std::filesystem::path& file, index_t last_step) {
             break;
         }
         const std::string line = text.substr(begin, end - begin);
-        if (io::get<index_t>(io::parse_json(line, file.string()), "step", file.string()) <= last_step) {
+        const nlohmann::json entry = io::parse_json(line, file.string());
+        const auto step = io::get<index_t>(entry, "step", file.string());
+        const bool repeated = step >= total_steps && entry.contains("eval_loss");
+        if (step <= last_step && !repeated) {
             kept += line + '\n';
         }
         begin = end + 1;
@@ -110,7 +114,7 @@ void RunOutput::begin_metrics(index_t first_step, index_t total_steps) {
     total_steps_ = total_steps;
     runtime_.world.agree([&] {
         if (runtime_.world.is_root()) {
-            io::write_file_atomically(folder_.metrics(), kept_metrics(folder_.metrics(), first_step));
+            io::write_file_atomically(folder_.metrics(), kept_metrics(folder_.metrics(), first_step, total_steps));
             metrics_ = std::fopen(folder_.metrics().c_str(), "a");
             if (metrics_ == nullptr) {
                 io::fail_writing(folder_.metrics(), errno);

@@ -31,6 +31,10 @@ private:
     ExitCode code_;
 };
 
+/// What users read when std::bad_alloc was thrown.
+inline constexpr const char* out_of_memory_message =
+    "out of memory (an allocation failed); use more ranks, a smaller train.micro_batch or a smaller data.max_length";
+
 /// Throws an Error whose message is formatted by fmt.
 template <class... Args>
 [[noreturn]] void fail(ExitCode code, fmt::format_string<Args...> format, Args&&... args) {

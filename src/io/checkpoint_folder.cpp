@@ -105,10 +105,12 @@ void CheckpointFolder::publish(std::int64_t step, int keep) const {
             "can't publish {} (there is no such file); report this", file_for_step(step).string());
     write_file_atomically(folder_ / latest_name, step_name(step) + '\n');
 
-    const std::size_t surplus = present.size() - std::min(present.size(), static_cast<std::size_t>(keep));
-    for (std::size_t i = 0; i < surplus; ++i) {
-        if (present[i] != step) {
-            remove_file(file_for_step(present[i]));
+    // Later steps are those of an older run in this folder, which the present run has replaced.
+    const auto end = std::upper_bound(present.begin(), present.end(), step);
+    const auto kept = std::min(static_cast<std::ptrdiff_t>(keep), end - present.begin());
+    for (auto old = present.begin(); old != present.end(); ++old) {
+        if (old < end - kept || old >= end) {
+            remove_file(file_for_step(*old));
         }
     }
     for (const std::string& name : regular_files(folder_)) {

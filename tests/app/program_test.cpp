@@ -203,6 +203,14 @@ TEST_F(ProgramTest, KilledRunContinuesTheLossCurveAtAnotherRankCount) {
     ASSERT_EQ(resumed.exit_code, 0) << resumed.output;
     EXPECT_TRUE(std::regex_search(resumed.output, std::regex("resuming from .*step-000000(10|15|20)\\.h5")))
         << resumed.output;
+    // A complete run is not trained again, and its metrics stay as they are.
+    ASSERT_EQ(
+        moesaic(1, train_arguments("killed", "--train.steps 20 --data.eval " + reference + "/train.jsonl")).exit_code,
+        0);
+    ASSERT_EQ(
+        moesaic(1, train_arguments("killed", "--train.steps 20 --data.eval " + reference + "/train.jsonl")).exit_code,
+        0);
+    EXPECT_EQ(metrics("killed").size(), 21U);
     const auto expected = losses("whole");
     const auto found = losses("killed");
     ASSERT_EQ(found.size(), 20U);

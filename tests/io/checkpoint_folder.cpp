@@ -42,14 +42,14 @@ TEST(CheckpointFolder, KeepsTheNewest) {
     EXPECT_EQ(test::read_bytes(folder.path() / "latest"), "step-00000020.h5\n");
 }
 
-TEST(CheckpointFolder, TheLatestStaysEvenIfOthersAreNewer) {
+TEST(CheckpointFolder, LaterStepsOfAnOlderRunMakeRoom) {
     const TemporaryFolder temporary;
     const CheckpointFolder folder(temporary.path());
-    for (const std::int64_t step : {100'000'000, 30, 9}) {
+    for (const std::int64_t step : {100'000'000, 30, 9, 6, 3}) {
         write_step(folder, step);
     }
-    folder.publish(9, 1);
-    EXPECT_EQ(folder.steps(), (std::vector<std::int64_t>{9, 100'000'000}));
+    folder.publish(9, 2);
+    EXPECT_EQ(folder.steps(), (std::vector<std::int64_t>{6, 9}));
     EXPECT_EQ(folder.latest(), folder.file_for_step(9));
 }
 
