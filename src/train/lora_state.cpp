@@ -61,6 +61,7 @@ FullTensor assemble(const LoraTensor& tensor, const mpi::Communicator& tensor_gr
     const index_t extent = tensor.sharding == Sharding::rows ? tensor.rows : tensor.cols;
     const index_t other = tensor.count() * (tensor.sharding == Sharding::rows ? tensor.cols : tensor.rows);
     std::vector<index_t> counts;
+    counts.reserve(static_cast<std::size_t>(tensor_group.size()));
     for (int r = 0; r < tensor_group.size(); ++r) {
         counts.push_back(mpi::slice_of(extent, r, tensor_group.size()).extent * other);
     }
