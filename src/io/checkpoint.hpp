@@ -75,9 +75,9 @@ public:
     /// The checkpoint to resume from: the one that `latest` names, or the newest if `latest` or its file is missing.
     [[nodiscard]] std::optional<std::filesystem::path> latest() const;
 
-    /// Makes the committed checkpoint of `step` the latest, then removes those of later steps, which an older run left,
-    /// all but the `keep` (1 or more) newest ones, and what earlier crashes left under temporary names. Only the
-    /// writing process may call it.
+    /// Makes the committed checkpoint of `step` the latest, then removes all but the `keep` (1 or more) newest of the
+    /// steps up to it, and what earlier crashes left under temporary names. Later steps, which an older run left, stay.
+    /// Only the writing process may call it.
     void publish(std::int64_t step, int keep) const;
 
 private:

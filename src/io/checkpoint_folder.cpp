@@ -105,13 +105,11 @@ void CheckpointFolder::publish(std::int64_t step, int keep) const {
             "can't publish {} (there is no such file); report this", file_for_step(step).string());
     write_file_atomically(folder_ / latest_name, step_name(step) + '\n');
 
-    // Later steps are those of an older run in this folder, which the present run has replaced.
+    // Later steps are those of an older run in this folder: they stay, and take no place from the present run.
     const auto end = std::upper_bound(present.begin(), present.end(), step);
     const auto kept = std::min(static_cast<std::ptrdiff_t>(keep), end - present.begin());
-    for (auto old = present.begin(); old != present.end(); ++old) {
-        if (old < end - kept || old >= end) {
-            remove_file(file_for_step(*old));
-        }
+    for (auto old = present.begin(); old != end - kept; ++old) {
+        remove_file(file_for_step(*old));
     }
     for (const std::string& name : regular_files(folder_)) {
         if (name.starts_with(prefix) && name.ends_with(partial_suffix)) {

@@ -42,15 +42,25 @@ TEST(CheckpointFolder, KeepsTheNewest) {
     EXPECT_EQ(test::read_bytes(folder.path() / "latest"), "step-00000020.h5\n");
 }
 
-TEST(CheckpointFolder, LaterStepsOfAnOlderRunMakeRoom) {
+TEST(CheckpointFolder, TheLatestStaysEvenIfOthersAreNewer) {
+    const TemporaryFolder temporary;
+    const CheckpointFolder folder(temporary.path());
+    for (const std::int64_t step : {100'000'000, 9}) {
+        write_step(folder, step);
+    }
+    folder.publish(9, 1);
+    EXPECT_EQ(folder.steps(), (std::vector<std::int64_t>{9, 100'000'000}));
+    EXPECT_EQ(folder.latest(), folder.file_for_step(9));
+}
+
+TEST(CheckpointFolder, LaterStepsOfAnOlderRunStayAndTakeNoPlace) {
     const TemporaryFolder temporary;
     const CheckpointFolder folder(temporary.path());
     for (const std::int64_t step : {100'000'000, 30, 9, 6, 3}) {
         write_step(folder, step);
     }
     folder.publish(9, 2);
-    EXPECT_EQ(folder.steps(), (std::vector<std::int64_t>{6, 9}));
-    EXPECT_EQ(folder.latest(), folder.file_for_step(9));
+    EXPECT_EQ(folder.steps(), (std::vector<std::int64_t>{6, 9, 30, 100'000'000}));
 }
 
 TEST(CheckpointFolder, FallsBackToTheNewestFile) {
