@@ -16,7 +16,9 @@ namespace {
 template <class T>
 GemmKernel<T> best_kernel(Isa limit) {
     const std::span<const GemmKernel<T>> kernels = gemm_kernels<T>();
-    const auto usable = [limit](const GemmKernel<T>& kernel) { return kernel.isa <= limit && runs(kernel.isa); };
+    const auto usable = [limit](const GemmKernel<T>& kernel) {
+        return kernel.isa <= limit && runs(kernel.isa) && (kernel.isa != Isa::avx512_bf16 || bf16_pairs_are_faster());
+    };
     return *std::find_if(kernels.rbegin(), kernels.rend(), usable);  // the portable one always is
 }
 
@@ -231,6 +233,19 @@ void KernelSet::run_on_calling_thread(const Gemm<float>& product) const {
 template <>
 void KernelSet::run_on_calling_thread(const Gemm<double>& product) const {
     double_.run(product);
+}
+
+template <>
+const micro_kernel_t<core::bf16>& KernelSet::micro_kernel<core::bf16>() const {
+    return *bf16_.micro_kernel;
+}
+template <>
+const micro_kernel_t<float>& KernelSet::micro_kernel<float>() const {
+    return *float_.micro_kernel;
+}
+template <>
+const micro_kernel_t<double>& KernelSet::micro_kernel<double>() const {
+    return *double_.micro_kernel;
 }
 
 template <>

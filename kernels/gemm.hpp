@@ -4,16 +4,25 @@
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
 #include "kernels/isa.hpp"
+#include "kernels/micro_kernel.hpp"
 
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 namespace moesaic::kernels {
 
 using core::accumulator_t;
 using core::index_t;
+
+/// Type of the elements that micro-kernels see: BF16 as its 16 bits.
+template <class T>
+using stored_t = std::conditional_t<std::is_same_v<T, core::bf16>, std::uint16_t, T>;
+
+template <class T>
+using micro_kernel_t = MicroKernel<stored_t<T>, accumulator_t<T>>;
 
 /// C[m, n] = alpha * op(A)[m, k] * op(B)[k, n], added to C if `accumulate`. op(X) = X or its transpose; storage is
 /// row-major with leading dimensions in elements. Products of BF16 are summed in FP32. Any of m, n, k may be zero; with
@@ -61,6 +70,7 @@ template <class T>
 struct GemmKernel {
     std::string_view name;
     Isa isa;
+    const micro_kernel_t<T>* micro_kernel;
     void (*run)(const Gemm<T>&);
 };
 
@@ -77,8 +87,8 @@ std::span<const GemmKernel<double>> gemm_kernels();
 /// The kernels chosen for this process. Immutable, shared by all threads.
 class KernelSet {
 public:
-    /// `level` is "auto", "portable", "avx2", "avx512" or "amx" (the avx512 level uses its BF16 instructions where the
-    /// CPU has them). Throws a usage error if the machine can't run the level.
+    /// `level` is "auto", "portable", "avx2", "avx512" or "amx" (the avx512 level uses BF16 instructions where
+    /// `bf16_pairs_are_faster`). Throws a usage error if the machine can't run the level.
     explicit KernelSet(std::string_view level = "auto");
 
     /// Computes independent products on the thread team: every product is split into blocks, largest first, so that
@@ -94,6 +104,10 @@ public:
     /// Computes one product on the calling thread, for callers that are parallel themselves.
     template <class T>
     void run_on_calling_thread(const Gemm<T>& product) const;
+
+    /// The micro-kernel below `run`, for code that blocks and packs by itself.
+    template <class T>
+    [[nodiscard]] const micro_kernel_t<T>& micro_kernel() const;
 
     /// Name of the implementation that serves T.
     template <class T>

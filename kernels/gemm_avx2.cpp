@@ -1,8 +1,8 @@
-// Products by AVX2 and FMA in FP32; BF16 operands are widened. See detail/micro_kernel.hpp for the rules that files
+// Products by AVX2 and FMA in FP32; BF16 operands are widened. See micro_kernel.hpp for the rules that files
 // compiled for one instruction set obey.
 #include <immintrin.h>
 
-#include "kernels/detail/micro_kernel.hpp"
+#include "kernels/micro_kernel.hpp"
 
 namespace moesaic::kernels::detail {
 namespace {
@@ -11,7 +11,7 @@ constexpr int lanes = 8;
 constexpr int panel_rows = 4;
 constexpr int few_rows = 4;
 constexpr int few_vectors = 2;
-constexpr int panel_cols = 24;  // 12 accumulators, 3 columns and 1 factor fill the 16 registers
+constexpr int panel_cols = 16;
 using Vector = __m256;
 using Words = __m256i;
 
@@ -89,13 +89,11 @@ inline Vector odd_floats(Words words) {
 
 template <class Element>
 constexpr MicroKernel<Element, float> description = {
-    .rows = panel_rows,
-    .cols = panel_cols,
-    .depth_step = 1,
-    .panel_depth = 256,
-    .block_depth = 1024,
+    .left_bytes = block_size* block_size * sizeof(float),
+    .right_bytes = block_size* block_size * sizeof(float),
+    .left_is_plain = false,
+    .panel_depth = 128,
     .left_block_bytes = 1U << 18U,
-    .packed_size = sizeof(float),
     .pack_left = pack<panel_rows, Element>,
     .pack_right = pack<panel_cols, Element>,
     .multiply = multiply,

@@ -1,8 +1,8 @@
-// Products by AVX-512 (F, BW, VL, DQ) in FP32; BF16 operands are widened. See detail/micro_kernel.hpp for the rules
+// Products by AVX-512 (F, BW, VL, DQ) in FP32; BF16 operands are widened. See micro_kernel.hpp for the rules
 // that files compiled for one instruction set obey.
 #include <immintrin.h>
 
-#include "kernels/detail/micro_kernel.hpp"
+#include "kernels/micro_kernel.hpp"
 
 namespace moesaic::kernels::detail {
 namespace {
@@ -68,13 +68,11 @@ inline Vector odd_floats(Words words) {
 
 template <class Element>
 constexpr MicroKernel<Element, float> description = {
-    .rows = panel_rows,
-    .cols = panel_cols,
-    .depth_step = 1,
+    .left_bytes = block_size* block_size * sizeof(float),
+    .right_bytes = block_size* block_size * sizeof(float),
+    .left_is_plain = false,
     .panel_depth = 256,
-    .block_depth = 1024,
     .left_block_bytes = 1U << 20U,
-    .packed_size = sizeof(float),
     .pack_left = pack<panel_rows, Element>,
     .pack_right = pack<panel_cols, Element>,
     .multiply = multiply,

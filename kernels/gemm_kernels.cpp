@@ -1,13 +1,13 @@
 // The list of matrix product kernels.
 #include "kernels/detail/blocked_product.hpp"
-#include "kernels/detail/micro_kernel.hpp"
 #include "kernels/gemm.hpp"
+#include "kernels/micro_kernel.hpp"
 
 namespace moesaic::kernels {
 namespace detail {
 
-PanelScratch& panel_scratch() {
-    thread_local PanelScratch scratch;
+PackingScratch& packing_scratch() {
+    thread_local PackingScratch scratch;
     return scratch;
 }
 
@@ -18,6 +18,11 @@ void run_blocked(const Gemm<T>& product) {
     BlockedProduct<T>(micro_kernel, product).run();
 }
 
+template <class T, const auto& micro_kernel>
+constexpr GemmKernel<T> entry(std::string_view name, Isa isa) {
+    return {name, isa, &micro_kernel, run_blocked<T, micro_kernel>};
+}
+
 }  // namespace
 }  // namespace detail
 
@@ -25,12 +30,12 @@ template <>
 std::span<const GemmKernel<core::bf16>> gemm_kernels() {
     using core::bf16;
     static constexpr GemmKernel<bf16> list[] = {
-        {"portable", Isa::portable, detail::run_blocked<bf16, detail::portable_bf16>},
+        detail::entry<bf16, detail::portable_bf16>("portable", Isa::portable),
 #if MOESAIC_HAVE_ISA_KERNELS
-        {"avx2", Isa::avx2, detail::run_blocked<bf16, detail::avx2_bf16>},
-        {"avx512", Isa::avx512, detail::run_blocked<bf16, detail::avx512_bf16_by_widening>},
-        {"avx512_bf16", Isa::avx512_bf16, detail::run_blocked<bf16, detail::avx512_bf16_pairs>},
-        {"amx", Isa::amx, detail::run_blocked<bf16, detail::amx_bf16>},
+        detail::entry<bf16, detail::avx2_bf16>("avx2", Isa::avx2),
+        detail::entry<bf16, detail::avx512_bf16_by_widening>("avx512", Isa::avx512),
+        detail::entry<bf16, detail::avx512_bf16_pairs>("avx512_bf16", Isa::avx512_bf16),
+        detail::entry<bf16, detail::amx_bf16>("amx", Isa::amx),
 #endif
     };
     return list;
@@ -39,10 +44,10 @@ std::span<const GemmKernel<core::bf16>> gemm_kernels() {
 template <>
 std::span<const GemmKernel<float>> gemm_kernels() {
     static constexpr GemmKernel<float> list[] = {
-        {"portable", Isa::portable, detail::run_blocked<float, detail::portable_float>},
+        detail::entry<float, detail::portable_float>("portable", Isa::portable),
 #if MOESAIC_HAVE_ISA_KERNELS
-        {"avx2", Isa::avx2, detail::run_blocked<float, detail::avx2_float>},
-        {"avx512", Isa::avx512, detail::run_blocked<float, detail::avx512_float>},
+        detail::entry<float, detail::avx2_float>("avx2", Isa::avx2),
+        detail::entry<float, detail::avx512_float>("avx512", Isa::avx512),
 #endif
     };
     return list;
@@ -51,7 +56,7 @@ std::span<const GemmKernel<float>> gemm_kernels() {
 template <>
 std::span<const GemmKernel<double>> gemm_kernels() {
     static constexpr GemmKernel<double> list[] = {
-        {"portable", Isa::portable, detail::run_blocked<double, detail::portable_double>},
+        detail::entry<double, detail::portable_double>("portable", Isa::portable),
     };
     return list;
 }

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "core/scalar.hpp"
-#include "kernels/detail/micro_kernel.hpp"
+#include "kernels/micro_kernel.hpp"
 
 namespace moesaic::kernels::detail {
 namespace {
@@ -18,42 +18,60 @@ double widen(double value) {
     return value;
 }
 
-/// Panels of `width` vectors as [k][width], BF16 widened.
+/// Blocks of 32 vectors as panels [k][width], BF16 widened.
 template <int width, class Element, class Sum>
-void pack(void* panels, const Operand<Element>& operand) {
-    auto* target = static_cast<Sum*>(panels);
+void pack(void* strip, const Operand<Element>& operand) {
     const std::int64_t step_i = operand.k_contiguous ? operand.stride : 1;
     const std::int64_t step_k = operand.k_contiguous ? 1 : operand.stride;
-    for (std::int64_t i = 0; i < operand.count; i += width, target += width * operand.k) {
-        const std::int64_t count = std::min<std::int64_t>(width, operand.count - i);
-        const Element* source = operand.data + i * step_i;
-        for (std::int64_t kk = 0; kk < operand.k; ++kk) {
-            Sum* row = target + kk * width;
-            for (std::int64_t w = 0; w < count; ++w) {
-                row[w] = widen(source[w * step_i + kk * step_k]);
+    auto* block = static_cast<Sum*>(strip);
+    for (std::int64_t k = 0; k < operand.k; k += block_size, block += block_size * block_size) {
+        const std::int64_t depth = std::min(block_size, operand.k - k);
+        for (std::int64_t i = 0; i < block_size; i += width) {
+            const std::int64_t count = std::clamp<std::int64_t>(operand.count - i, 0, width);
+            const Element* source = operand.data + i * step_i + k * step_k;
+            Sum* target = block + i * block_size;
+            for (std::int64_t kk = 0; kk < block_size; ++kk, target += width) {
+                const std::int64_t present = kk < depth ? count : 0;
+                for (std::int64_t w = 0; w < present; ++w) {
+                    target[w] = widen(source[w * step_i + kk * step_k]);
+                }
+                std::fill(target + present, target + width, Sum{0});
             }
-            std::fill(row + count, row + width, Sum{0});
         }
     }
 }
 
+/// One register block from one panel of each operand.
 template <std::size_t rows, std::size_t cols, class Sum>
-void multiply(std::int64_t k, const void* left_panel, const void* right_panel, const ResultBlock<Sum>& result) {
-    const auto* left = static_cast<const Sum*>(left_panel);
-    const auto* right = static_cast<const Sum*>(right_panel);
+void multiply_panels(std::int64_t k, const Sum* left, const Sum* right, Sum* c, std::int64_t stride, bool accumulate) {
     Sum sums[rows][cols] = {};
-    for (std::int64_t kk = 0; kk < k; ++kk, left += rows, right += cols) {
-        for (std::size_t row = 0; row < rows; ++row) {
-            for (std::size_t col = 0; col < cols; ++col) {
-                sums[row][col] += left[row] * right[col];
+    for (std::int64_t block = 0; block < k; block += block_size) {
+        const std::int64_t depth = std::min(block_size, k - block);
+        for (std::int64_t kk = 0; kk < depth; ++kk) {
+            const Sum* factors = left + block * block_size + kk * static_cast<std::int64_t>(rows);
+            const Sum* columns = right + block * block_size + kk * static_cast<std::int64_t>(cols);
+            for (std::size_t row = 0; row < rows; ++row) {
+                for (std::size_t col = 0; col < cols; ++col) {
+                    sums[row][col] += factors[row] * columns[col];
+                }
             }
         }
     }
-    for (std::int64_t row = 0; row < result.rows; ++row) {
-        Sum* c = result.c + row * result.stride;
-        for (std::int64_t col = 0; col < result.cols; ++col) {
-            const Sum value = result.alpha * sums[row][col];
-            c[col] = result.accumulate ? c[col] + value : value;
+    for (std::size_t row = 0; row < rows; ++row, c += stride) {
+        for (std::size_t col = 0; col < cols; ++col) {
+            c[col] = accumulate ? c[col] + sums[row][col] : sums[row][col];
+        }
+    }
+}
+
+template <int rows, int cols, class Sum>
+void multiply(const StripProduct<Sum>& product) {
+    const auto* left = static_cast<const Sum*>(product.left);
+    const auto* right = static_cast<const Sum*>(product.right);
+    for (std::int64_t col = 0; col < product.cols; col += cols) {
+        for (std::int64_t row = 0; row < product.rows; row += rows) {
+            multiply_panels<rows, cols>(product.k, left + row * block_size, right + col * block_size,
+                                        product.c + row * product.stride + col, product.stride, product.accumulate);
         }
     }
 }
@@ -64,13 +82,11 @@ constexpr MicroKernel<Element, Sum> describe() {
     constexpr int rows = 4;
     constexpr int cols = 32 / sizeof(Sum);
     return {
-        .rows = rows,
-        .cols = cols,
-        .depth_step = 1,
-        .panel_depth = 256,
-        .block_depth = 1024,
+        .left_bytes = block_size * block_size * sizeof(Sum),
+        .right_bytes = block_size * block_size * sizeof(Sum),
+        .left_is_plain = false,
+        .panel_depth = 128,
         .left_block_bytes = 1U << 18U,
-        .packed_size = sizeof(Sum),
         .pack_left = pack<rows, Element, Sum>,
         .pack_right = pack<cols, Element, Sum>,
         .multiply = multiply<rows, cols, Sum>,

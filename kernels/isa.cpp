@@ -6,7 +6,7 @@
 #include <mutex>
 
 #include "core/scalar.hpp"
-#include "kernels/detail/micro_kernel.hpp"
+#include "kernels/micro_kernel.hpp"
 
 #if MOESAIC_HAVE_ISA_KERNELS
 #include <cpuid.h>
@@ -113,7 +113,7 @@ float element(int value, const float*) {
 
 /// Multiplies small integers, whose sums are exact, and compares.
 template <class Element>
-bool multiplies_correctly(const detail::MicroKernel<Element, float>& kernel) {
+bool multiplies_correctly(const MicroKernel<Element, float>& kernel) {
     constexpr int rows = 3;
     constexpr int cols = 19;
     constexpr int depth = 70;
@@ -129,15 +129,16 @@ bool multiplies_correctly(const detail::MicroKernel<Element, float>& kernel) {
     };
     fill(left, 1);
     fill(right, 2);
-    alignas(64) float left_panels[32 * 96];  // 32 vectors, the depth padded to 96: enough for every micro-kernel
-    alignas(64) float right_panel[32 * 96];
-    float sums[rows][cols];
-    kernel.pack_left(left_panels, {left[0], depth, true, rows, depth});
-    kernel.pack_right(right_panel, {right[0], depth, true, cols, depth});
+    constexpr std::size_t blocks = 3;
+    alignas(64) float left_strip[blocks * block_size * block_size];  // the largest packed element is a float
+    alignas(64) float right_strip[blocks * block_size * block_size];
+    float sums[block_size][block_size];
+    kernel.pack_left(left_strip, {left[0], depth, true, rows, depth});
+    kernel.pack_right(right_strip, {right[0], depth, true, cols, depth});
     if (kernel.begin != nullptr) {
         kernel.begin();
     }
-    kernel.multiply(depth, left_panels, right_panel, {sums[0], cols, rows, cols, 1.0F, false});
+    kernel.multiply({rows, cols, depth, left_strip, right_strip, sums[0], block_size, false, {nullptr, 0, 0}});
     if (kernel.end != nullptr) {
         kernel.end();
     }
@@ -265,6 +266,14 @@ std::string_view name(Isa isa) noexcept {
 
 bool runs(Isa isa) {
     return outcome(isa) == "ok";
+}
+
+bool bf16_pairs_are_faster() {
+#if MOESAIC_HAVE_ISA_KERNELS
+    return __builtin_cpu_is("intel") == 0;
+#else
+    return false;
+#endif
 }
 
 std::vector<IsaReport> self_test() {

@@ -16,6 +16,10 @@ enum class Isa { portable, avx2, avx512, avx512_bf16, amx };
 /// hosts advertise AMX and fault. Asks the kernel for AMX tile permission on first use. Each level is tested once.
 [[nodiscard]] bool runs(Isa isa);
 
+/// True where the CPU multiplies pairs of BF16 (VDPBF16PS) faster than it widens them to FP32: not on Intel's cores,
+/// which issue that instruction at half the rate of an FMA or less (measured on Sapphire and Emerald Rapids).
+[[nodiscard]] bool bf16_pairs_are_faster();
+
 /// The outcome of the self-test of one level, for people: "ok", "not offered by the CPU", "faulted in the self-test".
 struct IsaReport {
     Isa isa;

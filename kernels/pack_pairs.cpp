@@ -1,7 +1,7 @@
 // Packing of BF16 operands for instructions that multiply pairs along k (AVX512_BF16, AMX); written for AVX-512.
 #include <immintrin.h>
 
-#include "kernels/detail/micro_kernel.hpp"
+#include "kernels/micro_kernel.hpp"
 
 namespace moesaic::kernels::detail {
 namespace {
@@ -10,7 +10,7 @@ namespace {
 
 #include "kernels/detail/transpose_words.inc"
 
-constexpr std::int64_t step = 32;            // elements of k in one tile
+constexpr std::int64_t step = block_size;    // elements of k in one tile
 constexpr std::int64_t tile = lanes * step;  // elements of one tile
 
 constexpr std::int64_t min_of(std::int64_t a, std::int64_t b) {
@@ -67,14 +67,14 @@ inline void transpose_and_store_tile(std::uint16_t* target, const char* source, 
     store_tile(target, words);
 }
 
-/// Fills panels of [k / 32] tiles, 16 vectors each; `transposed`: the tile's layout is not that of the storage.
+/// Fills blocks of two tiles, 16 vectors each; `transposed`: the tile's layout is not that of the storage.
 template <bool (*transposed)(bool k_contiguous)>
-void pack_tiles(void* panels, const Operand<std::uint16_t>& operand) {
-    auto* target = static_cast<std::uint16_t*>(panels);
+void pack_tiles(void* strip, const Operand<std::uint16_t>& operand) {
     const bool contiguous = operand.k_contiguous;
     for (std::int64_t i = 0; i < operand.count; i += lanes) {
         const std::int64_t count = min_of(lanes, operand.count - i);
-        for (std::int64_t kk = 0; kk < operand.k; kk += step, target += tile) {
+        auto* target = static_cast<std::uint16_t*>(strip) + i / lanes * tile;
+        for (std::int64_t kk = 0; kk < operand.k; kk += step, target += 2 * tile) {
             const std::int64_t depth = min_of(step, operand.k - kk);
             const std::uint16_t* source =
                 operand.data + (contiguous ? i * operand.stride + kk : kk * operand.stride + i);
@@ -106,12 +106,12 @@ constexpr bool when_contiguous(bool k_contiguous) {
 
 }  // namespace
 
-void pack_vectors_of_32(void* panels, const Operand<std::uint16_t>& operand) {
-    pack_tiles<when_strided>(panels, operand);
+void pack_vectors_of_32(void* strip, const Operand<std::uint16_t>& operand) {
+    pack_tiles<when_strided>(strip, operand);
 }
 
-void pack_pairs(void* panels, const Operand<std::uint16_t>& operand) {
-    pack_tiles<when_contiguous>(panels, operand);
+void pack_pairs(void* strip, const Operand<std::uint16_t>& operand) {
+    pack_tiles<when_contiguous>(strip, operand);
 }
 
 }  // namespace moesaic::kernels::detail

@@ -4,39 +4,34 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <type_traits>
 
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
-#include "kernels/detail/micro_kernel.hpp"
 #include "kernels/gemm.hpp"
+#include "kernels/micro_kernel.hpp"
 
 namespace moesaic::kernels::detail {
-
-/// Type of the elements that micro-kernels see: BF16 as its 16 bits.
-template <class T>
-using stored_t = std::conditional_t<std::is_same_v<T, core::bf16>, std::uint16_t, T>;
 
 constexpr index_t round_up(index_t value, index_t step) {
     return (value + step - 1) / step * step;
 }
 
-/// Packed panels of one thread; they grow to the block size of the largest kernel and stay.
-struct PanelScratch {
+/// Packed strips of one thread; they grow to the block size of the largest kernel and stay.
+struct PackingScratch {
     core::Buffer<std::byte> left;
     core::Buffer<std::byte> right;
 };
-PanelScratch& panel_scratch();
+PackingScratch& packing_scratch();
 
-/// Computes `product` by blocks. k is cut into blocks that are added up in order; the left operand of a block is packed
-/// once for all columns, the right one panel by panel just before it is used, so that it is read from L1.
+/// Computes `product` by blocks. k is cut into panels that are added up in order; the left operand of a block is packed
+/// once for all columns, the right one strip by strip just before it is used, so that it is read from L1.
 template <class T>
 class BlockedProduct {
 public:
     using Element = stored_t<T>;
     using Sum = accumulator_t<T>;
 
-    BlockedProduct(const MicroKernel<Element, Sum>& kernel, const Gemm<T>& product)
+    BlockedProduct(const micro_kernel_t<T>& kernel, const Gemm<T>& product)
         : kernel_(kernel),
           product_(product),
           a_(reinterpret_cast<const Element*>(product.a)),
@@ -56,9 +51,6 @@ public:
     }
 
 private:
-    /// Vectors of the left panels are padded to whole panels of any kernel.
-    static constexpr index_t left_padding = 32;
-
     [[nodiscard]] Operand<Element> left(index_t row, index_t rows, index_t k, index_t depth) const {
         const index_t offset = product_.transpose_a ? k * product_.lda + row : row * product_.lda + k;
         return {a_ + offset, product_.lda, !product_.transpose_a, rows, depth};
@@ -66,10 +58,6 @@ private:
     [[nodiscard]] Operand<Element> right(index_t col, index_t cols, index_t k, index_t depth) const {
         const index_t offset = product_.transpose_b ? col * product_.ldb + k : k * product_.ldb + col;
         return {b_ + offset, product_.ldb, product_.transpose_b, cols, depth};
-    }
-    [[nodiscard]] ResultBlock<Sum> result(index_t row, index_t rows, index_t col, index_t cols, index_t k) const {
-        return {product_.c + row * product_.ldc + col, product_.ldc, rows, cols, product_.alpha,
-                product_.accumulate || k > 0};
     }
 
     void clear_unless_accumulating() {
@@ -80,36 +68,31 @@ private:
         }
     }
 
-    /// Rows of the left operand that are packed at once for a block of `depth` elements of k.
-    [[nodiscard]] index_t rows_of_block(index_t depth) const {
-        const auto row_bytes = static_cast<index_t>(kernel_.packed_size) * round_up(depth, kernel_.depth_step);
-        const index_t fitting = static_cast<index_t>(kernel_.left_block_bytes) / row_bytes;
-        const index_t whole_panels = std::max(left_padding, fitting / left_padding * left_padding);
-        return std::min(product_.m, whole_panels);
+    [[nodiscard]] static index_t blocks(index_t extent) { return (extent + block_size - 1) / block_size; }
+    [[nodiscard]] std::byte* left_strip(index_t row) const {
+        return left_strips_ + static_cast<std::size_t>(row / block_size * blocks(panel_depth_)) * kernel_.left_bytes;
     }
-    [[nodiscard]] std::size_t panel_bytes(index_t vectors, index_t depth) const {
-        return static_cast<std::size_t>(vectors * round_up(depth, kernel_.depth_step)) * kernel_.packed_size;
+    [[nodiscard]] std::byte* right_strip(index_t col) const {
+        return right_strips_ + static_cast<std::size_t>(col / block_size * blocks(panel_depth_)) * kernel_.right_bytes;
     }
 
-    /// Columns of the right operand that are packed together. Where it is stored by rows, several panels, so that
-    /// longer pieces of each row are read at once.
-    [[nodiscard]] index_t strip_cols() const {
-        return product_.transpose_b ? kernel_.cols : panels_per_strip * kernel_.cols;
-    }
-    static constexpr index_t panels_per_strip = 4;
+    /// Where the right operand is stored by rows, several strips are packed together: longer pieces of each row.
+    static constexpr index_t strips_together = 4;
 
     void multiply_blocks() {
-        const index_t longest = std::min(product_.k, kernel_.block_depth);
-        const index_t panel_depth = std::min(longest, kernel_.panel_depth);
-        const index_t rows = rows_of_block(longest);
-        PanelScratch& scratch = panel_scratch();
-        left_panels_ = scratch.left.reserve(panel_bytes(round_up(rows, left_padding), longest));
-        right_panels_ = scratch.right.reserve(panel_bytes(strip_cols(), panel_depth));
+        panel_depth_ = std::min(product_.k, kernel_.panel_depth);
+        const std::size_t strip_bytes = static_cast<std::size_t>(blocks(panel_depth_)) * kernel_.left_bytes;
+        const auto strips = static_cast<index_t>(std::max<std::size_t>(1, kernel_.left_block_bytes / strip_bytes));
+        const index_t rows = std::min(product_.m, strips * block_size);
+        PackingScratch& scratch = packing_scratch();
+        left_strips_ = scratch.left.reserve(static_cast<std::size_t>(blocks(rows)) * strip_bytes);
+        right_strips_ = scratch.right.reserve(static_cast<std::size_t>(strips_together * blocks(panel_depth_)) *
+                                              kernel_.right_bytes);
         if (kernel_.begin != nullptr) {
             kernel_.begin();
         }
-        for (index_t k = 0; k < product_.k; k += longest) {
-            const index_t depth = std::min(longest, product_.k - k);
+        for (index_t k = 0; k < product_.k; k += panel_depth_) {
+            const index_t depth = std::min(panel_depth_, product_.k - k);
             for (index_t row = 0; row < product_.m; row += rows) {
                 multiply_block(row, std::min(rows, product_.m - row), k, depth);
             }
@@ -121,37 +104,54 @@ private:
 
     /// All columns of `rows` rows, for `depth` elements of k.
     void multiply_block(index_t row, index_t rows, index_t k, index_t depth) {
-        const std::size_t slice_bytes = panel_bytes(round_up(rows, left_padding), kernel_.panel_depth);
-        std::byte* slice = left_panels_;
-        for (index_t kk = 0; kk < depth; kk += kernel_.panel_depth, slice += slice_bytes) {
-            kernel_.pack_left(slice, left(row, rows, k + kk, std::min(kernel_.panel_depth, depth - kk)));
+        for (index_t i = 0; i < rows; i += block_size) {
+            kernel_.pack_left(left_strip(i), left(row + i, std::min(block_size, rows - i), k, depth));
         }
-        const index_t strip = strip_cols();
-        for (index_t col = 0; col < product_.n; col += strip) {
-            slice = left_panels_;
-            for (index_t kk = 0; kk < depth; kk += kernel_.panel_depth, slice += slice_bytes) {
-                multiply_strip(slice, row, rows, col, std::min(strip, product_.n - col), k + kk,
-                               std::min(kernel_.panel_depth, depth - kk));
+        const index_t together = block_size * (product_.transpose_b ? 1 : strips_together);
+        for (index_t col = 0; col < product_.n; col += together) {
+            const index_t cols = std::min(together, product_.n - col);
+            for (index_t j = 0; j < cols; j += block_size) {
+                kernel_.pack_right(right_strip(j), right(col + j, std::min(block_size, cols - j), k, depth));
+            }
+            for (index_t j = 0; j < cols; j += block_size) {
+                for (index_t i = 0; i < rows; i += block_size) {
+                    multiply_strips(row, i, std::min(block_size, rows - i), col, j, std::min(block_size, cols - j), k,
+                                    depth);
+                }
             }
         }
     }
 
-    /// `cols` columns of `rows` rows, for `depth` elements of k of which the left operand is packed in `left_panels`.
-    void multiply_strip(const std::byte* left_panels, index_t row, index_t rows, index_t col, index_t cols, index_t k,
-                        index_t depth) {
-        kernel_.pack_right(right_panels_, right(col, cols, k, depth));
-        for (index_t j = 0; j < cols; j += kernel_.cols) {
-            for (index_t i = 0; i < rows; i += kernel_.rows) {
-                kernel_.multiply(
-                    depth, left_panels + panel_bytes(i, depth), right_panels_ + panel_bytes(j, depth),
-                    result(row + i, std::min(kernel_.rows, rows - i), col + j, std::min(kernel_.cols, cols - j), k));
+    /// One block of C: in place if it is whole, otherwise by way of a buffer.
+    void multiply_strips(index_t row, index_t i, index_t rows, index_t col, index_t j, index_t cols, index_t k,
+                         index_t depth) {
+        const bool accumulate = product_.accumulate || k > 0;
+        const bool in_place = rows == block_size && cols == block_size && product_.alpha == Sum{1};
+        Sum* c = product_.c + (row + i) * product_.ldc + col + j;
+        alignas(64) Sum sums[block_size * block_size];
+        kernel_.multiply({rows,
+                          cols,
+                          depth,
+                          left_strip(i),
+                          right_strip(j),
+                          in_place ? c : sums,
+                          in_place ? product_.ldc : block_size,
+                          in_place && accumulate,
+                          {nullptr, 0, 0}});
+        if (in_place) {
+            return;
+        }
+        for (index_t r = 0; r < rows; ++r, c += product_.ldc) {
+            for (index_t s = 0; s < cols; ++s) {
+                const Sum value = product_.alpha * sums[r * block_size + s];
+                c[s] = accumulate ? c[s] + value : value;
             }
         }
     }
 
     void multiply_few_rows() {
         const index_t longest = std::min(product_.k, few_rows_depth);
-        auto& buffer = panel_scratch().left;
+        auto& buffer = packing_scratch().left;
         auto* rows =
             reinterpret_cast<Sum*>(buffer.reserve(static_cast<std::size_t>(product_.m * longest) * sizeof(Sum)));
         for (index_t k = 0; k < product_.k; k += longest) {
@@ -163,18 +163,20 @@ private:
                     rows[row * depth + kk] = core::widen(product_.a[offset]);
                 }
             }
-            kernel_.multiply_few_rows(depth, rows, right(0, product_.n, k, depth),
-                                      result(0, product_.m, 0, product_.n, k));
+            kernel_.multiply_few_rows(
+                depth, rows, right(0, product_.n, k, depth),
+                {product_.c, product_.ldc, product_.m, product_.n, product_.alpha, product_.accumulate || k > 0});
         }
     }
     static constexpr index_t few_rows_depth = 4096;
 
-    const MicroKernel<Element, Sum>& kernel_;
+    const micro_kernel_t<T>& kernel_;
     const Gemm<T>& product_;
     const Element* a_;
     const Element* b_;
-    std::byte* left_panels_ = nullptr;
-    std::byte* right_panels_ = nullptr;
+    index_t panel_depth_ = 0;
+    std::byte* left_strips_ = nullptr;
+    std::byte* right_strips_ = nullptr;
 };
 
 }  // namespace moesaic::kernels::detail

@@ -25,7 +25,7 @@ set(wrapped_headers
 # A file with intrinsics is compiled for later CPUs. An inline function from another header would be too, and the linker
 # may keep that copy for the whole program: no header but these.
 set(intrinsics "^[a-z0-9]+intrin\\.h$")
-set(beside_intrinsics "^[a-z0-9]+intrin\\.h$|^cstdint$|^cstddef$|^kernels/detail/micro_kernel\\.hpp$|^kernels/detail/[a-z0-9_]+\\.inc$")
+set(beside_intrinsics "^[a-z0-9]+intrin\\.h$|^cstdint$|^cstddef$|^kernels/micro_kernel\\.hpp$|^kernels/detail/[a-z0-9_]+\\.inc$")
 
 set(violations "")
 set(checked 0)

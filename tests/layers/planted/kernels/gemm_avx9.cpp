@@ -1,4 +1,4 @@
 #include <cstdint>
 #include <immintrin.h>
 #include <vector>  // violation: inline functions compiled for a later CPU
-#include "kernels/detail/micro_kernel.hpp"
+#include "kernels/micro_kernel.hpp"
