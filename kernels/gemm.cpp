@@ -12,14 +12,13 @@
 namespace moesaic::kernels {
 namespace {
 
-/// The best implementation for T that the machine runs, at most of level `limit`.
-template <class T>
-GemmKernel<T> best_kernel(Isa limit) {
-    const std::span<const GemmKernel<T>> kernels = gemm_kernels<T>();
-    const auto usable = [limit](const GemmKernel<T>& kernel) {
-        return kernel.isa <= limit && runs(kernel.isa) && (kernel.isa != Isa::avx512_bf16 || bf16_pairs_are_faster());
+/// The best of a list that the machine runs, at most of level `limit`.
+template <class Implementation>
+Implementation best_of(std::span<const Implementation> list, Isa limit) {
+    const auto usable = [limit](const Implementation& entry) {
+        return entry.isa <= limit && runs(entry.isa) && (entry.isa != Isa::avx512_bf16 || bf16_pairs_are_faster());
     };
-    return *std::find_if(kernels.rbegin(), kernels.rend(), usable);  // the portable one always is
+    return *std::find_if(list.rbegin(), list.rend(), usable);  // the portable one always is
 }
 
 /// Highest level that the name of `compute.isa` admits.
@@ -205,9 +204,12 @@ void run_batch(const GemmKernel<T>& kernel, std::span<const Gemm<T>> batch) {
 }  // namespace
 
 KernelSet::KernelSet(std::string_view level)
-    : bf16_(best_kernel<core::bf16>(checked_level(level))),
-      float_(best_kernel<float>(checked_level(level))),
-      double_(best_kernel<double>(checked_level(level))) {}
+    : bf16_(best_of(gemm_kernels<core::bf16>(), checked_level(level))),
+      float_(best_of(gemm_kernels<float>(), checked_level(level))),
+      double_(best_of(gemm_kernels<double>(), checked_level(level))),
+      elementwise_bf16_(best_of(elementwise_kernels<core::bf16>(), checked_level(level)).kernels),
+      elementwise_float_(best_of(elementwise_kernels<float>(), checked_level(level)).kernels),
+      elementwise_double_(best_of(elementwise_kernels<double>(), checked_level(level)).kernels) {}
 
 template <>
 void KernelSet::run(std::span<const Gemm<core::bf16>> batch) const {
@@ -259,6 +261,19 @@ std::string_view KernelSet::gemm_name<float>() const {
 template <>
 std::string_view KernelSet::gemm_name<double>() const {
     return double_.name;
+}
+
+template <>
+const ElementwiseKernels<core::bf16>& KernelSet::elementwise() const {
+    return *elementwise_bf16_;
+}
+template <>
+const ElementwiseKernels<float>& KernelSet::elementwise() const {
+    return *elementwise_float_;
+}
+template <>
+const ElementwiseKernels<double>& KernelSet::elementwise() const {
+    return *elementwise_double_;
 }
 
 }  // namespace moesaic::kernels

@@ -3,6 +3,7 @@
 
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
+#include "kernels/elementwise.hpp"
 #include "kernels/isa.hpp"
 #include "kernels/micro_kernel.hpp"
 
@@ -113,10 +114,17 @@ public:
     template <class T>
     [[nodiscard]] std::string_view gemm_name() const;
 
+    /// Operations on rows of elements, of the same level.
+    template <class T>
+    [[nodiscard]] const ElementwiseKernels<T>& elementwise() const;
+
 private:
     GemmKernel<core::bf16> bf16_;
     GemmKernel<float> float_;
     GemmKernel<double> double_;
+    const ElementwiseKernels<core::bf16>* elementwise_bf16_;
+    const ElementwiseKernels<float>* elementwise_float_;
+    const ElementwiseKernels<double>* elementwise_double_;
 };
 
 }  // namespace moesaic::kernels

@@ -1,0 +1,30 @@
+// The list of elementwise kernels.
+#include "kernels/elementwise.hpp"
+
+namespace moesaic::kernels {
+
+template <>
+std::span<const ElementwiseImplementation<core::bf16>> elementwise_kernels() {
+    static constexpr ElementwiseImplementation<core::bf16> list[] = {
+        {"portable", Isa::portable, &detail::portable_elementwise_bf16},
+    };
+    return list;
+}
+
+template <>
+std::span<const ElementwiseImplementation<float>> elementwise_kernels() {
+    static constexpr ElementwiseImplementation<float> list[] = {
+        {"portable", Isa::portable, &detail::portable_elementwise_float},
+    };
+    return list;
+}
+
+template <>
+std::span<const ElementwiseImplementation<double>> elementwise_kernels() {
+    static constexpr ElementwiseImplementation<double> list[] = {
+        {"portable", Isa::portable, &detail::portable_elementwise_double},
+    };
+    return list;
+}
+
+}  // namespace moesaic::kernels
