@@ -1,13 +1,11 @@
 #include "kernels/gemm.hpp"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <array>
-#include <exception>
 #include <optional>
 
 #include "core/error.hpp"
+#include "core/parallel.hpp"
 
 namespace moesaic::kernels {
 namespace {
@@ -156,49 +154,20 @@ Gemm<T> block_of(const Gemm<T>& product, const Task& task) {
     return block;
 }
 
-/// First exception of a parallel region, which none may leave.
-class ExceptionStore {
-public:
-    void keep_current() noexcept {
-#pragma omp critical(moesaic_gemm_exception)
-        if (first_ == nullptr) {
-            first_ = std::current_exception();
-        }
-    }
-    void rethrow() const {
-        if (first_ != nullptr) {
-            std::rethrow_exception(first_);
-        }
-    }
-
-private:
-    std::exception_ptr first_;
-};
-
 template <class T>
 void run_batch(const GemmKernel<T>& kernel, std::span<const Gemm<T>> batch) {
-    // Below some 100 microseconds of a portable kernel waking the team costs more than it saves.
-    constexpr double least_parallel_work = 1 << 18;
-    const int threads = omp_get_max_threads();
-    if (threads == 1 || work_of(batch) < least_parallel_work) {
+    const int threads = core::threads_for(work_of(batch));
+    if (threads == 1) {
         for (const Gemm<T>& product : batch) {
             kernel.run(product);
         }
         return;
     }
     const std::vector<Task> tasks = schedule(batch, threads);
-    const auto count = static_cast<index_t>(tasks.size());
-    ExceptionStore errors;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-    for (index_t i = 0; i < count; ++i) {
-        try {
-            const Task& task = tasks[static_cast<std::size_t>(i)];
-            kernel.run(block_of(batch[task.product], task));
-        } catch (...) {
-            errors.keep_current();
-        }
-    }
-    errors.rethrow();
+    core::parallel_for(static_cast<index_t>(tasks.size()), threads, [&](index_t i) {
+        const Task& task = tasks[static_cast<std::size_t>(i)];
+        kernel.run(block_of(batch[task.product], task));
+    });
 }
 
 }  // namespace

@@ -53,21 +53,22 @@ private:
     index_t stride_ = 0;
 };
 
+/// Memory of `bytes` bytes that begins a cache line, to be given to std::free; null if there is none. Large pieces ask
+/// the system for huge pages: passes over weights and packed operands would otherwise wait for address translation.
+[[nodiscard]] void* allocate_lines(std::size_t bytes) noexcept;
+
 /// Cache-line aligned storage of trivially copyable elements that grows and keeps its capacity until `release`.
 template <class T>
 class Buffer {
     static_assert(std::is_trivially_copyable_v<T>);
 
 public:
-    static constexpr std::size_t alignment = 64;
-
     /// Pointer to at least `count` elements; contents are unspecified after a call that had to grow.
     T* reserve(std::size_t count) {
         if (count > capacity_) {
             data_.reset();
             capacity_ = 0;
-            const std::size_t bytes = (count * sizeof(T) + alignment - 1) / alignment * alignment;
-            data_.reset(static_cast<T*>(std::aligned_alloc(alignment, bytes)));
+            data_.reset(static_cast<T*>(allocate_lines(count * sizeof(T))));
             if (data_ == nullptr) {
                 throw std::bad_alloc();
             }

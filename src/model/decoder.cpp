@@ -25,6 +25,7 @@ Decoder<T>::Decoder(const Architecture& architecture, const LoraSettings& lora, 
         head_.resize(architecture.vocabulary, architecture.hidden);
     }
     const auto workspace = std::make_shared<ExpertWorkspace<T>>();
+    const auto dense = std::make_shared<DenseScratch<T>>();
     const auto exchange = std::make_shared<ExchangeScratch<T>>();
     for (index_t l = 0; l < architecture_.layers; ++l) {
         Layer layer;
@@ -35,7 +36,7 @@ Decoder<T>::Decoder(const Architecture& architecture, const LoraSettings& lora, 
             layer.feed_forward =
                 std::make_unique<MoeLayer<T>>(architecture_, l, kernels, grid_, max_tokens, lora_, workspace, exchange);
         } else {
-            layer.feed_forward = std::make_unique<DenseFeedForward<T>>(architecture_, l, kernels, workspace);
+            layer.feed_forward = std::make_unique<DenseFeedForward<T>>(architecture_, l, kernels, dense);
         }
         layers_.push_back(std::move(layer));
     }

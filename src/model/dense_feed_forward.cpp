@@ -11,8 +11,8 @@ using core::bf16;
 
 template <class T>
 DenseFeedForward<T>::DenseFeedForward(const Architecture& architecture, index_t layer,
-                                      const kernels::KernelSet& kernels, std::shared_ptr<ExpertWorkspace<T>> workspace)
-    : kernels_(kernels), workspace_(std::move(workspace)) {
+                                      const kernels::KernelSet& kernels, std::shared_ptr<DenseScratch<T>> scratch)
+    : kernels_(kernels), scratch_(std::move(scratch)) {
     const TensorNames& names = architecture.names;
     const std::string prefix = architecture.layer(layer) + names.dense + ".";
     names_ = {prefix + names.gate + ".weight", prefix + names.up + ".weight", prefix + names.down + ".weight"};
@@ -31,15 +31,15 @@ void DenseFeedForward<T>::load(const WeightSource<T>& source) {
 template <class T>
 void DenseFeedForward<T>::forward(const RowCounts&, MatrixView<const A>, LayerTape<T>& tape, MatrixView<A> output,
                                   bool) {
-    ExpertWorkspace<T>& work = *workspace_;
+    DenseScratch<T>& work = *scratch_;
     const index_t rows = tape.feed_input.rows();
     const index_t intermediate = weights_[0].rows();
     for (const auto& [weight, kept] : {std::pair{&weights_[0], &tape.gate}, std::pair{&weights_[1], &tape.up}}) {
-        work.activation.resize(rows, intermediate);
+        work.sums.resize(rows, intermediate);
         kept->resize(rows, intermediate);
-        const std::array<LoraForward<T>, 1> projection = {{{{.weight = *weight}, tape.feed_input, work.activation}}};
+        const std::array<LoraForward<T>, 1> projection = {{{{.weight = *weight}, tape.feed_input, work.sums}}};
         lora_linear_forward<T>(kernels_, projection, work.lora);
-        convert<T>(work.activation, *kept);
+        convert<T>(work.sums, *kept);
     }
     work.activated.resize(rows, intermediate);
     swiglu_forward<T>(tape.gate, tape.up, nullptr, work.activated);
@@ -50,18 +50,18 @@ void DenseFeedForward<T>::forward(const RowCounts&, MatrixView<const A>, LayerTa
 template <class T>
 void DenseFeedForward<T>::backward(const RowCounts&, const LayerTape<T>& tape, MatrixView<const A> grad_output,
                                    MatrixView<A> grad_input) {
-    ExpertWorkspace<T>& work = *workspace_;
+    DenseScratch<T>& work = *scratch_;
     const index_t rows = tape.feed_input.rows();
     const index_t intermediate = weights_[0].rows();
-    work.activation.resize(rows, intermediate);
+    work.sums.resize(rows, intermediate);
     work.activated.resize(rows, intermediate);
     swiglu_forward<T>(tape.gate, tape.up, nullptr, work.activated);
     const std::array<LoraBackward<T>, 1> down = {
-        {{{.weight = weights_[2]}, work.activated, as_operand<T>(grad_output, work.rows_grad), work.activation}}};
+        {{{.weight = weights_[2]}, work.activated, as_operand<T>(grad_output, work.grad_output), work.sums}}};
     lora_linear_backward<T>(kernels_, down, work.lora);
     work.grad_gate.resize(rows, intermediate);
     work.grad_up.resize(rows, intermediate);
-    swiglu_backward<T>(work.activation, tape.gate, tape.up, nullptr, work.grad_gate, work.grad_up, nullptr);
+    swiglu_backward<T>(work.sums, tape.gate, tape.up, nullptr, work.grad_gate, work.grad_up, nullptr);
     const std::array<LoraBackward<T>, 2> gate_and_up = {
         {{{.weight = weights_[0]}, tape.feed_input, work.grad_gate, grad_input, false},
          {{.weight = weights_[1]}, tape.feed_input, work.grad_up, grad_input, true}}};

@@ -63,15 +63,20 @@ double ExpertConfig::lora_scale() const {
 
 template <class T>
 void ExpertWorkspace<T>::clear_cache() {
-    for (Matrix<A>* matrix :
-         {&output, &grad_input, &grad_weights, &rows_out, &activation, &lora.down_sum, &lora.back_sum}) {
+    for (Matrix<A>* matrix : {&output, &grad_input, &grad_weights, &weight_gradient_parts}) {
         *matrix = {};
     }
-    for (Matrix<T>* matrix : {&rows_in, &rows_grad, &activated, &grad_gate, &grad_up, &lora.down, &lora.back}) {
-        *matrix = {};
-    }
+    chunks = {};
     row_weights = {};
-    row_grad_weights = {};
+    activated = {};
+    rows_out = {};
+    rows_of_token = {};
+    recomputed = {};
+    activation = {};
+    grad_pre_activations = {};
+    grad_low_rank = {};
+    low_rank_down = {};
+    std::vector<ThreadScratch<T>>().swap(of_thread);
     unsaved = {};
 }
 
@@ -248,6 +253,15 @@ template <class T>
 ExpertGradients<T> ExpertBackend<T>::sync_backward() {
     sync(Pending::backward, "sync_backward");
     return pending_gradients_;
+}
+
+template <class T>
+std::size_t ExpertBackend<T>::saved_bytes() const noexcept {
+    std::size_t bytes = 0;
+    for (index_t i = 0; i < depth_; ++i) {
+        bytes += saved_[static_cast<std::size_t>(i)].bytes();
+    }
+    return bytes;
 }
 
 template <class T>

@@ -4,9 +4,7 @@
 
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
-#include "core/worker.hpp"
-#include "model/lora_linear.hpp"
-#include "model/routed_rows.hpp"
+#include "model/expert_workspace.hpp"
 
 #include <array>
 #include <cstdint>
@@ -18,8 +16,10 @@ namespace moesaic::model {
 
 using core::accumulator_t;
 using core::index_t;
-using core::Matrix;
 using core::MatrixView;
+
+/// What becomes of gate and up between a forward and its backward: kept, or computed again from the layer's input.
+enum class Activations : std::uint8_t { retain, recompute };
 
 struct ExpertConfig {
     index_t layer = 0;              ///< for messages
@@ -32,7 +32,8 @@ struct ExpertConfig {
     double lora_alpha = 0;
     bool rank_stabilised = false;  ///< scale alpha / sqrt(R) instead of alpha / R (Kalajdzievski, "rsLoRA", 2023)
     bool skip_lora = false;        ///< frozen experts without adapters: input gradients only
-    index_t max_cache_depth = 1;   ///< saved forwards that may wait for their backward
+    Activations activations = Activations::retain;
+    index_t max_cache_depth = 1;  ///< saved forwards that may wait for their backward
 
     [[nodiscard]] double lora_scale() const;
 };
@@ -56,42 +57,6 @@ struct ExpertFactors {
 /// Fills `out` with the frozen weight of one expert: gate and up [I, H], down [H, I].
 template <class T>
 using ExpertWeightSource = std::function<void(index_t expert, Projection projection, MatrixView<T> out)>;
-
-/// What one forward keeps for its backward.
-template <class T>
-struct SavedForward {
-    Matrix<T> hidden;                  // [T, H]
-    Matrix<accumulator_t<T>> weights;  // [T, K]
-    RoutedRows routed;
-    Matrix<T> gate;  // [T * K, I] in routed order, before the activation
-    Matrix<T> up;    // [T * K, I]
-};
-
-/// Work buffers shared by the layers of a process; they grow, and shrink only in `clear_cache`. At most one submission
-/// is in flight for all backends that share them.
-template <class T>
-struct ExpertWorkspace {
-    using A = accumulator_t<T>;
-    Matrix<A> output;        // [T, H]
-    Matrix<A> grad_input;    // [T, H]
-    Matrix<A> grad_weights;  // [T, K]
-    Matrix<T> rows_in;       // [T * K, H] gathered tokens
-    Matrix<T> rows_grad;     // [T * K, H] gathered gradients
-    Matrix<A> rows_out;      // [T * K, H]
-    Matrix<A> activation;    // [T * K, I]
-    Matrix<T> activated;     // [T * K, I]
-    Matrix<T> grad_gate;     // [T * K, I]
-    Matrix<T> grad_up;       // [T * K, I]
-    std::vector<A> row_weights;
-    std::vector<A> row_grad_weights;
-    LoraScratch<T> lora;
-    SavedForward<T> unsaved;  ///< serves forwards that are not saved
-    core::Worker worker;
-    bool in_flight = false;
-
-    /// Gives the memory back; the views returned by earlier calls become invalid.
-    void clear_cache();
-};
 
 /// Gradients of one forward: with respect to hidden [T, H] and routing weights [T, K].
 template <class T>
@@ -135,6 +100,10 @@ public:
 
     /// Saved forwards that wait for their backward.
     [[nodiscard]] index_t cache_depth() const noexcept { return depth_; }
+    /// Bytes of frozen weights, padding included.
+    [[nodiscard]] virtual std::size_t weight_bytes() const noexcept = 0;
+    /// Bytes that saved forwards hold.
+    [[nodiscard]] std::size_t saved_bytes() const noexcept;
     /// Forgets saved forwards and gives back the memory of this object's and the shared buffers.
     void clear_cache();
 
@@ -144,7 +113,8 @@ protected:
     virtual void do_load_weights(const ExpertWeightSource<T>& source) = 0;
     /// Called by init_lora and update_lora; `factors()` holds the present values.
     virtual void do_update_lora() = 0;
-    /// Computes workspace().output; fills saved.gate and saved.up. The other members of `saved` are set.
+    /// Computes workspace().output and, if they are retained, saved.pre_activations. The other members of `saved` are
+    /// set.
     virtual void do_forward(SavedForward<T>& saved) = 0;
     /// Computes grad_input and grad_weights of the workspace, accumulates into gradients().
     virtual void do_backward(const SavedForward<T>& saved, MatrixView<const T> grad_output) = 0;

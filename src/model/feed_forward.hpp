@@ -4,6 +4,7 @@
 #include "kernels/gemm.hpp"
 #include "model/architecture.hpp"
 #include "model/expert_backend.hpp"
+#include "model/lora_linear.hpp"
 #include "model/lora_parameters.hpp"
 #include "model/tape.hpp"
 #include "model/weights.hpp"
@@ -48,6 +49,17 @@ protected:
     FeedForward() = default;
 };
 
+/// Work buffers that dense layers share.
+template <class T>
+struct DenseScratch {
+    Matrix<accumulator_t<T>> sums;  // [T, I]
+    Matrix<T> activated;            // [T, I]
+    Matrix<T> grad_output;          // [T, H]
+    Matrix<T> grad_gate;            // [T, I]
+    Matrix<T> grad_up;              // [T, I]
+    LoraScratch<T> lora;
+};
+
 /// down(silu(gate(x)) * up(x)) with replicated frozen weights.
 template <class T>
 class DenseFeedForward final : public FeedForward<T> {
@@ -55,7 +67,7 @@ public:
     using A = accumulator_t<T>;
 
     DenseFeedForward(const Architecture& architecture, index_t layer, const kernels::KernelSet& kernels,
-                     std::shared_ptr<ExpertWorkspace<T>> workspace);
+                     std::shared_ptr<DenseScratch<T>> scratch);
     void load(const WeightSource<T>& source) override;
     void forward(const RowCounts& rows, MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output,
                  bool save) override;
@@ -66,7 +78,7 @@ public:
 
 private:
     const kernels::KernelSet& kernels_;
-    std::shared_ptr<ExpertWorkspace<T>> workspace_;
+    std::shared_ptr<DenseScratch<T>> scratch_;
     std::array<std::string, projections.size()> names_;
     std::array<Matrix<T>, projections.size()> weights_;  // gate, up: [I, H]; down: [H, I]
 };

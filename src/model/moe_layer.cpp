@@ -1,7 +1,7 @@
 #include "core/trace.hpp"
 #include "model/elementwise.hpp"
 #include "model/feed_forward.hpp"
-#include "model/gemm_experts.hpp"
+#include "model/grouped_experts.hpp"
 #include "model/router.hpp"
 
 #include <algorithm>
@@ -113,7 +113,7 @@ MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, const ker
     config.lora_rank = parameters.settings.rank;
     config.lora_alpha = parameters.settings.alpha;
     config.rank_stabilised = parameters.settings.rank_stabilised;
-    experts_ = std::make_unique<GemmExperts<T>>(config, std::move(workspace), kernels);
+    experts_ = std::make_unique<GroupedExperts<T>>(config, std::move(workspace), kernels);
     if (!config.skip_lora) {
         const auto buckets = add_buckets(parameters, architecture, layer, slice_);
         experts_->init_lora(read_only(factor_views(buckets, &ParameterBucket<A>::values)),

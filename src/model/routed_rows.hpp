@@ -22,6 +22,9 @@ struct RoutedRows {
     [[nodiscard]] index_t count(index_t expert) const {
         return first[static_cast<std::size_t>(expert) + 1] - first[static_cast<std::size_t>(expert)];
     }
+    [[nodiscard]] std::size_t bytes() const noexcept {
+        return (first.size() + row.size()) * sizeof(index_t) + (token.size() + choice.size()) * sizeof(std::int32_t);
+    }
     [[nodiscard]] index_t begin(index_t expert) const { return first[static_cast<std::size_t>(expert)]; }
 };
 

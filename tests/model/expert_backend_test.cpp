@@ -1,6 +1,6 @@
 // The expert backend alone: arithmetic, gradients, rules of use.
 #include "core/error.hpp"
-#include "model/gemm_experts.hpp"
+#include "model/grouped_experts.hpp"
 #include "support/random_model.hpp"
 
 #include <gtest/gtest.h>
@@ -125,7 +125,7 @@ struct Bench {
     ExpertConfig config;
     kernels::KernelSet kernels;
     std::shared_ptr<ExpertWorkspace<T>> workspace;
-    GemmExperts<T> backend;
+    GroupedExperts<T> backend;
     std::array<Matrix<T>, 3> weights;
     std::array<Matrix<A>, 3> a, b, grad_a, grad_b;
     ExpertFactors<const A> factors;
@@ -262,7 +262,7 @@ TEST(ExpertBackend, AsynchronousCallsGiveTheSame) {
 TEST(ExpertBackend, OneSubmissionAtATime) {
     Bench<float> bench;
     bench.make_ready();
-    GemmExperts<float> other(small_config(), bench.workspace, bench.kernels);
+    GroupedExperts<float> other(small_config(), bench.workspace, bench.kernels);
     other.load_weights(bench.source());
     other.init_lora(bench.factors, bench.gradients);
     bench.backend.submit_forward(bench.hidden, bench.ids, bench.routing, false);
@@ -281,7 +281,7 @@ TEST(ExpertBackend, RefusesWrongConfigurations) {
         ExpertConfig config = small_config();
         change(config);
         const kernels::KernelSet kernels("portable");
-        return error_of([&] { GemmExperts<float>(config, std::make_shared<ExpertWorkspace<float>>(), kernels); });
+        return error_of([&] { GroupedExperts<float>(config, std::make_shared<ExpertWorkspace<float>>(), kernels); });
     };
     EXPECT_NE(message([](auto& c) { c.lora_rank = 0; }).find("LoRA rank = 0"), std::string::npos);
     EXPECT_NE(message([](auto& c) { c.lora_alpha = -1; }).find("LoRA alpha = -1"), std::string::npos);

@@ -1,0 +1,199 @@
+// Backward of grouped experts: gradients of activations. Results are computed token by token, C[tokens, features] = g
+// W: blocks of the same weights become the right operand by interleaving pairs of their rows in the cache.
+#include "model/grouped_experts.hpp"
+
+namespace moesaic::model {
+
+using core::bf16;
+
+/// From the gradient of the output through the down projection and the activation: grad_pre_activations, the activation
+/// itself, and the gradients of the routing weights by parts.
+template <class T>
+void GroupedExperts<T>::backward_down(const SavedForward<T>& saved, const PreActivations<T>& kept,
+                                      MatrixView<const T> grad_output) {
+    ExpertWorkspace<T>& work = this->workspace();
+    const core::trace::Scope scope("experts.backward_down");
+    const ExpertConfig& config = this->config();
+    const auto block_rows = static_cast<std::size_t>(work.strips * block_elements);
+    for (core::Buffer<T>* buffer : {&work.activation, &work.grad_pre_activations[0], &work.grad_pre_activations[1]}) {
+        buffer->reserve(block_rows * static_cast<std::size_t>(intermediate_blocks_));
+    }
+    for (core::Buffer<T>* buffer :
+         {&work.low_rank_down, &work.grad_low_rank[0], &work.grad_low_rank[1], &work.grad_low_rank[2]}) {
+        buffer->reserve(block_rows * static_cast<std::size_t>(rank_blocks_));
+    }
+    work.weight_gradient_parts.resize(intermediate_blocks_, saved.routed.rows());
+    for_each_part(intermediate_blocks_, [&](const Part& part) {
+        const index_t expert = part.chunk.expert;
+        products_.fetch_ahead(weight_columns(Projection::down, expert, part.item.first));
+        T* rows = part.scratch.rows.reserve(static_cast<std::size_t>(part.strips() * hidden_blocks_ * block_elements));
+        gather_blocks(saved.routed, grad_output, part.chunk, 0, hidden_blocks_, rows);
+        const Strips grad = products_.left_of_blocks(rows, part.strips(), hidden_blocks_, part.scratch.tokens);
+        const Strips low_rank = low_rank_gradient(Projection::down, part, grad, 0);
+        A* sums = part.scratch.sums[0].reserve(static_cast<std::size_t>(part.strips() * block_elements));
+        for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
+            const T* next =
+                strip + 1 < part.item.last ? weight_columns(Projection::down, expert, strip + 1).first : nullptr;
+            products_.tokens_by_weights(grad, part.rows(), weight_columns(Projection::down, expert, strip),
+                                        extent_of_block(config.intermediate, strip), sums, false, next,
+                                        part.scratch.panel);
+            add_low_rank_gradient(Projection::down, part, strip, low_rank, sums);
+            activation_gradients(part, strip, kept);
+        }
+    });
+}
+
+/// rows_out = the gradient of the hidden states, gate's and up's share in one sum.
+template <class T>
+void GroupedExperts<T>::backward_up() {
+    ExpertWorkspace<T>& work = this->workspace();
+    const core::trace::Scope scope("experts.backward_gate_up");
+    const ExpertConfig& config = this->config();
+    const auto left_of = [&](const Part& part, const core::Buffer<T>& blocks, core::Buffer<std::byte>& storage) {
+        const T* first = blocks.data() + part.chunk.first_strip * intermediate_blocks_ * block_elements;
+        return products_.left_of_blocks(first, part.strips(), intermediate_blocks_, storage);
+    };
+    for_each_part(hidden_blocks_, [&](const Part& part) {
+        const index_t expert = part.chunk.expert;
+        products_.fetch_ahead(weight_columns(Projection::gate, expert, part.item.first));
+        if (part.is_first() && config.lora_rank > 0) {
+            const Strips activation = left_of(part, work.activation, part.scratch.tokens);
+            const MatrixView<const T> a = lora_a(Projection::down, expert);
+            low_rank_rows(
+                part, activation, a.cols(),
+                [&](index_t first, index_t count) { return products_.rows(a[first], a.stride(), count, a.cols()); },
+                work.low_rank_down.data() + part.chunk.first_strip * rank_blocks_ * block_elements);
+        }
+        const Strips grad_gate = left_of(part, work.grad_pre_activations[0], part.scratch.tokens);
+        const Strips grad_up = left_of(part, work.grad_pre_activations[1], part.scratch.more_tokens);
+        const Strips low_rank_gate = low_rank_gradient(Projection::gate, part, grad_gate, 0);
+        const Strips low_rank_up = low_rank_gradient(Projection::up, part, grad_up, 1);
+        A* sums = part.scratch.sums[0].reserve(static_cast<std::size_t>(part.strips() * block_elements));
+        for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
+            const index_t features = extent_of_block(config.hidden, strip);
+            const BlockRun<T> up = weight_columns(Projection::up, expert, strip);
+            const T* next =
+                strip + 1 < part.item.last ? weight_columns(Projection::gate, expert, strip + 1).first : nullptr;
+            products_.tokens_by_weights(grad_gate, part.rows(), weight_columns(Projection::gate, expert, strip),
+                                        features, sums, false, up.first, part.scratch.panel);
+            products_.tokens_by_weights(grad_up, part.rows(), up, features, sums, true, next, part.scratch.panel);
+            add_low_rank_gradient(Projection::gate, part, strip, low_rank_gate, sums);
+            add_low_rank_gradient(Projection::up, part, strip, low_rank_up, sums);
+            for (index_t row = 0; row < part.rows(); ++row) {
+                elementwise_.narrow(features, sums + row * block_size,
+                                    work.rows_out.view()[part.chunk.begin + row] + strip * block_size);
+            }
+        }
+    });
+}
+
+/// Gradients of gate and up for one strip of intermediate features, given the activation's gradient in sums[0].
+template <class T>
+void GroupedExperts<T>::activation_gradients(const Part& part, index_t strip, const PreActivations<T>& kept) {
+    ExpertWorkspace<T>& work = this->workspace();
+    const index_t intermediate = this->config().intermediate;
+    const index_t features = extent_of_block(intermediate, strip);
+    std::array<A*, 2> by_token;
+    for (std::size_t i = 0; i < 2; ++i) {
+        by_token[i] = part.scratch.pre_activations[i].reserve(static_cast<std::size_t>(part.rows() * block_size));
+        const T* from = kept.values[i].data() + intermediate * part.chunk.begin + strip * block_size * part.rows();
+        elementwise_.transpose_widen(features, part.rows(), from, part.rows(), by_token[i], block_size);
+    }
+    A* weight_gradient = work.weight_gradient_parts.view()[strip] + part.chunk.begin;
+    const A* weights = work.row_weights.data() + part.chunk.begin;
+    for (index_t row = 0; row < part.rows(); ++row) {
+        const index_t block = (part.chunk.first_strip + row / block_size) * intermediate_blocks_ + strip;
+        const index_t at = block * block_elements + row % block_size * block_size;
+        T* grad_gate = work.grad_pre_activations[0].data() + at;
+        T* grad_up = work.grad_pre_activations[1].data() + at;
+        T* activation = work.activation.data() + at;
+        const index_t from = row * block_size;
+        weight_gradient[row] =
+            elementwise_.swiglu_backward(features, part.scratch.sums[0].data() + from, by_token[0] + from,
+                                         by_token[1] + from, weights[row], grad_gate, grad_up, activation);
+        for (T* out : {grad_gate, grad_up, activation}) {
+            std::fill(out + features, out + block_size, static_cast<T>(0.0F));
+        }
+    }
+}
+
+template <class T>
+void GroupedExperts<T>::sum_weight_gradients(const RoutedRows& routed) {
+    ExpertWorkspace<T>& work = this->workspace();
+    const MatrixView<const A> parts = work.weight_gradient_parts;
+    const MatrixView<A> grad_weights = work.grad_weights;
+#pragma omp parallel for schedule(static)
+    for (index_t row = 0; row < routed.rows(); ++row) {
+        A sum = 0;
+        for (index_t part = 0; part < parts.rows(); ++part) {
+            sum += parts(part, row);
+        }
+        grad_weights(routed.token[static_cast<std::size_t>(row)], routed.choice[static_cast<std::size_t>(row)]) = sum;
+    }
+}
+
+/// Blocks [strips][blocks of R][32, 32]: tokens [rows, k] times a factor with R columns, whose strips
+/// factor_strip(first, count) returns as vectors.
+template <class T>
+template <class FactorStrip>
+void GroupedExperts<T>::low_rank_rows(const Part& part, const Strips& tokens, index_t k,
+                                      const FactorStrip& factor_strip, T* out) const {
+    const index_t rank = this->config().lora_rank;
+    const Strips factor = products_.right_strips(part.scratch.factor, 1, tokens.blocks);
+    A* sums = part.scratch.low_rank_sums.reserve(static_cast<std::size_t>(part.strips() * block_elements));
+    for (index_t block = 0; block < rank_blocks_; ++block) {
+        const index_t count = extent_of_block(rank, block);
+        products_.pack_right(factor.data, factor_strip(block * block_size, count));
+        products_.tokens_by_strip(tokens, part.rows(), factor.data, count, k, sums, false);
+        for (index_t row = 0; row < part.rows(); ++row) {
+            T* to = out + (row / block_size * rank_blocks_ + block) * block_elements + row % block_size * block_size;
+            elementwise_.narrow(count, sums + row * block_size, to);
+            std::fill(to + count, to + block_size, static_cast<T>(0.0F));
+        }
+    }
+}
+
+/// The gradient of the low-rank activations, grad B without the scale, as left operand; kept for the gradient of A.
+template <class T>
+Strips GroupedExperts<T>::low_rank_gradient(Projection p, const Part& part, const Strips& grad, std::size_t slot) {
+    if (this->config().lora_rank == 0) {
+        return {};
+    }
+    const MatrixView<const T> b = lora_b(p, part.chunk.expert);
+    const index_t size = rank_blocks_ * block_elements;
+    T* out = part.is_first()
+                 ? this->workspace().grad_low_rank[static_cast<std::size_t>(p)].data() + part.chunk.first_strip * size
+                 : part.scratch.low_rank_rows[slot].reserve(static_cast<std::size_t>(part.strips() * size));
+    low_rank_rows(
+        part, grad, b.rows(),
+        [&](index_t first, index_t count) { return products_.columns(b.data() + first, b.stride(), count, b.rows()); },
+        out);
+    return products_.left_of_blocks(out, part.strips(), rank_blocks_, part.scratch.low_rank[slot]);
+}
+
+/// sums += the low-rank gradient times A and its scale, for one strip of input features.
+template <class T>
+void GroupedExperts<T>::add_low_rank_gradient(Projection p, const Part& part, index_t strip, const Strips& low_rank,
+                                              A* sums) const {
+    const index_t rank = this->config().lora_rank;
+    if (rank == 0) {
+        return;
+    }
+    const MatrixView<const T> a = lora_a(p, part.chunk.expert);
+    const index_t features = extent_of_block(a.cols(), strip);
+    const Strips factor = products_.right_strips(part.scratch.factor, 1, rank_blocks_);
+    products_.pack_right(factor.data, products_.columns(a.data() + strip * block_size, a.stride(), features, rank));
+    products_.tokens_by_strip(low_rank, part.rows(), factor.data, features, rank, sums, true);
+}
+
+#define MOESAIC_INSTANTIATE(T)                                                                       \
+    template void GroupedExperts<T>::backward_down(const SavedForward<T>&, const PreActivations<T>&, \
+                                                   MatrixView<const T>);                             \
+    template void GroupedExperts<T>::backward_up();                                                  \
+    template void GroupedExperts<T>::sum_weight_gradients(const RoutedRows&);
+MOESAIC_INSTANTIATE(bf16)
+MOESAIC_INSTANTIATE(float)
+MOESAIC_INSTANTIATE(double)
+#undef MOESAIC_INSTANTIATE
+
+}  // namespace moesaic::model

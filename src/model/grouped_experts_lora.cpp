@@ -1,0 +1,200 @@
+// Gradients of the LoRA factors of grouped experts: sums over the tokens of an expert, L^T Z, where L [tokens, R] is a
+// low-rank activation or gradient and Z [tokens, width] what the factor's other dimension stands for.
+#include "model/grouped_experts.hpp"
+
+#include <cmath>
+
+namespace moesaic::model {
+
+using core::bf16;
+
+namespace {
+
+constexpr std::array all_wide = {Wide::hidden, Wide::grad_gate, Wide::grad_up, Wide::activation, Wide::grad_output};
+
+/// Chunks [first, last) of one expert, and columns [first_block, last_block) of one Z.
+struct GradientItem {
+    Wide wide;
+    index_t first_chunk;
+    index_t last_chunk;
+    index_t first_block;
+    index_t last_block;
+    double work;
+};
+
+/// Largest first, parts of a hot expert's for all threads. Which parts there are does not change results.
+std::vector<GradientItem> gradient_items(const std::vector<RowChunk>& chunks, index_t hidden_blocks,
+                                         index_t intermediate_blocks, int threads) {
+    constexpr double items_per_thread = 6;
+    const double all_blocks = 2.0 * static_cast<double>(hidden_blocks) + 3.0 * static_cast<double>(intermediate_blocks);
+    double rows_of_all = 0;
+    for (const RowChunk& chunk : chunks) {
+        rows_of_all += static_cast<double>(chunk.rows);
+    }
+    const double largest = rows_of_all * all_blocks / (threads == 1 ? 1 : items_per_thread * threads);
+    std::vector<GradientItem> items;
+    for (std::size_t first = 0, last = 0; first < chunks.size(); first = last) {
+        double rows = 0;
+        for (; last < chunks.size() && chunks[last].expert == chunks[first].expert; ++last) {
+            rows += static_cast<double>(chunks[last].rows);
+        }
+        for (const Wide wide : all_wide) {
+            const bool is_hidden = wide == Wide::hidden || wide == Wide::grad_output;
+            const index_t blocks = is_hidden ? hidden_blocks : intermediate_blocks;
+            const double work = rows * static_cast<double>(blocks);
+            const auto parts = std::clamp(static_cast<index_t>(std::ceil(work / largest)), index_t{1}, blocks);
+            for (index_t part = 0; part < parts; ++part) {
+                items.push_back({wide, static_cast<index_t>(first), static_cast<index_t>(last), blocks * part / parts,
+                                 blocks * (part + 1) / parts, work / static_cast<double>(parts)});
+            }
+        }
+    }
+    std::stable_sort(items.begin(), items.end(),
+                     [](const GradientItem& a, const GradientItem& b) { return a.work > b.work; });
+    return items;
+}
+
+}  // namespace
+
+/// The terms that share one Z.
+template <class T>
+std::vector<typename GroupedExperts<T>::LoraTerm> GroupedExperts<T>::terms_of(Wide wide,
+                                                                              const PreActivations<T>& kept) {
+    ExpertWorkspace<T>& work = this->workspace();
+    switch (wide) {
+        case Wide::hidden:
+            return {{Projection::gate, LoraFactor::a, nullptr, work.grad_low_rank[0].data()},
+                    {Projection::up, LoraFactor::a, nullptr, work.grad_low_rank[1].data()}};
+        case Wide::grad_gate:
+            return {{Projection::gate, LoraFactor::b, kept.low_rank[0].data(), nullptr}};
+        case Wide::grad_up:
+            return {{Projection::up, LoraFactor::b, kept.low_rank[1].data(), nullptr}};
+        case Wide::activation:
+            return {{Projection::down, LoraFactor::a, nullptr, work.grad_low_rank[2].data()}};
+        case Wide::grad_output:
+            return {{Projection::down, LoraFactor::b, nullptr, work.low_rank_down.data()}};
+    }
+    return {};
+}
+
+template <class T>
+void GroupedExperts<T>::lora_gradients(const SavedForward<T>& saved, const PreActivations<T>& kept,
+                                       MatrixView<const T> grad_output) {
+    ExpertWorkspace<T>& work = this->workspace();
+    const core::trace::Scope scope("experts.lora_gradients");
+    const int threads = core::threads_for(static_cast<double>(work.rows_out.size()));
+    const std::vector<GradientItem> items = gradient_items(work.chunks, hidden_blocks_, intermediate_blocks_, threads);
+    work.of_thread.resize(std::max(work.of_thread.size(), static_cast<std::size_t>(threads)));
+    core::parallel_for(static_cast<index_t>(items.size()), threads, [&](index_t i) {
+        const GradientItem& item = items[static_cast<std::size_t>(i)];
+        const typename StripProducts<T>::TileState tiles(products_);
+        ThreadScratch<T>& scratch = work.of_thread[static_cast<std::size_t>(omp_get_thread_num())];
+        const std::span<const RowChunk> chunks(work.chunks.data() + item.first_chunk,
+                                               work.chunks.data() + item.last_chunk);
+        const std::vector<LoraTerm> terms = terms_of(item.wide, kept);
+        const index_t first_strip = chunks.front().first_strip;
+        const index_t strips = chunks.back().first_strip + chunks.back().strips() - first_strip;
+        const auto results = static_cast<index_t>(terms.size()) * rank_blocks_;
+        const Strips left = products_.left_strips(scratch.tokens, results, strips);
+        for (std::size_t t = 0; t < terms.size(); ++t) {
+            for (const RowChunk& chunk : chunks) {
+                for (index_t block = 0; block < rank_blocks_; ++block) {
+                    pack_low_rank(
+                        terms[t], chunk, block,
+                        left.at(static_cast<index_t>(t) * rank_blocks_ + block, chunk.first_strip - first_strip));
+                }
+            }
+        }
+        A* sums = scratch.sums[0].reserve(static_cast<std::size_t>(results * block_elements));
+        for (index_t col = item.first_block; col < item.last_block; ++col) {
+            for (const RowChunk& chunk : chunks) {
+                const Strips right = products_.right_strips(scratch.panel, 1, chunk.strips());
+                pack_wide(item.wide, saved, grad_output, chunk, col, scratch, right);
+                for (index_t r = 0; r < results; ++r) {
+                    const index_t count = extent_of_block(this->config().lora_rank, r % rank_blocks_);
+                    products_.strip_by_strip(left.at(r, chunk.first_strip - first_strip), count, right.data, block_size,
+                                             chunk.rows, sums + r * block_elements, &chunk != &chunks.front());
+                }
+            }
+            for (std::size_t t = 0; t < terms.size(); ++t) {
+                add_to_gradient(terms[t], chunks.front().expert, col,
+                                sums + static_cast<index_t>(t) * rank_blocks_ * block_elements);
+            }
+        }
+    });
+}
+
+/// Block `block` of L's features as left operand: vectors are features, k the chunk's tokens.
+template <class T>
+void GroupedExperts<T>::pack_low_rank(const LoraTerm& term, const RowChunk& chunk, index_t block,
+                                      std::byte* strip) const {
+    const index_t rank = this->config().lora_rank;
+    const index_t count = extent_of_block(rank, block);
+    if (term.by_feature != nullptr) {
+        const T* first = term.by_feature + rank * chunk.begin + block * block_size * chunk.rows;
+        products_.pack_left(strip, products_.rows(first, chunk.rows, count, chunk.rows));
+        return;
+    }
+    for (index_t s = 0; s < chunk.strips(); ++s) {
+        const T* tokens = term.blocks + ((chunk.first_strip + s) * rank_blocks_ + block) * block_elements;
+        products_.pack_left(strip + s * products_.left_bytes(),
+                            products_.columns(tokens, block_size, count, extent_of_block(chunk.rows, s)));
+    }
+}
+
+/// Column block `col` of Z as right operand: vectors are columns, k the chunk's tokens.
+template <class T>
+void GroupedExperts<T>::pack_wide(Wide wide, const SavedForward<T>& saved, MatrixView<const T> grad_output,
+                                  const RowChunk& chunk, index_t col, ThreadScratch<T>& scratch, const Strips& right) {
+    const ExpertWorkspace<T>& work = this->workspace();
+    const T* first = nullptr;
+    index_t step = block_elements;
+    if (wide == Wide::hidden || wide == Wide::grad_output) {
+        T* gathered = scratch.rows.reserve(static_cast<std::size_t>(chunk.strips() * block_elements));
+        gather_blocks(saved.routed, wide == Wide::hidden ? saved.hidden.view() : grad_output, chunk, col, col + 1,
+                      gathered);
+        first = gathered;
+    } else {
+        const core::Buffer<T>& blocks = wide == Wide::activation  ? work.activation
+                                        : wide == Wide::grad_gate ? work.grad_pre_activations[0]
+                                                                  : work.grad_pre_activations[1];
+        first = blocks.data() + (chunk.first_strip * intermediate_blocks_ + col) * block_elements;
+        step = intermediate_blocks_ * block_elements;
+    }
+    for (index_t s = 0; s < chunk.strips(); ++s) {
+        products_.pack_right(right.at(0, s), products_.columns(first + s * step, block_size, block_size,
+                                                               extent_of_block(chunk.rows, s)));
+    }
+}
+
+/// Adds L^T Z of one column block to the gradient: A is [R, width]; B is [width, R], so that it takes the transpose.
+/// The scale is in L where that is the activation x A^T.
+template <class T>
+void GroupedExperts<T>::add_to_gradient(const LoraTerm& term, index_t expert, index_t col, const A* sums) const {
+    const index_t rank = this->config().lora_rank;
+    const auto& gradients = this->gradients()[term.projection];
+    const A scale = static_cast<A>(this->config().lora_scale());
+    const bool is_a = term.factor == LoraFactor::a;
+    const index_t width = is_a ? gradients.a.cols() : gradients.b.rows() / this->config().experts;
+    const index_t first = col * block_size;
+    for (index_t r = 0; r < rank; ++r) {
+        const A* row = sums + r / block_size * block_elements + r % block_size * block_size;
+        for (index_t c = 0; c < extent_of_block(width, col); ++c) {
+            if (is_a) {
+                gradients.a(expert * rank + r, first + c) += scale * row[c];
+            } else {
+                gradients.b(expert * width + first + c, r) += row[c];
+            }
+        }
+    }
+}
+
+#define MOESAIC_INSTANTIATE(T)                                                                        \
+    template void GroupedExperts<T>::lora_gradients(const SavedForward<T>&, const PreActivations<T>&, \
+                                                    MatrixView<const T>);
+MOESAIC_INSTANTIATE(bf16)
+MOESAIC_INSTANTIATE(float)
+MOESAIC_INSTANTIATE(double)
+#undef MOESAIC_INSTANTIATE
+
+}  // namespace moesaic::model

@@ -1,0 +1,122 @@
+// Products of the token rows of one expert with its weights, on packed strips: where weights are streamed once, packed
+// or re-paired panel by panel in the L1 cache, and meet token strips that stay in the L2 cache.
+#pragma once
+
+#include "kernels/gemm.hpp"
+#include "model/blocked_matrix.hpp"
+
+#include <cstddef>
+
+namespace moesaic::model {
+
+using core::accumulator_t;
+
+/// Packed strips of one operand: strip s holds the vectors 32 s to 32 s + 31, block after block along k.
+struct Strips {
+    std::byte* data = nullptr;
+    index_t blocks = 0;  ///< along k
+    index_t block_bytes = 0;
+
+    [[nodiscard]] std::byte* at(index_t strip, index_t block = 0) const {
+        return data + (strip * blocks + block) * block_bytes;
+    }
+};
+
+/// A place in a matrix of weights, or of anything else in blocks.
+template <class T>
+struct BlockRun {
+    const T* first = nullptr;
+    index_t step = 0;    ///< elements from one block to the next
+    index_t blocks = 0;  ///< along k
+
+    [[nodiscard]] const T* block(index_t b) const { return first + b * step; }
+};
+
+/// Results are rows of sums in blocks of 32 vectors. In "weights by tokens" C is [32 features, stride >= tokens padded
+/// to 32]; in "tokens by weights" C is [tokens padded to 32, 32 features]. Only whole groups of 16 beyond the real
+/// extents are written. All functions run on the calling thread, between `begin` and `end` (see TileState).
+template <class T>
+class StripProducts {
+public:
+    using A = accumulator_t<T>;
+    using Vectors = kernels::Operand<kernels::stored_t<T>>;
+
+    explicit StripProducts(const kernels::KernelSet& kernels) : kernel_(kernels.micro_kernel<T>()) {}
+
+    /// Vectors that are rows, k their columns.
+    [[nodiscard]] static Vectors rows(const T* data, index_t stride, index_t count, index_t k) {
+        return {stored(data), stride, true, count, k};
+    }
+    /// Vectors that are columns, k their rows.
+    [[nodiscard]] static Vectors columns(const T* data, index_t stride, index_t count, index_t k) {
+        return {stored(data), stride, false, count, k};
+    }
+
+    [[nodiscard]] index_t left_bytes() const { return static_cast<index_t>(kernel_.left_bytes); }
+    [[nodiscard]] index_t right_bytes() const { return static_cast<index_t>(kernel_.right_bytes); }
+    [[nodiscard]] Strips left_strips(core::Buffer<std::byte>& storage, index_t strips, index_t blocks) const {
+        return {storage.reserve(static_cast<std::size_t>(strips * blocks * left_bytes())), blocks, left_bytes()};
+    }
+    [[nodiscard]] Strips right_strips(core::Buffer<std::byte>& storage, index_t strips, index_t blocks) const {
+        return {storage.reserve(static_cast<std::size_t>(strips * blocks * right_bytes())), blocks, right_bytes()};
+    }
+    void pack_left(std::byte* strip, const Vectors& vectors) const { kernel_.pack_left(strip, vectors); }
+    void pack_right(std::byte* strip, const Vectors& vectors) const { kernel_.pack_right(strip, vectors); }
+    /// Token rows in blocks [strips][blocks] as left operand: the memory itself where the kernel reads it as it is,
+    /// else packed into `storage`.
+    [[nodiscard]] Strips left_of_blocks(const T* blocks, index_t strips, index_t along_k,
+                                        core::Buffer<std::byte>& storage) const;
+
+    /// C[features, tokens] = W tokens^T for one strip of weights. `next` is where the caller goes on reading weights;
+    /// null says nowhere.
+    void weights_by_tokens(const BlockRun<T>& weights, index_t features, const Strips& tokens, index_t token_count,
+                           A* c, index_t stride, bool accumulate, const T* next, core::Buffer<std::byte>& panel) const;
+    /// C[tokens, features] = tokens W, where W's rows are k.
+    void tokens_by_weights(const Strips& tokens, index_t token_count, const BlockRun<T>& weights, index_t features,
+                           A* c, bool accumulate, const T* next, core::Buffer<std::byte>& panel) const;
+    /// The same with a small operand that is packed already, k at most what its strip holds.
+    void strip_by_tokens(const std::byte* left, index_t features, index_t k, const Strips& tokens, index_t token_count,
+                         A* c, index_t stride, bool accumulate) const;
+    void tokens_by_strip(const Strips& tokens, index_t token_count, const std::byte* right, index_t features, index_t k,
+                         A* c, bool accumulate) const;
+    /// One product of two strips, k as long as both are.
+    void strip_by_strip(const std::byte* left, index_t rows, const std::byte* right, index_t cols, index_t k, A* c,
+                        bool accumulate) const {
+        kernel_.multiply({rows, cols, k, left, right, c, block_size, accumulate, {nullptr, 0, 0}});
+    }
+
+    /// Asks for the first panel of weights, for callers that do something else before they read it.
+    void fetch_ahead(const BlockRun<T>& weights) const;
+
+    /// Processor state that products need: lives on the stack of the thread that computes them.
+    class TileState {
+    public:
+        explicit TileState(const StripProducts& products) : kernel_(products.kernel_) {
+            if (kernel_.begin != nullptr) {
+                kernel_.begin();
+            }
+        }
+        ~TileState() {
+            if (kernel_.end != nullptr) {
+                kernel_.end();
+            }
+        }
+        TileState(const TileState&) = delete;
+        TileState& operator=(const TileState&) = delete;
+
+    private:
+        const kernels::micro_kernel_t<T>& kernel_;
+    };
+
+private:
+    [[nodiscard]] static const kernels::stored_t<T>* stored(const T* data) {
+        return reinterpret_cast<const kernels::stored_t<T>*>(data);
+    }
+    /// Blocks of a panel: equal parts of a strip of `blocks` blocks, each of which stays in L1.
+    [[nodiscard]] index_t panel_blocks(index_t blocks) const;
+    [[nodiscard]] kernels::Prefetch prefetch(const T* data, index_t step, index_t part, index_t parts) const;
+
+    const kernels::micro_kernel_t<T>& kernel_;
+};
+
+}  // namespace moesaic::model
