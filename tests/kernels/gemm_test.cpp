@@ -2,15 +2,18 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <optional>
 #include <string>
 #include <variant>
 
 #include "gemm_problem.hpp"
+#include "support/amx_emulator.hpp"
 
 namespace moesaic::kernels::test {
 namespace {
 
 using core::bf16;
+using moesaic::test::AmxEmulator;
 using AnyKernel = std::variant<GemmKernel<bf16>, GemmKernel<float>, GemmKernel<double>>;
 
 std::vector<AnyKernel> all_kernels() {
@@ -37,16 +40,23 @@ class GemmKernels : public testing::TestWithParam<AnyKernel> {
 protected:
     void SetUp() override {
         const Isa isa = std::visit([](const auto& kernel) { return kernel.isa; }, GetParam());
-        if (!runs(isa)) {
+        if (isa == Isa::amx && AmxEmulator::needed()) {
+            emulator_.emplace();
+            RecordProperty("amx", "emulated");
+        } else if (!runs(isa)) {
             GTEST_SKIP() << "this machine does not run " << name(isa);
         }
     }
+    void TearDown() override { EXPECT_FALSE(AmxEmulator::holds_tiles()) << "tiles must be released"; }
 
     /// Calls check(kernel) with the kernel's own type.
     template <class Check>
     void with_kernel(Check check) {
         std::visit(check, GetParam());
     }
+
+private:
+    std::optional<AmxEmulator> emulator_;
 };
 
 template <class T>
