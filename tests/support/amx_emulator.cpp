@@ -17,13 +17,8 @@
 namespace moesaic::test {
 namespace {
 
-struct ThreadState {
-    AmxTiles tiles;
-    std::uint64_t instructions = 0;
-};
-
 // In the static block of thread-local storage: a signal handler must not be the one that allocates it.
-__attribute__((tls_model("initial-exec"))) constinit thread_local ThreadState state;
+__attribute__((tls_model("initial-exec"))) constinit thread_local AmxTiles tiles;
 
 std::atomic<int> users = 0;
 struct sigaction previous = {};
@@ -43,7 +38,6 @@ void execute(const AmxInstruction& instruction, const gregset_t& registers) {
     auto* const memory = reinterpret_cast<char*>(register_value(registers, address.base) + address.displacement);
     const auto index = static_cast<std::uint64_t>(register_value(registers, address.index));
     const auto stride = static_cast<std::int64_t>(index << static_cast<unsigned>(address.shift));
-    AmxTiles& tiles = state.tiles;
     switch (instruction.operation) {
         case AmxOperation::ldtilecfg:
             return tiles.load_configuration(memory + stride);
@@ -75,7 +69,6 @@ void on_illegal_instruction(int signal, siginfo_t* info, void* context) {
         const auto* code = reinterpret_cast<const std::uint8_t*>(registers[REG_RIP]);
         if (const std::optional<AmxInstruction> instruction = decode_amx(code)) {
             registers[REG_RIP] += instruction->length;
-            ++state.instructions;
             execute(*instruction, registers);
             return;
         }
@@ -120,11 +113,7 @@ bool AmxEmulator::needed() {
 }
 
 bool AmxEmulator::holds_tiles() {
-    return state.tiles.configured();
-}
-
-std::uint64_t AmxEmulator::instructions() {
-    return state.instructions;
+    return tiles.configured();
 }
 
 }  // namespace moesaic::test
@@ -140,9 +129,6 @@ bool AmxEmulator::needed() {
 }
 bool AmxEmulator::holds_tiles() {
     return false;
-}
-std::uint64_t AmxEmulator::instructions() {
-    return 0;
 }
 
 }  // namespace moesaic::test

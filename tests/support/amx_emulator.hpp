@@ -1,8 +1,6 @@
 // Runs the AMX instructions of kernels on machines without AMX, so that their tests need not be skipped there.
 #pragma once
 
-#include <cstdint>
-
 namespace moesaic::test {
 
 /// While one lives, AMX instructions of all threads of the process are emulated when they trap (SIGILL), each thread
@@ -22,9 +20,6 @@ public:
 
     /// True if the emulated tiles of the calling thread are configured: a kernel has not released them.
     [[nodiscard]] static bool holds_tiles();
-
-    /// Instructions emulated for the calling thread so far.
-    [[nodiscard]] static std::uint64_t instructions();
 };
 
 }  // namespace moesaic::test
