@@ -175,11 +175,15 @@ TEST_F(Amx, DenormalsCountAsZeros) {
     product.right[1][0] = bf16(1e-20F);
     product.sums[2][0] = denormal;
     product.sums[3][0] = 1e-37F;
+    product.left[4][2] = bf16(-0x1p-63F);
+    product.right[2][0] = bf16(0x1p-63F);
+    product.sums[4][0] = 0x1.8p-126F;
     product.run();
     EXPECT_EQ(product.sums[0][0], 0.0F) << "an operand";
-    EXPECT_EQ(product.sums[1][0], 0.0F) << "a result";
-    EXPECT_EQ(product.sums[2][0], 0.0F) << "a sum";
+    EXPECT_EQ(product.sums[1][0], 0.0F) << "a product";
+    EXPECT_EQ(product.sums[2][0], 0.0F) << "a sum before";
     EXPECT_EQ(product.sums[3][0], 1e-37F);
+    EXPECT_EQ(product.sums[4][0], 0.0F) << "a sum after";
 }
 
 TEST_F(Amx, InfinitiesAndNaNs) {
