@@ -7,7 +7,7 @@ namespace moesaic::test {
 /// with tiles of its own; the first one prints so. What a CPU would refuse, such as a tile that is not configured, ends
 /// the process with a message. Memory is accessed by plain code, so that AddressSanitizer sees it. Any other illegal
 /// instruction goes to the handler that was there before. Does nothing where emulation is not `needed`. Create it from
-/// serial code. A trap costs one or two microseconds.
+/// serial code. A trap costs up to some ten microseconds.
 class AmxEmulator {
 public:
     AmxEmulator();
