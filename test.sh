@@ -10,15 +10,20 @@ source cmake/setup.sh
 # Suites without MPI: fast under the sanitizers, and where raw memory and untrusted files are handled.
 sanitized=(core io kernels)
 
-# Number and names of the cases that tests skipped inside ctest's log, which holds the output of all tests.
+# Number and names of the cases that tests skipped inside ctest's log, which holds the output of all tests, and whether
+# some ran in emulation.
 report_skipped() {
     local log="build/$1/Testing/Temporary/LastTest.log"
-    local cases whole
+    local cases whole emulated
     cases=$(tr -d '\r' <"$log" | sed -n 's/^\[  SKIPPED \] \(.*\) ([0-9]* ms)$/\1/p' | sort | uniq -c | sort -k2)
     whole=$(grep -cE '^(Skip regular expression found|SKIP_RETURN_CODE)' "$log") || true
     echo "Skipped: $(awk '{ n += $1 } END { print n + 0 }' <<<"$cases") test cases in suites that ran, $whole whole tests"
     if [ -n "$cases" ]; then
         awk '{ print "  " $2 ($1 > 1 ? " (" $1 " times)" : "") }' <<<"$cases"
+    fi
+    emulated=$(tr -d '\r' <"$log" | sed -n 's/^\[ EMULATED \] //p' | sort -u)
+    if [ -n "$emulated" ]; then
+        echo "Emulated: $emulated"
     fi
 }
 

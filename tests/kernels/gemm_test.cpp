@@ -2,15 +2,19 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <memory>
+#include <optional>
 #include <string>
 #include <variant>
 
 #include "gemm_problem.hpp"
+#include "support/amx_emulator.hpp"
 
 namespace moesaic::kernels::test {
 namespace {
 
 using core::bf16;
+using moesaic::test::AmxEmulator;
 using AnyKernel = std::variant<GemmKernel<bf16>, GemmKernel<float>, GemmKernel<double>>;
 
 std::vector<AnyKernel> all_kernels() {
@@ -37,16 +41,23 @@ class GemmKernels : public testing::TestWithParam<AnyKernel> {
 protected:
     void SetUp() override {
         const Isa isa = std::visit([](const auto& kernel) { return kernel.isa; }, GetParam());
-        if (!runs(isa)) {
+        if (isa == Isa::amx && AmxEmulator::needed()) {
+            emulator_.emplace();
+            RecordProperty("amx", "emulated");
+        } else if (!runs(isa)) {
             GTEST_SKIP() << "this machine does not run " << name(isa);
         }
     }
+    void TearDown() override { EXPECT_FALSE(AmxEmulator::holds_tiles()) << "tiles must be released"; }
 
     /// Calls check(kernel) with the kernel's own type.
     template <class Check>
     void with_kernel(Check check) {
         std::visit(check, GetParam());
     }
+
+private:
+    std::optional<AmxEmulator> emulator_;
 };
 
 template <class T>
@@ -114,6 +125,25 @@ TEST_P(GemmKernels, ManyRowsAtFullDepth) {
         check(kernel, {.m = 1100, .n = 40, .k = 1024, .transpose_a = false, .transpose_b = true}, 1);
         check(kernel, {.m = 64, .n = 64, .k = 4099, .transpose_a = true, .transpose_b = false, .accumulate = true}, 2);
         check(kernel, {.m = 3, .n = 200, .k = 9001, .transpose_a = false, .transpose_b = true, .alpha = 0.5}, 3);
+    });
+}
+
+TEST_P(GemmKernels, SeveralThreadsAtOnce) {
+    with_kernel([]<class T>(const GemmKernel<T>& kernel) {
+        std::mt19937 random(20240608);
+        std::vector<std::unique_ptr<Problem<T>>> problems;
+        for (std::uint32_t seed = 0; seed < 40; ++seed) {
+            problems.push_back(std::make_unique<Problem<T>>(random_shape(random), seed));
+        }
+        const std::size_t count = problems.size();
+#pragma omp parallel for schedule(dynamic, 1) num_threads(4)
+        for (std::size_t i = 0; i < count; ++i) {
+            kernel.run(problems[i]->product());
+        }
+        for (const auto& problem : problems) {
+            problem->expect_correct();
+            problem->expect_gaps_untouched();
+        }
     });
 }
 
