@@ -51,7 +51,7 @@ struct ElementwiseTable {
     void (*swiglu_forward)(Index n, const A* gate, const A* up, const A* weight, T* out);
     /// Of out = weight * silu(gate) * up with one weight: the gradients of gate and up given grad_out, out itself as
     /// `activated` unless that is null, and as result the gradient of the weight.
-    A (*swiglu_backward)
+    A(*swiglu_backward)
     (Index n, const A* grad_out, const A* gate, const A* up, A weight, T* grad_gate, T* grad_up, T* activated);
 
     /// y = x * rstd * weight with rstd = 1 / sqrt(mean(x^2) + epsilon), which is the result. Written to `narrow_y`,
