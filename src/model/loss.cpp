@@ -24,7 +24,7 @@ TargetResult evaluate(const kernels::ElementwiseKernels<T>& kernels, std::span<c
     const double sum = kernels.sum_of_exp(size, logits.data(), largest);
     const A at_label = logits[static_cast<std::size_t>(label)];
     if (grad != nullptr) {
-        kernels.exp(size, logits.data(), largest, static_cast<A>(scale / sum), grad);
+        kernels.exp(size, logits.data(), A(1), largest, static_cast<A>(scale / sum), grad);
         // 1 - p loses its digits where p is rounded first.
         const double probability = static_cast<double>(std::exp(at_label - largest)) / sum;
         grad[label] = static_cast<T>(static_cast<A>(scale * (probability - 1.0)));

@@ -9,7 +9,7 @@ namespace {
 template <class A>
 void softmax(const ElementwiseKernels<A>& kernels, std::span<A> row) {
     const auto size = static_cast<index_t>(row.size());
-    const A sum = kernels.exp(size, row.data(), kernels.largest(size, row.data()), A(1), row.data());
+    const A sum = kernels.exp(size, row.data(), A(1), kernels.largest(size, row.data()), A(1), row.data());
     for (A& value : row) {
         value /= sum;
     }

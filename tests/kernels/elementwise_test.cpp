@@ -266,11 +266,12 @@ TEST_P(Elementwise, Exp) {
     for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
         using A = accumulator_t<T>;
         for (const bool extremes : {false, true}) {
+            const A scale = extremes ? A(1) : A(0.7);
             const auto in = values<A>(n, 1, extremes);
             GuardedArray<T> out(n);
             GuardedArray<T> expected(n);
-            const A sum = kernels.exp(n, in.data(), A(0.5), A(0.25), out.data());
-            const A expected_sum = portable.exp(n, in.data(), A(0.5), A(0.25), expected.data());
+            const A sum = kernels.exp(n, in.data(), scale, A(0.5), A(0.25), out.data());
+            const A expected_sum = portable.exp(n, in.data(), scale, A(0.5), A(0.25), expected.data());
             expect_near(out, expected, 6);
             expect_near(sum, expected_sum, static_cast<double>(n + 6));
         }
@@ -289,7 +290,7 @@ TEST(ElementwiseFloat, ExpIsWithinTwoUnitsInTheLastPlace) {
         if (!runs(implementation.isa)) {
             continue;
         }
-        implementation.kernels->exp(n, in.data(), 0, 1, out.data());
+        implementation.kernels->exp(n, in.data(), 1, 0, 1, out.data());
         for (index_t i = 0; i < n; ++i) {
             const double exact = std::exp(static_cast<double>(in[i]));
             if (exact > static_cast<double>(std::numeric_limits<float>::max())) {
@@ -397,10 +398,10 @@ TEST_P(Elementwise, SoftmaxBackward) {
             GuardedArray<T> expected_probabilities(n);
             GuardedArray<T> grad_scores(n);
             GuardedArray<T> expected_grad_scores(n);
-            kernels.softmax_backward(n, scores.data(), grad.data(), A(3.5), A(0.1), probabilities.data(),
+            kernels.softmax_backward(n, scores.data(), grad.data(), A(0.5), A(3.5), A(0.1), probabilities.data(),
                                      grad_scores.data());
-            portable.softmax_backward(n, scores.data(), grad.data(), A(3.5), A(0.1), expected_probabilities.data(),
-                                      expected_grad_scores.data());
+            portable.softmax_backward(n, scores.data(), grad.data(), A(0.5), A(3.5), A(0.1),
+                                      expected_probabilities.data(), expected_grad_scores.data());
             expect_near(probabilities, expected_probabilities, 6);
             expect_near(grad_scores, expected_grad_scores, 8);
         }
