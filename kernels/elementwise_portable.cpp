@@ -172,10 +172,10 @@ double sum_of_exp(index_t n, const A* in, A shift) {
 }
 
 template <class T, class A = accumulator_t<T>>
-A exp(index_t n, const A* in, A shift, A factor, T* out) {
+A exp(index_t n, const A* in, A score_scale, A shift, A factor, T* out) {
     A sum = 0;
     for (index_t i = 0; i < n; ++i) {
-        const A value = std::exp(in[i] - shift);
+        const A value = std::exp(score_scale * in[i] - shift);
         sum += value;
         out[i] = static_cast<T>(factor * value);
     }
@@ -183,11 +183,12 @@ A exp(index_t n, const A* in, A shift, A factor, T* out) {
 }
 
 template <class T, class A = accumulator_t<T>>
-void softmax_backward(index_t n, const A* scores, const A* grad, A log_sum, A delta, T* probabilities, T* grad_scores) {
+void softmax_backward(index_t n, const A* scores, const A* grad, A score_scale, A log_sum, A delta, T* probabilities,
+                      T* grad_scores) {
     for (index_t i = 0; i < n; ++i) {
-        const A p = std::exp(scores[i] - log_sum);
+        const A p = std::exp(score_scale * scores[i] - log_sum);
         probabilities[i] = static_cast<T>(p);
-        grad_scores[i] = static_cast<T>(p * (grad[i] - delta));
+        grad_scores[i] = static_cast<T>(score_scale * p * (grad[i] - delta));
     }
 }
 

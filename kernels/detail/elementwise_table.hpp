@@ -67,11 +67,12 @@ struct ElementwiseTable {
     A (*largest)(Index n, const A* in);
     /// Sum of exp(in[i] - shift).
     double (*sum_of_exp)(Index n, const A* in, A shift);
-    /// out[i] = T(factor * exp(in[i] - shift)). The result is the sum of exp(in[i] - shift) before rounding. out may
-    /// be in, where the types are the same.
-    A (*exp)(Index n, const A* in, A shift, A factor, T* out);
-    /// Backward of softmax with p = exp(score - log_sum): probabilities = T(p), grad_scores = T(p * (grad - delta)).
-    void (*softmax_backward)(Index n, const A* scores, const A* grad, A log_sum, A delta, T* probabilities,
+    /// out[i] = T(factor * exp(scale * in[i] - shift)). The result is the sum of exp(scale * in[i] - shift) before
+    /// rounding. out may be in, where the types are the same.
+    A (*exp)(Index n, const A* in, A scale, A shift, A factor, T* out);
+    /// Backward of the softmax of scale * scores, whose probabilities are p = exp(scale * score - log_sum):
+    /// probabilities = T(p), grad_scores = T(scale * p * (grad - delta)).
+    void (*softmax_backward)(Index n, const A* scores, const A* grad, A scale, A log_sum, A delta, T* probabilities,
                              T* grad_scores);
 
     /// One update of moments and values. `updated` may be `values`.

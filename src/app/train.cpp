@@ -120,7 +120,7 @@ TrainRun<T>::TrainRun(const Runtime& runtime, const TrainConfiguration& configur
       output_(output),
       decoder_(load_model<T>(runtime, inputs.architecture, configuration.model.path, configuration.lora.settings(),
                              inputs.max_tokens(configuration, runtime.world.size()))),
-      optimizer_(decoder_->lora(), runtime.grid, configuration.train.adamw()),
+      optimizer_(decoder_->lora(), runtime.kernels, runtime.grid, configuration.train.adamw()),
       coordinator_(runtime.world, {configuration.train.max_gradient_norm, configuration.train.save_every,
                                    configuration.output.wall_time_seconds()}),
       batches_(inputs.train,

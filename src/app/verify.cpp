@@ -170,7 +170,7 @@ bool verify(const Runtime& runtime, const ReferenceCase& reference) {
         train::load_adapter(reference.folder / "adapter_init", decoder->lora());
         decoder->update_lora();
     });
-    train::ShardedAdamW optimizer(decoder->lora(), runtime.grid, reference.adamw);
+    train::ShardedAdamW optimizer(decoder->lora(), runtime.kernels, runtime.grid, reference.adamw);
     mpi::GradientCoordinator coordinator(runtime.world, {reference.max_gradient_norm, 0, 0});
     train::Batches batches(data, {reference.batch_size, 0, false, 0}, runtime.world.rank(), runtime.world.size());
     train::Trainer<T> trainer({*decoder, runtime.kernels, runtime.grid, optimizer, coordinator, batches,

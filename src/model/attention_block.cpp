@@ -1,7 +1,6 @@
 #include "model/attention_block.hpp"
 
 #include "model/elementwise.hpp"
-#include "model/norm.hpp"
 
 #include <array>
 #include <cmath>
@@ -35,13 +34,54 @@ void AttentionBlock<T>::load(const WeightSource<T>& source) {
 }
 
 template <class T>
-MatrixView<accumulator_t<T>> AttentionBlock<T>::per_head(Matrix<A>& heads) const {
-    return {heads.data(), heads.rows() * heads.cols() / shape_.head_size, shape_.head_size};
+void AttentionBlock<T>::normalise_and_rotate(const HeadNorm& norm, std::span<const index_t> positions,
+                                             const RotaryTable<A>& rotary, Matrix<A>& heads, Matrix<T>& raw,
+                                             std::vector<A>& rstd, Matrix<T>& out) const {
+    const ElementwiseKernels<T>& row_kernels = kernels_.elementwise<T>();
+    const index_t size = shape_.head_size;
+    const index_t count = heads.cols() / size;
+    raw.resize(heads.rows(), heads.cols());
+    out.resize(heads.rows(), heads.cols());
+    rstd.resize(static_cast<std::size_t>(heads.rows() * count));
+    const MatrixView<A> all = heads;
+#pragma omp parallel for schedule(static)
+    for (index_t row = 0; row < all.rows(); ++row) {
+        // The norm is computed from the kept values, so that backward differentiates exactly what forward did.
+        row_kernels.narrow(all.cols(), all[row], raw.view()[row]);
+        row_kernels.widen(all.cols(), raw.view()[row], all[row]);
+        for (index_t h = 0; h < count; ++h) {
+            A* head = all[row] + h * size;
+            rstd[static_cast<std::size_t>(row * count + h)] =
+                row_kernels.rms_norm_forward(size, head, norm.data(), static_cast<A>(norm_epsilon_), nullptr, head);
+        }
+        rotary.rotate(kernels_.elementwise<A>(), all.row(row), positions[static_cast<std::size_t>(row)]);
+        row_kernels.narrow(all.cols(), all[row], out.view()[row]);
+    }
 }
 
 template <class T>
-MatrixView<const T> AttentionBlock<T>::per_head(const Matrix<T>& heads) const {
-    return {heads.data(), heads.rows() * heads.cols() / shape_.head_size, shape_.head_size};
+void AttentionBlock<T>::normalise_and_rotate_backward(const HeadNorm& norm, std::span<const index_t> positions,
+                                                      const RotaryTable<A>& rotary, const Matrix<T>& raw,
+                                                      const std::vector<A>& rstd, Matrix<A>& grad_heads,
+                                                      Matrix<A>& wide_raw, Matrix<T>& out) const {
+    const ElementwiseKernels<T>& row_kernels = kernels_.elementwise<T>();
+    const index_t size = shape_.head_size;
+    const index_t count = raw.cols() / size;
+    wide_raw.resize(raw.rows(), raw.cols());
+    out.resize(raw.rows(), raw.cols());
+    const MatrixView<A> all = grad_heads;
+    const MatrixView<A> all_raw = wide_raw;
+#pragma omp parallel for schedule(static)
+    for (index_t row = 0; row < all.rows(); ++row) {
+        rotary.rotate_back(kernels_.elementwise<A>(), all.row(row), positions[static_cast<std::size_t>(row)]);
+        row_kernels.widen(raw.cols(), raw.view()[row], all_raw[row]);
+        for (index_t h = 0; h < count; ++h) {
+            A* grad = all[row] + h * size;
+            row_kernels.rms_norm_backward(size, grad, all_raw[row] + h * size, norm.data(),
+                                          rstd[static_cast<std::size_t>(row * count + h)], nullptr, grad);
+        }
+        row_kernels.narrow(all.cols(), all[row], out.view()[row]);
+    }
 }
 
 template <class T>
@@ -59,26 +99,11 @@ void AttentionBlock<T>::forward(const TokenBatch& batch, const RotaryTable<A>& r
                                                         {{.weight = value_weight_}, x, scratch.value}}};
     lora_linear_forward<T>(kernels_, projections, scratch.lora);
 
-    // The norm of heads is computed from the kept values, so that backward differentiates exactly what forward did.
-    tape.raw_query.resize(rows, query_size);
-    tape.raw_key.resize(rows, kv_size);
-    convert<T>(scratch.raw_query, tape.raw_query);
-    convert<T>(scratch.raw_key, tape.raw_key);
-    tape.query_rstd.resize(static_cast<std::size_t>(rows * shape_.heads));
-    tape.key_rstd.resize(static_cast<std::size_t>(rows * shape_.kv_heads));
-    scratch.query.resize(rows, query_size);
-    scratch.key.resize(rows, kv_size);
-    rms_norm_forward<T, A>(per_head(tape.raw_query), query_norm_, norm_epsilon_, per_head(scratch.query),
-                           tape.query_rstd);
-    rms_norm_forward<T, A>(per_head(tape.raw_key), key_norm_, norm_epsilon_, per_head(scratch.key), tape.key_rstd);
-    rotary.rotate(scratch.query, batch.positions);
-    rotary.rotate(scratch.key, batch.positions);
-    tape.query.resize(rows, query_size);
-    tape.key.resize(rows, kv_size);
+    normalise_and_rotate(query_norm_, batch.positions, rotary, scratch.raw_query, tape.raw_query, tape.query_rstd,
+                         tape.query);
+    normalise_and_rotate(key_norm_, batch.positions, rotary, scratch.raw_key, tape.raw_key, tape.key_rstd, tape.key);
     tape.value.resize(rows, kv_size);
-    convert<T>(scratch.query, tape.query);
-    convert<T>(scratch.key, tape.key);
-    convert<T>(scratch.value, tape.value);
+    convert<T>(kernels_.elementwise<T>(), scratch.value, tape.value);
 
     tape.attended.resize(rows, query_size);
     tape.log_sum.resize(rows, shape_.heads);
@@ -96,34 +121,34 @@ void AttentionBlock<T>::backward(const TokenBatch& batch, const RotaryTable<A>& 
     const index_t query_size = query_weight_.rows();
     const index_t kv_size = key_weight_.rows();
     scratch.attended.resize(rows, query_size);
-    const std::array<LoraBackward<T>, 1> output_projection = {{{{.weight = output_weight_},
-                                                                tape.attended,
-                                                                as_operand<T>(grad_output, scratch.grad_output),
-                                                                scratch.attended}}};
+    const std::array<LoraBackward<T>, 1> output_projection = {
+        {{{.weight = output_weight_},
+          tape.attended,
+          as_operand<T>(kernels_.elementwise<T>(), grad_output, scratch.grad_output),
+          scratch.attended}}};
     lora_linear_backward<T>(kernels_, output_projection, scratch.lora);
 
     scratch.query.resize(rows, query_size);
     scratch.key.resize(rows, kv_size);
     scratch.value.resize(rows, kv_size);
     attention_backward<T>(kernels_, shape_, {tape.query, tape.key, tape.value, batch.offsets}, tape.attended,
-                          tape.log_sum, as_operand<T>(scratch.attended, scratch.grad_attended), scratch.query,
-                          scratch.key, scratch.value);
-    rotary.rotate_back(scratch.query, batch.positions);
-    rotary.rotate_back(scratch.key, batch.positions);
-    scratch.raw_query.resize(rows, query_size);
-    scratch.raw_key.resize(rows, kv_size);
-    scratch.raw_query.fill(A(0));
-    scratch.raw_key.fill(A(0));
-    rms_norm_backward<T, A>(per_head(scratch.query), per_head(tape.raw_query), query_norm_, tape.query_rstd,
-                            per_head(scratch.raw_query));
-    rms_norm_backward<T, A>(per_head(scratch.key), per_head(tape.raw_key), key_norm_, tape.key_rstd,
-                            per_head(scratch.raw_key));
+                          tape.log_sum,
+                          as_operand<T>(kernels_.elementwise<T>(), scratch.attended, scratch.grad_attended),
+                          scratch.query, scratch.key, scratch.value);
+    normalise_and_rotate_backward(query_norm_, batch.positions, rotary, tape.raw_query, tape.query_rstd, scratch.query,
+                                  scratch.raw_query, scratch.grad_query);
+    normalise_and_rotate_backward(key_norm_, batch.positions, rotary, tape.raw_key, tape.key_rstd, scratch.key,
+                                  scratch.raw_key, scratch.grad_key);
 
     const MatrixView<const T> x = tape.attention_input;
     const std::array<LoraBackward<T>, 3> projections = {
-        {{{.weight = query_weight_}, x, as_operand<T>(scratch.raw_query, scratch.grad_query), grad_input, false},
-         {{.weight = key_weight_}, x, as_operand<T>(scratch.raw_key, scratch.grad_key), grad_input, true},
-         {{.weight = value_weight_}, x, as_operand<T>(scratch.value, scratch.grad_value), grad_input, true}}};
+        {{{.weight = query_weight_}, x, scratch.grad_query, grad_input, false},
+         {{.weight = key_weight_}, x, scratch.grad_key, grad_input, true},
+         {{.weight = value_weight_},
+          x,
+          as_operand<T>(kernels_.elementwise<T>(), scratch.value, scratch.grad_value),
+          grad_input,
+          true}}};
     for (const LoraBackward<T>& projection : projections) {  // one by one, because they share grad_input
         lora_linear_backward<T>(kernels_, {&projection, 1}, scratch.lora);
     }

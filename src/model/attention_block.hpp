@@ -18,8 +18,8 @@ namespace moesaic::model {
 template <class T>
 struct AttentionScratch {
     using A = accumulator_t<T>;
-    Matrix<A> query;          // [T, heads * D]
-    Matrix<A> key;            // [T, kv_heads * D]
+    Matrix<A> query;          // [T, heads * D] gradient
+    Matrix<A> key;            // [T, kv_heads * D] gradient
     Matrix<A> value;          // [T, kv_heads * D]
     Matrix<A> raw_query;      // [T, heads * D]
     Matrix<A> raw_key;        // [T, kv_heads * D]
@@ -49,19 +49,27 @@ public:
                   MatrixView<const A> grad_output, MatrixView<A> grad_input, AttentionScratch<T>& scratch) const;
 
 private:
-    [[nodiscard]] MatrixView<A> per_head(Matrix<A>& heads) const;
-    [[nodiscard]] MatrixView<const T> per_head(const Matrix<T>& heads) const;
+    using HeadNorm = std::vector<A>;  // [D]
+
+    /// Rounds projected heads [T, n * D] to `raw`; `out` becomes their norm by head, rotated. Overwrites `heads`.
+    void normalise_and_rotate(const HeadNorm& norm, std::span<const index_t> positions, const RotaryTable<A>& rotary,
+                              Matrix<A>& heads, Matrix<T>& raw, std::vector<A>& rstd, Matrix<T>& out) const;
+    /// From the gradient of the rotated heads [T, n * D] that of the projected ones, `out`. Overwrites `grad_heads` and
+    /// `wide_raw`.
+    void normalise_and_rotate_backward(const HeadNorm& norm, std::span<const index_t> positions,
+                                       const RotaryTable<A>& rotary, const Matrix<T>& raw, const std::vector<A>& rstd,
+                                       Matrix<A>& grad_heads, Matrix<A>& wide_raw, Matrix<T>& out) const;
 
     const kernels::KernelSet& kernels_;
     AttentionShape shape_;
     double norm_epsilon_;
     std::string prefix_;
-    Matrix<T> query_weight_;     // [heads * D, H]
-    Matrix<T> key_weight_;       // [kv_heads * D, H]
-    Matrix<T> value_weight_;     // [kv_heads * D, H]
-    Matrix<T> output_weight_;    // [H, heads * D]
-    std::vector<A> query_norm_;  // [D]
-    std::vector<A> key_norm_;    // [D]
+    Matrix<T> query_weight_;   // [heads * D, H]
+    Matrix<T> key_weight_;     // [kv_heads * D, H]
+    Matrix<T> value_weight_;   // [kv_heads * D, H]
+    Matrix<T> output_weight_;  // [H, heads * D]
+    HeadNorm query_norm_;
+    HeadNorm key_norm_;
 };
 
 }  // namespace moesaic::model

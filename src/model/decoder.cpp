@@ -1,8 +1,6 @@
 #include "model/decoder.hpp"
 
 #include "core/trace.hpp"
-#include "model/elementwise.hpp"
-#include "model/norm.hpp"
 
 #include <algorithm>
 #include <numeric>
@@ -15,7 +13,8 @@ using core::trace::Scope;
 template <class T>
 Decoder<T>::Decoder(const Architecture& architecture, const LoraSettings& lora, const kernels::KernelSet& kernels,
                     const mpi::ProcessGrid& grid, index_t max_tokens)
-    : architecture_(architecture),
+    : kernels_(kernels),
+      architecture_(architecture),
       grid_(grid),
       lora_{lora, {}},
       rotary_(architecture.head_size, architecture.rope_theta),
@@ -81,9 +80,23 @@ void Decoder<T>::embed(const TokenBatch& batch, MatrixView<A> out) const {
     const MatrixView<const T> table = embedding_;
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < batch.rows(); ++row) {
-        const T* vector = table[batch.tokens[static_cast<std::size_t>(row)]];
-        std::transform(vector, vector + table.cols(), out[row], [](T value) { return core::widen(value); });
+        kernels_.elementwise<T>().widen(table.cols(), table[batch.tokens[static_cast<std::size_t>(row)]], out[row]);
     }
+}
+
+template <class T>
+typename Decoder<T>::StreamPoint Decoder<T>::entry_of(std::size_t layer, Tape<T>& tape, index_t rows, bool save) const {
+    const index_t hidden = architecture_.hidden;
+    const bool last = layer == layers_.size();
+    // Without backward one layer's tape serves all layers.
+    LayerTape<T>& kept = tape.layers[save && !last ? layer : 0];
+    Matrix<A>& stream = last ? tape.output : kept.input;
+    Matrix<T>& normed = last ? tape.normed : kept.attention_input;
+    std::vector<A>& rstd = last ? tape.output_rstd : kept.input_rstd;
+    stream.resize(rows, hidden);
+    normed.resize(rows, hidden);
+    rstd.resize(static_cast<std::size_t>(rows));
+    return {stream, last ? output_norm_ : layers_[layer].input_norm, {normed, {}, rstd}};
 }
 
 template <class T>
@@ -91,43 +104,32 @@ MatrixView<const T> Decoder<T>::forward(const TokenBatch& batch, Tape<T>& tape, 
     const Scope scope("decoder.forward", "step");
     const index_t rows = batch.rows();
     const index_t hidden = architecture_.hidden;
-    const auto row_count = static_cast<std::size_t>(rows);
     const double epsilon = architecture_.norm_epsilon;
+    const ElementwiseKernels<T>& row_kernels = kernels_.elementwise<T>();
     rows_.of_rank = grid_.tensor().all_gather(rows);
     rows_.total = std::accumulate(rows_.of_rank.begin(), rows_.of_rank.end(), index_t{0});
     rotary_.extend(batch.positions.empty() ? 0 : *std::max_element(batch.positions.begin(), batch.positions.end()) + 1);
 
-    // Without backward one layer's tape serves all layers.
     tape.layers.resize(save ? layers_.size() : 1);
     block_input_.resize(rows, hidden);
     block_output_.resize(rows, hidden);
-    tape.output.resize(rows, hidden);
-    embed(batch, tape.output);
+    const StreamPoint start = entry_of(0, tape, rows, save);
+    embed(batch, start.stream);
+    rms_norm_forward<T>(row_kernels, start.stream, start.weight, epsilon, start.norm);
     for (std::size_t l = 0; l < layers_.size(); ++l) {
         Layer& layer = layers_[l];
         LayerTape<T>& kept = tape.layers[save ? l : 0];
-        kept.input.resize(rows, hidden);
-        kept.middle.resize(rows, hidden);
-        kept.attention_input.resize(rows, hidden);
-        kept.feed_input.resize(rows, hidden);
-        kept.input_rstd.resize(row_count);
-        kept.middle_rstd.resize(row_count);
-
-        convert<A>(tape.output, kept.input);
-        rms_norm_forward<A, T>(kept.input, layer.input_norm, epsilon, kept.attention_input, kept.input_rstd);
         layer.attention->forward(batch, rotary_, kept, block_output_, attention_scratch_);
-        convert<A>(kept.input, kept.middle);
-        add<A>(block_output_, kept.middle);
-
-        rms_norm_forward<A, A>(kept.middle, layer.feed_norm, epsilon, block_input_, kept.middle_rstd);
-        convert<T>(block_input_, kept.feed_input);
+        kept.middle.resize(rows, hidden);
+        kept.feed_input.resize(rows, hidden);
+        kept.middle_rstd.resize(static_cast<std::size_t>(rows));
+        add_and_rms_norm_forward<T>(row_kernels, kept.input, block_output_, kept.middle, layer.feed_norm, epsilon,
+                                    {kept.feed_input, block_input_, kept.middle_rstd});
         layer.feed_forward->forward(rows_, block_input_, kept, block_output_, save);
-        convert<A>(kept.middle, tape.output);
-        add<A>(block_output_, tape.output);
+        const StreamPoint next = entry_of(l + 1, tape, rows, save);
+        add_and_rms_norm_forward<T>(row_kernels, kept.middle, block_output_, next.stream, next.weight, epsilon,
+                                    next.norm);
     }
-    tape.normed.resize(rows, hidden);
-    tape.output_rstd.resize(row_count);
-    rms_norm_forward<A, T>(tape.output, output_norm_, epsilon, tape.normed, tape.output_rstd);
     return tape.normed;
 }
 
@@ -137,8 +139,8 @@ void Decoder<T>::backward(const TokenBatch& batch, const Tape<T>& tape, MatrixVi
     const index_t rows = batch.rows();
     grad_stream_.resize(rows, architecture_.hidden);
     grad_block_.resize(rows, architecture_.hidden);
-    grad_stream_.fill(A(0));
-    rms_norm_backward<A, A>(grad_hidden, tape.output, output_norm_, tape.output_rstd, grad_stream_);
+    const ElementwiseKernels<T>& row_kernels = kernels_.elementwise<T>();
+    rms_norm_backward<T>(row_kernels, grad_hidden, tape.output, output_norm_, tape.output_rstd, grad_stream_, false);
     for (index_t l = architecture_.layers - 1; l >= lowest_trainable_; --l) {
         Layer& layer = layers_[static_cast<std::size_t>(l)];
         const LayerTape<T>& kept = tape.layers[static_cast<std::size_t>(l)];
@@ -146,9 +148,11 @@ void Decoder<T>::backward(const TokenBatch& batch, const Tape<T>& tape, MatrixVi
         if (l == lowest_trainable_) {
             return;
         }
-        rms_norm_backward<A, A>(grad_block_, kept.middle, layer.feed_norm, kept.middle_rstd, grad_stream_);
+        rms_norm_backward<T>(row_kernels, grad_block_, kept.middle, layer.feed_norm, kept.middle_rstd, grad_stream_,
+                             true);
         layer.attention->backward(batch, rotary_, kept, grad_stream_, grad_block_, attention_scratch_);
-        rms_norm_backward<A, A>(grad_block_, kept.input, layer.input_norm, kept.input_rstd, grad_stream_);
+        rms_norm_backward<T>(row_kernels, grad_block_, kept.input, layer.input_norm, kept.input_rstd, grad_stream_,
+                             true);
     }
 }
 

@@ -6,6 +6,7 @@
 #include "model/attention_block.hpp"
 #include "model/feed_forward.hpp"
 #include "model/lora_parameters.hpp"
+#include "model/norm.hpp"
 #include "model/rope.hpp"
 #include "model/tape.hpp"
 #include "model/token_batch.hpp"
@@ -55,8 +56,16 @@ private:
         std::unique_ptr<FeedForward<T>> feed_forward;
     };
 
+    /// The residual stream that enters a layer, or leaves the last one, and its norm.
+    struct StreamPoint {
+        Matrix<A>& stream;
+        const std::vector<A>& weight;
+        NormOutput<T> norm;
+    };
+    StreamPoint entry_of(std::size_t layer, Tape<T>& tape, index_t rows, bool save) const;
     void embed(const TokenBatch& batch, MatrixView<A> out) const;
 
+    const kernels::KernelSet& kernels_;
     Architecture architecture_;
     mpi::ProcessGrid grid_;
     LoraParameters<A> lora_;

@@ -39,10 +39,10 @@ void DenseFeedForward<T>::forward(const RowCounts&, MatrixView<const A>, LayerTa
         kept->resize(rows, intermediate);
         const std::array<LoraForward<T>, 1> projection = {{{{.weight = *weight}, tape.feed_input, work.sums}}};
         lora_linear_forward<T>(kernels_, projection, work.lora);
-        convert<T>(work.sums, *kept);
+        convert<T>(kernels_.elementwise<T>(), work.sums, *kept);
     }
     work.activated.resize(rows, intermediate);
-    swiglu_forward<T>(tape.gate, tape.up, nullptr, work.activated);
+    swiglu_forward<T>(kernels_.elementwise<T>(), tape.gate, tape.up, nullptr, work.activated);
     const std::array<LoraForward<T>, 1> projection = {{{{.weight = weights_[2]}, work.activated, output}}};
     lora_linear_forward<T>(kernels_, projection, work.lora);
 }
@@ -55,13 +55,17 @@ void DenseFeedForward<T>::backward(const RowCounts&, const LayerTape<T>& tape, M
     const index_t intermediate = weights_[0].rows();
     work.sums.resize(rows, intermediate);
     work.activated.resize(rows, intermediate);
-    swiglu_forward<T>(tape.gate, tape.up, nullptr, work.activated);
+    swiglu_forward<T>(kernels_.elementwise<T>(), tape.gate, tape.up, nullptr, work.activated);
     const std::array<LoraBackward<T>, 1> down = {
-        {{{.weight = weights_[2]}, work.activated, as_operand<T>(grad_output, work.grad_output), work.sums}}};
+        {{{.weight = weights_[2]},
+          work.activated,
+          as_operand<T>(kernels_.elementwise<T>(), grad_output, work.grad_output),
+          work.sums}}};
     lora_linear_backward<T>(kernels_, down, work.lora);
     work.grad_gate.resize(rows, intermediate);
     work.grad_up.resize(rows, intermediate);
-    swiglu_backward<T>(work.sums, tape.gate, tape.up, nullptr, work.grad_gate, work.grad_up, nullptr);
+    swiglu_backward<T>(kernels_.elementwise<T>(), work.sums, tape.gate, tape.up, nullptr, work.grad_gate,
+                       work.grad_up, nullptr);
     const std::array<LoraBackward<T>, 2> gate_and_up = {
         {{{.weight = weights_[0]}, tape.feed_input, work.grad_gate, grad_input, false},
          {{.weight = weights_[1]}, tape.feed_input, work.grad_up, grad_input, true}}};

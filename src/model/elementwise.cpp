@@ -1,81 +1,83 @@
 #include "model/elementwise.hpp"
 
-#include <cmath>
+#include <algorithm>
 #include <type_traits>
 
 namespace moesaic::model {
+namespace {
 
 using core::bf16;
 
+/// Values that are widened at a time, so that they stay in the L1 cache.
+constexpr index_t chunk_size = 512;
+
+/// Calls body(begin, count) for the chunks of a row.
+template <class Body>
+void for_each_chunk(index_t count, Body body) {
+    for (index_t begin = 0; begin < count; begin += chunk_size) {
+        body(begin, std::min(chunk_size, count - begin));
+    }
+}
+
+}  // namespace
+
 template <class T>
-void convert(MatrixView<const accumulator_t<T>> in, MatrixView<T> out) {
+void convert(const ElementwiseKernels<T>& kernels, MatrixView<const accumulator_t<T>> in, MatrixView<T> out) {
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < in.rows(); ++row) {
-        const accumulator_t<T>* source = in[row];
-        T* target = out[row];
-        for (index_t col = 0; col < in.cols(); ++col) {
-            target[col] = static_cast<T>(source[col]);
-        }
+        kernels.narrow(in.cols(), in[row], out[row]);
     }
 }
 
 template <class T>
-MatrixView<const T> as_operand(MatrixView<const accumulator_t<T>> in, Matrix<T>& storage) {
+MatrixView<const T> as_operand(const ElementwiseKernels<T>& kernels, MatrixView<const accumulator_t<T>> in,
+                               Matrix<T>& storage) {
     if constexpr (std::is_same_v<T, accumulator_t<T>>) {
         return in;
     } else {
         storage.resize(in.rows(), in.cols());
-        convert<T>(in, storage.view());
+        convert<T>(kernels, in, storage.view());
         return storage.view();
     }
 }
 
-template <class A>
-void add(MatrixView<const A> addend, MatrixView<A> sum) {
+template <class T>
+void swiglu_forward(const ElementwiseKernels<T>& kernels, MatrixView<const T> gate, MatrixView<const T> up,
+                    const accumulator_t<T>* weight, MatrixView<T> out) {
+    using A = accumulator_t<T>;
 #pragma omp parallel for schedule(static)
-    for (index_t row = 0; row < sum.rows(); ++row) {
-        const A* source = addend[row];
-        A* target = sum[row];
-        for (index_t col = 0; col < sum.cols(); ++col) {
-            target[col] += source[col];
+    for (index_t row = 0; row < gate.rows(); ++row) {
+        A weights[chunk_size];
+        A wide_gate[chunk_size];
+        A wide_up[chunk_size];
+        if (weight != nullptr) {
+            std::fill_n(weights, chunk_size, weight[row]);
         }
+        for_each_chunk(gate.cols(), [&](index_t begin, index_t count) {
+            kernels.widen(count, gate[row] + begin, wide_gate);
+            kernels.widen(count, up[row] + begin, wide_up);
+            kernels.swiglu_forward(count, wide_gate, wide_up, weight == nullptr ? nullptr : weights, out[row] + begin);
+        });
     }
 }
 
 template <class T>
-void swiglu_forward(MatrixView<const T> gate, MatrixView<const T> up, const accumulator_t<T>* weight,
-                    MatrixView<T> out) {
+void swiglu_backward(const ElementwiseKernels<T>& kernels, MatrixView<const accumulator_t<T>> grad_out,
+                     MatrixView<const T> gate, MatrixView<const T> up, const accumulator_t<T>* weight,
+                     MatrixView<T> grad_gate, MatrixView<T> grad_up, accumulator_t<T>* grad_weight) {
     using A = accumulator_t<T>;
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < gate.rows(); ++row) {
-        const A w = weight == nullptr ? A(1) : weight[row];
-        for (index_t col = 0; col < gate.cols(); ++col) {
-            const A g = core::widen(gate(row, col));
-            const A silu = g / (A(1) + std::exp(-g));
-            out(row, col) = static_cast<T>(w * silu * core::widen(up(row, col)));
-        }
-    }
-}
-
-template <class T>
-void swiglu_backward(MatrixView<const accumulator_t<T>> grad_out, MatrixView<const T> gate, MatrixView<const T> up,
-                     const accumulator_t<T>* weight, MatrixView<T> grad_gate, MatrixView<T> grad_up,
-                     accumulator_t<T>* grad_weight) {
-    using A = accumulator_t<T>;
-#pragma omp parallel for schedule(static)
-    for (index_t row = 0; row < gate.rows(); ++row) {
-        const A w = weight == nullptr ? A(1) : weight[row];
+        A wide_gate[chunk_size];
+        A wide_up[chunk_size];
         A weight_sum = 0;
-        for (index_t col = 0; col < gate.cols(); ++col) {
-            const A g = core::widen(gate(row, col));
-            const A u = core::widen(up(row, col));
-            const A d = grad_out(row, col);
-            const A sigmoid = A(1) / (A(1) + std::exp(-g));
-            const A silu = g * sigmoid;
-            weight_sum += d * silu * u;
-            grad_up(row, col) = static_cast<T>(w * d * silu);
-            grad_gate(row, col) = static_cast<T>(w * d * u * sigmoid * (A(1) + g * (A(1) - sigmoid)));
-        }
+        for_each_chunk(gate.cols(), [&](index_t begin, index_t count) {
+            kernels.widen(count, gate[row] + begin, wide_gate);
+            kernels.widen(count, up[row] + begin, wide_up);
+            weight_sum += kernels.swiglu_backward(count, grad_out[row] + begin, wide_gate, wide_up,
+                                                  weight == nullptr ? A(1) : weight[row], grad_gate[row] + begin,
+                                                  grad_up[row] + begin, nullptr);
+        });
         if (grad_weight != nullptr) {
             grad_weight[row] = weight_sum;
         }
@@ -83,16 +85,17 @@ void swiglu_backward(MatrixView<const accumulator_t<T>> grad_out, MatrixView<con
 }
 
 #define MOESAIC_INSTANTIATE(T)                                                                                         \
-    template void convert<T>(MatrixView<const accumulator_t<T>>, MatrixView<T>);                                       \
-    template MatrixView<const T> as_operand<T>(MatrixView<const accumulator_t<T>>, Matrix<T>&);                        \
-    template void swiglu_forward<T>(MatrixView<const T>, MatrixView<const T>, const accumulator_t<T>*, MatrixView<T>); \
-    template void swiglu_backward<T>(MatrixView<const accumulator_t<T>>, MatrixView<const T>, MatrixView<const T>,     \
-                                     const accumulator_t<T>*, MatrixView<T>, MatrixView<T>, accumulator_t<T>*);
+    template void convert<T>(const ElementwiseKernels<T>&, MatrixView<const accumulator_t<T>>, MatrixView<T>);         \
+    template MatrixView<const T> as_operand<T>(const ElementwiseKernels<T>&, MatrixView<const accumulator_t<T>>,       \
+                                               Matrix<T>&);                                                            \
+    template void swiglu_forward<T>(const ElementwiseKernels<T>&, MatrixView<const T>, MatrixView<const T>,            \
+                                    const accumulator_t<T>*, MatrixView<T>);                                           \
+    template void swiglu_backward<T>(const ElementwiseKernels<T>&, MatrixView<const accumulator_t<T>>,                 \
+                                     MatrixView<const T>, MatrixView<const T>, const accumulator_t<T>*, MatrixView<T>, \
+                                     MatrixView<T>, accumulator_t<T>*);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)
 #undef MOESAIC_INSTANTIATE
-template void add<float>(MatrixView<const float>, MatrixView<float>);
-template void add<double>(MatrixView<const double>, MatrixView<double>);
 
 }  // namespace moesaic::model

@@ -1,8 +1,9 @@
-// Element-wise operations on matrices, rows in parallel; forward and backward side by side.
+// Elementwise operations on matrices, rows in parallel; forward and backward side by side.
 #pragma once
 
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
+#include "kernels/elementwise.hpp"
 
 namespace moesaic::model {
 
@@ -10,30 +11,50 @@ using core::accumulator_t;
 using core::index_t;
 using core::Matrix;
 using core::MatrixView;
+using kernels::ElementwiseKernels;
 
 /// out = T(in), same shape; rounds to nearest even where T is narrower.
 template <class T>
-void convert(MatrixView<const accumulator_t<T>> in, MatrixView<T> out);
+void convert(const ElementwiseKernels<T>& kernels, MatrixView<const accumulator_t<T>> in, MatrixView<T> out);
 
 /// A matrix product's operand from values of the accumulator type: `in` itself if T is that type, otherwise `in`
 /// rounded into `storage`, which is resized to fit.
 template <class T>
-[[nodiscard]] MatrixView<const T> as_operand(MatrixView<const accumulator_t<T>> in, Matrix<T>& storage);
-
-/// sum += addend, same shape.
-template <class A>
-void add(MatrixView<const A> addend, MatrixView<A> sum);
+[[nodiscard]] MatrixView<const T> as_operand(const ElementwiseKernels<T>& kernels,
+                                             MatrixView<const accumulator_t<T>> in, Matrix<T>& storage);
 
 /// Gated activation of an expert with the routing weight folded in: out[t, i] = weight[t] * silu(gate[t, i]) * up[t,
 /// i]. gate, up, out: [T, I]; weight: [T], or null for 1.
 template <class T>
-void swiglu_forward(MatrixView<const T> gate, MatrixView<const T> up, const accumulator_t<T>* weight,
-                    MatrixView<T> out);
+void swiglu_forward(const ElementwiseKernels<T>& kernels, MatrixView<const T> gate, MatrixView<const T> up,
+                    const accumulator_t<T>* weight, MatrixView<T> out);
 
 /// Given grad_out = dL/dout [T, I]: dL/dgate, dL/dup [T, I], and dL/dweight [T] where weight is not null.
 template <class T>
+void swiglu_backward(const ElementwiseKernels<T>& kernels, MatrixView<const accumulator_t<T>> grad_out,
+                     MatrixView<const T> gate, MatrixView<const T> up, const accumulator_t<T>* weight,
+                     MatrixView<T> grad_gate, MatrixView<T> grad_up, accumulator_t<T>* grad_weight);
+
+/// The same by the portable kernels.
+template <class T>
+void convert(MatrixView<const accumulator_t<T>> in, MatrixView<T> out) {
+    convert<T>(*kernels::elementwise_kernels<T>().front().kernels, in, out);
+}
+template <class T>
+[[nodiscard]] MatrixView<const T> as_operand(MatrixView<const accumulator_t<T>> in, Matrix<T>& storage) {
+    return as_operand<T>(*kernels::elementwise_kernels<T>().front().kernels, in, storage);
+}
+template <class T>
+void swiglu_forward(MatrixView<const T> gate, MatrixView<const T> up, const accumulator_t<T>* weight,
+                    MatrixView<T> out) {
+    swiglu_forward<T>(*kernels::elementwise_kernels<T>().front().kernels, gate, up, weight, out);
+}
+template <class T>
 void swiglu_backward(MatrixView<const accumulator_t<T>> grad_out, MatrixView<const T> gate, MatrixView<const T> up,
                      const accumulator_t<T>* weight, MatrixView<T> grad_gate, MatrixView<T> grad_up,
-                     accumulator_t<T>* grad_weight);
+                     accumulator_t<T>* grad_weight) {
+    swiglu_backward<T>(*kernels::elementwise_kernels<T>().front().kernels, grad_out, gate, up, weight, grad_gate,
+                       grad_up, grad_weight);
+}
 
 }  // namespace moesaic::model

@@ -16,26 +16,22 @@ constexpr index_t largest_block = 512;
 
 /// Log-softmax of one row at the label; with `grad` also scale * (softmax - onehot(label)).
 template <class T>
-TargetResult evaluate(std::span<const accumulator_t<T>> logits, std::int32_t label, double scale, T* grad) {
+TargetResult evaluate(const kernels::ElementwiseKernels<T>& kernels, std::span<const accumulator_t<T>> logits,
+                      std::int32_t label, double scale, T* grad) {
     using A = accumulator_t<T>;
-    const auto most_likely = std::max_element(logits.begin(), logits.end());
-    const A largest = *most_likely;
-    double sum = 0;
-    for (const A logit : logits) {
-        sum += static_cast<double>(std::exp(logit - largest));
-    }
+    const auto size = static_cast<index_t>(logits.size());
+    const A largest = kernels.largest(size, logits.data());
+    const double sum = kernels.sum_of_exp(size, logits.data(), largest);
     const A at_label = logits[static_cast<std::size_t>(label)];
     if (grad != nullptr) {
-        const A factor = static_cast<A>(scale / sum);
-        for (std::size_t v = 0; v < logits.size(); ++v) {
-            grad[v] = static_cast<T>(factor * std::exp(logits[v] - largest));
-        }
+        kernels.exp(size, logits.data(), A(1), largest, static_cast<A>(scale / sum), grad);
         // 1 - p loses its digits where p is rounded first.
         const double probability = static_cast<double>(std::exp(at_label - largest)) / sum;
         grad[label] = static_cast<T>(static_cast<A>(scale * (probability - 1.0)));
     }
     return {static_cast<double>(at_label - largest) - std::log(sum),
-            most_likely - logits.begin() == label && std::isfinite(largest)};
+            at_label == largest && std::isfinite(largest) &&
+                std::find(logits.begin(), logits.end(), largest) - logits.begin() == label};
 }
 
 }  // namespace
@@ -47,6 +43,7 @@ std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, Matri
     using A = accumulator_t<T>;
     const core::trace::Scope scope("loss");
     const bool with_gradient = !grad_hidden.empty();
+#pragma omp parallel for schedule(static)
     for (index_t row = 0; row < grad_hidden.rows(); ++row) {
         std::fill_n(grad_hidden[row], grad_hidden.cols(), A(0));
     }
@@ -57,6 +54,7 @@ std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, Matri
         const auto block_targets = targets.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(rows));
         scratch.hidden.resize(rows, hidden.cols());
         scratch.logits.resize(rows, head.rows());
+#pragma omp parallel for schedule(static)
         for (index_t i = 0; i < rows; ++i) {
             std::copy_n(hidden[block_targets[static_cast<std::size_t>(i)].row], hidden.cols(),
                         scratch.hidden.view()[i]);
@@ -70,12 +68,13 @@ std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, Matri
 #pragma omp parallel for schedule(static)
         for (index_t i = 0; i < rows; ++i) {
             results[static_cast<std::size_t>(begin + i)] =
-                evaluate<T>(logits.row(i), block_targets[static_cast<std::size_t>(i)].label, scale,
-                            with_gradient ? grad_logits[i] : nullptr);
+                evaluate<T>(kernels.elementwise<T>(), logits.row(i), block_targets[static_cast<std::size_t>(i)].label,
+                            scale, with_gradient ? grad_logits[i] : nullptr);
         }
         if (with_gradient) {
             scratch.grad_rows.resize(rows, hidden.cols());
             kernels.run(kernels::product<T>(scratch.grad_logits, false, head, false, scratch.grad_rows));
+#pragma omp parallel for schedule(static)
             for (index_t i = 0; i < rows; ++i) {  // a row is a target at most once
                 std::copy_n(scratch.grad_rows.view()[i], hidden.cols(),
                             grad_hidden[block_targets[static_cast<std::size_t>(i)].row]);

@@ -20,21 +20,13 @@ void RotaryTable<A>::extend(index_t positions) {
 }
 
 template <class A>
-void RotaryTable<A>::apply(MatrixView<A> heads, std::span<const index_t> positions, A direction) const {
+void RotaryTable<A>::apply(const ElementwiseKernels<A>& kernels, std::span<A> heads, index_t position,
+                           A direction) const {
     const index_t half = head_size_ / 2;
-#pragma omp parallel for schedule(static)
-    for (index_t row = 0; row < heads.rows(); ++row) {
-        const index_t position = positions[static_cast<std::size_t>(row)];
-        const A* cosine = cosines_.data() + position * half;
-        const A* sine = sines_.data() + position * half;
-        for (A* head = heads[row]; head < heads[row] + heads.cols(); head += head_size_) {
-            for (index_t i = 0; i < half; ++i) {
-                const A first = head[i];
-                const A second = head[i + half];
-                head[i] = first * cosine[i] - direction * second * sine[i];
-                head[i + half] = second * cosine[i] + direction * first * sine[i];
-            }
-        }
+    const A* cosine = cosines_.data() + position * half;
+    const A* sine = sines_.data() + position * half;
+    for (std::size_t begin = 0; begin < heads.size(); begin += static_cast<std::size_t>(head_size_)) {
+        kernels.rotate(half, cosine, sine, direction, heads.data() + begin);
     }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/matrix.hpp"
+#include "kernels/elementwise.hpp"
 
 #include <span>
 #include <vector>
@@ -9,7 +10,7 @@
 namespace moesaic::model {
 
 using core::index_t;
-using core::MatrixView;
+using kernels::ElementwiseKernels;
 
 /// Cosines and sines of position * theta^(-2i/D) for all positions below a limit.
 template <class A>
@@ -20,13 +21,17 @@ public:
 
     /// Makes the table cover positions [0, positions).
     void extend(index_t positions);
-    /// Rotates each head of each row in place. heads: [T, n * D] for any n; positions: [T], below the table's limit.
-    void rotate(MatrixView<A> heads, std::span<const index_t> positions) const { apply(heads, positions, A(1)); }
+    /// Rotates the heads of one token in place. heads: [n * D] for any n; `position` is below the table's limit.
+    void rotate(const ElementwiseKernels<A>& kernels, std::span<A> heads, index_t position) const {
+        apply(kernels, heads, position, A(1));
+    }
     /// The inverse rotation, which is also the gradient of `rotate`.
-    void rotate_back(MatrixView<A> heads, std::span<const index_t> positions) const { apply(heads, positions, A(-1)); }
+    void rotate_back(const ElementwiseKernels<A>& kernels, std::span<A> heads, index_t position) const {
+        apply(kernels, heads, position, A(-1));
+    }
 
 private:
-    void apply(MatrixView<A> heads, std::span<const index_t> positions, A direction) const;
+    void apply(const ElementwiseKernels<A>& kernels, std::span<A> heads, index_t position, A direction) const;
 
     index_t head_size_;
     double theta_;

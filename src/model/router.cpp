@@ -1,20 +1,15 @@
 #include "model/router.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <vector>
 
 namespace moesaic::model {
 namespace {
 
 template <class A>
-void softmax(std::span<A> row) {
-    const A largest = *std::max_element(row.begin(), row.end());
-    A sum = 0;
-    for (A& value : row) {
-        value = std::exp(value - largest);
-        sum += value;
-    }
+void softmax(const ElementwiseKernels<A>& kernels, std::span<A> row) {
+    const auto size = static_cast<index_t>(row.size());
+    const A sum = kernels.exp(size, row.data(), A(1), kernels.largest(size, row.data()), A(1), row.data());
     for (A& value : row) {
         value /= sum;
     }
@@ -39,10 +34,11 @@ void choose_largest(std::span<const A> probabilities, std::span<std::int32_t> id
 }  // namespace
 
 template <class A>
-void route_forward(MatrixView<A> scores, bool normalize, MatrixView<std::int32_t> expert_ids, MatrixView<A> weights) {
+void route_forward(const ElementwiseKernels<A>& kernels, MatrixView<A> scores, bool normalize,
+                   MatrixView<std::int32_t> expert_ids, MatrixView<A> weights) {
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < scores.rows(); ++row) {
-        softmax<A>(scores.row(row));
+        softmax<A>(kernels, scores.row(row));
         choose_largest<A>(scores.row(row), expert_ids.row(row));
         A sum = 0;
         for (index_t k = 0; k < weights.cols(); ++k) {
@@ -88,7 +84,8 @@ void route_backward(MatrixView<const A> probabilities, bool normalize, MatrixVie
 }
 
 #define MOESAIC_INSTANTIATE(A)                                                                                      \
-    template void route_forward<A>(MatrixView<A>, bool, MatrixView<std::int32_t>, MatrixView<A>);                   \
+    template void route_forward<A>(const ElementwiseKernels<A>&, MatrixView<A>, bool, MatrixView<std::int32_t>,     \
+                                   MatrixView<A>);                                                                  \
     template void route_backward<A>(MatrixView<const A>, bool, MatrixView<const std::int32_t>, MatrixView<const A>, \
                                     MatrixView<const A>, MatrixView<A>);
 MOESAIC_INSTANTIATE(float)

@@ -4,15 +4,32 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 namespace moesaic::train {
 
 using core::MatrixView;
 using core::trace::Scope;
 
-ShardedAdamW::ShardedAdamW(model::LoraParameters<float>& parameters, const mpi::ProcessGrid& grid,
-                           const AdamWSettings& settings)
-    : parameters_(parameters), grid_(grid), settings_(settings), parts_(parameters.buckets.size()) {
+namespace {
+
+/// Elements that are worked on together. Sums are split the same way whatever the number of threads.
+constexpr index_t block_size = index_t{1} << 15;
+
+/// Calls body(block, begin, count) for all blocks of `size` elements, in parallel.
+template <class Body>
+void for_each_block(index_t size, Body body) {
+#pragma omp parallel for schedule(static)
+    for (index_t begin = 0; begin < size; begin += block_size) {
+        body(begin / block_size, begin, std::min(block_size, size - begin));
+    }
+}
+
+}  // namespace
+
+ShardedAdamW::ShardedAdamW(model::LoraParameters<float>& parameters, const kernels::KernelSet& kernels,
+                           const mpi::ProcessGrid& grid, const AdamWSettings& settings)
+    : parameters_(parameters), kernels_(kernels), grid_(grid), settings_(settings), parts_(parameters.buckets.size()) {
     for (std::size_t b = 0; b < parts_.size(); ++b) {
         const index_t size = parameters.buckets[b]->size();
         const mpi::Communicator& owners = group(b);
@@ -43,11 +60,15 @@ void ShardedAdamW::reduce_gradients() {
 }
 
 double ShardedAdamW::squared_norm() const {
+    const auto& row_kernels = kernels_.elementwise<float>();
     double sum = 0;
     for (const OwnedPart& part : parts_) {
-        for (const float gradient : part.gradients) {
-            sum += static_cast<double>(gradient) * static_cast<double>(gradient);
-        }
+        const auto size = static_cast<index_t>(part.gradients.size());
+        std::vector<double> sums(static_cast<std::size_t>((size + block_size - 1) / block_size));
+        for_each_block(size, [&](index_t block, index_t begin, index_t count) {
+            sums[static_cast<std::size_t>(block)] = row_kernels.sum_of_squares(count, part.gradients.data() + begin);
+        });
+        sum = std::accumulate(sums.begin(), sums.end(), sum);
     }
     return sum;
 }
@@ -55,31 +76,27 @@ double ShardedAdamW::squared_norm() const {
 void ShardedAdamW::step(double learning_rate, double clip_scale) {
     const Scope scope("optimizer.step", "step");
     ++updates_;
-    const auto beta1 = static_cast<float>(settings_.beta1);
-    const auto beta2 = static_cast<float>(settings_.beta2);
     const auto updates = static_cast<double>(updates_);
-    const auto step_size = static_cast<float>(learning_rate / (1.0 - std::pow(settings_.beta1, updates)));
-    const auto correction = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(settings_.beta2, updates)));
-    const auto decay = static_cast<float>(1.0 - learning_rate * settings_.weight_decay);
-    const auto epsilon = static_cast<float>(settings_.epsilon);
-    const auto clip = static_cast<float>(clip_scale);
+    const kernels::AdamWFactors<float> factors = {
+        .beta1 = static_cast<float>(settings_.beta1),
+        .beta2 = static_cast<float>(settings_.beta2),
+        .clip = static_cast<float>(clip_scale),
+        .step_size = static_cast<float>(learning_rate / (1.0 - std::pow(settings_.beta1, updates))),
+        .correction = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(settings_.beta2, updates))),
+        .epsilon = static_cast<float>(settings_.epsilon),
+        .decay = static_cast<float>(1.0 - learning_rate * settings_.weight_decay),
+    };
+    const auto& row_kernels = kernels_.elementwise<float>();
     for (std::size_t b = 0; b < parts_.size(); ++b) {
         OwnedPart& part = parts_[b];
         core::Matrix<float>& all = parameters_.buckets[b]->values;
         const auto size = static_cast<index_t>(part.gradients.size());
-        updated_.resize(part.gradients.size());
-#pragma omp parallel for schedule(static)
-        for (index_t i = 0; i < size; ++i) {
-            const auto at = static_cast<std::size_t>(i);
-            const float gradient = clip * part.gradients[at];
-            float& first = part.first_moment[at];
-            float& second = part.second_moment[at];
-            first = beta1 * first + (1.0F - beta1) * gradient;
-            second = beta2 * second + (1.0F - beta2) * gradient * gradient;
-            updated_[at] =
-                decay * all.data()[part.begin + i] - step_size * first / (std::sqrt(second) * correction + epsilon);
-        }
-        group(b).all_gather_rows<float>(MatrixView<const float>(updated_.data(), size, 1),
+        float* const values = all.data() + part.begin;
+        for_each_block(size, [&](index_t, index_t begin, index_t count) {
+            row_kernels.adamw(count, factors, part.gradients.data() + begin, part.first_moment.data() + begin,
+                              part.second_moment.data() + begin, values + begin, values + begin);
+        });
+        group(b).all_gather_rows<float>(MatrixView<const float>(values, size, 1),
                                         MatrixView<float>(all.data(), all.cols(), 1), part.counts);
     }
 }

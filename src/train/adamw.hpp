@@ -2,10 +2,10 @@
 // owns one part of every bucket, holds the moments of that part alone, and updates it for all.
 #pragma once
 
+#include "kernels/gemm.hpp"
 #include "model/lora_parameters.hpp"
 #include "mpi/process_grid.hpp"
 
-#include <span>
 #include <vector>
 
 namespace moesaic::train {
@@ -30,8 +30,9 @@ struct OwnedPart {
 
 class ShardedAdamW {
 public:
-    /// `parameters` must outlive the object.
-    ShardedAdamW(model::LoraParameters<float>& parameters, const mpi::ProcessGrid& grid, const AdamWSettings& settings);
+    /// `parameters` and `kernels` must outlive the object.
+    ShardedAdamW(model::LoraParameters<float>& parameters, const kernels::KernelSet& kernels,
+                 const mpi::ProcessGrid& grid, const AdamWSettings& settings);
 
     /// Collective. Sums gradients over the ranks that hold a bucket; each rank keeps the part that it owns.
     void reduce_gradients();
@@ -50,10 +51,10 @@ public:
 
 private:
     model::LoraParameters<float>& parameters_;
+    const kernels::KernelSet& kernels_;
     mpi::ProcessGrid grid_;
     AdamWSettings settings_;
     std::vector<OwnedPart> parts_;
-    std::vector<float> updated_;  ///< the owned part of a bucket on its way to the other ranks
     index_t updates_ = 0;
 };
 

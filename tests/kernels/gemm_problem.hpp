@@ -12,6 +12,7 @@
 #include <new>
 #include <random>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "kernels/gemm.hpp"
@@ -33,7 +34,16 @@ public:
         memory_ = static_cast<char*>(memory);
         data_ = reinterpret_cast<T*>(memory_ + usable - count_ * sizeof(T));
     }
-    ~GuardedArray() { munmap(memory_, bytes_); }
+    ~GuardedArray() {
+        if (memory_ != nullptr) {
+            munmap(memory_, bytes_);
+        }
+    }
+    GuardedArray(GuardedArray&& other) noexcept
+        : count_(other.count_),
+          bytes_(other.bytes_),
+          memory_(std::exchange(other.memory_, nullptr)),
+          data_(other.data_) {}
     GuardedArray(const GuardedArray&) = delete;
     GuardedArray& operator=(const GuardedArray&) = delete;
 

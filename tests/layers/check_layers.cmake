@@ -21,11 +21,11 @@ set(wrapped_headers
     "^mpi(-ext)?\\.h$"                  "^mpi/"
     "^hdf5(_hl)?\\.h$|^H5[A-Z].*\\.h$"  "^src/io/"
     "^hwloc(\\.h$|/)"                   "^mpi/topology\\.cpp$"
-    "^[a-z0-9]+intrin\\.h$"             "^kernels/(gemm_|pack_)[a-z0-9_]+\\.cpp$")
+    "^[a-z0-9]+intrin\\.h$"             "^kernels/(gemm_|pack_|elementwise_)[a-z0-9_]+\\.cpp$")
 # A file with intrinsics is compiled for later CPUs. An inline function from another header would be too, and the linker
 # may keep that copy for the whole program: no header but these.
 set(intrinsics "^[a-z0-9]+intrin\\.h$")
-set(beside_intrinsics "^[a-z0-9]+intrin\\.h$|^cstdint$|^cstddef$|^kernels/micro_kernel\\.hpp$|^kernels/detail/[a-z0-9_]+\\.inc$")
+set(beside_intrinsics "^[a-z0-9]+intrin\\.h$|^cstdint$|^cstddef$|^kernels/micro_kernel\\.hpp$|^kernels/detail/elementwise_table\\.hpp$|^kernels/detail/[a-z0-9_]+\\.inc$")
 
 set(violations "")
 set(checked 0)

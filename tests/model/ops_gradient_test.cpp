@@ -20,6 +20,10 @@ using test::random_matrix;
 
 constexpr double tolerance = 1e-7;
 
+const kernels::ElementwiseKernels<double>& row_kernels() {
+    return *kernels::elementwise_kernels<double>().front().kernels;
+}
+
 double inner(const Matrix<double>& a, const Matrix<double>& b) {
     double sum = 0;
     for (std::size_t i = 0; i < a.size(); ++i) {
@@ -44,13 +48,12 @@ TEST(NormGradient, MatchesDifferences) {
     Matrix<double> y(3, 7);
     std::vector<double> rstd(3);
     const auto objective = [&] {
-        rms_norm_forward<double, double>(x, weight.flat(), 1e-3, y, rstd);
+        rms_norm_forward<double>(row_kernels(), x, weight.flat(), 1e-3, {y, {}, rstd});
         return inner(y, grad_y);
     };
     objective();
     Matrix<double> grad_x(3, 7);
-    grad_x.fill(0);
-    rms_norm_backward<double, double>(grad_y, x, weight.flat(), rstd, grad_x);
+    rms_norm_backward<double>(row_kernels(), grad_y, x, weight.flat(), rstd, grad_x, false);
     expect_gradient(objective, x, grad_x);
 }
 
@@ -60,15 +63,33 @@ TEST(NormGradient, AddsToWhatIsThere) {
     const std::vector<double> weight(4, 1.0);
     std::vector<double> rstd(1);
     Matrix<double> y(1, 4);
-    rms_norm_forward<double, double>(x, weight, 0, y, rstd);
-    Matrix<double> from_zero(1, 4);
+    rms_norm_forward<double>(row_kernels(), x, weight, 0, {y, {}, rstd});
+    Matrix<double> overwritten(1, 4);
     Matrix<double> from_one(1, 4);
-    from_zero.fill(0);
+    overwritten.fill(5);
     from_one.fill(1);
-    rms_norm_backward<double, double>(grad_y, x, weight, rstd, from_zero);
-    rms_norm_backward<double, double>(grad_y, x, weight, rstd, from_one);
+    rms_norm_backward<double>(row_kernels(), grad_y, x, weight, rstd, overwritten, false);
+    rms_norm_backward<double>(row_kernels(), grad_y, x, weight, rstd, from_one, true);
     for (std::size_t i = 0; i < 4; ++i) {
-        EXPECT_NEAR(from_one.data()[i], from_zero.data()[i] + 1, 1e-14);
+        EXPECT_NEAR(from_one.data()[i], overwritten.data()[i] + 1, 1e-14);
+    }
+}
+
+TEST(NormForward, OfASumIsTheNormOfTheSum) {
+    const Matrix<double> x = random_matrix<double>(3, 5, 1);
+    const Matrix<double> addend = random_matrix<double>(3, 5, 2);
+    const std::vector<double> weight(5, 1.5);
+    Matrix<double> sum(3, 5);
+    Matrix<double> y(3, 5);
+    Matrix<double> wide(3, 5);
+    Matrix<double> expected(3, 5);
+    std::vector<double> rstd(3);
+    add_and_rms_norm_forward<double>(row_kernels(), x, addend, sum, weight, 1e-3, {y, wide, rstd});
+    rms_norm_forward<double>(row_kernels(), sum, weight, 1e-3, {expected, {}, rstd});
+    for (std::size_t i = 0; i < sum.size(); ++i) {
+        EXPECT_EQ(sum.data()[i], x.data()[i] + addend.data()[i]);
+        EXPECT_EQ(y.data()[i], expected.data()[i]);
+        EXPECT_EQ(wide.data()[i], expected.data()[i]);
     }
 }
 
@@ -81,12 +102,16 @@ TEST(RopeGradient, IsTheInverseRotation) {
     Matrix<double> y(4, 12);
     const auto objective = [&] {
         std::copy_n(x.data(), x.size(), y.data());
-        table.rotate(y, positions);
+        for (index_t row = 0; row < 4; ++row) {
+            table.rotate(row_kernels(), y.view().row(row), positions[static_cast<std::size_t>(row)]);
+        }
         return inner(y, grad);
     };
     Matrix<double> grad_x(4, 12);
     std::copy_n(grad.data(), grad.size(), grad_x.data());
-    table.rotate_back(grad_x, positions);
+    for (index_t row = 0; row < 4; ++row) {
+        table.rotate_back(row_kernels(), grad_x.view().row(row), positions[static_cast<std::size_t>(row)]);
+    }
     expect_gradient(objective, x, grad_x);
 }
 
@@ -95,7 +120,7 @@ TEST(RopeForward, RotatesFirstPairByThePosition) {
     table.extend(3);
     Matrix<double> x(1, 4);
     std::copy_n(std::array{1.0, 0.0, 0.0, 0.0}.data(), 4, x.data());
-    table.rotate(x, std::array<index_t, 1>{2});
+    table.rotate(row_kernels(), x.flat(), 2);
     EXPECT_NEAR(x.data()[0], std::cos(2.0), 1e-15);
     EXPECT_NEAR(x.data()[2], std::sin(2.0), 1e-15);
 }
@@ -107,13 +132,13 @@ TEST(SwigluGradient, MatchesDifferences) {
     const Matrix<double> grad_out = random_matrix<double>(3, 5, 4);
     Matrix<double> out(3, 5);
     const auto objective = [&] {
-        swiglu_forward<double>(gate, up, weight.data(), out);
+        swiglu_forward<double>(row_kernels(), gate, up, weight.data(), out);
         return inner(out, grad_out);
     };
     Matrix<double> grad_gate(3, 5);
     Matrix<double> grad_up(3, 5);
     Matrix<double> grad_weight(1, 3);
-    swiglu_backward<double>(grad_out, gate, up, weight.data(), grad_gate, grad_up, grad_weight.data());
+    swiglu_backward<double>(row_kernels(), grad_out, gate, up, weight.data(), grad_gate, grad_up, grad_weight.data());
     expect_gradient(objective, gate, grad_gate);
     expect_gradient(objective, up, grad_up);
     expect_gradient(objective, weight, grad_weight);
@@ -130,7 +155,7 @@ TEST_P(RouterGradient, MatchesDifferences) {
     Matrix<std::int32_t> ids(4, 3);
     const auto objective = [&] {
         std::copy_n(logits.data(), logits.size(), probabilities.data());
-        route_forward<double>(probabilities, normalize, ids, weights);
+        route_forward<double>(row_kernels(), probabilities, normalize, ids, weights);
         return inner(weights, grad_weights);
     };
     objective();
@@ -145,7 +170,7 @@ TEST(RouterForward, ChoosesLargestAndLowerNumberOnTies) {
     std::copy_n(std::array{0.0F, 2.0F, 1.0F, 2.0F, 5.0F, 5.0F, 5.0F, 5.0F}.data(), 8, scores.data());
     Matrix<std::int32_t> ids(2, 2);
     Matrix<float> weights(2, 2);
-    route_forward<float>(scores, true, ids, weights);
+    route_forward<float>(*kernels::elementwise_kernels<float>().front().kernels, scores, true, ids, weights);
     EXPECT_EQ(std::vector<std::int32_t>(ids.data(), ids.data() + 4), (std::vector<std::int32_t>{1, 3, 0, 1}));
     EXPECT_FLOAT_EQ(weights.data()[0], 0.5F);
 }

@@ -202,7 +202,7 @@ TEST(DatasetFile, ErrorsNameFileAndLine) {
 struct Trained {
     explicit Trained(const Communicator& world, index_t tensor_ranks = 0)
         : model(test::small_architecture(), world, 64, tensor_ranks),
-          optimizer(model.decoder.lora(), model.grid, {0.9, 0.999, 1e-8, 0.1}) {}
+          optimizer(model.decoder.lora(), model.kernels, model.grid, {0.9, 0.999, 1e-8, 0.1}) {}
 
     void set_gradients(std::uint64_t seed) {
         for (const auto& bucket : model.decoder.lora().buckets) {

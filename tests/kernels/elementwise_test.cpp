@@ -1,0 +1,462 @@
+// Every implementation of the elementwise operations that this machine runs, against the portable one. Arrays end at
+// inaccessible pages.
+#include "kernels/elementwise.hpp"
+
+#include <gtest/gtest.h>
+
+#include <array>
+#include <string>
+#include <variant>
+
+#include "gemm_problem.hpp"
+
+namespace moesaic::kernels::test {
+namespace {
+
+using core::bf16;
+using AnyImplementation =
+    std::variant<ElementwiseImplementation<bf16>, ElementwiseImplementation<float>, ElementwiseImplementation<double>>;
+
+std::vector<AnyImplementation> all_implementations() {
+    std::vector<AnyImplementation> all;
+    const auto append = [&](const auto& list) { all.insert(all.end(), list.begin(), list.end()); };
+    append(elementwise_kernels<bf16>());
+    append(elementwise_kernels<float>());
+    append(elementwise_kernels<double>());
+    return all;
+}
+
+template <class T>
+std::string type_name() {
+    return std::is_same_v<T, bf16> ? "bf16" : std::is_same_v<T, float> ? "float" : "double";
+}
+
+std::string implementation_name(const testing::TestParamInfo<AnyImplementation>& info) {
+    return std::visit(
+        []<class T>(const ElementwiseImplementation<T>& implementation) {
+            return type_name<T>() + "_" + std::string(implementation.name);
+        },
+        info.param);
+}
+
+constexpr std::array<index_t, 17> sizes = {0, 1, 2, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 128, 257, 1037};
+
+/// Random values; with `extremes` also infinities, NaN, denormal and huge numbers.
+template <class T>
+GuardedArray<T> values(index_t n, std::uint32_t seed, bool extremes = false) {
+    using A = accumulator_t<T>;
+    constexpr A infinity = std::numeric_limits<A>::infinity();
+    constexpr std::array special = {infinity,
+                                    -infinity,
+                                    std::numeric_limits<A>::quiet_NaN(),
+                                    std::numeric_limits<A>::denorm_min(),
+                                    -std::numeric_limits<A>::min() / 3,
+                                    std::numeric_limits<A>::max(),
+                                    A(-1e30F),
+                                    A(-0.0F),
+                                    A(88.5F),
+                                    A(-88.5F),
+                                    A(-103.0F),
+                                    A(104.0F)};
+    std::mt19937 random(seed);
+    std::uniform_real_distribution<float> usual(-3.0F, 3.0F);
+    GuardedArray<T> array(n);
+    for (index_t i = 0; i < n; ++i) {
+        array[i] = T(extremes && random() % 3 == 0 ? special[random() % special.size()] : A(usual(random)));
+    }
+    return array;
+}
+
+/// Equal bits; but any NaN will do for another.
+template <class T>
+void expect_same(const GuardedArray<T>& actual, const GuardedArray<T>& expected) {
+    for (index_t i = 0; i < static_cast<index_t>(expected.size()); ++i) {
+        const auto a = core::widen(actual[i]);
+        const auto e = core::widen(expected[i]);
+        ASSERT_TRUE((std::isnan(a) && std::isnan(e)) || std::memcmp(&actual[i], &expected[i], sizeof(T)) == 0)
+            << "element " << i << ": " << a << " instead of " << e;
+    }
+}
+
+/// |actual - expected| <= roundings * eps * scale, where `scale` is at least the magnitude of the result, and one more
+/// rounding to T. Infinite and NaN results are the same.
+template <class T>
+void expect_near(T actual, T expected, double roundings, double scale = 0) {
+    const auto a = static_cast<double>(core::widen(actual));
+    const auto e = static_cast<double>(core::widen(expected));
+    if (!std::isfinite(a) || !std::isfinite(e)) {
+        ASSERT_TRUE((std::isnan(a) && std::isnan(e)) || a == e) << a << " instead of " << e;
+        return;
+    }
+    constexpr double epsilon = std::is_same_v<T, double> ? 0x1p-53 : 0x1p-24;
+    constexpr double last = std::is_same_v<T, bf16> ? 0x1p-7 : 0;
+    constexpr double smallest = std::is_same_v<T, bf16> ? 0x1p-133 : 0x1p-148;
+    ASSERT_LE(std::abs(a - e), roundings * epsilon * std::max(std::abs(e), scale) + last * std::abs(e) + smallest)
+        << a << " instead of " << e;
+}
+template <class T>
+void expect_near(const GuardedArray<T>& actual, const GuardedArray<T>& expected, double roundings, double scale = 0) {
+    for (index_t i = 0; i < static_cast<index_t>(expected.size()); ++i) {
+        SCOPED_TRACE(testing::Message() << "element " << i);
+        expect_near(actual[i], expected[i], roundings, scale);
+        if (testing::Test::HasFatalFailure()) {
+            return;
+        }
+    }
+}
+
+class Elementwise : public testing::TestWithParam<AnyImplementation> {
+protected:
+    void SetUp() override {
+        const Isa isa = std::visit([](const auto& implementation) { return implementation.isa; }, GetParam());
+        if (!runs(isa)) {
+            GTEST_SKIP() << "this machine does not run " << name(isa);
+        }
+    }
+
+    /// Calls check(kernels, portable, n, T()) for all sizes.
+    template <class Check>
+    void for_all_sizes(Check check) {
+        std::visit(
+            [&]<class T>(const ElementwiseImplementation<T>& implementation) {
+                for (const index_t n : sizes) {
+                    SCOPED_TRACE(testing::Message() << n << " elements");
+                    check(*implementation.kernels, *elementwise_kernels<T>().front().kernels, n, T());
+                    if (HasFatalFailure()) {
+                        return;
+                    }
+                }
+            },
+            GetParam());
+    }
+};
+
+TEST_P(Elementwise, NarrowAndWiden) {
+    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
+        using A = accumulator_t<T>;
+        const auto in = values<A>(n, 1, true);
+        GuardedArray<T> narrow(n);
+        GuardedArray<T> expected_narrow(n);
+        kernels.narrow(n, in.data(), narrow.data());
+        portable.narrow(n, in.data(), expected_narrow.data());
+        expect_same(narrow, expected_narrow);
+        GuardedArray<A> wide(n);
+        GuardedArray<A> expected_wide(n);
+        kernels.widen(n, narrow.data(), wide.data());
+        portable.widen(n, narrow.data(), expected_wide.data());
+        expect_same(wide, expected_wide);
+    });
+}
+
+TEST(ElementwiseBf16, NarrowRoundsEveryPatternToNearestEven) {
+    constexpr index_t n = 1 << 16;
+    for (const auto& implementation : elementwise_kernels<bf16>()) {
+        if (!runs(implementation.isa)) {
+            continue;
+        }
+        for (const std::uint32_t lower : {0x0000U, 0x0001U, 0x7fffU, 0x8000U, 0x8001U, 0xffffU}) {
+            GuardedArray<float> in(n);
+            GuardedArray<bf16> out(n);
+            for (index_t i = 0; i < n; ++i) {
+                in[i] = std::bit_cast<float>((static_cast<std::uint32_t>(i) << 16U) | lower);
+            }
+            implementation.kernels->narrow(n, in.data(), out.data());
+            for (index_t i = 0; i < n; ++i) {
+                ASSERT_EQ(out[i].bits(), bf16(in[i]).bits()) << implementation.name << ", pattern " << i << lower;
+            }
+        }
+    }
+}
+
+TEST_P(Elementwise, Transpositions) {
+    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
+        using A = accumulator_t<T>;
+        const index_t rows = n;
+        for (const index_t cols : {0, 1, 5, 16, 35}) {
+            const index_t in_stride = cols + 3;
+            const index_t out_stride = rows + 2;
+            const auto in = values<A>(stored_elements(rows, cols, in_stride), 1, true);
+            const auto filled = [&]<class U>(U gap) {
+                GuardedArray<U> array(stored_elements(cols, rows, out_stride));
+                std::fill_n(array.data(), array.size(), gap);
+                return array;
+            };
+            const auto narrow = filled(T(A(5)));
+            const auto expected = filled(T(A(5)));
+            kernels.transpose_narrow(rows, cols, in.data(), in_stride, narrow.data(), out_stride);
+            portable.transpose_narrow(rows, cols, in.data(), in_stride, expected.data(), out_stride);
+            expect_same(narrow, expected);
+
+            const auto source = values<T>(stored_elements(rows, cols, in_stride), 2, true);
+            const auto wide = filled(A(5));
+            const auto expected_wide = filled(A(5));
+            kernels.transpose_widen(rows, cols, source.data(), in_stride, wide.data(), out_stride);
+            portable.transpose_widen(rows, cols, source.data(), in_stride, expected_wide.data(), out_stride);
+            expect_same(wide, expected_wide);
+        }
+    });
+}
+
+TEST_P(Elementwise, SumsAndProducts) {
+    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
+        using A = accumulator_t<T>;
+        const auto x = values<A>(n, 1, true);
+        const auto sum = values<A>(n, 2, true);
+        const auto expected_sum = values<A>(n, 2, true);
+        kernels.add(n, x.data(), sum.data(), sum.data());
+        portable.add(n, x.data(), expected_sum.data(), expected_sum.data());
+        expect_same(sum, expected_sum);
+        kernels.scale(n, A(0.3), sum.data());
+        portable.scale(n, A(0.3), expected_sum.data());
+        expect_same(sum, expected_sum);
+        GuardedArray<T> narrow(n);
+        GuardedArray<T> expected_narrow(n);
+        kernels.scale_narrow(n, A(0.7), x.data(), narrow.data());
+        portable.scale_narrow(n, A(0.7), x.data(), expected_narrow.data());
+        expect_same(narrow, expected_narrow);
+
+        std::vector<GuardedArray<T>> rows;
+        std::vector<const T*> pointers;
+        for (std::uint32_t j = 0; j < 9; ++j) {
+            rows.push_back(values<T>(n, j, true));
+            pointers.push_back(rows.back().data());
+        }
+        for (const index_t count : {0, 1, 9}) {
+            kernels.sum_rows(n, count, pointers.data(), sum.data());
+            portable.sum_rows(n, count, pointers.data(), expected_sum.data());
+            expect_same(sum, expected_sum);
+        }
+    });
+}
+
+TEST_P(Elementwise, Reductions) {
+    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
+        using A = accumulator_t<T>;
+        const auto x = values<T>(n, 1);
+        const auto y = values<T>(n, 2);
+        const double magnitude = 9.0 * static_cast<double>(n);
+        expect_near<A>(kernels.dot(n, x.data(), y.data()), portable.dot(n, x.data(), y.data()),
+                       static_cast<double>(n + 1), magnitude);
+        const auto wide = values<A>(n, 3);
+        expect_near<double>(kernels.sum_of_squares(n, wide.data()), portable.sum_of_squares(n, wide.data()),
+                            static_cast<double>(n + 1));
+        const auto extreme = values<A>(n, 4, true);
+        EXPECT_EQ(kernels.largest(n, extreme.data()), portable.largest(n, extreme.data()));
+        expect_near<A>(A(kernels.sum_of_exp(n, wide.data(), A(1.5))), A(portable.sum_of_exp(n, wide.data(), A(1.5))),
+                       6);
+        expect_near<A>(A(kernels.sum_of_exp(n, extreme.data(), A(0))), A(portable.sum_of_exp(n, extreme.data(), A(0))),
+                       6);
+    });
+}
+
+TEST_P(Elementwise, LargestSkipsNan) {
+    for_all_sizes([]<class T>(const auto& kernels, const auto&, index_t n, T) {
+        using A = accumulator_t<T>;
+        const auto in = values<A>(n, 1);
+        std::fill_n(in.data(), n, std::numeric_limits<A>::quiet_NaN());
+        EXPECT_EQ(kernels.largest(n, in.data()), -std::numeric_limits<A>::infinity());
+        if (n > 0) {
+            in[n / 2] = A(-7);
+            EXPECT_EQ(kernels.largest(n, in.data()), A(-7));
+        }
+    });
+}
+
+TEST_P(Elementwise, Exp) {
+    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
+        using A = accumulator_t<T>;
+        for (const bool extremes : {false, true}) {
+            const A scale = extremes ? A(1) : A(0.7);
+            const auto in = values<A>(n, 1, extremes);
+            GuardedArray<T> out(n);
+            GuardedArray<T> expected(n);
+            const A sum = kernels.exp(n, in.data(), scale, A(0.5), A(0.25), out.data());
+            const A expected_sum = portable.exp(n, in.data(), scale, A(0.5), A(0.25), expected.data());
+            expect_near(out, expected, 6);
+            expect_near(sum, expected_sum, static_cast<double>(n + 6));
+        }
+    });
+}
+
+/// Steps through the whole range of finite results, denormal ones included.
+TEST(ElementwiseFloat, ExpIsWithinTwoUnitsInTheLastPlace) {
+    constexpr index_t n = 1 << 20;
+    GuardedArray<float> in(n);
+    GuardedArray<float> out(n);
+    for (index_t i = 0; i < n; ++i) {
+        in[i] = -104.5F + 193.5F * static_cast<float>(i) / static_cast<float>(n);
+    }
+    for (const auto& implementation : elementwise_kernels<float>()) {
+        if (!runs(implementation.isa)) {
+            continue;
+        }
+        implementation.kernels->exp(n, in.data(), 1, 0, 1, out.data());
+        for (index_t i = 0; i < n; ++i) {
+            const double exact = std::exp(static_cast<double>(in[i]));
+            if (exact > static_cast<double>(std::numeric_limits<float>::max())) {
+                ASSERT_TRUE(std::isinf(out[i]) || out[i] > 3.4e38F) << implementation.name << " at " << in[i];
+                continue;
+            }
+            const double unit = std::exp2(std::max(std::floor(std::log2(exact)), -126.0) - 23);
+            ASSERT_LE(std::abs(static_cast<double>(out[i]) - exact), 2 * unit)
+                << implementation.name << " at " << in[i];
+        }
+    }
+}
+
+TEST_P(Elementwise, Swiglu) {
+    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
+        using A = accumulator_t<T>;
+        for (const bool extremes : {false, true}) {
+            const auto gate = values<A>(n, 1, extremes);
+            const auto up = values<A>(n, 2);
+            const auto weight = values<A>(n, 3);
+            const auto grad_out = values<A>(n, 4);
+            std::array<GuardedArray<T>, 3> actual = {GuardedArray<T>(n), GuardedArray<T>(n), GuardedArray<T>(n)};
+            std::array<GuardedArray<T>, 3> expected = {GuardedArray<T>(n), GuardedArray<T>(n), GuardedArray<T>(n)};
+            for (const A* weights : {static_cast<const A*>(nullptr), static_cast<const A*>(weight.data())}) {
+                kernels.swiglu_forward(n, gate.data(), up.data(), weights, actual[0].data());
+                portable.swiglu_forward(n, gate.data(), up.data(), weights, expected[0].data());
+                expect_near(actual[0], expected[0], 12);
+            }
+            for (const bool activated : {false, true}) {
+                const auto run = [&](const auto& table, std::array<GuardedArray<T>, 3>& out) {
+                    return table.swiglu_backward(n, grad_out.data(), gate.data(), up.data(), A(0.7), out[0].data(),
+                                                 out[1].data(), activated ? out[2].data() : nullptr);
+                };
+                const A sum = run(kernels, actual);
+                const A expected_sum = run(portable, expected);
+                if (!extremes) {
+                    expect_near(sum, expected_sum, static_cast<double>(n + 8), 27.0 * static_cast<double>(n));
+                }
+                // 1 + g (1 - sigmoid) loses digits where it is near zero.
+                expect_near(actual[0], expected[0], 16, extremes ? 1e3 : 9.0);
+                expect_near(actual[1], expected[1], 12);
+                if (activated) {
+                    expect_near(actual[2], expected[2], 12);
+                }
+            }
+        }
+    });
+}
+
+TEST_P(Elementwise, RmsNorm) {
+    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
+        using A = accumulator_t<T>;
+        const auto x = values<A>(n, 1);
+        const auto weight = values<A>(n, 2);
+        const auto grad_y = values<A>(n, 3);
+        GuardedArray<T> narrow(n);
+        GuardedArray<T> expected_narrow(n);
+        const auto wide = values<A>(n, 1);
+        const auto expected_wide = values<A>(n, 1);
+        const double roundings = static_cast<double>(n) + 8;
+        const A rstd = kernels.rms_norm_forward(n, x.data(), weight.data(), A(1e-3), narrow.data(), nullptr);
+        kernels.rms_norm_forward(n, wide.data(), weight.data(), A(1e-3), nullptr, wide.data());
+        const A expected_rstd = portable.rms_norm_forward(n, x.data(), weight.data(), A(1e-3), expected_narrow.data(),
+                                                          expected_wide.data());
+        if (n > 0) {
+            expect_near(rstd, expected_rstd, roundings);
+        }
+        expect_near(narrow, expected_narrow, roundings);
+        expect_near(wide, expected_wide, roundings);
+
+        GuardedArray<A> grad(n);
+        GuardedArray<A> expected_grad(n);
+        kernels.rms_norm_backward(n, grad_y.data(), x.data(), weight.data(), A(0.8), nullptr, grad.data());
+        portable.rms_norm_backward(n, grad_y.data(), x.data(), weight.data(), A(0.8), nullptr, expected_grad.data());
+        expect_near(grad, expected_grad, roundings, 100);
+        kernels.rms_norm_backward(n, grad_y.data(), x.data(), weight.data(), A(0.8), wide.data(), wide.data());
+        portable.rms_norm_backward(n, grad_y.data(), x.data(), weight.data(), A(0.8), expected_wide.data(),
+                                   expected_wide.data());
+        expect_near(wide, expected_wide, roundings, 100);
+    });
+}
+
+TEST_P(Elementwise, RotateAndBack) {
+    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
+        using A = accumulator_t<T>;
+        const auto cosine = values<A>(n, 1);
+        const auto sine = values<A>(n, 2);
+        for (const A direction : {A(1), A(-1)}) {
+            const auto head = values<A>(2 * n, 3);
+            const auto expected = values<A>(2 * n, 3);
+            kernels.rotate(n, cosine.data(), sine.data(), direction, head.data());
+            portable.rotate(n, cosine.data(), sine.data(), direction, expected.data());
+            expect_near(head, expected, 4, 18);
+        }
+    });
+}
+
+TEST_P(Elementwise, SoftmaxBackward) {
+    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
+        using A = accumulator_t<T>;
+        for (const bool extremes : {false, true}) {
+            const auto scores = values<A>(n, 1, extremes);
+            const auto grad = values<A>(n, 2);
+            GuardedArray<T> probabilities(n);
+            GuardedArray<T> expected_probabilities(n);
+            GuardedArray<T> grad_scores(n);
+            GuardedArray<T> expected_grad_scores(n);
+            kernels.softmax_backward(n, scores.data(), grad.data(), A(0.5), A(3.5), A(0.1), probabilities.data(),
+                                     grad_scores.data());
+            portable.softmax_backward(n, scores.data(), grad.data(), A(0.5), A(3.5), A(0.1),
+                                      expected_probabilities.data(), expected_grad_scores.data());
+            expect_near(probabilities, expected_probabilities, 6);
+            expect_near(grad_scores, expected_grad_scores, 8);
+        }
+    });
+}
+
+TEST_P(Elementwise, AdamW) {
+    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
+        using A = accumulator_t<T>;
+        const AdamWFactors<A> factors = {.beta1 = A(0.9),
+                                         .beta2 = A(0.99),
+                                         .clip = A(0.4),
+                                         .step_size = A(0.01),
+                                         .correction = A(1.2),
+                                         .epsilon = A(1e-8),
+                                         .decay = A(0.999)};
+        struct State {
+            explicit State(index_t size)
+                : first(test::values<A>(size, 1)), second(test::values<A>(size, 2)), updated(test::values<A>(size, 3)) {
+                std::for_each_n(second.data(), size, [](A& value) { value = std::abs(value); });
+            }
+            GuardedArray<A> first;
+            GuardedArray<A> second;
+            GuardedArray<A> updated;
+        };
+        const auto gradients = values<A>(n, 4);
+        const State actual(n);
+        const State expected(n);
+        for (const auto& [table, state] : {std::pair{&kernels, &actual}, std::pair{&portable, &expected}}) {
+            table->adamw(n, factors, gradients.data(), state->first.data(), state->second.data(), state->updated.data(),
+                         state->updated.data());
+        }
+        expect_near(actual.first, expected.first, 4, 3);
+        expect_near(actual.second, expected.second, 4, 3);
+        expect_near(actual.updated, expected.updated, 4, 3);
+    });
+}
+
+/// The rounding of an element depends on neither its place nor the length of the row.
+TEST_P(Elementwise, ElementsDoNotDependOnTheRest) {
+    for_all_sizes([]<class T>(const auto& kernels, const auto&, index_t n, T) {
+        using A = accumulator_t<T>;
+        const auto gate = values<A>(n, 1);
+        const auto up = values<A>(n, 2);
+        GuardedArray<T> whole(n);
+        GuardedArray<T> one_by_one(n);
+        kernels.swiglu_forward(n, gate.data(), up.data(), up.data(), whole.data());
+        for (index_t i = 0; i < n; ++i) {
+            kernels.swiglu_forward(1, gate.data() + i, up.data() + i, up.data() + i, one_by_one.data() + i);
+        }
+        expect_same(one_by_one, whole);
+    });
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Elementwise, testing::ValuesIn(all_implementations()), implementation_name);
+
+}  // namespace
+}  // namespace moesaic::kernels::test
