@@ -180,6 +180,14 @@ KernelSet::KernelSet(std::string_view level)
       elementwise_float_(best_of(elementwise_kernels<float>(), checked_level(level)).kernels),
       elementwise_double_(best_of(elementwise_kernels<double>(), checked_level(level)).kernels) {}
 
+KernelSet::KernelSet(const GemmKernel<core::bf16>& kernel)
+    : bf16_(kernel),
+      float_(best_of(gemm_kernels<float>(), kernel.isa)),
+      double_(best_of(gemm_kernels<double>(), kernel.isa)),
+      elementwise_bf16_(best_of(elementwise_kernels<core::bf16>(), kernel.isa).kernels),
+      elementwise_float_(best_of(elementwise_kernels<float>(), kernel.isa).kernels),
+      elementwise_double_(best_of(elementwise_kernels<double>(), kernel.isa).kernels) {}
+
 template <>
 void KernelSet::run(std::span<const Gemm<core::bf16>> batch) const {
     run_batch(bf16_, batch);

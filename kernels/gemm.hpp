@@ -91,6 +91,9 @@ public:
     /// `level` is "auto", "portable", "avx2", "avx512" or "amx" (the avx512 level uses BF16 instructions where
     /// `bf16_pairs_are_faster`). Throws a usage error if the machine can't run the level.
     explicit KernelSet(std::string_view level = "auto");
+    /// `kernel` for BF16, whether or not this machine runs it, and what suits its level beside it: for tests and
+    /// measurements of one implementation.
+    explicit KernelSet(const GemmKernel<core::bf16>& kernel);
 
     /// Computes independent products on the thread team: every product is split into blocks, largest first, so that
     /// many small products and one large one both use all threads. Results do not depend on the number of threads. Call
