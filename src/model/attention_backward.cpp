@@ -78,7 +78,7 @@ template <class T>
 struct Scratch {
     using A = accumulator_t<T>;
 
-    Scratch(const StripKernel<T>& strips, index_t length, index_t size)
+    Scratch(const AttentionStrips<T>& strips, index_t length, index_t size)
         : query(1, strips.left_bytes(block_size, size)),
           grad_output(1, strips.left_bytes(block_size, size)),
           scores(block_size, length),
@@ -145,7 +145,7 @@ public:
         }
 #pragma omp parallel num_threads(threads)
         {
-            const typename StripKernel<T>::Session session(strips_);
+            const typename AttentionStrips<T>::TileState tiles(strips_.products());
             for (const std::vector<Task>& round : rounds) {
                 const auto count = static_cast<index_t>(round.size());
 #pragma omp for schedule(dynamic, 1)
@@ -259,7 +259,7 @@ private:
     }
 
     const kernels::ElementwiseKernels<T>& row_kernels_;
-    StripKernel<T> strips_;
+    AttentionStrips<T> strips_;
     AttentionShape shape_;
     AttentionInputs<T> in_;
     MatrixView<const A> log_sum_;

@@ -31,7 +31,7 @@ template <class T>
 struct Scratch {
     using A = accumulator_t<T>;
 
-    Scratch(const StripKernel<T>& strips, index_t strip_count, index_t head_size)
+    Scratch(const AttentionStrips<T>& strips, index_t strip_count, index_t head_size)
         : queries(strip_count, strips.left_bytes(block_size, head_size)),
           results(strip_count * block_size, padded(head_size)),
           largest(strip_count, block_size),
@@ -72,11 +72,11 @@ public:
         // Nothing in the parallel region allocates, so that no exception can leave it.
         std::vector<Scratch<T>> scratch;
         for (int t = 0; t < threads; ++t) {
-            scratch.emplace_back(strips_, group() * blocks_in(task_rows()), shape_.head_size);
+            scratch.emplace_back(strips_, group() * blocks_of(task_rows()), shape_.head_size);
         }
 #pragma omp parallel num_threads(threads)
         {
-            const typename StripKernel<T>::Session session(strips_);
+            const typename AttentionStrips<T>::TileState tiles(strips_.products());
 #pragma omp for schedule(dynamic, 1)
             for (index_t t = 0; t < count; ++t) {
                 compute(tasks[static_cast<std::size_t>(t)], scratch[static_cast<std::size_t>(omp_get_thread_num())]);
@@ -179,7 +179,7 @@ private:
     }
 
     const kernels::ElementwiseKernels<T>& row_kernels_;
-    StripKernel<T> strips_;
+    AttentionStrips<T> strips_;
     AttentionShape shape_;
     AttentionInputs<T> in_;
     MatrixView<T> output_;

@@ -3,8 +3,8 @@
 #pragma once
 
 #include "core/matrix.hpp"
-#include "kernels/gemm.hpp"
 #include "model/attention.hpp"
+#include "model/strip_products.hpp"
 
 #include <algorithm>
 #include <cstddef>
@@ -12,53 +12,43 @@
 
 namespace moesaic::model {
 
-using kernels::block_size;
-
-[[nodiscard]] constexpr index_t blocks_in(index_t extent) noexcept {
-    return (extent + block_size - 1) / block_size;
-}
 [[nodiscard]] constexpr index_t padded(index_t extent) noexcept {
-    return blocks_in(extent) * block_size;
+    return blocks_of(extent) * block_size;
 }
 
-/// Packing and products by one micro-kernel.
+/// Packing and products of matrix views.
 template <class T>
-class StripKernel {
+class AttentionStrips {
 public:
     using A = accumulator_t<T>;
-    using Bytes = core::Matrix<std::byte>;
+    using TileState = typename StripProducts<T>::TileState;
 
-    explicit StripKernel(const kernels::KernelSet& kernels) : kernel_(kernels.micro_kernel<T>()) {}
+    explicit AttentionStrips(const kernels::KernelSet& kernels) : products_(kernels) {}
+    [[nodiscard]] const StripProducts<T>& products() const { return products_; }
 
     /// Bytes of strips of `count` vectors of length k.
     [[nodiscard]] index_t left_bytes(index_t count, index_t k) const {
-        return blocks_in(count) * blocks_in(k) * static_cast<index_t>(kernel_.left_bytes);
+        return blocks_of(count) * blocks_of(k) * products_.left_bytes();
     }
     [[nodiscard]] index_t right_bytes(index_t count, index_t k) const {
-        return blocks_in(count) * blocks_in(k) * static_cast<index_t>(kernel_.right_bytes);
+        return blocks_of(count) * blocks_of(k) * products_.right_bytes();
     }
 
-    /// The rows of `in` are vectors along k: strips of 32 rows, one after the other.
-    void pack_left_rows(MatrixView<const T> in, std::byte* strips) const {
-        for (index_t row = 0; row < in.rows(); row += block_size) {
-            kernel_.pack_left(strips + left_bytes(row, in.cols()),
-                              {raw(in[row]), in.stride(), true, std::min(block_size, in.rows() - row), in.cols()});
-        }
+    /// The rows of `in`, at most 32, are vectors along k: one strip. So are the columns in the functions below.
+    void pack_left_rows(MatrixView<const T> in, std::byte* strip) const {
+        products_.pack_left(strip, products_.rows(in.data(), in.stride(), in.rows(), in.cols()));
     }
-    /// The columns of `in`, at most 32, are vectors along k: one strip.
     void pack_left_columns(MatrixView<const T> in, std::byte* strip) const {
-        kernel_.pack_left(strip, {raw(in.data()), in.stride(), false, in.cols(), in.rows()});
+        products_.pack_left(strip, products_.columns(in.data(), in.stride(), in.cols(), in.rows()));
     }
-    /// The rows of `in`, at most 32, are vectors along k: one strip.
     void pack_right_rows(MatrixView<const T> in, std::byte* strip) const {
-        kernel_.pack_right(strip, {raw(in.data()), in.stride(), true, in.rows(), in.cols()});
+        products_.pack_right(strip, products_.rows(in.data(), in.stride(), in.rows(), in.cols()));
     }
-    /// The columns of `in` are vectors along k: strips of 32 columns that have `strip_bytes` each.
+    /// Any number of columns: strips of 32 that have `strip_bytes` each.
     void pack_right_columns(MatrixView<const T> in, std::byte* strips, index_t strip_bytes) const {
-        for (index_t col = 0; col < in.cols(); col += block_size) {
-            kernel_.pack_right(
-                strips + col / block_size * strip_bytes,
-                {raw(in.data() + col), in.stride(), false, std::min(block_size, in.cols() - col), in.rows()});
+        for (index_t s = 0; s < blocks_of(in.cols()); ++s) {
+            products_.pack_right(strips + s * strip_bytes, products_.columns(in.data() + s * block_size, in.stride(),
+                                                                             extent_of_block(in.cols(), s), in.rows()));
         }
     }
 
@@ -66,44 +56,14 @@ public:
     /// and right strips that lie `strip_bytes` apart. C has room for whole blocks.
     void multiply(index_t k, const std::byte* left, const std::byte* right, index_t strip_bytes, MatrixView<A> c,
                   bool accumulate) const {
-        for (index_t col = 0; col < c.cols(); col += block_size) {
-            kernel_.multiply({c.rows(),
-                              std::min(block_size, c.cols() - col),
-                              k,
-                              left,
-                              right + col / block_size * strip_bytes,
-                              c.data() + col,
-                              c.stride(),
-                              accumulate,
-                              {nullptr, 0, 0}});
+        for (index_t s = 0; s < blocks_of(c.cols()); ++s) {
+            products_.strip_by_strip(left, c.rows(), right + s * strip_bytes, extent_of_block(c.cols(), s), k,
+                                     c.data() + s * block_size, c.stride(), accumulate);
         }
     }
 
-    /// Processor state that products need, from construction to destruction.
-    class Session {
-    public:
-        explicit Session(const StripKernel& strips) : kernel_(strips.kernel_) {
-            if (kernel_.begin != nullptr) {
-                kernel_.begin();
-            }
-        }
-        ~Session() {
-            if (kernel_.end != nullptr) {
-                kernel_.end();
-            }
-        }
-        Session(const Session&) = delete;
-        Session& operator=(const Session&) = delete;
-
-    private:
-        const kernels::micro_kernel_t<T>& kernel_;
-    };
-
 private:
-    using Element = kernels::stored_t<T>;
-    static const Element* raw(const T* elements) { return reinterpret_cast<const Element*>(elements); }
-
-    const kernels::micro_kernel_t<T>& kernel_;
+    StripProducts<T> products_;
 };
 
 /// Heads of keys or values [T, kv_heads * D], packed once as right operands for all queries. The columns of a product
@@ -113,7 +73,7 @@ enum class Along { size, rows };
 template <class T>
 class PackedHeads {
 public:
-    PackedHeads(const StripKernel<T>& strips, const AttentionShape& shape, std::span<const index_t> offsets,
+    PackedHeads(const AttentionStrips<T>& strips, const AttentionShape& shape, std::span<const index_t> offsets,
                 MatrixView<const T> heads, Along along)
         : strips_(strips), along_(along), size_(shape.head_size), kv_heads_(shape.kv_heads) {
         struct Block {
@@ -169,7 +129,7 @@ private:
         return all.begin + head * strips_.right_bytes(all.rows, size_) + within;
     }
 
-    const StripKernel<T>& strips_;
+    const AttentionStrips<T>& strips_;
     Along along_;
     index_t size_;
     index_t kv_heads_;
