@@ -18,7 +18,7 @@ struct AttentionShape {
     index_t heads = 0;
     index_t kv_heads = 0;
     index_t head_size = 0;  ///< D
-    double scale = 1;       ///< factor on the scores, usually 1 / sqrt(D)
+    double scale = 1;       ///< positive factor on the scores, usually 1 / sqrt(D)
 };
 
 /// What attention works on. Sequences lie one after the other in the rows: sequence s has rows

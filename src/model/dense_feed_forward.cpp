@@ -64,8 +64,8 @@ void DenseFeedForward<T>::backward(const RowCounts&, const LayerTape<T>& tape, M
     lora_linear_backward<T>(kernels_, down, work.lora);
     work.grad_gate.resize(rows, intermediate);
     work.grad_up.resize(rows, intermediate);
-    swiglu_backward<T>(kernels_.elementwise<T>(), work.sums, tape.gate, tape.up, nullptr, work.grad_gate,
-                       work.grad_up, nullptr);
+    swiglu_backward<T>(kernels_.elementwise<T>(), work.sums, tape.gate, tape.up, nullptr, work.grad_gate, work.grad_up,
+                       nullptr);
     const std::array<LoraBackward<T>, 2> gate_and_up = {
         {{{.weight = weights_[0]}, tape.feed_input, work.grad_gate, grad_input, false},
          {{.weight = weights_[1]}, tape.feed_input, work.grad_up, grad_input, true}}};

@@ -113,7 +113,8 @@ void GroupedExperts<T>::lora_gradients(const SavedForward<T>& saved, const PreAc
                 for (index_t r = 0; r < results; ++r) {
                     const index_t count = extent_of_block(this->config().lora_rank, r % rank_blocks_);
                     products_.strip_by_strip(left.at(r, chunk.first_strip - first_strip), count, right.data, block_size,
-                                             chunk.rows, sums + r * block_elements, &chunk != &chunks.front());
+                                             chunk.rows, sums + r * block_elements, block_size,
+                                             &chunk != &chunks.front());
                 }
             }
             for (std::size_t t = 0; t < terms.size(); ++t) {

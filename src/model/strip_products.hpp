@@ -81,8 +81,8 @@ public:
                          A* c, bool accumulate) const;
     /// One product of two strips, k as long as both are.
     void strip_by_strip(const std::byte* left, index_t rows, const std::byte* right, index_t cols, index_t k, A* c,
-                        bool accumulate) const {
-        kernel_.multiply({rows, cols, k, left, right, c, block_size, accumulate, {nullptr, 0, 0}});
+                        index_t stride, bool accumulate) const {
+        kernel_.multiply({rows, cols, k, left, right, c, stride, accumulate, {nullptr, 0, 0}});
     }
 
     /// Asks for the first panel of weights, for callers that do something else before they read it.

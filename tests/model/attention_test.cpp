@@ -1,0 +1,276 @@
+// Attention against sums in double precision, for sequences that end anywhere in a block and for every level of
+// kernels.
+#include "model/attention.hpp"
+#include "support/random_model.hpp"
+
+#include <gtest/gtest.h>
+#include <omp.h>
+
+#include <cmath>
+#include <cstring>
+
+namespace moesaic::model {
+namespace {
+
+using core::bf16;
+using core::Matrix;
+using test::random_matrix;
+
+struct Case {
+    AttentionShape shape;
+    std::vector<index_t> lengths;
+
+    [[nodiscard]] std::vector<index_t> offsets() const {
+        std::vector<index_t> all = {0};
+        for (const index_t length : lengths) {
+            all.push_back(all.back() + length);
+        }
+        return all;
+    }
+};
+
+std::ostream& operator<<(std::ostream& out, const Case& c) {
+    out << c.shape.heads << " heads, " << c.shape.kv_heads << " kv heads, D " << c.shape.head_size << ", lengths";
+    for (const index_t length : c.lengths) {
+        out << ' ' << length;
+    }
+    return out;
+}
+
+template <class T>
+Matrix<double> wide(const Matrix<T>& in) {
+    Matrix<double> out(in.rows(), in.cols());
+    std::transform(in.data(), in.data() + in.size(), out.data(),
+                   [](T value) { return static_cast<double>(core::widen(value)); });
+    return out;
+}
+
+/// Inputs, and what attention makes of them.
+template <class T>
+struct Problem {
+    using A = accumulator_t<T>;
+
+    explicit Problem(const Case& c)
+        : shape(c.shape),
+          offsets(c.offsets()),
+          query(random(shape.heads, 1)),
+          key(random(shape.kv_heads, 2)),
+          value(random(shape.kv_heads, 3)),
+          grad_output(random(shape.heads, 4)),
+          output(rows(), query.cols()),
+          log_sum(rows(), shape.heads),
+          grad_query(rows(), query.cols()),
+          grad_key(rows(), key.cols()),
+          grad_value(rows(), key.cols()) {}
+
+    void run(const kernels::KernelSet& kernels) {
+        const AttentionInputs<T> in = {query, key, value, offsets};
+        attention_forward<T>(kernels, shape, in, output, log_sum);
+        attention_backward<T>(kernels, shape, in, output, log_sum, grad_output, grad_query, grad_key, grad_value);
+    }
+    [[nodiscard]] index_t rows() const { return offsets.back(); }
+    [[nodiscard]] Matrix<T> random(index_t heads, std::uint64_t seed) const {
+        const Matrix<float> values = random_matrix<float>(rows(), heads * shape.head_size, seed);
+        Matrix<T> out(values.rows(), values.cols());
+        std::transform(values.data(), values.data() + values.size(), out.data(), [](float x) { return T(x); });
+        return out;
+    }
+
+    AttentionShape shape;
+    std::vector<index_t> offsets;
+    Matrix<T> query;
+    Matrix<T> key;
+    Matrix<T> value;
+    Matrix<T> grad_output;
+    Matrix<T> output;
+    Matrix<A> log_sum;
+    Matrix<A> grad_query;
+    Matrix<A> grad_key;
+    Matrix<A> grad_value;
+};
+
+/// The definition, row by row.
+struct Reference {
+    template <class T>
+    explicit Reference(const Problem<T>& problem)
+        : shape(problem.shape),
+          query(wide(problem.query)),
+          key(wide(problem.key)),
+          value(wide(problem.value)),
+          grad_output(wide(problem.grad_output)),
+          output(query.rows(), query.cols()),
+          log_sum(query.rows(), shape.heads),
+          grad_query(query.rows(), query.cols()),
+          grad_key(key.rows(), key.cols()),
+          grad_value(key.rows(), key.cols()) {
+        for (Matrix<double>* sums : {&output, &grad_query, &grad_key, &grad_value}) {
+            sums->fill(0);
+        }
+        for (std::size_t s = 0; s + 1 < problem.offsets.size(); ++s) {
+            for (index_t row = problem.offsets[s]; row < problem.offsets[s + 1]; ++row) {
+                for (index_t head = 0; head < shape.heads; ++head) {
+                    compute(problem.offsets[s], row, head);
+                }
+            }
+        }
+    }
+
+    [[nodiscard]] double dot(const double* a, const double* b) const {
+        double sum = 0;
+        for (index_t d = 0; d < shape.head_size; ++d) {
+            sum += a[d] * b[d];
+        }
+        return sum;
+    }
+    void add(double factor, const double* from, double* to) const {
+        for (index_t d = 0; d < shape.head_size; ++d) {
+            to[d] += factor * from[d];
+        }
+    }
+    void compute(index_t begin, index_t row, index_t head) {
+        const index_t at = head * shape.head_size;
+        const index_t kv = head / (shape.heads / shape.kv_heads) * shape.head_size;
+        const double* q = query.view()[row] + at;
+        const double* grad = grad_output.view()[row] + at;
+        std::vector<double> p;
+        double sum = 0;
+        for (index_t j = begin; j <= row; ++j) {
+            p.push_back(std::exp(shape.scale * dot(q, key.view()[j] + kv)));
+            sum += p.back();
+        }
+        double delta = 0;
+        for (index_t j = begin; j <= row; ++j) {
+            double& probability = p[static_cast<std::size_t>(j - begin)];
+            probability /= sum;
+            add(probability, value.view()[j] + kv, output.view()[row] + at);
+            delta += probability * dot(grad, value.view()[j] + kv);
+        }
+        log_sum.view()(row, head) = std::log(sum);
+        for (index_t j = begin; j <= row; ++j) {
+            const double probability = p[static_cast<std::size_t>(j - begin)];
+            const double grad_score = shape.scale * probability * (dot(grad, value.view()[j] + kv) - delta);
+            add(grad_score, key.view()[j] + kv, grad_query.view()[row] + at);
+            add(grad_score, q, grad_key.view()[j] + kv);
+            add(probability, grad, grad_value.view()[j] + kv);
+        }
+    }
+
+    AttentionShape shape;
+    Matrix<double> query;
+    Matrix<double> key;
+    Matrix<double> value;
+    Matrix<double> grad_output;
+    Matrix<double> output;
+    Matrix<double> log_sum;
+    Matrix<double> grad_query;
+    Matrix<double> grad_key;
+    Matrix<double> grad_value;
+};
+
+/// |actual - expected| <= bound * |expected| in the Euclidean norm of the whole matrix.
+template <class U>
+void expect_near(const Matrix<U>& actual, const Matrix<double>& expected, double bound, const char* name) {
+    ASSERT_EQ(actual.size(), expected.size());
+    double error = 0;
+    double magnitude = 0;
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+        const double difference = static_cast<double>(core::widen(actual.data()[i])) - expected.data()[i];
+        error += difference * difference;
+        magnitude += expected.data()[i] * expected.data()[i];
+    }
+    EXPECT_LE(std::sqrt(error), bound * std::sqrt(magnitude) + 1e-12) << name;
+}
+
+template <class T>
+void expect_correct(const kernels::KernelSet& kernels, const Case& c, double bound) {
+    SCOPED_TRACE(testing::Message() << c << ", " << kernels.gemm_name<T>());
+    Problem<T> problem(c);
+    problem.run(kernels);
+    const Reference reference(problem);
+    expect_near(problem.output, reference.output, bound, "output");
+    expect_near(problem.log_sum, reference.log_sum, bound, "log_sum");
+    expect_near(problem.grad_query, reference.grad_query, bound, "grad_query");
+    expect_near(problem.grad_key, reference.grad_key, bound, "grad_key");
+    expect_near(problem.grad_value, reference.grad_value, bound, "grad_value");
+}
+
+TEST(Attention, IsRightForSequencesOfAnyLength) {
+    const kernels::KernelSet kernels("portable");
+    for (const index_t length : {1, 2, 15, 31, 32, 33, 63, 64, 65, 127, 128, 129, 191, 255, 256, 257, 289, 513}) {
+        expect_correct<double>(kernels, {{2, 1, 5, 0.6}, {length}}, 1e-13);
+    }
+}
+
+TEST(Attention, IsRightForManyShapes) {
+    const kernels::KernelSet kernels("portable");
+    const std::vector<index_t> lengths = {40, 0, 1, 130, 33};
+    for (const AttentionShape& shape : {AttentionShape{1, 1, 2, 0.7}, AttentionShape{6, 6, 4, 0.5},
+                                        AttentionShape{8, 1, 33, 0.2}, AttentionShape{6, 2, 32, 0.2}}) {
+        expect_correct<double>(kernels, {shape, lengths}, 1e-13);
+    }
+    expect_correct<double>(kernels, {{2, 1, 4, 1}, {}}, 0);
+    // Blocks are longest where there are many sequences.
+    expect_correct<double>(kernels, {{4, 4, 3, 1}, std::vector<index_t>(9, 260)}, 1e-13);
+}
+
+class AttentionLevels : public testing::TestWithParam<const char*> {
+protected:
+    void SetUp() override {
+        for (const kernels::IsaReport& report : kernels::self_test()) {
+            if (name(report.isa) == std::string_view(GetParam()) && !report.usable) {
+                GTEST_SKIP() << "this machine does not run " << GetParam();
+            }
+        }
+    }
+    void TearDown() override { omp_set_num_threads(threads_before_); }
+
+private:
+    int threads_before_ = omp_get_max_threads();
+};
+
+TEST_P(AttentionLevels, AreRight) {
+    const kernels::KernelSet kernels(GetParam());
+    for (const Case& c : {Case{{4, 2, 64, 0.125}, {70, 300}}, Case{{8, 1, 128, 0.09}, {161}}}) {
+        expect_correct<float>(kernels, c, 1e-6);
+        expect_correct<bf16>(kernels, c, 8e-3);
+    }
+}
+
+/// Large scores: the softmax of the first block of keys is far from that of all, and much of it vanishes.
+TEST_P(AttentionLevels, KeepLargeScoresFinite) {
+    const kernels::KernelSet kernels(GetParam());
+    expect_correct<float>(kernels, {{2, 1, 32, 12.0}, {600}}, 2e-4);
+}
+
+template <class T>
+void expect_same_for_all_thread_counts(const kernels::KernelSet& kernels) {
+    const Case c = {{4, 2, 40, 0.2}, {300, 65, 129}};
+    omp_set_num_threads(1);
+    Problem<T> expected(c);
+    expected.run(kernels);
+    for (const int threads : {2, 3, 7}) {
+        omp_set_num_threads(threads);
+        Problem<T> actual(c);
+        actual.run(kernels);
+        const auto same = [](const auto& a, const auto& b) {
+            return std::memcmp(a.data(), b.data(), a.size() * sizeof(a.data()[0])) == 0;
+        };
+        EXPECT_TRUE(same(actual.output, expected.output)) << threads;
+        EXPECT_TRUE(same(actual.log_sum, expected.log_sum)) << threads;
+        EXPECT_TRUE(same(actual.grad_query, expected.grad_query)) << threads;
+        EXPECT_TRUE(same(actual.grad_key, expected.grad_key)) << threads;
+        EXPECT_TRUE(same(actual.grad_value, expected.grad_value)) << threads;
+    }
+}
+
+TEST_P(AttentionLevels, GiveTheSameForAllThreadCounts) {
+    const kernels::KernelSet kernels(GetParam());
+    expect_same_for_all_thread_counts<bf16>(kernels);
+    expect_same_for_all_thread_counts<float>(kernels);
+}
+
+INSTANTIATE_TEST_SUITE_P(All, AttentionLevels, testing::Values("auto", "portable", "avx2", "avx512", "amx"),
+                         [](const auto& level) { return std::string(level.param); });
+
+}  // namespace
+}  // namespace moesaic::model
