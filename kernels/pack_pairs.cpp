@@ -58,8 +58,8 @@ inline void load_rows_of_pairs(const std::uint16_t* source, std::int64_t stride,
 /// Two tiles of pairs at once: interleaves rows 2p and 2p + 1 of 32 vectors. Weights take this way in every backward.
 inline void interleave_rows(const std::uint16_t* source, std::int64_t stride, std::uint16_t* target) {
     alignas(64) static constexpr std::uint16_t order[2][32] = {
-        {0,  32, 1,  33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
-         8,  40, 9,  41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47},
+        {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
+         8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47},
         {16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55,
          24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63}};
     const Words low = _mm512_load_si512(order[0]);

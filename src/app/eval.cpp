@@ -47,8 +47,8 @@ train::Evaluation evaluate(const Runtime& runtime, const EvalConfiguration& conf
             lora = train::read_adapter_settings(configuration.adapter);
         }
     });
-    const auto decoder = load_model<T>(runtime, architecture, configuration.model.path, lora,
-                                       data.largest_sum(configuration.train.batch_size));
+    const auto decoder = load_model<T>(runtime, architecture, configuration.model.path,
+                                       {.lora = lora, .max_tokens = data.largest_sum(configuration.train.batch_size)});
     runtime.world.agree([&] {
         if (!configuration.adapter.empty()) {
             train::load_adapter(configuration.adapter, decoder->lora());

@@ -71,9 +71,10 @@ model::Architecture read_architecture(const Runtime& runtime, const std::string&
 
 std::uint64_t weight_bytes(const model::Architecture& a, index_t tensor_ranks, std::size_t scalar_bytes) {
     const index_t moe_layers = a.moe_layers();
+    const auto padded = [](index_t extent) { return model::blocks_of(extent) * model::block_size; };
     const index_t slice = (a.expert_intermediate + tensor_ranks - 1) / tensor_ranks;
     const index_t attention = 2 * a.hidden * a.head_size * (a.heads + a.kv_heads);
-    const index_t experts = a.experts * (3 * a.hidden * slice + a.hidden);
+    const index_t experts = a.experts * (3 * padded(a.hidden) * padded(slice) + a.hidden);
     const index_t dense = 3 * a.hidden * a.dense_intermediate;
     const index_t vocabulary = a.vocabulary * a.hidden * (a.tied_head ? 1 : 2);
     const index_t elements = vocabulary + a.layers * attention + moe_layers * experts + (a.layers - moe_layers) * dense;
@@ -82,8 +83,7 @@ std::uint64_t weight_bytes(const model::Architecture& a, index_t tensor_ranks, s
 
 template <class T>
 std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime, const model::Architecture& architecture,
-                                              const std::string& path, const model::LoraSettings& lora,
-                                              index_t max_tokens) {
+                                              const std::string& path, const model::DecoderSettings& settings) {
     std::unique_ptr<model::Decoder<T>> decoder;
     runtime.world.agree([&] {
         const std::uint64_t needed = weight_bytes(architecture, runtime.grid.tensor().size(), sizeof(T));
@@ -96,15 +96,15 @@ std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime, const mode
             "or a smaller model",
             path, static_cast<double>(needed) / gib, static_cast<double>(available) / gib, runtime.placement.host);
         const auto tensors = io::TensorSource::open_model(path);
-        decoder = std::make_unique<model::Decoder<T>>(architecture, lora, runtime.kernels, runtime.grid, max_tokens);
+        decoder = std::make_unique<model::Decoder<T>>(architecture, settings, runtime.kernels, runtime.grid);
         decoder->load(model::CheckpointWeights<T>(tensors));
     });
     return decoder;
 }
 
-#define MOESAIC_INSTANTIATE(T)                                 \
-    template std::unique_ptr<model::Decoder<T>> load_model<T>( \
-        const Runtime&, const model::Architecture&, const std::string&, const model::LoraSettings&, index_t);
+#define MOESAIC_INSTANTIATE(T)                                                                            \
+    template std::unique_ptr<model::Decoder<T>> load_model<T>(const Runtime&, const model::Architecture&, \
+                                                              const std::string&, const model::DecoderSettings&);
 MOESAIC_INSTANTIATE(core::bf16)
 MOESAIC_INSTANTIATE(float)
 #undef MOESAIC_INSTANTIATE

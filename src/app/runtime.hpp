@@ -52,8 +52,8 @@ void require_set(const std::string& key, const std::string& value);
 template <class T>
 [[nodiscard]] std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime,
                                                             const model::Architecture& architecture,
-                                                            const std::string& path, const model::LoraSettings& lora,
-                                                            index_t max_tokens);
+                                                            const std::string& path,
+                                                            const model::DecoderSettings& settings);
 
 /// Calls `work` with a value of the type that the precision option asks for: float or bf16.
 template <class Work>

@@ -164,8 +164,8 @@ bool verify(const Runtime& runtime, const ReferenceCase& reference) {
     const model::Architecture architecture = read_architecture(runtime, path);
     const train::Dataset data = train::load_dataset(runtime.world, reference.folder / "train.jsonl",
                                                     architecture.vocabulary, std::numeric_limits<index_t>::max());
-    const auto decoder =
-        load_model<T>(runtime, architecture, path, reference.lora, data.largest_sum(reference.batch_size));
+    const auto decoder = load_model<T>(runtime, architecture, path,
+                                       {.lora = reference.lora, .max_tokens = data.largest_sum(reference.batch_size)});
     runtime.world.agree([&] {
         train::load_adapter(reference.folder / "adapter_init", decoder->lora());
         decoder->update_lora();

@@ -11,12 +11,12 @@ using core::bf16;
 using core::trace::Scope;
 
 template <class T>
-Decoder<T>::Decoder(const Architecture& architecture, const LoraSettings& lora, const kernels::KernelSet& kernels,
-                    const mpi::ProcessGrid& grid, index_t max_tokens)
+Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& settings,
+                    const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid)
     : kernels_(kernels),
       architecture_(architecture),
       grid_(grid),
-      lora_{lora, {}},
+      lora_{settings.lora, {}},
       rotary_(architecture.head_size, architecture.rope_theta),
       embedding_(architecture.vocabulary, architecture.hidden),
       output_norm_(static_cast<std::size_t>(architecture.hidden)) {
@@ -33,9 +33,10 @@ Decoder<T>::Decoder(const Architecture& architecture, const LoraSettings& lora, 
         layer.attention = std::make_unique<AttentionBlock<T>>(architecture_, l, kernels);
         if (architecture_.is_moe[static_cast<std::size_t>(l)]) {
             layer.feed_forward =
-                std::make_unique<MoeLayer<T>>(architecture_, l, kernels, grid_, max_tokens, lora_, workspace, exchange);
+                std::make_unique<MoeLayer<T>>(architecture_, l, settings, kernels, grid_, lora_, workspace, exchange);
         } else {
-            layer.feed_forward = std::make_unique<DenseFeedForward<T>>(architecture_, l, kernels, dense);
+            layer.feed_forward =
+                std::make_unique<DenseFeedForward<T>>(architecture_, l, settings.activations, kernels, dense);
         }
         layers_.push_back(std::move(layer));
     }

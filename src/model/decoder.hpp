@@ -25,10 +25,9 @@ class Decoder {
 public:
     using A = accumulator_t<T>;
 
-    /// Allocates weights and LoRA factors. `max_tokens` bounds the rows of the whole tensor group in one pass. A LoRA
-    /// rank of 0 gives a frozen model. `kernels` must outlive the object.
-    Decoder(const Architecture& architecture, const LoraSettings& lora, const kernels::KernelSet& kernels,
-            const mpi::ProcessGrid& grid, index_t max_tokens);
+    /// Allocates weights and LoRA factors. `kernels` must outlive the object.
+    Decoder(const Architecture& architecture, const DecoderSettings& settings, const kernels::KernelSet& kernels,
+            const mpi::ProcessGrid& grid);
     Decoder(const Decoder&) = delete;  // layers refer to the architecture and the factors
     Decoder& operator=(const Decoder&) = delete;
 

@@ -10,9 +10,9 @@ namespace moesaic::model {
 using core::bf16;
 
 template <class T>
-DenseFeedForward<T>::DenseFeedForward(const Architecture& architecture, index_t layer,
+DenseFeedForward<T>::DenseFeedForward(const Architecture& architecture, index_t layer, Activations activations,
                                       const kernels::KernelSet& kernels, std::shared_ptr<DenseScratch<T>> scratch)
-    : kernels_(kernels), scratch_(std::move(scratch)) {
+    : activations_(activations), kernels_(kernels), scratch_(std::move(scratch)) {
     const TensorNames& names = architecture.names;
     const std::string prefix = architecture.layer(layer) + names.dense + ".";
     names_ = {prefix + names.gate + ".weight", prefix + names.up + ".weight", prefix + names.down + ".weight"};
@@ -29,20 +29,28 @@ void DenseFeedForward<T>::load(const WeightSource<T>& source) {
 }
 
 template <class T>
+void DenseFeedForward<T>::project_up(MatrixView<const T> input, Matrix<T>& gate, Matrix<T>& up) {
+    DenseScratch<T>& work = *scratch_;
+    const index_t intermediate = weights_[0].rows();
+    for (const auto& [weight, out] : {std::pair{&weights_[0], &gate}, std::pair{&weights_[1], &up}}) {
+        work.sums.resize(input.rows(), intermediate);
+        out->resize(input.rows(), intermediate);
+        const std::array<LoraForward<T>, 1> projection = {{{{.weight = *weight}, input, work.sums}}};
+        lora_linear_forward<T>(kernels_, projection, work.lora);
+        convert<T>(kernels_.elementwise<T>(), work.sums, *out);
+    }
+}
+
+template <class T>
 void DenseFeedForward<T>::forward(const RowCounts&, MatrixView<const A>, LayerTape<T>& tape, MatrixView<A> output,
                                   bool) {
     DenseScratch<T>& work = *scratch_;
-    const index_t rows = tape.feed_input.rows();
-    const index_t intermediate = weights_[0].rows();
-    for (const auto& [weight, kept] : {std::pair{&weights_[0], &tape.gate}, std::pair{&weights_[1], &tape.up}}) {
-        work.sums.resize(rows, intermediate);
-        kept->resize(rows, intermediate);
-        const std::array<LoraForward<T>, 1> projection = {{{{.weight = *weight}, tape.feed_input, work.sums}}};
-        lora_linear_forward<T>(kernels_, projection, work.lora);
-        convert<T>(kernels_.elementwise<T>(), work.sums, *kept);
-    }
-    work.activated.resize(rows, intermediate);
-    swiglu_forward<T>(kernels_.elementwise<T>(), tape.gate, tape.up, nullptr, work.activated);
+    const bool retain = activations_ == Activations::retain;
+    Matrix<T>& gate = retain ? tape.gate : work.gate;
+    Matrix<T>& up = retain ? tape.up : work.up;
+    project_up(tape.feed_input, gate, up);
+    work.activated.resize(gate.rows(), gate.cols());
+    swiglu_forward<T>(kernels_.elementwise<T>(), gate, up, nullptr, work.activated);
     const std::array<LoraForward<T>, 1> projection = {{{{.weight = weights_[2]}, work.activated, output}}};
     lora_linear_forward<T>(kernels_, projection, work.lora);
 }
@@ -53,9 +61,15 @@ void DenseFeedForward<T>::backward(const RowCounts&, const LayerTape<T>& tape, M
     DenseScratch<T>& work = *scratch_;
     const index_t rows = tape.feed_input.rows();
     const index_t intermediate = weights_[0].rows();
+    const bool retain = activations_ == Activations::retain;
+    if (!retain) {
+        project_up(tape.feed_input, work.gate, work.up);
+    }
+    const MatrixView<const T> gate = retain ? tape.gate : work.gate;
+    const MatrixView<const T> up = retain ? tape.up : work.up;
     work.sums.resize(rows, intermediate);
     work.activated.resize(rows, intermediate);
-    swiglu_forward<T>(kernels_.elementwise<T>(), tape.gate, tape.up, nullptr, work.activated);
+    swiglu_forward<T>(kernels_.elementwise<T>(), gate, up, nullptr, work.activated);
     const std::array<LoraBackward<T>, 1> down = {
         {{{.weight = weights_[2]},
           work.activated,
@@ -64,8 +78,7 @@ void DenseFeedForward<T>::backward(const RowCounts&, const LayerTape<T>& tape, M
     lora_linear_backward<T>(kernels_, down, work.lora);
     work.grad_gate.resize(rows, intermediate);
     work.grad_up.resize(rows, intermediate);
-    swiglu_backward<T>(kernels_.elementwise<T>(), work.sums, tape.gate, tape.up, nullptr, work.grad_gate, work.grad_up,
-                       nullptr);
+    swiglu_backward<T>(kernels_.elementwise<T>(), work.sums, gate, up, nullptr, work.grad_gate, work.grad_up, nullptr);
     const std::array<LoraBackward<T>, 2> gate_and_up = {
         {{{.weight = weights_[0]}, tape.feed_input, work.grad_gate, grad_input, false},
          {{.weight = weights_[1]}, tape.feed_input, work.grad_up, grad_input, true}}};

@@ -18,9 +18,6 @@ using core::accumulator_t;
 using core::index_t;
 using core::MatrixView;
 
-/// What becomes of gate and up between a forward and its backward: kept, or computed again from the layer's input.
-enum class Activations : std::uint8_t { retain, recompute };
-
 struct ExpertConfig {
     index_t layer = 0;              ///< for messages
     index_t experts = 0;            ///< E

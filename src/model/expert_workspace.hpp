@@ -9,6 +9,7 @@
 
 #include <array>
 #include <cstddef>
+#include <cstdint>
 #include <vector>
 
 namespace moesaic::model {
@@ -16,6 +17,9 @@ namespace moesaic::model {
 using core::accumulator_t;
 using core::index_t;
 using core::Matrix;
+
+/// What becomes of gate and up between a forward and its backward: kept, or computed again from the layer's input.
+enum class Activations : std::uint8_t { retain, recompute };
 
 /// Gate and up projections of the routed rows, before the activation. Features come first: a chunk of rows (RowChunk)
 /// is a matrix [I, rows] at element I * begin, and x A^T times the scale of LoRA a matrix [R, rows] at R * begin.

@@ -23,6 +23,13 @@ struct RowCounts {
     index_t total = 0;
 };
 
+/// What a decoder is built for, besides its architecture.
+struct DecoderSettings {
+    LoraSettings lora;  ///< a rank of 0 gives a frozen model
+    Activations activations = Activations::retain;
+    index_t max_tokens = 0;  ///< bound of the rows of the whole tensor group in one pass
+};
+
 /// Maps tape.feed_input [T, H] to [T, H].
 template <class T>
 class FeedForward {
@@ -53,6 +60,8 @@ protected:
 template <class T>
 struct DenseScratch {
     Matrix<accumulator_t<T>> sums;  // [T, I]
+    Matrix<T> gate;                 // [T, I] where they are not kept
+    Matrix<T> up;                   // [T, I]
     Matrix<T> activated;            // [T, I]
     Matrix<T> grad_output;          // [T, H]
     Matrix<T> grad_gate;            // [T, I]
@@ -66,8 +75,8 @@ class DenseFeedForward final : public FeedForward<T> {
 public:
     using A = accumulator_t<T>;
 
-    DenseFeedForward(const Architecture& architecture, index_t layer, const kernels::KernelSet& kernels,
-                     std::shared_ptr<DenseScratch<T>> scratch);
+    DenseFeedForward(const Architecture& architecture, index_t layer, Activations activations,
+                     const kernels::KernelSet& kernels, std::shared_ptr<DenseScratch<T>> scratch);
     void load(const WeightSource<T>& source) override;
     void forward(const RowCounts& rows, MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output,
                  bool save) override;
@@ -77,6 +86,9 @@ public:
     void update_lora() override {}
 
 private:
+    void project_up(MatrixView<const T> input, Matrix<T>& gate, Matrix<T>& up);
+
+    Activations activations_;
     const kernels::KernelSet& kernels_;
     std::shared_ptr<DenseScratch<T>> scratch_;
     std::array<std::string, projections.size()> names_;
@@ -102,10 +114,9 @@ class MoeLayer final : public FeedForward<T> {
 public:
     using A = accumulator_t<T>;
 
-    /// Declares its LoRA tensors in `parameters`, to which the layer keeps references. `max_tokens` bounds the rows of
-    /// the whole tensor group in one pass.
-    MoeLayer(const Architecture& architecture, index_t layer, const kernels::KernelSet& kernels,
-             const mpi::ProcessGrid& grid, index_t max_tokens, LoraParameters<A>& parameters,
+    /// Declares its LoRA tensors in `parameters`, to which the layer keeps references.
+    MoeLayer(const Architecture& architecture, index_t layer, const DecoderSettings& settings,
+             const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid, LoraParameters<A>& parameters,
              std::shared_ptr<ExpertWorkspace<T>> workspace, std::shared_ptr<ExchangeScratch<T>> exchange);
     void load(const WeightSource<T>& source) override;
     void forward(const RowCounts& rows, MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output,

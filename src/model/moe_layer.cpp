@@ -92,8 +92,8 @@ ExpertFactors<const A> read_only(const ExpertFactors<A>& factors) {
 }  // namespace
 
 template <class T>
-MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, const kernels::KernelSet& kernels,
-                      const mpi::ProcessGrid& grid, index_t max_tokens, LoraParameters<A>& parameters,
+MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, const DecoderSettings& settings,
+                      const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid, LoraParameters<A>& parameters,
                       std::shared_ptr<ExpertWorkspace<T>> workspace, std::shared_ptr<ExchangeScratch<T>> exchange)
     : architecture_(architecture),
       layer_(layer),
@@ -108,11 +108,12 @@ MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, const ker
     config.experts_per_token = architecture.experts_per_token;
     config.hidden = architecture.hidden;
     config.intermediate = slice_.extent;
-    config.max_tokens = max_tokens;
-    config.skip_lora = parameters.settings.rank == 0;
-    config.lora_rank = parameters.settings.rank;
-    config.lora_alpha = parameters.settings.alpha;
-    config.rank_stabilised = parameters.settings.rank_stabilised;
+    config.max_tokens = settings.max_tokens;
+    config.activations = settings.activations;
+    config.skip_lora = settings.lora.rank == 0;
+    config.lora_rank = settings.lora.rank;
+    config.lora_alpha = settings.lora.alpha;
+    config.rank_stabilised = settings.lora.rank_stabilised;
     experts_ = std::make_unique<GroupedExperts<T>>(config, std::move(workspace), kernels);
     if (!config.skip_lora) {
         const auto buckets = add_buckets(parameters, architecture, layer, slice_);

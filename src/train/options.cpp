@@ -83,6 +83,9 @@ void TrainOptions::declare(core::OptionSet& set) {
     set.add("train.eval_every", eval_every, "evaluate every so many steps besides start and end; 0: never",
             at_least(0));
     set.add("train.save_every", save_every, "checkpoint every so many steps besides the end; 0: never", at_least(0));
+    set.add("train.activations", activations,
+            "retain: keep gate and up of each layer for backward; recompute: less memory, more work",
+            one_of({"retain", "recompute"}));
 }
 
 void TrainOptions::declare_batch_size(core::OptionSet& set) {

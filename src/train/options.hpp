@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/options.hpp"
+#include "model/expert_workspace.hpp"
 #include "model/lora_parameters.hpp"
 #include "train/adamw.hpp"
 #include "train/batches.hpp"
@@ -51,8 +52,12 @@ struct TrainOptions {
     std::int64_t seed = 0;
     std::int64_t eval_every = 0;
     std::int64_t save_every = 0;
+    std::string activations = "retain";
     void declare(core::OptionSet& set);
     void declare_batch_size(core::OptionSet& set);
+    [[nodiscard]] model::Activations activations_of_layers() const {
+        return activations == "retain" ? model::Activations::retain : model::Activations::recompute;
+    }
     [[nodiscard]] AdamWSettings adamw() const { return {beta1, beta2, epsilon, weight_decay}; }
 };
 

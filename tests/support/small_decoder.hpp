@@ -39,7 +39,7 @@ struct SmallDecoder {
                  index_t tensor_ranks = 0)
         : kernels("portable"),
           grid(world, tensor_ranks > 0 ? tensor_ranks : world.size(), 0),
-          decoder(architecture, {2, 3.0, false}, kernels, grid, max_tokens) {
+          decoder(architecture, {.lora = {2, 3.0, false}, .max_tokens = max_tokens}, kernels, grid) {
         decoder.load(RandomWeights<T>());
         randomise(decoder.lora());
         decoder.update_lora();
