@@ -10,6 +10,7 @@
 #include "train/schedule.hpp"
 
 #include <gtest/gtest.h>
+#include <omp.h>
 #include <unistd.h>
 
 #include <filesystem>
@@ -282,6 +283,41 @@ TEST(AdamW, FollowsTheDefinition) {
     EXPECT_NEAR(bucket.values.data()[3], value, 1e-6);
     EXPECT_NE(value, before);
     EXPECT_EQ(run.optimizer.updates(), 3);
+}
+
+TEST(AdamW, GivesTheSameForAllThreadCounts) {
+    const kernels::KernelSet kernels;
+    const mpi::ProcessGrid grid(Communicator::self(), 1, 1);
+    const int threads_before = omp_get_max_threads();
+    std::vector<double> squares;
+    std::vector<std::vector<float>> values;
+    for (const int threads : {1, 2, 5}) {
+        omp_set_num_threads(threads);
+        model::LoraParameters<float> parameters;
+        parameters.buckets.push_back(std::make_unique<model::ParameterBucket<float>>());
+        model::ParameterBucket<float>& bucket = *parameters.buckets.front();
+        model::LoraTensor tensor;
+        tensor.modules = {"module"};
+        tensor.local_rows = 401;
+        tensor.local_cols = 307;
+        bucket.tensors.push_back(tensor);
+        allocate(bucket);
+        test::fill_random(bucket.values.view(), 1);
+        test::fill_random(bucket.gradients.view(), 2);
+        double expected = 0;
+        for (const float gradient : bucket.gradients.flat()) {
+            expected += static_cast<double>(gradient) * static_cast<double>(gradient);
+        }
+        ShardedAdamW optimizer(parameters, kernels, grid, {});
+        optimizer.reduce_gradients();
+        squares.push_back(optimizer.squared_norm());
+        EXPECT_NEAR(squares.back(), expected, 1e-12 * expected);
+        optimizer.step(1e-2, 0.5);
+        values.emplace_back(bucket.values.flat().begin(), bucket.values.flat().end());
+        EXPECT_EQ(squares.back(), squares.front());
+        EXPECT_EQ(values.back(), values.front());
+    }
+    omp_set_num_threads(threads_before);
 }
 
 TEST(Checkpoint, ContinuesAtAnotherRankCount) {
