@@ -24,4 +24,18 @@ float portable_peak(std::int64_t rounds) {
     return sum[0][0];
 }
 
+float portable_read(const float* data, std::int64_t count) {
+    constexpr int lanes = 16;
+    float sum[lanes] = {};
+    for (std::int64_t i = 0; i + lanes <= count; i += lanes) {
+        for (int lane = 0; lane < lanes; ++lane) {
+            sum[lane] += data[i + lane];
+        }
+    }
+    for (int lane = 1; lane < lanes; ++lane) {
+        sum[0] += sum[lane];
+    }
+    return sum[0];
+}
+
 }  // namespace moesaic::kernels::detail
