@@ -2,18 +2,19 @@
 #   cmake -D MOESAIC=<executable> -D FILE=docs/options.md [-D WRITE=ON] -P options_table.cmake
 cmake_minimum_required(VERSION 3.25)
 
-set(commands train eval verify doctor)
+set(commands train eval verify doctor "bench kernels" "bench layer")
 set(semicolon "@semicolon@")  # help texts have semicolons, which separate the elements of CMake's lists
 
 # One row per option and help text; a row knows which commands have it.
 set(rows "")
 foreach(command IN LISTS commands)
-  execute_process(COMMAND ${MOESAIC} ${command} --help OUTPUT_VARIABLE help COMMAND_ERROR_IS_FATAL ANY)
+  string(REPLACE " " ";" words "${command}")
+  execute_process(COMMAND ${MOESAIC} ${words} --help OUTPUT_VARIABLE help COMMAND_ERROR_IS_FATAL ANY)
   string(REPLACE ";" "${semicolon}" help "${help}")
   string(REPLACE "\r" "" help "${help}")
   string(REPLACE "\n" ";" lines "${help}")
   foreach(line IN LISTS lines)
-    if(line MATCHES "^  --([a-z0-9_]+\\.[a-z0-9_]+) +(.*)$")
+    if(line MATCHES "^  --([a-z0-9_.-]+) +(.*)$")
       set(key ${CMAKE_MATCH_1})
       set(text "${CMAKE_MATCH_2}")
       set(preset "")
@@ -27,7 +28,7 @@ foreach(command IN LISTS commands)
         list(APPEND rows "${row}")
       endif()
       string(MD5 id "${row}")
-      list(APPEND commands_of_${id} ${command})
+      list(APPEND commands_of_${id} "${command}")
     endif()
   endforeach()
 endforeach()
@@ -38,8 +39,9 @@ endif()
 set(page "# Options
 
 Every option is a key of the INI file (`[section]`, then `key = value`) and an option of the command line
-(`--section.key VALUE` or `--section.key=VALUE`), which wins. The file is the first argument of `train` and `eval`, or
-follows `--config`. Boolean values are `true` or `false`. An unknown key is an error that names the nearest known one.
+(`--section.key VALUE` or `--section.key=VALUE`), which wins. Options of the benchmarks alone have no section and
+stand above the first one in a file. The file is the first argument of `train`, `eval` and `bench`, or follows
+`--config`. Boolean values are `true` or `false`. An unknown key is an error that names the nearest known one.
 
 This page is made from `moesaic COMMAND --help`; a test compares the two. To write it again after a change:
 
@@ -47,10 +49,14 @@ This page is made from `moesaic COMMAND --help`; a test compares the two. To wri
 ")
 set(section "")
 list(SORT rows COMPARE STRING)
-foreach(wanted model lora data train parallel compute output)
+foreach(wanted model lora data train parallel compute output bench)
+  set(pattern "^`${wanted}\\.")
+  if(wanted STREQUAL "bench")
+    set(pattern "^`[^.`]+`")  # benchmarks have options without a section
+  endif()
   string(APPEND page "\n## ${wanted}\n\n| option | default | meaning | commands |\n|---|---|---|---|\n")
   foreach(row IN LISTS rows)
-    if(row MATCHES "^`${wanted}\\.")
+    if(row MATCHES "${pattern}")
       string(MD5 id "${row}")
       list(JOIN commands_of_${id} ", " users)
       string(APPEND page "| ${row} | ${users} |\n")

@@ -15,7 +15,7 @@ using Arguments = std::span<const std::string>;
 
 /// A sub-command. `run` is called on all ranks and returns the exit code; errors are thrown.
 struct Command {
-    std::string_view name;
+    std::string_view name;   ///< one word, or two where the first stands for a group of commands
     std::string_view usage;  ///< what follows the name on the command line
     std::string_view summary;
     core::ExitCode (*run)(const mpi::Communicator& world, Arguments arguments);
@@ -27,6 +27,8 @@ core::ExitCode run_train(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_eval(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_verify(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments);
+core::ExitCode run_bench_kernels(const mpi::Communicator& world, Arguments arguments);
+core::ExitCode run_bench_layer(const mpi::Communicator& world, Arguments arguments);
 
 /// Prints on rank 0 only.
 void print(const mpi::Communicator& world, std::string_view text);

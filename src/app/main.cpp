@@ -22,6 +22,10 @@ const std::vector<Command>& commands() {
         {"verify", "CASE... [--section.key VALUE ...]", "run reference cases and compare every quantity", run_verify},
         {"doctor", "[--section.key VALUE ...]", "check this machine: ISA levels, topology, binding, MPI, memory",
          run_doctor},
+        {"bench kernels", "[CONFIG] [--key VALUE ...]", "measure matrix products, with oneDNN beside them",
+         run_bench_kernels},
+        {"bench layer", "[CONFIG] [--key VALUE ...]", "measure one expert layer, forward and backward",
+         run_bench_layer},
     };
     return all;
 }
@@ -53,15 +57,22 @@ namespace {
 
 using core::ExitCode;
 
-std::string overview() {
-    std::string text =
-        "moesaic fine-tunes the experts of Mixture-of-Experts language models with LoRA on CPU clusters.\n"
-        "Run it alone, or on several ranks with mpirun or srun.\n\n";
+/// Names and summaries of the commands whose name begins with `group`.
+std::string list_commands(std::string_view group) {
+    std::string text;
     for (const Command& command : commands()) {
-        text += fmt::format("  moesaic {:<7} {:<36} {}\n", command.name, command.usage, command.summary);
+        if (command.name.starts_with(group)) {
+            text += fmt::format("  moesaic {:<13} {:<36} {}\n", command.name, command.usage, command.summary);
+        }
     }
-    text += "\n  moesaic COMMAND --help, moesaic --version\n";
     return text;
+}
+
+std::string overview() {
+    return fmt::format(
+        "moesaic fine-tunes the experts of Mixture-of-Experts language models with LoRA on CPU clusters.\n"
+        "Run it alone, or on several ranks with mpirun or srun.\n\n{}\n  moesaic COMMAND --help, moesaic --version\n",
+        list_commands(""));
 }
 
 std::string version() {
@@ -84,17 +95,24 @@ ExitCode dispatch(const mpi::Communicator& world, const std::vector<std::string>
         print(world, version());
         return ExitCode::success;
     }
+    const std::string group = list_commands(arguments[0] + " ");
+    if (!group.empty() && (arguments.size() == 1 || arguments[1].starts_with('-'))) {
+        print(world, group);
+        return asks_for_help(arguments) ? ExitCode::success : ExitCode::usage;
+    }
+    const std::size_t words = group.empty() ? 1 : 2;
+    const std::string name = fmt::format("{}", fmt::join(Arguments(arguments).first(words), " "));
     for (const Command& command : commands()) {
-        if (command.name == arguments[0]) {
-            return command.run(world, Arguments(arguments).subspan(1));
+        if (command.name == name) {
+            return command.run(world, Arguments(arguments).subspan(words));
         }
     }
     world.agree([&] {
         std::vector<std::string> names;
         std::transform(commands().begin(), commands().end(), std::back_inserter(names),
                        [](const Command& command) { return std::string(command.name); });
-        const std::string near = core::nearest(arguments[0], names);
-        core::fail(ExitCode::usage, "unknown command {} (commands are {}); {}", arguments[0], fmt::join(names, ", "),
+        const std::string near = core::nearest(name, names);
+        core::fail(ExitCode::usage, "unknown command {} (commands are {}); {}", name, fmt::join(names, ", "),
                    near.empty() ? "see moesaic --help" : "did you mean " + near + "?");
     });
     return ExitCode::usage;

@@ -231,7 +231,8 @@ std::string OptionSet::help() const {
     std::string text;
     std::string section;
     for (const auto& entry : implementation_->entries) {
-        const std::string this_section = entry.key.substr(0, entry.key.find('.'));
+        const std::size_t dot = entry.key.find('.');
+        const std::string this_section = dot == std::string::npos ? "" : entry.key.substr(0, dot);
         if (this_section != section) {
             section = this_section;
             text += fmt::format("\n[{}]\n", section);

@@ -13,7 +13,8 @@
 
 namespace moesaic::core {
 
-/// A set of options named "section.key", read from an INI file and from the command line, where the latter wins.
+/// A set of options named "section.key" or, declared before those, "key", read from an INI file and from the command
+/// line, where the latter wins.
 class OptionSet {
 public:
     OptionSet();

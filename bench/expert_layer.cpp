@@ -1,0 +1,131 @@
+#include "bench/expert_layer.hpp"
+
+#include "bench/random_fill.hpp"
+#include "model/grouped_experts.hpp"
+
+#include <cmath>
+
+namespace moesaic::bench {
+namespace {
+
+using core::bf16;
+using model::Projection;
+using model::projections;
+
+constexpr auto bf16_bytes = static_cast<index_t>(sizeof(bf16));
+constexpr auto float_bytes = static_cast<index_t>(sizeof(float));
+
+/// The implementation that is measured.
+template <class T>
+std::unique_ptr<model::ExpertBackend<T>> make_backend(const model::ExpertConfig& config,
+                                                      std::shared_ptr<model::ExpertWorkspace<T>> workspace,
+                                                      const kernels::KernelSet& kernels) {
+    return std::make_unique<model::GroupedExperts<T>>(config, std::move(workspace), kernels);
+}
+
+enum class Tensor : std::uint8_t { weight, lora_a, lora_b };
+constexpr std::uint64_t tensors = 3;
+
+/// One stream of random numbers per expert, projection and tensor.
+std::uint64_t stream_of(index_t expert, Projection projection, Tensor tensor) {
+    return (static_cast<std::uint64_t>(expert) * projections.size() + static_cast<std::uint64_t>(projection)) *
+               tensors +
+           static_cast<std::uint64_t>(tensor);
+}
+
+double one_over_root(index_t fan_in) {
+    return 1.0 / std::sqrt(static_cast<double>(fan_in));
+}
+
+/// Elements of the LoRA factors of a layer.
+index_t lora_parameters(const LayerSettings& settings) {
+    return 3 * settings.shape.experts * settings.lora_rank * (settings.shape.hidden + settings.shape.intermediate);
+}
+
+}  // namespace
+
+model::ExpertConfig LayerSettings::config() const {
+    model::ExpertConfig config;
+    config.experts = shape.experts;
+    config.experts_per_token = shape.experts_per_token;
+    config.hidden = shape.hidden;
+    config.intermediate = shape.intermediate;
+    config.max_tokens = max_tokens;
+    config.lora_rank = lora_rank;
+    config.lora_alpha = static_cast<double>(lora_rank);  // scale 1; speed does not depend on it
+    config.skip_lora = lora_rank == 0;
+    config.activations = activations;
+    return config;
+}
+
+template <class T>
+ExpertLayer<T>::ExpertLayer(const LayerSettings& settings, std::shared_ptr<model::ExpertWorkspace<T>> workspace,
+                            const kernels::KernelSet& kernels)
+    : backend_(make_backend<T>(settings.config(), std::move(workspace), kernels)) {
+    backend_->load_weights([&](index_t expert, Projection projection, MatrixView<T> out) {
+        fill_random<T>(out, settings.seed, stream_of(expert, projection, Tensor::weight), one_over_root(out.cols()));
+    });
+    if (settings.lora_rank > 0) {
+        make_lora(settings);
+    }
+}
+
+template <class T>
+void ExpertLayer<T>::make_lora(const LayerSettings& settings) {
+    const LayerShape& shape = settings.shape;
+    const index_t rank = settings.lora_rank;
+    model::ExpertFactors<const A> factors;
+    for (const Projection p : projections) {
+        const bool down = p == Projection::down;
+        const index_t in = down ? shape.intermediate : shape.hidden;
+        const index_t out = down ? shape.hidden : shape.intermediate;
+        Storage& factor = factor_storage_[static_cast<std::size_t>(p)];
+        Storage& gradient = gradient_storage_[static_cast<std::size_t>(p)];
+        for (Storage* storage : {&factor, &gradient}) {
+            storage->a.resize(shape.experts * rank, in);
+            storage->b.resize(shape.experts * out, rank);
+        }
+        for (index_t e = 0; e < shape.experts; ++e) {
+            // B is far from zero, unlike at the start of training: otherwise dA would vanish.
+            fill_random<A>(factor.a.view().rows(e * rank, rank), settings.seed, stream_of(e, p, Tensor::lora_a),
+                           one_over_root(in));
+            fill_random<A>(factor.b.view().rows(e * out, out), settings.seed, stream_of(e, p, Tensor::lora_b),
+                           0.3 * one_over_root(rank));
+        }
+        factors[p] = {factor.a, factor.b};
+        gradients_[p] = {gradient.a, gradient.b};
+    }
+    clear_gradients();
+    backend_->init_lora(factors, gradients_);
+}
+
+template <class T>
+void ExpertLayer<T>::clear_gradients() {
+    for (Storage& gradient : gradient_storage_) {
+        gradient.a.fill(0);
+        gradient.b.fill(0);
+    }
+}
+
+index_t weight_bytes(const LayerShape& shape) {
+    return shape.experts * shape.expert_parameters() * bf16_bytes;
+}
+
+index_t memory_of_layers(const LayerSettings& settings, index_t layers) {
+    const LayerShape& shape = settings.shape;
+    const index_t tokens = settings.max_tokens;
+    const index_t rows = tokens * shape.experts_per_token;
+    const index_t factors = lora_parameters(settings) * (2 * float_bytes + bf16_bytes);  // with gradients and operands
+    const index_t pre_activations = 2 * rows * (shape.intermediate + settings.lora_rank) * bf16_bytes;
+    const bool retain = settings.activations == model::Activations::retain;
+    const index_t saved = tokens * shape.hidden * bf16_bytes + (retain ? pre_activations : 0);
+    // Inputs and results per token; per row: outputs, activations and gradients before they are summed.
+    const index_t shared = tokens * shape.hidden * (2 * bf16_bytes + 2 * float_bytes) +
+                           rows * (shape.hidden + 4 * shape.intermediate) * bf16_bytes + (retain ? 0 : pre_activations);
+    return layers * (weight_bytes(shape) + factors + saved) + shared;
+}
+
+template class ExpertLayer<bf16>;
+template class ExpertLayer<float>;
+
+}  // namespace moesaic::bench

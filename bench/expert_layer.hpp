@@ -1,0 +1,62 @@
+// An expert layer with random weights and LoRA factors, as benchmarks use it.
+#pragma once
+
+#include "bench/shapes.hpp"
+#include "kernels/gemm.hpp"
+#include "model/expert_backend.hpp"
+
+#include <memory>
+
+namespace moesaic::bench {
+
+using core::accumulator_t;
+using core::Matrix;
+using core::MatrixView;
+
+struct LayerSettings {
+    LayerShape shape;
+    index_t max_tokens = 0;
+    index_t lora_rank = 0;  ///< 0: frozen experts
+    model::Activations activations = model::Activations::retain;
+    std::uint64_t seed = 0;
+
+    [[nodiscard]] model::ExpertConfig config() const;
+};
+
+/// Factors are BF16 values, so that layers of other types compute the same function. Expert e has the same weights
+/// however many experts a layer has.
+template <class T>
+class ExpertLayer {
+public:
+    using A = accumulator_t<T>;
+
+    /// `kernels` must outlive the object.
+    ExpertLayer(const LayerSettings& settings, std::shared_ptr<model::ExpertWorkspace<T>> workspace,
+                const kernels::KernelSet& kernels);
+
+    [[nodiscard]] model::ExpertBackend<T>& backend() noexcept { return *backend_; }
+    /// Accumulated by backward passes; empty matrices for frozen experts.
+    [[nodiscard]] const model::ExpertFactors<A>& gradients() const noexcept { return gradients_; }
+    void clear_gradients();
+
+private:
+    struct Storage {
+        Matrix<A> a;
+        Matrix<A> b;
+    };
+
+    void make_lora(const LayerSettings& settings);
+
+    std::unique_ptr<model::ExpertBackend<T>> backend_;
+    std::array<Storage, model::projections.size()> factor_storage_;
+    std::array<Storage, model::projections.size()> gradient_storage_;
+    model::ExpertFactors<A> gradients_;
+};
+
+/// Bytes of the frozen weights of a layer in BF16.
+[[nodiscard]] index_t weight_bytes(const LayerShape& shape);
+
+/// Estimate of all memory that `layers` layers with a common workspace need, to refuse in time what does not fit.
+[[nodiscard]] index_t memory_of_layers(const LayerSettings& settings, index_t layers);
+
+}  // namespace moesaic::bench

@@ -1,0 +1,264 @@
+#include "bench/layer_benchmark.hpp"
+
+#include "bench/expert_layer.hpp"
+#include "bench/layer_check.hpp"
+#include "bench/machine_report.hpp"
+#include "bench/random_fill.hpp"
+#include "bench/routing.hpp"
+#include "bench/timing.hpp"
+#include "core/error.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <deque>
+
+namespace moesaic::bench {
+namespace {
+
+using core::bf16;
+using Layers = std::deque<ExpertLayer<bf16>>;  // layers keep their address
+
+constexpr double gib = 1024.0 * 1024.0 * 1024.0;
+
+/// The layers with LoRA, or frozen ones if the rank is 0, and their frozen twins if it is not.
+struct Setup {
+    LayerSettings settings;
+    LayerSettings frozen_settings;
+    index_t count = 0;
+    Layers layers;
+    Layers frozen;
+
+    [[nodiscard]] bool has_twins() const { return settings.lora_rank > 0; }
+    [[nodiscard]] index_t memory() const {
+        return memory_of_layers(settings, count) + (has_twins() ? memory_of_layers(frozen_settings, count) : 0);
+    }
+    [[nodiscard]] index_t all_weight_bytes() const { return count * weight_bytes(settings.shape); }
+};
+
+/// Takes as many layers as have three times the weights that the last-level cache holds, so that they come from memory;
+/// as far as they fit, and not without bound for tiny layers.
+void choose_count(Setup& setup, index_t memory_bytes) {
+    constexpr index_t most = 64;
+    for (setup.count = 1; setup.count < most && setup.all_weight_bytes() < 3 * last_level_cache_bytes();
+         ++setup.count) {
+    }
+    while (setup.count > 1 && setup.memory() > memory_bytes) {
+        --setup.count;
+    }
+}
+
+Setup plan(const Report& report, const LayerBenchmarkSettings& wanted) {
+    Setup setup;
+    const index_t most_tokens = *std::max_element(wanted.tokens.begin(), wanted.tokens.end());
+    setup.settings = {wanted.shape, std::max(most_tokens, tokens_of_check(wanted.shape)), wanted.lora_rank,
+                      wanted.activations, 1};
+    setup.frozen_settings = setup.settings;
+    setup.frozen_settings.lora_rank = 0;
+    setup.count = wanted.layers;
+    if (wanted.layers == 0) {
+        choose_count(setup, wanted.memory_bytes);
+    }
+    setup.count = report.world().min(setup.count);
+    const double needed = static_cast<double>(setup.memory()) / gib;
+    const double available = static_cast<double>(wanted.memory_bytes) / gib;
+    report.say(fmt::format(
+        "layers {}{}: {:.2f} GiB per rank, {:.2f} GiB are available; weights {} {:.2f} GiB{}\n", setup.count,
+        setup.has_twins() ? ", and as many without LoRA" : "", needed, available, setup.has_twins() ? "2 x" : "",
+        static_cast<double>(setup.all_weight_bytes()) / gib,
+        setup.all_weight_bytes() < last_level_cache_bytes() ? " (they fit into the last-level cache)" : ""));
+    report.world().agree([&] {
+        core::require(
+            setup.memory() <= wanted.memory_bytes, core::ExitCode::out_of_resources,
+            "the layers need {:.1f} GiB ({:.1f} GiB are available to a rank); use fewer --tokens, --layers 1, "
+            "--lora.rank 0 or fewer --experts",
+            needed, available);
+    });
+    return setup;
+}
+
+void build(const Report& report, Setup& setup, const kernels::KernelSet& kernels) {
+    report.world().agree([&] {
+        const auto workspace = std::make_shared<model::ExpertWorkspace<bf16>>();
+        for (index_t i = 0; i < setup.count; ++i) {
+            LayerSettings settings = setup.settings;
+            settings.seed += static_cast<std::uint64_t>(i);
+            setup.layers.emplace_back(settings, workspace, kernels);
+            if (setup.has_twins()) {
+                settings.lora_rank = 0;
+                setup.frozen.emplace_back(settings, workspace, kernels);
+            }
+        }
+    });
+}
+
+/// Collective. Errors of the worst rank; throws if they are too large.
+void verify(Report& report, Setup& setup) {
+    LayerErrors errors;
+    report.world().agree([&] {
+        errors = measure_errors(setup.layers.front(), setup.settings);
+        require_accurate(errors);
+    });
+    const auto add = [&](const char* name, double error) { report.add(name, "relative", report.world().max(error)); };
+    add("error_output", errors.output);
+    add("error_grad_input", errors.grad_input);
+    add("error_grad_routing", errors.grad_routing);
+    if (setup.has_twins()) {
+        add("error_grad_lora", errors.grad_lora);
+    }
+    report.say("verified against FP32:");
+    for (const Figure& figure : report.figures()) {
+        if (figure.name.starts_with("error_")) {
+            report.say(fmt::format(" {} {:.2e}", figure.name.substr(6), figure.value));
+        }
+    }
+    report.say(fmt::format(" (at most {})\n\n", layer_error_bound));
+}
+
+/// Seconds per layer of every repetition, on the slowest rank.
+struct Times {
+    std::vector<double> forward;
+    std::vector<double> backward;
+    std::vector<double> both;
+    std::size_t saved_bytes = 0;  ///< of a layer between forward and backward
+};
+
+struct Inputs {
+    Inputs(const LayerBenchmarkSettings& settings, index_t tokens, index_t layers) {
+        hidden.resize(tokens, settings.shape.hidden);
+        grad_output.resize(tokens, settings.shape.hidden);
+        fill_random<bf16>(hidden, 2, 0, 1);
+        fill_random<bf16>(grad_output, 2, 1, 1);
+        for (index_t i = 0; i < layers; ++i) {
+            routes.push_back(make_routes(settings.routing, tokens, settings.shape, static_cast<std::uint64_t>(i)));
+        }
+    }
+    Matrix<bf16> hidden;
+    Matrix<bf16> grad_output;
+    std::vector<Routes> routes;  ///< per layer
+};
+
+/// All layers forward, then all backward, as in training: a layer's weights leave the caches before its backward.
+void sweep(const Report& report, Layers& layers, const Inputs& inputs, Times& times) {
+    const auto count = static_cast<double>(layers.size());
+    const double forward = seconds_of_slowest(report.world(), [&] {
+        for (std::size_t i = 0; i < layers.size(); ++i) {
+            const Routes& routes = inputs.routes[i];
+            layers[i].backend().forward(inputs.hidden.view(), routes.experts.view(), routes.weights.view(),
+                                        /*save_for_backward=*/true);
+        }
+    });
+    times.saved_bytes = layers.front().backend().saved_bytes();
+    const double backward = seconds_of_slowest(report.world(), [&] {
+        for (std::size_t i = layers.size(); i-- > 0;) {
+            layers[i].backend().backward(inputs.grad_output.view());
+        }
+    });
+    times.forward.push_back(forward / count);
+    times.backward.push_back(backward / count);
+    times.both.push_back((forward + backward) / count);
+}
+
+/// What one pass must do at least: base weights only, each expert in use read once.
+struct PassCost {
+    double operations = 0;
+    double bytes = 0;
+
+    [[nodiscard]] double floor_seconds(const MachineLimits& machine) const {
+        return std::max(bytes / machine.bytes_per_second, operations / machine.peak_flops);
+    }
+};
+
+PassCost cost_of_pass(const LayerShape& shape, const Inputs& inputs) {
+    index_t experts = 0;
+    for (const Routes& routes : inputs.routes) {
+        experts += routes.experts_in_use();
+    }
+    const double experts_per_layer = static_cast<double>(experts) / static_cast<double>(inputs.routes.size());
+    const double rows = static_cast<double>(inputs.hidden.rows() * shape.experts_per_token);
+    const auto parameters = static_cast<double>(shape.expert_parameters());
+    return {2 * rows * parameters, experts_per_layer * parameters * sizeof(bf16)};
+}
+
+/// One line of the table and its figures.
+void report_pass(Report& report, const std::string& pass, const std::string& suffix, const std::vector<double>& seconds,
+                 const PassCost& cost, const MachineLimits& machine, double passes) {
+    const Summary time = summarize(seconds);
+    const double floor = passes * cost.floor_seconds(machine);
+    const Summary reached = rate(100 * floor, time);
+    report.add("layer_" + pass + suffix, "ms", scaled(1e3, time));
+    report.add("layer_" + pass + "_floor" + suffix, "percent", reached);
+    report.say(fmt::format("  {:<18} {:>10.2f} +- {:4.1f}% {:>10.1f} {:>8.1f} {:>10.2f} {:>8.1f}%\n", pass,
+                           time.median * 1e3, time.spread_percent(), passes * cost.operations / time.median * 1e-9,
+                           passes * cost.bytes / time.median * 1e-9, floor * 1e3, reached.median));
+}
+
+void report_lora(Report& report, const LayerShape& shape, index_t rank, const std::string& suffix, const Times& with,
+                 const Times& without) {
+    std::vector<double> overhead(with.both.size());
+    std::transform(with.both.begin(), with.both.end(), without.both.begin(), overhead.begin(),
+                   [](double a, double b) { return 100 * (a / b - 1); });
+    const Summary percent = summarize(std::move(overhead));
+    report.add("lora_overhead" + suffix, "percent", percent);
+    // Multiply-adds of a row and projection, forward and backward: A and B; A and B for the input, gradients of A and
+    // B.
+    const double lora = 3.0 * 3.0 * static_cast<double>(rank * (shape.hidden + shape.intermediate));
+    const double base = 2.0 * static_cast<double>(shape.expert_parameters());
+    report.say(fmt::format(
+        "  LoRA costs {:.1f} % [{:.1f}, {:.1f}] over frozen experts ({:.2f} ms), for {:.1f} % more operations\n",
+        percent.median, percent.low, percent.high, summarize(without.both).median * 1e3, 100 * lora / base));
+}
+
+void measure(Report& report, Setup& setup, const LayerBenchmarkSettings& settings, index_t tokens,
+             const MachineLimits& machine) {
+    const Inputs inputs(settings, tokens, setup.count);
+    Times times;
+    Times frozen_times;
+    for (index_t i = -1; i < settings.repeat; ++i) {
+        if (i == 0) {  // what came before was warm-up
+            times = {};
+            frozen_times = {};
+        }
+        sweep(report, setup.layers, inputs, times);
+        if (setup.has_twins()) {
+            sweep(report, setup.frozen, inputs, frozen_times);
+        }
+    }
+    const PassCost cost = cost_of_pass(settings.shape, inputs);
+    const std::string suffix = settings.tokens.size() > 1 ? fmt::format("_T{}", tokens) : "";
+    report.say(fmt::format(
+        "{} tokens, {:.1f} rows per expert\n", tokens,
+        static_cast<double>(tokens * settings.shape.experts_per_token) / static_cast<double>(settings.shape.experts)));
+    report_pass(report, "forward", suffix, times.forward, cost, machine, 1);
+    report_pass(report, "backward", suffix, times.backward, cost, machine, 1);
+    report_pass(report, "forward_backward", suffix, times.both, cost, machine, 2);
+    if (setup.has_twins()) {
+        report_lora(report, settings.shape, settings.lora_rank, suffix, times, frozen_times);
+    }
+    report.add("activation_bytes_per_token" + suffix, "B",
+               static_cast<double>(times.saved_bytes) / static_cast<double>(tokens));
+}
+
+}  // namespace
+
+void run_layer_benchmark(Report& report, const kernels::KernelSet& kernels, const LayerBenchmarkSettings& settings) {
+    const LayerShape& shape = settings.shape;
+    report.say(fmt::format("expert layer {}: H {}, I {}, E {}, K {}, LoRA rank {}, BF16, routing {}, kernel {}\n",
+                           shape.name, shape.hidden, shape.intermediate, shape.experts, shape.experts_per_token,
+                           settings.lora_rank, settings.routing, kernels.gemm_name<bf16>()));
+    Setup setup = plan(report, settings);
+    const MachineLimits machine = report_machine(report, kernels, settings.memory_bytes);
+    build(report, setup, kernels);
+    verify(report, setup);
+    report.say(fmt::format("{:<20} {:>10} {:>8} {:>10} {:>8} {:>10} {:>9}\n", "pass", "ms", "", "GFLOP/s", "GB/s",
+                           "floor ms", "of floor"));
+    for (const index_t tokens : settings.tokens) {
+        measure(report, setup, settings, tokens, machine);
+    }
+    report.add("weight_bytes_per_parameter", "B",
+               static_cast<double>(setup.layers.front().backend().weight_bytes()) /
+                   static_cast<double>(shape.experts * shape.expert_parameters()));
+    report.say("\n");
+}
+
+}  // namespace moesaic::bench

@@ -1,0 +1,113 @@
+#include "bench/layer_check.hpp"
+
+#include "bench/random_fill.hpp"
+#include "core/error.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+namespace moesaic::bench {
+namespace {
+
+using core::bf16;
+using model::projections;
+
+template <class T>
+Matrix<float> copy_of(MatrixView<T> view) {
+    Matrix<float> copy(view.rows(), view.cols());
+    for (index_t row = 0; row < view.rows(); ++row) {
+        std::copy_n(view[row], view.cols(), copy.view()[row]);
+    }
+    return copy;
+}
+
+/// One forward and backward with the same random inputs for any T; LoRA gradients of the first `experts` experts.
+template <class T>
+LayerResult run_layer(ExpertLayer<T>& layer, const LayerSettings& settings, const Routes& routes, index_t experts) {
+    const index_t tokens = routes.experts.rows();
+    Matrix<T> hidden(tokens, settings.shape.hidden);
+    Matrix<T> grad_output(tokens, settings.shape.hidden);
+    fill_random<T>(hidden, settings.seed + 1, 0, 1);
+    fill_random<T>(grad_output, settings.seed + 1, 1, 1);
+    LayerResult result;
+    result.output = copy_of(layer.backend().forward(hidden.view(), routes.experts.view(), routes.weights.view(),
+                                                    /*save_for_backward=*/true));
+    layer.clear_gradients();
+    const auto gradients = layer.backend().backward(grad_output.view());
+    result.grad_input = copy_of(gradients.input);
+    result.grad_routing = copy_of(gradients.weights);
+    if (settings.lora_rank > 0) {
+        for (const model::Projection p : projections) {
+            const auto& [a, b] = layer.gradients()[p];
+            for (const auto& all : {a, b}) {
+                result.grad_lora.push_back(copy_of(all.rows(0, all.rows() / settings.shape.experts * experts)));
+            }
+        }
+    }
+    return result;
+}
+
+/// The larger one; NaN if one is NaN.
+double worse(double a, double b) {
+    return a >= b || std::isnan(a) ? a : b;
+}
+
+}  // namespace
+
+double relative_error(const Matrix<float>& found, const Matrix<float>& expected) {
+    double error = 0;
+    double norm = 0;
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+        const double e = expected.data()[i];
+        const double difference = static_cast<double>(found.data()[i]) - e;
+        error += difference * difference;
+        norm += e * e;
+    }
+    return std::sqrt(error / norm);
+}
+
+LayerErrors compare(const LayerResult& found, const LayerResult& expected) {
+    LayerErrors errors;
+    errors.output = relative_error(found.output, expected.output);
+    errors.grad_input = relative_error(found.grad_input, expected.grad_input);
+    errors.grad_routing = relative_error(found.grad_routing, expected.grad_routing);
+    for (std::size_t i = 0; i < expected.grad_lora.size(); ++i) {
+        errors.grad_lora = worse(errors.grad_lora, relative_error(found.grad_lora[i], expected.grad_lora[i]));
+    }
+    return errors;
+}
+
+void require_accurate(const LayerErrors& errors) {
+    const auto check = [](const char* what, double error) {
+        core::require(
+            error <= layer_error_bound, core::ExitCode::verification_failed,
+            "the expert layer computes a wrong {} (error {:.2e} against FP32, at most {} is rounding); please "
+            "report it with the output of moesaic doctor",
+            what, error, layer_error_bound);
+    };
+    check("output", errors.output);
+    check("input gradient", errors.grad_input);
+    check("gradient of the routing weights", errors.grad_routing);
+    check("LoRA gradient", errors.grad_lora);
+}
+
+index_t tokens_of_check(const LayerShape& shape) {
+    constexpr double operations = 2e10;  // seconds with portable kernels
+    const double per_token = 4.0 * static_cast<double>(shape.expert_parameters() * shape.experts_per_token);
+    return static_cast<index_t>(std::clamp(operations / per_token, 4.0, 128.0));
+}
+
+LayerErrors measure_errors(ExpertLayer<bf16>& layer, const LayerSettings& settings) {
+    LayerSettings few = settings;
+    few.shape.experts = std::min(settings.shape.experts, settings.shape.experts_per_token + 1);
+    few.max_tokens = tokens_of_check(settings.shape);
+    const Routes routes = make_routes("uniform", few.max_tokens, few.shape, settings.seed);
+    const LayerResult found = run_layer(layer, settings, routes, few.shape.experts);
+
+    const kernels::KernelSet portable("portable");
+    ExpertLayer<float> reference(few, std::make_shared<model::ExpertWorkspace<float>>(), portable);
+    return compare(found, run_layer(reference, few, routes, few.shape.experts));
+}
+
+}  // namespace moesaic::bench

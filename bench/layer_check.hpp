@@ -1,0 +1,45 @@
+// Does an expert layer in BF16 compute what the same layer computes in FP32?
+#pragma once
+
+#include "bench/expert_layer.hpp"
+#include "bench/routing.hpp"
+
+#include <vector>
+
+namespace moesaic::bench {
+
+/// Errors above this are mistakes: a chain of four products in BF16, each result rounded to 8 bits, errs by about half
+/// a percent (relative Frobenius norm).
+inline constexpr double layer_error_bound = 0.02;
+
+/// What one forward and backward gave.
+struct LayerResult {
+    Matrix<float> output;                  // [T, H]
+    Matrix<float> grad_input;              // [T, H]
+    Matrix<float> grad_routing;            // [T, K]
+    std::vector<Matrix<float>> grad_lora;  ///< A and B of gate, up and down; empty for frozen experts
+};
+
+/// Relative Frobenius norms of the differences; for LoRA that of the worst of the six tensors.
+struct LayerErrors {
+    double output = 0;
+    double grad_input = 0;
+    double grad_routing = 0;
+    double grad_lora = 0;
+};
+
+/// || found - expected || / || expected ||; NaN if a value is.
+[[nodiscard]] double relative_error(const Matrix<float>& found, const Matrix<float>& expected);
+[[nodiscard]] LayerErrors compare(const LayerResult& found, const LayerResult& expected);
+
+/// Throws with ExitCode::verification_failed if an error exceeds the bound.
+void require_accurate(const LayerErrors& errors);
+
+/// Runs a few tokens through the first experts of `layer`, and through a layer in FP32 of these experts alone, computed
+/// by the portable kernels. Sized to take seconds.
+[[nodiscard]] LayerErrors measure_errors(ExpertLayer<core::bf16>& layer, const LayerSettings& settings);
+
+/// Tokens that `measure_errors` uses: max_tokens of its layer must not be less.
+[[nodiscard]] index_t tokens_of_check(const LayerShape& shape);
+
+}  // namespace moesaic::bench

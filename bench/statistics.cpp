@@ -1,0 +1,56 @@
+#include "bench/statistics.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace moesaic::bench {
+namespace {
+
+/// The largest r for which the r smallest and the r largest samples may be left out: [sorted[r], sorted[n - 1 - r]]
+/// holds the median with 95 % if at most 2.5 % of the draws have r or fewer samples below it, binomial (n, 1/2).
+std::size_t samples_to_leave_out(std::size_t n) {
+    const auto count = static_cast<double>(n);
+    double term = std::exp2(-count);  // probability of exactly r samples below the median
+    double below = term;
+    std::size_t r = 0;
+    while (below <= 0.025) {
+        ++r;
+        term *= (count - static_cast<double>(r) + 1) / static_cast<double>(r);
+        below += term;
+    }
+    return r > 0 ? r - 1 : 0;
+}
+
+}  // namespace
+
+Summary summarize(std::vector<double> samples) {
+    std::sort(samples.begin(), samples.end());
+    const std::size_t n = samples.size();
+    const std::size_t left_out = samples_to_leave_out(n);
+    return {.n = static_cast<index_t>(n),
+            .min = samples.front(),
+            .median = 0.5 * (samples[(n - 1) / 2] + samples[n / 2]),
+            .max = samples.back(),
+            .low = samples[left_out],
+            .high = samples[n - 1 - left_out]};
+}
+
+Summary rate(double numerator, const Summary& times) {
+    return {.n = times.n,
+            .min = numerator / times.max,
+            .median = numerator / times.median,
+            .max = numerator / times.min,
+            .low = numerator / times.high,
+            .high = numerator / times.low};
+}
+
+Summary scaled(double factor, const Summary& summary) {
+    return {.n = summary.n,
+            .min = factor * summary.min,
+            .median = factor * summary.median,
+            .max = factor * summary.max,
+            .low = factor * summary.low,
+            .high = factor * summary.high};
+}
+
+}  // namespace moesaic::bench

@@ -1,0 +1,54 @@
+#include "bench/shapes.hpp"
+
+#include "core/error.hpp"
+
+#include <gtest/gtest.h>
+
+#include <set>
+
+namespace moesaic::bench {
+namespace {
+
+std::string usage_error(const std::function<void()>& work) {
+    try {
+        work();
+    } catch (const core::Error& error) {
+        EXPECT_EQ(error.code(), core::ExitCode::usage);
+        return error.what();
+    }
+    return "";
+}
+
+TEST(Shapes, NamesAreDifferentAndFound) {
+    const auto names = layer_shape_names();
+    EXPECT_EQ(std::set<std::string>(names.begin(), names.end()).size(), layer_shapes().size());
+    for (const LayerShape& shape : layer_shapes()) {
+        EXPECT_EQ(&layer_shape(shape.name), &shape);
+        EXPECT_LE(shape.experts_per_token, shape.experts);
+    }
+    EXPECT_EQ(layer_shape("qwen3-30b-a3b").expert_parameters(), 3 * 2048 * 768);
+    EXPECT_NE(usage_error([] { static_cast<void>(layer_shape("mixtral-8x7")); }).find("did you mean mixtral-8x7b?"),
+              std::string::npos);
+}
+
+TEST(Shapes, GivenSizesReplaceThoseOfAName) {
+    const LayerShape& base = layer_shape("deepseek-v3");
+    EXPECT_EQ(base.with({}).name, base.name);
+    const LayerShape changed = base.with({"", 0, 96, 16, 0});
+    EXPECT_EQ(changed.hidden, base.hidden);
+    EXPECT_EQ(changed.intermediate, 96);
+    EXPECT_EQ(changed.experts, 16);
+    EXPECT_NE(changed.name, base.name);
+    EXPECT_NE(usage_error([&] { static_cast<void>(base.with({"", 0, 0, 4, 0})); }), "");
+}
+
+TEST(Shapes, ListsOfSizes) {
+    EXPECT_EQ(parse_sizes("m", "16"), (std::vector<index_t>{16}));
+    EXPECT_EQ(parse_sizes("m", "1,4,1024"), (std::vector<index_t>{1, 4, 1024}));
+    for (const char* bad : {"", ",", "1,", ",1", "0", "-3", "4;5", "4 5", "1e3", "99999999999999999999"}) {
+        EXPECT_NE(usage_error([&] { static_cast<void>(parse_sizes("m", bad)); }), "") << bad;
+    }
+}
+
+}  // namespace
+}  // namespace moesaic::bench

@@ -1,0 +1,3 @@
+#include <dnnl.hpp>          // violation: wrapped by bench/onednn.cpp
+#include "app/command.hpp"   // violation: app is above bench
+#include "model/router.hpp"
