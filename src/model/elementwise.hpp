@@ -44,17 +44,5 @@ template <class T>
 [[nodiscard]] MatrixView<const T> as_operand(MatrixView<const accumulator_t<T>> in, Matrix<T>& storage) {
     return as_operand<T>(*kernels::elementwise_kernels<T>().front().kernels, in, storage);
 }
-template <class T>
-void swiglu_forward(MatrixView<const T> gate, MatrixView<const T> up, const accumulator_t<T>* weight,
-                    MatrixView<T> out) {
-    swiglu_forward<T>(*kernels::elementwise_kernels<T>().front().kernels, gate, up, weight, out);
-}
-template <class T>
-void swiglu_backward(MatrixView<const accumulator_t<T>> grad_out, MatrixView<const T> gate, MatrixView<const T> up,
-                     const accumulator_t<T>* weight, MatrixView<T> grad_gate, MatrixView<T> grad_up,
-                     accumulator_t<T>* grad_weight) {
-    swiglu_backward<T>(*kernels::elementwise_kernels<T>().front().kernels, grad_out, gate, up, weight, grad_gate,
-                       grad_up, grad_weight);
-}
 
 }  // namespace moesaic::model
