@@ -18,6 +18,13 @@ void narrow(index_t n, const A* in, T* out) {
 }
 
 template <class T, class A = accumulator_t<T>>
+void narrow_rows(index_t rows, index_t cols, const A* in, index_t in_stride, T* out, index_t out_stride) {
+    for (index_t row = 0; row < rows; ++row) {
+        narrow(cols, in + row * in_stride, out + row * out_stride);
+    }
+}
+
+template <class T, class A = accumulator_t<T>>
 void widen(index_t n, const T* in, A* out) {
     std::transform(in, in + n, out, [](T value) { return core::widen(value); });
 }
@@ -211,6 +218,7 @@ constexpr ElementwiseKernels<T> describe() {
     return {
         .narrow = narrow<T>,
         .widen = widen<T>,
+        .narrow_rows = narrow_rows<T>,
         .transpose_narrow = transpose<A, T>,
         .transpose_widen = transpose<T, A>,
         .add = add<A>,

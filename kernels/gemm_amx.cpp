@@ -7,6 +7,8 @@
 namespace moesaic::kernels::detail {
 namespace {
 
+#include "kernels/detail/interleave_rows.inc"
+
 constexpr std::int64_t tile_rows = 16;
 constexpr std::int64_t tile_bytes = 1024;
 constexpr std::int64_t row_bytes = 64;
@@ -84,28 +86,39 @@ inline void prefetch_to_l2(const char* data, std::int64_t first, std::int64_t la
     }
 }
 
-template <bool two_rows, bool two_cols>
+template <bool two_rows, bool two_cols, bool packs>
 void multiply_tiles(const StripProduct<float>& product) {
     const auto* left = static_cast<const char*>(product.left);
     const auto* right = static_cast<const char*>(product.right);
-    const char* ahead = product.prefetch.data;
-    const std::int64_t lines = product.prefetch.lines;
+    const Ahead& ahead = product.ahead;
+    const char* prefetch = ahead.prefetch;
+    const char* blocks = ahead.blocks;
+    auto* strip = static_cast<char*>(ahead.strip);
     if (product.accumulate) {
         load_sums<two_rows, two_cols>(product.c, product.stride);
     } else {
         zero_sums();
     }
+    const std::int64_t middle = packs ? (ahead.first_pair + ahead.last_pair) / 2 : 0;
     for (std::int64_t k = 0; k < product.k; k += block_size) {
         _tile_loadd(6, right, row_bytes);
         _tile_loadd(4, left, row_bytes);
         _tile_dpbf16ps(0, 4, 6);
-        // Prefetches between products: line-fill buffers that they take are free again before the next tiles need them.
-        prefetch_to_l2(ahead, 0, lines / 2);
+        // Spread between the tile products, so that these never wait for many line-fill buffers at once.
+        prefetch_to_l2(prefetch, 0, ahead.lines / 2);
+        if constexpr (packs) {
+            interleave_rows(blocks, row_bytes, strip, ahead.first_pair, middle);
+        }
         if constexpr (two_cols) {
             _tile_loadd(7, right + tile_bytes, row_bytes);
             _tile_dpbf16ps(1, 4, 7);
         }
-        prefetch_to_l2(ahead, lines / 2, lines);
+        prefetch_to_l2(prefetch, ahead.lines / 2, ahead.lines);
+        if constexpr (packs) {
+            interleave_rows(blocks, row_bytes, strip, middle, ahead.last_pair);
+            blocks += ahead.step;
+            strip += 2 * tile_bytes;
+        }
         if constexpr (two_rows) {
             _tile_loadd(5, left + tile_bytes, row_bytes);
             _tile_dpbf16ps(2, 5, 6);
@@ -115,17 +128,26 @@ void multiply_tiles(const StripProduct<float>& product) {
         }
         left += 2 * tile_bytes;
         right += 2 * tile_bytes;
-        ahead += product.prefetch.step;
+        prefetch += ahead.step;
     }
     store_sums<two_rows, two_cols>(product.c, product.stride);
+}
+
+template <bool two_rows, bool two_cols>
+void multiply_and_pack(const StripProduct<float>& product) {
+    if (product.ahead.blocks == nullptr) {
+        multiply_tiles<two_rows, two_cols, false>(product);
+    } else {
+        multiply_tiles<two_rows, two_cols, true>(product);
+    }
 }
 
 void multiply(const StripProduct<float>& product) {
     const bool two_rows = product.rows > tile_rows;
     if (product.cols > tile_rows) {
-        two_rows ? multiply_tiles<true, true>(product) : multiply_tiles<false, true>(product);
+        two_rows ? multiply_and_pack<true, true>(product) : multiply_and_pack<false, true>(product);
     } else {
-        two_rows ? multiply_tiles<true, false>(product) : multiply_tiles<false, false>(product);
+        two_rows ? multiply_and_pack<true, false>(product) : multiply_and_pack<false, false>(product);
     }
 }
 
@@ -134,8 +156,9 @@ void multiply(const StripProduct<float>& product) {
 constinit const Bf16Kernel amx_bf16 = {
     .left_bytes = 2 * tile_bytes,
     .right_bytes = 2 * tile_bytes,
+    .packs_ahead = true,
     .left_is_plain = true,
-    .panel_depth = 512,
+    .panel_depth = 256,
     .left_block_bytes = 1U << 20U,
     .pack_left = pack_vectors_of_32,
     .pack_right = pack_pairs,

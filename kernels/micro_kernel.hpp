@@ -26,12 +26,19 @@ struct Operand {
 template <class Element>
 using Pack = void (*)(void* strip, const Operand<Element>& operand);
 
-/// Cache lines that are brought to L2 while a product is computed: `lines` of them at `data`, at `data + step`, ... for
-/// each 32 elements of k. Products of few rows are bound by memory, which this keeps busy.
-struct Prefetch {
-    const char* data;
-    std::int64_t step;  ///< bytes
+/// What a product does on the side for the ones that follow, for each 32 elements of k. Products of few rows are bound
+/// by memory, and packing uses other ports than tiles do: neither should wait for the other.
+struct Ahead {
+    /// Cache lines to bring to L2: `lines` of them at `prefetch`, then at `prefetch + step`, ...
+    const char* prefetch;
     std::int64_t lines;
+    /// Where MicroKernel::packs_ahead: plain blocks at `blocks`, `blocks + step`, ... to pack into the right strip
+    /// `strip` with their rows as k, of each block the pairs of rows [first_pair, last_pair). Null says none.
+    const char* blocks;
+    void* strip;
+    std::int64_t first_pair;
+    std::int64_t last_pair;
+    std::int64_t step;  ///< bytes
 };
 
 /// C[rows, cols] = L[rows, k] R[k, cols], added to C if `accumulate`; at most 32 rows and columns. Whole groups of 16
@@ -46,7 +53,7 @@ struct StripProduct {
     Sum* c;
     std::int64_t stride;
     bool accumulate;
-    Prefetch prefetch;
+    Ahead ahead;
 };
 
 /// A block of a result: C[rows, cols] = alpha * sum, added to C if `accumulate`.
@@ -65,6 +72,7 @@ template <class Element, class Sum>
 struct MicroKernel {
     std::size_t left_bytes;        ///< of a packed block of the left operand
     std::size_t right_bytes;       ///< of a packed block of the right operand
+    bool packs_ahead;              ///< `multiply` obeys Ahead::blocks
     bool left_is_plain;            ///< a packed left block is 32 x 32 elements by rows: such memory needs no packing
     std::int64_t panel_depth;      ///< longest k for which a strip stays in L1; a multiple of 32
     std::size_t left_block_bytes;  ///< of left strips that stay in L2 together

@@ -8,6 +8,7 @@ namespace {
 
 #include "kernels/detail/words_avx512.inc"
 
+#include "kernels/detail/interleave_rows.inc"
 #include "kernels/detail/transpose_words.inc"
 
 constexpr std::int64_t step = block_size;    // elements of k in one tile
@@ -52,23 +53,6 @@ inline void load_rows_of_pairs(const std::uint16_t* source, std::int64_t stride,
         const std::uint16_t* first = source + kk * stride;
         rows[pair] =
             kk < depth ? load_pairs(first, kk + 1 < depth ? first + stride : nullptr, count) : _mm512_setzero_si512();
-    }
-}
-
-/// Two tiles of pairs at once: interleaves rows 2p and 2p + 1 of 32 vectors. Weights take this way in every backward.
-inline void interleave_rows(const std::uint16_t* source, std::int64_t stride, std::uint16_t* target) {
-    alignas(64) static constexpr std::uint16_t order[2][32] = {
-        {0, 32, 1, 33, 2,  34, 3,  35, 4,  36, 5,  37, 6,  38, 7,  39,
-         8, 40, 9, 41, 10, 42, 11, 43, 12, 44, 13, 45, 14, 46, 15, 47},
-        {16, 48, 17, 49, 18, 50, 19, 51, 20, 52, 21, 53, 22, 54, 23, 55,
-         24, 56, 25, 57, 26, 58, 27, 59, 28, 60, 29, 61, 30, 62, 31, 63}};
-    const Words low = _mm512_load_si512(order[0]);
-    const Words high = _mm512_load_si512(order[1]);
-    for (int pair = 0; pair < lanes; ++pair) {
-        const Words first = _mm512_loadu_si512(source + 2 * pair * stride);
-        const Words second = _mm512_loadu_si512(source + (2 * pair + 1) * stride);
-        _mm512_storeu_si512(target + pair * step, _mm512_permutex2var_epi16(first, low, second));
-        _mm512_storeu_si512(target + tile + pair * step, _mm512_permutex2var_epi16(first, high, second));
     }
 }
 
@@ -131,7 +115,8 @@ void pack_pairs(void* strip, const Operand<std::uint16_t>& operand) {
     if (!operand.k_contiguous && operand.count == block_size && operand.k % block_size == 0) {
         auto* target = static_cast<std::uint16_t*>(strip);
         for (std::int64_t kk = 0; kk < operand.k; kk += block_size, target += 2 * tile) {
-            interleave_rows(operand.data + kk * operand.stride, operand.stride, target);
+            interleave_rows(reinterpret_cast<const char*>(operand.data + kk * operand.stride), 2 * operand.stride,
+                            reinterpret_cast<char*>(target), 0, lanes);
         }
         return;
     }

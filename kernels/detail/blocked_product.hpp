@@ -137,7 +137,7 @@ private:
                           in_place ? c : sums,
                           in_place ? product_.ldc : block_size,
                           in_place && accumulate,
-                          {nullptr, 0, 0}});
+                          {}});
         if (in_place) {
             return;
         }

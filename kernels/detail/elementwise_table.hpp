@@ -31,6 +31,8 @@ struct ElementwiseTable {
 
     void (*narrow)(Index n, const A* in, T* out);
     void (*widen)(Index n, const T* in, A* out);
+    /// out[r][c] = T(in[r][c]) for in [rows, cols].
+    void (*narrow_rows)(Index rows, Index cols, const A* in, Index in_stride, T* out, Index out_stride);
     /// out[c][r] = in[r][c] for in [rows, cols].
     void (*transpose_narrow)(Index rows, Index cols, const A* in, Index in_stride, T* out, Index out_stride);
     void (*transpose_widen)(Index rows, Index cols, const T* in, Index in_stride, A* out, Index out_stride);

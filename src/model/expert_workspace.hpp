@@ -6,6 +6,7 @@
 #include "core/worker.hpp"
 #include "model/routed_rows.hpp"
 #include "model/row_chunks.hpp"
+#include "model/strip_products.hpp"
 
 #include <array>
 #include <cstddef>
@@ -55,7 +56,8 @@ struct ThreadScratch {
     core::Buffer<T> narrow;          // [32, tokens] results of type T before they are packed
     core::Buffer<std::byte> tokens;  // packed operands
     core::Buffer<std::byte> more_tokens;
-    core::Buffer<std::byte> panel;
+    core::Buffer<std::byte> panel;  // of a left operand
+    RightPanels<T> panels;
     core::Buffer<std::byte> factor;
     std::array<core::Buffer<T>, 2> low_rank_rows;
     std::array<core::Buffer<std::byte>, 2> low_rank;

@@ -1,5 +1,6 @@
 #include "model/grouped_experts.hpp"
 
+#include <cstring>
 #include <utility>
 
 namespace moesaic::model {
@@ -124,7 +125,7 @@ void GroupedExperts<T>::gather_blocks(const RoutedRows& routed, MatrixView<const
             for (index_t row = 0; row < rows; ++row) {
                 const T* from = tokens[token[s * block_size + row]] + b * block_size;
                 if (cols == block_size) {
-                    std::copy_n(from, block_size, out + row * block_size);
+                    std::memcpy(out + row * block_size, from, block_size * sizeof(T));
                 } else {
                     std::copy_n(from, cols, out + row * block_size);
                 }

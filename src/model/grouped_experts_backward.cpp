@@ -31,12 +31,13 @@ void GroupedExperts<T>::backward_down(const SavedForward<T>& saved, const PreAct
         const Strips grad = products_.left_of_blocks(rows, part.strips(), hidden_blocks_, part.scratch.tokens);
         const Strips low_rank = low_rank_gradient(Projection::down, part, grad, 0);
         A* sums = part.scratch.sums[0].reserve(static_cast<std::size_t>(part.strips() * block_elements));
+        part.scratch.panels.forget();
         for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
             const T* next =
                 strip + 1 < part.item.last ? weight_columns(Projection::down, expert, strip + 1).first : nullptr;
             products_.tokens_by_weights(grad, part.rows(), weight_columns(Projection::down, expert, strip),
                                         extent_of_block(config.intermediate, strip), sums, false, next,
-                                        part.scratch.panel);
+                                        part.scratch.panels);
             add_low_rank_gradient(Projection::down, part, strip, low_rank, sums);
             activation_gradients(part, strip, kept);
         }
@@ -69,20 +70,19 @@ void GroupedExperts<T>::backward_up() {
         const Strips low_rank_gate = low_rank_gradient(Projection::gate, part, grad_gate, 0);
         const Strips low_rank_up = low_rank_gradient(Projection::up, part, grad_up, 1);
         A* sums = part.scratch.sums[0].reserve(static_cast<std::size_t>(part.strips() * block_elements));
+        part.scratch.panels.forget();
         for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
             const index_t features = extent_of_block(config.hidden, strip);
             const BlockRun<T> up = weight_columns(Projection::up, expert, strip);
             const T* next =
                 strip + 1 < part.item.last ? weight_columns(Projection::gate, expert, strip + 1).first : nullptr;
             products_.tokens_by_weights(grad_gate, part.rows(), weight_columns(Projection::gate, expert, strip),
-                                        features, sums, false, up.first, part.scratch.panel);
-            products_.tokens_by_weights(grad_up, part.rows(), up, features, sums, true, next, part.scratch.panel);
+                                        features, sums, false, up.first, part.scratch.panels);
+            products_.tokens_by_weights(grad_up, part.rows(), up, features, sums, true, next, part.scratch.panels);
             add_low_rank_gradient(Projection::gate, part, strip, low_rank_gate, sums);
             add_low_rank_gradient(Projection::up, part, strip, low_rank_up, sums);
-            for (index_t row = 0; row < part.rows(); ++row) {
-                elementwise_.narrow(features, sums + row * block_size,
-                                    work.rows_out.view()[part.chunk.begin + row] + strip * block_size);
-            }
+            elementwise_.narrow_rows(part.rows(), features, sums, block_size,
+                                     work.rows_out.view()[part.chunk.begin] + strip * block_size, config.hidden);
         }
     });
 }
@@ -145,10 +145,13 @@ void GroupedExperts<T>::low_rank_rows(const Part& part, const Strips& tokens, in
         const index_t count = extent_of_block(rank, block);
         products_.pack_right(factor.data, factor_strip(block * block_size, count));
         products_.tokens_by_strip(tokens, part.rows(), factor.data, count, k, sums, false);
-        for (index_t row = 0; row < part.rows(); ++row) {
-            T* to = out + (row / block_size * rank_blocks_ + block) * block_elements + row % block_size * block_size;
-            elementwise_.narrow(count, sums + row * block_size, to);
-            std::fill(to + count, to + block_size, static_cast<T>(0.0F));
+        for (index_t s = 0; s < part.strips(); ++s) {
+            T* to = out + (s * rank_blocks_ + block) * block_elements;
+            if (count < block_size) {
+                std::fill_n(to, block_elements, static_cast<T>(0.0F));
+            }
+            elementwise_.narrow_rows(extent_of_block(part.rows(), s), count, sums + s * block_elements, block_size, to,
+                                     block_size);
         }
     }
 }

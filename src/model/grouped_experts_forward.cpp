@@ -118,9 +118,7 @@ Strips GroupedExperts<T>::low_rank(Projection p, const Part& part, const Strips&
         const index_t count = extent_of_block(rank, block);
         products_.pack_left(factor.data, products_.rows(a[first], a.stride(), count, a.cols()));
         products_.strip_by_tokens(factor.data, count, a.cols(), tokens, part.rows(), sums, stride, false);
-        for (index_t r = 0; r < count; ++r) {
-            elementwise_.narrow(part.rows(), sums + r * stride, rows + (first + r) * stride);
-        }
+        elementwise_.narrow_rows(count, part.rows(), sums, stride, rows + first * stride, stride);
     }
     const Strips packed = products_.right_strips(storage, part.strips(), rank_blocks_);
     for (index_t s = 0; s < part.strips(); ++s) {
@@ -156,9 +154,8 @@ void GroupedExperts<T>::keep(const Part& part, index_t strip, PreActivations<T>&
     for (std::size_t i = 0; i < 2; ++i) {
         T* out = kept.values[i].data() + intermediate * part.chunk.begin + strip * block_size * part.rows();
         const A* sums = part.scratch.sums[i].data();
-        for (index_t f = 0; f < extent_of_block(intermediate, strip); ++f) {
-            elementwise_.narrow(part.rows(), sums + f * part.stride(), out + f * part.rows());
-        }
+        elementwise_.narrow_rows(extent_of_block(intermediate, strip), part.rows(), sums, part.stride(), out,
+                                 part.rows());
     }
 }
 

@@ -178,14 +178,21 @@ void GroupedExperts<T>::add_to_gradient(const LoraTerm& term, index_t expert, in
     const bool is_a = term.factor == LoraFactor::a;
     const index_t width = is_a ? gradients.a.cols() : gradients.b.rows() / this->config().experts;
     const index_t first = col * block_size;
-    for (index_t r = 0; r < rank; ++r) {
-        const A* row = sums + r / block_size * block_elements + r % block_size * block_size;
-        for (index_t c = 0; c < extent_of_block(width, col); ++c) {
-            if (is_a) {
-                gradients.a(expert * rank + r, first + c) += scale * row[c];
-            } else {
-                gradients.b(expert * width + first + c, r) += row[c];
+    const index_t cols = extent_of_block(width, col);
+    if (is_a) {
+        for (index_t r = 0; r < rank; ++r) {
+            const A* row = sums + r / block_size * block_elements + r % block_size * block_size;
+            A* gradient = gradients.a[expert * rank + r] + first;
+            for (index_t c = 0; c < cols; ++c) {
+                gradient[c] += scale * row[c];
             }
+        }
+        return;
+    }
+    for (index_t c = 0; c < cols; ++c) {
+        A* gradient = gradients.b[expert * width + first + c];
+        for (index_t r = 0; r < rank; ++r) {
+            gradient[r] += sums[r / block_size * block_elements + r % block_size * block_size + c];
         }
     }
 }

@@ -18,17 +18,19 @@ index_t StripProducts<T>::panel_blocks(index_t blocks) const {
     return std::max<index_t>(1, (blocks + panels - 1) / panels);
 }
 
-/// Part `part` of `parts` of each block of a panel.
+/// Lines of part `part` of `parts` of each block of a panel.
 template <class T>
-kernels::Prefetch StripProducts<T>::prefetch(const T* data, index_t step, index_t part, index_t parts) const {
+kernels::Ahead StripProducts<T>::prefetch(const T* data, index_t step, index_t part, index_t parts) {
     constexpr index_t block_lines = block_elements * static_cast<index_t>(sizeof(T)) / line_bytes;
-    const index_t share = (block_lines + parts - 1) / parts;
-    const index_t first = part * share;
-    if (data == nullptr || first >= block_lines) {
-        return {nullptr, 0, 0};
+    const index_t first = block_lines * part / parts;
+    const index_t last = block_lines * (part + 1) / parts;
+    kernels::Ahead ahead = {};
+    ahead.step = step * static_cast<index_t>(sizeof(T));
+    if (data != nullptr) {
+        ahead.prefetch = reinterpret_cast<const char*>(data) + first * line_bytes;
+        ahead.lines = last - first;
     }
-    return {reinterpret_cast<const char*>(data) + first * line_bytes, step * static_cast<index_t>(sizeof(T)),
-            std::min(share, block_lines - first)};
+    return ahead;
 }
 
 template <class T>
@@ -77,22 +79,50 @@ void StripProducts<T>::weights_by_tokens(const BlockRun<T>& weights, index_t fea
 }
 
 template <class T>
+void StripProducts<T>::pack_panel(const BlockRun<T>& weights, index_t first, index_t last, std::byte* panel) const {
+    for (index_t b = first; b < last; ++b) {
+        pack_right(panel + b * right_bytes(), columns(weights.block(b), block_size, block_size, block_size));
+    }
+}
+
+template <class T>
 void StripProducts<T>::tokens_by_weights(const Strips& tokens, index_t token_count, const BlockRun<T>& weights,
                                          index_t features, A* c, bool accumulate, const T* next,
-                                         core::Buffer<std::byte>& panel) const {
+                                         RightPanels<T>& panels) const {
     const index_t step = panel_blocks(weights.blocks);
     const index_t strips = blocks_of(token_count);
-    const Strips right = right_strips(panel, 1, step);
-    for (index_t begin = 0; begin < weights.blocks; begin += step) {
-        const index_t blocks = std::min(step, weights.blocks - begin);
-        for (index_t b = 0; b < blocks; ++b) {
-            pack_right(right.at(0, b), columns(weights.block(begin + b), block_size, features, block_size));
+    const index_t count = (weights.blocks + step - 1) / step;
+    const Strips both = right_strips(panels.storage, 2, step);
+    // The panel `distance` after panel p, of these weights or of those that the caller reads next.
+    const auto panel_after = [&](index_t p, index_t distance) -> const T* {
+        const index_t after = p + distance;
+        if (after < count) {
+            return weights.block(after * step);
         }
-        const T* ahead = begin + step < weights.blocks ? weights.block(begin + step) : next;
+        return next != nullptr && after - count < count ? next + (after - count) * step * weights.step : nullptr;
+    };
+    constexpr index_t pairs = block_size / 2;
+    for (index_t p = 0; p < count; ++p) {
+        const index_t blocks = std::min(step, weights.blocks - p * step);
+        if (panels.packed != weights.block(p * step)) {
+            pack_panel({weights.block(p * step), weights.step, blocks}, 0, blocks, both.at(panels.in_use));
+        }
+        const T* following = kernel_.packs_ahead ? panel_after(p, 1) : nullptr;
+        std::byte* free_panel = both.at(1 - panels.in_use);
         for (index_t s = 0; s < strips; ++s) {
-            kernel_.multiply({extent_of_block(token_count, s), features, blocks * block_size, tokens.at(s, begin),
-                              right.data, c + s * block_elements, block_size, accumulate || begin > 0,
-                              prefetch(ahead, weights.step, s, strips)});
+            kernels::Ahead ahead = prefetch(panel_after(p, kernel_.packs_ahead ? 2 : 1), weights.step, s, strips);
+            ahead.blocks = reinterpret_cast<const char*>(following);
+            ahead.strip = free_panel;
+            ahead.first_pair = pairs * s / strips;
+            ahead.last_pair = pairs * (s + 1) / strips;
+            kernel_.multiply({extent_of_block(token_count, s), features, blocks * block_size, tokens.at(s, p * step),
+                              both.at(panels.in_use), c + s * block_elements, block_size, accumulate || p > 0, ahead});
+        }
+        panels.packed = following;
+        if (following != nullptr) {
+            const index_t wanted = p + 1 < count ? std::min(step, weights.blocks - (p + 1) * step) : step;
+            pack_panel({following, weights.step, wanted}, blocks, wanted, free_panel);
+            panels.in_use = 1 - panels.in_use;
         }
     }
 }
@@ -112,7 +142,7 @@ void StripProducts<T>::strip_by_tokens(const std::byte* left, index_t features, 
                               c + s * block_size,
                               stride,
                               accumulate || begin > 0,
-                              {nullptr, 0, 0}});
+                              {}});
         }
     }
 }
@@ -132,7 +162,7 @@ void StripProducts<T>::tokens_by_strip(const Strips& tokens, index_t token_count
                               c + s * block_elements,
                               block_size,
                               accumulate || begin > 0,
-                              {nullptr, 0, 0}});
+                              {}});
         }
     }
 }

@@ -32,6 +32,16 @@ struct BlockRun {
     [[nodiscard]] const T* block(index_t b) const { return first + b * step; }
 };
 
+/// Right panels of weights of one thread: the one in use, and the next, which may have been packed on the side.
+template <class T>
+struct RightPanels {
+    core::Buffer<std::byte> storage;
+    index_t in_use = 0;
+    const T* packed = nullptr;  ///< the first block of what the panel in use holds
+
+    void forget() { packed = nullptr; }
+};
+
 /// Results are rows of sums in blocks of 32 vectors. In "weights by tokens" C is [32 features, stride >= tokens padded
 /// to 32]; in "tokens by weights" C is [tokens padded to 32, 32 features]. Only whole groups of 16 beyond the real
 /// extents are written. All functions run on the calling thread, between `begin` and `end` (see TileState).
@@ -73,7 +83,7 @@ public:
                            A* c, index_t stride, bool accumulate, const T* next, core::Buffer<std::byte>& panel) const;
     /// C[tokens, features] = tokens W, where W's rows are k.
     void tokens_by_weights(const Strips& tokens, index_t token_count, const BlockRun<T>& weights, index_t features,
-                           A* c, bool accumulate, const T* next, core::Buffer<std::byte>& panel) const;
+                           A* c, bool accumulate, const T* next, RightPanels<T>& panels) const;
     /// The same with a small operand that is packed already, k at most what its strip holds.
     void strip_by_tokens(const std::byte* left, index_t features, index_t k, const Strips& tokens, index_t token_count,
                          A* c, index_t stride, bool accumulate) const;
@@ -82,7 +92,7 @@ public:
     /// One product of two strips, k as long as both are.
     void strip_by_strip(const std::byte* left, index_t rows, const std::byte* right, index_t cols, index_t k, A* c,
                         index_t stride, bool accumulate) const {
-        kernel_.multiply({rows, cols, k, left, right, c, stride, accumulate, {nullptr, 0, 0}});
+        kernel_.multiply({rows, cols, k, left, right, c, stride, accumulate, {}});
     }
 
     /// Asks for the first panel of weights, for callers that do something else before they read it.
@@ -114,7 +124,8 @@ private:
     }
     /// Blocks of a panel: equal parts of a strip of `blocks` blocks, each of which stays in L1.
     [[nodiscard]] index_t panel_blocks(index_t blocks) const;
-    [[nodiscard]] kernels::Prefetch prefetch(const T* data, index_t step, index_t part, index_t parts) const;
+    void pack_panel(const BlockRun<T>& weights, index_t first, index_t last, std::byte* panel) const;
+    [[nodiscard]] static kernels::Ahead prefetch(const T* data, index_t step, index_t part, index_t parts);
 
     const kernels::micro_kernel_t<T>& kernel_;
 };

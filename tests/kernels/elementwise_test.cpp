@@ -120,6 +120,12 @@ TEST_P(Elementwise, Transpositions) {
             portable.transpose_narrow(rows, cols, in.data(), in_stride, expected.data(), out_stride);
             expect_same(narrow, expected);
 
+            const GuardedArray<T> rounded(stored_elements(rows, cols, cols + 1));
+            const GuardedArray<T> expected_rounded(stored_elements(rows, cols, cols + 1));
+            kernels.narrow_rows(rows, cols, in.data(), in_stride, rounded.data(), cols + 1);
+            portable.narrow_rows(rows, cols, in.data(), in_stride, expected_rounded.data(), cols + 1);
+            expect_same(rounded, expected_rounded);
+
             const auto source = values<T>(stored_elements(rows, cols, in_stride), 2, true);
             const auto wide = filled(A(5));
             const auto expected_wide = filled(A(5));

@@ -203,6 +203,10 @@ Shape random_shape(std::mt19937& random) {
         s.intermediate = between(1, 40);
         s.hot = true;
     }
+    if (s.experts < 100 && between(0, 7) == 0) {  // several panels along k
+        (between(0, 1) == 0 ? s.hidden : s.intermediate) = between(257, 900);
+        s.tokens = std::min<index_t>(s.tokens, 80);
+    }
     s.choices = between(1, std::min<index_t>(s.experts, 6));
     const std::array<index_t, 8> ranks = {0, 1, 3, 8, 16, 31, 32, 70};
     s.rank = ranks[static_cast<std::size_t>(between(0, 7))];
