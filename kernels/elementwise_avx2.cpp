@@ -38,7 +38,8 @@ inline void store(float* target, Vector values, First part) {
 inline Vector widen_halves(__m128i halves) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
 }
-inline __m128i narrow_to_halves(Vector values) {
+/// BF16 in the lower half of each word.
+inline Words narrow_to_words(Vector values) {
     const __m256i bits = _mm256_castps_si256(values);
     const __m256i upper = _mm256_srli_epi32(bits, 16);
     const __m256i odd = _mm256_and_si256(upper, _mm256_set1_epi32(1));
@@ -46,8 +47,18 @@ inline __m128i narrow_to_halves(Vector values) {
     const __m256i rounded = _mm256_srli_epi32(_mm256_add_epi32(bits, rounding), 16);
     const __m256i nan = _mm256_castps_si256(_mm256_cmp_ps(values, values, _CMP_UNORD_Q));
     const __m256i quiet = _mm256_or_si256(upper, _mm256_set1_epi32(0x40));
-    const __m256i halves = _mm256_blendv_epi8(rounded, quiet, nan);
+    return _mm256_blendv_epi8(rounded, quiet, nan);
+}
+inline __m128i narrow_to_halves(Vector values) {
+    const Words halves = narrow_to_words(values);
     return _mm_packus_epi32(_mm256_castsi256_si128(halves), _mm256_extracti128_si256(halves, 1));
+}
+/// Words of two halves: those of `low` and, above them, those of `high`.
+inline Words join_halves(Words low, Words high) {
+    return _mm256_or_si256(low, _mm256_slli_epi32(high, 16));
+}
+inline void store_words(void* target, Words words) {
+    _mm256_storeu_si256(static_cast<__m256i*>(target), words);
 }
 inline Vector load(const std::uint16_t* source, All) {
     return widen_halves(_mm_loadu_si128(reinterpret_cast<const __m128i*>(source)));

@@ -34,14 +34,25 @@ inline void store(float* target, Vector values, First part) {
 inline Vector widen_halves(__m256i halves) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
 }
-inline __m256i narrow_to_halves(Vector values) {
+/// BF16 in the lower half of each word.
+inline Words narrow_to_words(Vector values) {
     const __m512i bits = _mm512_castps_si512(values);
     const __m512i upper = _mm512_srli_epi32(bits, 16);
     const __m512i odd = _mm512_and_si512(upper, _mm512_set1_epi32(1));
     const __m512i rounding = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
     const __m512i rounded = _mm512_srli_epi32(_mm512_add_epi32(bits, rounding), 16);
     const __mmask16 nan = _mm512_cmp_ps_mask(values, values, _CMP_UNORD_Q);
-    return _mm512_cvtepi32_epi16(_mm512_mask_or_epi32(rounded, nan, upper, _mm512_set1_epi32(0x40)));
+    return _mm512_mask_or_epi32(rounded, nan, upper, _mm512_set1_epi32(0x40));
+}
+inline __m256i narrow_to_halves(Vector values) {
+    return _mm512_cvtepi32_epi16(narrow_to_words(values));
+}
+/// Words of two halves: those of `low` and, above them, those of `high`.
+inline Words join_halves(Words low, Words high) {
+    return _mm512_or_si512(low, _mm512_slli_epi32(high, 16));
+}
+inline void store_words(void* target, Words words) {
+    _mm512_storeu_si512(target, words);
 }
 inline Vector load(const std::uint16_t* source, All) {
     return widen_halves(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(source)));

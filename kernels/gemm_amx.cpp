@@ -106,7 +106,8 @@ void multiply_tiles(const StripProduct<float>& product) {
         _tile_dpbf16ps(0, 4, 6);
         // Spread between the tile products, so that these never wait for many line-fill buffers at once.
         prefetch_to_l2(prefetch, 0, ahead.lines / 2);
-        if constexpr (packs) {
+        const bool packs_now = packs && k < ahead.block_count * block_size;
+        if (packs_now) {
             interleave_rows(blocks, row_bytes, strip, ahead.first_pair, middle);
         }
         if constexpr (two_cols) {
@@ -114,7 +115,7 @@ void multiply_tiles(const StripProduct<float>& product) {
             _tile_dpbf16ps(1, 4, 7);
         }
         prefetch_to_l2(prefetch, ahead.lines / 2, ahead.lines);
-        if constexpr (packs) {
+        if (packs_now) {
             interleave_rows(blocks, row_bytes, strip, middle, ahead.last_pair);
             blocks += ahead.step;
             strip += 2 * tile_bytes;

@@ -38,7 +38,8 @@ struct Ahead {
     void* strip;
     std::int64_t first_pair;
     std::int64_t last_pair;
-    std::int64_t step;  ///< bytes
+    std::int64_t block_count;
+    std::int64_t step;  ///< bytes, from line to line and from block to block
 };
 
 /// C[rows, cols] = L[rows, k] R[k, cols], added to C if `accumulate`; at most 32 rows and columns. Whole groups of 16

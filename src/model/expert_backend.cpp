@@ -182,7 +182,7 @@ MatrixView<const accumulator_t<T>> ExpertBackend<T>::run_forward(MatrixView<cons
     }
     sort_by_expert(expert_ids, config_.experts, saved.routed);
     workspace_->output.resize(hidden.rows(), config_.hidden);
-    do_forward(saved);
+    do_forward(saved, save_for_backward);
     depth_ += save_for_backward ? 1 : 0;
     return workspace_->output.view();
 }

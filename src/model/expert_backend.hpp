@@ -110,9 +110,9 @@ protected:
     virtual void do_load_weights(const ExpertWeightSource<T>& source) = 0;
     /// Called by init_lora and update_lora; `factors()` holds the present values.
     virtual void do_update_lora() = 0;
-    /// Computes workspace().output and, if they are retained, saved.pre_activations. The other members of `saved` are
-    /// set.
-    virtual void do_forward(SavedForward<T>& saved) = 0;
+    /// Computes workspace().output and, if a backward will follow that wants them, saved.pre_activations. The other
+    /// members of `saved` are set.
+    virtual void do_forward(SavedForward<T>& saved, bool save_for_backward) = 0;
     /// Computes grad_input and grad_weights of the workspace, accumulates into gradients().
     virtual void do_backward(const SavedForward<T>& saved, MatrixView<const T> grad_output) = 0;
 

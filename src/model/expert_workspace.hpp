@@ -57,7 +57,8 @@ struct ThreadScratch {
     core::Buffer<std::byte> tokens;  // packed operands
     core::Buffer<std::byte> more_tokens;
     core::Buffer<std::byte> panel;  // of a left operand
-    RightPanels<T> panels;
+    RightPanels panels;
+    WeightStream<T> weights;
     core::Buffer<std::byte> factor;
     std::array<core::Buffer<T>, 2> low_rank_rows;
     std::array<core::Buffer<std::byte>, 2> low_rank;

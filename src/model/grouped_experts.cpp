@@ -153,13 +153,10 @@ void GroupedExperts<T>::sum_over_choices(const RoutedRows& routed, MatrixView<A>
 }
 
 template <class T>
-void GroupedExperts<T>::do_forward(SavedForward<T>& saved) {
+void GroupedExperts<T>::do_forward(SavedForward<T>& saved, bool save_for_backward) {
     prepare(saved);
-    if (this->config().activations == Activations::retain) {
-        project_up(saved, &saved.pre_activations, true);
-    } else {
-        project_up(saved, nullptr, true);
-    }
+    const bool keep = save_for_backward && this->config().activations == Activations::retain;
+    project_up(saved, keep ? &saved.pre_activations : nullptr, true);
     project_down();
     sum_over_choices(saved.routed, this->workspace().output);
 }

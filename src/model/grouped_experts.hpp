@@ -48,7 +48,7 @@ private:
 
     void do_load_weights(const ExpertWeightSource<T>& source) override;
     void do_update_lora() override;
-    void do_forward(SavedForward<T>& saved) override;
+    void do_forward(SavedForward<T>& saved, bool save_for_backward) override;
     void do_backward(const SavedForward<T>& saved, MatrixView<const T> grad_output) override;
 
     void prepare(const SavedForward<T>& saved);

@@ -25,7 +25,10 @@ void GroupedExperts<T>::backward_down(const SavedForward<T>& saved, const PreAct
     work.weight_gradient_parts.resize(intermediate_blocks_, saved.routed.rows());
     for_each_part(intermediate_blocks_, [&](const Part& part) {
         const index_t expert = part.chunk.expert;
-        products_.fetch_ahead(weight_columns(Projection::down, expert, part.item.first));
+        WeightStream<T>& weights = part.scratch.weights;
+        weights.start(part.item.last - part.item.first, products_.largest_panel(),
+                      [&](index_t i) { return weight_columns(Projection::down, expert, part.item.first + i); });
+        weights.ask_for_first_panels();
         T* rows = part.scratch.rows.reserve(static_cast<std::size_t>(part.strips() * hidden_blocks_ * block_elements));
         gather_blocks(saved.routed, grad_output, part.chunk, 0, hidden_blocks_, rows);
         const Strips grad = products_.left_of_blocks(rows, part.strips(), hidden_blocks_, part.scratch.tokens);
@@ -33,11 +36,8 @@ void GroupedExperts<T>::backward_down(const SavedForward<T>& saved, const PreAct
         A* sums = part.scratch.sums[0].reserve(static_cast<std::size_t>(part.strips() * block_elements));
         part.scratch.panels.forget();
         for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
-            const T* next =
-                strip + 1 < part.item.last ? weight_columns(Projection::down, expert, strip + 1).first : nullptr;
-            products_.tokens_by_weights(grad, part.rows(), weight_columns(Projection::down, expert, strip),
-                                        extent_of_block(config.intermediate, strip), sums, false, next,
-                                        part.scratch.panels);
+            products_.tokens_by_weights(grad, part.rows(), weights, extent_of_block(config.intermediate, strip), sums,
+                                        false, part.scratch.panels);
             add_low_rank_gradient(Projection::down, part, strip, low_rank, sums);
             activation_gradients(part, strip, kept);
         }
@@ -56,7 +56,11 @@ void GroupedExperts<T>::backward_up() {
     };
     for_each_part(hidden_blocks_, [&](const Part& part) {
         const index_t expert = part.chunk.expert;
-        products_.fetch_ahead(weight_columns(Projection::gate, expert, part.item.first));
+        WeightStream<T>& weights = part.scratch.weights;
+        weights.start(2 * (part.item.last - part.item.first), products_.largest_panel(), [&](index_t i) {
+            return weight_columns(i % 2 == 0 ? Projection::gate : Projection::up, expert, part.item.first + i / 2);
+        });
+        weights.ask_for_first_panels();
         if (part.is_first() && config.lora_rank > 0) {
             const Strips activation = left_of(part, work.activation, part.scratch.tokens);
             const MatrixView<const T> a = lora_a(Projection::down, expert);
@@ -73,12 +77,8 @@ void GroupedExperts<T>::backward_up() {
         part.scratch.panels.forget();
         for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
             const index_t features = extent_of_block(config.hidden, strip);
-            const BlockRun<T> up = weight_columns(Projection::up, expert, strip);
-            const T* next =
-                strip + 1 < part.item.last ? weight_columns(Projection::gate, expert, strip + 1).first : nullptr;
-            products_.tokens_by_weights(grad_gate, part.rows(), weight_columns(Projection::gate, expert, strip),
-                                        features, sums, false, up.first, part.scratch.panels);
-            products_.tokens_by_weights(grad_up, part.rows(), up, features, sums, true, next, part.scratch.panels);
+            products_.tokens_by_weights(grad_gate, part.rows(), weights, features, sums, false, part.scratch.panels);
+            products_.tokens_by_weights(grad_up, part.rows(), weights, features, sums, true, part.scratch.panels);
             add_low_rank_gradient(Projection::gate, part, strip, low_rank_gate, sums);
             add_low_rank_gradient(Projection::up, part, strip, low_rank_up, sums);
             elementwise_.narrow_rows(part.rows(), features, sums, block_size,

@@ -23,7 +23,11 @@ void GroupedExperts<T>::project_up(const SavedForward<T>& saved, PreActivations<
     }
     for_each_part(intermediate_blocks_, [&](const Part& part) {
         const index_t expert = part.chunk.expert;
-        products_.fetch_ahead(weight_strip(Projection::gate, expert, part.item.first));
+        WeightStream<T>& weights = part.scratch.weights;
+        weights.start(2 * (part.item.last - part.item.first), products_.largest_panel(), [&](index_t i) {
+            return weight_strip(i % 2 == 0 ? Projection::gate : Projection::up, expert, part.item.first + i / 2);
+        });
+        weights.ask_for_first_panels();
         const Strips tokens = gather_columns(saved, part);
         std::array<Strips, 2> low_ranks;
         for (const Projection p : {Projection::gate, Projection::up}) {
@@ -35,14 +39,11 @@ void GroupedExperts<T>::project_up(const SavedForward<T>& saved, PreActivations<
         }
         for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
             const index_t features = extent_of_block(config.intermediate, strip);
-            const T* next_gate =
-                strip + 1 < part.item.last ? weight_strip(Projection::gate, expert, strip + 1).first : nullptr;
-            const T* next_of[] = {weight_strip(Projection::up, expert, strip).first, next_gate};
             for (const Projection p : {Projection::gate, Projection::up}) {
                 const auto i = static_cast<std::size_t>(p);
                 A* sums = part.scratch.sums[i].reserve(static_cast<std::size_t>(block_size * part.stride()));
-                products_.weights_by_tokens(weight_strip(p, expert, strip), features, tokens, part.rows(), sums,
-                                            part.stride(), false, next_of[i], part.scratch.panel);
+                products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(), false,
+                                            part.scratch.panel);
                 add_low_rank(p, part, strip, low_ranks[i], sums);
             }
             if (kept != nullptr) {
@@ -63,17 +64,18 @@ void GroupedExperts<T>::project_down() {
     const index_t hidden = this->config().hidden;
     for_each_part(hidden_blocks_, [&](const Part& part) {
         const index_t expert = part.chunk.expert;
-        products_.fetch_ahead(weight_strip(Projection::down, expert, part.item.first));
+        WeightStream<T>& weights = part.scratch.weights;
+        weights.start(part.item.last - part.item.first, products_.largest_panel(),
+                      [&](index_t i) { return weight_strip(Projection::down, expert, part.item.first + i); });
+        weights.ask_for_first_panels();
         const Strips activated = {work.activated.data(), intermediate_blocks_, products_.right_bytes()};
         const Strips tokens = {activated.at(part.chunk.first_strip), intermediate_blocks_, products_.right_bytes()};
         const Strips low = low_rank(Projection::down, part, tokens, part.scratch.low_rank[0], nullptr);
         A* sums = part.scratch.sums[0].reserve(static_cast<std::size_t>(block_size * part.stride()));
         for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
             const index_t features = extent_of_block(hidden, strip);
-            const T* next =
-                strip + 1 < part.item.last ? weight_strip(Projection::down, expert, strip + 1).first : nullptr;
-            products_.weights_by_tokens(weight_strip(Projection::down, expert, strip), features, tokens, part.rows(),
-                                        sums, part.stride(), false, next, part.scratch.panel);
+            products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(), false,
+                                        part.scratch.panel);
             add_low_rank(Projection::down, part, strip, low, sums);
             elementwise_.transpose_narrow(features, part.rows(), sums, part.stride(),
                                           work.rows_out.view()[part.chunk.begin] + strip * block_size, hidden);

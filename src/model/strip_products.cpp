@@ -7,42 +7,28 @@ namespace {
 
 using core::bf16;
 
-constexpr index_t line_bytes = 64;
-
 }  // namespace
 
 template <class T>
 index_t StripProducts<T>::panel_blocks(index_t blocks) const {
-    const index_t most = kernel_.panel_depth / block_size;
+    const index_t most = largest_panel();
     const index_t panels = std::max<index_t>(1, (blocks + most - 1) / most);
     return std::max<index_t>(1, (blocks + panels - 1) / panels);
 }
 
 /// Lines of part `part` of `parts` of each block of a panel.
 template <class T>
-kernels::Ahead StripProducts<T>::prefetch(const T* data, index_t step, index_t part, index_t parts) {
-    constexpr index_t block_lines = block_elements * static_cast<index_t>(sizeof(T)) / line_bytes;
-    const index_t first = block_lines * part / parts;
-    const index_t last = block_lines * (part + 1) / parts;
+kernels::Ahead StripProducts<T>::ask_for(const BlockRun<T>& panel, index_t part, index_t parts) {
+    using Stream = WeightStream<T>;
+    const index_t first = Stream::block_lines * part / parts;
+    const index_t last = Stream::block_lines * (part + 1) / parts;
     kernels::Ahead ahead = {};
-    ahead.step = step * static_cast<index_t>(sizeof(T));
-    if (data != nullptr) {
-        ahead.prefetch = reinterpret_cast<const char*>(data) + first * line_bytes;
+    ahead.step = panel.step * static_cast<index_t>(sizeof(T));
+    if (panel.blocks > 0) {
+        ahead.prefetch = reinterpret_cast<const char*>(panel.first) + first * Stream::line_bytes;
         ahead.lines = last - first;
     }
     return ahead;
-}
-
-template <class T>
-void StripProducts<T>::fetch_ahead(const BlockRun<T>& weights) const {
-    constexpr index_t block_lines = block_elements * static_cast<index_t>(sizeof(T)) / line_bytes;
-    const index_t blocks = panel_blocks(weights.blocks);
-    for (index_t b = 0; b < blocks; ++b) {
-        const auto* block = reinterpret_cast<const char*>(weights.block(b));
-        for (index_t line = 0; line < block_lines; ++line) {
-            __builtin_prefetch(block + line * line_bytes, 0, 2);
-        }
-    }
 }
 
 template <class T>
@@ -61,69 +47,62 @@ Strips StripProducts<T>::left_of_blocks(const T* blocks, index_t strips, index_t
 }
 
 template <class T>
-void StripProducts<T>::weights_by_tokens(const BlockRun<T>& weights, index_t features, const Strips& tokens,
-                                         index_t token_count, A* c, index_t stride, bool accumulate, const T* next,
+void StripProducts<T>::weights_by_tokens(WeightStream<T>& weights, index_t features, const Strips& tokens,
+                                         index_t token_count, A* c, index_t stride, bool accumulate,
                                          core::Buffer<std::byte>& panel) const {
-    const index_t step = panel_blocks(weights.blocks);
     const index_t strips = blocks_of(token_count);
-    for (index_t begin = 0; begin < weights.blocks; begin += step) {
-        const index_t blocks = std::min(step, weights.blocks - begin);
-        const std::byte* left = left_of_blocks(weights.block(begin), 1, blocks, panel).data;
-        const T* ahead = begin + step < weights.blocks ? weights.block(begin + step) : next;
+    for (index_t p = 0; p < weights.panels_per_run(); ++p) {
+        const BlockRun<T> now = weights.panel(weights.now());
+        const std::byte* left = left_of_blocks(now.first, 1, now.blocks, panel).data;
+        const BlockRun<T> later = weights.take_panel_to_ask_for();
         for (index_t s = 0; s < strips; ++s) {
-            kernel_.multiply({features, extent_of_block(token_count, s), blocks * block_size, left, tokens.at(s, begin),
-                              c + s * block_size, stride, accumulate || begin > 0,
-                              prefetch(ahead, weights.step, s, strips)});
+            kernel_.multiply({features, extent_of_block(token_count, s), now.blocks * block_size, left,
+                              tokens.at(s, p * weights.panel_blocks()), c + s * block_size, stride, accumulate || p > 0,
+                              ask_for(later, s, strips)});
         }
+        weights.finish();
     }
 }
 
 template <class T>
-void StripProducts<T>::pack_panel(const BlockRun<T>& weights, index_t first, index_t last, std::byte* panel) const {
-    for (index_t b = first; b < last; ++b) {
+void StripProducts<T>::pack_panel(const BlockRun<T>& weights, index_t first, std::byte* panel) const {
+    for (index_t b = first; b < weights.blocks; ++b) {
         pack_right(panel + b * right_bytes(), columns(weights.block(b), block_size, block_size, block_size));
     }
 }
 
 template <class T>
-void StripProducts<T>::tokens_by_weights(const Strips& tokens, index_t token_count, const BlockRun<T>& weights,
-                                         index_t features, A* c, bool accumulate, const T* next,
-                                         RightPanels<T>& panels) const {
-    const index_t step = panel_blocks(weights.blocks);
-    const index_t strips = blocks_of(token_count);
-    const index_t count = (weights.blocks + step - 1) / step;
-    const Strips both = right_strips(panels.storage, 2, step);
-    // The panel `distance` after panel p, of these weights or of those that the caller reads next.
-    const auto panel_after = [&](index_t p, index_t distance) -> const T* {
-        const index_t after = p + distance;
-        if (after < count) {
-            return weights.block(after * step);
-        }
-        return next != nullptr && after - count < count ? next + (after - count) * step * weights.step : nullptr;
-    };
+void StripProducts<T>::tokens_by_weights(const Strips& tokens, index_t token_count, WeightStream<T>& weights,
+                                         index_t features, A* c, bool accumulate, RightPanels& panels) const {
     constexpr index_t pairs = block_size / 2;
-    for (index_t p = 0; p < count; ++p) {
-        const index_t blocks = std::min(step, weights.blocks - p * step);
-        if (panels.packed != weights.block(p * step)) {
-            pack_panel({weights.block(p * step), weights.step, blocks}, 0, blocks, both.at(panels.in_use));
+    const index_t strips = blocks_of(token_count);
+    const Strips both = right_strips(panels.storage, 2, weights.panel_blocks());
+    for (index_t p = 0; p < weights.panels_per_run(); ++p) {
+        const BlockRun<T> now = weights.panel(weights.now());
+        if (!panels.is_packed) {
+            pack_panel(now, 0, both.at(panels.in_use));
         }
-        const T* following = kernel_.packs_ahead ? panel_after(p, 1) : nullptr;
+        const BlockRun<T> next = kernel_.packs_ahead ? weights.panel(weights.now() + 1) : BlockRun<T>();
+        const BlockRun<T> later = weights.take_panel_to_ask_for();
         std::byte* free_panel = both.at(1 - panels.in_use);
         for (index_t s = 0; s < strips; ++s) {
-            kernels::Ahead ahead = prefetch(panel_after(p, kernel_.packs_ahead ? 2 : 1), weights.step, s, strips);
-            ahead.blocks = reinterpret_cast<const char*>(following);
+            kernels::Ahead ahead = ask_for(later, s, strips);
+            ahead.blocks = reinterpret_cast<const char*>(next.first);
+            ahead.step = next.blocks > 0 ? next.step * static_cast<index_t>(sizeof(T)) : ahead.step;
+            ahead.block_count = next.blocks;
             ahead.strip = free_panel;
             ahead.first_pair = pairs * s / strips;
             ahead.last_pair = pairs * (s + 1) / strips;
-            kernel_.multiply({extent_of_block(token_count, s), features, blocks * block_size, tokens.at(s, p * step),
-                              both.at(panels.in_use), c + s * block_elements, block_size, accumulate || p > 0, ahead});
+            kernel_.multiply({extent_of_block(token_count, s), features, now.blocks * block_size,
+                              tokens.at(s, p * weights.panel_blocks()), both.at(panels.in_use), c + s * block_elements,
+                              block_size, accumulate || p > 0, ahead});
         }
-        panels.packed = following;
-        if (following != nullptr) {
-            const index_t wanted = p + 1 < count ? std::min(step, weights.blocks - (p + 1) * step) : step;
-            pack_panel({following, weights.step, wanted}, blocks, wanted, free_panel);
+        panels.is_packed = next.blocks > 0;
+        if (panels.is_packed) {
+            pack_panel(next, now.blocks, free_panel);  // what the last panel of a run had no time for
             panels.in_use = 1 - panels.in_use;
         }
+        weights.finish();
     }
 }
 

@@ -4,6 +4,7 @@
 
 #include "kernels/gemm.hpp"
 #include "model/blocked_matrix.hpp"
+#include "model/weight_stream.hpp"
 
 #include <cstddef>
 
@@ -22,24 +23,13 @@ struct Strips {
     }
 };
 
-/// A place in a matrix of weights, or of anything else in blocks.
-template <class T>
-struct BlockRun {
-    const T* first = nullptr;
-    index_t step = 0;    ///< elements from one block to the next
-    index_t blocks = 0;  ///< along k
-
-    [[nodiscard]] const T* block(index_t b) const { return first + b * step; }
-};
-
 /// Right panels of weights of one thread: the one in use, and the next, which may have been packed on the side.
-template <class T>
 struct RightPanels {
     core::Buffer<std::byte> storage;
     index_t in_use = 0;
-    const T* packed = nullptr;  ///< the first block of what the panel in use holds
+    bool is_packed = false;  ///< the panel in use is the one that comes now
 
-    void forget() { packed = nullptr; }
+    void forget() { is_packed = false; }
 };
 
 /// Results are rows of sums in blocks of 32 vectors. In "weights by tokens" C is [32 features, stride >= tokens padded
@@ -77,13 +67,14 @@ public:
     [[nodiscard]] Strips left_of_blocks(const T* blocks, index_t strips, index_t along_k,
                                         core::Buffer<std::byte>& storage) const;
 
-    /// C[features, tokens] = W tokens^T for one strip of weights. `next` is where the caller goes on reading weights;
-    /// null says nowhere.
-    void weights_by_tokens(const BlockRun<T>& weights, index_t features, const Strips& tokens, index_t token_count,
-                           A* c, index_t stride, bool accumulate, const T* next, core::Buffer<std::byte>& panel) const;
-    /// C[tokens, features] = tokens W, where W's rows are k.
-    void tokens_by_weights(const Strips& tokens, index_t token_count, const BlockRun<T>& weights, index_t features,
-                           A* c, bool accumulate, const T* next, RightPanels<T>& panels) const;
+    /// Longest panel of weights, in blocks, that stays in L1.
+    [[nodiscard]] index_t largest_panel() const { return kernel_.panel_depth / block_size; }
+    /// C[features, tokens] = W tokens^T for the next run of a stream, a strip of rows of W.
+    void weights_by_tokens(WeightStream<T>& weights, index_t features, const Strips& tokens, index_t token_count, A* c,
+                           index_t stride, bool accumulate, core::Buffer<std::byte>& panel) const;
+    /// C[tokens, features] = tokens W for the next run of a stream, a column of blocks of W, whose rows are k.
+    void tokens_by_weights(const Strips& tokens, index_t token_count, WeightStream<T>& weights, index_t features, A* c,
+                           bool accumulate, RightPanels& panels) const;
     /// The same with a small operand that is packed already, k at most what its strip holds.
     void strip_by_tokens(const std::byte* left, index_t features, index_t k, const Strips& tokens, index_t token_count,
                          A* c, index_t stride, bool accumulate) const;
@@ -94,9 +85,6 @@ public:
                         index_t stride, bool accumulate) const {
         kernel_.multiply({rows, cols, k, left, right, c, stride, accumulate, {}});
     }
-
-    /// Asks for the first panel of weights, for callers that do something else before they read it.
-    void fetch_ahead(const BlockRun<T>& weights) const;
 
     /// Processor state that products need: lives on the stack of the thread that computes them.
     class TileState {
@@ -124,8 +112,8 @@ private:
     }
     /// Blocks of a panel: equal parts of a strip of `blocks` blocks, each of which stays in L1.
     [[nodiscard]] index_t panel_blocks(index_t blocks) const;
-    void pack_panel(const BlockRun<T>& weights, index_t first, index_t last, std::byte* panel) const;
-    [[nodiscard]] static kernels::Ahead prefetch(const T* data, index_t step, index_t part, index_t parts);
+    void pack_panel(const BlockRun<T>& weights, index_t first, std::byte* panel) const;
+    [[nodiscard]] static kernels::Ahead ask_for(const BlockRun<T>& panel, index_t part, index_t parts);
 
     const kernels::micro_kernel_t<T>& kernel_;
 };
