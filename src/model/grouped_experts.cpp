@@ -114,6 +114,7 @@ MatrixView<const T> GroupedExperts<T>::lora_b(Projection p, index_t expert) cons
 template <class T>
 void GroupedExperts<T>::gather_blocks(const RoutedRows& routed, MatrixView<const T> tokens, const RowChunk& chunk,
                                       index_t first, index_t last, T* out) {
+    constexpr index_t blocks_ahead = 4;
     const std::int32_t* token = routed.token.data() + chunk.begin;
     for (index_t s = 0; s < chunk.strips(); ++s) {
         const index_t rows = extent_of_block(chunk.rows, s);
@@ -125,6 +126,7 @@ void GroupedExperts<T>::gather_blocks(const RoutedRows& routed, MatrixView<const
             for (index_t row = 0; row < rows; ++row) {
                 const T* from = tokens[token[s * block_size + row]] + b * block_size;
                 if (cols == block_size) {
+                    __builtin_prefetch(from + blocks_ahead * block_size);  // rows are too many for hardware to follow
                     std::memcpy(out + row * block_size, from, block_size * sizeof(T));
                 } else {
                     std::copy_n(from, cols, out + row * block_size);

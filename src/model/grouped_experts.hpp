@@ -94,9 +94,10 @@ private:
     void lora_gradients(const SavedForward<T>& saved, const PreActivations<T>& kept, MatrixView<const T> grad_output);
     [[nodiscard]] std::vector<LoraTerm> terms_of(Wide wide, const PreActivations<T>& kept);
     void pack_low_rank(const LoraTerm& term, const RowChunk& chunk, index_t block, std::byte* strip) const;
-    void pack_wide(Wide wide, const SavedForward<T>& saved, MatrixView<const T> grad_output, const RowChunk& chunk,
-                   index_t col, ThreadScratch<T>& scratch, const Strips& right);
-    void add_to_gradient(const LoraTerm& term, index_t expert, index_t col, const A* sums) const;
+    [[nodiscard]] BlockRun<T> wide_blocks(Wide wide, const SavedForward<T>& saved, MatrixView<const T> grad_output,
+                                          const RowChunk& chunk, index_t first, index_t last,
+                                          ThreadScratch<T>& scratch);
+    void add_to_gradient(const LoraTerm& term, index_t expert, index_t first, index_t count, const A* sums) const;
 
     const StripProducts<T> products_;
     const kernels::ElementwiseKernels<T>& elementwise_;

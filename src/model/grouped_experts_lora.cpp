@@ -89,38 +89,37 @@ void GroupedExperts<T>::lora_gradients(const SavedForward<T>& saved, const PreAc
         const GradientItem& item = items[static_cast<std::size_t>(i)];
         const typename StripProducts<T>::TileState tiles(products_);
         ThreadScratch<T>& scratch = work.of_thread[static_cast<std::size_t>(omp_get_thread_num())];
-        const std::span<const RowChunk> chunks(work.chunks.data() + item.first_chunk,
-                                               work.chunks.data() + item.last_chunk);
         const std::vector<LoraTerm> terms = terms_of(item.wide, kept);
-        const index_t first_strip = chunks.front().first_strip;
-        const index_t strips = chunks.back().first_strip + chunks.back().strips() - first_strip;
+        const index_t expert = work.chunks[static_cast<std::size_t>(item.first_chunk)].expert;
+        const index_t cols = item.last_block - item.first_block;
         const auto results = static_cast<index_t>(terms.size()) * rank_blocks_;
-        const Strips left = products_.left_strips(scratch.tokens, results, strips);
-        for (std::size_t t = 0; t < terms.size(); ++t) {
-            for (const RowChunk& chunk : chunks) {
-                for (index_t block = 0; block < rank_blocks_; ++block) {
-                    pack_low_rank(
-                        terms[t], chunk, block,
-                        left.at(static_cast<index_t>(t) * rank_blocks_ + block, chunk.first_strip - first_strip));
+        A* sums = scratch.sums[0].reserve(static_cast<std::size_t>(results * cols * block_elements));
+        for (index_t c = item.first_chunk; c < item.last_chunk; ++c) {
+            const RowChunk& chunk = work.chunks[static_cast<std::size_t>(c)];
+            const Strips left = products_.left_strips(scratch.tokens, results, chunk.strips());
+            for (index_t r = 0; r < results; ++r) {
+                pack_low_rank(terms[static_cast<std::size_t>(r / rank_blocks_)], chunk, r % rank_blocks_, left.at(r));
+            }
+            const BlockRun<T> wide = wide_blocks(item.wide, saved, grad_output, chunk, item.first_block,
+                                                 item.last_block, scratch);
+            const Strips right = products_.right_strips(scratch.panel, 1, chunk.strips());
+            for (index_t col = 0; col < cols; ++col) {
+                for (index_t s = 0; s < chunk.strips(); ++s) {
+                    products_.pack_right(right.at(0, s),
+                                         products_.columns(wide.block(s) + col * block_elements, block_size, block_size,
+                                                           extent_of_block(chunk.rows, s)));
+                }
+                for (index_t r = 0; r < results; ++r) {
+                    const index_t count = extent_of_block(this->config().lora_rank, r % rank_blocks_);
+                    products_.strip_by_strip(left.at(r), count, right.data, block_size, chunk.rows,
+                                             sums + (r * cols + col) * block_elements, block_size,
+                                             c > item.first_chunk);
                 }
             }
         }
-        A* sums = scratch.sums[0].reserve(static_cast<std::size_t>(results * block_elements));
-        for (index_t col = item.first_block; col < item.last_block; ++col) {
-            for (const RowChunk& chunk : chunks) {
-                const Strips right = products_.right_strips(scratch.panel, 1, chunk.strips());
-                pack_wide(item.wide, saved, grad_output, chunk, col, scratch, right);
-                for (index_t r = 0; r < results; ++r) {
-                    const index_t count = extent_of_block(this->config().lora_rank, r % rank_blocks_);
-                    products_.strip_by_strip(left.at(r, chunk.first_strip - first_strip), count, right.data, block_size,
-                                             chunk.rows, sums + r * block_elements, block_size,
-                                             &chunk != &chunks.front());
-                }
-            }
-            for (std::size_t t = 0; t < terms.size(); ++t) {
-                add_to_gradient(terms[t], chunks.front().expert, col,
-                                sums + static_cast<index_t>(t) * rank_blocks_ * block_elements);
-            }
+        for (std::size_t t = 0; t < terms.size(); ++t) {
+            const A* of_term = sums + static_cast<index_t>(t) * rank_blocks_ * cols * block_elements;
+            add_to_gradient(terms[t], expert, item.first_block, cols, of_term);
         }
     });
 }
@@ -143,56 +142,59 @@ void GroupedExperts<T>::pack_low_rank(const LoraTerm& term, const RowChunk& chun
     }
 }
 
-/// Column block `col` of Z as right operand: vectors are columns, k the chunk's tokens.
+/// Column blocks [first, last) of Z of one chunk: run block s is strip s, and the columns follow it.
 template <class T>
-void GroupedExperts<T>::pack_wide(Wide wide, const SavedForward<T>& saved, MatrixView<const T> grad_output,
-                                  const RowChunk& chunk, index_t col, ThreadScratch<T>& scratch, const Strips& right) {
+BlockRun<T> GroupedExperts<T>::wide_blocks(Wide wide, const SavedForward<T>& saved, MatrixView<const T> grad_output,
+                                           const RowChunk& chunk, index_t first, index_t last,
+                                           ThreadScratch<T>& scratch) {
     const ExpertWorkspace<T>& work = this->workspace();
-    const T* first = nullptr;
-    index_t step = block_elements;
     if (wide == Wide::hidden || wide == Wide::grad_output) {
-        T* gathered = scratch.rows.reserve(static_cast<std::size_t>(chunk.strips() * block_elements));
-        gather_blocks(saved.routed, wide == Wide::hidden ? saved.hidden.view() : grad_output, chunk, col, col + 1,
+        const index_t cols = last - first;
+        T* gathered = scratch.rows.reserve(static_cast<std::size_t>(chunk.strips() * cols * block_elements));
+        gather_blocks(saved.routed, wide == Wide::hidden ? saved.hidden.view() : grad_output, chunk, first, last,
                       gathered);
-        first = gathered;
-    } else {
-        const core::Buffer<T>& blocks = wide == Wide::activation  ? work.activation
-                                        : wide == Wide::grad_gate ? work.grad_pre_activations[0]
-                                                                  : work.grad_pre_activations[1];
-        first = blocks.data() + (chunk.first_strip * intermediate_blocks_ + col) * block_elements;
-        step = intermediate_blocks_ * block_elements;
+        return {gathered, cols * block_elements, chunk.strips()};
     }
-    for (index_t s = 0; s < chunk.strips(); ++s) {
-        products_.pack_right(right.at(0, s), products_.columns(first + s * step, block_size, block_size,
-                                                               extent_of_block(chunk.rows, s)));
-    }
+    const core::Buffer<T>& blocks = wide == Wide::activation  ? work.activation
+                                    : wide == Wide::grad_gate ? work.grad_pre_activations[0]
+                                                              : work.grad_pre_activations[1];
+    return {blocks.data() + (chunk.first_strip * intermediate_blocks_ + first) * block_elements,
+            intermediate_blocks_ * block_elements, chunk.strips()};
 }
 
-/// Adds L^T Z of one column block to the gradient: A is [R, width]; B is [width, R], so that it takes the transpose.
-/// The scale is in L where that is the activation x A^T.
+/// Adds L^T Z, column blocks [first, first + count), to the gradient: A is [R, width]; B is [width, R], so that it takes
+/// the transpose. The scale is in L where that is the activation x A^T.
 template <class T>
-void GroupedExperts<T>::add_to_gradient(const LoraTerm& term, index_t expert, index_t col, const A* sums) const {
+void GroupedExperts<T>::add_to_gradient(const LoraTerm& term, index_t expert, index_t first, index_t count,
+                                        const A* sums) const {
     const index_t rank = this->config().lora_rank;
     const auto& gradients = this->gradients()[term.projection];
     const A scale = static_cast<A>(this->config().lora_scale());
     const bool is_a = term.factor == LoraFactor::a;
     const index_t width = is_a ? gradients.a.cols() : gradients.b.rows() / this->config().experts;
-    const index_t first = col * block_size;
-    const index_t cols = extent_of_block(width, col);
+    // Sums are [blocks of R][count][32, 32].
+    const auto row_of = [&](index_t r, index_t col) {
+        return sums + (r / block_size * count + col) * block_elements + r % block_size * block_size;
+    };
     if (is_a) {
         for (index_t r = 0; r < rank; ++r) {
-            const A* row = sums + r / block_size * block_elements + r % block_size * block_size;
-            A* gradient = gradients.a[expert * rank + r] + first;
-            for (index_t c = 0; c < cols; ++c) {
-                gradient[c] += scale * row[c];
+            for (index_t col = 0; col < count; ++col) {
+                const A* row = row_of(r, col);
+                A* gradient = gradients.a[expert * rank + r] + (first + col) * block_size;
+                const index_t elements = extent_of_block(width, first + col);
+                for (index_t c = 0; c < elements; ++c) {
+                    gradient[c] += scale * row[c];
+                }
             }
         }
         return;
     }
-    for (index_t c = 0; c < cols; ++c) {
-        A* gradient = gradients.b[expert * width + first + c];
-        for (index_t r = 0; r < rank; ++r) {
-            gradient[r] += sums[r / block_size * block_elements + r % block_size * block_size + c];
+    for (index_t col = 0; col < count; ++col) {
+        for (index_t c = 0; c < extent_of_block(width, first + col); ++c) {
+            A* gradient = gradients.b[expert * width + (first + col) * block_size + c];
+            for (index_t r = 0; r < rank; ++r) {
+                gradient[r] += row_of(r, col)[c];
+            }
         }
     }
 }
