@@ -145,10 +145,11 @@ void Decoder<T>::backward(const TokenBatch& batch, const Tape<T>& tape, MatrixVi
     for (index_t l = architecture_.layers - 1; l >= lowest_trainable_; --l) {
         Layer& layer = layers_[static_cast<std::size_t>(l)];
         const LayerTape<T>& kept = tape.layers[static_cast<std::size_t>(l)];
-        layer.feed_forward->backward(rows_, kept, grad_stream_, grad_block_);
-        if (l == lowest_trainable_) {
+        if (l == lowest_trainable_) {  // nothing below has factors to train
+            layer.feed_forward->backward(rows_, kept, grad_stream_, {});
             return;
         }
+        layer.feed_forward->backward(rows_, kept, grad_stream_, grad_block_);
         rms_norm_backward<T>(row_kernels, grad_block_, kept.middle, layer.feed_norm, kept.middle_rstd, grad_stream_,
                              true);
         layer.attention->backward(batch, rotary_, kept, grad_stream_, grad_block_, attention_scratch_);

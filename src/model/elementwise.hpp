@@ -35,14 +35,4 @@ void swiglu_backward(const ElementwiseKernels<T>& kernels, MatrixView<const accu
                      MatrixView<const T> gate, MatrixView<const T> up, const accumulator_t<T>* weight,
                      MatrixView<T> grad_gate, MatrixView<T> grad_up, accumulator_t<T>* grad_weight);
 
-/// The same by the portable kernels.
-template <class T>
-void convert(MatrixView<const accumulator_t<T>> in, MatrixView<T> out) {
-    convert<T>(*kernels::elementwise_kernels<T>().front().kernels, in, out);
-}
-template <class T>
-[[nodiscard]] MatrixView<const T> as_operand(MatrixView<const accumulator_t<T>> in, Matrix<T>& storage) {
-    return as_operand<T>(*kernels::elementwise_kernels<T>().front().kernels, in, storage);
-}
-
 }  // namespace moesaic::model

@@ -188,13 +188,16 @@ MatrixView<const accumulator_t<T>> ExpertBackend<T>::run_forward(MatrixView<cons
 }
 
 template <class T>
-ExpertGradients<T> ExpertBackend<T>::run_backward(MatrixView<const T> grad_output) {
+ExpertGradients<T> ExpertBackend<T>::run_backward(MatrixView<const T> grad_output, bool with_input_gradients) {
     const core::trace::Scope scope("experts.backward");
     const SavedForward<T>& saved = saved_[static_cast<std::size_t>(depth_) - 1];
     workspace_->grad_input.resize(grad_output.rows(), config_.hidden);
     workspace_->grad_weights.resize(grad_output.rows(), config_.experts_per_token);
-    do_backward(saved, grad_output);
+    do_backward(saved, grad_output, with_input_gradients);
     --depth_;
+    if (!with_input_gradients) {
+        return {};
+    }
     return {workspace_->grad_input.view(), workspace_->grad_weights.view()};
 }
 
@@ -207,9 +210,9 @@ MatrixView<const accumulator_t<T>> ExpertBackend<T>::forward(MatrixView<const T>
 }
 
 template <class T>
-ExpertGradients<T> ExpertBackend<T>::backward(MatrixView<const T> grad_output) {
+ExpertGradients<T> ExpertBackend<T>::backward(MatrixView<const T> grad_output, bool with_input_gradients) {
     check_backward(grad_output);
-    return run_backward(grad_output);
+    return run_backward(grad_output, with_input_gradients);
 }
 
 template <class T>
@@ -244,9 +247,9 @@ MatrixView<const accumulator_t<T>> ExpertBackend<T>::sync_forward() {
 }
 
 template <class T>
-void ExpertBackend<T>::submit_backward(MatrixView<const T> grad_output) {
+void ExpertBackend<T>::submit_backward(MatrixView<const T> grad_output, bool with_input_gradients) {
     check_backward(grad_output);
-    submit(Pending::backward, [=, this] { pending_gradients_ = run_backward(grad_output); });
+    submit(Pending::backward, [=, this] { pending_gradients_ = run_backward(grad_output, with_input_gradients); });
 }
 
 template <class T>

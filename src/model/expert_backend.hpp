@@ -85,14 +85,16 @@ public:
     /// any backend with the same workspace.
     MatrixView<const A> forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
                                 MatrixView<const A> weights, bool save_for_backward);
-    /// Backward of the latest saved forward, which is forgotten. LoRA gradients accumulate.
-    ExpertGradients<T> backward(MatrixView<const T> grad_output);
+    /// Backward of the latest saved forward, which is forgotten. LoRA gradients accumulate. Without input gradients,
+    /// those of hidden states and routing weights are not computed and the result is empty: for the lowest layer of a
+    /// model.
+    ExpertGradients<T> backward(MatrixView<const T> grad_output, bool with_input_gradients = true);
 
     /// The same without blocking: inputs must stay until the sync, which returns the result or throws the error.
     void submit_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
                         MatrixView<const A> weights, bool save_for_backward);
     MatrixView<const A> sync_forward();
-    void submit_backward(MatrixView<const T> grad_output);
+    void submit_backward(MatrixView<const T> grad_output, bool with_input_gradients = true);
     ExpertGradients<T> sync_backward();
 
     /// Saved forwards that wait for their backward.
@@ -113,8 +115,9 @@ protected:
     /// Computes workspace().output and, if a backward will follow that wants them, saved.pre_activations. The other
     /// members of `saved` are set.
     virtual void do_forward(SavedForward<T>& saved, bool save_for_backward) = 0;
-    /// Computes grad_input and grad_weights of the workspace, accumulates into gradients().
-    virtual void do_backward(const SavedForward<T>& saved, MatrixView<const T> grad_output) = 0;
+    /// Accumulates into gradients(); computes grad_input and grad_weights of the workspace if asked to.
+    virtual void do_backward(const SavedForward<T>& saved, MatrixView<const T> grad_output,
+                             bool with_input_gradients) = 0;
 
     [[nodiscard]] ExpertWorkspace<T>& workspace() noexcept { return *workspace_; }
     [[nodiscard]] const ExpertFactors<const A>& factors() const noexcept { return factors_; }
@@ -129,7 +132,7 @@ private:
     void check_backward(MatrixView<const T> grad_output) const;
     MatrixView<const A> run_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
                                     MatrixView<const A> weights, bool save_for_backward);
-    ExpertGradients<T> run_backward(MatrixView<const T> grad_output);
+    ExpertGradients<T> run_backward(MatrixView<const T> grad_output, bool with_input_gradients);
     void submit(Pending kind, std::function<void()> job);
     void sync(Pending kind, const char* operation);
 

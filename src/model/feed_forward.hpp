@@ -45,7 +45,7 @@ public:
     /// what needs all its digits. Collective over the tensor group for MoE layers.
     virtual void forward(const RowCounts& rows, MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output,
                          bool save) = 0;
-    /// Overwrites grad_input [T, H]; accumulates LoRA gradients. Collective as forward.
+    /// Overwrites grad_input [T, H], unless it has no columns; accumulates LoRA gradients. Collective as forward.
     virtual void backward(const RowCounts& rows, const LayerTape<T>& tape, MatrixView<const A> grad_output,
                           MatrixView<A> grad_input) = 0;
     [[nodiscard]] virtual bool is_trainable() const noexcept = 0;

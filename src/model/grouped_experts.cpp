@@ -164,7 +164,8 @@ void GroupedExperts<T>::do_forward(SavedForward<T>& saved, bool save_for_backwar
 }
 
 template <class T>
-void GroupedExperts<T>::do_backward(const SavedForward<T>& saved, MatrixView<const T> grad_output) {
+void GroupedExperts<T>::do_backward(const SavedForward<T>& saved, MatrixView<const T> grad_output,
+                                    bool with_input_gradients) {
     ExpertWorkspace<T>& work = this->workspace();
     prepare(saved);
     const bool recompute = this->config().activations == Activations::recompute;
@@ -173,9 +174,11 @@ void GroupedExperts<T>::do_backward(const SavedForward<T>& saved, MatrixView<con
     }
     const PreActivations<T>& kept = recompute ? work.recomputed : saved.pre_activations;
     backward_down(saved, kept, grad_output);
-    backward_up();
-    sum_over_choices(saved.routed, work.grad_input);
-    sum_weight_gradients(saved.routed);
+    backward_up(with_input_gradients);
+    if (with_input_gradients) {
+        sum_over_choices(saved.routed, work.grad_input);
+        sum_weight_gradients(saved.routed);
+    }
     if (this->config().lora_rank > 0) {
         lora_gradients(saved, kept, grad_output);
     }

@@ -49,7 +49,7 @@ private:
     void do_load_weights(const ExpertWeightSource<T>& source) override;
     void do_update_lora() override;
     void do_forward(SavedForward<T>& saved, bool save_for_backward) override;
-    void do_backward(const SavedForward<T>& saved, MatrixView<const T> grad_output) override;
+    void do_backward(const SavedForward<T>& saved, MatrixView<const T> grad_output, bool with_input_gradients) override;
 
     void prepare(const SavedForward<T>& saved);
     template <class Body>
@@ -74,7 +74,7 @@ private:
 
     // grouped_experts_backward.cpp
     void backward_down(const SavedForward<T>& saved, const PreActivations<T>& kept, MatrixView<const T> grad_output);
-    void backward_up();
+    void backward_up(bool with_input_gradients);
     void sum_weight_gradients(const RoutedRows& routed);
     void activation_gradients(const Part& part, index_t strip, const PreActivations<T>& kept);
     template <class FactorStrip>

@@ -44,9 +44,10 @@ void GroupedExperts<T>::backward_down(const SavedForward<T>& saved, const PreAct
     });
 }
 
-/// rows_out = the gradient of the hidden states, gate's and up's share in one sum.
+/// rows_out = the gradient of the hidden states, gate's and up's share in one sum; or only what the gradients of LoRA
+/// need.
 template <class T>
-void GroupedExperts<T>::backward_up() {
+void GroupedExperts<T>::backward_up(bool with_input_gradients) {
     ExpertWorkspace<T>& work = this->workspace();
     const core::trace::Scope scope("experts.backward_gate_up");
     const ExpertConfig& config = this->config();
@@ -54,7 +55,7 @@ void GroupedExperts<T>::backward_up() {
         const T* first = blocks.data() + part.chunk.first_strip * intermediate_blocks_ * block_elements;
         return products_.left_of_blocks(first, part.strips(), intermediate_blocks_, storage);
     };
-    for_each_part(hidden_blocks_, [&](const Part& part) {
+    for_each_part(with_input_gradients ? hidden_blocks_ : 1, [&](const Part& part) {
         const index_t expert = part.chunk.expert;
         WeightStream<T>& weights = part.scratch.weights;
         weights.start(2 * (part.item.last - part.item.first), products_.largest_panel(), [&](index_t i) {
@@ -73,6 +74,9 @@ void GroupedExperts<T>::backward_up() {
         const Strips grad_up = left_of(part, work.grad_pre_activations[1], part.scratch.more_tokens);
         const Strips low_rank_gate = low_rank_gradient(Projection::gate, part, grad_gate, 0);
         const Strips low_rank_up = low_rank_gradient(Projection::up, part, grad_up, 1);
+        if (!with_input_gradients) {
+            return;
+        }
         A* sums = part.scratch.sums[0].reserve(static_cast<std::size_t>(part.strips() * block_elements));
         part.scratch.panels.forget();
         for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
@@ -192,7 +196,7 @@ void GroupedExperts<T>::add_low_rank_gradient(Projection p, const Part& part, in
 #define MOESAIC_INSTANTIATE(T)                                                                       \
     template void GroupedExperts<T>::backward_down(const SavedForward<T>&, const PreActivations<T>&, \
                                                    MatrixView<const T>);                             \
-    template void GroupedExperts<T>::backward_up();                                                  \
+    template void GroupedExperts<T>::backward_up(bool);                                              \
     template void GroupedExperts<T>::sum_weight_gradients(const RoutedRows&);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)

@@ -100,8 +100,8 @@ void GroupedExperts<T>::lora_gradients(const SavedForward<T>& saved, const PreAc
             for (index_t r = 0; r < results; ++r) {
                 pack_low_rank(terms[static_cast<std::size_t>(r / rank_blocks_)], chunk, r % rank_blocks_, left.at(r));
             }
-            const BlockRun<T> wide = wide_blocks(item.wide, saved, grad_output, chunk, item.first_block,
-                                                 item.last_block, scratch);
+            const BlockRun<T> wide =
+                wide_blocks(item.wide, saved, grad_output, chunk, item.first_block, item.last_block, scratch);
             const Strips right = products_.right_strips(scratch.panel, 1, chunk.strips());
             for (index_t col = 0; col < cols; ++col) {
                 for (index_t s = 0; s < chunk.strips(); ++s) {
@@ -162,8 +162,8 @@ BlockRun<T> GroupedExperts<T>::wide_blocks(Wide wide, const SavedForward<T>& sav
             intermediate_blocks_ * block_elements, chunk.strips()};
 }
 
-/// Adds L^T Z, column blocks [first, first + count), to the gradient: A is [R, width]; B is [width, R], so that it takes
-/// the transpose. The scale is in L where that is the activation x A^T.
+/// Adds L^T Z, column blocks [first, first + count), to the gradient: A is [R, width]; B is [width, R], so that it
+/// takes the transpose. The scale is in L where that is the activation x A^T.
 template <class T>
 void GroupedExperts<T>::add_to_gradient(const LoraTerm& term, index_t expert, index_t first, index_t count,
                                         const A* sums) const {

@@ -51,7 +51,7 @@ void project_down(const kernels::KernelSet& kernels, std::span<const Entry> batc
         products.push_back(product<T>(batch[i].x, false, linear.a, true, place.of(scratch.down_sum, i), linear.scale));
     }
     kernels.run<T>(products);
-    convert<T>(scratch.down_sum, scratch.down);
+    convert<T>(kernels.elementwise<T>(), scratch.down_sum, scratch.down);
 }
 
 }  // namespace
@@ -103,7 +103,7 @@ void lora_linear_backward(const kernels::KernelSet& kernels, std::span<const Lor
         products.push_back(product<T>(grad_y, true, place.of(scratch.down, i), false, linear.grad_b, 1, true));
     }
     kernels.run<T>(products);
-    convert<T>(scratch.back_sum, scratch.back);
+    convert<T>(kernels.elementwise<T>(), scratch.back_sum, scratch.back);
     products.clear();
     for (std::size_t i = 0; i < batch.size(); ++i) {
         const auto& [linear, x, grad_y, grad_x, accumulate] = batch[i];

@@ -146,8 +146,8 @@ void MoeLayer<T>::forward(const RowCounts& rows, MatrixView<const A> input, Laye
         tape.expert_ids.resize(mine, choices);
         tape.expert_weights.resize(mine, choices);
         kernels_.run(kernels::product<A>(input, false, router_weight_, true, tape.probabilities));
-        route_forward<A>(tape.probabilities, architecture_.normalize_expert_weights, tape.expert_ids,
-                         tape.expert_weights);
+        route_forward<A>(kernels_.elementwise<A>(), tape.probabilities, architecture_.normalize_expert_weights,
+                         tape.expert_ids, tape.expert_weights);
     }
     exchange_->all_rows.resize(rows.total, architecture_.hidden);
     exchange_->all_expert_ids.resize(rows.total, choices);
@@ -164,9 +164,13 @@ template <class T>
 void MoeLayer<T>::backward(const RowCounts& rows, const LayerTape<T>& tape, MatrixView<const A> grad_output,
                            MatrixView<A> grad_input) {
     exchange_->all_rows.resize(rows.total, architecture_.hidden);
-    tensor_group_.all_gather_rows<T>(as_operand<T>(grad_output, exchange_->grad_rows), exchange_->all_rows,
-                                     rows.of_rank);
-    const ExpertGradients<T> partial = experts_->backward(exchange_->all_rows);
+    tensor_group_.all_gather_rows<T>(as_operand<T>(kernels_.elementwise<T>(), grad_output, exchange_->grad_rows),
+                                     exchange_->all_rows, rows.of_rank);
+    const bool with_input_gradients = grad_input.cols() > 0;  // the same on all ranks, unlike the rows
+    const ExpertGradients<T> partial = experts_->backward(exchange_->all_rows, with_input_gradients);
+    if (!with_input_gradients) {
+        return;
+    }
     exchange_->grad_weights.resize(grad_output.rows(), architecture_.experts_per_token);
     tensor_group_.reduce_scatter_rows<A>(partial.input, grad_input, rows.of_rank);
     tensor_group_.reduce_scatter_rows<A>(partial.weights, exchange_->grad_weights, rows.of_rank);

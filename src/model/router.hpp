@@ -20,11 +20,6 @@ using kernels::ElementwiseKernels;
 template <class A>
 void route_forward(const ElementwiseKernels<A>& kernels, MatrixView<A> scores, bool normalize,
                    MatrixView<std::int32_t> expert_ids, MatrixView<A> weights);
-/// The same by the portable kernels.
-template <class A>
-void route_forward(MatrixView<A> scores, bool normalize, MatrixView<std::int32_t> expert_ids, MatrixView<A> weights) {
-    route_forward<A>(*kernels::elementwise_kernels<A>().front().kernels, scores, normalize, expert_ids, weights);
-}
 
 /// grad_logits [T, E] from grad_weights = dL/dweights [T, K]. The choice of experts is constant.
 template <class A>

@@ -81,7 +81,8 @@ public:
         }
     }
 
-    [[nodiscard]] Results<A> run(const KernelSet& kernels, Activations activations = Activations::retain) const {
+    [[nodiscard]] Results<A> run(const KernelSet& kernels, Activations activations = Activations::retain,
+                                 bool with_input_gradients = true) const {
         ExpertConfig config;
         config.experts = shape_.experts;
         config.experts_per_token = shape_.choices;
@@ -117,7 +118,7 @@ public:
         Results<A> results;
         const auto output = experts.forward(hidden_, ids_, routing_, true);
         results.output.assign(output.data(), output.data() + output.rows() * output.cols());
-        const auto grad = experts.backward(grad_output_);
+        const auto grad = experts.backward(grad_output_, with_input_gradients);
         results.grad_input.assign(grad.input.data(), grad.input.data() + grad.input.rows() * grad.input.cols());
         results.grad_weights.assign(grad.weights.data(),
                                     grad.weights.data() + grad.weights.rows() * grad.weights.cols());
@@ -274,6 +275,15 @@ TEST_P(ExpertLevels, GiveTheSameBitsForAnyThreadCountAndWhenRecomputing) {
             expect_same(layer.run(kernels, Activations::recompute), reference);
         }
     }
+}
+
+TEST_P(ExpertLevels, GiveTheSameLoraGradientsWithoutInputGradients) {
+    const KernelSet kernels(GetParam());
+    const Layer<bf16> layer({90, 96, 70, 5, 3, 8, false}, 5);
+    const auto results = layer.run(kernels, Activations::retain, false);
+    EXPECT_TRUE(results.grad_input.empty());
+    EXPECT_TRUE(results.grad_weights.empty());
+    EXPECT_EQ(results.grad_factors, layer.run(kernels).grad_factors);
 }
 
 std::string kernel_name(const testing::TestParamInfo<GemmKernel<bf16>>& info) {
