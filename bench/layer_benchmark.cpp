@@ -246,6 +246,13 @@ void run_layer_benchmark(Report& report, const kernels::KernelSet& kernels, cons
     report.say(fmt::format("expert layer {}: H {}, I {}, E {}, K {}, LoRA rank {}, BF16, routing {}, kernel {}\n",
                            shape.name, shape.hidden, shape.intermediate, shape.experts, shape.experts_per_token,
                            settings.lora_rank, settings.routing, kernels.gemm_name<bf16>()));
+    model::ExpertConfig config =
+        LayerSettings{.shape = shape, .max_tokens = 1, .lora_rank = settings.lora_rank}.config();
+    config.activations = model::Activations::retain;
+    const index_t retained = model::saved_bytes_per_token<bf16>(config);
+    config.activations = model::Activations::recompute;
+    report.say(fmt::format("kept for backward, bytes per token: {} (retain), {} (recompute)\n", retained,
+                           model::saved_bytes_per_token<bf16>(config)));
     Setup setup = plan(report, settings);
     const MachineLimits machine = report_machine(report, kernels, settings.memory_bytes);
     build(report, setup, kernels);

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace moesaic::bench {
 
@@ -27,11 +28,14 @@ template <class Work>
     work();
     index_t repeats = 1;
     for (;;) {
-        const double measured = seconds_of_slowest(world, [&] {
-            for (index_t i = 0; i < repeats; ++i) {
-                work();
-            }
-        });
+        double measured = std::numeric_limits<double>::infinity();
+        for (int attempt = 0; attempt < 3; ++attempt) {  // one alone may have been interrupted
+            measured = std::min(measured, seconds_of_slowest(world, [&] {
+                                    for (index_t i = 0; i < repeats; ++i) {
+                                        work();
+                                    }
+                                }));
+        }
         if (measured >= seconds / 4) {  // long enough to extrapolate from
             return std::max<index_t>(
                 1, static_cast<index_t>(std::lround(static_cast<double>(repeats) * seconds / measured)));

@@ -62,6 +62,16 @@ struct ExpertGradients {
     MatrixView<const accumulator_t<T>> weights;
 };
 
+/// Bytes per token that a saved forward of a layer holds (docs/experts.md).
+template <class T>
+[[nodiscard]] index_t saved_bytes_per_token(const ExpertConfig& config) {
+    const auto scalar = static_cast<index_t>(sizeof(T));
+    const index_t choice = static_cast<index_t>(sizeof(accumulator_t<T>) + sizeof(index_t) + 2 * sizeof(std::int32_t));
+    const bool retain = config.activations == Activations::retain;
+    return scalar * config.hidden +
+           config.experts_per_token * (choice + (retain ? 2 * scalar * (config.intermediate + config.lora_rank) : 0));
+}
+
 /// The routed experts of one layer. T is the type of activations and weights, accumulator_t<T> that of results, LoRA
 /// masters and gradients. Wrong use throws core::Error with both numbers; the object stays usable.
 template <class T>

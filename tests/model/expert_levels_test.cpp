@@ -336,6 +336,8 @@ TEST(ExpertMemory, WeightsTakeTwoBytesAndRecomputingKeepsInputsOnly) {
         const std::size_t routing = 200 * (8 + 4 + 4) + 5 * 8;
         const std::size_t gate_and_up = activations == Activations::retain ? 200U * 96 * 2 * 2 : 0U;
         EXPECT_EQ(experts.saved_bytes(), input + routing + gate_and_up);
+        EXPECT_EQ(static_cast<std::size_t>(100 * saved_bytes_per_token<bf16>(experts.config())),
+                  experts.saved_bytes() - 5 * 8);  // all but where each expert's rows begin
     }
 }
 
