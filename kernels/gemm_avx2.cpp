@@ -7,13 +7,13 @@
 namespace moesaic::kernels::detail {
 namespace {
 
-constexpr int lanes = 8;
+#include "kernels/detail/words_avx2.inc"
+
 constexpr int panel_rows = 4;
 constexpr int few_rows = 4;
 constexpr int few_vectors = 2;
 constexpr int panel_cols = 16;
 using Vector = __m256;
-using Words = __m256i;
 
 inline Vector load(const float* source) {
     return _mm256_loadu_ps(source);
@@ -57,23 +57,6 @@ inline Vector widen(const std::uint16_t* source) {
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
 }
 
-inline Words load_words(const char* source, std::int64_t stride) {
-    const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i*>(source));
-    const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i*>(source + stride));
-    return _mm256_inserti128_si256(_mm256_castsi128_si256(low), high, 1);
-}
-inline Words interleave_low32(Words a, Words b) {
-    return _mm256_unpacklo_epi32(a, b);
-}
-inline Words interleave_high32(Words a, Words b) {
-    return _mm256_unpackhi_epi32(a, b);
-}
-inline Words interleave_low64(Words a, Words b) {
-    return _mm256_unpacklo_epi64(a, b);
-}
-inline Words interleave_high64(Words a, Words b) {
-    return _mm256_unpackhi_epi64(a, b);
-}
 inline Vector as_floats(Words words) {
     return _mm256_castsi256_ps(words);
 }

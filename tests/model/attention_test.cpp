@@ -1,7 +1,7 @@
 // Attention against sums in double precision, for sequences that end anywhere in a block and for every level of
 // kernels.
 #include "model/attention.hpp"
-#include "support/amx_emulator.hpp"
+#include "support/kernel_levels.hpp"
 #include "support/random_model.hpp"
 
 #include <gtest/gtest.h>
@@ -9,14 +9,12 @@
 
 #include <cmath>
 #include <cstring>
-#include <optional>
 
 namespace moesaic::model {
 namespace {
 
 using core::bf16;
 using core::Matrix;
-using test::AmxEmulator;
 using test::random_matrix;
 
 struct Case {
@@ -216,23 +214,7 @@ TEST(Attention, IsRightForManyShapes) {
     expect_correct<double>(kernels, {{4, 4, 3, 1}, std::vector<index_t>(9, 260)}, 1e-13);
 }
 
-class AttentionLevels : public testing::TestWithParam<kernels::GemmKernel<bf16>> {
-protected:
-    void SetUp() override {
-        const kernels::Isa isa = GetParam().isa;
-        if (isa == kernels::Isa::amx && AmxEmulator::needed()) {
-            emulator_.emplace();
-            RecordProperty("amx", "emulated");
-        } else if (!kernels::runs(isa)) {
-            GTEST_SKIP() << "this machine does not run " << kernels::name(isa);
-        }
-    }
-    void TearDown() override { omp_set_num_threads(threads_before_); }
-
-private:
-    std::optional<AmxEmulator> emulator_;
-    int threads_before_ = omp_get_max_threads();
-};
+class AttentionLevels : public test::KernelLevels {};
 
 TEST_P(AttentionLevels, AreRight) {
     const kernels::KernelSet kernels(GetParam());
@@ -275,8 +257,7 @@ TEST_P(AttentionLevels, GiveTheSameForAllThreadCounts) {
     expect_same_for_all_thread_counts<float>(kernels);
 }
 
-INSTANTIATE_TEST_SUITE_P(All, AttentionLevels, testing::ValuesIn(kernels::gemm_kernels<bf16>()),
-                         [](const auto& kernel) { return std::string(kernel.param.name); });
+INSTANTIATE_TEST_SUITE_P(All, AttentionLevels, testing::ValuesIn(kernels::gemm_kernels<bf16>()), test::kernel_name);
 
 }  // namespace
 }  // namespace moesaic::model

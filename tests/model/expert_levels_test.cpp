@@ -1,14 +1,13 @@
 // The expert backend at every instruction set level, on random shapes: against the portable kernels, at any thread
 // count, with activations kept or computed again.
 #include "model/grouped_experts.hpp"
-#include "support/amx_emulator.hpp"
+#include "support/kernel_levels.hpp"
 #include "support/random_model.hpp"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <numeric>
-#include <optional>
 #include <random>
 
 namespace moesaic::model {
@@ -17,7 +16,6 @@ namespace {
 using core::bf16;
 using kernels::GemmKernel;
 using kernels::KernelSet;
-using test::AmxEmulator;
 using test::random_matrix;
 
 struct Shape {
@@ -215,23 +213,7 @@ Shape random_shape(std::mt19937& random) {
     return s;
 }
 
-class ExpertLevels : public testing::TestWithParam<GemmKernel<bf16>> {
-protected:
-    void SetUp() override {
-        const kernels::Isa isa = GetParam().isa;
-        if (isa == kernels::Isa::amx && AmxEmulator::needed()) {
-            emulator_.emplace();
-            RecordProperty("amx", "emulated");
-        } else if (!kernels::runs(isa)) {
-            GTEST_SKIP() << "this machine does not run " << kernels::name(isa);
-        }
-    }
-    void TearDown() override { omp_set_num_threads(threads_before_); }
-
-private:
-    std::optional<AmxEmulator> emulator_;
-    int threads_before_ = omp_get_max_threads();
-};
+class ExpertLevels : public test::KernelLevels {};
 
 /// Random shapes with the results of the portable kernels, computed once for all levels.
 const std::vector<std::pair<Shape, Results<float>>>& portable_results() {
@@ -286,11 +268,7 @@ TEST_P(ExpertLevels, GiveTheSameLoraGradientsWithoutInputGradients) {
     EXPECT_EQ(results.grad_factors, layer.run(kernels).grad_factors);
 }
 
-std::string kernel_name(const testing::TestParamInfo<GemmKernel<bf16>>& info) {
-    return std::string(info.param.name);
-}
-
-INSTANTIATE_TEST_SUITE_P(All, ExpertLevels, testing::ValuesIn(kernels::gemm_kernels<bf16>()), kernel_name);
+INSTANTIATE_TEST_SUITE_P(All, ExpertLevels, testing::ValuesIn(kernels::gemm_kernels<bf16>()), test::kernel_name);
 
 TEST(ExpertTypes, VectorKernelsAgreeInFp32) {
     const KernelSet portable("portable");
