@@ -42,7 +42,7 @@ void GroupedExperts<T>::project_up(const SavedForward<T>& saved, PreActivations<
             for (const Projection p : {Projection::gate, Projection::up}) {
                 const auto i = static_cast<std::size_t>(p);
                 A* sums = part.scratch.sums[i].reserve(static_cast<std::size_t>(block_size * part.stride()));
-                products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(), false,
+                products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(),
                                             part.scratch.panel);
                 add_low_rank(p, part, strip, low_ranks[i], sums);
             }
@@ -74,7 +74,7 @@ void GroupedExperts<T>::project_down() {
         A* sums = part.scratch.sums[0].reserve(static_cast<std::size_t>(block_size * part.stride()));
         for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
             const index_t features = extent_of_block(hidden, strip);
-            products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(), false,
+            products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(),
                                         part.scratch.panel);
             add_low_rank(Projection::down, part, strip, low, sums);
             elementwise_.transpose_narrow(features, part.rows(), sums, part.stride(),

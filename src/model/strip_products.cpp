@@ -9,13 +9,6 @@ using core::bf16;
 
 }  // namespace
 
-template <class T>
-index_t StripProducts<T>::panel_blocks(index_t blocks) const {
-    const index_t most = largest_panel();
-    const index_t panels = std::max<index_t>(1, (blocks + most - 1) / most);
-    return std::max<index_t>(1, (blocks + panels - 1) / panels);
-}
-
 /// Lines of part `part` of `parts` of each block of a panel.
 template <class T>
 kernels::Ahead StripProducts<T>::ask_for(const BlockRun<T>& panel, index_t part, index_t parts) {
@@ -48,7 +41,7 @@ Strips StripProducts<T>::left_of_blocks(const T* blocks, index_t strips, index_t
 
 template <class T>
 void StripProducts<T>::weights_by_tokens(WeightStream<T>& weights, index_t features, const Strips& tokens,
-                                         index_t token_count, A* c, index_t stride, bool accumulate,
+                                         index_t token_count, A* c, index_t stride,
                                          core::Buffer<std::byte>& panel) const {
     const index_t strips = blocks_of(token_count);
     for (index_t p = 0; p < weights.panels_per_run(); ++p) {
@@ -57,7 +50,7 @@ void StripProducts<T>::weights_by_tokens(WeightStream<T>& weights, index_t featu
         const BlockRun<T> later = weights.take_panel_to_ask_for();
         for (index_t s = 0; s < strips; ++s) {
             kernel_.multiply({features, extent_of_block(token_count, s), now.blocks * block_size, left,
-                              tokens.at(s, p * weights.panel_blocks()), c + s * block_size, stride, accumulate || p > 0,
+                              tokens.at(s, p * weights.panel_blocks()), c + s * block_size, stride, p > 0,
                               ask_for(later, s, strips)});
         }
         weights.finish();
@@ -109,7 +102,7 @@ void StripProducts<T>::tokens_by_weights(const Strips& tokens, index_t token_cou
 template <class T>
 void StripProducts<T>::strip_by_tokens(const std::byte* left, index_t features, index_t k, const Strips& tokens,
                                        index_t token_count, A* c, index_t stride, bool accumulate) const {
-    const index_t step = panel_blocks(blocks_of(k));
+    const index_t step = blocks_of_panel(blocks_of(k), largest_panel());
     for (index_t begin = 0; begin < blocks_of(k); begin += step) {
         const index_t depth = std::min(step * block_size, k - begin * block_size);
         for (index_t s = 0; s < blocks_of(token_count); ++s) {
@@ -129,7 +122,7 @@ void StripProducts<T>::strip_by_tokens(const std::byte* left, index_t features, 
 template <class T>
 void StripProducts<T>::tokens_by_strip(const Strips& tokens, index_t token_count, const std::byte* right,
                                        index_t features, index_t k, A* c, bool accumulate) const {
-    const index_t step = panel_blocks(blocks_of(k));
+    const index_t step = blocks_of_panel(blocks_of(k), largest_panel());
     for (index_t begin = 0; begin < blocks_of(k); begin += step) {
         const index_t depth = std::min(step * block_size, k - begin * block_size);
         for (index_t s = 0; s < blocks_of(token_count); ++s) {

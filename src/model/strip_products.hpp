@@ -71,7 +71,7 @@ public:
     [[nodiscard]] index_t largest_panel() const { return kernel_.panel_depth / block_size; }
     /// C[features, tokens] = W tokens^T for the next run of a stream, a strip of rows of W.
     void weights_by_tokens(WeightStream<T>& weights, index_t features, const Strips& tokens, index_t token_count, A* c,
-                           index_t stride, bool accumulate, core::Buffer<std::byte>& panel) const;
+                           index_t stride, core::Buffer<std::byte>& panel) const;
     /// C[tokens, features] = tokens W for the next run of a stream, a column of blocks of W, whose rows are k.
     void tokens_by_weights(const Strips& tokens, index_t token_count, WeightStream<T>& weights, index_t features, A* c,
                            bool accumulate, RightPanels& panels) const;
@@ -110,8 +110,6 @@ private:
     [[nodiscard]] static const kernels::stored_t<T>* stored(const T* data) {
         return reinterpret_cast<const kernels::stored_t<T>*>(data);
     }
-    /// Blocks of a panel: equal parts of a strip of `blocks` blocks, each of which stays in L1.
-    [[nodiscard]] index_t panel_blocks(index_t blocks) const;
     void pack_panel(const BlockRun<T>& weights, index_t first, std::byte* panel) const;
     [[nodiscard]] static kernels::Ahead ask_for(const BlockRun<T>& panel, index_t part, index_t parts);
 

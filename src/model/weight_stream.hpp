@@ -19,6 +19,12 @@ struct BlockRun {
     [[nodiscard]] const T* block(index_t b) const { return first + b * step; }
 };
 
+/// Blocks of a panel when `blocks` are cut into as few equal panels of at most `largest` blocks as possible.
+[[nodiscard]] constexpr index_t blocks_of_panel(index_t blocks, index_t largest) {
+    const index_t panels = std::max<index_t>(1, (blocks + largest - 1) / largest);
+    return std::max<index_t>(1, (blocks + panels - 1) / panels);
+}
+
 /// Runs of equal length, each read panel by panel. Belongs to one thread.
 template <class T>
 class WeightStream {
@@ -26,7 +32,7 @@ public:
     static constexpr index_t line_bytes = 64;
     static constexpr index_t block_lines = block_elements * static_cast<index_t>(sizeof(T)) / line_bytes;
 
-    /// Begins with `runs`, in panels of at most `largest_panel` blocks.
+    /// Begins with the runs run_at(0), ... run_at(count - 1), in panels of at most `largest_panel` blocks.
     template <class RunAt>
     void start(index_t count, index_t largest_panel, const RunAt& run_at) {
         runs_.clear();
@@ -34,8 +40,8 @@ public:
             runs_.push_back(run_at(i));
         }
         const index_t blocks = runs_.front().blocks;
-        panels_ = std::max<index_t>(1, (blocks + largest_panel - 1) / largest_panel);
-        panel_blocks_ = (blocks + panels_ - 1) / panels_;
+        panel_blocks_ = blocks_of_panel(blocks, largest_panel);
+        panels_ = (blocks + panel_blocks_ - 1) / panel_blocks_;
         total_ = count * panels_;
         at_ = 0;
         asked_ = 0;
