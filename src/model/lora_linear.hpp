@@ -5,6 +5,7 @@
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
 #include "kernels/gemm.hpp"
+#include "model/frozen_matrix.hpp"
 #include "model/lora_parameters.hpp"
 #include "model/weights.hpp"
 
@@ -24,6 +25,7 @@ template <class T>
 struct LoraShared {
     const kernels::KernelSet& kernels;
     const LoraSettings& settings;
+    FrozenScratch<T> frozen{};
     Matrix<accumulator_t<T>> down_sum{};  // [sum M, R]: products with A or B before they are rounded
     Matrix<T> down{};                     // [sum M, R]
     Matrix<accumulator_t<T>> back_sum{};  // [M, R]
@@ -88,8 +90,8 @@ private:
 
     std::string module_;
     LoraShared<T>& shared_;
-    Matrix<T> weight_;     // [N, K]
-    std::vector<A> bias_;  // [N] or empty
+    FrozenMatrix<T> weight_;  // [N, K]
+    std::vector<A> bias_;     // [N] or empty
     LoraShape shape_;
     ModuleFactors<A> factors_;  // in the layer's bucket
     Matrix<T> a_;               // [R, K]
