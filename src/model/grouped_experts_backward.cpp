@@ -37,8 +37,8 @@ void GroupedExperts<T>::backward_down(const SavedForward<T>& saved, const PreAct
         part.scratch.panels.forget();
         for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
             products_.tokens_by_weights(grad, part.rows(), weights, extent_of_block(config.intermediate, strip), sums,
-                                        false, part.scratch.panels);
-            add_low_rank_gradient(Projection::down, part, strip, low_rank, sums);
+                                        false, part.scratch.panels,
+                                        low_rank_gradient_term(Projection::down, part, strip, low_rank));
             activation_gradients(part, strip, kept);
         }
     });
@@ -81,10 +81,10 @@ void GroupedExperts<T>::backward_up(bool with_input_gradients) {
         part.scratch.panels.forget();
         for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
             const index_t features = extent_of_block(config.hidden, strip);
-            products_.tokens_by_weights(grad_gate, part.rows(), weights, features, sums, false, part.scratch.panels);
-            products_.tokens_by_weights(grad_up, part.rows(), weights, features, sums, true, part.scratch.panels);
-            add_low_rank_gradient(Projection::gate, part, strip, low_rank_gate, sums);
-            add_low_rank_gradient(Projection::up, part, strip, low_rank_up, sums);
+            products_.tokens_by_weights(grad_gate, part.rows(), weights, features, sums, false, part.scratch.panels,
+                                        low_rank_gradient_term(Projection::gate, part, strip, low_rank_gate));
+            products_.tokens_by_weights(grad_up, part.rows(), weights, features, sums, true, part.scratch.panels,
+                                        low_rank_gradient_term(Projection::up, part, strip, low_rank_up));
             elementwise_.narrow_rows(part.rows(), features, sums, block_size,
                                      work.rows_out.view()[part.chunk.begin] + strip * block_size, config.hidden);
         }
@@ -148,7 +148,7 @@ void GroupedExperts<T>::low_rank_rows(const Part& part, const Strips& tokens, in
     for (index_t block = 0; block < rank_blocks_; ++block) {
         const index_t count = extent_of_block(rank, block);
         products_.pack_right(factor.data, factor_strip(block * block_size, count));
-        products_.tokens_by_strip(tokens, part.rows(), factor.data, count, k, sums, false);
+        products_.tokens_by_strip(tokens, part.rows(), factor.data, count, k, sums);
         for (index_t s = 0; s < part.strips(); ++s) {
             T* to = out + (s * rank_blocks_ + block) * block_elements;
             if (count < block_size) {
@@ -178,19 +178,19 @@ Strips GroupedExperts<T>::low_rank_gradient(Projection p, const Part& part, cons
     return products_.left_of_blocks(out, part.strips(), rank_blocks_, part.scratch.low_rank[slot]);
 }
 
-/// sums += the low-rank gradient times A and its scale, for one strip of input features.
+/// The low-rank gradient times A and its scale, for one strip of input features.
 template <class T>
-void GroupedExperts<T>::add_low_rank_gradient(Projection p, const Part& part, index_t strip, const Strips& low_rank,
-                                              A* sums) const {
+TokenTerm GroupedExperts<T>::low_rank_gradient_term(Projection p, const Part& part, index_t strip,
+                                                    const Strips& low_rank) const {
     const index_t rank = this->config().lora_rank;
     if (rank == 0) {
-        return;
+        return {};
     }
     const MatrixView<const T> a = lora_a(p, part.chunk.expert);
     const index_t features = extent_of_block(a.cols(), strip);
     const Strips factor = products_.right_strips(part.scratch.factor, 1, rank_blocks_);
     products_.pack_right(factor.data, products_.columns(a.data() + strip * block_size, a.stride(), features, rank));
-    products_.tokens_by_strip(low_rank, part.rows(), factor.data, features, rank, sums, true);
+    return {factor.data, low_rank, rank};
 }
 
 #define MOESAIC_INSTANTIATE(T)                                                                       \
