@@ -204,7 +204,7 @@ TEST(LoraLinearGradient, MatchesDifferences) {
 
 TEST(AttentionGradient, MatchesDifferencesOverSeveralSequencesAndBlocks) {
     const kernels::KernelSet kernels("portable");
-    const AttentionShape shape{4, 2, 3, 0.6};
+    const AttentionShape shape{4, 2, 3, 3, 0.6};
     const std::vector<index_t> offsets = {0, 1, 71, 76};  // the second sequence has two blocks of queries
     Matrix<double> query = random_matrix<double>(76, 12, 1);
     Matrix<double> key = random_matrix<double>(76, 6, 2);
@@ -234,7 +234,7 @@ TEST(AttentionGradient, MatchesDifferencesOverSeveralSequencesAndBlocks) {
 
 TEST(AttentionForward, SeesOnlyItsOwnSequenceAndThePast) {
     const kernels::KernelSet kernels("portable");
-    const AttentionShape shape{1, 1, 2, 1.0};
+    const AttentionShape shape{1, 1, 2, 2, 1.0};
     const std::vector<index_t> offsets = {0, 3, 5};
     const Matrix<double> query = random_matrix<double>(5, 2, 1);
     const Matrix<double> key = random_matrix<double>(5, 2, 2);
