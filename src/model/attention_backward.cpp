@@ -206,13 +206,12 @@ private:
         const index_t keys = task.is_diagonal() ? row + rows : task.keys;
         strips_.pack_left_rows(rows_of(in_.query, task, head, row, rows), scratch.query.data());
         strips_.pack_left_rows(rows_of(grad_output_, task, head, row, rows), scratch.grad_output.data());
-        const index_t strip_bytes = keys_along_size_.strip_bytes(task.sequence);
         const auto scores = part(scratch.scores, rows, keys);
         const auto grad_probabilities = part(scratch.grad_probabilities, rows, keys);
         strips_.multiply(size, scratch.query.data(), keys_along_size_.at(task.sequence, task.kv_head, task.key),
-                         strip_bytes, scores, false);
+                         keys_along_size_.strip_bytes(task.sequence), scores, false);
         strips_.multiply(shape_.value_size, scratch.grad_output.data(), values_.at(task.sequence, task.kv_head, task.key),
-                         strip_bytes, grad_probabilities, false);
+                         values_.strip_bytes(task.sequence), grad_probabilities, false);
         const auto probabilities = part(scratch.probabilities, row + rows, keys).rows(row, rows);
         const auto grad_scores = part(scratch.grad_scores, row + rows, keys).rows(row, rows);
         const index_t first_row = in_.offsets[task.sequence] + task.query + row;

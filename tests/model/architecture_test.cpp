@@ -57,9 +57,9 @@ TEST_F(ArchitectureTest, ReadsTransformers5) {
     EXPECT_EQ(a.experts, 8);
     EXPECT_EQ(a.experts_per_token, 2);
     EXPECT_EQ(a.expert_intermediate, 64);
-    EXPECT_DOUBLE_EQ(a.rope_theta, 5e6);
+    EXPECT_DOUBLE_EQ(a.attention.rope.theta, 5e6);
     EXPECT_TRUE(a.tied_head);
-    EXPECT_TRUE(a.normalize_expert_weights);
+    EXPECT_TRUE(a.router.normalize);
     // Every second layer is sparse, and layer 3 is listed as dense.
     EXPECT_EQ(a.is_moe, (std::vector<bool>{false, true, false, false, false, true}));
     EXPECT_EQ(a.expert_module(1, 7, a.names.up), "model.layers.1.mlp.experts.7.up_proj");
@@ -73,7 +73,7 @@ TEST_F(ArchitectureTest, ReadsTransformers4) {
     config["rope_scaling"] = nullptr;
     config["num_experts"] = 16;
     const Architecture a = read(config);
-    EXPECT_DOUBLE_EQ(a.rope_theta, 1e6);
+    EXPECT_DOUBLE_EQ(a.attention.rope.theta, 1e6);
     EXPECT_EQ(a.experts, 16);
 }
 
