@@ -109,6 +109,7 @@ template <class T>
 std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime, const model::Architecture& architecture,
                                               const std::string& path, const model::DecoderSettings& settings) {
     std::unique_ptr<model::Decoder<T>> decoder;
+    std::string unused;
     runtime.world.agree([&] {
         const double needed = weight_bytes(architecture, runtime.grid.tensor().size(), sizeof(T));
         const auto available =
@@ -121,8 +122,14 @@ std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime, const mode
             path, needed / gib, static_cast<double>(available) / gib, runtime.placement.host);
         const auto tensors = io::TensorSource::open_model(path);
         decoder = std::make_unique<model::Decoder<T>>(architecture, settings, runtime.kernels, runtime.grid);
-        decoder->load(model::CheckpointWeights<T>(tensors));
+        const model::CheckpointWeights<T> weights(tensors, architecture);
+        decoder->load(weights);
+        weights.check_complete();
+        unused = weights.unused();
     });
+    if (!unused.empty()) {
+        print(runtime.world, unused + "\n");
+    }
     return decoder;
 }
 

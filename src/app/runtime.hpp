@@ -46,7 +46,7 @@ void require_set(const std::string& key, const std::string& value);
 
 /// Bytes of frozen weights that one rank holds, with `scalar_bytes` per element.
 [[nodiscard]] double weight_bytes(const model::Architecture& architecture, index_t tensor_ranks,
-                                         std::size_t scalar_bytes);
+                                  std::size_t scalar_bytes);
 
 /// Collective. Builds the decoder and reads this rank's weights. Refuses before allocating what the memory can't hold.
 template <class T>

@@ -1,5 +1,5 @@
-// What a model is made of: sizes, kinds of attention and router, which layers are MoE, and how its tensors are called in
-// the checkpoint.
+// What a model is made of: sizes, kinds of attention and router, which layers are MoE, and how its tensors are called
+// in the checkpoint.
 #pragma once
 
 #include "core/matrix.hpp"
@@ -58,6 +58,10 @@ struct TensorNames {
     std::string dense = "mlp";
     std::string shared;  ///< folder of the shared expert
     std::string shared_gate;
+
+    /// Where every family has experts in the fused layout, and the router beside them.
+    static constexpr const char* fused_experts = "mlp.experts.";
+    static constexpr const char* fused_router = "mlp.gate";
 };
 
 /// A decoder-only model, read from the `config.json` of a Hugging Face checkpoint.

@@ -92,18 +92,18 @@ struct Scratch {
           grad_key(length, padded(shape.head_size)),
           grad_value(length, padded(shape.value_size)) {}
 
-    Matrix<std::byte> query;        // a packed strip
-    Matrix<std::byte> grad_output;  // a packed strip
-    Matrix<A> scores;               // [32, L]
-    Matrix<A> grad_probabilities;   // [32, L]
-    Matrix<T> probabilities;        // [L, L]
-    Matrix<T> grad_scores;          // [L, L]
-    Matrix<std::byte> left;         // a packed strip of one of the two
-    Matrix<std::byte> queries;      // [L, D] packed as right operand
+    Matrix<std::byte> query;         // a packed strip
+    Matrix<std::byte> grad_output;   // a packed strip
+    Matrix<A> scores;                // [32, L]
+    Matrix<A> grad_probabilities;    // [32, L]
+    Matrix<T> probabilities;         // [L, L]
+    Matrix<T> grad_scores;           // [L, L]
+    Matrix<std::byte> left;          // a packed strip of one of the two
+    Matrix<std::byte> queries;       // [L, D] packed as right operand
     Matrix<std::byte> grad_outputs;  // [L, Dv]
-    Matrix<A> grad_query;  // [32, D]
-    Matrix<A> grad_key;    // [L, D]
-    Matrix<A> grad_value;  // [L, Dv]
+    Matrix<A> grad_query;            // [32, D]
+    Matrix<A> grad_key;              // [L, D]
+    Matrix<A> grad_value;            // [L, Dv]
 };
 
 template <class T>
@@ -210,8 +210,9 @@ private:
         const auto grad_probabilities = part(scratch.grad_probabilities, rows, keys);
         strips_.multiply(size, scratch.query.data(), keys_along_size_.at(task.sequence, task.kv_head, task.key),
                          keys_along_size_.strip_bytes(task.sequence), scores, false);
-        strips_.multiply(shape_.value_size, scratch.grad_output.data(), values_.at(task.sequence, task.kv_head, task.key),
-                         values_.strip_bytes(task.sequence), grad_probabilities, false);
+        strips_.multiply(shape_.value_size, scratch.grad_output.data(),
+                         values_.at(task.sequence, task.kv_head, task.key), values_.strip_bytes(task.sequence),
+                         grad_probabilities, false);
         const auto probabilities = part(scratch.probabilities, row + rows, keys).rows(row, rows);
         const auto grad_scores = part(scratch.grad_scores, row + rows, keys).rows(row, rows);
         const index_t first_row = in_.offsets[task.sequence] + task.query + row;

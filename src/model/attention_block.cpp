@@ -13,14 +13,13 @@ using core::bf16;
 template <class T>
 AttentionBlock<T>::AttentionBlock(const Architecture& architecture, index_t layer, const LoraLayer<T>& lora)
     : kernels_(lora.shared.kernels),
-      shape_{architecture.attention.heads,      architecture.attention.kv_heads, architecture.attention.head_size,
-             architecture.attention.value_size, architecture.attention.scale,
-             architecture.attention.windows[static_cast<std::size_t>(layer)]},
+      shape_{architecture.attention.heads,     architecture.attention.kv_heads,
+             architecture.attention.head_size, architecture.attention.value_size,
+             architecture.attention.scale,     architecture.attention.windows[static_cast<std::size_t>(layer)]},
       prefix_(architecture.layer(layer) + "self_attn."),
-      output_projection_(
-          prefix_ + "o_proj",
-          {architecture.hidden, shape_.heads * shape_.value_size, architecture.attention.output_bias},
-          LoraTarget::attention, lora) {}
+      output_projection_(prefix_ + "o_proj",
+                         {architecture.hidden, shape_.heads * shape_.value_size, architecture.attention.output_bias},
+                         LoraTarget::attention, lora) {}
 
 template <class T>
 std::vector<LoraLinear<T>*> AttentionBlock<T>::projections() {
@@ -92,10 +91,9 @@ std::unique_ptr<AttentionBlock<T>> make_attention(const Architecture& architectu
     return std::make_unique<GroupedAttention<T>>(architecture, layer, lora);
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                          \
-    template class AttentionBlock<T>;                                                                   \
-    template std::unique_ptr<AttentionBlock<T>> make_attention<T>(const Architecture&, index_t,         \
-                                                                  const LoraLayer<T>&);
+#define MOESAIC_INSTANTIATE(T)        \
+    template class AttentionBlock<T>; \
+    template std::unique_ptr<AttentionBlock<T>> make_attention<T>(const Architecture&, index_t, const LoraLayer<T>&);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)

@@ -19,20 +19,20 @@ namespace moesaic::model {
 template <class T>
 struct AttentionScratch {
     using A = accumulator_t<T>;
-    Matrix<A> query;           // [T, heads * D] projected; gradient
-    Matrix<A> key;             // [T, kv_heads * D] the same
-    Matrix<A> value;           // [T, kv_heads * Dv] the same
-    Matrix<A> attended;        // [T, heads * Dv] gradient
-    Matrix<A> latent;          // [T, R] compressed queries, or keys and values
-    Matrix<A> expanded;        // [T, heads * (D - Dr + Dv)]
-    Matrix<A> work;            // of HeadTransform
-    Matrix<T> grad_output;     // [T, H]
-    Matrix<T> grad_attended;   // [T, heads * Dv]
-    Matrix<T> grad_query;      // [T, heads * D]
-    Matrix<T> grad_key;        // [T, kv_heads * D]
-    Matrix<T> grad_value;      // [T, kv_heads * Dv]
-    Matrix<T> grad_latent;     // [T, R]
-    Matrix<T> grad_expanded;   // [T, heads * (D - Dr + Dv)]
+    Matrix<A> query;          // [T, heads * D] projected; gradient
+    Matrix<A> key;            // [T, kv_heads * D] the same
+    Matrix<A> value;          // [T, kv_heads * Dv] the same
+    Matrix<A> attended;       // [T, heads * Dv] gradient
+    Matrix<A> latent;         // [T, R] compressed queries, or keys and values
+    Matrix<A> expanded;       // [T, heads * (D - Dr + Dv)]
+    Matrix<A> work;           // of HeadTransform
+    Matrix<T> grad_output;    // [T, H]
+    Matrix<T> grad_attended;  // [T, heads * Dv]
+    Matrix<T> grad_query;     // [T, heads * D]
+    Matrix<T> grad_key;       // [T, kv_heads * D]
+    Matrix<T> grad_value;     // [T, kv_heads * Dv]
+    Matrix<T> grad_latent;    // [T, R]
+    Matrix<T> grad_expanded;  // [T, heads * (D - Dr + Dv)]
 };
 
 template <class T>

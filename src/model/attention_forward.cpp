@@ -141,8 +141,7 @@ private:
             for (index_t i = 0; i < rows; ++i) {
                 const index_t row = begin + first + i;
                 const A sum = scratch.sums.view()(strip, i);
-                row_kernels_.scale_narrow(shape_.value_size, A(1) / sum,
-                                          scratch.results.view()[strip * block_size + i],
+                row_kernels_.scale_narrow(shape_.value_size, A(1) / sum, scratch.results.view()[strip * block_size + i],
                                           output_[row] + head * shape_.value_size);
                 log_sum_(row, head) = scratch.largest.view()(strip, i) + std::log(sum);
             }
@@ -181,9 +180,8 @@ private:
             }
         }
         strips_.pack_left_rows(probabilities, scratch.packed_probabilities.data());
-        strips_.multiply(at.keys, scratch.packed_probabilities.data(),
-                         values_.at(task.sequence, task.kv_head, at.key), values_.strip_bytes(task.sequence), results,
-                         !at.starts);
+        strips_.multiply(at.keys, scratch.packed_probabilities.data(), values_.at(task.sequence, task.kv_head, at.key),
+                         values_.strip_bytes(task.sequence), results, !at.starts);
     }
 
     /// Probabilities of the visible scores [1, n] of row `i` of a strip, relative to the largest score so far, to which

@@ -19,18 +19,18 @@ HeadTransformSettings rotated_heads(const Architecture& architecture, index_t he
 template <class T>
 GroupedAttention<T>::GroupedAttention(const Architecture& architecture, index_t layer, const LoraLayer<T>& lora)
     : AttentionBlock<T>(architecture, layer, lora),
-      query_projection_(this->prefix() + "q_proj",
-                        {this->shape().heads * this->shape().head_size, architecture.hidden,
-                         architecture.attention.input_bias},
-                        LoraTarget::attention, lora),
-      key_projection_(this->prefix() + "k_proj",
-                      {this->shape().kv_heads * this->shape().head_size, architecture.hidden,
-                       architecture.attention.input_bias},
-                      LoraTarget::attention, lora),
-      value_projection_(this->prefix() + "v_proj",
-                        {this->shape().kv_heads * this->shape().value_size, architecture.hidden,
-                         architecture.attention.input_bias},
-                        LoraTarget::attention, lora),
+      query_projection_(
+          this->prefix() + "q_proj",
+          {this->shape().heads * this->shape().head_size, architecture.hidden, architecture.attention.input_bias},
+          LoraTarget::attention, lora),
+      key_projection_(
+          this->prefix() + "k_proj",
+          {this->shape().kv_heads * this->shape().head_size, architecture.hidden, architecture.attention.input_bias},
+          LoraTarget::attention, lora),
+      value_projection_(
+          this->prefix() + "v_proj",
+          {this->shape().kv_heads * this->shape().value_size, architecture.hidden, architecture.attention.input_bias},
+          LoraTarget::attention, lora),
       query_transform_(lora.shared.kernels, rotated_heads(architecture, this->shape().heads)),
       key_transform_(lora.shared.kernels, rotated_heads(architecture, this->shape().kv_heads)),
       value_transform_(lora.shared.kernels, {.clip = architecture.attention.clip, .part = {}}) {}
@@ -42,8 +42,7 @@ void GroupedAttention<T>::load_norms(const WeightSource<T>& source) {
 }
 
 template <class T>
-void GroupedAttention<T>::project(const Rotation<A>& rotation, LayerTape<T>& tape,
-                                  AttentionScratch<T>& scratch) const {
+void GroupedAttention<T>::project(const Rotation<A>& rotation, LayerTape<T>& tape, AttentionScratch<T>& scratch) const {
     const MatrixView<const T> x = tape.attention_input;
     scratch.query.resize(x.rows(), tape.query.cols());
     scratch.key.resize(x.rows(), tape.key.cols());

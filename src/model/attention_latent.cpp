@@ -35,14 +35,13 @@ LatentAttention<T>::LatentAttention(const Architecture& architecture, index_t la
       rotated_size_(architecture.attention.rope.size),
       query_down_(make_query_down<T>(this->prefix(), architecture, lora)),
       query_up_(this->prefix() + (query_down_ ? "q_b_proj" : "q_proj"),
-                {this->shape().heads * this->shape().head_size,
-                 query_down_ ? query_down_->out() : architecture.hidden},
+                {this->shape().heads * this->shape().head_size, query_down_ ? query_down_->out() : architecture.hidden},
                 LoraTarget::attention, lora),
       kv_down_(this->prefix() + "kv_a_proj_with_mqa",
                {kv_rank_ + rotated_size_, architecture.hidden, architecture.attention.input_bias},
                LoraTarget::attention, lora),
-      kv_up_(this->prefix() + "kv_b_proj",
-             {this->shape().heads * (plain_size() + this->shape().value_size), kv_rank_}, LoraTarget::attention, lora),
+      kv_up_(this->prefix() + "kv_b_proj", {this->shape().heads * (plain_size() + this->shape().value_size), kv_rank_},
+             LoraTarget::attention, lora),
       query_norm_(lora.shared.kernels, latent_norm(architecture.attention.query_rank)),
       query_rotation_(lora.shared.kernels, {.rotates = true, .part = {this->shape().head_size, plain_size()}}),
       kv_norm_(lora.shared.kernels, latent_norm(kv_rank_)) {}
@@ -180,8 +179,7 @@ void LatentAttention<T>::project_backward(const Rotation<A>& rotation, const Lay
     for (index_t row = 0; row < x.rows(); ++row) {
         rotation.table.rotate_back(this->kernels().template elementwise<A>(), {rotated_size_, 0}, shared_key.row(row),
                                    rotation.positions[static_cast<std::size_t>(row)]);
-        this->kernels().template elementwise<T>().narrow(rotated_size_, shared_key[row],
-                                                         grad_latent[row] + kv_rank_);
+        this->kernels().template elementwise<T>().narrow(rotated_size_, shared_key[row], grad_latent[row] + kv_rank_);
     }
     kv_down_.backward(x, scratch.grad_latent, grad_input, true);
 }

@@ -35,14 +35,14 @@ private:
     [[nodiscard]] index_t plain_size() const { return this->shape().head_size - rotated_size_; }
 
     index_t kv_rank_;
-    index_t rotated_size_;                      ///< Dr, the last of the D elements of a head; the first are Dn
-    std::optional<LoraLinear<T>> query_down_;   // H to Rq, where queries are compressed
-    LoraLinear<T> query_up_;                    // Rq, or H, to [heads * D]
-    LoraLinear<T> kv_down_;                     // H to [Rkv + Dr]
-    LoraLinear<T> kv_up_;                       // Rkv to [heads * (Dn + Dv)]
-    HeadTransform<T> query_norm_;               // of [Rq]
+    index_t rotated_size_;                     ///< Dr, the last of the D elements of a head; the first are Dn
+    std::optional<LoraLinear<T>> query_down_;  // H to Rq, where queries are compressed
+    LoraLinear<T> query_up_;                   // Rq, or H, to [heads * D]
+    LoraLinear<T> kv_down_;                    // H to [Rkv + Dr]
+    LoraLinear<T> kv_up_;                      // Rkv to [heads * (Dn + Dv)]
+    HeadTransform<T> query_norm_;              // of [Rq]
     HeadTransform<T> query_rotation_;
-    HeadTransform<T> kv_norm_;                  // of [Rkv]
+    HeadTransform<T> kv_norm_;  // of [Rkv]
 };
 
 }  // namespace moesaic::model

@@ -66,8 +66,9 @@ private:
     StripProducts<T> products_;
 };
 
-/// Heads of keys or values [T, kv_heads * size], packed once as right operands for all queries. The columns of a product
-/// are either the rows (`along` == size, so k is the size of a head) or the elements of a head (`along` == rows, so k runs over rows).
+/// Heads of keys or values [T, kv_heads * size], packed once as right operands for all queries. The columns of a
+/// product are either the rows (`along` == size, so k is the size of a head) or the elements of a head (`along` ==
+/// rows, so k runs over rows).
 enum class Along { size, rows };
 
 template <class T>

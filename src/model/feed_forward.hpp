@@ -90,8 +90,9 @@ struct ExchangeScratch {
     Matrix<A> grad_logits;                // [T, E]
 };
 
-/// Router, routed experts and, beside them, a shared one. Each rank of the tensor group holds a slice of every expert's intermediate dimension: rows of
-/// all ranks are gathered, each rank computes its slice's share of every result, and sums return to the rows' owners.
+/// Router, routed experts and, beside them, a shared one. Each rank of the tensor group holds a slice of every expert's
+/// intermediate dimension: rows of all ranks are gathered, each rank computes its slice's share of every result, and
+/// sums return to the rows' owners.
 template <class T>
 class MoeLayer final : public FeedForward<T> {
 public:

@@ -50,8 +50,7 @@ void GatedMlp<T>::project_up(MatrixView<const T> x, GatedMlpTape<T>& tape) {
 }
 
 template <class T>
-void GatedMlp<T>::forward(MatrixView<const T> x, GatedMlpTape<T>& tape, MatrixView<A> output,
-                          const A* weights) {
+void GatedMlp<T>::forward(MatrixView<const T> x, GatedMlpTape<T>& tape, MatrixView<A> output, const A* weights) {
     GatedMlpTape<T>& kept = retain_ ? tape : scratch_->recomputed;
     project_up(x, kept);
     scratch_->activated.resize(x.rows(), down_.in());

@@ -14,12 +14,12 @@ namespace moesaic::model {
 /// Work buffers that these networks share.
 template <class T>
 struct GatedMlpScratch {
-    Matrix<accumulator_t<T>> sums;  // [T, I]
-    GatedMlpTape<T> recomputed;     // where gate and up are not kept
-    Matrix<T> activated;            // [T, I]
-    Matrix<T> grad_output;          // [T, H]
-    Matrix<T> grad_gate;            // [T, I]
-    Matrix<T> grad_up;              // [T, I]
+    Matrix<accumulator_t<T>> sums;    // [T, I]
+    GatedMlpTape<T> recomputed;       // where gate and up are not kept
+    Matrix<T> activated;              // [T, I]
+    Matrix<T> grad_output;            // [T, H]
+    Matrix<T> grad_gate;              // [T, I]
+    Matrix<T> grad_up;                // [T, I]
     Matrix<accumulator_t<T>> output;  // [T, H] of shared experts
 };
 

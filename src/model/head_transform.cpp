@@ -40,9 +40,8 @@ void HeadTransform<T>::forward(const Rotation<A>& rotation, MatrixView<A> heads,
         }
         for (index_t i = 0; i < count; ++i) {
             A* const part = values + i * settings_.norm_size;
-            tape.rstd[static_cast<std::size_t>(row * count + i)] =
-                row_kernels.rms_norm_forward(settings_.norm_size, part, weight_.data(),
-                                             static_cast<A>(settings_.epsilon), nullptr, part);
+            tape.rstd[static_cast<std::size_t>(row * count + i)] = row_kernels.rms_norm_forward(
+                settings_.norm_size, part, weight_.data(), static_cast<A>(settings_.epsilon), nullptr, part);
         }
         if (settings_.clip > 0) {
             std::transform(values, values + cols, values, [bound](A x) { return std::clamp(x, -bound, bound); });

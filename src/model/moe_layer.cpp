@@ -103,8 +103,8 @@ MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, const Dec
       slice_(mpi::slice_of(architecture.expert_intermediate, tensor_group_.rank(), tensor_group_.size())),
       exchange_(std::move(exchange)),
       shared_(std::move(shared)),
-      correction_bias_(
-          architecture.router.has_correction_bias ? static_cast<std::size_t>(architecture.experts) : std::size_t{0}),
+      correction_bias_(architecture.router.has_correction_bias ? static_cast<std::size_t>(architecture.experts)
+                                                               : std::size_t{0}),
       router_weight_(architecture.experts, architecture.hidden) {
     ExpertConfig config;
     config.layer = layer;

@@ -36,9 +36,8 @@ void interpolate_yarn(const RopeSettings& rope, std::vector<double>& frequencies
 void interpolate_llama3(const RopeSettings& rope, std::vector<double>& frequencies) {
     for (double& frequency : frequencies) {
         const double turns = static_cast<double>(rope.trained_positions) * frequency / (2 * std::numbers::pi);
-        const double kept = std::clamp((turns - rope.low_frequency_factor) /
-                                           (rope.high_frequency_factor - rope.low_frequency_factor),
-                                       0.0, 1.0);
+        const double kept = std::clamp(
+            (turns - rope.low_frequency_factor) / (rope.high_frequency_factor - rope.low_frequency_factor), 0.0, 1.0);
         frequency *= (1 - kept) / rope.factor + kept;
     }
 }

@@ -58,9 +58,9 @@ void keep_best_groups(Preferences<A>& preferences) {
     for (std::size_t g = 0; g < preferences.groups.size(); ++g) {
         const std::span<const A> group(preferences.values.data() + g * size, size);
         choose_largest<A>(group, preferences.leaders);
-        preferences.groups[g] = std::accumulate(
-            preferences.leaders.begin(), preferences.leaders.end(), A(0),
-            [&](A sum, std::int32_t leader) { return sum + group[static_cast<std::size_t>(leader)]; });
+        preferences.groups[g] =
+            std::accumulate(preferences.leaders.begin(), preferences.leaders.end(), A(0),
+                            [&](A sum, std::int32_t leader) { return sum + group[static_cast<std::size_t>(leader)]; });
     }
     choose_largest<A>(preferences.groups, preferences.chosen_groups);
     for (std::size_t g = 0; g < preferences.groups.size(); ++g) {
@@ -110,9 +110,8 @@ void route_forward(const ElementwiseKernels<A>& kernels, const RouterSettings& r
 }
 
 template <class A>
-void route_backward(const RouterSettings& router, MatrixView<const A> scores,
-                    MatrixView<const std::int32_t> expert_ids, MatrixView<const A> weights,
-                    MatrixView<const A> grad_weights, MatrixView<A> grad_logits) {
+void route_backward(const RouterSettings& router, MatrixView<const A> scores, MatrixView<const std::int32_t> expert_ids,
+                    MatrixView<const A> weights, MatrixView<const A> grad_weights, MatrixView<A> grad_logits) {
     const auto scale = static_cast<A>(router.scale);
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < scores.rows(); ++row) {
@@ -144,12 +143,12 @@ void route_backward(const RouterSettings& router, MatrixView<const A> scores,
     }
 }
 
-#define MOESAIC_INSTANTIATE(A)                                                                                      \
-    template void softmax<A>(const ElementwiseKernels<A>&, std::span<A>);                                           \
-    template void choose_largest<A>(std::span<const A>, std::span<std::int32_t>);                                   \
-    template void route_forward<A>(const ElementwiseKernels<A>&, const RouterSettings&, std::span<const A>,         \
-                                   MatrixView<A>, MatrixView<std::int32_t>, MatrixView<A>);                         \
-    template void route_backward<A>(const RouterSettings&, MatrixView<const A>, MatrixView<const std::int32_t>,     \
+#define MOESAIC_INSTANTIATE(A)                                                                                  \
+    template void softmax<A>(const ElementwiseKernels<A>&, std::span<A>);                                       \
+    template void choose_largest<A>(std::span<const A>, std::span<std::int32_t>);                               \
+    template void route_forward<A>(const ElementwiseKernels<A>&, const RouterSettings&, std::span<const A>,     \
+                                   MatrixView<A>, MatrixView<std::int32_t>, MatrixView<A>);                     \
+    template void route_backward<A>(const RouterSettings&, MatrixView<const A>, MatrixView<const std::int32_t>, \
                                     MatrixView<const A>, MatrixView<const A>, MatrixView<A>);
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)

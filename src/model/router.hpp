@@ -20,9 +20,9 @@ enum class Scoring : std::uint8_t { softmax, sigmoid };
 /// How a family turns logits into chosen experts and their weights.
 struct RouterSettings {
     Scoring scoring = Scoring::softmax;
-    index_t groups = 1;         ///< of consecutive experts
-    index_t chosen_groups = 1;  ///< only experts of the best groups are chosen
-    index_t group_leaders = 1;  ///< a group is as good as the sum of its best so many scores
+    index_t groups = 1;                ///< of consecutive experts
+    index_t chosen_groups = 1;         ///< only experts of the best groups are chosen
+    index_t group_leaders = 1;         ///< a group is as good as the sum of its best so many scores
     bool has_correction_bias = false;  ///< added to scores for the choice, not for the weights
     bool normalize = false;            ///< weights are divided by their sum plus epsilon
     double epsilon = 0;
@@ -40,9 +40,8 @@ void route_forward(const ElementwiseKernels<A>& kernels, const RouterSettings& r
 
 /// grad_logits [T, E] from grad_weights = dL/dweights [T, K]. The choice of experts is constant.
 template <class A>
-void route_backward(const RouterSettings& router, MatrixView<const A> scores,
-                    MatrixView<const std::int32_t> expert_ids, MatrixView<const A> weights,
-                    MatrixView<const A> grad_weights, MatrixView<A> grad_logits);
+void route_backward(const RouterSettings& router, MatrixView<const A> scores, MatrixView<const std::int32_t> expert_ids,
+                    MatrixView<const A> weights, MatrixView<const A> grad_weights, MatrixView<A> grad_logits);
 
 /// Softmax of a row of logits, in place.
 template <class A>

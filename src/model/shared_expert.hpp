@@ -7,8 +7,8 @@
 
 namespace moesaic::model {
 
-/// Replicated on all ranks; works on this rank's tokens. Where the architecture says so, its output is multiplied by the
-/// sigmoid of a frozen projection of the input to one number.
+/// Replicated on all ranks; works on this rank's tokens. Where the architecture says so, its output is multiplied by
+/// the sigmoid of a frozen projection of the input to one number.
 template <class T>
 class SharedExpert {
 public:
@@ -33,7 +33,7 @@ private:
     std::string gate_name_;
     std::shared_ptr<GatedMlpScratch<T>> scratch_;
     GatedMlp<T> mlp_;
-    Matrix<A> gate_;         // [1, H], or empty
+    Matrix<A> gate_;          // [1, H], or empty
     Matrix<A> grad_weights_;  // [T, 1]
 };
 

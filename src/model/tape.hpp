@@ -37,13 +37,13 @@ struct LayerTape {
     HeadTape<T> query_heads;    // of what is normalised: heads, or a compressed vector
     HeadTape<T> key_heads;
     HeadTape<T> value_heads;
-    Matrix<T> query_latent;     // [T, R] compressed and normalised, of latent attention
-    Matrix<T> kv_latent;        // [T, R]
-    Matrix<T> query;            // [T, heads * D] normalised and rotated
-    Matrix<T> key;              // [T, kv_heads * D]
-    Matrix<T> value;            // [T, kv_heads * Dv]
-    Matrix<T> attended;         // [T, heads * Dv]
-    Matrix<A> log_sum;          // [T, heads]
+    Matrix<T> query_latent;  // [T, R] compressed and normalised, of latent attention
+    Matrix<T> kv_latent;     // [T, R]
+    Matrix<T> query;         // [T, heads * D] normalised and rotated
+    Matrix<T> key;           // [T, kv_heads * D]
+    Matrix<T> value;         // [T, kv_heads * Dv]
+    Matrix<T> attended;      // [T, heads * Dv]
+    Matrix<A> log_sum;       // [T, heads]
 
     Matrix<A> middle;                 // [T, H] residual stream between attention and feed-forward
     std::vector<A> middle_rstd;       // [T]

@@ -154,8 +154,7 @@ struct Reference {
         log_sum.view()(row, head) = std::log(sum);
         for (index_t j = first; j <= row; ++j) {
             const double probability = p[static_cast<std::size_t>(j - first)];
-            const double grad_score =
-                shape.scale * probability * (dot(grad, value_at(value, j), value_size) - delta);
+            const double grad_score = shape.scale * probability * (dot(grad, value_at(value, j), value_size) - delta);
             add(grad_score, key_at(key, j), grad_query.view()[row] + head * size, size);
             add(grad_score, q, key_at(grad_key, j), size);
             add(probability, grad, value_at(grad_value, j), value_size);
@@ -211,9 +210,9 @@ TEST(Attention, IsRightForSequencesOfAnyLength) {
 TEST(Attention, IsRightForManyShapes) {
     const kernels::KernelSet kernels("portable");
     const std::vector<index_t> lengths = {40, 0, 1, 130, 33};
-    for (const AttentionShape& shape : {AttentionShape{1, 1, 2, 2, 0.7}, AttentionShape{6, 6, 4, 4, 0.5},
-                                        AttentionShape{8, 1, 33, 33, 0.2}, AttentionShape{6, 2, 32, 32, 0.2},
-                                        AttentionShape{4, 4, 40, 5, 0.2}, AttentionShape{4, 2, 3, 70, 0.7}}) {
+    for (const AttentionShape& shape :
+         {AttentionShape{1, 1, 2, 2, 0.7}, AttentionShape{6, 6, 4, 4, 0.5}, AttentionShape{8, 1, 33, 33, 0.2},
+          AttentionShape{6, 2, 32, 32, 0.2}, AttentionShape{4, 4, 40, 5, 0.2}, AttentionShape{4, 2, 3, 70, 0.7}}) {
         expect_correct<double>(kernels, {shape, lengths}, 1e-13);
     }
     expect_correct<double>(kernels, {{2, 1, 4, 4, 1}, {}}, 0);

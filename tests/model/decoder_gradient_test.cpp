@@ -38,7 +38,8 @@ void expect_gradients_match(const Architecture& architecture, const LoraSettings
             const double length = std::sqrt(static_cast<double>(size));
             const Matrix<double> direction =
                 test::random_matrix<double>(1, tensor.size(), test::hash_of(tensor.name), 1 / length);
-            const std::span<double> values = bucket->values.flat().subspan(static_cast<std::size_t>(tensor.offset), size);
+            const std::span<double> values =
+                bucket->values.flat().subspan(static_cast<std::size_t>(tensor.offset), size);
             const std::vector<double> start(values.begin(), values.end());
             const auto loss_at = [&](double& distance) {
                 for (std::size_t i = 0; i < size; ++i) {
@@ -50,9 +51,8 @@ void expect_gradients_match(const Architecture& architecture, const LoraSettings
             double distance = 0;
             const double expected = test::central_difference([&] { return loss_at(distance); }, distance);
             loss_at(distance);
-            const double found =
-                std::inner_product(direction.data(), direction.data() + size,
-                                   bucket->gradients.data() + tensor.offset, 0.0);
+            const double found = std::inner_product(direction.data(), direction.data() + size,
+                                                    bucket->gradients.data() + tensor.offset, 0.0);
             EXPECT_NEAR(found, expected, 1e-7 * (1 + std::abs(expected))) << tensor.name;
         }
     }
@@ -94,10 +94,10 @@ TEST_P(FamilyGradient, MatchesDifferencesInDouble) {
     const Architecture architecture = read_config(config);
     const auto whole_buckets = static_cast<std::size_t>(architecture.layers);
     const auto expert_buckets = static_cast<std::size_t>(2 * architecture.moe_layers());
-    expect_gradients_match(architecture,
-                           {2, 3.0, false,
-                            {LoraTarget::experts, LoraTarget::attention, LoraTarget::shared, LoraTarget::dense}},
-                           whole_buckets + expert_buckets);
+    expect_gradients_match(
+        architecture,
+        {2, 3.0, false, {LoraTarget::experts, LoraTarget::attention, LoraTarget::shared, LoraTarget::dense}},
+        whole_buckets + expert_buckets);
 }
 INSTANTIATE_TEST_SUITE_P(
     Families, FamilyGradient,
@@ -107,7 +107,8 @@ INSTANTIATE_TEST_SUITE_P(
         FamilyCase{"qwen3_moe", {{"attention_bias", true}, {"rope_scaling", {{"type", "linear"}, {"factor", 3.0}}}}},
         FamilyCase{"qwen3_moe",
                    {{"max_position_embeddings", 4}, {"rope_scaling", {{"type", "dynamic"}, {"factor", 3.0}}}}},
-        FamilyCase{"olmoe", {{"clip_qkv", 0.71}, {"attention_bias", true}}}, FamilyCase{"olmoe", {{"norm_topk_prob", true}}},
+        FamilyCase{"olmoe", {{"clip_qkv", 0.71}, {"attention_bias", true}}},
+        FamilyCase{"olmoe", {{"norm_topk_prob", true}}},
         FamilyCase{"glm4_moe",
                    {{"rope_scaling",
                      {{"rope_type", "llama3"},

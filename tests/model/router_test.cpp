@@ -111,11 +111,8 @@ TEST(Router, BiasCorrectsTheChoiceButNotTheWeights) {
 
 /// An excluded group counts as zero, which is more than a negative preference.
 TEST(Router, MayChooseExcludedExpertsBeforeNegativeOnes) {
-    const RouterSettings router = {.scoring = Scoring::sigmoid,
-                                   .groups = 2,
-                                   .chosen_groups = 1,
-                                   .group_leaders = 2,
-                                   .has_correction_bias = true};
+    const RouterSettings router = {
+        .scoring = Scoring::sigmoid, .groups = 2, .chosen_groups = 1, .group_leaders = 2, .has_correction_bias = true};
     const Routing routing = route(router, row_of({0, 0, -3, -3}), 2, {1, -1, -1, -1});
     EXPECT_EQ(routing.chosen(0), (std::vector<std::int32_t>{0, 2}));
 }

@@ -11,13 +11,11 @@ namespace moesaic::test {
 
 /// Three layers, the first of them dense where the family can have that.
 inline nlohmann::json small_config(const std::string& family) {
-    nlohmann::json config = {{"model_type", family},       {"hidden_act", "silu"},
-                             {"hidden_size", 18},          {"intermediate_size", 11},
-                             {"num_hidden_layers", 3},     {"vocab_size", 29},
-                             {"num_attention_heads", 4},   {"num_key_value_heads", 2},
-                             {"head_dim", 6},              {"max_position_embeddings", 64},
-                             {"rms_norm_eps", 1e-6},       {"rope_theta", 100.0},
-                             {"num_experts_per_tok", 2},   {"tie_word_embeddings", false}};
+    nlohmann::json config = {{"model_type", family},          {"hidden_act", "silu"},        {"hidden_size", 18},
+                             {"intermediate_size", 11},       {"num_hidden_layers", 3},      {"vocab_size", 29},
+                             {"num_attention_heads", 4},      {"num_key_value_heads", 2},    {"head_dim", 6},
+                             {"max_position_embeddings", 64}, {"rms_norm_eps", 1e-6},        {"rope_theta", 100.0},
+                             {"num_experts_per_tok", 2},      {"tie_word_embeddings", false}};
     const auto add = [&](const nlohmann::json& more) { config.update(more); };
     if (family == "mixtral" || family == "olmoe") {
         add({{family == "mixtral" ? "num_local_experts" : "num_experts", 5}, {"intermediate_size", 10}});

@@ -65,7 +65,8 @@ void read_windows(const nlohmann::json& config, const std::string& source, bool 
 void refuse_windows(const nlohmann::json& config, const std::string& source, Architecture& architecture) {
     refuse_unless(config, "sliding_window", nullptr, source);
     refuse_unless(config, "use_sliding_window", false, source);
-    read_windows(config, source, true, [](index_t) { return false; }, architecture);
+    read_windows(
+        config, source, true, [](index_t) { return false; }, architecture);
 }
 
 }  // namespace moesaic::model

@@ -74,11 +74,12 @@ void read_expert_groups(const nlohmann::json& config, const std::string& source,
     core::require(router.groups == 1 || size >= router.group_leaders, ExitCode::corrupt_input,
                   "{}: n_group = {} leaves {} experts per group (the router compares the best {}); correct the file",
                   source, router.groups, size, router.group_leaders);
-    core::require(router.chosen_groups <= router.groups && router.chosen_groups * size >= architecture.experts_per_token,
-                  ExitCode::corrupt_input,
-                  "{}: topk_group = {} does not fit n_group = {} and num_experts_per_tok = {} (the chosen groups must "
-                  "exist and hold as many experts); correct the file",
-                  source, router.chosen_groups, router.groups, architecture.experts_per_token);
+    core::require(
+        router.chosen_groups <= router.groups && router.chosen_groups * size >= architecture.experts_per_token,
+        ExitCode::corrupt_input,
+        "{}: topk_group = {} does not fit n_group = {} and num_experts_per_tok = {} (the chosen groups must "
+        "exist and hold as many experts); correct the file",
+        source, router.chosen_groups, router.groups, architecture.experts_per_token);
 }
 
 void read_deepseek_router(const nlohmann::json& config, const std::string& source, Architecture& architecture) {

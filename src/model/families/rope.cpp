@@ -28,12 +28,12 @@ struct RopeKeys {
         refuse_unknown();
     }
     void refuse_unknown() const {
-        constexpr std::array known = {"rope_type",      "type",
-                                      "rope_theta",     "partial_rotary_factor",
-                                      "factor",         "original_max_position_embeddings",
-                                      "beta_fast",      "beta_slow",
-                                      "mscale",         "mscale_all_dim",
-                                      "truncate",       "attention_factor",
+        constexpr std::array known = {"rope_type",       "type",
+                                      "rope_theta",      "partial_rotary_factor",
+                                      "factor",          "original_max_position_embeddings",
+                                      "beta_fast",       "beta_slow",
+                                      "mscale",          "mscale_all_dim",
+                                      "truncate",        "attention_factor",
                                       "low_freq_factor", "high_freq_factor"};
         for (const auto& [key, value] : object.items()) {
             core::require(std::find(known.begin(), known.end(), key) != known.end(), ExitCode::usage,
@@ -117,16 +117,16 @@ RopeSettings read_rope(const nlohmann::json& config, const std::string& source, 
     core::require(part == 1 || (defaults.partial_rotary_factor < 1 && part < 1), ExitCode::usage,
                   "{}: partial_rotary_factor = {} is not supported (1 is); use another model", source, part);
     rope.size = static_cast<index_t>(static_cast<double>(defaults.head_size) * part);
-    core::require(rope.size > 0 && rope.size % 2 == 0, ExitCode::corrupt_input,
-                  "{}: {} elements of a head of {} are rotated ({} times partial_rotary_factor = {}; RoPE needs pairs); "
-                  "correct the file",
-                  source, rope.size, defaults.head_size, defaults.head_size_key, part);
+    core::require(
+        rope.size > 0 && rope.size % 2 == 0, ExitCode::corrupt_input,
+        "{}: {} elements of a head of {} are rotated ({} times partial_rotary_factor = {}; RoPE needs pairs); "
+        "correct the file",
+        source, rope.size, defaults.head_size, defaults.head_size_key, part);
     if (rope.type == RopeType::standard) {
         return rope;
     }
     const index_t positions = io::get_size(config, "max_position_embeddings", source);
-    rope.trained_positions =
-        io::get_size_or(keys.object, "original_max_position_embeddings", positions, source);
+    rope.trained_positions = io::get_size_or(keys.object, "original_max_position_embeddings", positions, source);
     const double ratio = static_cast<double>(positions) / static_cast<double>(rope.trained_positions);
     rope.factor = rope.type == RopeType::yarn ? keys.positive("factor", ratio) : keys.positive("factor");
     if (rope.type == RopeType::dynamic) {
