@@ -6,8 +6,8 @@
     python make_case.py --all DIR                     one small case per model family into DIR
 
 CASE becomes a folder with config.json, *.safetensors, adapter_init/, train.jsonl, expected.json, adapter_final/ and
-grads_step0.safetensors. `moesaic verify CASE` then compares every number in it. Options (--help) choose LoRA targets, rank,
-data and optimizer steps. Keep models small: everything runs on the CPU, in FP32 and again in BF16 autocast.
+grads_step0.safetensors. `moesaic verify CASE` then compares every number in it. Options (--help) choose LoRA targets,
+rank, data and optimizer steps. Keep models small: all is computed on the CPU, in FP32 and again in BF16 autocast.
 
 The adapters are computed here and not by PEFT, because PEFT cannot adapt one expert of the fused weights that
 transformers 5 has. What is computed is PEFT's definition, y = W x + s B A x, for every expert by itself. Needs torch,
