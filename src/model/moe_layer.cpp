@@ -1,5 +1,6 @@
 #include "core/trace.hpp"
 #include "model/elementwise.hpp"
+#include "model/expert_parameters.hpp"
 #include "model/feed_forward.hpp"
 #include "model/grouped_experts.hpp"
 #include "model/router.hpp"
@@ -8,88 +9,9 @@
 #include <utility>
 
 namespace moesaic::model {
-namespace {
 
 using core::bf16;
 using core::trace::Scope;
-
-/// Name of a projection as it stands in checkpoints and adapters.
-const std::string& projection_name(const TensorNames& names, Projection p) {
-    return p == Projection::gate ? names.gate : p == Projection::up ? names.up : names.down;
-}
-
-/// One factor of one projection of all experts. The intermediate dimension is the output of gate and up, so rows of B,
-/// and the input of down, so columns of A: these are complete on their rank, the other factors are summed over ranks.
-LoraTensor expert_factor(const Architecture& architecture, index_t layer, Projection projection, LoraFactor factor,
-                         index_t rank, mpi::Slice slice) {
-    const bool down = projection == Projection::down;
-    const bool is_a = factor == LoraFactor::a;
-    const std::string& name = projection_name(architecture.names, projection);
-    LoraTensor tensor;
-    tensor.name = "layers." + std::to_string(layer) + ".experts." + name + (is_a ? ".lora_A" : ".lora_B");
-    for (index_t e = 0; e < architecture.experts; ++e) {
-        tensor.modules.push_back(architecture.expert_module(layer, e, name));
-    }
-    const index_t in = down ? architecture.expert_intermediate : architecture.hidden;
-    const index_t out = down ? architecture.hidden : architecture.expert_intermediate;
-    tensor.factor = factor;
-    tensor.rows = tensor.local_rows = is_a ? rank : out;
-    tensor.cols = tensor.local_cols = is_a ? in : rank;
-    if (is_a == down) {
-        tensor.sharding = is_a ? Sharding::columns : Sharding::rows;
-        tensor.sharded_begin = slice.begin;
-        (is_a ? tensor.local_cols : tensor.local_rows) = slice.extent;
-    }
-    return tensor;
-}
-
-/// The two buckets of a layer: factors that every rank of the tensor group has in part, and those that all have whole.
-template <class A>
-std::array<ParameterBucket<A>*, 2> add_buckets(LoraParameters<A>& parameters, const Architecture& architecture,
-                                               index_t layer, mpi::Slice slice) {
-    auto whole = std::make_unique<ParameterBucket<A>>();
-    auto sharded = std::make_unique<ParameterBucket<A>>();
-    sharded->sharded = true;
-    for (const Projection p : projections) {
-        for (const LoraFactor factor : {LoraFactor::a, LoraFactor::b}) {
-            LoraTensor tensor = expert_factor(architecture, layer, p, factor, parameters.settings.rank, slice);
-            (tensor.sharding == Sharding::none ? whole : sharded)->tensors.push_back(std::move(tensor));
-        }
-    }
-    allocate(*whole);
-    allocate(*sharded);
-    const std::array<ParameterBucket<A>*, 2> added = {whole.get(), sharded.get()};
-    parameters.buckets.push_back(std::move(whole));
-    parameters.buckets.push_back(std::move(sharded));
-    return added;
-}
-
-/// Views of all factors of a layer in its two buckets. Tensors lie in the order of projections, A before B, and of each
-/// pair one is in either bucket.
-template <class A>
-ExpertFactors<A> factor_views(const std::array<ParameterBucket<A>*, 2>& buckets,
-                              Matrix<A> ParameterBucket<A>::*storage) {
-    ExpertFactors<A> views;
-    for (const Projection p : projections) {
-        for (ParameterBucket<A>* bucket : buckets) {
-            const LoraTensor& tensor = bucket->tensors[static_cast<std::size_t>(p)];
-            auto& pair = views[p];
-            (tensor.factor == LoraFactor::a ? pair.a : pair.b) = bucket->view(tensor, bucket->*storage);
-        }
-    }
-    return views;
-}
-
-template <class A>
-ExpertFactors<const A> read_only(const ExpertFactors<A>& factors) {
-    ExpertFactors<const A> result;
-    for (const Projection p : projections) {
-        result[p] = {factors[p].a, factors[p].b};
-    }
-    return result;
-}
-
-}  // namespace
 
 template <class T>
 MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, const DecoderSettings& settings,
@@ -114,15 +36,11 @@ MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, const Dec
     config.intermediate = slice_.extent;
     config.max_tokens = settings.max_tokens;
     config.activations = settings.activations;
-    config.skip_lora = settings.lora.rank == 0 || settings.lora.targets.count(LoraTarget::experts) == 0;
-    config.lora_rank = settings.lora.rank;
-    config.lora_alpha = settings.lora.alpha;
-    config.rank_stabilised = settings.lora.rank_stabilised;
+    const ExpertParameters<A> adapters(architecture, layer, slice_, parameters);
+    adapters.configure(config);
     experts_ = std::make_unique<GroupedExperts<T>>(config, std::move(workspace), kernels);
     if (!config.skip_lora) {
-        const auto buckets = add_buckets(parameters, architecture, layer, slice_);
-        experts_->init_lora(read_only(factor_views(buckets, &ParameterBucket<A>::values)),
-                            factor_views(buckets, &ParameterBucket<A>::gradients));
+        experts_->init_lora(adapters.values(), adapters.gradients());
     }
 }
 
