@@ -148,22 +148,26 @@ MatrixView<const T> Decoder<T>::forward(const TokenBatch& batch, Tape<T>& tape, 
 }
 
 template <class T>
-void Decoder<T>::backward(const TokenBatch& batch, const Tape<T>& tape, MatrixView<const A> grad_hidden) {
+void Decoder<T>::backward(const TokenBatch& batch, const Tape<T>& tape, MatrixView<const A> grad_hidden,
+                          std::span<const double> grad_probabilities) {
     const Scope scope("decoder.backward", "step");
     const index_t rows = batch.rows();
     grad_stream_.resize(rows, architecture_.hidden);
     grad_block_.resize(rows, architecture_.hidden);
     const ElementwiseKernels<T>& row_kernels = kernels_.elementwise<T>();
+    std::vector<A> of_router(grad_probabilities.size());
+    std::transform(grad_probabilities.begin(), grad_probabilities.end(), of_router.begin(),
+                   [](double gradient) { return static_cast<A>(gradient); });
     rms_norm_backward<T>(row_kernels, grad_hidden, tape.output, output_norm_, tape.output_rstd, grad_stream_, false);
     for (index_t l = architecture_.layers - 1; l >= lowest_trainable_; --l) {
         Layer& layer = layers_[static_cast<std::size_t>(l)];
         const LayerTape<T>& kept = tape.layers[static_cast<std::size_t>(l)];
         const bool lowest = l == lowest_trainable_;  // nothing below has factors to train
         if (lowest && !layer.attention->is_trainable()) {
-            layer.feed_forward->backward(rows_, kept, grad_stream_, {});
+            layer.feed_forward->backward(rows_, kept, grad_stream_, of_router, {});
             return;
         }
-        layer.feed_forward->backward(rows_, kept, grad_stream_, grad_block_);
+        layer.feed_forward->backward(rows_, kept, grad_stream_, of_router, grad_block_);
         rms_norm_backward<T>(row_kernels, grad_block_, kept.middle, layer.feed_norm, kept.middle_rstd, grad_stream_,
                              true);
         layer.attention->backward(batch, rotary_, kept, grad_stream_, lowest ? MatrixView<A>() : grad_block_.view(),

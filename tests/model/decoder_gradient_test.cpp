@@ -26,13 +26,21 @@ struct Variant {
 
 /// Moves all elements of a tensor along a random direction of length 1 and compares the loss's change with what its
 /// gradients say, for one tensor after the other.
-void expect_gradients_match(const Architecture& architecture, const LoraSettings& lora, std::size_t buckets) {
-    SmallDecoder<double> model(architecture, mpi::Communicator::self(), 32, 0, lora);
+void expect_gradients_match(const Architecture& architecture, const LoraSettings& lora, std::size_t buckets,
+                            double aux = 0) {
+    SmallDecoder<double> model(architecture, mpi::Communicator::self(), 32, 0, lora, aux);
     const TokenBatch batch = random_batch(std::array<index_t, 3>{5, 1, 7}, architecture.vocabulary, 4);
     model.decoder.lora().clear_gradients();
     model.loss(batch, true);
     ASSERT_EQ(model.decoder.lora().buckets.size(), buckets);
+    std::vector<std::vector<double>> all_gradients;  // before further passes add to them
     for (const auto& bucket : model.decoder.lora().buckets) {
+        const std::span<const double> gradients = bucket->gradients.flat();
+        all_gradients.emplace_back(gradients.begin(), gradients.end());
+    }
+    for (std::size_t b = 0; b < buckets; ++b) {
+        const auto& bucket = model.decoder.lora().buckets[b];
+        const std::vector<double>& gradients = all_gradients[b];
         for (const LoraTensor& tensor : bucket->tensors) {
             const auto size = static_cast<std::size_t>(tensor.size());
             const double length = std::sqrt(static_cast<double>(size));
@@ -46,13 +54,13 @@ void expect_gradients_match(const Architecture& architecture, const LoraSettings
                     values[i] = start[i] + distance * direction.data()[i];
                 }
                 model.decoder.update_lora();
-                return model.loss(batch, false);
+                return model.loss(batch, aux > 0);
             };
             double distance = 0;
+            const double found =
+                std::inner_product(direction.data(), direction.data() + size, gradients.data() + tensor.offset, 0.0);
             const double expected = test::central_difference([&] { return loss_at(distance); }, distance);
             loss_at(distance);
-            const double found = std::inner_product(direction.data(), direction.data() + size,
-                                                    bucket->gradients.data() + tensor.offset, 0.0);
             EXPECT_NEAR(found, expected, 1e-7 * (1 + std::abs(expected))) << tensor.name;
         }
     }
@@ -99,6 +107,16 @@ TEST_P(FamilyGradient, MatchesDifferencesInDouble) {
         {2, 3.0, false, {LoraTarget::experts, LoraTarget::attention, LoraTarget::shared, LoraTarget::dense}},
         whole_buckets + expert_buckets);
 }
+
+class BalanceGradient : public testing::TestWithParam<std::string> {};
+
+/// The auxiliary loss outweighs the other.
+TEST_P(BalanceGradient, MatchesDifferencesInDouble) {
+    const Architecture architecture = small_architecture(GetParam());
+    expect_gradients_match(architecture, {2, 3.0, false, {LoraTarget::experts, LoraTarget::attention}}, 7, 100.0);
+}
+INSTANTIATE_TEST_SUITE_P(Families, BalanceGradient, testing::Values("qwen3_moe", "deepseek_v2", "deepseek_v3"));
+
 INSTANTIATE_TEST_SUITE_P(
     Families, FamilyGradient,
     testing::Values(
