@@ -67,6 +67,7 @@ TrainInputs read_inputs(const Runtime& runtime, const TrainConfiguration& config
     runtime.world.agree([&] {
         require_set("data.train", data.train);
         inputs.lora = configuration.lora.settings(inputs.architecture);
+        inputs.lora.dropout_seed = static_cast<std::uint64_t>(configuration.train.seed);
     });
     inputs.train = train::load_dataset(runtime.world, data.train, inputs.architecture.vocabulary, data.max_length);
     if (!data.eval.empty()) {

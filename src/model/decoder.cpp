@@ -87,6 +87,32 @@ void Decoder<T>::update_lora() {
     }
 }
 
+/// Dropout of the pass, for this rank's rows and for those of the tensor group. A token is known by its sequence and
+/// its position there.
+template <class T>
+void Decoder<T>::start_dropout(const TokenBatch& batch, bool save) {
+    const LoraSettings& lora = lora_.settings;
+    rows_.dropout = {save ? lora.dropout : 0, lora.dropout_seed, batch.step, {}};
+    lora_shared_.dropout = rows_.dropout;
+    if (!rows_.dropout.is_active()) {
+        return;
+    }
+    tokens_.clear();
+    for (index_t s = 0; s < batch.sequences(); ++s) {
+        const auto number = static_cast<std::size_t>(s);
+        const index_t sequence = batch.sequence_ids.empty() ? s : batch.sequence_ids[number];
+        for (index_t row = batch.offsets[number]; row < batch.offsets[number + 1]; ++row) {
+            const auto position = static_cast<std::uint64_t>(batch.positions[static_cast<std::size_t>(row)]);
+            tokens_.push_back(static_cast<std::uint64_t>(sequence) << 32U | position);
+        }
+    }
+    all_tokens_.resize(static_cast<std::size_t>(rows_.total));
+    grid_.tensor().all_gather_rows<std::uint64_t>({tokens_.data(), batch.rows(), 1},
+                                                  {all_tokens_.data(), rows_.total, 1}, rows_.of_rank);
+    lora_shared_.dropout.rows = tokens_;
+    rows_.dropout.rows = all_tokens_;
+}
+
 template <class T>
 void Decoder<T>::embed(const TokenBatch& batch, MatrixView<A> out) const {
     const MatrixView<const T> table = embedding_;
@@ -123,6 +149,8 @@ MatrixView<const T> Decoder<T>::forward(const TokenBatch& batch, Tape<T>& tape, 
     const index_t longest =
         batch.positions.empty() ? 0 : *std::max_element(batch.positions.begin(), batch.positions.end()) + 1;
     rotary_.extend(rotary_.is_dynamic() ? grid_.world().max(longest) : longest);
+
+    start_dropout(batch, save);
 
     tape.layers.resize(save ? layers_.size() : 1);
     block_input_.resize(rows, hidden);

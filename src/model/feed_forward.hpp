@@ -18,10 +18,11 @@
 
 namespace moesaic::model {
 
-/// How many rows each rank of the tensor group has in the present pass; agreed once per pass.
+/// The rows that the ranks of the tensor group have in the present pass; agreed once per pass.
 struct RowCounts {
     std::vector<index_t> of_rank;
     index_t total = 0;
+    Dropout dropout{};  ///< with all of these rows
 };
 
 /// What a decoder is built for, besides its architecture.

@@ -35,7 +35,8 @@ struct LoraSettings {
     double alpha = 16;
     bool rank_stabilised = false;  ///< scale alpha / sqrt(R) instead of alpha / R (Kalajdzievski, "rsLoRA", 2023)
     std::set<LoraTarget> targets = {LoraTarget::experts};
-    double dropout = 0;             ///< probability with which an element of A's input is zeroed in training
+    double dropout = 0;  ///< probability with which an element of A's input is zeroed in training
+    std::uint64_t dropout_seed = 0;
     ModulePatterns rank_pattern{};  ///< for modules of another rank
     ModulePatterns alpha_pattern{};
     /// If set, exactly these modules are adapted and all of the above but dropout says nothing: the modules of an

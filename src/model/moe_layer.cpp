@@ -51,6 +51,7 @@ MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, const Dec
     config.experts_per_token = architecture.experts_per_token;
     config.hidden = architecture.hidden;
     config.intermediate = slice_.extent;
+    config.intermediate_begin = slice_.begin;
     config.max_tokens = settings.max_tokens;
     config.activations = settings.activations;
     const ExpertParameters<A> adapters(architecture, layer, slice_, parameters);
@@ -115,7 +116,7 @@ void MoeLayer<T>::forward(const RowCounts& rows, MatrixView<const A> input, Laye
     tensor_group_.all_gather_rows<std::int32_t>(tape.expert_ids, exchange_->all_expert_ids, rows.of_rank);
     tensor_group_.all_gather_rows<A>(tape.expert_weights, exchange_->all_weights, rows.of_rank);
     const MatrixView<const A> partial =
-        experts_->forward(exchange_->all_rows, exchange_->all_expert_ids, exchange_->all_weights, save);
+        experts_->forward(exchange_->all_rows, exchange_->all_expert_ids, exchange_->all_weights, save, rows.dropout);
     tensor_group_.reduce_scatter_rows<A>(partial, output, rows.of_rank);
     if (shared_) {
         shared_->forward(input, tape, output);

@@ -29,8 +29,8 @@ TokenBatch deal(const std::vector<index_t>& lengths, const mpi::Communicator& wo
 void expect_same_as_alone(const Architecture& architecture, const std::vector<index_t>& lengths, double aux) {
     const mpi::Communicator world = mpi::Communicator::world();
     const LoraSettings lora = {2, 3.0, false, {LoraTarget::experts, LoraTarget::attention, LoraTarget::shared}};
-    SmallDecoder<double> alone(architecture, mpi::Communicator::self(), 40, 0, lora, aux);
-    SmallDecoder<double> together(architecture, world, 40, 0, lora, aux);
+    SmallDecoder<double> alone(architecture, mpi::Communicator::self(), 40, 0, lora, Activations::retain, aux);
+    SmallDecoder<double> together(architecture, world, 40, 0, lora, Activations::retain, aux);
     alone.decoder.lora().clear_gradients();
     together.decoder.lora().clear_gradients();
     const double expected = alone.loss(deal(lengths, mpi::Communicator::self(), architecture.vocabulary), true);

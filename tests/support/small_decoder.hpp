@@ -24,7 +24,9 @@ void randomise(LoraParameters<A>& lora) {
                         const index_t row = i + (tensor.sharding == Sharding::rows ? tensor.sharded_begin : 0);
                         const index_t col = j + (tensor.sharding == Sharding::columns ? tensor.sharded_begin : 0);
                         const auto index = static_cast<std::uint64_t>((m * tensor.rows + row) * tensor.cols + col);
-                        all(m * tensor.local_rows + i, j) = static_cast<A>(0.3 * random.normal(index));
+                        const bool is_padding = (tensor.factor == LoraFactor::a ? row : col) >= tensor.rank_of(m);
+                        all(m * tensor.local_rows + i, j) =
+                            is_padding ? A(0) : static_cast<A>(0.3 * random.normal(index));
                     }
                 }
             }
@@ -37,17 +39,18 @@ struct SmallDecoder {
     using A = accumulator_t<T>;
 
     SmallDecoder(const Architecture& architecture, const mpi::Communicator& world, index_t max_tokens,
-                 index_t tensor_ranks = 0, const LoraSettings& lora = {2, 3.0, false}, double aux = 0)
+                 index_t tensor_ranks = 0, const LoraSettings& lora = {2, 3.0, false},
+                 Activations activations = Activations::retain, double aux = 0)
         : kernels("portable"),
           grid(world, tensor_ranks > 0 ? tensor_ranks : world.size(), 0),
-          decoder(architecture, {.lora = lora, .max_tokens = max_tokens, .keep_probabilities = aux > 0}, kernels, grid),
+          decoder(architecture, {lora, activations, max_tokens, aux > 0}, kernels, grid),
           aux_coefficient(aux) {
         decoder.load(RandomWeights<T>());
         randomise(decoder.lora());
         decoder.update_lora();
     }
-    /// Sum of negative log-probabilities of this rank's targets; with gradients if asked for. With an auxiliary loss,
-    /// which needs a saved pass, gradients must be asked for; rank 0 adds it.
+    /// Sum of negative log-probabilities of this rank's targets; with gradients, and dropout, if asked for. With an
+    /// auxiliary loss, which needs a saved pass, gradients must be asked for; rank 0 adds it.
     double loss(const TokenBatch& batch, bool with_gradients) {
         const auto hidden = decoder.forward(batch, tape, with_gradients);
         const auto targets = targets_of(batch);
