@@ -69,7 +69,8 @@ protected:
 class VerifyTest : public testing::TestWithParam<std::pair<int, int>> {};
 
 TEST_P(VerifyTest, ReferenceCasePassesInBothPrecisions) {
-    const Result result = moesaic(GetParam().first, "verify " MOESAIC_TEST_DATA "/qwen3_moe --parallel.tensor " +
+    const Result result = moesaic(GetParam().first, "verify " MOESAIC_TEST_DATA "/qwen3_moe " MOESAIC_TEST_DATA
+                                                    "/qwen3_moe_attention --parallel.tensor " +
                                                         std::to_string(GetParam().second));
     EXPECT_EQ(result.exit_code, 0) << result.output;
     EXPECT_NE(result.output.find("all quantities PASS"), std::string::npos) << result.output;

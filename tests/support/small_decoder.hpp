@@ -33,6 +33,14 @@ void randomise(LoraParameters<A>& lora) {
     }
 }
 
+/// Adapters on everything that the small model has, of several ranks and scales.
+inline LoraSettings adapters_everywhere() {
+    LoraSettings settings{3, 2.0, true, {LoraTarget::experts, LoraTarget::attention, LoraTarget::dense}};
+    settings.rank_pattern = ModulePatterns::parse("rank_pattern", "experts.2.up_proj=5,o_proj=1");
+    settings.alpha_pattern = ModulePatterns::parse("alpha_pattern", "q_proj=7,experts.1.down_proj=3");
+    return settings;
+}
+
 template <class T>
 struct SmallDecoder {
     using A = accumulator_t<T>;
