@@ -2,6 +2,7 @@
 #include "support/small_decoder.hpp"
 
 #include <gtest/gtest.h>
+#include <cmath>
 
 #include <cmath>
 

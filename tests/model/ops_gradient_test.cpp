@@ -360,7 +360,8 @@ TEST(AttentionForward, SeesOnlyItsOwnSequenceAndThePast) {
 TEST(LossGradient, MatchesDifferences) {
     const kernels::KernelSet kernels("portable");
     Matrix<double> hidden = random_matrix<double>(6, 4, 1);
-    const Matrix<double> head = random_matrix<double>(9, 4, 2);
+    FrozenMatrix<double> head(9, 4);
+    head.assign(random_matrix<double>(9, 4, 2));
     const std::vector<Target> targets = {{0, 0, 3}, {2, 0, 8}, {5, 1, 0}};
     LossScratch<double> scratch;
     Matrix<double> grad_hidden(6, 4);
@@ -380,8 +381,10 @@ TEST(LossForward, SaysWhichTokenIsMostLikely) {
     const kernels::KernelSet kernels("portable");
     Matrix<float> hidden(1, 1);
     hidden.fill(1);
-    Matrix<float> head(3, 1);
-    std::copy_n(std::array{0.0F, 2.0F, 1.0F}.data(), 3, head.data());
+    Matrix<float> logits(3, 1);
+    FrozenMatrix<float> head(3, 1);
+    std::copy_n(std::array{0.0F, 2.0F, 1.0F}.data(), 3, logits.data());
+    head.assign(logits);
     LossScratch<float> scratch;
     const std::vector<Target> best = {{0, 0, 1}};
     const std::vector<Target> other = {{0, 0, 2}};
@@ -389,7 +392,8 @@ TEST(LossForward, SaysWhichTokenIsMostLikely) {
     const TargetResult result = cross_entropy<float>(kernels, hidden, head, other, 1, {}, scratch)[0];
     EXPECT_FALSE(result.is_most_likely);
     EXPECT_NEAR(result.log_probability, 1 - std::log(1 + std::exp(2.0) + std::exp(1.0)), 1e-6);
-    head.fill(0);  // of equal logits the first one counts
+    logits.fill(0);  // of equal logits the first one counts
+    head.assign(logits);
     EXPECT_FALSE(cross_entropy<float>(kernels, hidden, head, best, 1, {}, scratch)[0].is_most_likely);
 }
 
