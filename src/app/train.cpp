@@ -123,9 +123,10 @@ TrainRun<T>::TrainRun(const Runtime& runtime, const TrainConfiguration& configur
       configuration_(configuration),
       inputs_(inputs),
       output_(output),
-      decoder_(load_model<T>(runtime, inputs.architecture, configuration.model.path,
-                             {inputs.lora, configuration.train.activations_of_layers(),
-                              inputs.max_tokens(configuration, runtime.world.size())})),
+      decoder_(load_model<T>(
+          runtime, inputs.architecture, configuration.model.path,
+          {inputs.lora, configuration.train.activations_of_layers(),
+           inputs.max_tokens(configuration, runtime.world.size()), configuration.train.router_aux_coefficient > 0})),
       optimizer_(decoder_->lora(), runtime.kernels, runtime.grid, configuration.train.adamw()),
       coordinator_(runtime.world, {configuration.train.max_gradient_norm, configuration.train.save_every,
                                    configuration.output.wall_time_seconds()}),
@@ -140,7 +141,7 @@ TrainRun<T>::TrainRun(const Runtime& runtime, const TrainConfiguration& configur
       trainer_({*decoder_, runtime_.kernels, runtime_.grid, optimizer_, coordinator_, batches_,
                 train::Schedule{configuration.train.schedule, configuration.train.learning_rate,
                                 configuration.train.warmup_steps, total_steps_},
-                stop_signal_arrived}) {}
+                stop_signal_arrived, configuration.train.router_aux_coefficient}) {}
 
 template <class T>
 void TrainRun<T>::start_or_resume() {

@@ -14,6 +14,7 @@
 #include "mpi/process_grid.hpp"
 
 #include <memory>
+#include <span>
 #include <vector>
 
 namespace moesaic::model {
@@ -35,11 +36,12 @@ public:
     void load(const WeightSource<T>& source);
 
     /// Hidden states after the last norm [T, H], in `tape`. With `save` the pass has dropout and can be followed by
-    /// `backward`.
-    /// Collective over the tensor group.
+    /// `backward`. Collective over the tensor group, and over the world where RoPE depends on the longest sequence.
     MatrixView<const T> forward(const TokenBatch& batch, Tape<T>& tape, bool save);
-    /// Accumulates LoRA gradients, given the gradient of the hidden states [T, H]. Collective as forward.
-    void backward(const TokenBatch& batch, const Tape<T>& tape, MatrixView<const A> grad_hidden);
+    /// Accumulates LoRA gradients, given the gradient of the hidden states [T, H] and, unless it is empty, what the
+    /// routers' softmax probabilities of every token and layer have besides [E]. Collective over the tensor group.
+    void backward(const TokenBatch& batch, const Tape<T>& tape, MatrixView<const A> grad_hidden,
+                  std::span<const double> grad_probabilities = {});
 
     /// The language model head [V, H].
     [[nodiscard]] const FrozenMatrix<T>& head() const;

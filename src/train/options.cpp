@@ -141,6 +141,8 @@ void TrainOptions::declare(core::OptionSet& set) {
     set.add("train.eval_every", eval_every, "evaluate every so many steps besides start and end; 0: never",
             at_least(0));
     set.add("train.save_every", save_every, "checkpoint every so many steps besides the end; 0: never", at_least(0));
+    set.add("train.router_aux_coef", router_aux_coefficient,
+            "factor on the routers' auxiliary loss, which is added to the loss; 0: without it", within(0, 1e3));
     set.add("train.activations", activations,
             "retain: keep gate and up of each layer for backward; recompute: less memory, more work",
             one_of({"retain", "recompute"}));
