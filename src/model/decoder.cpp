@@ -22,7 +22,7 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
       embedding_(architecture.vocabulary, architecture.hidden),
       output_norm_(static_cast<std::size_t>(architecture.hidden)) {
     if (!architecture_.tied_head) {
-        head_.resize(architecture.vocabulary, architecture.hidden);
+        head_ = FrozenMatrix<T>(architecture.vocabulary, architecture.hidden);
     }
     const auto workspace = std::make_shared<ExpertWorkspace<T>>();
     const auto mlp = std::make_shared<GatedMlpScratch<T>>();
@@ -60,9 +60,9 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
 template <class T>
 void Decoder<T>::load(const WeightSource<T>& source) {
     const Scope scope("load", "io");
-    source.read_matrix("model.embed_tokens.weight", embedding_);
+    embedding_.load(source, "model.embed_tokens.weight");
     if (!architecture_.tied_head) {
-        source.read_matrix("lm_head.weight", head_);
+        head_.load(source, "lm_head.weight");
     }
     source.read_vector("model.norm.weight", output_norm_);
     for (index_t l = 0; l < architecture_.layers; ++l) {
@@ -75,8 +75,8 @@ void Decoder<T>::load(const WeightSource<T>& source) {
 }
 
 template <class T>
-MatrixView<const T> Decoder<T>::head() const {
-    return architecture_.tied_head ? embedding_.view() : head_.view();
+const FrozenMatrix<T>& Decoder<T>::head() const {
+    return architecture_.tied_head ? embedding_ : head_;
 }
 
 template <class T>
@@ -115,10 +115,9 @@ void Decoder<T>::start_dropout(const TokenBatch& batch, bool save) {
 
 template <class T>
 void Decoder<T>::embed(const TokenBatch& batch, MatrixView<A> out) const {
-    const MatrixView<const T> table = embedding_;
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < batch.rows(); ++row) {
-        kernels_.elementwise<T>().widen(table.cols(), table[batch.tokens[static_cast<std::size_t>(row)]], out[row]);
+        embedding_.widen_row(kernels_.elementwise<T>(), batch.tokens[static_cast<std::size_t>(row)], out[row]);
     }
 }
 

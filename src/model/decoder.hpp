@@ -44,7 +44,7 @@ public:
                   std::span<const double> grad_probabilities = {});
 
     /// The language model head [V, H].
-    [[nodiscard]] MatrixView<const T> head() const;
+    [[nodiscard]] const FrozenMatrix<T>& head() const;
     [[nodiscard]] LoraParameters<A>& lora() noexcept { return lora_; }
     [[nodiscard]] const Architecture& architecture() const noexcept { return architecture_; }
     /// To be called after LoRA factors changed.
@@ -74,8 +74,8 @@ private:
     LoraParameters<A> lora_;
     LoraShared<T> lora_shared_;
     RotaryTable<A> rotary_;
-    Matrix<T> embedding_;         // [V, H]
-    Matrix<T> head_;              // [V, H], empty if tied
+    FrozenMatrix<T> embedding_;   // [V, H]
+    FrozenMatrix<T> head_;        // [V, H], empty if tied
     std::vector<A> output_norm_;  // [H]
     std::vector<Layer> layers_;
     index_t lowest_trainable_ = 0;           ///< layers below have no LoRA factors: backward ends there

@@ -26,7 +26,7 @@ void GroupedExperts<T>::backward_down(const SavedForward<T>& saved, const PreAct
     for_each_part(intermediate_blocks_, [&](const Part& part) {
         const index_t expert = part.chunk.expert;
         WeightStream<T>& weights = part.scratch.weights;
-        weights.start(part.item.last - part.item.first, products_.largest_panel(),
+        weights.start(part.item.last - part.item.first, products_.largest_panel(), 2,
                       [&](index_t i) { return weight_columns(Projection::down, expert, part.item.first + i); });
         weights.ask_for_first_panels();
         T* rows = part.scratch.rows.reserve(static_cast<std::size_t>(part.strips() * hidden_blocks_ * block_elements));
@@ -58,7 +58,7 @@ void GroupedExperts<T>::backward_up(bool with_input_gradients) {
     for_each_part(with_input_gradients ? hidden_blocks_ : 1, [&](const Part& part) {
         const index_t expert = part.chunk.expert;
         WeightStream<T>& weights = part.scratch.weights;
-        weights.start(2 * (part.item.last - part.item.first), products_.largest_panel(), [&](index_t i) {
+        weights.start(2 * (part.item.last - part.item.first), products_.largest_panel(), 2, [&](index_t i) {
             return weight_columns(i % 2 == 0 ? Projection::gate : Projection::up, expert, part.item.first + i / 2);
         });
         weights.ask_for_first_panels();

@@ -26,7 +26,7 @@ void GroupedExperts<T>::project_up(const SavedForward<T>& saved, PreActivations<
     for_each_part(intermediate_blocks_, [&](const Part& part) {
         const index_t expert = part.chunk.expert;
         WeightStream<T>& weights = part.scratch.weights;
-        weights.start(2 * (part.item.last - part.item.first), products_.largest_panel(), [&](index_t i) {
+        weights.start(2 * (part.item.last - part.item.first), products_.largest_panel(), 1, [&](index_t i) {
             return weight_strip(i % 2 == 0 ? Projection::gate : Projection::up, expert, part.item.first + i / 2);
         });
         weights.ask_for_first_panels();
@@ -46,7 +46,7 @@ void GroupedExperts<T>::project_up(const SavedForward<T>& saved, PreActivations<
             for (const Projection p : {Projection::gate, Projection::up}) {
                 const auto i = static_cast<std::size_t>(p);
                 A* sums = part.scratch.sums[i].reserve(static_cast<std::size_t>(block_size * part.stride()));
-                products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(),
+                products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(), false,
                                             part.scratch.panel);
                 add_low_rank(p, part, strip, low_ranks[i], sums);
             }
@@ -69,7 +69,7 @@ void GroupedExperts<T>::project_down() {
     for_each_part(hidden_blocks_, [&](const Part& part) {
         const index_t expert = part.chunk.expert;
         WeightStream<T>& weights = part.scratch.weights;
-        weights.start(part.item.last - part.item.first, products_.largest_panel(),
+        weights.start(part.item.last - part.item.first, products_.largest_panel(), 1,
                       [&](index_t i) { return weight_strip(Projection::down, expert, part.item.first + i); });
         weights.ask_for_first_panels();
         const Strips tokens = activated_strips(part, work.activated);
@@ -78,7 +78,7 @@ void GroupedExperts<T>::project_down() {
         A* sums = part.scratch.sums[0].reserve(static_cast<std::size_t>(block_size * part.stride()));
         for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
             const index_t features = extent_of_block(hidden, strip);
-            products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(),
+            products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(), false,
                                         part.scratch.panel);
             add_low_rank(Projection::down, part, strip, low, sums);
             elementwise_.transpose_narrow(features, part.rows(), sums, part.stride(),

@@ -20,13 +20,13 @@ LoraLinear<T>::LoraLinear(std::string module, const LinearShape& shape, LoraTarg
       bias_(shape.has_bias ? static_cast<std::size_t>(shape.out) : 0),
       shape_(layer.shared.settings.shape_of(target, module_)) {
     if (is_adapted()) {
-        factors_ = ModuleFactors<A>(layer.bucket, module_, shape.out, shape.in, shape_);
+        factors_ = ModuleFactors<A>(layer.bucket, target, module_, shape.out, shape.in, shape_);
     }
 }
 
 template <class T>
 void LoraLinear<T>::load(const WeightSource<T>& source) {
-    source.read_matrix(module_ + ".weight", weight_);
+    weight_.load(source, module_ + ".weight");
     if (!bias_.empty()) {
         source.read_vector(module_ + ".bias", bias_);
     }
@@ -81,12 +81,12 @@ void LoraLinear<T>::add_dropped(MatrixView<const A> grad_dropped, MatrixView<A> 
 
 template <class T>
 void LoraLinear<T>::forward(std::span<const Forward> batch) {
-    std::vector<Gemm<T>> products;
+    std::vector<FrozenProduct<T>> frozen;
     std::vector<const Forward*> adapted;
     index_t low_rank_size = 0;
     index_t dropped_size = 0;
     for (const Forward& entry : batch) {
-        products.push_back(product<T>(entry.x, false, entry.linear.weight_, true, entry.y));
+        frozen.push_back({entry.linear.weight_, Direction::forward, entry.x, entry.y});
         if (entry.linear.is_adapted()) {
             adapted.push_back(&entry);
             low_rank_size += entry.x.rows() * entry.linear.shape_.rank;
@@ -97,7 +97,7 @@ void LoraLinear<T>::forward(std::span<const Forward> batch) {
         return;
     }
     LoraShared<T>& shared = batch.front().linear.shared_;
-    shared.kernels.template run<T>(products);
+    multiply<T>(shared.kernels, frozen, shared.frozen);
     for (const Forward& entry : batch) {
         if (!entry.linear.bias_.empty()) {
             entry.linear.add_bias(entry.y);
@@ -111,7 +111,7 @@ void LoraLinear<T>::forward(std::span<const Forward> batch) {
     shared.down.resize(1, low_rank_size);
     shared.dropped.resize(1, shared.dropout.is_active() ? dropped_size : 0);
     std::vector<Gemm<T>> down_products;
-    products.clear();
+    std::vector<Gemm<T>> products;
     index_t begin = 0;
     T* dropped = shared.dropped.data();
     for (const Forward* entry : adapted) {
@@ -136,7 +136,8 @@ void LoraLinear<T>::backward(MatrixView<const T> x, MatrixView<const T> grad_y, 
                              bool accumulate) const {
     const kernels::KernelSet& kernels = shared_.kernels;
     if (!grad_x.empty()) {
-        kernels.run(product<T>(grad_y, false, weight_, false, grad_x, 1, accumulate));
+        const FrozenProduct<T> frozen = {weight_, Direction::backward, grad_y, grad_x, accumulate};
+        multiply<T>(kernels, {&frozen, 1}, shared_.frozen);
     }
     if (!is_adapted()) {
         return;

@@ -6,6 +6,7 @@
 #include "core/scalar.hpp"
 #include "kernels/gemm.hpp"
 #include "model/dropout.hpp"
+#include "model/frozen_matrix.hpp"
 #include "model/lora_parameters.hpp"
 #include "model/weights.hpp"
 
@@ -25,6 +26,7 @@ template <class T>
 struct LoraShared {
     const kernels::KernelSet& kernels;
     const LoraSettings& settings;
+    FrozenScratch<T> frozen{};
     Dropout dropout{};                        // of the present pass, for this rank's tokens
     Matrix<T> dropped{};                      // [sum M, K]: inputs of A after dropout
     Matrix<accumulator_t<T>> grad_dropped{};  // [M, K]
@@ -95,8 +97,8 @@ private:
 
     std::string module_;
     LoraShared<T>& shared_;
-    Matrix<T> weight_;     // [N, K]
-    std::vector<A> bias_;  // [N] or empty
+    FrozenMatrix<T> weight_;  // [N, K]
+    std::vector<A> bias_;     // [N] or empty
     LoraShape shape_;
     ModuleFactors<A> factors_;  // in the layer's bucket
     Matrix<T> a_;               // [R, K]

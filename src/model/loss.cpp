@@ -10,8 +10,8 @@ namespace {
 
 using core::bf16;
 
-/// Logits that are held at a time: 2^24 of four bytes are 64 MiB.
-constexpr index_t logits_limit = index_t{1} << 24;
+/// Targets whose logits are held at a time: each block of them reads the head twice. With 2^17 tokens these are 256
+/// MiB.
 constexpr index_t largest_block = 512;
 
 /// Log-softmax of one row at the label; with `grad` also scale * (softmax - onehot(label)).
@@ -38,7 +38,7 @@ TargetResult evaluate(const kernels::ElementwiseKernels<T>& kernels, std::span<c
 
 template <class T>
 std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, MatrixView<const T> hidden,
-                                        MatrixView<const T> head, std::span<const Target> targets, double scale,
+                                        const FrozenMatrix<T>& head, std::span<const Target> targets, double scale,
                                         MatrixView<accumulator_t<T>> grad_hidden, LossScratch<T>& scratch) {
     using A = accumulator_t<T>;
     const core::trace::Scope scope("loss");
@@ -48,9 +48,12 @@ std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, Matri
         std::fill_n(grad_hidden[row], grad_hidden.cols(), A(0));
     }
     std::vector<TargetResult> results(targets.size());
-    const index_t block = std::clamp(logits_limit / head.rows(), index_t{1}, largest_block);
-    for (index_t begin = 0; begin < static_cast<index_t>(targets.size()); begin += block) {
-        const index_t rows = std::min(block, static_cast<index_t>(targets.size()) - begin);
+    const auto multiply_head = [&](Direction direction, MatrixView<const T> x, MatrixView<A> y) {
+        const FrozenProduct<T> product = {head, direction, x, y};
+        multiply<T>(kernels, {&product, 1}, scratch.frozen);
+    };
+    for (index_t begin = 0; begin < static_cast<index_t>(targets.size()); begin += largest_block) {
+        const index_t rows = std::min(largest_block, static_cast<index_t>(targets.size()) - begin);
         const auto block_targets = targets.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(rows));
         scratch.hidden.resize(rows, hidden.cols());
         scratch.logits.resize(rows, head.rows());
@@ -59,7 +62,7 @@ std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, Matri
             std::copy_n(hidden[block_targets[static_cast<std::size_t>(i)].row], hidden.cols(),
                         scratch.hidden.view()[i]);
         }
-        kernels.run(kernels::product<T>(scratch.hidden, false, head, true, scratch.logits));
+        multiply_head(Direction::forward, scratch.hidden, scratch.logits);
         if (with_gradient) {
             scratch.grad_logits.resize(rows, head.rows());
         }
@@ -73,7 +76,7 @@ std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, Matri
         }
         if (with_gradient) {
             scratch.grad_rows.resize(rows, hidden.cols());
-            kernels.run(kernels::product<T>(scratch.grad_logits, false, head, false, scratch.grad_rows));
+            multiply_head(Direction::backward, scratch.grad_logits, scratch.grad_rows);
 #pragma omp parallel for schedule(static)
             for (index_t i = 0; i < rows; ++i) {  // a row is a target at most once
                 std::copy_n(scratch.grad_rows.view()[i], hidden.cols(),
@@ -84,9 +87,9 @@ std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, Matri
     return results;
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                                \
-    template std::vector<TargetResult> cross_entropy<T>(const kernels::KernelSet&, MatrixView<const T>,       \
-                                                        MatrixView<const T>, std::span<const Target>, double, \
+#define MOESAIC_INSTANTIATE(T)                                                                                   \
+    template std::vector<TargetResult> cross_entropy<T>(const kernels::KernelSet&, MatrixView<const T>,          \
+                                                        const FrozenMatrix<T>&, std::span<const Target>, double, \
                                                         MatrixView<accumulator_t<T>>, LossScratch<T>&);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)

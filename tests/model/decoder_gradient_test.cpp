@@ -52,7 +52,7 @@ TEST_P(DecoderGradient, MatchesDifferencesInDouble) {
     architecture.tied_head = variant.tied_head;
     architecture.router.normalize = variant.normalize;
     architecture.is_moe[0] = variant.all_moe;
-    SmallDecoder<double> model(architecture, mpi::Communicator::self(), 32, 0, variant.lora, variant.activations);
+    SmallDecoder<double> model(architecture, mpi::Communicator::self(), 32, 0, variant.lora, 0, variant.activations);
     ASSERT_EQ(model.decoder.lora().buckets.size(), variant.buckets);
     // Only saved passes have dropout.
     expect_gradients_match(model, random_batch(std::array<index_t, 3>{5, 1, 7}, architecture.vocabulary, 4),

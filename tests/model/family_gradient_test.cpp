@@ -45,8 +45,7 @@ class BalanceGradient : public testing::TestWithParam<std::string> {};
 TEST_P(BalanceGradient, MatchesDifferencesInDouble) {
     const Architecture architecture = small_architecture(GetParam());
     SmallDecoder<double> model(architecture, mpi::Communicator::self(), 32, 0,
-                               {2, 3.0, false, {LoraTarget::experts, LoraTarget::attention}}, Activations::retain,
-                               100.0);
+                               {2, 3.0, false, {LoraTarget::experts, LoraTarget::attention}}, 100.0);
     expect_gradients_match(model, random_batch(std::array<index_t, 3>{5, 1, 7}, architecture.vocabulary, 4), true);
 }
 INSTANTIATE_TEST_SUITE_P(Families, BalanceGradient, testing::Values("qwen3_moe", "deepseek_v2", "deepseek_v3"));

@@ -34,16 +34,27 @@ void randomise(LoraParameters<A>& lora) {
     }
 }
 
+/// Adapters on everything that the small model has, of several ranks and scales.
+inline LoraSettings adapters_everywhere() {
+    LoraSettings settings{
+        3, 2.0, true, {LoraTarget::experts, LoraTarget::attention, LoraTarget::shared, LoraTarget::dense}};
+    settings.rank_pattern = ModulePatterns::parse("rank_pattern", "experts.2.up_proj=5,o_proj=1");
+    settings.alpha_pattern = ModulePatterns::parse("alpha_pattern", "q_proj=7,experts.1.down_proj=3");
+    return settings;
+}
+
 template <class T>
 struct SmallDecoder {
     using A = accumulator_t<T>;
 
     SmallDecoder(const Architecture& architecture, const mpi::Communicator& world, index_t max_tokens,
-                 index_t tensor_ranks = 0, const LoraSettings& lora = {2, 3.0, false},
-                 Activations activations = Activations::retain, double aux = 0)
+                 index_t tensor_ranks = 0, const LoraSettings& lora = {2, 3.0, false}, double aux = 0,
+                 Activations activations = Activations::retain)
         : kernels("portable"),
           grid(world, tensor_ranks > 0 ? tensor_ranks : world.size(), 0),
-          decoder(architecture, {lora, activations, max_tokens, aux > 0}, kernels, grid),
+          decoder(architecture,
+                  {.lora = lora, .activations = activations, .max_tokens = max_tokens, .keep_probabilities = aux > 0},
+                  kernels, grid),
           aux_coefficient(aux) {
         decoder.load(RandomWeights<T>());
         randomise(decoder.lora());
