@@ -16,6 +16,24 @@ kernels::KernelSet choose_kernels(const mpi::Communicator& world, const std::str
     return *chosen;
 }
 
+/// Elements of a layer's attention weights.
+double attention_elements(const model::Architecture& a) {
+    const model::AttentionSettings& attention = a.attention;
+    const auto hidden = static_cast<double>(a.hidden);
+    const auto heads = static_cast<double>(attention.heads);
+    const auto queries = heads * static_cast<double>(attention.head_size);
+    const auto outputs = heads * static_cast<double>(attention.value_size);
+    if (attention.kind == model::AttentionKind::grouped) {
+        const auto keys = static_cast<double>(attention.kv_heads) * static_cast<double>(attention.head_size);
+        return 2 * hidden * (queries + keys);
+    }
+    const auto query_rank = static_cast<double>(attention.query_rank);
+    const auto kv_rank = static_cast<double>(attention.kv_rank);
+    const auto rotated = static_cast<double>(attention.rope.size);
+    const double query = attention.query_rank > 0 ? query_rank * (hidden + queries) : hidden * queries;
+    return query + hidden * (kv_rank + rotated) + kv_rank * (queries - heads * rotated + outputs) + hidden * outputs;
+}
+
 }  // namespace
 
 Runtime::Runtime(const mpi::Communicator& communicator, const train::ParallelOptions& parallel,
@@ -69,36 +87,49 @@ model::Architecture read_architecture(const Runtime& runtime, const std::string&
     return architecture;
 }
 
-std::uint64_t weight_bytes(const model::Architecture& a, index_t tensor_ranks, std::size_t scalar_bytes) {
-    const index_t moe_layers = a.moe_layers();
-    const auto padded = [](index_t extent) { return model::blocks_of(extent) * model::block_size; };
+double weight_bytes(const model::Architecture& a, index_t tensor_ranks, std::size_t scalar_bytes) {
+    // Floating point, because sizes of a hostile file may overflow integers.
+    const auto padded = [](index_t extent) {
+        return static_cast<double>(model::blocks_of(extent) * model::block_size);
+    };
+    const auto hidden = static_cast<double>(a.hidden);
+    const auto moe_layers = static_cast<double>(a.moe_layers());
+    const auto dense_layers = static_cast<double>(a.layers) - moe_layers;
     const index_t slice = (a.expert_intermediate + tensor_ranks - 1) / tensor_ranks;
-    const index_t attention = 2 * a.hidden * a.head_size * (a.heads + a.kv_heads);
-    const index_t experts = a.experts * (3 * padded(a.hidden) * padded(slice) + a.hidden);
-    const index_t dense = 3 * a.hidden * a.dense_intermediate;
-    const index_t vocabulary = a.vocabulary * a.hidden * (a.tied_head ? 1 : 2);
-    const index_t elements = vocabulary + a.layers * attention + moe_layers * experts + (a.layers - moe_layers) * dense;
-    return static_cast<std::uint64_t>(elements) * scalar_bytes;
+    const double experts = static_cast<double>(a.experts) * (3 * padded(a.hidden) * padded(slice) + hidden);
+    const double shared = 3 * hidden * static_cast<double>(a.shared.intermediate);
+    const double dense = 3 * hidden * static_cast<double>(a.dense_intermediate);
+    const double vocabulary = static_cast<double>(a.vocabulary) * hidden * (a.tied_head ? 1 : 2);
+    const double elements = vocabulary + static_cast<double>(a.layers) * attention_elements(a) +
+                            moe_layers * (experts + shared) + dense_layers * dense;
+    return elements * static_cast<double>(scalar_bytes);
 }
 
 template <class T>
 std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime, const model::Architecture& architecture,
                                               const std::string& path, const model::DecoderSettings& settings) {
     std::unique_ptr<model::Decoder<T>> decoder;
+    std::string unused;
     runtime.world.agree([&] {
-        const std::uint64_t needed = weight_bytes(architecture, runtime.grid.tensor().size(), sizeof(T));
+        const double needed = weight_bytes(architecture, runtime.grid.tensor().size(), sizeof(T));
         const auto available =
             runtime.placement.memory_available_bytes / static_cast<std::uint64_t>(runtime.placement.node_ranks);
         constexpr double gib = 1024.0 * 1024.0 * 1024.0;
         core::require(
-            needed <= available, ExitCode::out_of_resources,
+            needed <= static_cast<double>(available), ExitCode::out_of_resources,
             "{}: the weights need {:.1f} GiB per rank ({:.1f} GiB of {} are available to it); use more nodes, "
             "or a smaller model",
-            path, static_cast<double>(needed) / gib, static_cast<double>(available) / gib, runtime.placement.host);
+            path, needed / gib, static_cast<double>(available) / gib, runtime.placement.host);
         const auto tensors = io::TensorSource::open_model(path);
         decoder = std::make_unique<model::Decoder<T>>(architecture, settings, runtime.kernels, runtime.grid);
-        decoder->load(model::CheckpointWeights<T>(tensors));
+        const model::CheckpointWeights<T> weights(tensors, architecture);
+        decoder->load(weights);
+        weights.check_complete();
+        unused = weights.unused();
     });
+    if (!unused.empty()) {
+        print(runtime.world, unused + "\n");
+    }
     return decoder;
 }
 

@@ -45,8 +45,8 @@ void require_set(const std::string& key, const std::string& value);
 [[nodiscard]] model::Architecture read_architecture(const Runtime& runtime, const std::string& path);
 
 /// Bytes of frozen weights that one rank holds, with `scalar_bytes` per element.
-[[nodiscard]] std::uint64_t weight_bytes(const model::Architecture& architecture, index_t tensor_ranks,
-                                         std::size_t scalar_bytes);
+[[nodiscard]] double weight_bytes(const model::Architecture& architecture, index_t tensor_ranks,
+                                  std::size_t scalar_bytes);
 
 /// Collective. Builds the decoder and reads this rank's weights. Refuses before allocating what the memory can't hold.
 template <class T>

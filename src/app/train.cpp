@@ -47,6 +47,7 @@ struct TrainConfiguration {
 /// Data and sizes that are known before weights are loaded.
 struct TrainInputs {
     model::Architecture architecture;
+    model::LoraSettings lora;
     Dataset train;
     std::optional<Dataset> eval;
 
@@ -63,7 +64,11 @@ TrainInputs read_inputs(const Runtime& runtime, const TrainConfiguration& config
     TrainInputs inputs;
     inputs.architecture = read_architecture(runtime, configuration.model.path);
     const train::DataOptions& data = configuration.data;
-    runtime.world.agree([&] { require_set("data.train", data.train); });
+    runtime.world.agree([&] {
+        require_set("data.train", data.train);
+        inputs.lora = configuration.lora.settings(inputs.architecture);
+        inputs.lora.dropout_seed = static_cast<std::uint64_t>(configuration.train.seed);
+    });
     inputs.train = train::load_dataset(runtime.world, data.train, inputs.architecture.vocabulary, data.max_length);
     if (!data.eval.empty()) {
         inputs.eval = train::load_dataset(runtime.world, data.eval, inputs.architecture.vocabulary, data.max_length);
@@ -118,9 +123,10 @@ TrainRun<T>::TrainRun(const Runtime& runtime, const TrainConfiguration& configur
       configuration_(configuration),
       inputs_(inputs),
       output_(output),
-      decoder_(load_model<T>(runtime, inputs.architecture, configuration.model.path,
-                             {configuration.lora.settings(), configuration.train.activations_of_layers(),
-                              inputs.max_tokens(configuration, runtime.world.size())})),
+      decoder_(load_model<T>(
+          runtime, inputs.architecture, configuration.model.path,
+          {inputs.lora, configuration.train.activations_of_layers(),
+           inputs.max_tokens(configuration, runtime.world.size()), configuration.train.router_aux_coefficient > 0})),
       optimizer_(decoder_->lora(), runtime.kernels, runtime.grid, configuration.train.adamw()),
       coordinator_(runtime.world, {configuration.train.max_gradient_norm, configuration.train.save_every,
                                    configuration.output.wall_time_seconds()}),
@@ -135,7 +141,7 @@ TrainRun<T>::TrainRun(const Runtime& runtime, const TrainConfiguration& configur
       trainer_({*decoder_, runtime_.kernels, runtime_.grid, optimizer_, coordinator_, batches_,
                 train::Schedule{configuration.train.schedule, configuration.train.learning_rate,
                                 configuration.train.warmup_steps, total_steps_},
-                stop_signal_arrived}) {}
+                stop_signal_arrived, configuration.train.router_aux_coefficient}) {}
 
 template <class T>
 void TrainRun<T>::start_or_resume() {
@@ -144,7 +150,7 @@ void TrainRun<T>::start_or_resume() {
         if (!file.empty()) {
             state_ = load_checkpoint(file, state_, inputs_.architecture, decoder_->lora(), optimizer_);
         } else if (!configuration_.lora.init.empty()) {
-            train::load_adapter(configuration_.lora.init, decoder_->lora());
+            train::load_adapter(configuration_.lora.init, inputs_.architecture, decoder_->lora());
         } else {
             decoder_->lora().initialise(static_cast<std::uint64_t>(configuration_.train.seed));
         }
@@ -234,8 +240,9 @@ ExitCode TrainRun<T>::run() {
             save();
         }
         evaluate();
-        train::save_adapter(output_.folder().adapter(), configuration_.model.path, inputs_.architecture,
-                            decoder_->lora(), optimizer_, runtime_.grid);
+        train::save_adapter(output_.folder().adapter(), configuration_.output.layout_of_adapter(),
+                            configuration_.model.path, inputs_.architecture, decoder_->lora(), optimizer_,
+                            runtime_.grid);
     }
     report_totals(seconds, tokens);
     return stopped ? ExitCode::stopped_for_requeue : ExitCode::success;

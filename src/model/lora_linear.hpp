@@ -5,6 +5,7 @@
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
 #include "kernels/gemm.hpp"
+#include "model/dropout.hpp"
 #include "model/frozen_matrix.hpp"
 #include "model/lora_parameters.hpp"
 #include "model/weights.hpp"
@@ -26,10 +27,13 @@ struct LoraShared {
     const kernels::KernelSet& kernels;
     const LoraSettings& settings;
     FrozenScratch<T> frozen{};
-    Matrix<accumulator_t<T>> down_sum{};  // [sum M, R]: products with A or B before they are rounded
-    Matrix<T> down{};                     // [sum M, R]
-    Matrix<accumulator_t<T>> back_sum{};  // [M, R]
-    Matrix<T> back{};                     // [M, R]
+    Dropout dropout{};                        // of the present pass, for this rank's tokens
+    Matrix<T> dropped{};                      // [sum M, K]: inputs of A after dropout
+    Matrix<accumulator_t<T>> grad_dropped{};  // [M, K]
+    Matrix<accumulator_t<T>> down_sum{};      // [sum M, R]: products with A or B before they are rounded
+    Matrix<T> down{};                         // [sum M, R]
+    Matrix<accumulator_t<T>> back_sum{};      // [M, R]
+    Matrix<T> back{};                         // [M, R]
 };
 
 /// Where the projections of one layer register their factors. All ranks hold these whole; gradients are partial and are
@@ -87,6 +91,9 @@ public:
 
 private:
     void add_bias(MatrixView<A> y) const;
+    /// x, or x after dropout in `storage` [M, K].
+    [[nodiscard]] MatrixView<const T> input_of_a(MatrixView<const T> x, T* storage) const;
+    void add_dropped(MatrixView<const A> grad_dropped, MatrixView<A> grad_x) const;
 
     std::string module_;
     LoraShared<T>& shared_;

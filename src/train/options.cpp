@@ -1,5 +1,8 @@
 #include "train/options.hpp"
 
+#include "core/error.hpp"
+
+#include <algorithm>
 #include <charconv>
 #include <sstream>
 #include <vector>
@@ -42,6 +45,20 @@ double parse_duration(const std::string& text) {
     return fields >= 1 && fields <= 3 ? seconds + days * 86400 : -1;
 }
 
+/// The targets in a list with commas; empty if one of them is none.
+std::set<model::LoraTarget> parse_targets(const std::string& text) {
+    std::set<model::LoraTarget> targets;
+    std::istringstream names(text);
+    for (std::string name; std::getline(names, name, ',');) {
+        const auto* const found = std::find(model::lora_target_names.begin(), model::lora_target_names.end(), name);
+        if (found == model::lora_target_names.end()) {
+            return {};
+        }
+        targets.insert(static_cast<model::LoraTarget>(found - model::lora_target_names.begin()));
+    }
+    return targets;
+}
+
 }  // namespace
 
 void ModelOptions::declare(core::OptionSet& set) {
@@ -51,8 +68,49 @@ void ModelOptions::declare(core::OptionSet& set) {
 void LoraOptions::declare(core::OptionSet& set) {
     set.add("lora.rank", rank, "rank of the adapters", at_least(1));
     set.add("lora.alpha", alpha, "adapters are scaled by alpha / rank", positive());
+    set.add<std::string>("lora.targets", targets, "what is adapted: a list of experts, attention, shared, dense",
+                         [](const std::string& text) {
+                             return parse_targets(text).empty()
+                                        ? std::string("must be a list of experts, attention, shared, dense")
+                                        : std::string();
+                         });
     set.add("lora.rslora", rslora, "scale by alpha / sqrt(rank) instead");
-    set.add("lora.init", init, "folder of a PEFT adapter to start from");
+    set.add("lora.dropout", dropout, "probability with which elements of the adapters' inputs are zeroed in training",
+            within(0, 0.99));
+    set.add("lora.rank_pattern", rank_pattern,
+            "other ranks for some modules, as PEFT's rank_pattern: PATTERN=RANK,... where a pattern is a regular "
+            "expression for the last parts of names");
+    set.add("lora.alpha_pattern", alpha_pattern, "the same for alpha");
+    set.add("lora.init", init, "folder of a PEFT adapter to start from; it decides what is adapted and how");
+}
+
+model::LoraSettings LoraOptions::settings(const model::Architecture& architecture) const {
+    model::LoraSettings settings;
+    if (init.empty()) {
+        settings.rank = rank;
+        settings.alpha = alpha;
+        settings.rank_stabilised = rslora;
+        settings.targets = parse_targets(targets);
+        settings.rank_pattern = model::ModulePatterns::parse("lora.rank_pattern", rank_pattern);
+        settings.alpha_pattern = model::ModulePatterns::parse("lora.alpha_pattern", alpha_pattern);
+    } else {
+        const LoraOptions defaults;
+        settings = read_adapter_settings(init, architecture);
+        const auto check = [&](const char* key, bool agrees) {
+            core::require(agrees, core::ExitCode::usage,
+                          "{} contradicts the adapter {} (which decides what is adapted and how); remove it, or "
+                          "lora.init",
+                          key, init);
+        };
+        check("lora.rank", rank == defaults.rank || rank == settings.rank);
+        check("lora.alpha", alpha == defaults.alpha || alpha == settings.alpha);
+        check("lora.rslora", !rslora || settings.rank_stabilised);
+        check("lora.targets", targets == defaults.targets);
+        check("lora.rank_pattern", rank_pattern.empty());
+        check("lora.alpha_pattern", alpha_pattern.empty());
+    }
+    settings.dropout = dropout;
+    return settings;
 }
 
 void DataOptions::declare_train(core::OptionSet& set) {
@@ -83,6 +141,8 @@ void TrainOptions::declare(core::OptionSet& set) {
     set.add("train.eval_every", eval_every, "evaluate every so many steps besides start and end; 0: never",
             at_least(0));
     set.add("train.save_every", save_every, "checkpoint every so many steps besides the end; 0: never", at_least(0));
+    set.add("train.router_aux_coef", router_aux_coefficient,
+            "factor on the routers' auxiliary loss, which is added to the loss; 0: without it", within(0, 1e3));
     set.add("train.activations", activations,
             "retain: keep gate and up of each layer for backward; recompute: less memory, more work",
             one_of({"retain", "recompute"}));
@@ -113,6 +173,9 @@ void ComputeOptions::declare_isa(core::OptionSet& set) {
 void OutputOptions::declare(core::OptionSet& set) {
     set.add("output.dir", directory, "folder for metrics, checkpoints, adapter and trace");
     set.add("output.trace", trace, "record and write trace.json");
+    set.add("output.adapter_layout", adapter_layout,
+            "per-expert: a pair of factors for each expert's projection; fused: as PEFT adapts fused experts",
+            one_of({"per-expert", "fused"}));
     set.add("output.checkpoint_keep", checkpoint_keep, "newest checkpoints to keep", at_least(1));
     set.add("output.resume", resume, "auto: from the latest checkpoint in output.dir; never; or a checkpoint file");
     set.add<std::string>("output.walltime", wall_time,

@@ -1,7 +1,7 @@
 // Data order, schedules, the optimizer, and state that outlives a change of the rank count.
 #include "core/error.hpp"
+#include "support/shared_folder.hpp"
 #include "support/small_decoder.hpp"
-#include "train/adapter.hpp"
 #include "train/batches.hpp"
 #include "train/dataset.hpp"
 #include "train/lora_state.hpp"
@@ -11,9 +11,7 @@
 
 #include <gtest/gtest.h>
 #include <omp.h>
-#include <unistd.h>
 
-#include <filesystem>
 #include <fstream>
 #include <map>
 #include <numeric>
@@ -25,31 +23,7 @@ namespace {
 using core::Error;
 using core::ExitCode;
 using mpi::Communicator;
-
-/// A folder that all ranks of the world share for the time of a test.
-class SharedFolder {
-public:
-    SharedFolder() {
-        path_ = (std::filesystem::temp_directory_path() / ("moesaic-train-test-" + std::to_string(getpid()))).string();
-        Communicator::world().broadcast(path_);
-        if (Communicator::world().is_root()) {
-            std::filesystem::create_directories(path_);
-        }
-        Communicator::world().barrier();
-    }
-    ~SharedFolder() {
-        Communicator::world().barrier();
-        if (Communicator::world().is_root()) {
-            std::filesystem::remove_all(path_);
-        }
-    }
-    [[nodiscard]] std::filesystem::path operator/(const std::string& name) const {
-        return std::filesystem::path(path_) / name;
-    }
-
-private:
-    std::string path_;
-};
+using test::SharedFolder;
 
 Dataset dataset_of(const std::vector<index_t>& lengths) {
     Dataset data;
@@ -201,8 +175,8 @@ TEST(DatasetFile, ErrorsNameFileAndLine) {
 
 /// A small decoder whose gradients are filled with values that depend on the place in the full tensors alone.
 struct Trained {
-    explicit Trained(const Communicator& world, index_t tensor_ranks = 0)
-        : model(test::small_architecture(), world, 64, tensor_ranks),
+    explicit Trained(const Communicator& world, index_t tensor_ranks = 0, const model::LoraSettings& lora = {2, 3.0})
+        : model(test::small_architecture(), world, 64, tensor_ranks, lora),
           optimizer(model.decoder.lora(), model.kernels, model.grid, {0.9, 0.999, 1e-8, 0.1}) {}
 
     void set_gradients(std::uint64_t seed) {
@@ -323,7 +297,7 @@ TEST(AdamW, GivesTheSameForAllThreadCounts) {
 TEST(Checkpoint, ContinuesAtAnotherRankCount) {
     const SharedFolder folder;
     const model::Architecture architecture = test::small_architecture();
-    Trained together(Communicator::world());
+    Trained together(Communicator::world(), 0, test::adapters_everywhere());
     together.step(1);
     together.step(2);
     const RunState state{2, 8, true, 5, 99};
@@ -331,7 +305,7 @@ TEST(Checkpoint, ContinuesAtAnotherRankCount) {
                     together.optimizer, together.model.grid);
     const auto file = folder / "checkpoints/step-00000002.h5";
 
-    Trained alone(Communicator::self());
+    Trained alone(Communicator::self(), 0, test::adapters_everywhere());
     RunState expected = state;
     expected.step = 0;
     const RunState found = load_checkpoint(file, expected, architecture, alone.model.decoder.lora(), alone.optimizer);
@@ -353,43 +327,18 @@ TEST(Checkpoint, ContinuesAtAnotherRankCount) {
     other.hidden = 20;
     EXPECT_THROW(static_cast<void>(load_checkpoint(file, state, other, alone.model.decoder.lora(), alone.optimizer)),
                  Error);
-}
-
-TEST(Adapter, SurvivesTheRoundTripAtAnotherRankCount) {
-    const SharedFolder folder;
-    const model::Architecture architecture = test::small_architecture();
-    Trained together(Communicator::world());
-    together.step(1);
-    save_adapter(folder / "adapter", "base", architecture, together.model.decoder.lora(), together.optimizer,
-                 together.model.grid);
-    Trained alone(Communicator::self());
-    load_adapter(folder / "adapter", alone.model.decoder.lora());
-    auto found = alone.everything();
-    auto expected = together.everything();
-    for (auto* all : {&found, &expected}) {  // only values are in an adapter
-        std::erase_if(*all, [](const auto& entry) { return entry.first.back() != '0'; });
-    }
-    if (Communicator::world().is_root()) {
-        EXPECT_EQ(found.size(), 12U);
-        EXPECT_EQ(found, expected);
-    }
-    const model::LoraSettings settings = read_adapter_settings(folder / "adapter");
-    EXPECT_EQ(settings.rank, 2);
-    EXPECT_EQ(settings.alpha, 3.0);
-}
-
-TEST(Adapter, RefusesAnotherRank) {
-    const SharedFolder folder;
-    Trained run(Communicator::world());
-    save_adapter(folder / "adapter", "base", test::small_architecture(), run.model.decoder.lora(), run.optimizer,
-                 run.model.grid);
-    run.model.decoder.lora().settings.rank = 4;
-    try {
-        load_adapter(folder / "adapter", run.model.decoder.lora());
-        FAIL();
-    } catch (const Error& error) {
-        EXPECT_EQ(error.code(), ExitCode::usage);
-        EXPECT_NE(std::string(error.what()).find("set lora.rank = 2"), std::string::npos) << error.what();
+    model::LoraSettings other_rank = test::adapters_everywhere();
+    other_rank.rank_pattern = {};
+    for (const model::LoraSettings& lora : {model::LoraSettings{2, 3.0}, other_rank}) {
+        Trained different(Communicator::self(), 0, lora);
+        try {
+            static_cast<void>(
+                load_checkpoint(file, state, architecture, different.model.decoder.lora(), different.optimizer));
+            FAIL();
+        } catch (const Error& error) {
+            EXPECT_EQ(error.code(), ExitCode::usage);
+            EXPECT_NE(std::string(error.what()).find("lora adapters was"), std::string::npos) << error.what();
+        }
     }
 }
 
