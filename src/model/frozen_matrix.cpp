@@ -154,7 +154,7 @@ private:
         const index_t first = begin_of(segment);
         const index_t count = begin_of(segment + 1) - first;
         return forward_ ? BlockRun<T>{blocks.block(strip, first), block_elements, count}
-                        : BlockRun<T>{blocks.block(first, strip), blocks.col_blocks() * block_elements, count};
+                        : BlockRun<T>{blocks.block(first, strip), blocks.row_stride(), count};
     }
 
     /// Adds one segment of the contraction to the sums of a strip.

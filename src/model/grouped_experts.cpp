@@ -110,7 +110,7 @@ template <class T>
 BlockRun<T> GroupedExperts<T>::weight_columns(Projection p, index_t expert, index_t col_block) const {
     const BlockedMatrix<T>& all = weights_[static_cast<std::size_t>(p)];
     const index_t rows = all.row_blocks() / this->config().experts;
-    return {all.block(expert * rows, col_block), all.col_blocks() * block_elements, rows};
+    return {all.block(expert * rows, col_block), all.row_stride(), rows};
 }
 
 template <class T>
