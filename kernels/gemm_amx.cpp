@@ -86,21 +86,16 @@ inline void prefetch_to_l2(const char* data, std::int64_t first, std::int64_t la
     }
 }
 
+/// Adds the product of two strips to the sums in tiles.
 template <bool two_rows, bool two_cols, bool packs>
-void multiply_tiles(const StripProduct<float>& product) {
-    const auto* left = static_cast<const char*>(product.left);
-    const auto* right = static_cast<const char*>(product.right);
-    const Ahead& ahead = product.ahead;
+inline void add_product(const StripTerm& term, const Ahead& ahead) {
+    const auto* left = static_cast<const char*>(term.left);
+    const auto* right = static_cast<const char*>(term.right);
     const char* prefetch = ahead.prefetch;
     const char* blocks = ahead.blocks;
     auto* strip = static_cast<char*>(ahead.strip);
-    if (product.accumulate) {
-        load_sums<two_rows, two_cols>(product.c, product.stride);
-    } else {
-        zero_sums();
-    }
     const std::int64_t middle = packs ? (ahead.first_pair + ahead.last_pair) / 2 : 0;
-    for (std::int64_t k = 0; k < product.k; k += block_size) {
+    for (std::int64_t k = 0; k < term.k; k += block_size) {
         // All loads first: they then wait for the L2 cache together, and the tile products behind them run unbroken.
         _tile_loadd(4, left, row_bytes);
         _tile_loadd(6, right, row_bytes);
@@ -136,6 +131,20 @@ void multiply_tiles(const StripProduct<float>& product) {
         right += 2 * tile_bytes;
         prefetch += ahead.step;
     }
+}
+
+template <bool two_rows, bool two_cols, bool packs>
+void multiply_tiles(const StripProduct<float>& product) {
+    if (product.accumulate) {
+        load_sums<two_rows, two_cols>(product.c, product.stride);
+    } else {
+        zero_sums();
+    }
+    add_product<two_rows, two_cols, packs>({product.left, product.right, product.k}, product.ahead);
+    if (product.more.k > 0) {
+        constexpr Ahead nothing = {};
+        add_product<two_rows, two_cols, false>(product.more, nothing);
+    }
     store_sums<two_rows, two_cols>(product.c, product.stride);
 }
 
@@ -163,6 +172,7 @@ constinit const Bf16Kernel amx_bf16 = {
     .left_bytes = 2 * tile_bytes,
     .right_bytes = 2 * tile_bytes,
     .packs_ahead = true,
+    .adds_terms = true,
     .left_is_plain = true,
     .panel_depth = 2048,  // a strip of 128 KiB: sums stay in tiles, which is worth more than operands in L1
     .left_block_bytes = 1U << 20U,

@@ -71,6 +71,7 @@ constexpr MicroKernel<Element, float> description = {
     .left_bytes = block_size* block_size * sizeof(float),
     .right_bytes = block_size* block_size * sizeof(float),
     .packs_ahead = false,
+    .adds_terms = false,
     .left_is_plain = false,
     .panel_depth = 256,
     .left_block_bytes = 1U << 20U,

@@ -82,6 +82,7 @@ constinit const Bf16Kernel avx512_bf16_pairs = {
     .left_bytes = block_bytes,
     .right_bytes = block_bytes,
     .packs_ahead = false,
+    .adds_terms = false,
     .left_is_plain = true,
     .panel_depth = 512,
     .left_block_bytes = 1U << 20U,

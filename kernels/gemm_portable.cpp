@@ -85,6 +85,7 @@ constexpr MicroKernel<Element, Sum> describe() {
         .left_bytes = block_size * block_size * sizeof(Sum),
         .right_bytes = block_size * block_size * sizeof(Sum),
         .packs_ahead = false,
+        .adds_terms = false,
         .left_is_plain = false,
         .panel_depth = 128,
         .left_block_bytes = 1U << 18U,

@@ -138,7 +138,7 @@ bool multiplies_correctly(const MicroKernel<Element, float>& kernel) {
     if (kernel.begin != nullptr) {
         kernel.begin();
     }
-    kernel.multiply({rows, cols, depth, left_strip, right_strip, sums[0], block_size, false, {}});
+    kernel.multiply({rows, cols, depth, left_strip, right_strip, sums[0], block_size, false, {}, {}});
     if (kernel.end != nullptr) {
         kernel.end();
     }

@@ -42,6 +42,13 @@ struct Ahead {
     std::int64_t step;  ///< bytes, from line to line and from block to block
 };
 
+/// Packed strips whose product is added to the same sums.
+struct StripTerm {
+    const void* left;
+    const void* right;
+    std::int64_t k;  ///< 0 says none
+};
+
 /// C[rows, cols] = L[rows, k] R[k, cols], added to C if `accumulate`; at most 32 rows and columns. Whole groups of 16
 /// rows and columns are computed, so that C must have room for them.
 template <class Sum>
@@ -55,6 +62,7 @@ struct StripProduct {
     std::int64_t stride;
     bool accumulate;
     Ahead ahead;
+    StripTerm more;  ///< where MicroKernel::adds_terms
 };
 
 /// A block of a result: C[rows, cols] = alpha * sum, added to C if `accumulate`.
@@ -74,6 +82,7 @@ struct MicroKernel {
     std::size_t left_bytes;        ///< of a packed block of the left operand
     std::size_t right_bytes;       ///< of a packed block of the right operand
     bool packs_ahead;              ///< `multiply` obeys Ahead::blocks
+    bool adds_terms;               ///< `multiply` obeys StripProduct::more
     bool left_is_plain;            ///< a packed left block is 32 x 32 elements by rows: such memory needs no packing
     std::int64_t panel_depth;      ///< longest k for which a strip stays in the cache that feeds the kernel (L1;
                                    ///< L2 for AMX); a multiple of 32

@@ -137,6 +137,7 @@ private:
                           in_place ? c : sums,
                           in_place ? product_.ldc : block_size,
                           in_place && accumulate,
+                          {},
                           {}});
         if (in_place) {
             return;

@@ -72,7 +72,7 @@ private:
                                         core::Buffer<std::byte>& storage) const;
     [[nodiscard]] Strips low_rank(Projection p, const Part& part, const Strips& tokens,
                                   core::Buffer<std::byte>& storage, T* kept) const;
-    void add_low_rank(Projection p, const Part& part, index_t strip, const Strips& low_rank, A* sums) const;
+    [[nodiscard]] TokenTerm low_rank_term(Projection p, const Part& part, index_t strip, const Strips& low_rank) const;
     void keep(const Part& part, index_t strip, PreActivations<T>& kept) const;
     void activate(const Part& part, index_t strip);
     void pack_activation(const Part& part, index_t strip, const T* values, core::Buffer<std::byte>& strips) const;
@@ -87,7 +87,8 @@ private:
     void low_rank_rows(const Part& part, const Strips& tokens, index_t k, const FactorStrip& factor_strip,
                        T* out) const;
     [[nodiscard]] Strips low_rank_gradient(Projection p, const Part& part, const Strips& grad, std::size_t slot);
-    void add_low_rank_gradient(Projection p, const Part& part, index_t strip, const Strips& low_rank, A* sums) const;
+    void input_gradient(Projection p, const Part& part, index_t strip, const Strips& grad, const Strips& low_rank,
+                        bool accumulate, A* sums) const;
 
     // grouped_experts_lora.cpp
     /// L of a gradient L^T Z, and the factor that it belongs to.

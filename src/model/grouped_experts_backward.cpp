@@ -36,9 +36,7 @@ void GroupedExperts<T>::backward_down(const SavedForward<T>& saved, const PreAct
         A* sums = part.scratch.sums[0].reserve(static_cast<std::size_t>(part.strips() * block_elements));
         part.scratch.panels.forget();
         for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
-            products_.tokens_by_weights(grad, part.rows(), weights, extent_of_block(config.intermediate, strip), sums,
-                                        false, part.scratch.panels);
-            add_low_rank_gradient(Projection::down, part, strip, low_rank, sums);
+            input_gradient(Projection::down, part, strip, grad, low_rank, false, sums);
             activation_gradients(part, strip, kept);
         }
     });
@@ -80,12 +78,9 @@ void GroupedExperts<T>::backward_up(bool with_input_gradients) {
         A* sums = part.scratch.sums[0].reserve(static_cast<std::size_t>(part.strips() * block_elements));
         part.scratch.panels.forget();
         for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
-            const index_t features = extent_of_block(config.hidden, strip);
-            products_.tokens_by_weights(grad_gate, part.rows(), weights, features, sums, false, part.scratch.panels);
-            products_.tokens_by_weights(grad_up, part.rows(), weights, features, sums, true, part.scratch.panels);
-            add_low_rank_gradient(Projection::gate, part, strip, low_rank_gate, sums);
-            add_low_rank_gradient(Projection::up, part, strip, low_rank_up, sums);
-            elementwise_.narrow_rows(part.rows(), features, sums, block_size,
+            input_gradient(Projection::gate, part, strip, grad_gate, low_rank_gate, false, sums);
+            input_gradient(Projection::up, part, strip, grad_up, low_rank_up, true, sums);
+            elementwise_.narrow_rows(part.rows(), extent_of_block(config.hidden, strip), sums, block_size,
                                      work.rows_out.view()[part.chunk.begin] + strip * block_size, config.hidden);
         }
     });
@@ -153,7 +148,7 @@ void GroupedExperts<T>::low_rank_rows(const Part& part, const Strips& tokens, in
     for (index_t block = 0; block < rank_blocks_; ++block) {
         const index_t count = extent_of_block(rank, block);
         products_.pack_right(factor.data, factor_strip(block * block_size, count));
-        products_.tokens_by_strip(tokens, part.rows(), factor.data, count, k, sums, false);
+        products_.tokens_by_strip(tokens, part.rows(), factor.data, count, k, sums);
         for (index_t s = 0; s < part.strips(); ++s) {
             T* to = out + (s * rank_blocks_ + block) * block_elements;
             if (count < block_size) {
@@ -183,29 +178,34 @@ Strips GroupedExperts<T>::low_rank_gradient(Projection p, const Part& part, cons
     return products_.left_of_blocks(out, part.strips(), rank_blocks_, part.scratch.low_rank[slot]);
 }
 
-/// sums += the low-rank gradient times A and its scale, for one strip of input features.
+/// sums = the gradient of a projection's input for one strip of its features: through the part's next weights, and
+/// through A with its scale. Added to sums if `accumulate`.
 template <class T>
-void GroupedExperts<T>::add_low_rank_gradient(Projection p, const Part& part, index_t strip, const Strips& low_rank,
-                                              A* sums) const {
-    const index_t rank = this->config().lora_rank;
-    if (rank == 0) {
+void GroupedExperts<T>::input_gradient(Projection p, const Part& part, index_t strip, const Strips& grad,
+                                       const Strips& low_rank, bool accumulate, A* sums) const {
+    const ExpertConfig& config = this->config();
+    const index_t features = extent_of_block(p == Projection::down ? config.intermediate : config.hidden, strip);
+    TokenTerm term;
+    if (config.lora_rank > 0) {
+        const MatrixView<const T> a = lora_a(p, part.chunk.expert);
+        const Strips factor = products_.right_strips(part.scratch.factor, 1, rank_blocks_);
+        products_.pack_right(factor.data,
+                             products_.columns(a.data() + strip * block_size, a.stride(), features, a.rows()));
+        term = {factor.data, low_rank, a.rows()};
+    }
+    products_.tokens_by_weights(grad, part.rows(), part.scratch.weights, features, sums, accumulate,
+                                part.scratch.panels, has_dropout() ? TokenTerm() : term);
+    if (!has_dropout() || term.k == 0) {
         return;
     }
-    const MatrixView<const T> a = lora_a(p, part.chunk.expert);
-    const index_t features = extent_of_block(a.cols(), strip);
-    const Strips factor = products_.right_strips(part.scratch.factor, 1, rank_blocks_);
-    products_.pack_right(factor.data, products_.columns(a.data() + strip * block_size, a.stride(), features, rank));
-    if (!has_dropout()) {
-        products_.tokens_by_strip(low_rank, part.rows(), factor.data, features, rank, sums, true);
-        return;
-    }
-    A* dropped = part.scratch.dropped_sums.reserve(static_cast<std::size_t>(part.strips() * block_elements));
-    products_.tokens_by_strip(low_rank, part.rows(), factor.data, features, rank, dropped, false);
+    // What comes through A has passed the mask of the projection's input.
+    A* product = part.scratch.dropped_sums.reserve(static_cast<std::size_t>(part.strips() * block_elements));
+    products_.tokens_by_strip(term.tokens, part.rows(), term.factor, features, term.k, product);
     const DropoutMask mask = mask_of(p, part.chunk.expert);
-    const index_t first = (p == Projection::down ? this->config().intermediate_begin : 0) + strip * block_size;
+    const index_t first = (p == Projection::down ? config.intermediate_begin : 0) + strip * block_size;
     for (index_t row = 0; row < part.rows(); ++row) {
         mask.add(this->workspace().row_tokens[static_cast<std::size_t>(part.chunk.begin + row)], first, features,
-                 dropped + row * block_size, sums + row * block_size);
+                 product + row * block_size, sums + row * block_size);
     }
 }
 

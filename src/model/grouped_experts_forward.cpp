@@ -47,8 +47,7 @@ void GroupedExperts<T>::project_up(const SavedForward<T>& saved, PreActivations<
                 const auto i = static_cast<std::size_t>(p);
                 A* sums = part.scratch.sums[i].reserve(static_cast<std::size_t>(block_size * part.stride()));
                 products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(), false,
-                                            part.scratch.panel);
-                add_low_rank(p, part, strip, low_ranks[i], sums);
+                                            part.scratch.panel, low_rank_term(p, part, strip, low_ranks[i]));
             }
             if (kept != nullptr) {
                 keep(part, strip, *kept);
@@ -79,8 +78,7 @@ void GroupedExperts<T>::project_down() {
         for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
             const index_t features = extent_of_block(hidden, strip);
             products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(), false,
-                                        part.scratch.panel);
-            add_low_rank(Projection::down, part, strip, low, sums);
+                                        part.scratch.panel, low_rank_term(Projection::down, part, strip, low));
             elementwise_.transpose_narrow(features, part.rows(), sums, part.stride(),
                                           work.rows_out.view()[part.chunk.begin] + strip * block_size, hidden);
         }
@@ -137,7 +135,7 @@ Strips GroupedExperts<T>::low_rank(Projection p, const Part& part, const Strips&
         const index_t first = block * block_size;
         const index_t count = extent_of_block(rank, block);
         products_.pack_left(factor.data, products_.rows(a[first], a.stride(), count, a.cols()));
-        products_.strip_by_tokens(factor.data, count, a.cols(), tokens, part.rows(), sums, stride, false);
+        products_.strip_by_tokens(factor.data, count, a.cols(), tokens, part.rows(), sums, stride);
         elementwise_.narrow_rows(count, part.rows(), sums, stride, rows + first * stride, stride);
     }
     const Strips packed = products_.right_strips(storage, part.strips(), rank_blocks_);
@@ -153,19 +151,19 @@ Strips GroupedExperts<T>::low_rank(Projection p, const Part& part, const Strips&
     return packed;
 }
 
-/// sums += B times the low-rank activations, for one strip of output features.
+/// B times the low-rank activations, for one strip of output features.
 template <class T>
-void GroupedExperts<T>::add_low_rank(Projection p, const Part& part, index_t strip, const Strips& low_rank,
-                                     A* sums) const {
+TokenTerm GroupedExperts<T>::low_rank_term(Projection p, const Part& part, index_t strip,
+                                           const Strips& low_rank) const {
     const index_t rank = this->config().lora_rank;
     if (rank == 0) {
-        return;
+        return {};
     }
     const MatrixView<const T> b = lora_b(p, part.chunk.expert);
     const index_t features = extent_of_block(b.rows(), strip);
     const Strips factor = products_.left_strips(part.scratch.factor, 1, rank_blocks_);
     products_.pack_left(factor.data, products_.rows(b[strip * block_size], b.stride(), features, rank));
-    products_.strip_by_tokens(factor.data, features, rank, low_rank, part.rows(), sums, part.stride(), true);
+    return {factor.data, low_rank, rank};
 }
 
 template <class T>

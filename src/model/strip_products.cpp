@@ -40,18 +40,30 @@ Strips StripProducts<T>::left_of_blocks(const T* blocks, index_t strips, index_t
 }
 
 template <class T>
+void StripProducts<T>::multiply(const kernels::StripProduct<A>& product) const {
+    kernel_.multiply(product);
+    const kernels::StripTerm& more = product.more;
+    if (more.k > 0 && !kernel_.adds_terms) {
+        kernel_.multiply(
+            {product.rows, product.cols, more.k, more.left, more.right, product.c, product.stride, true, {}, {}});
+    }
+}
+
+template <class T>
 void StripProducts<T>::weights_by_tokens(WeightStream<T>& weights, index_t features, const Strips& tokens,
                                          index_t token_count, A* c, index_t stride, bool accumulate,
-                                         core::Buffer<std::byte>& panel) const {
+                                         core::Buffer<std::byte>& panel, const TokenTerm& more) const {
     const index_t strips = blocks_of(token_count);
     for (index_t p = 0; p < weights.panels_per_run(); ++p) {
         const BlockRun<T> now = weights.panel(weights.now());
         const std::byte* left = left_of_blocks(now.first, 1, now.blocks, panel).data;
         const BlockRun<T> later = weights.take_panel_to_ask_for();
+        const bool adds = more.k > 0 && p == weights.panels_per_run() - 1;
         for (index_t s = 0; s < strips; ++s) {
-            kernel_.multiply({features, extent_of_block(token_count, s), now.blocks * block_size, left,
-                              tokens.at(s, p * weights.panel_blocks()), c + s * block_size, stride, accumulate || p > 0,
-                              ask_for(later, s, strips)});
+            multiply({features, extent_of_block(token_count, s), now.blocks * block_size, left,
+                      tokens.at(s, p * weights.panel_blocks()), c + s * block_size, stride, accumulate || p > 0,
+                      ask_for(later, s, strips),
+                      adds ? kernels::StripTerm{more.factor, more.tokens.at(s), more.k} : kernels::StripTerm{}});
         }
         weights.finish();
     }
@@ -66,7 +78,8 @@ void StripProducts<T>::pack_panel(const BlockRun<T>& weights, index_t first, std
 
 template <class T>
 void StripProducts<T>::tokens_by_weights(const Strips& tokens, index_t token_count, WeightStream<T>& weights,
-                                         index_t features, A* c, bool accumulate, RightPanels& panels) const {
+                                         index_t features, A* c, bool accumulate, RightPanels& panels,
+                                         const TokenTerm& more) const {
     constexpr index_t pairs = block_size / 2;
     const index_t strips = blocks_of(token_count);
     const Strips both = right_strips(panels.storage, 2, weights.panel_blocks());
@@ -78,6 +91,7 @@ void StripProducts<T>::tokens_by_weights(const Strips& tokens, index_t token_cou
         const BlockRun<T> next = kernel_.packs_ahead ? weights.panel(weights.now() + 1) : BlockRun<T>();
         const BlockRun<T> later = weights.take_panel_to_ask_for();
         std::byte* free_panel = both.at(1 - panels.in_use);
+        const bool adds = more.k > 0 && p == weights.panels_per_run() - 1;
         for (index_t s = 0; s < strips; ++s) {
             kernels::Ahead ahead = ask_for(later, s, strips);
             ahead.blocks = reinterpret_cast<const char*>(next.first);
@@ -86,9 +100,10 @@ void StripProducts<T>::tokens_by_weights(const Strips& tokens, index_t token_cou
             ahead.strip = free_panel;
             ahead.first_pair = pairs * s / strips;
             ahead.last_pair = pairs * (s + 1) / strips;
-            kernel_.multiply({extent_of_block(token_count, s), features, now.blocks * block_size,
-                              tokens.at(s, p * weights.panel_blocks()), both.at(panels.in_use), c + s * block_elements,
-                              block_size, accumulate || p > 0, ahead});
+            multiply({extent_of_block(token_count, s), features, now.blocks * block_size,
+                      tokens.at(s, p * weights.panel_blocks()), both.at(panels.in_use), c + s * block_elements,
+                      block_size, accumulate || p > 0, ahead,
+                      adds ? kernels::StripTerm{more.tokens.at(s), more.factor, more.k} : kernels::StripTerm{}});
         }
         panels.is_packed = next.blocks > 0;
         if (panels.is_packed) {
@@ -101,40 +116,42 @@ void StripProducts<T>::tokens_by_weights(const Strips& tokens, index_t token_cou
 
 template <class T>
 void StripProducts<T>::strip_by_tokens(const std::byte* left, index_t features, index_t k, const Strips& tokens,
-                                       index_t token_count, A* c, index_t stride, bool accumulate) const {
+                                       index_t token_count, A* c, index_t stride) const {
     const index_t step = blocks_of_panel(blocks_of(k), largest_panel());
     for (index_t begin = 0; begin < blocks_of(k); begin += step) {
         const index_t depth = std::min(step * block_size, k - begin * block_size);
         for (index_t s = 0; s < blocks_of(token_count); ++s) {
-            kernel_.multiply({features,
-                              extent_of_block(token_count, s),
-                              depth,
-                              left + begin * left_bytes(),
-                              tokens.at(s, begin),
-                              c + s * block_size,
-                              stride,
-                              accumulate || begin > 0,
-                              {}});
+            multiply({features,
+                      extent_of_block(token_count, s),
+                      depth,
+                      left + begin * left_bytes(),
+                      tokens.at(s, begin),
+                      c + s * block_size,
+                      stride,
+                      begin > 0,
+                      {},
+                      {}});
         }
     }
 }
 
 template <class T>
 void StripProducts<T>::tokens_by_strip(const Strips& tokens, index_t token_count, const std::byte* right,
-                                       index_t features, index_t k, A* c, bool accumulate) const {
+                                       index_t features, index_t k, A* c) const {
     const index_t step = blocks_of_panel(blocks_of(k), largest_panel());
     for (index_t begin = 0; begin < blocks_of(k); begin += step) {
         const index_t depth = std::min(step * block_size, k - begin * block_size);
         for (index_t s = 0; s < blocks_of(token_count); ++s) {
-            kernel_.multiply({extent_of_block(token_count, s),
-                              features,
-                              depth,
-                              tokens.at(s, begin),
-                              right + begin * right_bytes(),
-                              c + s * block_elements,
-                              block_size,
-                              accumulate || begin > 0,
-                              {}});
+            multiply({extent_of_block(token_count, s),
+                      features,
+                      depth,
+                      tokens.at(s, begin),
+                      right + begin * right_bytes(),
+                      c + s * block_elements,
+                      block_size,
+                      begin > 0,
+                      {},
+                      {}});
         }
     }
 }

@@ -23,6 +23,13 @@ struct Strips {
     }
 };
 
+/// A packed strip of features and the strips of tokens that it is multiplied with.
+struct TokenTerm {
+    const std::byte* factor = nullptr;
+    Strips tokens{};
+    index_t k = 0;  ///< 0 says none
+};
+
 /// Right panels of weights of one thread: the one in use, and the next, which may have been packed on the side.
 struct RightPanels {
     core::Buffer<std::byte> storage;
@@ -69,21 +76,24 @@ public:
 
     /// Longest panel of weights, in blocks.
     [[nodiscard]] index_t largest_panel() const { return kernel_.panel_depth / block_size; }
-    /// C[features, tokens] = W tokens^T for the next run of a stream, a strip of rows of W.
+    /// C[features, tokens] = W tokens^T for the next run of a stream, a strip of rows of W. `more` adds the product of
+    /// a packed left strip of the same features with further strips of the same tokens.
     void weights_by_tokens(WeightStream<T>& weights, index_t features, const Strips& tokens, index_t token_count, A* c,
-                           index_t stride, bool accumulate, core::Buffer<std::byte>& panel) const;
-    /// C[tokens, features] = tokens W for the next run of a stream, a column of blocks of W, whose rows are k.
+                           index_t stride, bool accumulate, core::Buffer<std::byte>& panel,
+                           const TokenTerm& more = {}) const;
+    /// C[tokens, features] = tokens W for the next run of a stream, a column of blocks of W, whose rows are k. `more`
+    /// adds the product of further strips of the same tokens with a packed right strip of the same features.
     void tokens_by_weights(const Strips& tokens, index_t token_count, WeightStream<T>& weights, index_t features, A* c,
-                           bool accumulate, RightPanels& panels) const;
+                           bool accumulate, RightPanels& panels, const TokenTerm& more = {}) const;
     /// The same with a small operand that is packed already, k at most what its strip holds.
     void strip_by_tokens(const std::byte* left, index_t features, index_t k, const Strips& tokens, index_t token_count,
-                         A* c, index_t stride, bool accumulate) const;
+                         A* c, index_t stride) const;
     void tokens_by_strip(const Strips& tokens, index_t token_count, const std::byte* right, index_t features, index_t k,
-                         A* c, bool accumulate) const;
+                         A* c) const;
     /// One product of two strips, k as long as both are.
     void strip_by_strip(const std::byte* left, index_t rows, const std::byte* right, index_t cols, index_t k, A* c,
                         index_t stride, bool accumulate) const {
-        kernel_.multiply({rows, cols, k, left, right, c, stride, accumulate, {}});
+        multiply({rows, cols, k, left, right, c, stride, accumulate, {}, {}});
     }
 
     /// Products of at most so many tokens are better computed block by block, without strips.
@@ -120,6 +130,7 @@ private:
     [[nodiscard]] static const kernels::stored_t<T>* stored(const T* data) {
         return reinterpret_cast<const kernels::stored_t<T>*>(data);
     }
+    void multiply(const kernels::StripProduct<A>& product) const;
     void pack_panel(const BlockRun<T>& weights, index_t first, std::byte* panel) const;
     [[nodiscard]] static kernels::Ahead ask_for(const BlockRun<T>& panel, index_t part, index_t parts);
 
