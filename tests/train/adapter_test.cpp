@@ -35,12 +35,10 @@ struct Adapted {
 };
 
 /// s B A of every module, row after row, on rank 0.
-std::map<std::string, std::vector<double>> products(const Adapted& adapted) {
-    std::map<std::string, core::Matrix<float>> a;
+std::map<std::string, std::vector<double>> products(Adapted& adapted) {
     std::map<std::string, std::vector<double>> result;
     std::map<std::string, FullTensor> tensors;
-    auto& parameters = const_cast<Adapted&>(adapted).model.decoder.lora();
-    for_each_full_tensor(parameters, adapted.optimizer, adapted.model.grid, {LoraContent::values},
+    for_each_full_tensor(adapted.model.decoder.lora(), adapted.optimizer, adapted.model.grid, {LoraContent::values},
                          [&](const FullTensor& full, LoraContent) {
                              FullTensor& copy = tensors[full.tensor->name];
                              copy.tensor = full.tensor;
