@@ -13,7 +13,6 @@ void GroupedExperts<T>::backward_down(const SavedForward<T>& saved, const PreAct
                                       MatrixView<const T> grad_output) {
     ExpertWorkspace<T>& work = this->workspace();
     const core::trace::Scope scope("experts.backward_down");
-    const ExpertConfig& config = this->config();
     const auto block_rows = static_cast<std::size_t>(work.strips * block_elements);
     for (core::Buffer<T>* buffer : {&work.activation, &work.grad_pre_activations[0], &work.grad_pre_activations[1]}) {
         buffer->reserve(block_rows * static_cast<std::size_t>(intermediate_blocks_));
