@@ -9,7 +9,8 @@ Architecture read_qwen2_moe(const nlohmann::json& config, const std::string& sou
     read_grouped_attention(config, source, 1, architecture);
     architecture.attention.input_bias = io::get_or<bool>(config, "qkv_bias", true, source);
     refuse_unless(config, "attention_bias", false, source);
-    const index_t limit = io::get_size_or(config, "max_window_layers", architecture.layers, source, 0);
+    constexpr index_t default_limit = 28;  // of transformers
+    const index_t limit = io::get_size_or(config, "max_window_layers", default_limit, source, 0);
     read_windows(
         config, source, io::get_or<bool>(config, "use_sliding_window", false, source),
         [limit](index_t layer) { return layer % 2 == 0 && layer < limit; }, architecture);
