@@ -3,9 +3,9 @@
 #include "bench/machine_report.hpp"
 #include "bench/onednn.hpp"
 #include "bench/product_check.hpp"
-#include "bench/random_fill.hpp"
 #include "bench/timing.hpp"
 #include "core/error.hpp"
+#include "core/random_fill.hpp"
 
 #include <fmt/format.h>
 #include <omp.h>
@@ -37,8 +37,8 @@ struct Operands {
         y_onednn.resize(m, n);
         dx.resize(m, k);
         dw.resize(n, k);
-        fill_random<bf16>(x, 1, 0, 1);
-        fill_random<bf16>(dy, 1, 1, 1);
+        core::fill_random<bf16>(x, 1, 0, 1);
+        core::fill_random<bf16>(dy, 1, 1, 1);
     }
     const std::vector<Matrix<bf16>>& weights;
     Matrix<bf16> x;
@@ -110,7 +110,7 @@ std::vector<Matrix<bf16>> make_weights(const Report& report, const KernelSetting
             static_cast<double>(settings.memory_bytes) / gib);
         for (std::size_t copy = 0; copy < weights.size(); ++copy) {
             weights[copy].resize(settings.n, settings.k);
-            fill_random<bf16>(weights[copy], 2, copy, 1);
+            core::fill_random<bf16>(weights[copy], 2, copy, 1);
         }
     });
     return weights;

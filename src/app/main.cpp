@@ -26,6 +26,7 @@ const std::vector<Command>& commands() {
          run_bench_kernels},
         {"bench layer", "[CONFIG] [--key VALUE ...]", "measure one expert layer, forward and backward",
          run_bench_layer},
+        {"bench step", "[CONFIG] [--key VALUE ...]", "measure whole training steps on random tokens", run_bench_step},
     };
     return all;
 }

@@ -2,6 +2,7 @@
 
 #include "app/command.hpp"
 #include "core/error.hpp"
+#include "model/synthetic.hpp"
 #include "model/weights.hpp"
 
 namespace moesaic::app {
@@ -55,56 +56,82 @@ void require_set(const std::string& key, const std::string& value) {
                   key, key);
 }
 
-model::Architecture read_architecture(const Runtime& runtime, const std::string& path) {
+model::Architecture read_architecture(const Runtime& runtime, const train::ModelOptions& options) {
     model::Architecture architecture;
     runtime.world.agree([&] {
-        require_set("model.path", path);
-        architecture = model::read_architecture(path);
+        core::require(options.path.empty() || options.synthetic.empty(), ExitCode::usage,
+                      "model.path = {} and model.synthetic = {} are both set (a model comes from one of them); remove "
+                      "one",
+                      options.path, options.synthetic);
+        if (options.synthetic.empty()) {
+            require_set("model.path", options.path);
+            architecture = model::read_architecture(std::filesystem::path(options.path));
+        } else {
+            architecture = model::synthetic_architecture(options.synthetic);
+        }
+        if (options.layers > 0) {
+            architecture.limit_layers(options.layers);
+        }
         core::require(
             architecture.expert_intermediate >= runtime.grid.tensor().size(), ExitCode::usage,
             "parallel.tensor = {} exceeds the experts' intermediate size {} of {}; use fewer ranks per tensor "
             "group",
-            runtime.grid.tensor().size(), architecture.expert_intermediate, path);
+            runtime.grid.tensor().size(), architecture.expert_intermediate, options.name());
     });
     return architecture;
 }
 
-std::uint64_t weight_bytes(const model::Architecture& a, index_t tensor_ranks, std::size_t scalar_bytes) {
-    const index_t moe_layers = a.moe_layers();
-    const auto padded = [](index_t extent) { return model::blocks_of(extent) * model::block_size; };
-    const index_t slice = (a.expert_intermediate + tensor_ranks - 1) / tensor_ranks;
-    const index_t attention = 2 * a.hidden * a.head_size * (a.heads + a.kv_heads);
-    const index_t experts = a.experts * (3 * padded(a.hidden) * padded(slice) + a.hidden);
-    const index_t dense = 3 * a.hidden * a.dense_intermediate;
-    const index_t vocabulary = a.vocabulary * a.hidden * (a.tied_head ? 1 : 2);
-    const index_t elements = vocabulary + a.layers * attention + moe_layers * experts + (a.layers - moe_layers) * dense;
-    return static_cast<std::uint64_t>(elements) * scalar_bytes;
+train::MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture& architecture,
+                              const model::DecoderSettings& settings, std::size_t scalar_bytes, Purpose purpose) {
+    return train::plan_memory(architecture, settings,
+                              {.tokens = settings.max_tokens,
+                               .data_ranks = runtime.grid.data().size(),
+                               .tensor_ranks = runtime.grid.tensor().size(),
+                               .scalar_bytes = static_cast<index_t>(scalar_bytes),
+                               .training = purpose == Purpose::training});
+}
+
+std::uint64_t memory_of_rank(const mpi::Placement& placement) {
+    constexpr double usable = 0.9;  // some is left for the system and the threads
+    return static_cast<std::uint64_t>(usable * static_cast<double>(placement.memory_available_bytes) /
+                                      placement.node_ranks);
+}
+
+void require_memory(const Runtime& runtime, const train::ModelOptions& options, const train::MemoryPlan& plan) {
+    constexpr double gib = 1024.0 * 1024.0 * 1024.0;
+    runtime.world.agree([&] {
+        const std::uint64_t available = memory_of_rank(runtime.placement);
+        core::require(plan.total() <= available, ExitCode::out_of_resources,
+                      "{}: about {:.1f} GiB per rank are needed, {:.1f} GiB of them for weights ({:.1f} GiB of {} are "
+                      "available to it); use more nodes, fewer sequences per pass, or a smaller model",
+                      options.name(), static_cast<double>(plan.total()) / gib,
+                      static_cast<double>(plan.items.front().bytes) / gib, static_cast<double>(available) / gib,
+                      runtime.placement.host);
+    });
 }
 
 template <class T>
 std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime, const model::Architecture& architecture,
-                                              const std::string& path, const model::DecoderSettings& settings) {
+                                              const train::ModelOptions& options,
+                                              const model::DecoderSettings& settings, Purpose purpose) {
+    require_memory(runtime, options, plan_memory(runtime, architecture, settings, sizeof(T), purpose));
     std::unique_ptr<model::Decoder<T>> decoder;
     runtime.world.agree([&] {
-        const std::uint64_t needed = weight_bytes(architecture, runtime.grid.tensor().size(), sizeof(T));
-        const auto available =
-            runtime.placement.memory_available_bytes / static_cast<std::uint64_t>(runtime.placement.node_ranks);
-        constexpr double gib = 1024.0 * 1024.0 * 1024.0;
-        core::require(
-            needed <= available, ExitCode::out_of_resources,
-            "{}: the weights need {:.1f} GiB per rank ({:.1f} GiB of {} are available to it); use more nodes, "
-            "or a smaller model",
-            path, static_cast<double>(needed) / gib, static_cast<double>(available) / gib, runtime.placement.host);
-        const auto tensors = io::TensorSource::open_model(path);
         decoder = std::make_unique<model::Decoder<T>>(architecture, settings, runtime.kernels, runtime.grid);
-        decoder->load(model::CheckpointWeights<T>(tensors));
+        if (options.synthetic.empty()) {
+            const auto tensors = io::TensorSource::open_model(options.path);
+            decoder->load(model::CheckpointWeights<T>(tensors));
+        } else {
+            decoder->load(model::SyntheticWeights<T>(0));
+        }
     });
     return decoder;
 }
 
 #define MOESAIC_INSTANTIATE(T)                                                                            \
     template std::unique_ptr<model::Decoder<T>> load_model<T>(const Runtime&, const model::Architecture&, \
-                                                              const std::string&, const model::DecoderSettings&);
+                                                              const train::ModelOptions&,                 \
+                                                              const model::DecoderSettings&, Purpose);
 MOESAIC_INSTANTIATE(core::bf16)
 MOESAIC_INSTANTIATE(float)
 #undef MOESAIC_INSTANTIATE

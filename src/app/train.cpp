@@ -61,7 +61,7 @@ struct TrainInputs {
 
 TrainInputs read_inputs(const Runtime& runtime, const TrainConfiguration& configuration) {
     TrainInputs inputs;
-    inputs.architecture = read_architecture(runtime, configuration.model.path);
+    inputs.architecture = read_architecture(runtime, configuration.model);
     const train::DataOptions& data = configuration.data;
     runtime.world.agree([&] { require_set("data.train", data.train); });
     inputs.train = train::load_dataset(runtime.world, data.train, inputs.architecture.vocabulary, data.max_length);
@@ -118,9 +118,10 @@ TrainRun<T>::TrainRun(const Runtime& runtime, const TrainConfiguration& configur
       configuration_(configuration),
       inputs_(inputs),
       output_(output),
-      decoder_(load_model<T>(runtime, inputs.architecture, configuration.model.path,
+      decoder_(load_model<T>(runtime, inputs.architecture, configuration.model,
                              {configuration.lora.settings(), configuration.train.activations_of_layers(),
-                              inputs.max_tokens(configuration, runtime.world.size())})),
+                              inputs.max_tokens(configuration, runtime.world.size())},
+                             Purpose::training)),
       optimizer_(decoder_->lora(), runtime.kernels, runtime.grid, configuration.train.adamw()),
       coordinator_(runtime.world, {configuration.train.max_gradient_norm, configuration.train.save_every,
                                    configuration.output.wall_time_seconds()}),
@@ -234,7 +235,7 @@ ExitCode TrainRun<T>::run() {
             save();
         }
         evaluate();
-        train::save_adapter(output_.folder().adapter(), configuration_.model.path, inputs_.architecture,
+        train::save_adapter(output_.folder().adapter(), configuration_.model.name(), inputs_.architecture,
                             decoder_->lora(), optimizer_, runtime_.grid);
     }
     report_totals(seconds, tokens);

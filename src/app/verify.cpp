@@ -161,11 +161,14 @@ template <class T>
 bool verify(const Runtime& runtime, const ReferenceCase& reference) {
     constexpr bool fp32 = std::is_same_v<T, float>;
     const std::string path = reference.folder.string();
-    const model::Architecture architecture = read_architecture(runtime, path);
+    train::ModelOptions model;
+    model.path = path;
+    const model::Architecture architecture = read_architecture(runtime, model);
     const train::Dataset data = train::load_dataset(runtime.world, reference.folder / "train.jsonl",
                                                     architecture.vocabulary, std::numeric_limits<index_t>::max());
-    const auto decoder = load_model<T>(runtime, architecture, path,
-                                       {.lora = reference.lora, .max_tokens = data.largest_sum(reference.batch_size)});
+    const auto decoder = load_model<T>(runtime, architecture, model,
+                                       {.lora = reference.lora, .max_tokens = data.largest_sum(reference.batch_size)},
+                                       Purpose::training);
     runtime.world.agree([&] {
         train::load_adapter(reference.folder / "adapter_init", decoder->lora());
         decoder->update_lora();

@@ -12,7 +12,6 @@ using core::bf16;
 
 /// Logits that are held at a time: 2^24 of four bytes are 64 MiB.
 constexpr index_t logits_limit = index_t{1} << 24;
-constexpr index_t largest_block = 512;
 
 /// Log-softmax of one row at the label; with `grad` also scale * (softmax - onehot(label)).
 template <class T>
@@ -36,6 +35,10 @@ TargetResult evaluate(const kernels::ElementwiseKernels<T>& kernels, std::span<c
 
 }  // namespace
 
+index_t targets_per_block(index_t vocabulary) {
+    return std::clamp(logits_limit / vocabulary, index_t{1}, index_t{512});
+}
+
 template <class T>
 std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, MatrixView<const T> hidden,
                                         MatrixView<const T> head, std::span<const Target> targets, double scale,
@@ -48,7 +51,7 @@ std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, Matri
         std::fill_n(grad_hidden[row], grad_hidden.cols(), A(0));
     }
     std::vector<TargetResult> results(targets.size());
-    const index_t block = std::clamp(logits_limit / head.rows(), index_t{1}, largest_block);
+    const index_t block = targets_per_block(head.rows());
     for (index_t begin = 0; begin < static_cast<index_t>(targets.size()); begin += block) {
         const index_t rows = std::min(block, static_cast<index_t>(targets.size()) - begin);
         const auto block_targets = targets.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(rows));

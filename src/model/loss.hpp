@@ -12,6 +12,7 @@
 namespace moesaic::model {
 
 using core::accumulator_t;
+using core::index_t;
 using core::Matrix;
 using core::MatrixView;
 
@@ -20,6 +21,9 @@ struct TargetResult {
     double log_probability;
     bool is_most_likely;  ///< the first of the tokens with the largest logit, as argmax in PyTorch
 };
+
+/// Targets whose logits are held at a time.
+[[nodiscard]] index_t targets_per_block(index_t vocabulary);
 
 /// Work buffers of `cross_entropy`.
 template <class T>

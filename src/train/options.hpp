@@ -15,7 +15,11 @@ namespace moesaic::train {
 
 struct ModelOptions {
     std::string path;
+    std::string synthetic;
+    std::int64_t layers = 0;
     void declare(core::OptionSet& set);
+    /// What messages and adapters call the model.
+    [[nodiscard]] const std::string& name() const { return synthetic.empty() ? path : synthetic; }
 };
 
 struct LoraOptions {
@@ -66,6 +70,7 @@ struct ParallelOptions {
     std::string data = "auto";
     std::string threads = "auto";
     void declare(core::OptionSet& set);
+    void declare_grid(core::OptionSet& set);
 };
 
 struct ComputeOptions {
