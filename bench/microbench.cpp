@@ -10,6 +10,7 @@
 namespace moesaic::bench {
 namespace {
 
+using core::index_t;
 using core::Matrix;
 using kernels::accumulator_t;
 

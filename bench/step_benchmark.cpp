@@ -49,7 +49,7 @@ Summary over_samples(const StepSamples& samples, const std::function<double(std:
     return summarize(std::move(values));
 }
 
-/// Multiply-adds of a rank in one step, twice counted as usual, with frozen weights alone; the same in a backward pass.
+/// Floating-point operations of a rank with frozen weights: those of one pass, forward or backward.
 struct Operations {
     double experts = 0;
     double head = 0;
@@ -73,11 +73,11 @@ void report_parts(Report& report, const StepSamples& samples, const Operations& 
         double operations;  ///< or 0
     };
     const std::array parts = {Part{"forward", "step_forward", "decoder.forward", 0},
-                              Part{"  attention", nullptr, "attention.forward", 0},
+                              Part{"  attention scores", nullptr, "attention.forward", 0},
                               Part{"  experts", "step_experts_forward", "experts.forward", operations.experts},
                               Part{"head and loss", "step_loss", "loss", 2 * operations.head},
                               Part{"backward", "step_backward", "decoder.backward", 0},
-                              Part{"  attention", nullptr, "attention.backward", 0},
+                              Part{"  attention scores", nullptr, "attention.backward", 0},
                               Part{"  experts", "step_experts_backward", "experts.backward", operations.experts},
                               Part{"reduce gradients", "step_reduce", "gradients.reduce", 0},
                               Part{"AdamW", "step_optimizer", "optimizer.step", 0}};
@@ -160,20 +160,21 @@ void run_step_benchmark(Report& report, model::Decoder<core::bf16>& decoder, con
                         const mpi::ProcessGrid& grid, const MachineLimits& machine,
                         const StepBenchmarkSettings& settings) {
     const train::Dataset data =
-        random_tokens(settings.batch * (settings.repeat + 1), settings.length, decoder.architecture().vocabulary, 0);
-    StepRun<core::bf16> run(decoder, kernels, grid, data, settings.batch, settings.micro_batch);
+        random_tokens(settings.batches.batch_size * (settings.repeat + 1), settings.length, decoder.architecture().vocabulary, 0);
+    StepRun<core::bf16> run(decoder, kernels, grid, data, settings.batches);
     randomise(decoder.lora(), 0);
     decoder.update_lora();
     const StepSamples samples = measure(report, run.trainer, settings.repeat);
     const Summary seconds = summarize(samples.seconds);
-    const Summary speed = rate(static_cast<double>(settings.batch * settings.length), seconds);
-    report_parts(report, samples, operations_of(decoder.architecture(), grid, settings.batch * settings.length),
+    const index_t tokens = settings.batches.batch_size * settings.length;
+    const Summary speed = rate(static_cast<double>(tokens), seconds);
+    report_parts(report, samples, operations_of(decoder.architecture(), grid, tokens),
                  machine);
     report_ranks(report, samples);
     report.add("step_seconds", "s", seconds);
     report.add("step_tokens_per_second", "tokens/s", speed);
     report.say(fmt::format("\n{} tokens per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s\n",
-                           settings.batch * settings.length, seconds.median, seconds.spread_percent(), speed.median));
+                           tokens, seconds.median, seconds.spread_percent(), speed.median));
 }
 
 }  // namespace moesaic::bench

@@ -6,6 +6,7 @@
 #include "kernels/gemm.hpp"
 #include "model/decoder.hpp"
 #include "mpi/process_grid.hpp"
+#include "train/batches.hpp"
 
 namespace moesaic::bench {
 
@@ -17,9 +18,8 @@ void verify_step(Report& report, const model::Architecture& architecture, const 
                  const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid);
 
 struct StepBenchmarkSettings {
-    index_t batch = 0;        ///< sequences per step, all ranks together
-    index_t length = 0;       ///< tokens per sequence
-    index_t micro_batch = 0;  ///< sequences per rank and pass; 0: all at once
+    train::BatchSettings batches;
+    index_t length = 0;  ///< tokens per sequence
     index_t repeat = 0;
 };
 

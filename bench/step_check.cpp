@@ -4,6 +4,7 @@
 #include "core/error.hpp"
 #include "model/synthetic.hpp"
 #include "train/lora_state.hpp"
+#include "train/memory_plan.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -24,7 +25,7 @@ StepOutput run_step(const model::Architecture& architecture, model::DecoderSetti
     decoder.load(model::SyntheticWeights<T>(seed));
     randomise(decoder.lora(), seed);
     decoder.update_lora();
-    StepRun<T> run(decoder, kernels, grid, data, data.sequences(), 0);
+    StepRun<T> run(decoder, kernels, grid, data, {.batch_size = data.sequences()});
     StepOutput result;
     for (index_t s = 0; s < data.sequences(); ++s) {
         for (const double value : train::target_log_probabilities<T>(decoder, kernels, grid, data, s)) {
@@ -84,6 +85,13 @@ model::Architecture model_of_check(const model::Architecture& architecture) {
         }
     }
     return small;
+}
+
+std::uint64_t memory_of_step_check(const model::Architecture& architecture, const model::DecoderSettings& settings) {
+    // The step in FP32; the one in BF16 is over by then and needs less.
+    const train::MemoryRequest reference = {
+        .tokens = 4 * length, .data_ranks = 1, .tensor_ranks = 1, .scalar_bytes = sizeof(float), .training = true};
+    return train::plan_memory(model_of_check(architecture), settings, reference).total();
 }
 
 StepErrors measure_step_errors(const model::Architecture& architecture, const model::DecoderSettings& settings,

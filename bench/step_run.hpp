@@ -17,12 +17,11 @@ void randomise(model::LoraParameters<float>& parameters, std::uint64_t seed);
 /// The parts of a training run with constant settings. Collective to construct; all arguments must outlive the object.
 template <class T>
 struct StepRun {
-    /// `batch`: sequences of all ranks per step; `micro_batch`: sequences per rank and pass, 0 for all at once.
     StepRun(model::Decoder<T>& decoder, const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid,
-            const train::Dataset& data, index_t batch, index_t micro_batch)
+            const train::Dataset& data, const train::BatchSettings& settings)
         : optimizer(decoder.lora(), kernels, grid, train::AdamWSettings{}),
           coordinator(grid.world(), {.max_gradient_norm = 1}),
-          batches(data, {.batch_size = batch, .micro_batch = micro_batch}, grid.world().rank(), grid.world().size()),
+          batches(data, settings, grid.world().rank(), grid.world().size()),
           trainer({decoder, kernels, grid, optimizer, coordinator, batches,
                    train::Schedule{.shape = "constant", .learning_rate = 1e-4}, [] { return false; }}) {}
     StepRun(const StepRun&) = delete;  // the trainer refers to the other members

@@ -20,6 +20,8 @@ const std::vector<Command>& commands() {
         {"train", "[CONFIG] [--section.key VALUE ...]", "fine-tune LoRA factors of the experts", run_train},
         {"eval", "[CONFIG] [--section.key VALUE ...]", "loss, perplexity and exact match on a data file", run_eval},
         {"verify", "CASE... [--section.key VALUE ...]", "run reference cases and compare every quantity", run_verify},
+        {"plan", "[CONFIG] [--section.key VALUE ...]", "memory that a training run needs, without loading weights",
+         run_plan},
         {"doctor", "[--section.key VALUE ...]", "check this machine: ISA levels, topology, binding, MPI, memory",
          run_doctor},
         {"bench kernels", "[CONFIG] [--key VALUE ...]", "measure matrix products, with oneDNN beside them",

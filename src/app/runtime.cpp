@@ -56,28 +56,30 @@ void require_set(const std::string& key, const std::string& value) {
                   key, key);
 }
 
+model::Architecture read_architecture(const train::ModelOptions& options, index_t tensor_ranks) {
+    core::require(options.path.empty() || options.synthetic.empty(), ExitCode::usage,
+                  "model.path = {} and model.synthetic = {} are both set (a model comes from one of them); remove one",
+                  options.path, options.synthetic);
+    model::Architecture architecture;
+    if (options.synthetic.empty()) {
+        require_set("model.path", options.path);
+        architecture = model::read_architecture(std::filesystem::path(options.path));
+    } else {
+        architecture = model::synthetic_architecture(options.synthetic);
+    }
+    if (options.layers > 0) {
+        architecture.limit_layers(options.layers);
+    }
+    core::require(architecture.expert_intermediate >= tensor_ranks, ExitCode::usage,
+                  "parallel.tensor = {} exceeds the experts' intermediate size {} of {}; use fewer ranks per tensor "
+                  "group",
+                  tensor_ranks, architecture.expert_intermediate, options.name());
+    return architecture;
+}
+
 model::Architecture read_architecture(const Runtime& runtime, const train::ModelOptions& options) {
     model::Architecture architecture;
-    runtime.world.agree([&] {
-        core::require(options.path.empty() || options.synthetic.empty(), ExitCode::usage,
-                      "model.path = {} and model.synthetic = {} are both set (a model comes from one of them); remove "
-                      "one",
-                      options.path, options.synthetic);
-        if (options.synthetic.empty()) {
-            require_set("model.path", options.path);
-            architecture = model::read_architecture(std::filesystem::path(options.path));
-        } else {
-            architecture = model::synthetic_architecture(options.synthetic);
-        }
-        if (options.layers > 0) {
-            architecture.limit_layers(options.layers);
-        }
-        core::require(
-            architecture.expert_intermediate >= runtime.grid.tensor().size(), ExitCode::usage,
-            "parallel.tensor = {} exceeds the experts' intermediate size {} of {}; use fewer ranks per tensor "
-            "group",
-            runtime.grid.tensor().size(), architecture.expert_intermediate, options.name());
-    });
+    runtime.world.agree([&] { architecture = read_architecture(options, runtime.grid.tensor().size()); });
     return architecture;
 }
 
@@ -91,32 +93,31 @@ train::MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture&
                                .training = purpose == Purpose::training});
 }
 
-std::uint64_t memory_of_rank(const mpi::Placement& placement) {
+std::uint64_t memory_of_rank(const mpi::Placement& placement, index_t node_ranks) {
     constexpr double usable = 0.9;  // some is left for the system and the threads
     return static_cast<std::uint64_t>(usable * static_cast<double>(placement.memory_available_bytes) /
-                                      placement.node_ranks);
+                                      static_cast<double>(node_ranks));
 }
 
-void require_memory(const Runtime& runtime, const train::ModelOptions& options, const train::MemoryPlan& plan) {
+void require_memory(const mpi::Placement& placement, index_t node_ranks, const std::string& model,
+                    std::uint64_t bytes) {
     constexpr double gib = 1024.0 * 1024.0 * 1024.0;
-    runtime.world.agree([&] {
-        const std::uint64_t available = memory_of_rank(runtime.placement);
-        core::require(plan.total() <= available, ExitCode::out_of_resources,
-                      "{}: about {:.1f} GiB per rank are needed, {:.1f} GiB of them for weights ({:.1f} GiB of {} are "
-                      "available to it); use more nodes, fewer sequences per pass, or a smaller model",
-                      options.name(), static_cast<double>(plan.total()) / gib,
-                      static_cast<double>(plan.items.front().bytes) / gib, static_cast<double>(available) / gib,
-                      runtime.placement.host);
-    });
+    const std::uint64_t available = memory_of_rank(placement, node_ranks);
+    core::require(bytes <= available, ExitCode::out_of_resources,
+                  "{}: about {:.1f} GiB per rank are needed ({:.1f} GiB are available on {} with {} ranks on it); use "
+                  "more nodes, fewer tokens per pass, or a smaller model",
+                  model, static_cast<double>(bytes) / gib, static_cast<double>(available) / gib, placement.host,
+                  node_ranks);
 }
 
 template <class T>
 std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime, const model::Architecture& architecture,
                                               const train::ModelOptions& options,
                                               const model::DecoderSettings& settings, Purpose purpose) {
-    require_memory(runtime, options, plan_memory(runtime, architecture, settings, sizeof(T), purpose));
     std::unique_ptr<model::Decoder<T>> decoder;
     runtime.world.agree([&] {
+        require_memory(runtime.placement, runtime.placement.node_ranks, options.name(),
+                       plan_memory(runtime, architecture, settings, sizeof(T), purpose).total());
         decoder = std::make_unique<model::Decoder<T>>(architecture, settings, runtime.kernels, runtime.grid);
         if (options.synthetic.empty()) {
             const auto tensors = io::TensorSource::open_model(options.path);

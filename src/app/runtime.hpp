@@ -42,7 +42,9 @@ bool parse_options_only(const mpi::Communicator& world, std::string_view command
 /// Throws a usage error that names the key unless it has a value.
 void require_set(const std::string& key, const std::string& value);
 
-/// Collective. Reads the architecture and checks that the grid can hold it.
+/// Reads the architecture and checks that so many ranks can share its experts.
+[[nodiscard]] model::Architecture read_architecture(const train::ModelOptions& options, index_t tensor_ranks);
+/// Collective. The same for the ranks that run.
 [[nodiscard]] model::Architecture read_architecture(const Runtime& runtime, const train::ModelOptions& options);
 
 /// What will be done with a model.
@@ -53,11 +55,11 @@ enum class Purpose : std::uint8_t { training, evaluation };
                                             const model::DecoderSettings& settings, std::size_t scalar_bytes,
                                             Purpose purpose);
 
-/// Bytes of memory that a rank may use.
-[[nodiscard]] std::uint64_t memory_of_rank(const mpi::Placement& placement);
+/// Bytes of memory that each of `node_ranks` ranks of the host may use.
+[[nodiscard]] std::uint64_t memory_of_rank(const mpi::Placement& placement, index_t node_ranks);
 
-/// Collective. Throws with ExitCode::out_of_resources, before anything is allocated, what the memory can't hold.
-void require_memory(const Runtime& runtime, const train::ModelOptions& options, const train::MemoryPlan& plan);
+/// Throws with ExitCode::out_of_resources if a rank needs more than it may use. To be called before allocating.
+void require_memory(const mpi::Placement& placement, index_t node_ranks, const std::string& model, std::uint64_t bytes);
 
 /// Collective. Builds the decoder and gets this rank's weights. Refuses before allocating what the memory can't hold.
 template <class T>

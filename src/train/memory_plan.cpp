@@ -124,6 +124,12 @@ std::uint64_t MemoryPlan::total() const {
                            [](std::uint64_t sum, const Item& item) { return sum + item.bytes; });
 }
 
+std::uint64_t MemoryPlan::of(std::string_view purpose) const {
+    const auto found =
+        std::find_if(items.begin(), items.end(), [purpose](const Item& item) { return item.purpose == purpose; });
+    return found == items.end() ? 0 : found->bytes;
+}
+
 MemoryPlan plan_memory(const Architecture& architecture, const model::DecoderSettings& settings,
                        const MemoryRequest& request) {
     const Sizes sizes(architecture, settings, request);

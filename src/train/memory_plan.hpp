@@ -30,6 +30,8 @@ struct MemoryPlan {
     std::vector<Item> items;
 
     [[nodiscard]] std::uint64_t total() const;
+    /// Bytes of one purpose; 0 if there is none of this name.
+    [[nodiscard]] std::uint64_t of(std::string_view purpose) const;
 };
 
 [[nodiscard]] MemoryPlan plan_memory(const model::Architecture& architecture, const model::DecoderSettings& settings,

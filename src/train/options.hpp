@@ -62,6 +62,9 @@ struct TrainOptions {
     [[nodiscard]] model::Activations activations_of_layers() const {
         return activations == "retain" ? model::Activations::retain : model::Activations::recompute;
     }
+    [[nodiscard]] BatchSettings batches(bool shuffle) const {
+        return {batch_size, micro_batch, shuffle, static_cast<std::uint64_t>(seed)};
+    }
     [[nodiscard]] AdamWSettings adamw() const { return {beta1, beta2, epsilon, weight_decay}; }
 };
 
