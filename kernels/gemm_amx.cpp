@@ -101,8 +101,15 @@ void multiply_tiles(const StripProduct<float>& product) {
     }
     const std::int64_t middle = packs ? (ahead.first_pair + ahead.last_pair) / 2 : 0;
     for (std::int64_t k = 0; k < product.k; k += block_size) {
-        _tile_loadd(6, right, row_bytes);
+        // All loads first: they then wait for the L2 cache together, and the tile products behind them run unbroken.
         _tile_loadd(4, left, row_bytes);
+        _tile_loadd(6, right, row_bytes);
+        if constexpr (two_rows) {
+            _tile_loadd(5, left + tile_bytes, row_bytes);
+        }
+        if constexpr (two_cols) {
+            _tile_loadd(7, right + tile_bytes, row_bytes);
+        }
         _tile_dpbf16ps(0, 4, 6);
         // Spread between the tile products, so that these never wait for many line-fill buffers at once.
         prefetch_to_l2(prefetch, 0, ahead.lines / 2);
@@ -111,7 +118,6 @@ void multiply_tiles(const StripProduct<float>& product) {
             interleave_rows(blocks, row_bytes, strip, ahead.first_pair, middle);
         }
         if constexpr (two_cols) {
-            _tile_loadd(7, right + tile_bytes, row_bytes);
             _tile_dpbf16ps(1, 4, 7);
         }
         prefetch_to_l2(prefetch, ahead.lines / 2, ahead.lines);
@@ -121,7 +127,6 @@ void multiply_tiles(const StripProduct<float>& product) {
             strip += 2 * tile_bytes;
         }
         if constexpr (two_rows) {
-            _tile_loadd(5, left + tile_bytes, row_bytes);
             _tile_dpbf16ps(2, 5, 6);
             if constexpr (two_cols) {
                 _tile_dpbf16ps(3, 5, 7);
@@ -159,7 +164,7 @@ constinit const Bf16Kernel amx_bf16 = {
     .right_bytes = 2 * tile_bytes,
     .packs_ahead = true,
     .left_is_plain = true,
-    .panel_depth = 256,
+    .panel_depth = 2048,  // a strip of 128 KiB: sums stay in tiles, which is worth more than operands in L1
     .left_block_bytes = 1U << 20U,
     .pack_left = pack_vectors_of_32,
     .pack_right = pack_pairs,

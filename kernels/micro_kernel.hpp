@@ -75,7 +75,8 @@ struct MicroKernel {
     std::size_t right_bytes;       ///< of a packed block of the right operand
     bool packs_ahead;              ///< `multiply` obeys Ahead::blocks
     bool left_is_plain;            ///< a packed left block is 32 x 32 elements by rows: such memory needs no packing
-    std::int64_t panel_depth;      ///< longest k for which a strip stays in L1; a multiple of 32
+    std::int64_t panel_depth;      ///< longest k for which a strip stays in the cache that feeds the kernel (L1;
+                                   ///< L2 for AMX); a multiple of 32
     std::size_t left_block_bytes;  ///< of left strips that stay in L2 together
     Pack<Element> pack_left;
     Pack<Element> pack_right;

@@ -24,7 +24,7 @@ struct PackingScratch {
 PackingScratch& packing_scratch();
 
 /// Computes `product` by blocks. k is cut into panels that are added up in order; the left operand of a block is packed
-/// once for all columns, the right one strip by strip just before it is used, so that it is read from L1.
+/// once for all columns, the right one strip by strip just before it is used, so that it is read from the cache.
 template <class T>
 class BlockedProduct {
 public:

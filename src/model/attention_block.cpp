@@ -10,27 +10,43 @@ namespace moesaic::model {
 using core::bf16;
 
 template <class T>
-AttentionBlock<T>::AttentionBlock(const Architecture& architecture, index_t layer, const kernels::KernelSet& kernels)
-    : kernels_(kernels),
+AttentionBlock<T>::AttentionBlock(const Architecture& architecture, index_t layer, const LoraLayer<T>& lora)
+    : kernels_(lora.shared.kernels),
       shape_{architecture.heads, architecture.kv_heads, architecture.head_size,
              1.0 / std::sqrt(static_cast<double>(architecture.head_size))},
       norm_epsilon_(architecture.norm_epsilon),
       prefix_(architecture.layer(layer) + "self_attn."),
-      query_weight_(shape_.heads * shape_.head_size, architecture.hidden),
-      key_weight_(shape_.kv_heads * shape_.head_size, architecture.hidden),
-      value_weight_(shape_.kv_heads * shape_.head_size, architecture.hidden),
-      output_weight_(architecture.hidden, shape_.heads * shape_.head_size),
+      query_projection_(prefix_ + "q_proj", {shape_.heads * shape_.head_size, architecture.hidden},
+                        LoraTarget::attention, lora),
+      key_projection_(prefix_ + "k_proj", {shape_.kv_heads * shape_.head_size, architecture.hidden},
+                      LoraTarget::attention, lora),
+      value_projection_(prefix_ + "v_proj", {shape_.kv_heads * shape_.head_size, architecture.hidden},
+                        LoraTarget::attention, lora),
+      output_projection_(prefix_ + "o_proj", {architecture.hidden, shape_.heads * shape_.head_size},
+                         LoraTarget::attention, lora),
       query_norm_(static_cast<std::size_t>(shape_.head_size)),
       key_norm_(static_cast<std::size_t>(shape_.head_size)) {}
 
 template <class T>
 void AttentionBlock<T>::load(const WeightSource<T>& source) {
-    source.read_matrix(prefix_ + "q_proj.weight", query_weight_);
-    source.read_matrix(prefix_ + "k_proj.weight", key_weight_);
-    source.read_matrix(prefix_ + "v_proj.weight", value_weight_);
-    source.read_matrix(prefix_ + "o_proj.weight", output_weight_);
+    for (LoraLinear<T>* projection : {&query_projection_, &key_projection_, &value_projection_, &output_projection_}) {
+        projection->load(source);
+    }
     source.read_vector(prefix_ + "q_norm.weight", query_norm_);
     source.read_vector(prefix_ + "k_norm.weight", key_norm_);
+}
+
+template <class T>
+bool AttentionBlock<T>::is_trainable() const noexcept {
+    return query_projection_.is_adapted() || key_projection_.is_adapted() || value_projection_.is_adapted() ||
+           output_projection_.is_adapted();
+}
+
+template <class T>
+void AttentionBlock<T>::update_lora() {
+    for (LoraLinear<T>* projection : {&query_projection_, &key_projection_, &value_projection_, &output_projection_}) {
+        projection->update_lora();
+    }
 }
 
 template <class T>
@@ -88,16 +104,15 @@ template <class T>
 void AttentionBlock<T>::forward(const TokenBatch& batch, const RotaryTable<A>& rotary, LayerTape<T>& tape,
                                 MatrixView<A> output, AttentionScratch<T>& scratch) const {
     const index_t rows = batch.rows();
-    const index_t query_size = query_weight_.rows();
-    const index_t kv_size = key_weight_.rows();
+    const index_t query_size = query_projection_.out();
+    const index_t kv_size = key_projection_.out();
     scratch.raw_query.resize(rows, query_size);
     scratch.raw_key.resize(rows, kv_size);
     scratch.value.resize(rows, kv_size);
     const MatrixView<const T> x = tape.attention_input;
-    const std::array<LoraForward<T>, 3> projections = {{{{.weight = query_weight_}, x, scratch.raw_query},
-                                                        {{.weight = key_weight_}, x, scratch.raw_key},
-                                                        {{.weight = value_weight_}, x, scratch.value}}};
-    lora_linear_forward<T>(kernels_, projections, scratch.lora);
+    LoraLinear<T>::forward(std::array<typename LoraLinear<T>::Forward, 3>{{{query_projection_, x, scratch.raw_query},
+                                                                           {key_projection_, x, scratch.raw_key},
+                                                                           {value_projection_, x, scratch.value}}});
 
     normalise_and_rotate(query_norm_, batch.positions, rotary, scratch.raw_query, tape.raw_query, tape.query_rstd,
                          tape.query);
@@ -109,8 +124,7 @@ void AttentionBlock<T>::forward(const TokenBatch& batch, const RotaryTable<A>& r
     tape.log_sum.resize(rows, shape_.heads);
     attention_forward<T>(kernels_, shape_, {tape.query, tape.key, tape.value, batch.offsets}, tape.attended,
                          tape.log_sum);
-    const std::array<LoraForward<T>, 1> projection = {{{{.weight = output_weight_}, tape.attended, output}}};
-    lora_linear_forward<T>(kernels_, projection, scratch.lora);
+    output_projection_.forward(tape.attended, output);
 }
 
 template <class T>
@@ -118,15 +132,11 @@ void AttentionBlock<T>::backward(const TokenBatch& batch, const RotaryTable<A>& 
                                  MatrixView<const A> grad_output, MatrixView<A> grad_input,
                                  AttentionScratch<T>& scratch) const {
     const index_t rows = batch.rows();
-    const index_t query_size = query_weight_.rows();
-    const index_t kv_size = key_weight_.rows();
+    const index_t query_size = query_projection_.out();
+    const index_t kv_size = key_projection_.out();
     scratch.attended.resize(rows, query_size);
-    const std::array<LoraBackward<T>, 1> output_projection = {
-        {{{.weight = output_weight_},
-          tape.attended,
-          as_operand<T>(kernels_.elementwise<T>(), grad_output, scratch.grad_output),
-          scratch.attended}}};
-    lora_linear_backward<T>(kernels_, output_projection, scratch.lora);
+    output_projection_.backward(
+        tape.attended, as_operand<T>(kernels_.elementwise<T>(), grad_output, scratch.grad_output), scratch.attended);
 
     scratch.query.resize(rows, query_size);
     scratch.key.resize(rows, kv_size);
@@ -141,17 +151,10 @@ void AttentionBlock<T>::backward(const TokenBatch& batch, const RotaryTable<A>& 
                                   scratch.raw_key, scratch.grad_key);
 
     const MatrixView<const T> x = tape.attention_input;
-    const std::array<LoraBackward<T>, 3> projections = {
-        {{{.weight = query_weight_}, x, scratch.grad_query, grad_input, false},
-         {{.weight = key_weight_}, x, scratch.grad_key, grad_input, true},
-         {{.weight = value_weight_},
-          x,
-          as_operand<T>(kernels_.elementwise<T>(), scratch.value, scratch.grad_value),
-          grad_input,
-          true}}};
-    for (const LoraBackward<T>& projection : projections) {  // one by one, because they share grad_input
-        lora_linear_backward<T>(kernels_, {&projection, 1}, scratch.lora);
-    }
+    query_projection_.backward(x, scratch.grad_query, grad_input);
+    key_projection_.backward(x, scratch.grad_key, grad_input, true);
+    value_projection_.backward(x, as_operand<T>(kernels_.elementwise<T>(), scratch.value, scratch.grad_value),
+                               grad_input, true);
 }
 
 template class AttentionBlock<bf16>;

@@ -29,7 +29,6 @@ struct AttentionScratch {
     Matrix<T> grad_query;     // [T, heads * D]
     Matrix<T> grad_key;       // [T, kv_heads * D]
     Matrix<T> grad_value;     // [T, kv_heads * D]
-    LoraScratch<T> lora;
 };
 
 template <class T>
@@ -37,14 +36,19 @@ class AttentionBlock {
 public:
     using A = accumulator_t<T>;
 
-    AttentionBlock(const Architecture& architecture, index_t layer, const kernels::KernelSet& kernels);
+    /// Declares the factors of adapted projections in the bucket of `lora`.
+    AttentionBlock(const Architecture& architecture, index_t layer, const LoraLayer<T>& lora);
     void load(const WeightSource<T>& source);
+    [[nodiscard]] bool is_trainable() const noexcept;
+    /// To be called after the factors changed.
+    void update_lora();
 
     /// output [T, H] = attention(tape.attention_input) for the sequences of `batch`; fills the attention part of
     /// `tape`.
     void forward(const TokenBatch& batch, const RotaryTable<A>& rotary, LayerTape<T>& tape, MatrixView<A> output,
                  AttentionScratch<T>& scratch) const;
-    /// Overwrites grad_input [T, H], the gradient of tape.attention_input.
+    /// Accumulates LoRA gradients and, unless it is empty, overwrites grad_input [T, H], the gradient of
+    /// tape.attention_input.
     void backward(const TokenBatch& batch, const RotaryTable<A>& rotary, const LayerTape<T>& tape,
                   MatrixView<const A> grad_output, MatrixView<A> grad_input, AttentionScratch<T>& scratch) const;
 
@@ -64,10 +68,10 @@ private:
     AttentionShape shape_;
     double norm_epsilon_;
     std::string prefix_;
-    Matrix<T> query_weight_;   // [heads * D, H]
-    Matrix<T> key_weight_;     // [kv_heads * D, H]
-    Matrix<T> value_weight_;   // [kv_heads * D, H]
-    Matrix<T> output_weight_;  // [H, heads * D]
+    LoraLinear<T> query_projection_;   // to [heads * D]
+    LoraLinear<T> key_projection_;     // to [kv_heads * D]
+    LoraLinear<T> value_projection_;   // to [kv_heads * D]
+    LoraLinear<T> output_projection_;  // from [heads * D]
     HeadNorm query_norm_;
     HeadNorm key_norm_;
 };

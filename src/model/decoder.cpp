@@ -17,6 +17,7 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
       architecture_(architecture),
       grid_(grid),
       lora_{settings.lora, {}},
+      lora_shared_{kernels, lora_.settings},
       rotary_(architecture.head_size, architecture.rope_theta),
       embedding_(architecture.vocabulary, architecture.hidden),
       output_norm_(static_cast<std::size_t>(architecture.hidden)) {
@@ -24,24 +25,32 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
         head_.resize(architecture.vocabulary, architecture.hidden);
     }
     const auto workspace = std::make_shared<ExpertWorkspace<T>>();
-    const auto dense = std::make_shared<DenseScratch<T>>();
+    const auto dense = std::make_shared<GatedMlpScratch<T>>();
     const auto exchange = std::make_shared<ExchangeScratch<T>>();
     for (index_t l = 0; l < architecture_.layers; ++l) {
         Layer layer;
+        auto bucket = std::make_unique<ParameterBucket<A>>();
+        const LoraLayer<T> lora = {lora_shared_, *bucket};
         layer.input_norm.resize(static_cast<std::size_t>(architecture.hidden));
         layer.feed_norm.resize(static_cast<std::size_t>(architecture.hidden));
-        layer.attention = std::make_unique<AttentionBlock<T>>(architecture_, l, kernels);
+        layer.attention = std::make_unique<AttentionBlock<T>>(architecture_, l, lora);
         if (architecture_.is_moe[static_cast<std::size_t>(l)]) {
             layer.feed_forward =
                 std::make_unique<MoeLayer<T>>(architecture_, l, settings, kernels, grid_, lora_, workspace, exchange);
         } else {
-            layer.feed_forward =
-                std::make_unique<DenseFeedForward<T>>(architecture_, l, settings.activations, kernels, dense);
+            layer.feed_forward = std::make_unique<DenseFeedForward<T>>(
+                GatedMlp<T>(architecture_.layer(l) + architecture_.names.dense, architecture_,
+                            architecture_.dense_intermediate, LoraTarget::dense, settings.activations, lora, dense));
+        }
+        if (!bucket->tensors.empty()) {
+            allocate(*bucket);
+            lora_.buckets.push_back(std::move(bucket));
         }
         layers_.push_back(std::move(layer));
     }
-    const auto first = std::find_if(layers_.begin(), layers_.end(),
-                                    [](const Layer& layer) { return layer.feed_forward->is_trainable(); });
+    const auto first = std::find_if(layers_.begin(), layers_.end(), [](const Layer& layer) {
+        return layer.attention->is_trainable() || layer.feed_forward->is_trainable();
+    });
     lowest_trainable_ = first - layers_.begin();
 }
 
@@ -70,9 +79,8 @@ MatrixView<const T> Decoder<T>::head() const {
 template <class T>
 void Decoder<T>::update_lora() {
     for (Layer& layer : layers_) {
-        if (layer.feed_forward->is_trainable() && lora_.settings.rank > 0) {
-            layer.feed_forward->update_lora();
-        }
+        layer.attention->update_lora();
+        layer.feed_forward->update_lora();
     }
 }
 
@@ -145,14 +153,19 @@ void Decoder<T>::backward(const TokenBatch& batch, const Tape<T>& tape, MatrixVi
     for (index_t l = architecture_.layers - 1; l >= lowest_trainable_; --l) {
         Layer& layer = layers_[static_cast<std::size_t>(l)];
         const LayerTape<T>& kept = tape.layers[static_cast<std::size_t>(l)];
-        if (l == lowest_trainable_) {  // nothing below has factors to train
+        const bool lowest = l == lowest_trainable_;  // nothing below has factors to train
+        if (lowest && !layer.attention->is_trainable()) {
             layer.feed_forward->backward(rows_, kept, grad_stream_, {});
             return;
         }
         layer.feed_forward->backward(rows_, kept, grad_stream_, grad_block_);
         rms_norm_backward<T>(row_kernels, grad_block_, kept.middle, layer.feed_norm, kept.middle_rstd, grad_stream_,
                              true);
-        layer.attention->backward(batch, rotary_, kept, grad_stream_, grad_block_, attention_scratch_);
+        layer.attention->backward(batch, rotary_, kept, grad_stream_, lowest ? MatrixView<A>() : grad_block_.view(),
+                                  attention_scratch_);
+        if (lowest) {
+            return;
+        }
         rms_norm_backward<T>(row_kernels, grad_block_, kept.input, layer.input_norm, kept.input_rstd, grad_stream_,
                              true);
     }

@@ -1,4 +1,4 @@
-// The frozen decoder with LoRA on its experts: forward pass and exact backward pass.
+// The frozen decoder with LoRA on its projections: forward pass and exact backward pass.
 #pragma once
 
 #include "kernels/gemm.hpp"
@@ -68,6 +68,7 @@ private:
     Architecture architecture_;
     mpi::ProcessGrid grid_;
     LoraParameters<A> lora_;
+    LoraShared<T> lora_shared_;
     RotaryTable<A> rotary_;
     Matrix<T> embedding_;         // [V, H]
     Matrix<T> head_;              // [V, H], empty if tied

@@ -4,15 +4,14 @@
 #include "kernels/gemm.hpp"
 #include "model/architecture.hpp"
 #include "model/expert_backend.hpp"
-#include "model/lora_linear.hpp"
+#include "model/gated_mlp.hpp"
 #include "model/lora_parameters.hpp"
 #include "model/tape.hpp"
 #include "model/weights.hpp"
 #include "mpi/process_grid.hpp"
 
-#include <array>
 #include <memory>
-#include <string>
+#include <utility>
 #include <vector>
 
 namespace moesaic::model {
@@ -25,7 +24,7 @@ struct RowCounts {
 
 /// What a decoder is built for, besides its architecture.
 struct DecoderSettings {
-    LoraSettings lora;  ///< a rank of 0 gives a frozen model
+    LoraSettings lora;
     Activations activations = Activations::retain;
     index_t max_tokens = 0;  ///< bound of the rows of the whole tensor group in one pass
 };
@@ -56,43 +55,26 @@ protected:
     FeedForward() = default;
 };
 
-/// Work buffers that dense layers share.
-template <class T>
-struct DenseScratch {
-    Matrix<accumulator_t<T>> sums;  // [T, I]
-    Matrix<T> gate;                 // [T, I] where they are not kept
-    Matrix<T> up;                   // [T, I]
-    Matrix<T> activated;            // [T, I]
-    Matrix<T> grad_output;          // [T, H]
-    Matrix<T> grad_gate;            // [T, I]
-    Matrix<T> grad_up;              // [T, I]
-    LoraScratch<T> lora;
-};
-
-/// down(silu(gate(x)) * up(x)) with replicated frozen weights.
+/// A dense layer: one gated network, replicated.
 template <class T>
 class DenseFeedForward final : public FeedForward<T> {
 public:
     using A = accumulator_t<T>;
 
-    DenseFeedForward(const Architecture& architecture, index_t layer, Activations activations,
-                     const kernels::KernelSet& kernels, std::shared_ptr<DenseScratch<T>> scratch);
-    void load(const WeightSource<T>& source) override;
-    void forward(const RowCounts& rows, MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output,
-                 bool save) override;
-    void backward(const RowCounts& rows, const LayerTape<T>& tape, MatrixView<const A> grad_output,
-                  MatrixView<A> grad_input) override;
-    [[nodiscard]] bool is_trainable() const noexcept override { return false; }
-    void update_lora() override {}
+    explicit DenseFeedForward(GatedMlp<T> mlp) : mlp_(std::move(mlp)) {}
+    void load(const WeightSource<T>& source) override { mlp_.load(source); }
+    void forward(const RowCounts&, MatrixView<const A>, LayerTape<T>& tape, MatrixView<A> output, bool) override {
+        mlp_.forward(tape.feed_input, tape.dense, output);
+    }
+    void backward(const RowCounts&, const LayerTape<T>& tape, MatrixView<const A> grad_output,
+                  MatrixView<A> grad_input) override {
+        mlp_.backward(tape.feed_input, tape.dense, grad_output, grad_input);
+    }
+    [[nodiscard]] bool is_trainable() const noexcept override { return mlp_.is_trainable(); }
+    void update_lora() override { mlp_.update_lora(); }
 
 private:
-    void project_up(MatrixView<const T> input, Matrix<T>& gate, Matrix<T>& up);
-
-    Activations activations_;
-    const kernels::KernelSet& kernels_;
-    std::shared_ptr<DenseScratch<T>> scratch_;
-    std::array<std::string, projections.size()> names_;
-    std::array<Matrix<T>, projections.size()> weights_;  // gate, up: [I, H]; down: [H, I]
+    GatedMlp<T> mlp_;
 };
 
 /// Work buffers that MoE layers share: rows on their way between ranks.
@@ -123,8 +105,8 @@ public:
                  bool save) override;
     void backward(const RowCounts& rows, const LayerTape<T>& tape, MatrixView<const A> grad_output,
                   MatrixView<A> grad_input) override;
-    [[nodiscard]] bool is_trainable() const noexcept override { return true; }
-    void update_lora() override { experts_->update_lora(); }
+    [[nodiscard]] bool is_trainable() const noexcept override { return !experts_->config().skip_lora; }
+    void update_lora() override;
 
 private:
     const Architecture& architecture_;

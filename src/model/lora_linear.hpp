@@ -1,11 +1,16 @@
-// The one linear projection with a low-rank adapter: y = W x + s B A x with frozen W (Hu et al., "LoRA", 2021).
+// The one linear projection with a low-rank adapter: y = W x + b + s B A x with frozen W and b (Hu et al., "LoRA",
+// 2021).
 #pragma once
 
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
 #include "kernels/gemm.hpp"
+#include "model/lora_parameters.hpp"
+#include "model/weights.hpp"
 
 #include <span>
+#include <string>
+#include <vector>
 
 namespace moesaic::model {
 
@@ -14,56 +19,81 @@ using core::index_t;
 using core::Matrix;
 using core::MatrixView;
 
-/// A projection from K to N features. Without adapter (rank 0) `a`, `b` and the gradients are empty.
+/// What the projections of a model share: settings, and work buffers that grow and are kept.
 template <class T>
-struct LoraLinear {
-    MatrixView<const T> weight{};           // [N, K]
-    MatrixView<const T> a{};                // [R, K]
-    MatrixView<const T> b{};                // [N, R]
-    accumulator_t<T> scale = 0;             // s
-    MatrixView<accumulator_t<T>> grad_a{};  // [R, K], accumulated into
-    MatrixView<accumulator_t<T>> grad_b{};  // [N, R], accumulated into
-
-    [[nodiscard]] index_t rank() const noexcept { return a.rows(); }
+struct LoraShared {
+    const kernels::KernelSet& kernels;
+    const LoraSettings& settings;
+    Matrix<accumulator_t<T>> down_sum{};  // [sum M, R]: products with A or B before they are rounded
+    Matrix<T> down{};                     // [sum M, R]
+    Matrix<accumulator_t<T>> back_sum{};  // [M, R]
+    Matrix<T> back{};                     // [M, R]
 };
 
-/// One application of a projection. `accumulate` adds to the result instead of overwriting it.
+/// Where the projections of one layer register their factors. All ranks hold these whole; gradients are partial and are
+/// summed over the world.
 template <class T>
-struct LoraForward {
-    LoraLinear<T> linear;
-    MatrixView<const T> x;           // [M, K]
-    MatrixView<accumulator_t<T>> y;  // [M, N]
-    bool accumulate = false;
+struct LoraLayer {
+    LoraShared<T>& shared;
+    ParameterBucket<accumulator_t<T>>& bucket;  ///< to be allocated when all projections of the layer exist
 };
 
-/// The backward pass of one application: accumulates dL/dA and dL/dB, and dL/dx if `grad_x` is not empty.
-template <class T>
-struct LoraBackward {
-    LoraLinear<T> linear;
-    MatrixView<const T> x;                // [M, K], as in forward
-    MatrixView<const T> grad_y;           // [M, N]
-    MatrixView<accumulator_t<T>> grad_x;  // [M, K]
-    bool accumulate = false;              // of grad_x
+struct LinearShape {
+    index_t out = 0;  ///< N
+    index_t in = 0;   ///< K
+    bool has_bias = false;
 };
 
-/// Work buffers that grow and are kept between calls.
+/// A replicated frozen projection from K to N features, with an adapter where the settings ask for one.
 template <class T>
-struct LoraScratch {
-    Matrix<accumulator_t<T>> down_sum;  // [sum M, R]: products with A or B before they are rounded
-    Matrix<T> down;                     // [sum M, R]
-    Matrix<accumulator_t<T>> back_sum;
-    Matrix<T> back;
+class LoraLinear {
+public:
+    using A = accumulator_t<T>;
+
+    /// `module` is its name in the checkpoint, for example "model.layers.0.self_attn.q_proj". Keeps references to what
+    /// `layer` refers to.
+    LoraLinear(std::string module, const LinearShape& shape, LoraTarget target, const LoraLayer<T>& layer);
+
+    /// Reads MODULE.weight [N, K] and, if it has one, MODULE.bias [N].
+    void load(const WeightSource<T>& source);
+    /// To be called after the factors changed.
+    void update_lora();
+
+    [[nodiscard]] index_t out() const noexcept { return weight_.rows(); }
+    [[nodiscard]] index_t in() const noexcept { return weight_.cols(); }
+    [[nodiscard]] bool is_adapted() const noexcept { return shape_.rank > 0; }
+
+    /// One application: y is overwritten.
+    struct Forward {
+        const LoraLinear& linear;
+        MatrixView<const T> x;  // [M, K]
+        MatrixView<A> y;        // [M, N]
+    };
+    /// Applies projections of one model together, so that small ones share the thread team. Results must not overlap.
+    static void forward(std::span<const Forward> batch);
+    void forward(MatrixView<const T> x, MatrixView<A> y) const {
+        const Forward one{*this, x, y};
+        forward({&one, 1});
+    }
+
+    /// Given x as in forward and dL/dy: accumulates dL/dA and dL/dB, and writes dL/dx, or adds it if `accumulate`,
+    /// unless grad_x is empty. x A^T is recomputed, which costs less than keeping it.
+    void backward(MatrixView<const T> x,       // [M, K]
+                  MatrixView<const T> grad_y,  // [M, N]
+                  MatrixView<A> grad_x,        // [M, K] or empty
+                  bool accumulate = false) const;
+
+private:
+    void add_bias(MatrixView<A> y) const;
+
+    std::string module_;
+    LoraShared<T>& shared_;
+    Matrix<T> weight_;     // [N, K]
+    std::vector<A> bias_;  // [N] or empty
+    LoraShape shape_;
+    ModuleFactors<A> factors_;  // in the layer's bucket
+    Matrix<T> a_;               // [R, K]
+    Matrix<T> b_;               // [N, R]
 };
-
-/// Applies independent projections together, so that small ones share the thread team. Results of different entries
-/// must not overlap.
-template <class T>
-void lora_linear_forward(const kernels::KernelSet& kernels, std::span<const LoraForward<T>> batch,
-                         LoraScratch<T>& scratch);
-
-/// Backward of `lora_linear_forward`; x A^T is recomputed, which costs less than keeping it.
-template <class T>
-void lora_linear_backward(const kernels::KernelSet& kernels, std::span<const LoraBackward<T>> batch,
-                          LoraScratch<T>& scratch);
 
 }  // namespace moesaic::model

@@ -6,12 +6,37 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 namespace moesaic::model {
 
 std::string LoraTensor::peft_name(index_t index) const {
     return "base_model.model." + modules[static_cast<std::size_t>(index)] +
            (factor == LoraFactor::a ? ".lora_A.weight" : ".lora_B.weight");
+}
+
+LoraShape LoraSettings::shape_of(LoraTarget target, const std::string& /*module*/) const {
+    if (rank == 0 || targets.count(target) == 0) {
+        return {};
+    }
+    const auto r = static_cast<double>(rank);
+    return {rank, alpha / (rank_stabilised ? std::sqrt(r) : r)};
+}
+
+template <class A>
+ModuleFactors<A>::ModuleFactors(ParameterBucket<A>& bucket, const std::string& module, index_t out, index_t in,
+                                index_t rank)
+    : bucket_(&bucket), first_(bucket.tensors.size()) {
+    for (const LoraFactor factor : {LoraFactor::a, LoraFactor::b}) {
+        const bool is_a = factor == LoraFactor::a;
+        LoraTensor tensor;
+        tensor.name = module + (is_a ? ".lora_A" : ".lora_B");
+        tensor.modules = {module};
+        tensor.factor = factor;
+        tensor.rows = tensor.local_rows = is_a ? rank : out;
+        tensor.cols = tensor.local_cols = is_a ? in : rank;
+        bucket.tensors.push_back(std::move(tensor));
+    }
 }
 
 template <class A>
@@ -69,6 +94,8 @@ void allocate(ParameterBucket<A>& bucket) {
     bucket.gradients.fill(A(0));
 }
 
+template class ModuleFactors<float>;
+template class ModuleFactors<double>;
 template struct LoraParameters<float>;
 template struct LoraParameters<double>;
 template void allocate(ParameterBucket<float>&);

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -15,10 +16,22 @@ namespace moesaic::model {
 using core::index_t;
 using core::MatrixView;
 
+/// Kinds of projections that can be adapted.
+enum class LoraTarget : std::uint8_t { experts, attention, shared, dense };
+
+/// The adapter of one module; rank 0 if it has none.
+struct LoraShape {
+    index_t rank = 0;  ///< R
+    double scale = 0;  ///< s
+};
+
 struct LoraSettings {
-    index_t rank = 8;
+    index_t rank = 8;  ///< 0 gives a frozen model
     double alpha = 16;
-    bool rank_stabilised = false;
+    bool rank_stabilised = false;  ///< scale alpha / sqrt(R) instead of alpha / R (Kalajdzievski, "rsLoRA", 2023)
+    std::set<LoraTarget> targets = {LoraTarget::experts};
+
+    [[nodiscard]] LoraShape shape_of(LoraTarget target, const std::string& module) const;
 };
 
 enum class LoraFactor : std::uint8_t { a, b };
@@ -61,7 +74,31 @@ struct ParameterBucket {
     }
 };
 
-/// All buckets, two per MoE layer. Buckets keep their address.
+/// The factors of one module that every rank holds whole, A [R, in] and B [out, R], and their gradients. Views are
+/// valid once the bucket, which must outlive the object, is allocated.
+template <class A>
+class ModuleFactors {
+public:
+    ModuleFactors() = default;
+    /// Declares both factors in `bucket`.
+    ModuleFactors(ParameterBucket<A>& bucket, const std::string& module, index_t out, index_t in, index_t rank);
+
+    [[nodiscard]] MatrixView<A> a() const { return view(0, bucket_->values); }
+    [[nodiscard]] MatrixView<A> b() const { return view(1, bucket_->values); }
+    [[nodiscard]] MatrixView<A> grad_a() const { return view(0, bucket_->gradients); }
+    [[nodiscard]] MatrixView<A> grad_b() const { return view(1, bucket_->gradients); }
+
+private:
+    [[nodiscard]] MatrixView<A> view(std::size_t factor, core::Matrix<A>& storage) const {
+        return ParameterBucket<A>::view(bucket_->tensors[first_ + factor], storage);
+    }
+
+    ParameterBucket<A>* bucket_ = nullptr;
+    std::size_t first_ = 0;  ///< tensor of A; that of B follows
+};
+
+/// All buckets: two of the experts of each MoE layer, and one for everything else in a layer that is adapted. Buckets
+/// keep their address.
 template <class A>
 struct LoraParameters {
     LoraSettings settings;

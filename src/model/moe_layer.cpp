@@ -110,7 +110,7 @@ MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, const Dec
     config.intermediate = slice_.extent;
     config.max_tokens = settings.max_tokens;
     config.activations = settings.activations;
-    config.skip_lora = settings.lora.rank == 0;
+    config.skip_lora = settings.lora.rank == 0 || settings.lora.targets.count(LoraTarget::experts) == 0;
     config.lora_rank = settings.lora.rank;
     config.lora_alpha = settings.lora.alpha;
     config.rank_stabilised = settings.lora.rank_stabilised;
@@ -119,6 +119,13 @@ MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, const Dec
         const auto buckets = add_buckets(parameters, architecture, layer, slice_);
         experts_->init_lora(read_only(factor_views(buckets, &ParameterBucket<A>::values)),
                             factor_views(buckets, &ParameterBucket<A>::gradients));
+    }
+}
+
+template <class T>
+void MoeLayer<T>::update_lora() {
+    if (!experts_->config().skip_lora) {
+        experts_->update_lora();
     }
 }
 

@@ -1,5 +1,5 @@
 // Products of the token rows of one expert with its weights, on packed strips: where weights are streamed once, packed
-// or re-paired panel by panel in the L1 cache, and meet token strips that stay in the L2 cache.
+// or re-paired panel by panel in the cache next to the kernel, and meet token strips that stay in the L2 cache.
 #pragma once
 
 #include "kernels/gemm.hpp"
@@ -67,7 +67,7 @@ public:
     [[nodiscard]] Strips left_of_blocks(const T* blocks, index_t strips, index_t along_k,
                                         core::Buffer<std::byte>& storage) const;
 
-    /// Longest panel of weights, in blocks, that stays in L1.
+    /// Longest panel of weights, in blocks.
     [[nodiscard]] index_t largest_panel() const { return kernel_.panel_depth / block_size; }
     /// C[features, tokens] = W tokens^T for the next run of a stream, a strip of rows of W.
     void weights_by_tokens(WeightStream<T>& weights, index_t features, const Strips& tokens, index_t token_count, A* c,

@@ -12,6 +12,13 @@ namespace moesaic::model {
 using core::accumulator_t;
 using core::Matrix;
 
+/// What a gated feed-forward network keeps.
+template <class T>
+struct GatedMlpTape {
+    Matrix<T> gate;  // [T, I]
+    Matrix<T> up;    // [T, I]
+};
+
 /// Activations of one layer. T: tokens of this rank.
 template <class T>
 struct LayerTape {
@@ -33,8 +40,7 @@ struct LayerTape {
     Matrix<A> middle;                 // [T, H] residual stream between attention and feed-forward
     std::vector<A> middle_rstd;       // [T]
     Matrix<T> feed_input;             // [T, H] after the second norm
-    Matrix<T> gate;                   // [T, I] of a dense layer
-    Matrix<T> up;                     // [T, I] of a dense layer
+    GatedMlpTape<T> dense;            // of a dense layer
     Matrix<A> probabilities;          // [T, E] of a MoE layer
     Matrix<std::int32_t> expert_ids;  // [T, K]
     Matrix<A> expert_weights;         // [T, K]

@@ -16,6 +16,7 @@ namespace {
 using core::Matrix;
 using core::MatrixView;
 using test::central_difference;
+using test::fill_random;
 using test::random_matrix;
 
 constexpr double tolerance = 1e-7;
@@ -175,31 +176,64 @@ TEST(RouterForward, ChoosesLargestAndLowerNumberOnTies) {
     EXPECT_FLOAT_EQ(weights.data()[0], 0.5F);
 }
 
+/// A projection from 7 to 5 features with bias and an adapter of rank 3, whose factors are all different from zero.
+struct AdaptedLinear {
+    AdaptedLinear() {
+        allocate(bucket);
+        fill_random(bucket.values.view(), 3);
+        linear.load(test::RandomWeights<double>());
+        linear.update_lora();
+    }
+    kernels::KernelSet kernels{"portable"};
+    LoraSettings settings{3, 2.0, true, {LoraTarget::attention}};
+    LoraShared<double> shared{kernels, settings};
+    ParameterBucket<double> bucket;
+    LoraLinear<double> linear{"q_proj", {5, 7, true}, LoraTarget::attention, {shared, bucket}};
+};
+
 TEST(LoraLinearGradient, MatchesDifferences) {
-    const kernels::KernelSet kernels("portable");
-    Matrix<double> x = random_matrix<double>(5, 4, 1);
-    const Matrix<double> w = random_matrix<double>(3, 4, 2);
-    Matrix<double> a = random_matrix<double>(2, 4, 3);
-    Matrix<double> b = random_matrix<double>(3, 2, 4);
-    const Matrix<double> grad_y = random_matrix<double>(5, 3, 5);
-    Matrix<double> grad_a(2, 4);
-    Matrix<double> grad_b(3, 2);
-    Matrix<double> grad_x(5, 4);
-    Matrix<double> y(5, 3);
-    LoraScratch<double> scratch;
-    const LoraLinear<double> linear{w, a, b, 0.7, grad_a, grad_b};
+    AdaptedLinear model;
+    Matrix<double> x = random_matrix<double>(4, 7, 1);
+    const Matrix<double> grad_y = random_matrix<double>(4, 5, 2);
+    Matrix<double> y(4, 5);
     const auto objective = [&] {
-        const LoraForward<double> entry{linear, x, y, false};
-        lora_linear_forward<double>(kernels, {&entry, 1}, scratch);
+        model.linear.update_lora();
+        model.linear.forward(x, y);
         return inner(y, grad_y);
     };
-    grad_a.fill(0);
-    grad_b.fill(0);
-    const LoraBackward<double> entry{linear, x, grad_y, grad_x, false};
-    lora_linear_backward<double>(kernels, {&entry, 1}, scratch);
+    Matrix<double> grad_x(4, 7);
+    model.linear.backward(x, grad_y, grad_x);
     expect_gradient(objective, x, grad_x);
-    expect_gradient(objective, a, grad_a);
-    expect_gradient(objective, b, grad_b);
+    expect_gradient(objective, model.bucket.values, model.bucket.gradients);
+}
+
+TEST(LoraLinearGradient, OfTheInputIsOptionalAndAccumulates) {
+    AdaptedLinear model;
+    const Matrix<double> x = random_matrix<double>(4, 7, 1);
+    const Matrix<double> grad_y = random_matrix<double>(4, 5, 2);
+    Matrix<double> once(4, 7);
+    model.linear.backward(x, grad_y, once);
+    Matrix<double> expected(1, model.bucket.size());
+    std::copy_n(model.bucket.gradients.data(), expected.size(), expected.data());
+    model.bucket.gradients.fill(0);
+    model.linear.backward(x, grad_y, {});
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+        EXPECT_EQ(model.bucket.gradients.data()[i], expected.data()[i]);
+    }
+    Matrix<double> twice(4, 7);
+    twice.fill(1);
+    model.linear.backward(x, grad_y, twice, true);
+    for (std::size_t i = 0; i < once.size(); ++i) {
+        EXPECT_NEAR(twice.data()[i], once.data()[i] + 1, 1e-14);
+    }
+}
+
+TEST(LoraLinearForward, ScalesByTheRootOfTheRankIfRankStabilised) {
+    const LoraSettings plain{4, 2.0, false};
+    const LoraSettings stabilised{4, 2.0, true};
+    EXPECT_EQ(plain.shape_of(LoraTarget::experts, "m").scale, 0.5);
+    EXPECT_EQ(stabilised.shape_of(LoraTarget::experts, "m").scale, 1.0);
+    EXPECT_EQ(plain.shape_of(LoraTarget::attention, "m").rank, 0);
 }
 
 TEST(AttentionGradient, MatchesDifferencesOverSeveralSequencesAndBlocks) {

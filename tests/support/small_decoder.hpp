@@ -36,10 +36,10 @@ struct SmallDecoder {
     using A = accumulator_t<T>;
 
     SmallDecoder(const Architecture& architecture, const mpi::Communicator& world, index_t max_tokens,
-                 index_t tensor_ranks = 0)
+                 index_t tensor_ranks = 0, const LoraSettings& lora = {2, 3.0, false})
         : kernels("portable"),
           grid(world, tensor_ranks > 0 ? tensor_ranks : world.size(), 0),
-          decoder(architecture, {.lora = {2, 3.0, false}, .max_tokens = max_tokens}, kernels, grid) {
+          decoder(architecture, {.lora = lora, .max_tokens = max_tokens}, kernels, grid) {
         decoder.load(RandomWeights<T>());
         randomise(decoder.lora());
         decoder.update_lora();

@@ -1,0 +1,58 @@
+// The gated feed-forward network of dense layers and shared experts: down(silu(gate(x)) * up(x)).
+#pragma once
+
+#include "model/architecture.hpp"
+#include "model/expert_workspace.hpp"
+#include "model/lora_linear.hpp"
+#include "model/tape.hpp"
+
+#include <memory>
+#include <string>
+
+namespace moesaic::model {
+
+/// Work buffers that these networks share.
+template <class T>
+struct GatedMlpScratch {
+    Matrix<accumulator_t<T>> sums;  // [T, I]
+    GatedMlpTape<T> recomputed;     // where gate and up are not kept
+    Matrix<T> activated;            // [T, I]
+    Matrix<T> grad_output;          // [T, H]
+    Matrix<T> grad_gate;            // [T, I]
+    Matrix<T> grad_up;              // [T, I]
+};
+
+/// Replicated on all ranks; works on this rank's tokens.
+template <class T>
+class GatedMlp {
+public:
+    using A = accumulator_t<T>;
+
+    /// `folder` is where its projections are in the checkpoint, for example "model.layers.0.mlp".
+    GatedMlp(const std::string& folder, const Architecture& architecture, index_t intermediate, LoraTarget target,
+             Activations activations, const LoraLayer<T>& lora, std::shared_ptr<GatedMlpScratch<T>> scratch);
+    void load(const WeightSource<T>& source);
+    [[nodiscard]] bool is_trainable() const noexcept;
+    /// To be called after the factors changed.
+    void update_lora();
+
+    void forward(MatrixView<const T> x, GatedMlpTape<T>& tape, MatrixView<A> output);  // [T, H] to [T, H]
+    /// Accumulates LoRA gradients, and writes grad_x, or adds to it if `accumulate`, unless it is empty.
+    void backward(MatrixView<const T> x,            // [T, H] as in forward
+                  const GatedMlpTape<T>& tape,      //
+                  MatrixView<const A> grad_output,  // [T, H]
+                  MatrixView<A> grad_x,             // [T, H] or empty
+                  bool accumulate = false);
+
+private:
+    void project_up(MatrixView<const T> x, GatedMlpTape<T>& tape);
+
+    bool retain_;
+    const kernels::KernelSet& kernels_;
+    std::shared_ptr<GatedMlpScratch<T>> scratch_;
+    LoraLinear<T> gate_;  // H to I
+    LoraLinear<T> up_;    // H to I
+    LoraLinear<T> down_;  // I to H
+};
+
+}  // namespace moesaic::model
