@@ -159,8 +159,8 @@ void verify_step(Report& report, const model::Architecture& architecture, const 
 void run_step_benchmark(Report& report, model::Decoder<core::bf16>& decoder, const kernels::KernelSet& kernels,
                         const mpi::ProcessGrid& grid, const MachineLimits& machine,
                         const StepBenchmarkSettings& settings) {
-    const train::Dataset data =
-        random_tokens(settings.batches.batch_size * (settings.repeat + 1), settings.length, decoder.architecture().vocabulary, 0);
+    const train::Dataset data = random_tokens(settings.batches.batch_size * (settings.repeat + 1), settings.length,
+                                              decoder.architecture().vocabulary, 0);
     StepRun<core::bf16> run(decoder, kernels, grid, data, settings.batches);
     randomise(decoder.lora(), 0);
     decoder.update_lora();
@@ -168,13 +168,12 @@ void run_step_benchmark(Report& report, model::Decoder<core::bf16>& decoder, con
     const Summary seconds = summarize(samples.seconds);
     const index_t tokens = settings.batches.batch_size * settings.length;
     const Summary speed = rate(static_cast<double>(tokens), seconds);
-    report_parts(report, samples, operations_of(decoder.architecture(), grid, tokens),
-                 machine);
+    report_parts(report, samples, operations_of(decoder.architecture(), grid, tokens), machine);
     report_ranks(report, samples);
     report.add("step_seconds", "s", seconds);
     report.add("step_tokens_per_second", "tokens/s", speed);
-    report.say(fmt::format("\n{} tokens per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s\n",
-                           tokens, seconds.median, seconds.spread_percent(), speed.median));
+    report.say(fmt::format("\n{} tokens per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s\n", tokens, seconds.median,
+                           seconds.spread_percent(), speed.median));
 }
 
 }  // namespace moesaic::bench

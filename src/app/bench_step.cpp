@@ -72,10 +72,11 @@ ExitCode run_bench_step(const mpi::Communicator& world, Arguments arguments) {
     world.agree([&] { common.check_output(); });
     const Runtime runtime = common.make_runtime(world, parallel);
     const model::Architecture architecture = read_architecture(runtime, model);
-    const model::DecoderSettings decoder_settings = {
-        .lora = {.rank = lora_rank, .alpha = static_cast<double>(lora_rank)},
-        .activations = activations_of(activations),
-        .max_tokens = settings.batches.per_pass(world.size()) * settings.length};
+    model::DecoderSettings decoder_settings;
+    decoder_settings.lora.rank = lora_rank;
+    decoder_settings.lora.alpha = static_cast<double>(lora_rank);  // scale 1; speed does not depend on it
+    decoder_settings.activations = activations_of(activations);
+    decoder_settings.max_tokens = settings.batches.per_pass(world.size()) * settings.length;
     const train::MemoryPlan plan =
         plan_memory(runtime, architecture, decoder_settings, sizeof(core::bf16), Purpose::training);
     bench::Report report(world);

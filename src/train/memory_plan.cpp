@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <numeric>
+#include <utility>
 
 namespace moesaic::train {
 namespace {
@@ -47,25 +48,52 @@ struct Sizes {
     index_t dense_layers;
 };
 
+/// A projection that every rank holds whole.
+struct Projection {
+    model::LoraTarget target;
+    index_t out;
+    index_t in;
+};
+
+/// Those of all layers together, each with how often it is there.
+std::vector<std::pair<Projection, index_t>> replicated_projections(const Sizes& s) {
+    const index_t hidden = s.a.hidden;
+    using enum model::LoraTarget;
+    return {{{attention, s.queries, hidden}, s.a.layers},                    // queries
+            {{attention, s.keys, hidden}, 2 * s.a.layers},                   // keys, values
+            {{attention, hidden, s.queries}, s.a.layers},                    // output
+            {{dense, s.a.dense_intermediate, hidden}, 3 * s.dense_layers}};  // gate, up, and down the other way round
+}
+
 index_t weight_bytes(const Sizes& s) {
     const Architecture& a = s.a;
-    const index_t attention = 2 * a.hidden * (s.queries + s.keys);
-    const index_t experts = a.experts * 3 * padded(a.hidden) * padded(s.slice);
-    const index_t vocabulary = a.vocabulary * a.hidden * (a.tied_head ? 1 : 2);
-    const index_t elements = vocabulary + a.layers * attention + a.moe_layers() * experts +
-                             s.dense_layers * 3 * a.hidden * a.dense_intermediate;
+    index_t elements = a.vocabulary * a.hidden * (a.tied_head ? 1 : 2) +
+                       a.moe_layers() * a.experts * 3 * padded(a.hidden) * padded(s.slice);
+    for (const auto& [projection, count] : replicated_projections(s)) {
+        elements += count * projection.out * projection.in;
+    }
     return elements * s.scalar + a.moe_layers() * a.experts * a.hidden * float_bytes;  // routers
 }
 
 /// Elements of the LoRA factors of one rank: those that all ranks have whole, and those that are sliced.
 struct LoraElements {
-    index_t whole;
-    index_t sliced;
+    index_t whole = 0;
+    index_t sliced = 0;
 };
 
 LoraElements lora_elements(const Sizes& s) {
-    const index_t per_feature = 3 * s.a.moe_layers() * s.a.experts * s.settings.lora.rank;
-    return {per_feature * s.a.hidden, per_feature * s.slice};
+    const model::LoraSettings& lora = s.settings.lora;
+    LoraElements elements;
+    if (lora.targets.contains(model::LoraTarget::experts)) {
+        const index_t per_feature = 3 * s.a.moe_layers() * s.a.experts * lora.rank;
+        elements = {per_feature * s.a.hidden, per_feature * s.slice};
+    }
+    for (const auto& [projection, count] : replicated_projections(s)) {
+        if (lora.targets.contains(projection.target)) {
+            elements.whole += count * lora.rank * (projection.out + projection.in);
+        }
+    }
+    return elements;
 }
 
 /// Bytes per token of the tape's layer and the experts' saved forward.

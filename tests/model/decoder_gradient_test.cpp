@@ -1,8 +1,8 @@
 // Gradients of the whole decoder against differences in double.
 #include "support/small_decoder.hpp"
 
-#include <cmath>
 #include <gtest/gtest.h>
+#include <cmath>
 
 namespace moesaic::model {
 namespace {
