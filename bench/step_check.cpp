@@ -79,6 +79,8 @@ model::Architecture model_of_check(const model::Architecture& architecture) {
     model::Architecture small = architecture;
     small.vocabulary = std::min(architecture.vocabulary, vocabulary);
     small.experts = architecture.experts_per_token;
+    small.router.groups = 1;
+    small.router.chosen_groups = 1;
     for (index_t layers = 1; layers < architecture.layers && small.layers == architecture.layers; ++layers) {
         if (std::count(small.is_moe.begin(), small.is_moe.begin() + layers, true) == moe_layers) {
             small.limit_layers(layers);
@@ -87,7 +89,7 @@ model::Architecture model_of_check(const model::Architecture& architecture) {
     return small;
 }
 
-std::uint64_t memory_of_step_check(const model::Architecture& architecture, const model::DecoderSettings& settings) {
+double memory_of_step_check(const model::Architecture& architecture, const model::DecoderSettings& settings) {
     // The step in FP32; the one in BF16 is over by then and needs less.
     const train::MemoryRequest reference = {
         .tokens = 4 * length, .data_ranks = 1, .tensor_ranks = 1, .scalar_bytes = sizeof(float), .training = true};

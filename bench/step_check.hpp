@@ -35,8 +35,8 @@ void require_accurate(const StepErrors& errors);
 [[nodiscard]] model::Architecture model_of_check(const model::Architecture& architecture);
 
 /// Bytes that `measure_step_errors` needs on rank 0, which needs most.
-[[nodiscard]] std::uint64_t memory_of_step_check(const model::Architecture& architecture,
-                                                 const model::DecoderSettings& settings);
+[[nodiscard]] double memory_of_step_check(const model::Architecture& architecture,
+                                          const model::DecoderSettings& settings);
 
 /// Collective. One step of `model_of_check` with random weights on all ranks of `grid`, compared with the same step on
 /// rank 0 alone, in FP32 on portable kernels. The result is valid on rank 0.

@@ -27,11 +27,10 @@ std::string describe_step(const Runtime& runtime, const train::ModelOptions& opt
                     options.name(), architecture.layers, architecture.hidden, architecture.expert_intermediate,
                     architecture.experts, architecture.experts_per_token, architecture.vocabulary, settings.lora.rank,
                     runtime.kernels.gemm_name<core::bf16>());
-    text +=
-        fmt::format("ranks {} = data {} x tensor {}; memory of a rank: {:.2f} GiB", runtime.world.size(),
-                    runtime.grid.data().size(), runtime.grid.tensor().size(), static_cast<double>(plan.total()) / gib);
+    text += fmt::format("ranks {} = data {} x tensor {}; memory of a rank: {:.2f} GiB", runtime.world.size(),
+                        runtime.grid.data().size(), runtime.grid.tensor().size(), plan.total() / gib);
     for (const train::MemoryPlan::Item& item : plan.items) {
-        text += fmt::format(", {} {:.2f}", item.purpose, static_cast<double>(item.bytes) / gib);
+        text += fmt::format(", {} {:.2f}", item.purpose, item.bytes / gib);
     }
     return text + "\n";
 }
@@ -39,7 +38,7 @@ std::string describe_step(const Runtime& runtime, const train::ModelOptions& opt
 /// Collective. The plan, and what the process that needed most really used.
 void report_memory(bench::Report& report, const train::MemoryPlan& plan) {
     const double peak = report.world().max(static_cast<double>(bench::peak_memory_bytes()) / gib);
-    const double planned = static_cast<double>(plan.total()) / gib;
+    const double planned = plan.total() / gib;
     report.add("memory_plan", "GiB", planned);
     report.add("memory_peak", "GiB", peak);
     report.say(fmt::format("memory of a rank: {:.2f} GiB at the peak, {:.2f} GiB planned\n\n", peak, planned));

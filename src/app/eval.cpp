@@ -44,7 +44,7 @@ train::Evaluation evaluate(const Runtime& runtime, const EvalConfiguration& conf
     lora.rank = 0;
     runtime.world.agree([&] {
         if (!configuration.adapter.empty()) {
-            lora = train::read_adapter_settings(configuration.adapter);
+            lora = train::read_adapter_settings(configuration.adapter, architecture);
         }
     });
     const auto decoder = load_model<T>(runtime, architecture, configuration.model,
@@ -52,7 +52,7 @@ train::Evaluation evaluate(const Runtime& runtime, const EvalConfiguration& conf
                                        Purpose::evaluation);
     runtime.world.agree([&] {
         if (!configuration.adapter.empty()) {
-            train::load_adapter(configuration.adapter, decoder->lora());
+            train::load_adapter(configuration.adapter, architecture, decoder->lora());
             decoder->update_lora();
         }
     });

@@ -37,9 +37,9 @@ MemoryRequest grid_of(const train::ParallelOptions& parallel, const mpi::Placeme
 std::string describe(const MemoryPlan& plan) {
     std::string text = fmt::format("{:<28} {:>12}\n", "per rank", "GiB");
     for (const MemoryPlan::Item& item : plan.items) {
-        text += fmt::format("  {:<26} {:>12.3f}\n", item.purpose, static_cast<double>(item.bytes) / gib);
+        text += fmt::format("  {:<26} {:>12.3f}\n", item.purpose, item.bytes / gib);
     }
-    return text + fmt::format("  {:<26} {:>12.3f}\n", "all", static_cast<double>(plan.total()) / gib);
+    return text + fmt::format("  {:<26} {:>12.3f}\n", "all", plan.total() / gib);
 }
 
 /// What each choice of train.activations keeps of a token for backward, in all layers.
@@ -52,7 +52,7 @@ std::string describe_choices(const model::Architecture& architecture, model::Dec
          {std::pair{model::Activations::retain, "retain"}, {model::Activations::recompute, "recompute"}}) {
         settings.activations = choice;
         const MemoryPlan plan = train::plan_memory(architecture, settings, request);
-        text += fmt::format(" {:.1f} ({})", static_cast<double>(plan.of("activations")) / (1024.0 * tokens), name);
+        text += fmt::format(" {:.1f} ({})", plan.of("activations") / (1024.0 * tokens), name);
     }
     return text + "\n";
 }
@@ -72,10 +72,13 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     request.scalar_bytes = with_precision(configuration.compute.precision,
                                           [](auto scalar) { return static_cast<index_t>(sizeof(scalar)); });
     model::Architecture architecture;
-    world.agree([&] { architecture = read_architecture(configuration.model, request.tensor_ranks); });
-    const model::DecoderSettings settings = {.lora = configuration.lora.settings(),
-                                             .activations = configuration.train.activations_of_layers(),
-                                             .max_tokens = request.tokens};
+    model::DecoderSettings settings;
+    settings.activations = configuration.train.activations_of_layers();
+    settings.max_tokens = request.tokens;
+    world.agree([&] {
+        architecture = read_architecture(configuration.model, request.tensor_ranks);
+        settings.lora = configuration.lora.settings(architecture);
+    });
     const MemoryPlan plan = train::plan_memory(architecture, settings, request);
     print(world, fmt::format("{}: {} layers, {} of them with experts\n"
                              "ranks {} = data {} x tensor {}; {} sequences of up to {} tokens in a pass, {}\n\n{}\n",
@@ -85,9 +88,9 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     print(world, describe_choices(architecture, settings, request));
     // A tensor group fills a node, as it does by default.
     world.agree([&] { require_memory(placement, request.tensor_ranks, configuration.model.name(), plan.total()); });
-    print(world, fmt::format("fits: {:.1f} GiB per rank are available on {} with {} ranks on it\n",
-                             static_cast<double>(memory_of_rank(placement, request.tensor_ranks)) / gib, placement.host,
-                             request.tensor_ranks));
+    print(world,
+          fmt::format("fits: {:.1f} GiB per rank are available on {} with {} ranks on it\n",
+                      memory_of_rank(placement, request.tensor_ranks) / gib, placement.host, request.tensor_ranks));
     return ExitCode::success;
 }
 

@@ -93,21 +93,18 @@ train::MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture&
                                .training = purpose == Purpose::training});
 }
 
-std::uint64_t memory_of_rank(const mpi::Placement& placement, index_t node_ranks) {
+double memory_of_rank(const mpi::Placement& placement, index_t node_ranks) {
     constexpr double usable = 0.9;  // some is left for the system and the threads
-    return static_cast<std::uint64_t>(usable * static_cast<double>(placement.memory_available_bytes) /
-                                      static_cast<double>(node_ranks));
+    return usable * static_cast<double>(placement.memory_available_bytes) / static_cast<double>(node_ranks);
 }
 
-void require_memory(const mpi::Placement& placement, index_t node_ranks, const std::string& model,
-                    std::uint64_t bytes) {
+void require_memory(const mpi::Placement& placement, index_t node_ranks, const std::string& model, double bytes) {
     constexpr double gib = 1024.0 * 1024.0 * 1024.0;
-    const std::uint64_t available = memory_of_rank(placement, node_ranks);
+    const double available = memory_of_rank(placement, node_ranks);
     core::require(bytes <= available, ExitCode::out_of_resources,
                   "{}: about {:.1f} GiB per rank are needed ({:.1f} GiB are available on {} with {} ranks on it); use "
                   "more nodes, fewer tokens per pass, or a smaller model",
-                  model, static_cast<double>(bytes) / gib, static_cast<double>(available) / gib, placement.host,
-                  node_ranks);
+                  model, bytes / gib, available / gib, placement.host, node_ranks);
 }
 
 template <class T>
@@ -115,17 +112,24 @@ std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime, const mode
                                               const train::ModelOptions& options,
                                               const model::DecoderSettings& settings, Purpose purpose) {
     std::unique_ptr<model::Decoder<T>> decoder;
+    std::string unused;
     runtime.world.agree([&] {
         require_memory(runtime.placement, runtime.placement.node_ranks, options.name(),
                        plan_memory(runtime, architecture, settings, sizeof(T), purpose).total());
         decoder = std::make_unique<model::Decoder<T>>(architecture, settings, runtime.kernels, runtime.grid);
-        if (options.synthetic.empty()) {
-            const auto tensors = io::TensorSource::open_model(options.path);
-            decoder->load(model::CheckpointWeights<T>(tensors));
-        } else {
+        if (!options.synthetic.empty()) {
             decoder->load(model::SyntheticWeights<T>(0));
+            return;
         }
+        const auto tensors = io::TensorSource::open_model(options.path);
+        const model::CheckpointWeights<T> weights(tensors, architecture);
+        decoder->load(weights);
+        weights.check_complete();
+        unused = weights.unused();
     });
+    if (!unused.empty()) {
+        print(runtime.world, unused + "\n");
+    }
     return decoder;
 }
 

@@ -56,10 +56,10 @@ enum class Purpose : std::uint8_t { training, evaluation };
                                             Purpose purpose);
 
 /// Bytes of memory that each of `node_ranks` ranks of the host may use.
-[[nodiscard]] std::uint64_t memory_of_rank(const mpi::Placement& placement, index_t node_ranks);
+[[nodiscard]] double memory_of_rank(const mpi::Placement& placement, index_t node_ranks);
 
 /// Throws with ExitCode::out_of_resources if a rank needs more than it may use. To be called before allocating.
-void require_memory(const mpi::Placement& placement, index_t node_ranks, const std::string& model, std::uint64_t bytes);
+void require_memory(const mpi::Placement& placement, index_t node_ranks, const std::string& model, double bytes);
 
 /// Collective. Builds the decoder and gets this rank's weights. Refuses before allocating what the memory can't hold.
 template <class T>

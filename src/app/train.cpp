@@ -26,6 +26,7 @@ using train::Dataset;
 /// Data and sizes that are known before weights are loaded.
 struct TrainInputs {
     model::Architecture architecture;
+    model::LoraSettings lora;
     Dataset train;
     std::optional<Dataset> eval;
 
@@ -40,7 +41,10 @@ TrainInputs read_inputs(const Runtime& runtime, const TrainConfiguration& config
     TrainInputs inputs;
     inputs.architecture = read_architecture(runtime, configuration.model);
     const train::DataOptions& data = configuration.data;
-    runtime.world.agree([&] { require_set("data.train", data.train); });
+    runtime.world.agree([&] {
+        require_set("data.train", data.train);
+        inputs.lora = configuration.lora.settings(inputs.architecture);
+    });
     inputs.train = train::load_dataset(runtime.world, data.train, inputs.architecture.vocabulary, data.max_length);
     if (!data.eval.empty()) {
         inputs.eval = train::load_dataset(runtime.world, data.eval, inputs.architecture.vocabulary, data.max_length);
@@ -96,7 +100,7 @@ TrainRun<T>::TrainRun(const Runtime& runtime, const TrainConfiguration& configur
       inputs_(inputs),
       output_(output),
       decoder_(load_model<T>(runtime, inputs.architecture, configuration.model,
-                             {configuration.lora.settings(), configuration.train.activations_of_layers(),
+                             {inputs.lora, configuration.train.activations_of_layers(),
                               inputs.max_tokens(configuration, runtime.world.size())},
                              Purpose::training)),
       optimizer_(decoder_->lora(), runtime.kernels, runtime.grid, configuration.train.adamw()),
@@ -119,7 +123,7 @@ void TrainRun<T>::start_or_resume() {
         if (!file.empty()) {
             state_ = load_checkpoint(file, state_, inputs_.architecture, decoder_->lora(), optimizer_);
         } else if (!configuration_.lora.init.empty()) {
-            train::load_adapter(configuration_.lora.init, decoder_->lora());
+            train::load_adapter(configuration_.lora.init, inputs_.architecture, decoder_->lora());
         } else {
             decoder_->lora().initialise(static_cast<std::uint64_t>(configuration_.train.seed));
         }
@@ -209,8 +213,9 @@ ExitCode TrainRun<T>::run() {
             save();
         }
         evaluate();
-        train::save_adapter(output_.folder().adapter(), configuration_.model.name(), inputs_.architecture,
-                            decoder_->lora(), optimizer_, runtime_.grid);
+        train::save_adapter(output_.folder().adapter(), configuration_.output.layout_of_adapter(),
+                            configuration_.model.name(), inputs_.architecture, decoder_->lora(), optimizer_,
+                            runtime_.grid);
     }
     report_totals(seconds, tokens);
     return stopped ? ExitCode::stopped_for_requeue : ExitCode::success;

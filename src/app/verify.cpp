@@ -25,7 +25,6 @@ using core::ExitCode;
 struct ReferenceCase {
     std::filesystem::path folder;
     index_t batch_size = 0;
-    model::LoraSettings lora;
     train::AdamWSettings adamw;
     train::Schedule schedule;
     double max_gradient_norm = 0;
@@ -65,8 +64,6 @@ ReferenceCase read_case(const std::filesystem::path& folder) {
     ReferenceCase reference;
     reference.folder = folder;
     reference.batch_size = io::get_size(expected, "batch_size", source);
-    reference.lora.rank = io::get_size(expected, "lora_r", source);
-    reference.lora.alpha = io::get<double>(expected, "lora_alpha", source);
     reference.eval_losses = io::get<std::vector<double>>(expected, "eval_loss_per_batch", source);
     reference.log_probabilities = io::get<std::vector<double>>(expected, "first_sequence_label_logprobs", source);
     reference.train_losses = io::get<std::vector<double>>(expected, "train_loss", source);
@@ -127,8 +124,9 @@ GradientErrors compare_gradients(const Runtime& runtime, const model::LoraParame
     train::for_each_full_tensor(parameters, optimizer, runtime.grid, {train::LoraContent::gradients},
                                 [&](const train::FullTensor& full, train::LoraContent) {
                                     const model::LoraTensor& tensor = *full.tensor;
-                                    core::Matrix<float> expected(tensor.rows, tensor.cols);
                                     for (index_t m = 0; m < tensor.count(); ++m) {
+                                        if (tensor.rank_of(m) == 0) continue;
+                                        core::Matrix<float> expected(tensor.peft_rows(m), tensor.peft_cols(m));
                                         reference->read<float>(tensor.peft_name(m), expected);
                                         double error = 0;
                                         double norm = 0;
@@ -166,11 +164,13 @@ bool verify(const Runtime& runtime, const ReferenceCase& reference) {
     const model::Architecture architecture = read_architecture(runtime, model);
     const train::Dataset data = train::load_dataset(runtime.world, reference.folder / "train.jsonl",
                                                     architecture.vocabulary, std::numeric_limits<index_t>::max());
-    const auto decoder = load_model<T>(runtime, architecture, model,
-                                       {.lora = reference.lora, .max_tokens = data.largest_sum(reference.batch_size)},
-                                       Purpose::training);
+    model::LoraSettings lora;
+    runtime.world.agree([&] { lora = train::read_adapter_settings(reference.folder / "adapter_init", architecture); });
+    const auto decoder =
+        load_model<T>(runtime, architecture, model,
+                      {.lora = lora, .max_tokens = data.largest_sum(reference.batch_size)}, Purpose::training);
     runtime.world.agree([&] {
-        train::load_adapter(reference.folder / "adapter_init", decoder->lora());
+        train::load_adapter(reference.folder / "adapter_init", architecture, decoder->lora());
         decoder->update_lora();
     });
     train::ShardedAdamW optimizer(decoder->lora(), runtime.kernels, runtime.grid, reference.adamw);

@@ -30,7 +30,10 @@ void Architecture::limit_layers(index_t count) {
 }
 
 const std::vector<Family>& families() {
-    static const std::vector<Family> all = {{"qwen3_moe", read_qwen3_moe}};
+    static const std::vector<Family> all = {{"deepseek_v2", read_deepseek_v2}, {"deepseek_v3", read_deepseek_v3},
+                                            {"glm4_moe", read_glm4_moe},       {"kimi_k2", read_deepseek_v3},
+                                            {"mixtral", read_mixtral},         {"olmoe", read_olmoe},
+                                            {"qwen2_moe", read_qwen2_moe},     {"qwen3_moe", read_qwen3_moe}};
     return all;
 }
 

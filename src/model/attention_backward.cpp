@@ -57,7 +57,7 @@ std::vector<std::vector<Task>> make_rounds(const AttentionShape& shape, std::spa
         const index_t blocks = (rows + length - 1) / length;
         rounds.resize(std::max(rounds.size(), static_cast<std::size_t>(blocks)));
         for (index_t i = 0; i < blocks; ++i) {
-            for (index_t j = 0; j <= i; ++j) {
+            for (index_t j = shape.first_key(i * length) / length; j <= i; ++j) {
                 for (index_t kv_head = 0; kv_head < shape.kv_heads; ++kv_head) {
                     rounds[static_cast<std::size_t>((i + j) % blocks)].push_back(
                         {s, kv_head, i * length, std::min(length, rows - i * length), j * length,
@@ -78,32 +78,32 @@ template <class T>
 struct Scratch {
     using A = accumulator_t<T>;
 
-    Scratch(const AttentionStrips<T>& strips, index_t length, index_t size)
-        : query(1, strips.left_bytes(block_size, size)),
-          grad_output(1, strips.left_bytes(block_size, size)),
+    Scratch(const AttentionStrips<T>& strips, index_t length, const AttentionShape& shape)
+        : query(1, strips.left_bytes(block_size, shape.head_size)),
+          grad_output(1, strips.left_bytes(block_size, shape.value_size)),
           scores(block_size, length),
           grad_probabilities(block_size, length),
           probabilities(length, length),
           grad_scores(length, length),
           left(1, strips.left_bytes(block_size, length)),
-          queries(1, strips.right_bytes(size, length)),
-          grad_outputs(1, strips.right_bytes(size, length)),
-          grad_query(block_size, padded(size)),
-          grad_key(length, padded(size)),
-          grad_value(length, padded(size)) {}
+          queries(1, strips.right_bytes(shape.head_size, length)),
+          grad_outputs(1, strips.right_bytes(shape.value_size, length)),
+          grad_query(block_size, padded(shape.head_size)),
+          grad_key(length, padded(shape.head_size)),
+          grad_value(length, padded(shape.value_size)) {}
 
-    Matrix<std::byte> query;        // a packed strip
-    Matrix<std::byte> grad_output;  // a packed strip
-    Matrix<A> scores;               // [32, L]
-    Matrix<A> grad_probabilities;   // [32, L]
-    Matrix<T> probabilities;        // [L, L]
-    Matrix<T> grad_scores;          // [L, L]
-    Matrix<std::byte> left;         // a packed strip of one of the two
-    Matrix<std::byte> queries;      // [L, D] packed as right operand
-    Matrix<std::byte> grad_outputs;
-    Matrix<A> grad_query;  // [32, D]
-    Matrix<A> grad_key;    // [L, D]
-    Matrix<A> grad_value;  // [L, D]
+    Matrix<std::byte> query;         // a packed strip
+    Matrix<std::byte> grad_output;   // a packed strip
+    Matrix<A> scores;                // [32, L]
+    Matrix<A> grad_probabilities;    // [32, L]
+    Matrix<T> probabilities;         // [L, L]
+    Matrix<T> grad_scores;           // [L, L]
+    Matrix<std::byte> left;          // a packed strip of one of the two
+    Matrix<std::byte> queries;       // [L, D] packed as right operand
+    Matrix<std::byte> grad_outputs;  // [L, Dv]
+    Matrix<A> grad_query;            // [32, D]
+    Matrix<A> grad_key;              // [L, D]
+    Matrix<A> grad_value;            // [L, Dv]
 };
 
 template <class T>
@@ -129,9 +129,9 @@ public:
           grad_output_(grad_output),
           grads_(grads),
           delta_(grad_output.rows(), shape.heads),
-          keys_along_size_(strips_, shape, in.offsets, in.key, Along::size),
-          keys_along_rows_(strips_, shape, in.offsets, in.key, Along::rows),
-          values_(strips_, shape, in.offsets, in.value, Along::size) {}
+          keys_along_size_(strips_, shape.kv_heads, in.offsets, in.key, Along::size),
+          keys_along_rows_(strips_, shape.kv_heads, in.offsets, in.key, Along::rows),
+          values_(strips_, shape.kv_heads, in.offsets, in.value, Along::size) {}
 
     void run(MatrixView<const T> output) {
         start_sums(output);
@@ -141,7 +141,7 @@ public:
         // Nothing in the parallel region allocates, so that no exception can leave it.
         std::vector<Scratch<T>> scratch;
         for (int t = 0; t < threads; ++t) {
-            scratch.emplace_back(strips_, length, shape_.head_size);
+            scratch.emplace_back(strips_, length, shape_);
         }
 #pragma omp parallel num_threads(threads)
         {
@@ -160,7 +160,7 @@ public:
 private:
     /// Gradients start from zero; delta = <dL/doutput, output> of each row and head.
     void start_sums(MatrixView<const T> output) {
-        const index_t size = shape_.head_size;
+        const index_t size = shape_.value_size;
 #pragma omp parallel for schedule(static)
         for (index_t row = 0; row < output.rows(); ++row) {
             for (const MatrixView<A>& gradient : {grads_.query, grads_.key, grads_.value}) {
@@ -182,21 +182,20 @@ private:
             }
             add_to_keys(task, scratch, head, head > first_head);
         }
-        const index_t size = shape_.head_size;
         for (index_t i = 0; i < task.keys; ++i) {
             const index_t row = in_.offsets[task.sequence] + task.key + i;
-            A* const grad_key = grads_.key[row] + task.kv_head * size;
-            A* const grad_value = grads_.value[row] + task.kv_head * size;
-            row_kernels_.add(size, scratch.grad_key.view()[i], grad_key, grad_key);
-            row_kernels_.add(size, scratch.grad_value.view()[i], grad_value, grad_value);
+            A* const grad_key = grads_.key[row] + task.kv_head * shape_.head_size;
+            A* const grad_value = grads_.value[row] + task.kv_head * shape_.value_size;
+            row_kernels_.add(shape_.head_size, scratch.grad_key.view()[i], grad_key, grad_key);
+            row_kernels_.add(shape_.value_size, scratch.grad_value.view()[i], grad_value, grad_value);
         }
     }
 
-    /// The rows of one head of a matrix [T, heads * D] that belong to the queries of a task.
+    /// The rows of one head of a matrix [T, heads * size] that belong to the queries of a task.
     [[nodiscard]] MatrixView<const T> rows_of(MatrixView<const T> all, const Task& task, index_t head, index_t row,
                                               index_t rows) const {
-        return all.rows(in_.offsets[task.sequence] + task.query + row, rows)
-            .columns(head * shape_.head_size, shape_.head_size);
+        const index_t size = all.cols() / shape_.heads;
+        return all.rows(in_.offsets[task.sequence] + task.query + row, rows).columns(head * size, size);
     }
 
     /// Probabilities and gradients of scores of a strip of queries from `row` of the block on; adds what they give to
@@ -207,23 +206,27 @@ private:
         const index_t keys = task.is_diagonal() ? row + rows : task.keys;
         strips_.pack_left_rows(rows_of(in_.query, task, head, row, rows), scratch.query.data());
         strips_.pack_left_rows(rows_of(grad_output_, task, head, row, rows), scratch.grad_output.data());
-        const index_t strip_bytes = keys_along_size_.strip_bytes(task.sequence);
         const auto scores = part(scratch.scores, rows, keys);
         const auto grad_probabilities = part(scratch.grad_probabilities, rows, keys);
         strips_.multiply(size, scratch.query.data(), keys_along_size_.at(task.sequence, task.kv_head, task.key),
-                         strip_bytes, scores, false);
-        strips_.multiply(size, scratch.grad_output.data(), values_.at(task.sequence, task.kv_head, task.key),
-                         strip_bytes, grad_probabilities, false);
+                         keys_along_size_.strip_bytes(task.sequence), scores, false);
+        strips_.multiply(shape_.value_size, scratch.grad_output.data(),
+                         values_.at(task.sequence, task.kv_head, task.key), values_.strip_bytes(task.sequence),
+                         grad_probabilities, false);
         const auto probabilities = part(scratch.probabilities, row + rows, keys).rows(row, rows);
         const auto grad_scores = part(scratch.grad_scores, row + rows, keys).rows(row, rows);
         const index_t first_row = in_.offsets[task.sequence] + task.query + row;
         for (index_t i = 0; i < rows; ++i) {
-            const index_t visible = task.is_diagonal() ? row + i + 1 : keys;
-            row_kernels_.softmax_backward(visible, scores[i], grad_probabilities[i], static_cast<A>(shape_.scale),
-                                          log_sum_(first_row + i, head), delta_.view()(first_row + i, head),
-                                          probabilities[i], grad_scores[i]);
-            std::fill(probabilities[i] + visible, probabilities[i] + keys, static_cast<T>(A(0)));
-            std::fill(grad_scores[i] + visible, grad_scores[i] + keys, static_cast<T>(A(0)));
+            const index_t end = task.is_diagonal() ? row + i + 1 : keys;
+            const index_t begin = std::clamp(shape_.first_key(task.query + row + i) - task.key, index_t{0}, end);
+            row_kernels_.softmax_backward(end - begin, scores[i] + begin, grad_probabilities[i] + begin,
+                                          static_cast<A>(shape_.scale), log_sum_(first_row + i, head),
+                                          delta_.view()(first_row + i, head), probabilities[i] + begin,
+                                          grad_scores[i] + begin);
+            for (T* const all : {probabilities[i], grad_scores[i]}) {
+                std::fill(all, all + begin, static_cast<T>(A(0)));
+                std::fill(all + end, all + keys, static_cast<T>(A(0)));
+            }
         }
         strips_.pack_left_rows(grad_scores, scratch.left.data());
         const auto sums = part(scratch.grad_query, rows, size);
@@ -237,13 +240,13 @@ private:
 
     /// What the queries of one head give to the gradients of the keys and values of a task.
     void add_to_keys(const Task& task, Scratch<T>& scratch, index_t head, bool accumulate) const {
-        const index_t size = shape_.head_size;
         const index_t strip_bytes = strips_.right_bytes(block_size, task.queries);
         strips_.pack_right_columns(rows_of(in_.query, task, head, 0, task.queries), scratch.queries.data(),
                                    strip_bytes);
         strips_.pack_right_columns(rows_of(grad_output_, task, head, 0, task.queries), scratch.grad_outputs.data(),
                                    strip_bytes);
-        const auto add = [&](Matrix<T>& weights, index_t key, index_t keys, const std::byte* right, Matrix<A>& sums) {
+        const auto add = [&](Matrix<T>& weights, index_t key, index_t keys, const std::byte* right, Matrix<A>& sums,
+                             index_t size) {
             const index_t hidden = task.is_diagonal() ? key : 0;  // queries before the first of these keys
             const index_t rows = task.queries - hidden;
             strips_.pack_left_columns(part(weights, task.queries, task.keys).rows(hidden, rows).columns(key, keys),
@@ -253,8 +256,8 @@ private:
         };
         for (index_t key = 0; key < task.keys; key += block_size) {
             const index_t keys = std::min(block_size, task.keys - key);
-            add(scratch.grad_scores, key, keys, scratch.queries.data(), scratch.grad_key);
-            add(scratch.probabilities, key, keys, scratch.grad_outputs.data(), scratch.grad_value);
+            add(scratch.grad_scores, key, keys, scratch.queries.data(), scratch.grad_key, shape_.head_size);
+            add(scratch.probabilities, key, keys, scratch.grad_outputs.data(), scratch.grad_value, shape_.value_size);
         }
     }
 

@@ -1,34 +1,38 @@
-// The attention of a decoder layer: projections, norms of the heads, rotary embedding, causal attention, output.
+// The attention of a decoder layer: an interface, and the two kinds that there are.
 #pragma once
 
 #include "kernels/gemm.hpp"
 #include "model/architecture.hpp"
 #include "model/attention.hpp"
+#include "model/head_transform.hpp"
 #include "model/lora_linear.hpp"
-#include "model/rope.hpp"
 #include "model/tape.hpp"
 #include "model/token_batch.hpp"
 #include "model/weights.hpp"
 
+#include <memory>
 #include <vector>
 
 namespace moesaic::model {
 
-/// Work buffers shared by the attention of all layers.
+/// Work buffers shared by the attention of all layers. Sizes are those of the kind at hand.
 template <class T>
 struct AttentionScratch {
     using A = accumulator_t<T>;
-    Matrix<A> query;          // [T, heads * D] gradient
-    Matrix<A> key;            // [T, kv_heads * D] gradient
-    Matrix<A> value;          // [T, kv_heads * D]
-    Matrix<A> raw_query;      // [T, heads * D]
-    Matrix<A> raw_key;        // [T, kv_heads * D]
-    Matrix<A> attended;       // [T, heads * D]
+    Matrix<A> query;          // [T, heads * D] projected; gradient
+    Matrix<A> key;            // [T, kv_heads * D] the same
+    Matrix<A> value;          // [T, kv_heads * Dv] the same
+    Matrix<A> attended;       // [T, heads * Dv] gradient
+    Matrix<A> latent;         // [T, R] compressed queries, or keys and values
+    Matrix<A> expanded;       // [T, heads * (D - Dr + Dv)]
+    Matrix<A> work;           // of HeadTransform
     Matrix<T> grad_output;    // [T, H]
-    Matrix<T> grad_attended;  // [T, heads * D]
+    Matrix<T> grad_attended;  // [T, heads * Dv]
     Matrix<T> grad_query;     // [T, heads * D]
     Matrix<T> grad_key;       // [T, kv_heads * D]
-    Matrix<T> grad_value;     // [T, kv_heads * D]
+    Matrix<T> grad_value;     // [T, kv_heads * Dv]
+    Matrix<T> grad_latent;    // [T, R]
+    Matrix<T> grad_expanded;  // [T, heads * (D - Dr + Dv)]
 };
 
 template <class T>
@@ -36,10 +40,12 @@ class AttentionBlock {
 public:
     using A = accumulator_t<T>;
 
-    /// Declares the factors of adapted projections in the bucket of `lora`.
-    AttentionBlock(const Architecture& architecture, index_t layer, const LoraLayer<T>& lora);
+    virtual ~AttentionBlock() = default;
+    AttentionBlock(const AttentionBlock&) = delete;
+    AttentionBlock& operator=(const AttentionBlock&) = delete;
+
     void load(const WeightSource<T>& source);
-    [[nodiscard]] bool is_trainable() const noexcept;
+    [[nodiscard]] bool is_trainable();
     /// To be called after the factors changed.
     void update_lora();
 
@@ -52,28 +58,35 @@ public:
     void backward(const TokenBatch& batch, const RotaryTable<A>& rotary, const LayerTape<T>& tape,
                   MatrixView<const A> grad_output, MatrixView<A> grad_input, AttentionScratch<T>& scratch) const;
 
-private:
-    using HeadNorm = std::vector<A>;  // [D]
+protected:
+    /// Declares the factors of the output projection in the bucket of `lora`.
+    AttentionBlock(const Architecture& architecture, index_t layer, const LoraLayer<T>& lora);
 
-    /// Rounds projected heads [T, n * D] to `raw`; `out` becomes their norm by head, rotated. Overwrites `heads`.
-    void normalise_and_rotate(const HeadNorm& norm, std::span<const index_t> positions, const RotaryTable<A>& rotary,
-                              Matrix<A>& heads, Matrix<T>& raw, std::vector<A>& rstd, Matrix<T>& out) const;
-    /// From the gradient of the rotated heads [T, n * D] that of the projected ones, `out`. Overwrites `grad_heads` and
-    /// `wide_raw`.
-    void normalise_and_rotate_backward(const HeadNorm& norm, std::span<const index_t> positions,
-                                       const RotaryTable<A>& rotary, const Matrix<T>& raw, const std::vector<A>& rstd,
-                                       Matrix<A>& grad_heads, Matrix<A>& wide_raw, Matrix<T>& out) const;
+    /// Projections to queries, keys and values.
+    [[nodiscard]] virtual std::vector<LoraLinear<T>*> input_projections() = 0;
+    virtual void load_norms(const WeightSource<T>& source) = 0;
+    /// From tape.attention_input to tape.query, key and value.
+    virtual void project(const Rotation<A>& rotation, LayerTape<T>& tape, AttentionScratch<T>& scratch) const = 0;
+    /// Given gradients of query, key and value in `scratch`: what `backward` says.
+    virtual void project_backward(const Rotation<A>& rotation, const LayerTape<T>& tape, MatrixView<A> grad_input,
+                                  AttentionScratch<T>& scratch) const = 0;
+
+    [[nodiscard]] const kernels::KernelSet& kernels() const noexcept { return kernels_; }
+    [[nodiscard]] const AttentionShape& shape() const noexcept { return shape_; }
+    [[nodiscard]] const std::string& prefix() const noexcept { return prefix_; }
+
+private:
+    [[nodiscard]] std::vector<LoraLinear<T>*> projections();
 
     const kernels::KernelSet& kernels_;
     AttentionShape shape_;
-    double norm_epsilon_;
     std::string prefix_;
-    LoraLinear<T> query_projection_;   // to [heads * D]
-    LoraLinear<T> key_projection_;     // to [kv_heads * D]
-    LoraLinear<T> value_projection_;   // to [kv_heads * D]
-    LoraLinear<T> output_projection_;  // from [heads * D]
-    HeadNorm query_norm_;
-    HeadNorm key_norm_;
+    LoraLinear<T> output_projection_;  // from [heads * Dv]
 };
+
+/// The attention of a layer, of the kind that the architecture has.
+template <class T>
+[[nodiscard]] std::unique_ptr<AttentionBlock<T>> make_attention(const Architecture& architecture, index_t layer,
+                                                                const LoraLayer<T>& lora);
 
 }  // namespace moesaic::model

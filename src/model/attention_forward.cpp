@@ -31,9 +31,9 @@ template <class T>
 struct Scratch {
     using A = accumulator_t<T>;
 
-    Scratch(const AttentionStrips<T>& strips, index_t strip_count, index_t head_size)
-        : queries(strip_count, strips.left_bytes(block_size, head_size)),
-          results(strip_count * block_size, padded(head_size)),
+    Scratch(const AttentionStrips<T>& strips, index_t strip_count, const AttentionShape& shape)
+        : queries(strip_count, strips.left_bytes(block_size, shape.head_size)),
+          results(strip_count * block_size, padded(shape.value_size)),
           largest(strip_count, block_size),
           sums(strip_count, block_size),
           scores(block_size, key_block),
@@ -41,7 +41,7 @@ struct Scratch {
           packed_probabilities(1, strips.left_bytes(block_size, key_block)) {}
 
     Matrix<std::byte> queries;  // packed strips
-    Matrix<A> results;          // [strips * 32, D] sums of probabilities * values
+    Matrix<A> results;          // [strips * 32, Dv] sums of probabilities * values
     Matrix<A> largest;          // [strips, 32] scaled score of each row
     Matrix<A> sums;             // [strips, 32] of probabilities
     Matrix<A> scores;           // [32, key_block]
@@ -62,8 +62,8 @@ public:
           in_(in),
           output_(output),
           log_sum_(log_sum),
-          keys_(strips_, shape, in.offsets, in.key, Along::size),
-          values_(strips_, shape, in.offsets, in.value, Along::rows) {}
+          keys_(strips_, shape.kv_heads, in.offsets, in.key, Along::size),
+          values_(strips_, shape.kv_heads, in.offsets, in.value, Along::rows) {}
 
     void run() {
         const std::vector<Task> tasks = make_tasks();
@@ -72,7 +72,7 @@ public:
         // Nothing in the parallel region allocates, so that no exception can leave it.
         std::vector<Scratch<T>> scratch;
         for (int t = 0; t < threads; ++t) {
-            scratch.emplace_back(strips_, group() * blocks_of(task_rows()), shape_.head_size);
+            scratch.emplace_back(strips_, group() * blocks_of(task_rows()), shape_);
         }
 #pragma omp parallel num_threads(threads)
         {
@@ -128,11 +128,12 @@ private:
         });
         scratch.largest.fill(-std::numeric_limits<A>::infinity());
         scratch.sums.fill(A(0));
-        for (index_t key = 0; key < task.first + task.rows; key += key_block) {
+        const index_t first_block = shape_.first_key(task.first) / key_block * key_block;
+        for (index_t key = first_block; key < task.first + task.rows; key += key_block) {
             for_each_strip(task, [&](index_t strip, index_t, index_t first, index_t rows) {
                 const index_t keys = std::min(key_block, first + rows - key);
                 if (keys > 0) {
-                    add_keys(task, scratch, strip, first - key, rows, key, keys);
+                    add_keys(task, scratch, {strip, first, rows, key, keys, key == first_block});
                 }
             });
         }
@@ -140,42 +141,66 @@ private:
             for (index_t i = 0; i < rows; ++i) {
                 const index_t row = begin + first + i;
                 const A sum = scratch.sums.view()(strip, i);
-                row_kernels_.scale_narrow(size, A(1) / sum, scratch.results.view()[strip * block_size + i],
-                                          output_[row] + head * size);
+                row_kernels_.scale_narrow(shape_.value_size, A(1) / sum, scratch.results.view()[strip * block_size + i],
+                                          output_[row] + head * shape_.value_size);
                 log_sum_(row, head) = scratch.largest.view()(strip, i) + std::log(sum);
             }
         });
     }
 
-    /// Adds `keys` keys from `key` on to the sums of a strip, whose first row sees `before` of them before its own.
-    void add_keys(const Task& task, Scratch<T>& scratch, index_t strip, index_t before, index_t rows, index_t key,
-                  index_t keys) const {
-        const auto scores = part(scratch.scores, rows, keys);
-        const auto probabilities = part(scratch.probabilities, rows, keys);
+    /// A strip of queries with a block of keys; rows of both are counted from the start of the sequence.
+    struct Meeting {
+        index_t strip;
+        index_t first;  ///< query
+        index_t rows;
+        index_t key;  ///< first key
+        index_t keys;
+        bool starts;  ///< these are the first keys of the strip
+    };
+
+    /// Adds keys to the sums of a strip.
+    void add_keys(const Task& task, Scratch<T>& scratch, const Meeting& at) const {
+        const auto scores = part(scratch.scores, at.rows, at.keys);
+        const auto probabilities = part(scratch.probabilities, at.rows, at.keys);
+        const index_t first_result = at.strip * block_size;
         const MatrixView<A> results =
-            part(scratch.results, strip * block_size + rows, shape_.head_size).rows(strip * block_size, rows);
-        strips_.multiply(shape_.head_size, scratch.queries.view()[strip], keys_.at(task.sequence, task.kv_head, key),
-                         keys_.strip_bytes(task.sequence), scores, false);
-        for (index_t i = 0; i < rows; ++i) {
-            const index_t visible = std::min(keys, before + i + 1);
-            const auto scale = static_cast<A>(shape_.scale);
-            A& running_sum = scratch.sums.view()(strip, i);
-            A& running_largest = scratch.largest.view()(strip, i);
-            const A old = running_largest;
-            const A largest = std::max(old, scale * row_kernels_.largest(visible, scores[i]));
-            const A sum = row_kernels_.exp(visible, scores[i], scale, largest, A(1), probabilities[i]);
-            std::fill(probabilities[i] + visible, probabilities[i] + keys, static_cast<T>(A(0)));
-            if (largest > old && key > 0) {
-                const A correction = std::exp(old - largest);
-                running_sum *= correction;
-                row_kernels_.scale(shape_.head_size, correction, results[i]);
+            part(scratch.results, first_result + at.rows, shape_.value_size).rows(first_result, at.rows);
+        strips_.multiply(shape_.head_size, scratch.queries.view()[at.strip],
+                         keys_.at(task.sequence, task.kv_head, at.key), keys_.strip_bytes(task.sequence), scores,
+                         false);
+        for (index_t i = 0; i < at.rows; ++i) {
+            const index_t query = at.first + i;
+            const index_t end = std::min(at.keys, query + 1 - at.key);
+            const index_t begin = std::clamp(shape_.first_key(query) - at.key, index_t{0}, end);
+            std::fill(probabilities[i], probabilities[i] + begin, static_cast<T>(A(0)));
+            std::fill(probabilities[i] + end, probabilities[i] + at.keys, static_cast<T>(A(0)));
+            if (begin < end) {
+                add_scores(scratch, at.strip, i, {scores[i] + begin, 1, end - begin}, probabilities[i] + begin,
+                           at.starts ? MatrixView<A>() : results.rows(i, 1));
             }
-            running_sum += sum;
-            running_largest = largest;
         }
         strips_.pack_left_rows(probabilities, scratch.packed_probabilities.data());
-        strips_.multiply(keys, scratch.packed_probabilities.data(), values_.at(task.sequence, task.kv_head, key),
-                         values_.strip_bytes(task.sequence), results, key > 0);
+        strips_.multiply(at.keys, scratch.packed_probabilities.data(), values_.at(task.sequence, task.kv_head, at.key),
+                         values_.strip_bytes(task.sequence), results, !at.starts);
+    }
+
+    /// Probabilities of the visible scores [1, n] of row `i` of a strip, relative to the largest score so far, to which
+    /// the row's earlier results [1, Dv] (empty if there are none) are rescaled.
+    void add_scores(Scratch<T>& scratch, index_t strip, index_t i, MatrixView<const A> scores, T* probabilities,
+                    MatrixView<A> results) const {
+        const auto scale = static_cast<A>(shape_.scale);
+        A& running_sum = scratch.sums.view()(strip, i);
+        A& running_largest = scratch.largest.view()(strip, i);
+        const A old = running_largest;
+        const A largest = std::max(old, scale * row_kernels_.largest(scores.cols(), scores.data()));
+        const A sum = row_kernels_.exp(scores.cols(), scores.data(), scale, largest, A(1), probabilities);
+        if (largest > old && !results.empty()) {
+            const A correction = std::exp(old - largest);
+            running_sum *= correction;
+            row_kernels_.scale(results.cols(), correction, results.data());
+        }
+        running_sum += sum;
+        running_largest = largest;
     }
 
     const kernels::ElementwiseKernels<T>& row_kernels_;

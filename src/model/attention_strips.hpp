@@ -66,16 +66,17 @@ private:
     StripProducts<T> products_;
 };
 
-/// Heads of keys or values [T, kv_heads * D], packed once as right operands for all queries. The columns of a product
-/// are either the rows (`along` == size, so k is D) or the elements of a head (`along` == rows, so k runs over rows).
+/// Heads of keys or values [T, kv_heads * size], packed once as right operands for all queries. The columns of a
+/// product are either the rows (`along` == size, so k is the size of a head) or the elements of a head (`along` ==
+/// rows, so k runs over rows).
 enum class Along { size, rows };
 
 template <class T>
 class PackedHeads {
 public:
-    PackedHeads(const AttentionStrips<T>& strips, const AttentionShape& shape, std::span<const index_t> offsets,
+    PackedHeads(const AttentionStrips<T>& strips, index_t kv_heads, std::span<const index_t> offsets,
                 MatrixView<const T> heads, Along along)
-        : strips_(strips), along_(along), size_(shape.head_size), kv_heads_(shape.kv_heads) {
+        : strips_(strips), along_(along), size_(heads.cols() / kv_heads), kv_heads_(kv_heads) {
         struct Block {
             std::size_t sequence;
             index_t row;

@@ -18,14 +18,14 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
       grid_(grid),
       lora_{settings.lora, {}},
       lora_shared_{kernels, lora_.settings},
-      rotary_(architecture.head_size, architecture.rope_theta),
+      rotary_(architecture.attention.rope),
       embedding_(architecture.vocabulary, architecture.hidden),
       output_norm_(static_cast<std::size_t>(architecture.hidden)) {
     if (!architecture_.tied_head) {
         head_.resize(architecture.vocabulary, architecture.hidden);
     }
     const auto workspace = std::make_shared<ExpertWorkspace<T>>();
-    const auto dense = std::make_shared<GatedMlpScratch<T>>();
+    const auto mlp = std::make_shared<GatedMlpScratch<T>>();
     const auto exchange = std::make_shared<ExchangeScratch<T>>();
     for (index_t l = 0; l < architecture_.layers; ++l) {
         Layer layer;
@@ -33,14 +33,17 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
         const LoraLayer<T> lora = {lora_shared_, *bucket};
         layer.input_norm.resize(static_cast<std::size_t>(architecture.hidden));
         layer.feed_norm.resize(static_cast<std::size_t>(architecture.hidden));
-        layer.attention = std::make_unique<AttentionBlock<T>>(architecture_, l, lora);
+        layer.attention = make_attention<T>(architecture_, l, lora);
         if (architecture_.is_moe[static_cast<std::size_t>(l)]) {
-            layer.feed_forward =
-                std::make_unique<MoeLayer<T>>(architecture_, l, settings, kernels, grid_, lora_, workspace, exchange);
+            auto shared = architecture_.shared.intermediate > 0
+                              ? std::make_unique<SharedExpert<T>>(architecture_, l, settings.activations, lora, mlp)
+                              : nullptr;
+            layer.feed_forward = std::make_unique<MoeLayer<T>>(architecture_, l, settings, kernels, grid_, lora_,
+                                                               workspace, exchange, std::move(shared));
         } else {
             layer.feed_forward = std::make_unique<DenseFeedForward<T>>(
                 GatedMlp<T>(architecture_.layer(l) + architecture_.names.dense, architecture_,
-                            architecture_.dense_intermediate, LoraTarget::dense, settings.activations, lora, dense));
+                            architecture_.dense_intermediate, LoraTarget::dense, settings.activations, lora, mlp));
         }
         if (!bucket->tensors.empty()) {
             allocate(*bucket);
@@ -117,7 +120,9 @@ MatrixView<const T> Decoder<T>::forward(const TokenBatch& batch, Tape<T>& tape, 
     const ElementwiseKernels<T>& row_kernels = kernels_.elementwise<T>();
     rows_.of_rank = grid_.tensor().all_gather(rows);
     rows_.total = std::accumulate(rows_.of_rank.begin(), rows_.of_rank.end(), index_t{0});
-    rotary_.extend(batch.positions.empty() ? 0 : *std::max_element(batch.positions.begin(), batch.positions.end()) + 1);
+    const index_t longest =
+        batch.positions.empty() ? 0 : *std::max_element(batch.positions.begin(), batch.positions.end()) + 1;
+    rotary_.extend(rotary_.is_dynamic() ? grid_.world().max(longest) : longest);
 
     tape.layers.resize(save ? layers_.size() : 1);
     block_input_.resize(rows, hidden);

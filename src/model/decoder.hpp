@@ -35,7 +35,7 @@ public:
     void load(const WeightSource<T>& source);
 
     /// Hidden states after the last norm [T, H], in `tape`. With `save` the pass can be followed by `backward`.
-    /// Collective over the tensor group.
+    /// Collective over the tensor group, and over the world where RoPE depends on the longest sequence.
     MatrixView<const T> forward(const TokenBatch& batch, Tape<T>& tape, bool save);
     /// Accumulates LoRA gradients, given the gradient of the hidden states [T, H]. Collective as forward.
     void backward(const TokenBatch& batch, const Tape<T>& tape, MatrixView<const A> grad_hidden);

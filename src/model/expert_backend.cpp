@@ -45,6 +45,11 @@ void check_config(const ExpertConfig& config) {
     if (!config.skip_lora) {
         positive("LoRA rank", config.lora_rank);
         positive("LoRA alpha", config.lora_alpha);
+        for (const std::vector<double>& scales : config.lora_scales) {
+            core::require(scales.empty() || scales.size() == static_cast<std::size_t>(config.experts), ExitCode::usage,
+                          "layer {}: {} LoRA scales (expected {}, one per expert); correct the configuration",
+                          config.layer, scales.size(), config.experts);
+        }
     }
     core::require(config.experts_per_token <= config.experts, ExitCode::usage,
                   "layer {}: {} experts per token (there are only {} experts); correct the configuration", config.layer,
@@ -53,9 +58,13 @@ void check_config(const ExpertConfig& config) {
 
 }  // namespace
 
-double ExpertConfig::lora_scale() const {
+double ExpertConfig::lora_scale(Projection projection, index_t expert) const {
     if (skip_lora) {
         return 0;
+    }
+    const std::vector<double>& scales = lora_scales[static_cast<std::size_t>(projection)];
+    if (!scales.empty()) {
+        return scales[static_cast<std::size_t>(expert)];
     }
     const auto rank = static_cast<double>(lora_rank);
     return lora_alpha / (rank_stabilised ? std::sqrt(rank) : rank);

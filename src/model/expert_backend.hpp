@@ -18,6 +18,9 @@ using core::accumulator_t;
 using core::index_t;
 using core::MatrixView;
 
+enum class Projection : std::uint8_t { gate, up, down };
+inline constexpr std::array projections = {Projection::gate, Projection::up, Projection::down};
+
 struct ExpertConfig {
     index_t layer = 0;              ///< for messages
     index_t experts = 0;            ///< E
@@ -28,15 +31,14 @@ struct ExpertConfig {
     index_t lora_rank = 0;          ///< R
     double lora_alpha = 0;
     bool rank_stabilised = false;  ///< scale alpha / sqrt(R) instead of alpha / R (Kalajdzievski, "rsLoRA", 2023)
-    bool skip_lora = false;        ///< frozen experts without adapters: input gradients only
+    /// Scales of single adapters, [E] per projection, in place of what alpha and R give; empty: one scale for all.
+    std::array<std::vector<double>, projections.size()> lora_scales{};
+    bool skip_lora = false;  ///< frozen experts without adapters: input gradients only
     Activations activations = Activations::retain;
     index_t max_cache_depth = 1;  ///< saved forwards that may wait for their backward
 
-    [[nodiscard]] double lora_scale() const;
+    [[nodiscard]] double lora_scale(Projection projection, index_t expert) const;
 };
-
-enum class Projection : std::uint8_t { gate, up, down };
-inline constexpr std::array projections = {Projection::gate, Projection::up, Projection::down};
 
 /// LoRA factors, or their gradients, of all experts of a layer, expert after expert in the rows.
 template <class S>

@@ -6,6 +6,7 @@
 #include "model/expert_backend.hpp"
 #include "model/gated_mlp.hpp"
 #include "model/lora_parameters.hpp"
+#include "model/shared_expert.hpp"
 #include "model/tape.hpp"
 #include "model/weights.hpp"
 #include "mpi/process_grid.hpp"
@@ -64,11 +65,11 @@ public:
     explicit DenseFeedForward(GatedMlp<T> mlp) : mlp_(std::move(mlp)) {}
     void load(const WeightSource<T>& source) override { mlp_.load(source); }
     void forward(const RowCounts&, MatrixView<const A>, LayerTape<T>& tape, MatrixView<A> output, bool) override {
-        mlp_.forward(tape.feed_input, tape.dense, output);
+        mlp_.forward(tape.feed_input, tape.mlp, output);
     }
     void backward(const RowCounts&, const LayerTape<T>& tape, MatrixView<const A> grad_output,
                   MatrixView<A> grad_input) override {
-        mlp_.backward(tape.feed_input, tape.dense, grad_output, grad_input);
+        mlp_.backward(tape.feed_input, tape.mlp, grad_output, grad_input);
     }
     [[nodiscard]] bool is_trainable() const noexcept override { return mlp_.is_trainable(); }
     void update_lora() override { mlp_.update_lora(); }
@@ -89,23 +90,27 @@ struct ExchangeScratch {
     Matrix<A> grad_logits;                // [T, E]
 };
 
-/// Router and experts. Each rank of the tensor group holds a slice of every expert's intermediate dimension: rows of
-/// all ranks are gathered, each rank computes its slice's share of every result, and sums return to the rows' owners.
+/// Router, routed experts and, beside them, a shared one. Each rank of the tensor group holds a slice of every expert's
+/// intermediate dimension: rows of all ranks are gathered, each rank computes its slice's share of every result, and
+/// sums return to the rows' owners.
 template <class T>
 class MoeLayer final : public FeedForward<T> {
 public:
     using A = accumulator_t<T>;
 
-    /// Declares its LoRA tensors in `parameters`, to which the layer keeps references.
+    /// Declares its LoRA tensors in `parameters`, to which the layer keeps references. `shared` may be null.
     MoeLayer(const Architecture& architecture, index_t layer, const DecoderSettings& settings,
              const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid, LoraParameters<A>& parameters,
-             std::shared_ptr<ExpertWorkspace<T>> workspace, std::shared_ptr<ExchangeScratch<T>> exchange);
+             std::shared_ptr<ExpertWorkspace<T>> workspace, std::shared_ptr<ExchangeScratch<T>> exchange,
+             std::unique_ptr<SharedExpert<T>> shared);
     void load(const WeightSource<T>& source) override;
     void forward(const RowCounts& rows, MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output,
                  bool save) override;
     void backward(const RowCounts& rows, const LayerTape<T>& tape, MatrixView<const A> grad_output,
                   MatrixView<A> grad_input) override;
-    [[nodiscard]] bool is_trainable() const noexcept override { return !experts_->config().skip_lora; }
+    [[nodiscard]] bool is_trainable() const noexcept override {
+        return !experts_->config().skip_lora || (shared_ && shared_->is_trainable());
+    }
     void update_lora() override;
 
 private:
@@ -116,6 +121,8 @@ private:
     mpi::Slice slice_;  ///< of the intermediate dimension
     std::shared_ptr<ExchangeScratch<T>> exchange_;
     std::unique_ptr<ExpertBackend<T>> experts_;
+    std::unique_ptr<SharedExpert<T>> shared_;
+    std::vector<A> correction_bias_;  // [E] or empty
     /// [E, H], and used, in the accumulator's type: the choice of experts is not continuous, so rounding the logits to
     /// T would send tokens to other experts than FP32 does.
     Matrix<A> router_weight_;

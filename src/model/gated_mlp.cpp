@@ -50,17 +50,17 @@ void GatedMlp<T>::project_up(MatrixView<const T> x, GatedMlpTape<T>& tape) {
 }
 
 template <class T>
-void GatedMlp<T>::forward(MatrixView<const T> x, GatedMlpTape<T>& tape, MatrixView<A> output) {
+void GatedMlp<T>::forward(MatrixView<const T> x, GatedMlpTape<T>& tape, MatrixView<A> output, const A* weights) {
     GatedMlpTape<T>& kept = retain_ ? tape : scratch_->recomputed;
     project_up(x, kept);
     scratch_->activated.resize(x.rows(), down_.in());
-    swiglu_forward<T>(kernels_.elementwise<T>(), kept.gate, kept.up, nullptr, scratch_->activated);
+    swiglu_forward<T>(kernels_.elementwise<T>(), kept.gate, kept.up, weights, scratch_->activated);
     down_.forward(scratch_->activated, output);
 }
 
 template <class T>
 void GatedMlp<T>::backward(MatrixView<const T> x, const GatedMlpTape<T>& tape, MatrixView<const A> grad_output,
-                           MatrixView<A> grad_x, bool accumulate) {
+                           MatrixView<A> grad_x, bool accumulate, const RowWeights<A>& weights) {
     GatedMlpScratch<T>& work = *scratch_;
     if (!retain_) {
         project_up(x, work.recomputed);
@@ -70,10 +70,10 @@ void GatedMlp<T>::backward(MatrixView<const T> x, const GatedMlpTape<T>& tape, M
         matrix->resize(x.rows(), down_.in());
     }
     work.sums.resize(x.rows(), down_.in());
-    swiglu_forward<T>(kernels_.elementwise<T>(), kept.gate, kept.up, nullptr, work.activated);
+    swiglu_forward<T>(kernels_.elementwise<T>(), kept.gate, kept.up, weights.values, work.activated);
     down_.backward(work.activated, as_operand<T>(kernels_.elementwise<T>(), grad_output, work.grad_output), work.sums);
-    swiglu_backward<T>(kernels_.elementwise<T>(), work.sums, kept.gate, kept.up, nullptr, work.grad_gate, work.grad_up,
-                       nullptr);
+    swiglu_backward<T>(kernels_.elementwise<T>(), work.sums, kept.gate, kept.up, weights.values, work.grad_gate,
+                       work.grad_up, weights.gradients);
     gate_.backward(x, work.grad_gate, grad_x, accumulate);
     up_.backward(x, work.grad_up, grad_x, true);
 }

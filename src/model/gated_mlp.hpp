@@ -14,12 +14,20 @@ namespace moesaic::model {
 /// Work buffers that these networks share.
 template <class T>
 struct GatedMlpScratch {
-    Matrix<accumulator_t<T>> sums;  // [T, I]
-    GatedMlpTape<T> recomputed;     // where gate and up are not kept
-    Matrix<T> activated;            // [T, I]
-    Matrix<T> grad_output;          // [T, H]
-    Matrix<T> grad_gate;            // [T, I]
-    Matrix<T> grad_up;              // [T, I]
+    Matrix<accumulator_t<T>> sums;    // [T, I]
+    GatedMlpTape<T> recomputed;       // where gate and up are not kept
+    Matrix<T> activated;              // [T, I]
+    Matrix<T> grad_output;            // [T, H]
+    Matrix<T> grad_gate;              // [T, I]
+    Matrix<T> grad_up;                // [T, I]
+    Matrix<accumulator_t<T>> output;  // [T, H] of shared experts
+};
+
+/// Factors on the rows of a network's output [T], and their gradients; null for 1.
+template <class A>
+struct RowWeights {
+    const A* values = nullptr;
+    A* gradients = nullptr;
 };
 
 /// Replicated on all ranks; works on this rank's tokens.
@@ -36,13 +44,14 @@ public:
     /// To be called after the factors changed.
     void update_lora();
 
-    void forward(MatrixView<const T> x, GatedMlpTape<T>& tape, MatrixView<A> output);  // [T, H] to [T, H]
+    /// [T, H] to [T, H]; row t of the output is multiplied by weights[t] unless that is null.
+    void forward(MatrixView<const T> x, GatedMlpTape<T>& tape, MatrixView<A> output, const A* weights = nullptr);
     /// Accumulates LoRA gradients, and writes grad_x, or adds to it if `accumulate`, unless it is empty.
     void backward(MatrixView<const T> x,            // [T, H] as in forward
                   const GatedMlpTape<T>& tape,      //
                   MatrixView<const A> grad_output,  // [T, H]
                   MatrixView<A> grad_x,             // [T, H] or empty
-                  bool accumulate = false);
+                  bool accumulate = false, const RowWeights<A>& weights = {});
 
 private:
     void project_up(MatrixView<const T> x, GatedMlpTape<T>& tape);

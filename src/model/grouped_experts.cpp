@@ -45,19 +45,20 @@ std::size_t GroupedExperts<T>::weight_bytes() const noexcept {
 
 template <class T>
 void GroupedExperts<T>::do_update_lora() {
-    const A scale = static_cast<A>(this->config().lora_scale());
+    const index_t rank = this->config().lora_rank;
+    const auto copy = [&](MatrixView<const A> from, Matrix<T>& to, const auto& factor_of_row) {
+        to.resize(from.rows(), from.cols());
+        const MatrixView<T> out = to;
+#pragma omp parallel for schedule(static)
+        for (index_t row = 0; row < from.rows(); ++row) {
+            elementwise_.scale_narrow(from.cols(), factor_of_row(row), from[row], out[row]);
+        }
+    };
     for (const Projection p : projections) {
         const auto i = static_cast<std::size_t>(p);
-        const auto copy = [&](MatrixView<const A> from, A factor, Matrix<T>& to) {
-            to.resize(from.rows(), from.cols());
-            const MatrixView<T> out = to;
-#pragma omp parallel for schedule(static)
-            for (index_t row = 0; row < from.rows(); ++row) {
-                elementwise_.scale_narrow(from.cols(), factor, from[row], out[row]);
-            }
-        };
-        copy(this->factors()[p].a, scale, lora_a_[i]);
-        copy(this->factors()[p].b, A(1), lora_b_[i]);
+        copy(this->factors()[p].a, lora_a_[i],
+             [&](index_t row) { return static_cast<A>(this->config().lora_scale(p, row / rank)); });
+        copy(this->factors()[p].b, lora_b_[i], [](index_t) { return A(1); });
     }
 }
 

@@ -169,7 +169,7 @@ void GroupedExperts<T>::add_to_gradient(const LoraTerm& term, index_t expert, in
                                         const A* sums) const {
     const index_t rank = this->config().lora_rank;
     const auto& gradients = this->gradients()[term.projection];
-    const A scale = static_cast<A>(this->config().lora_scale());
+    const A scale = static_cast<A>(this->config().lora_scale(term.projection, expert));
     const bool is_a = term.factor == LoraFactor::a;
     const index_t width = is_a ? gradients.a.cols() : gradients.b.rows() / this->config().experts;
     // Sums are [blocks of R][count][32, 32].

@@ -18,7 +18,7 @@ LoraLinear<T>::LoraLinear(std::string module, const LinearShape& shape, LoraTarg
       bias_(shape.has_bias ? static_cast<std::size_t>(shape.out) : 0),
       shape_(layer.shared.settings.shape_of(target, module_)) {
     if (is_adapted()) {
-        factors_ = ModuleFactors<A>(layer.bucket, module_, shape.out, shape.in, shape_.rank);
+        factors_ = ModuleFactors<A>(layer.bucket, module_, shape.out, shape.in, shape_);
     }
 }
 

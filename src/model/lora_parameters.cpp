@@ -1,5 +1,6 @@
 #include "model/lora_parameters.hpp"
 
+#include "core/error.hpp"
 #include "core/random.hpp"
 
 #include <xxhash.h>
@@ -10,22 +11,41 @@
 
 namespace moesaic::model {
 
+namespace {
+
+constexpr double largest_rank = 65536;
+
+}  // namespace
+
 std::string LoraTensor::peft_name(index_t index) const {
     return "base_model.model." + modules[static_cast<std::size_t>(index)] +
            (factor == LoraFactor::a ? ".lora_A.weight" : ".lora_B.weight");
 }
 
-LoraShape LoraSettings::shape_of(LoraTarget target, const std::string& /*module*/) const {
+double LoraSettings::scale(index_t module_rank, double module_alpha) const {
+    const auto r = static_cast<double>(module_rank);
+    return module_alpha / (rank_stabilised ? std::sqrt(r) : r);
+}
+
+LoraShape LoraSettings::shape_of(LoraTarget target, const std::string& module) const {
+    if (modules) {
+        const auto found = modules->find(module);
+        return found == modules->end() ? LoraShape() : found->second;
+    }
     if (rank == 0 || targets.count(target) == 0) {
         return {};
     }
-    const auto r = static_cast<double>(rank);
-    return {rank, alpha / (rank_stabilised ? std::sqrt(r) : r)};
+    const double wanted = rank_pattern.value_of(module, static_cast<double>(rank));
+    const auto module_rank = static_cast<index_t>(std::min(wanted, largest_rank));
+    core::require(module_rank > 0 && static_cast<double>(module_rank) == wanted, core::ExitCode::usage,
+                  "module {} would have rank {} (a rank is an integer from 1 to {}); correct lora.rank_pattern", module,
+                  wanted, largest_rank);
+    return {module_rank, scale(module_rank, alpha_pattern.value_of(module, alpha))};
 }
 
 template <class A>
 ModuleFactors<A>::ModuleFactors(ParameterBucket<A>& bucket, const std::string& module, index_t out, index_t in,
-                                index_t rank)
+                                LoraShape shape)
     : bucket_(&bucket), first_(bucket.tensors.size()) {
     for (const LoraFactor factor : {LoraFactor::a, LoraFactor::b}) {
         const bool is_a = factor == LoraFactor::a;
@@ -33,8 +53,9 @@ ModuleFactors<A>::ModuleFactors(ParameterBucket<A>& bucket, const std::string& m
         tensor.name = module + (is_a ? ".lora_A" : ".lora_B");
         tensor.modules = {module};
         tensor.factor = factor;
-        tensor.rows = tensor.local_rows = is_a ? rank : out;
-        tensor.cols = tensor.local_cols = is_a ? in : rank;
+        tensor.shapes = {shape};
+        tensor.rows = tensor.local_rows = is_a ? shape.rank : out;
+        tensor.cols = tensor.local_cols = is_a ? in : shape.rank;
         bucket.tensors.push_back(std::move(tensor));
     }
 }
@@ -51,18 +72,18 @@ void LoraParameters<A>::initialise(std::uint64_t seed) {
     for (const auto& bucket : buckets) {
         for (const LoraTensor& tensor : bucket->tensors) {
             const MatrixView<A> all = bucket->view(tensor, bucket->values);
+            std::fill_n(all.data(), tensor.size(), A(0));
             // PEFT draws A with kaiming_uniform(a = sqrt(5)), whose bound is 1 / sqrt(fan in).
-            const double bound = tensor.factor == LoraFactor::a ? 1.0 / std::sqrt(static_cast<double>(tensor.cols)) : 0;
+            const double bound = 1.0 / std::sqrt(static_cast<double>(tensor.cols));
             for (index_t m = 0; m < tensor.count(); ++m) {
                 const std::string& module = tensor.modules[static_cast<std::size_t>(m)];
                 const core::CounterRandom random(seed, XXH3_64bits(module.data(), module.size()));
-                for (index_t i = 0; i < tensor.local_rows; ++i) {
+                const index_t own_rows = tensor.factor == LoraFactor::a ? tensor.rank_of(m) : 0;  // the rest stays zero
+                for (index_t i = 0; i < own_rows; ++i) {
                     for (index_t j = 0; j < tensor.local_cols; ++j) {
-                        const index_t row = i + (tensor.sharding == Sharding::rows ? tensor.sharded_begin : 0);
                         const index_t col = j + (tensor.sharding == Sharding::columns ? tensor.sharded_begin : 0);
-                        const auto index = static_cast<std::uint64_t>(row * tensor.cols + col);
-                        const double draw = bound == 0 ? 0 : bound * (2.0 * random.uniform(index) - 1.0);
-                        all(m * tensor.local_rows + i, j) = static_cast<A>(draw);
+                        const auto index = static_cast<std::uint64_t>(i * tensor.cols + col);
+                        all(m * tensor.local_rows + i, j) = static_cast<A>(bound * (2.0 * random.uniform(index) - 1.0));
                     }
                 }
             }
@@ -75,7 +96,9 @@ index_t LoraParameters<A>::global_size() const {
     index_t size = 0;
     for (const auto& bucket : buckets) {
         for (const LoraTensor& tensor : bucket->tensors) {
-            size += tensor.count() * tensor.rows * tensor.cols;
+            for (index_t m = 0; m < tensor.count(); ++m) {
+                size += tensor.peft_rows(m) * tensor.peft_cols(m);
+            }
         }
     }
     return size;

@@ -3,10 +3,13 @@
 #pragma once
 
 #include "core/matrix.hpp"
+#include "model/module_patterns.hpp"
 #include "mpi/process_grid.hpp"
 
 #include <cstdint>
+#include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -23,6 +26,8 @@ enum class LoraTarget : std::uint8_t { experts, attention, shared, dense };
 struct LoraShape {
     index_t rank = 0;  ///< R
     double scale = 0;  ///< s
+
+    [[nodiscard]] bool operator==(const LoraShape&) const = default;
 };
 
 struct LoraSettings {
@@ -30,7 +35,15 @@ struct LoraSettings {
     double alpha = 16;
     bool rank_stabilised = false;  ///< scale alpha / sqrt(R) instead of alpha / R (Kalajdzievski, "rsLoRA", 2023)
     std::set<LoraTarget> targets = {LoraTarget::experts};
+    double dropout = 0;             ///< probability with which an element of A's input is zeroed in training
+    ModulePatterns rank_pattern{};  ///< for modules of another rank
+    ModulePatterns alpha_pattern{};
+    /// If set, exactly these modules are adapted and all of the above but dropout says nothing: the modules of an
+    /// adapter that was read.
+    std::optional<std::map<std::string, LoraShape>> modules{};
 
+    [[nodiscard]] double scale(index_t module_rank, double module_alpha) const;
+    /// Throws a usage error if a pattern gives the module a rank that is no positive integer.
     [[nodiscard]] LoraShape shape_of(LoraTarget target, const std::string& module) const;
 };
 
@@ -39,11 +52,13 @@ enum class LoraFactor : std::uint8_t { a, b };
 /// Which dimension of a factor's matrices is spread over the tensor group.
 enum class Sharding : std::uint8_t { none, rows, columns };
 
-/// One factor of one projection, for all experts of a layer: `count` matrices of [rows, cols], of which this rank has
-/// [local_rows, local_cols].
+/// One factor of one projection, for all experts of a layer or for a single module: `count` matrices of [rows, cols],
+/// of which this rank has [local_rows, local_cols]. The rank dimension is the largest of the modules' ranks; what lies
+/// beyond a module's own rank is zero in both factors, and so are its gradients.
 struct LoraTensor {
     std::string name;                  ///< unique, for example "layers.3.experts.gate_proj.lora_A"
     std::vector<std::string> modules;  ///< [count], the module that each matrix adapts, as in the checkpoint
+    std::vector<LoraShape> shapes;     ///< [count], the adapters of these modules
     LoraFactor factor = LoraFactor::a;
     index_t rows = 0;
     index_t cols = 0;
@@ -55,6 +70,10 @@ struct LoraTensor {
 
     [[nodiscard]] index_t count() const noexcept { return static_cast<index_t>(modules.size()); }
     [[nodiscard]] index_t size() const noexcept { return count() * local_rows * local_cols; }
+    /// Size of matrix `index` in a PEFT adapter file: without the padding of its rank.
+    [[nodiscard]] index_t peft_rows(index_t index) const { return factor == LoraFactor::a ? rank_of(index) : rows; }
+    [[nodiscard]] index_t peft_cols(index_t index) const { return factor == LoraFactor::a ? cols : rank_of(index); }
+    [[nodiscard]] index_t rank_of(index_t index) const { return shapes[static_cast<std::size_t>(index)].rank; }
     /// Name of matrix `index` in a PEFT adapter file.
     [[nodiscard]] std::string peft_name(index_t index) const;
 };
@@ -63,6 +82,8 @@ struct LoraTensor {
 template <class A>
 struct ParameterBucket {
     std::vector<LoraTensor> tensors;
+    std::optional<index_t>
+        experts_of_layer{};  ///< of which layer it holds routed experts: one tensor each of gate, up, down
     bool sharded = false;    ///< gradients are complete in the tensor group: reduced over the data group, not the world
     core::Matrix<A> values;  // [1, size]
     core::Matrix<A> gradients;  // [1, size]
@@ -81,7 +102,7 @@ class ModuleFactors {
 public:
     ModuleFactors() = default;
     /// Declares both factors in `bucket`.
-    ModuleFactors(ParameterBucket<A>& bucket, const std::string& module, index_t out, index_t in, index_t rank);
+    ModuleFactors(ParameterBucket<A>& bucket, const std::string& module, index_t out, index_t in, LoraShape shape);
 
     [[nodiscard]] MatrixView<A> a() const { return view(0, bucket_->values); }
     [[nodiscard]] MatrixView<A> b() const { return view(1, bucket_->values); }
@@ -107,7 +128,7 @@ struct LoraParameters {
     void clear_gradients();
     /// A as PEFT initialises it (uniform in +-1/sqrt(in features)), B zero; the same at any rank count.
     void initialise(std::uint64_t seed);
-    /// Elements of all factors, whatever the rank count.
+    /// Elements of all factors without padding, whatever the number of ranks of the program.
     [[nodiscard]] index_t global_size() const;
 };
 

@@ -1,5 +1,6 @@
 #include "core/trace.hpp"
 #include "model/elementwise.hpp"
+#include "model/expert_parameters.hpp"
 #include "model/feed_forward.hpp"
 #include "model/grouped_experts.hpp"
 #include "model/router.hpp"
@@ -8,99 +9,24 @@
 #include <utility>
 
 namespace moesaic::model {
-namespace {
 
 using core::bf16;
 using core::trace::Scope;
 
-/// Name of a projection as it stands in checkpoints and adapters.
-const std::string& projection_name(const TensorNames& names, Projection p) {
-    return p == Projection::gate ? names.gate : p == Projection::up ? names.up : names.down;
-}
-
-/// One factor of one projection of all experts. The intermediate dimension is the output of gate and up, so rows of B,
-/// and the input of down, so columns of A: these are complete on their rank, the other factors are summed over ranks.
-LoraTensor expert_factor(const Architecture& architecture, index_t layer, Projection projection, LoraFactor factor,
-                         index_t rank, mpi::Slice slice) {
-    const bool down = projection == Projection::down;
-    const bool is_a = factor == LoraFactor::a;
-    const std::string& name = projection_name(architecture.names, projection);
-    LoraTensor tensor;
-    tensor.name = "layers." + std::to_string(layer) + ".experts." + name + (is_a ? ".lora_A" : ".lora_B");
-    for (index_t e = 0; e < architecture.experts; ++e) {
-        tensor.modules.push_back(architecture.expert_module(layer, e, name));
-    }
-    const index_t in = down ? architecture.expert_intermediate : architecture.hidden;
-    const index_t out = down ? architecture.hidden : architecture.expert_intermediate;
-    tensor.factor = factor;
-    tensor.rows = tensor.local_rows = is_a ? rank : out;
-    tensor.cols = tensor.local_cols = is_a ? in : rank;
-    if (is_a == down) {
-        tensor.sharding = is_a ? Sharding::columns : Sharding::rows;
-        tensor.sharded_begin = slice.begin;
-        (is_a ? tensor.local_cols : tensor.local_rows) = slice.extent;
-    }
-    return tensor;
-}
-
-/// The two buckets of a layer: factors that every rank of the tensor group has in part, and those that all have whole.
-template <class A>
-std::array<ParameterBucket<A>*, 2> add_buckets(LoraParameters<A>& parameters, const Architecture& architecture,
-                                               index_t layer, mpi::Slice slice) {
-    auto whole = std::make_unique<ParameterBucket<A>>();
-    auto sharded = std::make_unique<ParameterBucket<A>>();
-    sharded->sharded = true;
-    for (const Projection p : projections) {
-        for (const LoraFactor factor : {LoraFactor::a, LoraFactor::b}) {
-            LoraTensor tensor = expert_factor(architecture, layer, p, factor, parameters.settings.rank, slice);
-            (tensor.sharding == Sharding::none ? whole : sharded)->tensors.push_back(std::move(tensor));
-        }
-    }
-    allocate(*whole);
-    allocate(*sharded);
-    const std::array<ParameterBucket<A>*, 2> added = {whole.get(), sharded.get()};
-    parameters.buckets.push_back(std::move(whole));
-    parameters.buckets.push_back(std::move(sharded));
-    return added;
-}
-
-/// Views of all factors of a layer in its two buckets. Tensors lie in the order of projections, A before B, and of each
-/// pair one is in either bucket.
-template <class A>
-ExpertFactors<A> factor_views(const std::array<ParameterBucket<A>*, 2>& buckets,
-                              Matrix<A> ParameterBucket<A>::*storage) {
-    ExpertFactors<A> views;
-    for (const Projection p : projections) {
-        for (ParameterBucket<A>* bucket : buckets) {
-            const LoraTensor& tensor = bucket->tensors[static_cast<std::size_t>(p)];
-            auto& pair = views[p];
-            (tensor.factor == LoraFactor::a ? pair.a : pair.b) = bucket->view(tensor, bucket->*storage);
-        }
-    }
-    return views;
-}
-
-template <class A>
-ExpertFactors<const A> read_only(const ExpertFactors<A>& factors) {
-    ExpertFactors<const A> result;
-    for (const Projection p : projections) {
-        result[p] = {factors[p].a, factors[p].b};
-    }
-    return result;
-}
-
-}  // namespace
-
 template <class T>
 MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, const DecoderSettings& settings,
                       const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid, LoraParameters<A>& parameters,
-                      std::shared_ptr<ExpertWorkspace<T>> workspace, std::shared_ptr<ExchangeScratch<T>> exchange)
+                      std::shared_ptr<ExpertWorkspace<T>> workspace, std::shared_ptr<ExchangeScratch<T>> exchange,
+                      std::unique_ptr<SharedExpert<T>> shared)
     : architecture_(architecture),
       layer_(layer),
       kernels_(kernels),
       tensor_group_(grid.tensor()),
       slice_(mpi::slice_of(architecture.expert_intermediate, tensor_group_.rank(), tensor_group_.size())),
       exchange_(std::move(exchange)),
+      shared_(std::move(shared)),
+      correction_bias_(architecture.router.has_correction_bias ? static_cast<std::size_t>(architecture.experts)
+                                                               : std::size_t{0}),
       router_weight_(architecture.experts, architecture.hidden) {
     ExpertConfig config;
     config.layer = layer;
@@ -110,15 +36,11 @@ MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, const Dec
     config.intermediate = slice_.extent;
     config.max_tokens = settings.max_tokens;
     config.activations = settings.activations;
-    config.skip_lora = settings.lora.rank == 0 || settings.lora.targets.count(LoraTarget::experts) == 0;
-    config.lora_rank = settings.lora.rank;
-    config.lora_alpha = settings.lora.alpha;
-    config.rank_stabilised = settings.lora.rank_stabilised;
+    const ExpertParameters<A> adapters(architecture, layer, slice_, parameters);
+    adapters.configure(config);
     experts_ = std::make_unique<GroupedExperts<T>>(config, std::move(workspace), kernels);
     if (!config.skip_lora) {
-        const auto buckets = add_buckets(parameters, architecture, layer, slice_);
-        experts_->init_lora(read_only(factor_views(buckets, &ParameterBucket<A>::values)),
-                            factor_views(buckets, &ParameterBucket<A>::gradients));
+        experts_->init_lora(adapters.values(), adapters.gradients());
     }
 }
 
@@ -127,11 +49,21 @@ void MoeLayer<T>::update_lora() {
     if (!experts_->config().skip_lora) {
         experts_->update_lora();
     }
+    if (shared_) {
+        shared_->update_lora();
+    }
 }
 
 template <class T>
 void MoeLayer<T>::load(const WeightSource<T>& source) {
-    source.read_exactly(architecture_.layer(layer_) + architecture_.names.router + ".weight", router_weight_);
+    const std::string router = architecture_.layer(layer_) + architecture_.names.router;
+    source.read_exactly(router + ".weight", router_weight_);
+    if (!correction_bias_.empty()) {
+        source.read_vector(router + ".e_score_correction_bias", correction_bias_);
+    }
+    if (shared_) {
+        shared_->load(source);
+    }
     const index_t intermediate = architecture_.expert_intermediate;
     experts_->load_weights([&](index_t expert, Projection p, MatrixView<T> out) {
         const std::string name =
@@ -149,11 +81,11 @@ void MoeLayer<T>::forward(const RowCounts& rows, MatrixView<const A> input, Laye
     const index_t choices = architecture_.experts_per_token;
     {
         const Scope scope("router.forward");
-        tape.probabilities.resize(mine, architecture_.experts);
+        tape.scores.resize(mine, architecture_.experts);
         tape.expert_ids.resize(mine, choices);
         tape.expert_weights.resize(mine, choices);
-        kernels_.run(kernels::product<A>(input, false, router_weight_, true, tape.probabilities));
-        route_forward<A>(kernels_.elementwise<A>(), tape.probabilities, architecture_.normalize_expert_weights,
+        kernels_.run(kernels::product<A>(input, false, router_weight_, true, tape.scores));
+        route_forward<A>(kernels_.elementwise<A>(), architecture_.router, correction_bias_, tape.scores,
                          tape.expert_ids, tape.expert_weights);
     }
     exchange_->all_rows.resize(rows.total, architecture_.hidden);
@@ -165,6 +97,9 @@ void MoeLayer<T>::forward(const RowCounts& rows, MatrixView<const A> input, Laye
     const MatrixView<const A> partial =
         experts_->forward(exchange_->all_rows, exchange_->all_expert_ids, exchange_->all_weights, save);
     tensor_group_.reduce_scatter_rows<A>(partial, output, rows.of_rank);
+    if (shared_) {
+        shared_->forward(input, tape, output);
+    }
 }
 
 template <class T>
@@ -176,16 +111,22 @@ void MoeLayer<T>::backward(const RowCounts& rows, const LayerTape<T>& tape, Matr
     const bool with_input_gradients = grad_input.cols() > 0;  // the same on all ranks, unlike the rows
     const ExpertGradients<T> partial = experts_->backward(exchange_->all_rows, with_input_gradients);
     if (!with_input_gradients) {
+        if (shared_ && shared_->is_trainable()) {
+            shared_->backward(tape, grad_output, {});
+        }
         return;
     }
     exchange_->grad_weights.resize(grad_output.rows(), architecture_.experts_per_token);
     tensor_group_.reduce_scatter_rows<A>(partial.input, grad_input, rows.of_rank);
     tensor_group_.reduce_scatter_rows<A>(partial.weights, exchange_->grad_weights, rows.of_rank);
+    if (shared_) {
+        shared_->backward(tape, grad_output, grad_input);
+    }
 
     const Scope scope("router.backward");
     exchange_->grad_logits.resize(grad_output.rows(), architecture_.experts);
-    route_backward<A>(tape.probabilities, architecture_.normalize_expert_weights, tape.expert_ids, tape.expert_weights,
-                      exchange_->grad_weights, exchange_->grad_logits);
+    route_backward<A>(architecture_.router, tape.scores, tape.expert_ids, tape.expert_weights, exchange_->grad_weights,
+                      exchange_->grad_logits);
     kernels_.run(kernels::product<A>(exchange_->grad_logits, false, router_weight_, false, grad_input, 1, true));
 }
 

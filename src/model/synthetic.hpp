@@ -17,9 +17,9 @@ namespace moesaic::model {
 /// name.
 [[nodiscard]] Architecture synthetic_architecture(std::string_view name);
 
-/// Random weights of mean 0 whose variance keeps that of activations; norms are ones. All are BF16 values, so that T
-/// does not matter. A value depends on seed, tensor and place in the whole tensor alone: slices of different ranks fit
-/// together. T: bf16 or float.
+/// Random weights of mean 0 whose variance keeps that of activations; norms are ones, biases zero. All are BF16 values,
+/// so that T does not matter. A value depends on seed, tensor and place in the whole tensor alone: slices of different
+/// ranks fit together. T: bf16 or float.
 template <class T>
 class SyntheticWeights final : public WeightSource<T> {
 public:

@@ -19,6 +19,13 @@ struct GatedMlpTape {
     Matrix<T> up;    // [T, I]
 };
 
+/// What norm and bound of projected vectors keep.
+template <class T>
+struct HeadTape {
+    Matrix<T> raw;                       // [T, n * D] before the norm
+    std::vector<accumulator_t<T>> rstd;  // [T * n], or [T] of a norm over all heads
+};
+
 /// Activations of one layer. T: tokens of this rank.
 template <class T>
 struct LayerTape {
@@ -27,21 +34,23 @@ struct LayerTape {
     Matrix<A> input;            // [T, H] residual stream before the layer
     std::vector<A> input_rstd;  // [T]
     Matrix<T> attention_input;  // [T, H] after the first norm
-    Matrix<T> raw_query;        // [T, heads * D] before the norm of each head
-    Matrix<T> raw_key;          // [T, kv_heads * D]
-    std::vector<A> query_rstd;  // [T * heads]
-    std::vector<A> key_rstd;    // [T * kv_heads]
-    Matrix<T> query;            // [T, heads * D] normalised and rotated
-    Matrix<T> key;              // [T, kv_heads * D]
-    Matrix<T> value;            // [T, kv_heads * D]
-    Matrix<T> attended;         // [T, heads * D]
-    Matrix<A> log_sum;          // [T, heads]
+    HeadTape<T> query_heads;    // of what is normalised: heads, or a compressed vector
+    HeadTape<T> key_heads;
+    HeadTape<T> value_heads;
+    Matrix<T> query_latent;  // [T, R] compressed and normalised, of latent attention
+    Matrix<T> kv_latent;     // [T, R]
+    Matrix<T> query;         // [T, heads * D] normalised and rotated
+    Matrix<T> key;           // [T, kv_heads * D]
+    Matrix<T> value;         // [T, kv_heads * Dv]
+    Matrix<T> attended;      // [T, heads * Dv]
+    Matrix<A> log_sum;       // [T, heads]
 
     Matrix<A> middle;                 // [T, H] residual stream between attention and feed-forward
     std::vector<A> middle_rstd;       // [T]
     Matrix<T> feed_input;             // [T, H] after the second norm
-    GatedMlpTape<T> dense;            // of a dense layer
-    Matrix<A> probabilities;          // [T, E] of a MoE layer
+    GatedMlpTape<T> mlp;              // of a dense layer or a shared expert
+    Matrix<A> shared_weights;         // [T, 1] of a gated shared expert
+    Matrix<A> scores;                 // [T, E] of a MoE layer's router
     Matrix<std::int32_t> expert_ids;  // [T, K]
     Matrix<A> expert_weights;         // [T, K]
 };

@@ -4,9 +4,13 @@
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
 #include "io/safetensors.hpp"
+#include "model/architecture.hpp"
 
 #include <span>
 #include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
 
 namespace moesaic::model {
 
@@ -22,7 +26,7 @@ struct TensorPart {
     index_t col_begin = 0;
 };
 
-/// Delivers parts of named tensors as T. A missing tensor or one of another shape is an error that names it.
+/// Delivers parts of named tensors as T. One of another shape is an error that names it.
 template <class T>
 class WeightSource {
 public:
@@ -40,16 +44,42 @@ public:
     }
 };
 
-/// Reads from safetensors files; the tensor source must outlive the object.
+/// Reads from safetensors files, whose experts may be stored one by one or fused: [E, 2I, H] for gate and up, [E, H, I]
+/// for down, as transformers 5 holds them. Both arguments must outlive the object.
 template <class T>
 class CheckpointWeights final : public WeightSource<T> {
 public:
-    explicit CheckpointWeights(const io::TensorSource& tensors) : tensors_(tensors) {}
+    CheckpointWeights(const io::TensorSource& tensors, const Architecture& architecture);
+    /// A missing tensor is noted and its part filled with zeros.
     void read(const std::string& name, const TensorPart& part, MatrixView<T> out) const override;
     void read_exactly(const std::string& name, MatrixView<accumulator_t<T>> out) const override;
 
+    /// To be called when all was read. Throws an error that lists what is missing, or one for a tensor that was not
+    /// asked for though it belongs to a layer, because it would change the results.
+    void check_complete() const;
+    /// What was not asked for, in one line; empty if that is nothing.
+    [[nodiscard]] std::string unused() const;
+
 private:
+    /// The matrix that a name stands for: rows of a stored tensor.
+    struct Place {
+        std::string stored;
+        index_t row_begin = 0;
+        index_t stored_rows = 0;  ///< of a fused tensor; 0 if the tensor is the matrix
+    };
+
+    void place_fused_experts(index_t layer);
+    /// Null if the checkpoint does not have it.
+    template <class U>
+    [[nodiscard]] bool find(const std::string& name, index_t rows, index_t cols, MatrixView<U> out, Place& place) const;
+    /// Names of tensors that were not read.
+    [[nodiscard]] std::vector<std::string> unread() const;
+
     const io::TensorSource& tensors_;
+    const Architecture& architecture_;
+    std::unordered_map<std::string, Place> renamed_;
+    mutable std::unordered_set<std::string> read_;
+    mutable std::vector<std::string> missing_;
 };
 
 }  // namespace moesaic::model

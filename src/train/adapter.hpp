@@ -1,5 +1,5 @@
-// LoRA adapters as folders that HF PEFT reads: adapter_config.json and adapter_model.safetensors, one pair of matrices
-// per expert and projection.
+// LoRA adapters as folders that HF PEFT reads: adapter_config.json and adapter_model.safetensors. docs/adapters.md
+// describes both layouts.
 #pragma once
 
 #include "model/architecture.hpp"
@@ -12,16 +12,24 @@
 
 namespace moesaic::train {
 
-/// Settings of the adapter in `folder` (keys r, lora_alpha, use_rslora of adapter_config.json). Options of PEFT that
-/// change the mathematics and are not supported are refused by name.
-[[nodiscard]] model::LoraSettings read_adapter_settings(const std::filesystem::path& folder);
+/// How the factors of routed experts are stored.
+enum class AdapterLayout : std::uint8_t {
+    per_expert,  ///< a pair of matrices per expert and projection
+    fused,       ///< one pair for gate and up of all experts of a layer, one for down: as PEFT adapts fused weights
+};
 
-/// Fills this rank's factors from `folder`; reads only this rank's slices. The adapter must have the configured rank
-/// and scale, all tensors of the model's LoRA targets, in their shapes, and no others.
-void load_adapter(const std::filesystem::path& folder, model::LoraParameters<float>& parameters);
+/// Settings of the adapter in `folder`, with every module that it adapts, from its configuration and the shapes of its
+/// tensors, in either layout. Features of PEFT that are not supported are refused by name.
+[[nodiscard]] model::LoraSettings read_adapter_settings(const std::filesystem::path& folder,
+                                                        const model::Architecture& architecture);
+
+/// Fills this rank's factors, which were made for the settings of the adapter in `folder`; reads only this rank's
+/// slices where the layout allows it. A module that the model does not have is an error.
+void load_adapter(const std::filesystem::path& folder, const model::Architecture& architecture,
+                  model::LoraParameters<float>& parameters);
 
 /// Collective. Rank 0 writes the present factors; an older adapter is replaced when the new one is complete.
-void save_adapter(const std::filesystem::path& folder, const std::string& base_model,
+void save_adapter(const std::filesystem::path& folder, AdapterLayout layout, const std::string& base_model,
                   const model::Architecture& architecture, const model::LoraParameters<float>& parameters,
                   const ShardedAdamW& optimizer, const mpi::ProcessGrid& grid);
 

@@ -4,7 +4,6 @@
 #include "model/architecture.hpp"
 #include "model/feed_forward.hpp"
 
-#include <cstdint>
 #include <string_view>
 #include <vector>
 
@@ -25,13 +24,13 @@ struct MemoryRequest {
 struct MemoryPlan {
     struct Item {
         std::string_view purpose;
-        std::uint64_t bytes = 0;
+        double bytes = 0;
     };
     std::vector<Item> items;
 
-    [[nodiscard]] std::uint64_t total() const;
+    [[nodiscard]] double total() const;
     /// Bytes of one purpose; 0 if there is none of this name.
-    [[nodiscard]] std::uint64_t of(std::string_view purpose) const;
+    [[nodiscard]] double of(std::string_view purpose) const;
 };
 
 [[nodiscard]] MemoryPlan plan_memory(const model::Architecture& architecture, const model::DecoderSettings& settings,

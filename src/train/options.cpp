@@ -1,11 +1,15 @@
 #include "train/options.hpp"
 
+#include "core/error.hpp"
 #include "model/synthetic.hpp"
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <array>
 #include <charconv>
 #include <sstream>
+#include <utility>
 #include <vector>
 
 namespace moesaic::train {
@@ -46,6 +50,27 @@ double parse_duration(const std::string& text) {
     return fields >= 1 && fields <= 3 ? seconds + days * 86400 : -1;
 }
 
+constexpr std::array<std::pair<const char*, model::LoraTarget>, 4> target_names = {
+    {{"experts", model::LoraTarget::experts},
+     {"attention", model::LoraTarget::attention},
+     {"shared", model::LoraTarget::shared},
+     {"dense", model::LoraTarget::dense}}};
+
+/// The targets in a list with commas; empty if one of them is none.
+std::set<model::LoraTarget> parse_targets(const std::string& text) {
+    std::set<model::LoraTarget> targets;
+    std::istringstream names(text);
+    for (std::string name; std::getline(names, name, ',');) {
+        const auto* const found = std::find_if(target_names.begin(), target_names.end(),
+                                               [&](const auto& entry) { return entry.first == name; });
+        if (found == target_names.end()) {
+            return {};
+        }
+        targets.insert(found->second);
+    }
+    return targets;
+}
+
 }  // namespace
 
 void ModelOptions::declare(core::OptionSet& set) {
@@ -59,8 +84,49 @@ void ModelOptions::declare(core::OptionSet& set) {
 void LoraOptions::declare(core::OptionSet& set) {
     set.add("lora.rank", rank, "rank of the adapters", at_least(1));
     set.add("lora.alpha", alpha, "adapters are scaled by alpha / rank", positive());
+    set.add<std::string>("lora.targets", targets, "what is adapted: a list of experts, attention, shared, dense",
+                         [](const std::string& text) {
+                             return parse_targets(text).empty()
+                                        ? std::string("must be a list of experts, attention, shared, dense")
+                                        : std::string();
+                         });
     set.add("lora.rslora", rslora, "scale by alpha / sqrt(rank) instead");
-    set.add("lora.init", init, "folder of a PEFT adapter to start from");
+    set.add("lora.dropout", dropout, "probability with which elements of the adapters' inputs are zeroed in training",
+            within(0, 0.99));
+    set.add("lora.rank_pattern", rank_pattern,
+            "other ranks for some modules, as PEFT's rank_pattern: PATTERN=RANK,... where a pattern is a regular "
+            "expression for the last parts of names");
+    set.add("lora.alpha_pattern", alpha_pattern, "the same for alpha");
+    set.add("lora.init", init, "folder of a PEFT adapter to start from; it decides what is adapted and how");
+}
+
+model::LoraSettings LoraOptions::settings(const model::Architecture& architecture) const {
+    model::LoraSettings settings;
+    if (init.empty()) {
+        settings.rank = rank;
+        settings.alpha = alpha;
+        settings.rank_stabilised = rslora;
+        settings.targets = parse_targets(targets);
+        settings.rank_pattern = model::ModulePatterns::parse("lora.rank_pattern", rank_pattern);
+        settings.alpha_pattern = model::ModulePatterns::parse("lora.alpha_pattern", alpha_pattern);
+    } else {
+        const LoraOptions defaults;
+        settings = read_adapter_settings(init, architecture);
+        const auto check = [&](const char* key, bool agrees) {
+            core::require(agrees, core::ExitCode::usage,
+                          "{} contradicts the adapter {} (which decides what is adapted and how); remove it, or "
+                          "lora.init",
+                          key, init);
+        };
+        check("lora.rank", rank == defaults.rank || rank == settings.rank);
+        check("lora.alpha", alpha == defaults.alpha || alpha == settings.alpha);
+        check("lora.rslora", !rslora || settings.rank_stabilised);
+        check("lora.targets", targets == defaults.targets);
+        check("lora.rank_pattern", rank_pattern.empty());
+        check("lora.alpha_pattern", alpha_pattern.empty());
+    }
+    settings.dropout = dropout;
+    return settings;
 }
 
 void DataOptions::declare_train(core::OptionSet& set) {
@@ -125,6 +191,9 @@ void ComputeOptions::declare_isa(core::OptionSet& set) {
 void OutputOptions::declare(core::OptionSet& set) {
     set.add("output.dir", directory, "folder for metrics, checkpoints, adapter and trace");
     set.add("output.trace", trace, "record and write trace.json");
+    set.add("output.adapter_layout", adapter_layout,
+            "per-expert: a pair of factors for each expert's projection; fused: as PEFT adapts fused experts",
+            one_of({"per-expert", "fused"}));
     set.add("output.checkpoint_keep", checkpoint_keep, "newest checkpoints to keep", at_least(1));
     set.add("output.resume", resume, "auto: from the latest checkpoint in output.dir; never; or a checkpoint file");
     set.add<std::string>("output.walltime", wall_time,

@@ -5,6 +5,7 @@
 #include "model/expert_workspace.hpp"
 #include "model/lora_parameters.hpp"
 #include "train/adamw.hpp"
+#include "train/adapter.hpp"
 #include "train/batches.hpp"
 #include "train/schedule.hpp"
 
@@ -25,10 +26,15 @@ struct ModelOptions {
 struct LoraOptions {
     std::int64_t rank = 8;
     double alpha = 16;
+    std::string targets = "experts";
     bool rslora = false;
+    double dropout = 0;
+    std::string rank_pattern;
+    std::string alpha_pattern;
     std::string init;
     void declare(core::OptionSet& set);
-    [[nodiscard]] model::LoraSettings settings() const { return {rank, alpha, rslora}; }
+    /// The settings, those of the adapter in `init` if that is set, which must not contradict other options.
+    [[nodiscard]] model::LoraSettings settings(const model::Architecture& architecture) const;
 };
 
 struct DataOptions {
@@ -91,7 +97,11 @@ struct OutputOptions {
     std::int64_t checkpoint_keep = 2;
     std::string resume = "auto";
     std::string wall_time;
+    std::string adapter_layout = "per-expert";
     void declare(core::OptionSet& set);
+    [[nodiscard]] AdapterLayout layout_of_adapter() const {
+        return adapter_layout == "fused" ? AdapterLayout::fused : AdapterLayout::per_expert;
+    }
     /// `wall_time` in seconds; 0 without limit.
     [[nodiscard]] double wall_time_seconds() const;
 };

@@ -6,8 +6,11 @@
 #include "io/json.hpp"
 #include "train/lora_state.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <exception>
+#include <map>
 #include <memory>
 
 namespace moesaic::train {
@@ -25,17 +28,30 @@ std::string dataset_name(const LoraTensor& tensor, LoraContent content) {
                                                    : "/second_moment");
 }
 
+/// How many modules of each name are adapted, with which rank and scale.
+nlohmann::json adapters(const model::LoraParameters<float>& parameters) {
+    std::map<std::string, index_t> counts;
+    for (const auto& bucket : parameters.buckets) {
+        for (const LoraTensor& tensor : bucket->tensors) {
+            for (std::size_t m = 0; tensor.factor == model::LoraFactor::a && m < tensor.modules.size(); ++m) {
+                const std::string& module = tensor.modules[m];
+                ++counts[fmt::format("{} of rank {}, scale {}", module.substr(module.rfind('.') + 1),
+                                     tensor.shapes[m].rank, tensor.shapes[m].scale)];
+            }
+        }
+    }
+    return counts;
+}
+
 /// What must be equal for a checkpoint to continue a run. Values are compared as JSON.
 nlohmann::json identity(const RunState& state, const model::Architecture& architecture,
-                        const model::LoraSettings& lora) {
+                        const model::LoraParameters<float>& parameters) {
     return {{"model.family", architecture.family},
             {"model.hidden_size", architecture.hidden},
             {"model.layers", architecture.layers},
             {"model.experts", architecture.experts},
             {"model.expert_intermediate_size", architecture.expert_intermediate},
-            {"lora.rank", lora.rank},
-            {"lora.alpha", lora.alpha},
-            {"lora.rslora", lora.rank_stabilised},
+            {"lora adapters", adapters(parameters)},
             {"train.batch_size", state.batch_size},
             {"train.seed", state.seed},
             {"data.shuffle", state.shuffle},
@@ -53,7 +69,8 @@ void check_identity(const nlohmann::json& header, const nlohmann::json& expected
         core::require(stored != found.end() && *stored == value, ExitCode::usage,
                       "can't resume from {} ({} was {} and is {}); restore that setting, choose another output.dir, or "
                       "set output.resume = never",
-                      source, key, stored == found.end() ? "missing" : stored->dump().substr(0, 80), value.dump());
+                      source, key, stored == found.end() ? "missing" : stored->dump().substr(0, 200),
+                      value.dump().substr(0, 200));
     }
 }
 
@@ -89,7 +106,7 @@ void save_checkpoint(const std::filesystem::path& folder, int keep, const RunSta
             }
             const nlohmann::json header = {{"step", state.step},
                                            {"updates", optimizer.updates()},
-                                           {"identity", identity(state, architecture, parameters.settings)},
+                                           {"identity", identity(state, architecture, parameters)},
                                            {"configuration", configuration}};
             writer = std::make_unique<io::CheckpointWriter>(checkpoints.file_for_step(state.step), header);
         }
@@ -114,7 +131,7 @@ RunState load_checkpoint(const std::filesystem::path& file, const RunState& expe
     const core::trace::Scope scope("checkpoint.load", "io");
     const std::string source = file.string();
     const io::CheckpointReader reader(file);
-    check_identity(reader.header(), identity(expected, architecture, parameters.settings), source);
+    check_identity(reader.header(), identity(expected, architecture, parameters), source);
     for (std::size_t b = 0; b < parameters.buckets.size(); ++b) {
         model::ParameterBucket<float>& bucket = *parameters.buckets[b];
         OwnedPart& part = optimizer.part(b);

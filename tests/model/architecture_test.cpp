@@ -1,9 +1,11 @@
 // Reading config.json.
 #include "model/architecture.hpp"
 #include "core/error.hpp"
+#include "support/small_configs.hpp"
 
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <nlohmann/json.hpp>
@@ -57,9 +59,9 @@ TEST_F(ArchitectureTest, ReadsTransformers5) {
     EXPECT_EQ(a.experts, 8);
     EXPECT_EQ(a.experts_per_token, 2);
     EXPECT_EQ(a.expert_intermediate, 64);
-    EXPECT_DOUBLE_EQ(a.rope_theta, 5e6);
+    EXPECT_DOUBLE_EQ(a.attention.rope.theta, 5e6);
     EXPECT_TRUE(a.tied_head);
-    EXPECT_TRUE(a.normalize_expert_weights);
+    EXPECT_TRUE(a.router.normalize);
     // Every second layer is sparse, and layer 3 is listed as dense.
     EXPECT_EQ(a.is_moe, (std::vector<bool>{false, true, false, false, false, true}));
     EXPECT_EQ(a.expert_module(1, 7, a.names.up), "model.layers.1.mlp.experts.7.up_proj");
@@ -73,7 +75,7 @@ TEST_F(ArchitectureTest, ReadsTransformers4) {
     config["rope_scaling"] = nullptr;
     config["num_experts"] = 16;
     const Architecture a = read(config);
-    EXPECT_DOUBLE_EQ(a.rope_theta, 1e6);
+    EXPECT_DOUBLE_EQ(a.attention.rope.theta, 1e6);
     EXPECT_EQ(a.experts, 16);
 }
 
@@ -81,11 +83,14 @@ TEST_F(ArchitectureTest, RefusesWhatItDoesNotSupportByName) {
     const std::vector<std::pair<std::string, nlohmann::json>> changes = {
         {"model_type", "llama"},
         {"hidden_act", "gelu"},
-        {"attention_bias", true},
-        {"use_sliding_window", true},
         {"attention_dropout", 0.1},
+        {"mlp_bias", true},
+        {"partial_rotary_factor", 0.5},
         {"quantization_config", {{"quant_method", "awq"}}},
-        {"rope_parameters", {{"rope_type", "yarn"}, {"rope_theta", 1e4}}}};
+        {"layer_types", nlohmann::json(6, "linear_attention")},
+        {"rope_parameters", {{"rope_type", "longrope"}, {"rope_theta", 1e4}}},
+        {"rope_parameters", {{"rope_type", "default"}, {"mrope_section", {1, 2, 3}}}},
+        {"rope_parameters", {{"full_attention", {{"rope_type", "default"}}}}}};
     for (const auto& [key, value] : changes) {
         nlohmann::json config = transformers_5();
         config[key] = value;
@@ -124,6 +129,151 @@ TEST_F(ArchitectureTest, RefusesImpossibleSizes) {
         EXPECT_EQ(code, ExitCode::corrupt_input) << key;
         EXPECT_NE(message.find(key), std::string::npos) << message;
     }
+}
+
+/// What single families refuse.
+struct Refusal {
+    std::string family;
+    std::string key;
+    nlohmann::json value;
+};
+
+TEST_F(ArchitectureTest, RefusesByNameWhatAFamilyDoesNotHave) {
+    const std::vector<Refusal> refusals = {{"mixtral", "router_jitter_noise", 0.1},
+                                           {"mixtral", "attention_bias", true},
+                                           {"qwen2_moe", "attention_bias", true},
+                                           {"olmoe", "sliding_window", 8},
+                                           {"glm4_moe", "use_sliding_window", true},
+                                           {"glm4_moe", "topk_method", "greedy"},
+                                           {"deepseek_v2", "topk_method", "noaux_tc"},
+                                           {"deepseek_v2", "scoring_func", "sigmoid"},
+                                           {"deepseek_v2", "rope_interleave", false},
+                                           {"deepseek_v3", "scoring_func", "softmax"},
+                                           {"deepseek_v3", "num_key_value_heads", 2},
+                                           {"deepseek_v3", "sliding_window", 8},
+                                           {"kimi_k2", "qk_head_dim", 7}};
+    for (const auto& [family, key, value] : refusals) {
+        nlohmann::json config = test::small_config(family);
+        ASSERT_EQ(error_of(config).second, "") << family;
+        config[key] = value;
+        const auto [code, message] = error_of(config);
+        EXPECT_EQ(code, ExitCode::usage) << family << ' ' << key;
+        EXPECT_NE(message.find(key), std::string::npos) << message;
+    }
+}
+
+TEST_F(ArchitectureTest, NamesWrongFieldsOfAFamily) {
+    const std::vector<Refusal> refusals = {{"deepseek_v3", "n_group", 4},
+                                           {"deepseek_v3", "topk_group", 4},
+                                           {"deepseek_v3", "n_group", 6},
+                                           {"deepseek_v3", "kv_lora_rank", nullptr},
+                                           {"deepseek_v3", "qk_rope_head_dim", 3},
+                                           {"deepseek_v3", "v_head_dim", 0},
+                                           {"deepseek_v3", "routed_scaling_factor", nullptr},
+                                           {"deepseek_v3", "first_k_dense_replace", -1},
+                                           {"deepseek_v3", "n_shared_experts", 1u << 30},
+                                           {"deepseek_v2", "n_group", nullptr},
+                                           {"glm4_moe", "partial_rotary_factor", 0.0},
+                                           {"qwen2_moe", "shared_expert_intermediate_size", nullptr},
+                                           {"mixtral", "sliding_window", 0},
+                                           {"mixtral", "layer_types", {"full_attention"}},
+                                           {"olmoe", "clip_qkv", -1.0}};
+    for (const auto& [family, key, value] : refusals) {
+        nlohmann::json config = test::small_config(family);
+        config[key] = value;
+        const auto [code, message] = error_of(config);
+        EXPECT_EQ(code, ExitCode::corrupt_input) << family << ' ' << key << ": " << message;
+        EXPECT_NE(message.find(key), std::string::npos) << message;
+    }
+}
+
+TEST_F(ArchitectureTest, ReadsWindowsPerLayer) {
+    using Windows = std::vector<index_t>;
+    const auto windows = [&](const std::string& family, const nlohmann::json& changes) {
+        nlohmann::json config = test::small_config(family);
+        config.update(changes);
+        return read(config).attention.windows;
+    };
+    EXPECT_EQ(windows("mixtral", {{"sliding_window", 8}}), (Windows{8, 8, 8}));
+    EXPECT_EQ(windows("mixtral", {{"sliding_window", nullptr}}), (Windows{0, 0, 0}));
+    EXPECT_EQ(windows("qwen3_moe", {{"use_sliding_window", true}, {"sliding_window", 8}}), (Windows{8, 8, 8}));
+    EXPECT_EQ(windows("qwen3_moe", {{"use_sliding_window", false}, {"sliding_window", 8}}), (Windows{0, 0, 0}));
+    EXPECT_EQ(windows("qwen2_moe", {{"use_sliding_window", true}, {"sliding_window", 8}, {"max_window_layers", 2}}),
+              (Windows{8, 0, 0}));
+    EXPECT_EQ(windows("qwen2_moe", {{"use_sliding_window", true},
+                                    {"sliding_window", 8},
+                                    {"layer_types", {"full_attention", "sliding_attention", "full_attention"}}}),
+              (Windows{0, 8, 0}));
+}
+
+TEST_F(ArchitectureTest, ReadsLatentAttentionAndItsScale) {
+    nlohmann::json config = test::small_config("deepseek_v3");
+    config["rope_scaling"] = {
+        {"type", "yarn"},  {"factor", 40},   {"mscale", 0.5},     {"mscale_all_dim", 1.0},
+        {"beta_fast", 16}, {"beta_slow", 2}, {"truncate", false}, {"original_max_position_embeddings", 32}};
+    const AttentionSettings attention = read(config).attention;
+    EXPECT_EQ(attention.kind, AttentionKind::latent);
+    EXPECT_EQ(attention.head_size, 9);
+    EXPECT_EQ(attention.value_size, 3);
+    EXPECT_EQ(attention.query_rank, 7);
+    EXPECT_EQ(attention.rope.size, 4);
+    EXPECT_TRUE(attention.rope.interleaved);
+    EXPECT_FALSE(attention.rope.truncate);
+    EXPECT_EQ(attention.rope.trained_positions, 32);
+    EXPECT_EQ(attention.rope.beta_fast, 16);
+    const double mscale = 0.1 * std::log(40.0) + 1;
+    EXPECT_NEAR(attention.scale, mscale * mscale / 3, 1e-12);
+    EXPECT_NEAR(attention.rope.attention_factor, (0.05 * std::log(40.0) + 1) / mscale, 1e-12);
+    config["q_lora_rank"] = nullptr;
+    EXPECT_EQ(read(config).attention.query_rank, 0);
+}
+
+/// Without mscale the attention factor follows the factor, which may be implied by the positions.
+TEST_F(ArchitectureTest, ReadsYarnOfBothGenerations) {
+    nlohmann::json config = transformers_5();
+    config["rope_parameters"] = {
+        {"rope_type", "yarn"}, {"rope_theta", 1e4}, {"factor", nullptr}, {"original_max_position_embeddings", 64}};
+    const RopeSettings five = read(config).attention.rope;
+    EXPECT_EQ(five.factor, 8);
+    EXPECT_NEAR(five.attention_factor, 0.1 * std::log(8.0) + 1, 1e-12);
+    config.erase("rope_parameters");
+    config["rope_theta"] = 1e4;
+    config["rope_scaling"] = {{"type", "yarn"}, {"factor", 8.0}, {"original_max_position_embeddings", 64}};
+    const RopeSettings four = read(config).attention.rope;
+    EXPECT_EQ(four.factor, five.factor);
+    EXPECT_EQ(four.theta, five.theta);
+    EXPECT_EQ(four.attention_factor, five.attention_factor);
+    config["rope_scaling"]["attention_factor"] = 1.5;
+    EXPECT_EQ(read(config).attention.rope.attention_factor, 1.5);
+}
+
+TEST_F(ArchitectureTest, ReadsRoutersAndSharedExperts) {
+    const Architecture v3 = read(test::small_config("deepseek_v3"));
+    EXPECT_EQ(v3.router, (RouterSettings{.scoring = Scoring::sigmoid,
+                                         .groups = 3,
+                                         .chosen_groups = 2,
+                                         .group_leaders = 2,
+                                         .has_correction_bias = true,
+                                         .normalize = true,
+                                         .epsilon = 1e-20,
+                                         .scale = 1.7}));
+    EXPECT_EQ(v3.shared.intermediate, 20);
+    EXPECT_FALSE(v3.shared.gated);
+    EXPECT_EQ(v3.is_moe, (std::vector<bool>{false, true, true}));
+    const Architecture v2 = read(test::small_config("deepseek_v2"));
+    EXPECT_EQ(v2.router, (RouterSettings{.groups = 3, .chosen_groups = 2, .scale = 1.7}));
+    const Architecture qwen2 = read(test::small_config("qwen2_moe"));
+    EXPECT_EQ(qwen2.shared.intermediate, 7);
+    EXPECT_TRUE(qwen2.shared.gated);
+    EXPECT_TRUE(qwen2.attention.input_bias);
+    EXPECT_FALSE(qwen2.attention.output_bias);
+    const Architecture mixtral = read(test::small_config("mixtral"));
+    EXPECT_EQ(mixtral.router, RouterSettings{.normalize = true});
+    EXPECT_EQ(mixtral.expert_intermediate, 10);
+    EXPECT_EQ(mixtral.expert_module(1, 3, mixtral.names.up), "model.layers.1.block_sparse_moe.experts.3.w3");
+    const Architecture glm = read(test::small_config("glm4_moe"));
+    EXPECT_EQ(glm.attention.rope.size, 4);
+    EXPECT_EQ(glm.attention.norm, HeadNorm::head);
 }
 
 }  // namespace

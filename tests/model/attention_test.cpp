@@ -31,7 +31,8 @@ struct Case {
 };
 
 std::ostream& operator<<(std::ostream& out, const Case& c) {
-    out << c.shape.heads << " heads, " << c.shape.kv_heads << " kv heads, D " << c.shape.head_size << ", lengths";
+    out << c.shape.heads << " heads, " << c.shape.kv_heads << " kv heads, D " << c.shape.head_size << ", Dv "
+        << c.shape.value_size << ", window " << c.shape.window << ", lengths";
     for (const index_t length : c.lengths) {
         out << ' ' << length;
     }
@@ -54,15 +55,15 @@ struct Problem {
     explicit Problem(const Case& c)
         : shape(c.shape),
           offsets(c.offsets()),
-          query(random(shape.heads, 1)),
-          key(random(shape.kv_heads, 2)),
-          value(random(shape.kv_heads, 3)),
-          grad_output(random(shape.heads, 4)),
-          output(rows(), query.cols()),
+          query(random(shape.heads * shape.head_size, 1)),
+          key(random(shape.kv_heads * shape.head_size, 2)),
+          value(random(shape.kv_heads * shape.value_size, 3)),
+          grad_output(random(shape.heads * shape.value_size, 4)),
+          output(rows(), grad_output.cols()),
           log_sum(rows(), shape.heads),
           grad_query(rows(), query.cols()),
           grad_key(rows(), key.cols()),
-          grad_value(rows(), key.cols()) {}
+          grad_value(rows(), value.cols()) {}
 
     void run(const kernels::KernelSet& kernels) {
         const AttentionInputs<T> in = {query, key, value, offsets};
@@ -70,8 +71,8 @@ struct Problem {
         attention_backward<T>(kernels, shape, in, output, log_sum, grad_output, grad_query, grad_key, grad_value);
     }
     [[nodiscard]] index_t rows() const { return offsets.back(); }
-    [[nodiscard]] Matrix<T> random(index_t heads, std::uint64_t seed) const {
-        const Matrix<float> values = random_matrix<float>(rows(), heads * shape.head_size, seed);
+    [[nodiscard]] Matrix<T> random(index_t cols, std::uint64_t seed) const {
+        const Matrix<float> values = random_matrix<float>(rows(), cols, seed);
         Matrix<T> out(values.rows(), values.cols());
         std::transform(values.data(), values.data() + values.size(), out.data(), [](float x) { return T(x); });
         return out;
@@ -99,11 +100,11 @@ struct Reference {
           key(wide(problem.key)),
           value(wide(problem.value)),
           grad_output(wide(problem.grad_output)),
-          output(query.rows(), query.cols()),
+          output(query.rows(), grad_output.cols()),
           log_sum(query.rows(), shape.heads),
           grad_query(query.rows(), query.cols()),
           grad_key(key.rows(), key.cols()),
-          grad_value(key.rows(), key.cols()) {
+          grad_value(key.rows(), value.cols()) {
         for (Matrix<double>* sums : {&output, &grad_query, &grad_key, &grad_value}) {
             sums->fill(0);
         }
@@ -116,43 +117,47 @@ struct Reference {
         }
     }
 
-    [[nodiscard]] double dot(const double* a, const double* b) const {
+    static double dot(const double* a, const double* b, index_t size) {
         double sum = 0;
-        for (index_t d = 0; d < shape.head_size; ++d) {
+        for (index_t d = 0; d < size; ++d) {
             sum += a[d] * b[d];
         }
         return sum;
     }
-    void add(double factor, const double* from, double* to) const {
-        for (index_t d = 0; d < shape.head_size; ++d) {
+    static void add(double factor, const double* from, double* to, index_t size) {
+        for (index_t d = 0; d < size; ++d) {
             to[d] += factor * from[d];
         }
     }
     void compute(index_t begin, index_t row, index_t head) {
-        const index_t at = head * shape.head_size;
-        const index_t kv = head / (shape.heads / shape.kv_heads) * shape.head_size;
-        const double* q = query.view()[row] + at;
-        const double* grad = grad_output.view()[row] + at;
+        const index_t size = shape.head_size;
+        const index_t value_size = shape.value_size;
+        const index_t kv_head = head / (shape.heads / shape.kv_heads);
+        const index_t first = shape.window > 0 ? std::max(begin, row + 1 - shape.window) : begin;
+        const double* q = query.view()[row] + head * size;
+        const double* grad = grad_output.view()[row] + head * value_size;
+        const auto key_at = [&](Matrix<double>& m, index_t j) { return m.view()[j] + kv_head * size; };
+        const auto value_at = [&](Matrix<double>& m, index_t j) { return m.view()[j] + kv_head * value_size; };
         std::vector<double> p;
         double sum = 0;
-        for (index_t j = begin; j <= row; ++j) {
-            p.push_back(std::exp(shape.scale * dot(q, key.view()[j] + kv)));
+        for (index_t j = first; j <= row; ++j) {
+            p.push_back(std::exp(shape.scale * dot(q, key_at(key, j), size)));
             sum += p.back();
         }
         double delta = 0;
-        for (index_t j = begin; j <= row; ++j) {
-            double& probability = p[static_cast<std::size_t>(j - begin)];
+        for (index_t j = first; j <= row; ++j) {
+            double& probability = p[static_cast<std::size_t>(j - first)];
             probability /= sum;
-            add(probability, value.view()[j] + kv, output.view()[row] + at);
-            delta += probability * dot(grad, value.view()[j] + kv);
+            add(probability, value_at(value, j), output.view()[row] + head * value_size, value_size);
+            delta += probability * dot(grad, value_at(value, j), value_size);
         }
         log_sum.view()(row, head) = std::log(sum);
-        for (index_t j = begin; j <= row; ++j) {
-            const double probability = p[static_cast<std::size_t>(j - begin)];
-            const double grad_score = shape.scale * probability * (dot(grad, value.view()[j] + kv) - delta);
-            add(grad_score, key.view()[j] + kv, grad_query.view()[row] + at);
-            add(grad_score, q, grad_key.view()[j] + kv);
-            add(probability, grad, grad_value.view()[j] + kv);
+        for (index_t j = first; j <= row; ++j) {
+            const double probability = p[static_cast<std::size_t>(j - first)];
+            const double grad_score = shape.scale * probability * (dot(grad, value_at(value, j), value_size) - delta);
+            add(grad_score, key_at(key, j), grad_query.view()[row] + head * size, size);
+            add(grad_score, q, key_at(grad_key, j), size);
+            add(probability, grad, value_at(grad_value, j), value_size);
         }
     }
 
@@ -198,27 +203,36 @@ void expect_correct(const kernels::KernelSet& kernels, const Case& c, double bou
 TEST(Attention, IsRightForSequencesOfAnyLength) {
     const kernels::KernelSet kernels("portable");
     for (const index_t length : {1, 2, 15, 31, 32, 33, 63, 64, 65, 127, 128, 129, 191, 255, 256, 257, 289, 513}) {
-        expect_correct<double>(kernels, {{2, 1, 5, 0.6}, {length}}, 1e-13);
+        expect_correct<double>(kernels, {{2, 1, 5, 5, 0.6}, {length}}, 1e-13);
     }
 }
 
 TEST(Attention, IsRightForManyShapes) {
     const kernels::KernelSet kernels("portable");
     const std::vector<index_t> lengths = {40, 0, 1, 130, 33};
-    for (const AttentionShape& shape : {AttentionShape{1, 1, 2, 0.7}, AttentionShape{6, 6, 4, 0.5},
-                                        AttentionShape{8, 1, 33, 0.2}, AttentionShape{6, 2, 32, 0.2}}) {
+    for (const AttentionShape& shape :
+         {AttentionShape{1, 1, 2, 2, 0.7}, AttentionShape{6, 6, 4, 4, 0.5}, AttentionShape{8, 1, 33, 33, 0.2},
+          AttentionShape{6, 2, 32, 32, 0.2}, AttentionShape{4, 4, 40, 5, 0.2}, AttentionShape{4, 2, 3, 70, 0.7}}) {
         expect_correct<double>(kernels, {shape, lengths}, 1e-13);
     }
-    expect_correct<double>(kernels, {{2, 1, 4, 1}, {}}, 0);
+    expect_correct<double>(kernels, {{2, 1, 4, 4, 1}, {}}, 0);
     // Blocks are longest where there are many sequences.
-    expect_correct<double>(kernels, {{4, 4, 3, 1}, std::vector<index_t>(9, 260)}, 1e-13);
+    expect_correct<double>(kernels, {{4, 4, 3, 3, 1}, std::vector<index_t>(9, 260)}, 1e-13);
+}
+
+TEST(Attention, SeesNoFurtherThanTheWindow) {
+    const kernels::KernelSet kernels("portable");
+    for (const index_t window : {1, 2, 31, 32, 33, 100, 256, 300, 700}) {
+        expect_correct<double>(kernels, {{2, 1, 5, 4, 0.6, window}, {3, 600, 130}}, 1e-13);
+    }
 }
 
 class AttentionLevels : public test::KernelLevels {};
 
 TEST_P(AttentionLevels, AreRight) {
     const kernels::KernelSet kernels(GetParam());
-    for (const Case& c : {Case{{4, 2, 64, 0.125}, {70, 190}}, Case{{4, 1, 128, 0.09}, {161}}}) {
+    for (const Case& c : {Case{{4, 2, 64, 64, 0.125}, {70, 190}}, Case{{4, 1, 128, 128, 0.09}, {161}},
+                          Case{{2, 2, 96, 64, 0.1, 90}, {290}}}) {
         expect_correct<float>(kernels, c, 1e-6);
         expect_correct<bf16>(kernels, c, 8e-3);
     }
@@ -227,12 +241,12 @@ TEST_P(AttentionLevels, AreRight) {
 /// Large scores: the softmax of the first block of keys is far from that of all, and much of it vanishes.
 TEST_P(AttentionLevels, KeepLargeScoresFinite) {
     const kernels::KernelSet kernels(GetParam());
-    expect_correct<float>(kernels, {{1, 1, 32, 12.0}, {300}}, 2e-4);
+    expect_correct<float>(kernels, {{1, 1, 32, 32, 12.0}, {300}}, 2e-4);
 }
 
 template <class T>
 void expect_same_for_all_thread_counts(const kernels::KernelSet& kernels) {
-    const Case c = {{2, 1, 40, 0.2}, {260, 65, 129}};
+    const Case c = {{2, 1, 40, 24, 0.2}, {260, 65, 129}};
     omp_set_num_threads(1);
     Problem<T> expected(c);
     expected.run(kernels);

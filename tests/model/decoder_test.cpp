@@ -26,9 +26,11 @@ TokenBatch deal(const std::vector<index_t>& lengths, const mpi::Communicator& wo
 }
 
 /// Slices of an intermediate size of 10 are 10, 5 + 5 and 2 + 3 + 2 + 3; with one sequence some ranks have no rows.
-TEST(DecoderRanks, GiveTheSameLossAndGradients) {
+class DecoderRanks : public testing::TestWithParam<std::string> {};
+
+TEST_P(DecoderRanks, GiveTheSameLossAndGradients) {
     const mpi::Communicator world = mpi::Communicator::world();
-    const Architecture architecture = small_architecture();
+    const Architecture architecture = small_architecture(GetParam());
     for (const std::vector<index_t>& lengths : {std::vector<index_t>{4, 9, 2, 6, 5}, std::vector<index_t>{8}}) {
         SmallDecoder<double> alone(architecture, mpi::Communicator::self(), 40);
         SmallDecoder<double> together(architecture, world, 40);
@@ -62,9 +64,38 @@ TEST(DecoderRanks, GiveTheSameLossAndGradients) {
     }
 }
 
-TEST(DecoderPrecision, Fp32IsNearDoubleAndBf16IsNearFp32) {
+std::vector<std::string> family_names() {
+    std::vector<std::string> names;
+    for (const Family& family : families()) {
+        names.push_back(family.model_type);
+    }
+    return names;
+}
+INSTANTIATE_TEST_SUITE_P(Families, DecoderRanks, testing::ValuesIn(family_names()));
+
+/// The table depends on the longest sequence of all ranks.
+TEST(DecoderRanks, AgreeOnDynamicRope) {
+    const mpi::Communicator world = mpi::Communicator::world();
+    nlohmann::json config = test::small_config("qwen3_moe");
+    config["max_position_embeddings"] = 4;
+    config["rope_scaling"] = {{"type", "dynamic"}, {"factor", 3.0}};
+    const Architecture architecture = test::read_config(config);
+    const std::vector<index_t> lengths = {4, 9, 2, 6, 5};
+    SmallDecoder<double> alone(architecture, mpi::Communicator::self(), 40);
+    SmallDecoder<double> together(architecture, world, 40, 1);
+    const double expected = alone.loss(deal(lengths, mpi::Communicator::self(), architecture.vocabulary), false);
+    const double found = world.sum(together.loss(deal(lengths, world, architecture.vocabulary), false));
+    EXPECT_NEAR(found, expected, 1e-10 * expected);
+}
+
+class DecoderPrecision : public testing::TestWithParam<std::string> {};
+
+/// Every token goes to all experts, so that rounding can't change the choice.
+TEST_P(DecoderPrecision, Fp32IsNearDoubleAndBf16IsNearFp32) {
     const mpi::Communicator self = mpi::Communicator::self();
-    const Architecture architecture = small_architecture();
+    Architecture architecture = small_architecture(GetParam());
+    architecture.experts_per_token = architecture.experts;
+    architecture.router.groups = 1;
     const TokenBatch batch = random_batch(std::array<index_t, 2>{9, 12}, architecture.vocabulary, 4);
     const double reference = SmallDecoder<double>(architecture, self, 32).loss(batch, false);
     const double fp32 = SmallDecoder<float>(architecture, self, 32).loss(batch, false);
@@ -73,6 +104,7 @@ TEST(DecoderPrecision, Fp32IsNearDoubleAndBf16IsNearFp32) {
     EXPECT_NEAR(bf16, fp32, 1e-2 * fp32);
     EXPECT_NE(bf16, fp32);
 }
+INSTANTIATE_TEST_SUITE_P(Families, DecoderPrecision, testing::ValuesIn(family_names()));
 
 }  // namespace
 }  // namespace moesaic::model

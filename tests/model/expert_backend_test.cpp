@@ -113,7 +113,7 @@ struct Bench {
                 value +=
                     static_cast<double>(core::widen(weights[i].view()(e * out + n, static_cast<index_t>(k)))) * x[k];
                 for (index_t r = 0; r < config.lora_rank; ++r) {
-                    value += config.lora_scale() * static_cast<double>(b[i].view()(e * out + n, r)) *
+                    value += config.lora_scale(p, e) * static_cast<double>(b[i].view()(e * out + n, r)) *
                              static_cast<double>(a[i].view()(e * config.lora_rank + r, static_cast<index_t>(k))) * x[k];
                 }
             }

@@ -5,7 +5,6 @@
 #include "model/loss.hpp"
 #include "model/norm.hpp"
 #include "model/rope.hpp"
-#include "model/router.hpp"
 #include "support/random_model.hpp"
 
 #include <gtest/gtest.h>
@@ -94,37 +93,36 @@ TEST(NormForward, OfASumIsTheNormOfTheSum) {
     }
 }
 
-TEST(RopeGradient, IsTheInverseRotation) {
-    RotaryTable<double> table(6, 10000.0);
+class RopeGradient : public testing::TestWithParam<bool> {};
+
+/// Heads of 9 elements, 6 of which are rotated.
+TEST_P(RopeGradient, MatchesDifferences) {
+    RopeSettings settings;
+    settings.size = 6;
+    settings.interleaved = GetParam();
+    settings.attention_factor = 1.3;
+    RotaryTable<double> table(settings);
     table.extend(50);
-    Matrix<double> x = random_matrix<double>(4, 12, 1);
-    const Matrix<double> grad = random_matrix<double>(4, 12, 2);
+    const RotatedPart part = {9, 2};
+    Matrix<double> x = random_matrix<double>(4, 18, 1);
+    const Matrix<double> grad = random_matrix<double>(4, 18, 2);
     const std::vector<index_t> positions = {0, 1, 17, 49};
-    Matrix<double> y(4, 12);
+    Matrix<double> y(4, 18);
     const auto objective = [&] {
         std::copy_n(x.data(), x.size(), y.data());
         for (index_t row = 0; row < 4; ++row) {
-            table.rotate(row_kernels(), y.view().row(row), positions[static_cast<std::size_t>(row)]);
+            table.rotate(row_kernels(), part, y.view().row(row), positions[static_cast<std::size_t>(row)]);
         }
         return inner(y, grad);
     };
-    Matrix<double> grad_x(4, 12);
+    Matrix<double> grad_x(4, 18);
     std::copy_n(grad.data(), grad.size(), grad_x.data());
     for (index_t row = 0; row < 4; ++row) {
-        table.rotate_back(row_kernels(), grad_x.view().row(row), positions[static_cast<std::size_t>(row)]);
+        table.rotate_back(row_kernels(), part, grad_x.view().row(row), positions[static_cast<std::size_t>(row)]);
     }
     expect_gradient(objective, x, grad_x);
 }
-
-TEST(RopeForward, RotatesFirstPairByThePosition) {
-    RotaryTable<double> table(4, 10000.0);
-    table.extend(3);
-    Matrix<double> x(1, 4);
-    std::copy_n(std::array{1.0, 0.0, 0.0, 0.0}.data(), 4, x.data());
-    table.rotate(row_kernels(), x.flat(), 2);
-    EXPECT_NEAR(x.data()[0], std::cos(2.0), 1e-15);
-    EXPECT_NEAR(x.data()[2], std::sin(2.0), 1e-15);
-}
+INSTANTIATE_TEST_SUITE_P(Interleaved, RopeGradient, testing::Bool());
 
 TEST(SwigluGradient, MatchesDifferences) {
     Matrix<double> gate = random_matrix<double>(3, 5, 1);
@@ -143,37 +141,6 @@ TEST(SwigluGradient, MatchesDifferences) {
     expect_gradient(objective, gate, grad_gate);
     expect_gradient(objective, up, grad_up);
     expect_gradient(objective, weight, grad_weight);
-}
-
-class RouterGradient : public testing::TestWithParam<bool> {};
-
-TEST_P(RouterGradient, MatchesDifferences) {
-    const bool normalize = GetParam();
-    Matrix<double> logits = random_matrix<double>(4, 6, 11);
-    const Matrix<double> grad_weights = random_matrix<double>(4, 3, 12);
-    Matrix<double> probabilities(4, 6);
-    Matrix<double> weights(4, 3);
-    Matrix<std::int32_t> ids(4, 3);
-    const auto objective = [&] {
-        std::copy_n(logits.data(), logits.size(), probabilities.data());
-        route_forward<double>(row_kernels(), probabilities, normalize, ids, weights);
-        return inner(weights, grad_weights);
-    };
-    objective();
-    Matrix<double> grad_logits(4, 6);
-    route_backward<double>(probabilities, normalize, ids, weights, grad_weights, grad_logits);
-    expect_gradient(objective, logits, grad_logits);
-}
-INSTANTIATE_TEST_SUITE_P(Normalize, RouterGradient, testing::Bool());
-
-TEST(RouterForward, ChoosesLargestAndLowerNumberOnTies) {
-    Matrix<float> scores(2, 4);
-    std::copy_n(std::array{0.0F, 2.0F, 1.0F, 2.0F, 5.0F, 5.0F, 5.0F, 5.0F}.data(), 8, scores.data());
-    Matrix<std::int32_t> ids(2, 2);
-    Matrix<float> weights(2, 2);
-    route_forward<float>(*kernels::elementwise_kernels<float>().front().kernels, scores, true, ids, weights);
-    EXPECT_EQ(std::vector<std::int32_t>(ids.data(), ids.data() + 4), (std::vector<std::int32_t>{1, 3, 0, 1}));
-    EXPECT_FLOAT_EQ(weights.data()[0], 0.5F);
 }
 
 /// A projection from 7 to 5 features with bias and an adapter of rank 3, whose factors are all different from zero.
@@ -238,7 +205,7 @@ TEST(LoraLinearForward, ScalesByTheRootOfTheRankIfRankStabilised) {
 
 TEST(AttentionGradient, MatchesDifferencesOverSeveralSequencesAndBlocks) {
     const kernels::KernelSet kernels("portable");
-    const AttentionShape shape{4, 2, 3, 0.6};
+    const AttentionShape shape{4, 2, 3, 3, 0.6};
     const std::vector<index_t> offsets = {0, 1, 71, 76};  // the second sequence has two blocks of queries
     Matrix<double> query = random_matrix<double>(76, 12, 1);
     Matrix<double> key = random_matrix<double>(76, 6, 2);
@@ -268,7 +235,7 @@ TEST(AttentionGradient, MatchesDifferencesOverSeveralSequencesAndBlocks) {
 
 TEST(AttentionForward, SeesOnlyItsOwnSequenceAndThePast) {
     const kernels::KernelSet kernels("portable");
-    const AttentionShape shape{1, 1, 2, 1.0};
+    const AttentionShape shape{1, 1, 2, 2, 1.0};
     const std::vector<index_t> offsets = {0, 3, 5};
     const Matrix<double> query = random_matrix<double>(5, 2, 1);
     const Matrix<double> key = random_matrix<double>(5, 2, 2);

@@ -69,6 +69,10 @@ TEST(Synthetic, TensorsDifferAndNormsAreOnes) {
     std::vector<float> norm(5, 0);
     weights.read_vector("norm.weight", norm);
     EXPECT_EQ(norm, std::vector<float>(5, 1));
+    weights.read_vector("one.bias", norm);
+    EXPECT_EQ(norm, std::vector<float>(5, 0));
+    weights.read_vector("gate.weight", norm);
+    EXPECT_NE(norm[0], norm[1]);
 }
 
 }  // namespace

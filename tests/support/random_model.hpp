@@ -5,6 +5,7 @@
 #include "model/architecture.hpp"
 #include "model/token_batch.hpp"
 #include "model/weights.hpp"
+#include "support/small_configs.hpp"
 
 #include <cmath>
 #include <functional>
@@ -44,29 +45,6 @@ public:
         }
     }
 };
-
-/// Three layers, the first of them dense; odd sizes on purpose.
-inline model::Architecture small_architecture() {
-    model::Architecture a;
-    a.family = "qwen3_moe";
-    a.hidden = 18;
-    a.layers = 3;
-    a.vocabulary = 29;
-    a.heads = 4;
-    a.kv_heads = 2;
-    a.head_size = 6;
-    a.dense_intermediate = 11;
-    a.experts = 5;
-    a.experts_per_token = 2;
-    a.expert_intermediate = 10;
-    a.max_positions = 64;
-    a.is_moe = {false, true, true};
-    a.normalize_expert_weights = true;
-    a.norm_epsilon = 1e-6;
-    a.rope_theta = 100.0;
-    a.names = {"mlp.gate", "mlp.experts.{}", "gate_proj", "up_proj", "down_proj", "mlp"};
-    return a;
-}
 
 /// Sequences of the given lengths with random tokens; every third label is ignored.
 inline model::TokenBatch random_batch(std::span<const index_t> lengths, index_t vocabulary, std::uint64_t seed) {

@@ -201,8 +201,8 @@ TEST(DatasetFile, ErrorsNameFileAndLine) {
 
 /// A small decoder whose gradients are filled with values that depend on the place in the full tensors alone.
 struct Trained {
-    explicit Trained(const Communicator& world, index_t tensor_ranks = 0)
-        : model(test::small_architecture(), world, 64, tensor_ranks),
+    explicit Trained(const Communicator& world, index_t tensor_ranks = 0, const model::LoraSettings& lora = {2, 3.0})
+        : model(test::small_architecture(), world, 64, tensor_ranks, lora),
           optimizer(model.decoder.lora(), model.kernels, model.grid, {0.9, 0.999, 1e-8, 0.1}) {}
 
     void set_gradients(std::uint64_t seed) {
@@ -353,44 +353,6 @@ TEST(Checkpoint, ContinuesAtAnotherRankCount) {
     other.hidden = 20;
     EXPECT_THROW(static_cast<void>(load_checkpoint(file, state, other, alone.model.decoder.lora(), alone.optimizer)),
                  Error);
-}
-
-TEST(Adapter, SurvivesTheRoundTripAtAnotherRankCount) {
-    const SharedFolder folder;
-    const model::Architecture architecture = test::small_architecture();
-    Trained together(Communicator::world());
-    together.step(1);
-    save_adapter(folder / "adapter", "base", architecture, together.model.decoder.lora(), together.optimizer,
-                 together.model.grid);
-    Trained alone(Communicator::self());
-    load_adapter(folder / "adapter", alone.model.decoder.lora());
-    auto found = alone.everything();
-    auto expected = together.everything();
-    for (auto* all : {&found, &expected}) {  // only values are in an adapter
-        std::erase_if(*all, [](const auto& entry) { return entry.first.back() != '0'; });
-    }
-    if (Communicator::world().is_root()) {
-        EXPECT_EQ(found.size(), 12U);
-        EXPECT_EQ(found, expected);
-    }
-    const model::LoraSettings settings = read_adapter_settings(folder / "adapter");
-    EXPECT_EQ(settings.rank, 2);
-    EXPECT_EQ(settings.alpha, 3.0);
-}
-
-TEST(Adapter, RefusesAnotherRank) {
-    const SharedFolder folder;
-    Trained run(Communicator::world());
-    save_adapter(folder / "adapter", "base", test::small_architecture(), run.model.decoder.lora(), run.optimizer,
-                 run.model.grid);
-    run.model.decoder.lora().settings.rank = 4;
-    try {
-        load_adapter(folder / "adapter", run.model.decoder.lora());
-        FAIL();
-    } catch (const Error& error) {
-        EXPECT_EQ(error.code(), ExitCode::usage);
-        EXPECT_NE(std::string(error.what()).find("set lora.rank = 2"), std::string::npos) << error.what();
-    }
 }
 
 TEST(WallTime, TakesTheNotationsOfSlurm) {

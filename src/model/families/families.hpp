@@ -1,4 +1,4 @@
-// One reader per model family: from the `config.json` of transformers to an Architecture.
+// One reader per model family: from the `config.json` of transformers, version 4 or 5, to an Architecture.
 #pragma once
 
 #include "model/architecture.hpp"
@@ -8,7 +8,13 @@
 
 namespace moesaic::model {
 
-/// Qwen3-MoE (transformers `Qwen3MoeConfig`, written by version 4 or 5).
+[[nodiscard]] Architecture read_qwen2_moe(const nlohmann::json& config, const std::string& source);
 [[nodiscard]] Architecture read_qwen3_moe(const nlohmann::json& config, const std::string& source);
+[[nodiscard]] Architecture read_mixtral(const nlohmann::json& config, const std::string& source);
+[[nodiscard]] Architecture read_olmoe(const nlohmann::json& config, const std::string& source);
+[[nodiscard]] Architecture read_glm4_moe(const nlohmann::json& config, const std::string& source);
+[[nodiscard]] Architecture read_deepseek_v2(const nlohmann::json& config, const std::string& source);
+/// Also Kimi-K2, whose mathematics and tensors are the same.
+[[nodiscard]] Architecture read_deepseek_v3(const nlohmann::json& config, const std::string& source);
 
 }  // namespace moesaic::model

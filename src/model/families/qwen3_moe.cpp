@@ -1,30 +1,21 @@
-#include "core/error.hpp"
 #include "io/json.hpp"
 #include "model/families/common.hpp"
 #include "model/families/families.hpp"
 
-#include <algorithm>
-
 namespace moesaic::model {
 
 Architecture read_qwen3_moe(const nlohmann::json& config, const std::string& source) {
-    refuse_unless(config, "attention_bias", false, source);
-    refuse_unless(config, "use_sliding_window", false, source);
     Architecture architecture = read_common(config, source);
-    read_expert_counts(config, source, architecture);
-    architecture.expert_intermediate = io::get_size(config, "moe_intermediate_size", source);
-    architecture.normalize_expert_weights = io::get_or<bool>(config, "norm_topk_prob", false, source);
-    architecture.names = {"mlp.gate", "mlp.experts.{}", "gate_proj", "up_proj", "down_proj", "mlp"};
-
-    const index_t step = io::get_size_or(config, "decoder_sparse_step", 1, source);
-    const auto dense_layers = io::get_or<std::vector<index_t>>(config, "mlp_only_layers", {}, source);
-    for (index_t layer = 0; layer < architecture.layers; ++layer) {
-        const bool listed = std::find(dense_layers.begin(), dense_layers.end(), layer) != dense_layers.end();
-        architecture.is_moe.push_back(!listed && (layer + 1) % step == 0);
-    }
-    const bool has_dense = architecture.moe_layers() < architecture.layers;
-    core::require(!has_dense || architecture.dense_intermediate > 0, core::ExitCode::corrupt_input,
-                  "{}: intermediate_size is missing, but some layers are dense; complete the file", source);
+    read_grouped_attention(config, source, 1, architecture);
+    AttentionSettings& attention = architecture.attention;
+    attention.norm = HeadNorm::head;
+    attention.input_bias = attention.output_bias = io::get_or<bool>(config, "attention_bias", false, source);
+    read_windows(
+        config, source, io::get_or<bool>(config, "use_sliding_window", false, source), [](index_t) { return true; },
+        architecture);
+    read_experts(config, source, "moe_intermediate_size", architecture);
+    read_qwen_layers(config, source, architecture);
+    architecture.router.normalize = io::get_or<bool>(config, "norm_topk_prob", false, source);
     return architecture;
 }
 

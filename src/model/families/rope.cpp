@@ -1,0 +1,142 @@
+#include "core/error.hpp"
+#include "io/json.hpp"
+#include "model/families/common.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+namespace moesaic::model {
+namespace {
+
+using core::ExitCode;
+
+/// One of the two generations of RoPE keys: transformers 5 keeps `rope_parameters`; version 4 `rope_scaling` with
+/// `rope_theta` and `partial_rotary_factor` beside it.
+struct RopeKeys {
+    const nlohmann::json& config;
+    const std::string& source;
+    std::string name;
+    nlohmann::json object;
+
+    RopeKeys(const nlohmann::json& whole, const std::string& file) : config(whole), source(file) {
+        const bool generation_5 = config.contains("rope_parameters") && !config["rope_parameters"].is_null();
+        name = generation_5 ? "rope_parameters" : "rope_scaling";
+        object = io::get_or<nlohmann::json>(config, name, nlohmann::json::object(), source);
+        core::require(object.is_object(), ExitCode::corrupt_input, "{}: {} is no object; correct the file", source,
+                      name);
+        refuse_unknown();
+    }
+    void refuse_unknown() const {
+        constexpr std::array known = {"rope_type",       "type",
+                                      "rope_theta",      "partial_rotary_factor",
+                                      "factor",          "original_max_position_embeddings",
+                                      "beta_fast",       "beta_slow",
+                                      "mscale",          "mscale_all_dim",
+                                      "truncate",        "attention_factor",
+                                      "low_freq_factor", "high_freq_factor"};
+        for (const auto& [key, value] : object.items()) {
+            core::require(std::find(known.begin(), known.end(), key) != known.end(), ExitCode::usage,
+                          "{}: {}.{} is not supported (it is no parameter of the RoPE types that are); use a model "
+                          "without it",
+                          source, name, key.substr(0, 80));
+        }
+    }
+    /// A positive number; `fallback` where the key is missing.
+    [[nodiscard]] double positive(const std::string& key, double fallback) const {
+        return checked(key, io::get_or<double>(object, key, fallback, source));
+    }
+    [[nodiscard]] double positive(const std::string& key) const {
+        return checked(key, io::get<double>(object, key, source));
+    }
+    [[nodiscard]] double checked(const std::string& key, double value) const {
+        core::require(value > 0, ExitCode::corrupt_input, "{}: {} = {} must be positive; correct the file", source, key,
+                      value);
+        return value;
+    }
+    /// A key that version 4 keeps outside of the object.
+    [[nodiscard]] double flat(const std::string& key, double fallback) const {
+        return positive(key, io::get_or<double>(config, key, fallback, source));
+    }
+};
+
+RopeType read_type(const RopeKeys& keys) {
+    const std::array<std::pair<const char*, RopeType>, 5> types = {{{"default", RopeType::standard},
+                                                                    {"linear", RopeType::linear},
+                                                                    {"dynamic", RopeType::dynamic},
+                                                                    {"yarn", RopeType::yarn},
+                                                                    {"llama3", RopeType::llama3}}};
+    // "type" is the older spelling of "rope_type".
+    const auto older = io::get_or<std::string>(keys.object, "type", "default", keys.source);
+    const auto name = io::get_or<std::string>(keys.object, "rope_type", older, keys.source);
+    const auto found = std::find_if(types.begin(), types.end(), [&](const auto& type) { return name == type.first; });
+    core::require(found != types.end(), ExitCode::usage,
+                  "{}: {}.rope_type = \"{}\" is not supported (default, linear, dynamic, yarn and llama3 are); use a "
+                  "model with one of these",
+                  keys.source, keys.name, name.substr(0, 80));
+    return found->second;
+}
+
+double attention_scale(double factor, double mscale) {
+    return factor <= 1 ? 1 : 0.1 * mscale * std::log(factor) + 1;
+}
+
+void read_yarn(const RopeKeys& keys, RopeSettings& rope) {
+    core::require(rope.theta > 1, ExitCode::corrupt_input, "{}: rope_theta = {} must exceed 1; correct the file",
+                  keys.source, rope.theta);
+    rope.beta_fast = keys.positive("beta_fast", rope.beta_fast);
+    rope.beta_slow = keys.positive("beta_slow", rope.beta_slow);
+    rope.truncate = io::get_or<bool>(keys.object, "truncate", true, keys.source);
+    const auto mscale = io::get_or<double>(keys.object, "mscale", 0, keys.source);
+    const auto mscale_all_dim = io::get_or<double>(keys.object, "mscale_all_dim", 0, keys.source);
+    const bool both = mscale != 0 && mscale_all_dim != 0;
+    const double implied = both ? attention_scale(rope.factor, mscale) / attention_scale(rope.factor, mscale_all_dim)
+                                : attention_scale(rope.factor, 1);
+    rope.attention_factor = keys.positive("attention_factor", implied);
+    if (mscale_all_dim != 0) {
+        rope.latent_score_factor = std::pow(attention_scale(rope.factor, mscale_all_dim), 2);
+    }
+}
+
+void read_llama3(const RopeKeys& keys, RopeSettings& rope) {
+    rope.low_frequency_factor = keys.positive("low_freq_factor");
+    rope.high_frequency_factor = keys.positive("high_freq_factor");
+    core::require(rope.high_frequency_factor > rope.low_frequency_factor, ExitCode::corrupt_input,
+                  "{}: high_freq_factor = {} must exceed low_freq_factor = {}; correct the file", keys.source,
+                  rope.high_frequency_factor, rope.low_frequency_factor);
+}
+
+}  // namespace
+
+RopeSettings read_rope(const nlohmann::json& config, const std::string& source, const RopeDefaults& defaults) {
+    const RopeKeys keys(config, source);
+    RopeSettings rope;
+    rope.type = read_type(keys);
+    rope.theta = keys.flat("rope_theta", rope.theta);
+    const double part = keys.flat("partial_rotary_factor", defaults.partial_rotary_factor);
+    core::require(part == 1 || (defaults.partial_rotary_factor < 1 && part < 1), ExitCode::usage,
+                  "{}: partial_rotary_factor = {} is not supported (1 is); use another model", source, part);
+    rope.size = static_cast<index_t>(static_cast<double>(defaults.head_size) * part);
+    core::require(
+        rope.size > 0 && rope.size % 2 == 0, ExitCode::corrupt_input,
+        "{}: {} elements of a head of {} are rotated ({} times partial_rotary_factor = {}; RoPE needs pairs); "
+        "correct the file",
+        source, rope.size, defaults.head_size, defaults.head_size_key, part);
+    if (rope.type == RopeType::standard) {
+        return rope;
+    }
+    const index_t positions = io::get_size(config, "max_position_embeddings", source);
+    rope.trained_positions = io::get_size_or(keys.object, "original_max_position_embeddings", positions, source);
+    const double ratio = static_cast<double>(positions) / static_cast<double>(rope.trained_positions);
+    rope.factor = rope.type == RopeType::yarn ? keys.positive("factor", ratio) : keys.positive("factor");
+    if (rope.type == RopeType::dynamic) {
+        rope.trained_positions = positions;
+    } else if (rope.type == RopeType::yarn) {
+        read_yarn(keys, rope);
+    } else if (rope.type == RopeType::llama3) {
+        read_llama3(keys, rope);
+    }
+    return rope;
+}
+
+}  // namespace moesaic::model

@@ -1,0 +1,193 @@
+// Checkpoints of small models in all layouts, whole, incomplete and with more than the model needs.
+#include "core/error.hpp"
+#include "support/small_decoder.hpp"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <map>
+
+namespace moesaic::model {
+namespace {
+
+using test::random_batch;
+using test::RandomWeights;
+using test::small_architecture;
+using test::SmallDecoder;
+
+struct Tensor {
+    std::vector<index_t> shape;
+    std::vector<float> values;
+};
+using Tensors = std::map<std::string, Tensor>;
+
+/// Keeps whole tensors as the model asks for parts of them.
+class Recorder final : public WeightSource<float> {
+public:
+    void read(const std::string& name, const TensorPart& part, MatrixView<float> out) const override {
+        Matrix<float> whole(part.rows, part.cols);
+        random_.read(name, {part.rows, part.cols, 0, 0}, whole);
+        keep(name, {part.rows, part.cols}, whole);
+        random_.read(name, part, out);
+    }
+    void read_exactly(const std::string& name, MatrixView<float> out) const override {
+        Matrix<float> whole(out.rows(), out.cols());
+        random_.read_exactly(name, whole);
+        random_.read_exactly(name, out);
+        const bool is_vector = name.find("norm") != std::string::npos || name.find("bias") != std::string::npos;
+        keep(name, is_vector ? std::vector<index_t>{out.cols()} : std::vector<index_t>{out.rows(), out.cols()}, whole);
+    }
+    [[nodiscard]] const Tensors& tensors() const { return tensors_; }
+
+private:
+    void keep(const std::string& name, std::vector<index_t> shape, const Matrix<float>& whole) const {
+        tensors_[name] = {std::move(shape), {whole.data(), whole.data() + whole.size()}};
+    }
+
+    RandomWeights<float> random_;
+    mutable Tensors tensors_;
+};
+
+/// Experts in one tensor per layer, as transformers 5 holds them.
+Tensors fuse(const Tensors& tensors, const Architecture& architecture) {
+    Tensors fused;
+    const TensorNames& names = architecture.names;
+    const std::string folder = names.expert.substr(0, names.expert.find('{'));
+    for (const auto& [name, tensor] : tensors) {
+        const auto at = name.find(folder);
+        const auto router = name.find(names.router + ".weight");
+        if (router != std::string::npos) {
+            fused[name.substr(0, router) + "mlp.gate.weight"] = tensor;
+        } else if (at == std::string::npos) {
+            fused[name] = tensor;
+        }
+    }
+    const index_t hidden = architecture.hidden;
+    const index_t intermediate = architecture.expert_intermediate;
+    for (index_t layer = 0; layer < architecture.layers; ++layer) {
+        if (!architecture.is_moe[static_cast<std::size_t>(layer)]) {
+            continue;
+        }
+        Tensor gate_and_up = {{architecture.experts, 2 * intermediate, hidden}, {}};
+        Tensor down = {{architecture.experts, hidden, intermediate}, {}};
+        for (index_t e = 0; e < architecture.experts; ++e) {
+            const auto append = [&](const std::string& projection, Tensor& to) {
+                const auto& values = tensors.at(architecture.expert_module(layer, e, projection) + ".weight").values;
+                to.values.insert(to.values.end(), values.begin(), values.end());
+            };
+            append(names.gate, gate_and_up);
+            append(names.up, gate_and_up);
+            append(names.down, down);
+        }
+        fused[architecture.layer(layer) + "mlp.experts.gate_up_proj"] = gate_and_up;
+        fused[architecture.layer(layer) + "mlp.experts.down_proj"] = down;
+    }
+    return fused;
+}
+
+class WeightsTest : public testing::TestWithParam<std::string> {
+protected:
+    WeightsTest()
+        : architecture_(small_architecture(GetParam())),
+          file_(std::filesystem::temp_directory_path() /
+                ("moesaic-weights-test-" + std::to_string(getpid()) + ".safetensors")) {
+        SmallDecoder<float> model(architecture_, mpi::Communicator::self(), 32);
+        const Recorder recorder;
+        model.decoder.load(recorder);
+        tensors_ = recorder.tensors();
+    }
+    ~WeightsTest() override { std::filesystem::remove(file_); }
+
+    io::TensorSource stored(const Tensors& tensors) {
+        std::vector<io::TensorToWrite> list;
+        std::vector<const Tensor*> order;
+        for (const auto& [name, tensor] : tensors) {
+            list.push_back({name, tensor.shape});
+            order.push_back(&tensor);
+        }
+        io::write_safetensors<float>(file_, list, {}, [&](std::size_t i, std::span<float> data) {
+            std::copy(order[i]->values.begin(), order[i]->values.end(), data.begin());
+        });
+        return io::TensorSource::open_file(file_);
+    }
+    /// Loss of a batch over all ranks, and what was not used.
+    std::pair<double, std::string> loss_with(const Tensors& tensors) {
+        const io::TensorSource source = stored(tensors);
+        const CheckpointWeights<float> weights(source, architecture_);
+        const mpi::Communicator world = mpi::Communicator::world();
+        SmallDecoder<float> model(architecture_, world, 64);
+        model.decoder.load(weights);
+        weights.check_complete();
+        const TokenBatch batch = random_batch(std::array<index_t, 2>{5, 9}, architecture_.vocabulary, 4);
+        return {model.loss(batch, false), weights.unused()};
+    }
+    std::pair<core::ExitCode, std::string> error_of(const Tensors& tensors) {
+        try {
+            loss_with(tensors);
+        } catch (const core::Error& error) {
+            return {error.code(), error.what()};
+        }
+        return {core::ExitCode::success, ""};
+    }
+
+    Architecture architecture_;
+    std::filesystem::path file_;
+    Tensors tensors_;
+};
+
+TEST_P(WeightsTest, AreTheSameInBothLayouts) {
+    const auto [expected, unused] = loss_with(tensors_);
+    EXPECT_EQ(unused, "");
+    const auto [found, unused_when_fused] = loss_with(fuse(tensors_, architecture_));
+    EXPECT_EQ(found, expected);
+    EXPECT_EQ(unused_when_fused, "");
+}
+
+TEST_P(WeightsTest, AreAllNamedWhereMissing) {
+    const std::string last = architecture_.expert_module(2, 4, architecture_.names.down) + ".weight";
+    Tensors tensors = tensors_;
+    tensors.erase("lm_head.weight");
+    tensors.erase(last);
+    const auto [code, message] = error_of(tensors);
+    EXPECT_EQ(code, core::ExitCode::corrupt_input);
+    EXPECT_NE(message.find("2 tensors are missing"), std::string::npos) << message;
+    EXPECT_NE(message.find("lm_head.weight, " + last), std::string::npos) << message;
+
+    tensors = fuse(tensors_, architecture_);
+    tensors.erase("model.layers.2.mlp.experts.down_proj");
+    EXPECT_NE(error_of(tensors).second.find(last), std::string::npos);
+}
+
+TEST_P(WeightsTest, MayBelongToFurtherLayersAndBuffers) {
+    Tensors tensors = tensors_;
+    const double expected = loss_with(tensors).first;
+    tensors["model.layers.3.eh_proj.weight"] = tensors["model.layers.3.enorm.weight"] = {{2}, {1, 2}};
+    tensors["model.layers.1.self_attn.rotary_emb.inv_freq"] = {{1}, {1}};
+    const auto [found, unused] = loss_with(tensors);
+    EXPECT_EQ(found, expected);
+    EXPECT_NE(unused.find("3 tensors are not used: *.rotary_emb.inv_freq, model.layers.3.* (2)"), std::string::npos)
+        << unused;
+}
+
+TEST_P(WeightsTest, AreRefusedInLayersThatHaveNoUseForThem) {
+    Tensors tensors = tensors_;
+    tensors["model.layers.1.self_attn.sinks"] = {{1}, {1}};
+    const auto [code, message] = error_of(tensors);
+    EXPECT_EQ(code, core::ExitCode::usage);
+    EXPECT_NE(message.find("model.layers.1.self_attn.sinks"), std::string::npos) << message;
+}
+
+TEST_P(WeightsTest, AreRefusedInAnotherShape) {
+    Tensors tensors = fuse(tensors_, architecture_);
+    Tensor& down = tensors["model.layers.2.mlp.experts.down_proj"];
+    std::swap(down.shape[1], down.shape[2]);
+    const auto [code, message] = error_of(tensors);
+    EXPECT_EQ(code, core::ExitCode::corrupt_input);
+    EXPECT_NE(message.find("model.layers.2.mlp.experts.down_proj has shape"), std::string::npos) << message;
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, WeightsTest, testing::Values("mixtral", "qwen2_moe", "deepseek_v3", "glm4_moe"));
+
+}  // namespace
+}  // namespace moesaic::model
