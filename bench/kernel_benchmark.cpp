@@ -6,6 +6,7 @@
 #include "bench/timing.hpp"
 #include "core/error.hpp"
 #include "core/random_fill.hpp"
+#include "model/frozen_matrix.hpp"
 
 #include <fmt/format.h>
 #include <omp.h>
@@ -22,15 +23,22 @@ using core::Matrix;
 using core::MatrixView;
 using kernels::Gemm;
 using kernels::product;
+using model::FrozenMatrix;
 
 constexpr double seconds_per_measurement = 0.01;
 constexpr double gib = 1024.0 * 1024.0 * 1024.0;
 
-/// Operands of all products of one M: x [M, K], dy [M, N], copies of W [N, K], and the results.
+/// Copies of W [N, K] to take in turn: as rows, which oneDNN packs and checks read, and as models store them.
+struct Weights {
+    std::vector<Matrix<bf16>> plain;
+    std::vector<FrozenMatrix<bf16>> frozen;
+};
+
+/// Operands of all products of one M: x [M, K], dy [M, N], and the results.
 struct Operands {
-    Operands(index_t m, const std::vector<Matrix<bf16>>& weights_in) : weights(weights_in) {
-        const index_t n = weights.front().rows();
-        const index_t k = weights.front().cols();
+    Operands(index_t m, const Weights& weights_in) : weights(weights_in) {
+        const index_t n = weights.plain.front().rows();
+        const index_t k = weights.plain.front().cols();
         x.resize(m, k);
         dy.resize(m, n);
         y.resize(m, n);
@@ -40,54 +48,57 @@ struct Operands {
         core::fill_random<bf16>(x, 1, 0, 1);
         core::fill_random<bf16>(dy, 1, 1, 1);
     }
-    const std::vector<Matrix<bf16>>& weights;
+    const Weights& weights;
     Matrix<bf16> x;
     Matrix<bf16> dy;
     Matrix<float> y;
     Matrix<float> y_onednn;
     Matrix<float> dx;
     Matrix<float> dw;
+    model::FrozenScratch<bf16> scratch;
 };
 
 using View = MatrixView<const bf16>;
 
-Gemm<bf16> forward(Operands& o, std::size_t copy) {
-    return product(View(o.x), false, View(o.weights[copy]), true, o.y.view());
+/// What a product is, for its check: with copy 0 of the weights.
+Gemm<bf16> forward(Operands& o) {
+    return product(View(o.x), false, View(o.weights.plain[0]), true, o.y.view());
 }
-Gemm<bf16> backward(Operands& o, std::size_t copy) {
-    return product(View(o.dy), false, View(o.weights[copy]), false, o.dx.view());
+Gemm<bf16> backward(Operands& o) {
+    return product(View(o.dy), false, View(o.weights.plain[0]), false, o.dx.view());
 }
-Gemm<bf16> contraction(Operands& o, std::size_t) {
+Gemm<bf16> contraction(Operands& o) {
     return product(View(o.dy), true, View(o.x), false, o.dw.view());
 }
-
-/// The products of the project's kernels: names of the figures, and what is multiplied.
-struct Direction {
-    const char* figure;
-    Gemm<bf16> (*of)(Operands& operands, std::size_t copy);
-};
-constexpr std::array directions = {Direction{"gemm", forward}, Direction{"gemm_backward", backward},
-                                   Direction{"gemm_contraction", contraction}};
 
 /// Something to measure: `run` computes one product with a copy of the weights.
 struct Contender {
     std::string figure;
     std::function<void(std::size_t copy)> run;
-    Gemm<bf16> result;  ///< with copy 0, to check
+    Gemm<bf16> result;
     index_t repeats = 1;
     std::vector<double> seconds{};  ///< per product
 };
 
 std::vector<Contender> contenders_for(Operands& operands, const kernels::KernelSet& kernels, OneDnnProduct* onednn) {
-    std::vector<Contender> contenders;
-    for (const Direction& direction : directions) {
-        contenders.push_back(
-            {direction.figure,
-             [&operands, &kernels, direction](std::size_t copy) { kernels.run(direction.of(operands, copy)); },
-             direction.of(operands, 0)});
-    }
+    const auto multiply = [&](model::FrozenProduct<bf16> product) {
+        model::multiply<bf16>(kernels, {&product, 1}, operands.scratch);
+    };
+    const auto& frozen = operands.weights.frozen;
+    std::vector<Contender> contenders = {
+        {"gemm",
+         [=, &operands, &frozen](std::size_t copy) {
+             multiply({frozen[copy], model::Direction::forward, operands.x, operands.y});
+         },
+         forward(operands)},
+        {"gemm_backward",
+         [=, &operands, &frozen](std::size_t copy) {
+             multiply({frozen[copy], model::Direction::backward, operands.dy, operands.dx});
+         },
+         backward(operands)},
+        {"gemm_contraction", [&](std::size_t) { kernels.run(contraction(operands)); }, contraction(operands)}};
     if (onednn != nullptr) {
-        Gemm<bf16> result = forward(operands, 0);
+        Gemm<bf16> result = forward(operands);
         result.c = operands.y_onednn.data();
         contenders.push_back({"onednn", [onednn](std::size_t copy) { onednn->run(copy); }, result});
     }
@@ -95,22 +106,23 @@ std::vector<Contender> contenders_for(Operands& operands, const kernels::KernelS
 }
 
 /// Weights to take in turn. Cold ones are twice what the last-level cache holds, but for tiny ones.
-std::vector<Matrix<bf16>> make_weights(const Report& report, const KernelSettings& settings) {
+Weights make_weights(const Report& report, const KernelSettings& settings) {
     const index_t bytes = settings.n * settings.k * static_cast<index_t>(sizeof(bf16));
     constexpr index_t most = 1024;
     const index_t copies = settings.cold ? std::min(2 * last_level_cache_bytes() / bytes + 2, most) : 1;
-    std::vector<Matrix<bf16>> weights(static_cast<std::size_t>(copies));
+    Weights weights;
     report.world().agree([&] {
-        constexpr index_t users = 2;  // these kernels and oneDNN
+        constexpr index_t layouts = 3;  // rows, blocks, and what oneDNN makes of them
         core::require(
-            users * copies * bytes <= settings.memory_bytes, core::ExitCode::out_of_resources,
+            layouts * copies * bytes <= settings.memory_bytes, core::ExitCode::out_of_resources,
             "{} copies of the weights need {:.1f} GiB ({:.1f} GiB are available to a rank); use smaller n and "
             "k, or fewer ranks",
-            copies, static_cast<double>(users * copies * bytes) / gib,
+            copies, static_cast<double>(layouts * copies * bytes) / gib,
             static_cast<double>(settings.memory_bytes) / gib);
-        for (std::size_t copy = 0; copy < weights.size(); ++copy) {
-            weights[copy].resize(settings.n, settings.k);
-            core::fill_random<bf16>(weights[copy], 2, copy, 1);
+        for (index_t copy = 0; copy < copies; ++copy) {
+            Matrix<bf16>& plain = weights.plain.emplace_back(settings.n, settings.k);
+            core::fill_random<bf16>(plain, 2, static_cast<std::uint64_t>(copy), 1);
+            weights.frozen.emplace_back(settings.n, settings.k).assign(plain);
         }
     });
     return weights;
@@ -155,21 +167,22 @@ Summary paired_ratio(const std::vector<double>& first, const std::vector<double>
 
 void run_kernel_benchmark(Report& report, const kernels::KernelSet& kernels, const KernelSettings& settings) {
     const MachineLimits machine = report_machine(report, kernels, settings.memory_bytes);
-    const auto weights = make_weights(report, settings);
+    const Weights weights = make_weights(report, settings);
+    const std::size_t copies = weights.plain.size();
     report.say(
         fmt::format("GEMM BF16, N {}, K {}, threads {}, kernel {}, {} beside it; weights {}, {} cop{} of {:.1f} MiB\n"
                     "GFLOP/s, median +- half of its 95 % interval; percent of the peak for x W^T\n"
                     "{:>6} {:>18} {:>6} {:>18} {:>18} {:>18} {:>8}\n",
                     settings.n, settings.k, omp_get_max_threads(), kernels.gemm_name<bf16>(), onednn_version(),
-                    settings.cold ? "cold" : "hot", weights.size(), weights.size() == 1 ? "y" : "ies",
+                    settings.cold ? "cold" : "hot", copies, copies == 1 ? "y" : "ies",
                     static_cast<double>(settings.n * settings.k * 2) / (1 << 20), "M", "x W^T", "peak", "dy W",
                     "dy^T x", "oneDNN x W^T", "ratio"));
     for (const index_t m : settings.rows) {
         Operands operands(m, weights);
-        const auto onednn = make_onednn_product(operands.x, weights, operands.y_onednn);
+        const auto onednn = make_onednn_product(operands.x, weights.plain, operands.y_onednn);
         std::vector<Contender> contenders = contenders_for(operands, kernels, onednn.get());
         check(report, contenders);
-        measure(report, contenders, weights.size(), settings.repeat);
+        measure(report, contenders, copies, settings.repeat);
 
         const double operations = 2.0 * static_cast<double>(m) * static_cast<double>(settings.n * settings.k);
         std::string row = fmt::format("{:>6}", m);

@@ -63,6 +63,10 @@ MPI_Datatype datatype<std::int64_t>() {
     return MPI_INT64_T;
 }
 template <>
+MPI_Datatype datatype<std::uint64_t>() {
+    return MPI_UINT64_T;
+}
+template <>
 MPI_Datatype datatype<float>() {
     return MPI_FLOAT;
 }
@@ -360,6 +364,8 @@ template void Communicator::all_gather_rows(MatrixView<const float>, MatrixView<
 template void Communicator::all_gather_rows(MatrixView<const double>, MatrixView<double>,
                                             std::span<const index_t>) const;
 template void Communicator::all_gather_rows(MatrixView<const std::int32_t>, MatrixView<std::int32_t>,
+                                            std::span<const index_t>) const;
+template void Communicator::all_gather_rows(MatrixView<const std::uint64_t>, MatrixView<std::uint64_t>,
                                             std::span<const index_t>) const;
 template void Communicator::reduce_scatter_rows(MatrixView<const float>, MatrixView<float>,
                                                 std::span<const index_t>) const;

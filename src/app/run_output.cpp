@@ -135,15 +135,21 @@ void RunOutput::record(const train::StepResult& result) {
         return;
     }
     const mpi::Decision& decision = result.decision;
-    write_line({{"step", result.step},
-                {"loss", decision.loss},
-                {"grad_norm", decision.gradient_norm},
-                {"lr", result.learning_rate},
-                {"tokens", decision.tokens},
-                {"target_tokens", decision.target_tokens},
-                {"seconds", result.seconds},
-                {"tokens_per_second", static_cast<double>(decision.tokens) / result.seconds},
-                {"skipped", !decision.apply}});
+    nlohmann::ordered_json line = {{"step", result.step},
+                                   {"loss", decision.loss},
+                                   {"grad_norm", decision.gradient_norm},
+                                   {"lr", result.learning_rate},
+                                   {"tokens", decision.tokens},
+                                   {"target_tokens", decision.target_tokens},
+                                   {"seconds", result.seconds},
+                                   {"tokens_per_second", static_cast<double>(decision.tokens) / result.seconds},
+                                   {"skipped", !decision.apply},
+                                   {"expert_load_ratio", result.expert_load.largest_ratio},
+                                   {"unused_experts", result.expert_load.unused}};
+    if (result.auxiliary_loss) {
+        line["aux_loss"] = *result.auxiliary_loss;
+    }
+    write_line(line);
     show_progress(result);
 }
 

@@ -44,6 +44,7 @@ TrainInputs read_inputs(const Runtime& runtime, const TrainConfiguration& config
     runtime.world.agree([&] {
         require_set("data.train", data.train);
         inputs.lora = configuration.lora.settings(inputs.architecture);
+        inputs.lora.dropout_seed = static_cast<std::uint64_t>(configuration.train.seed);
     });
     inputs.train = train::load_dataset(runtime.world, data.train, inputs.architecture.vocabulary, data.max_length);
     if (!data.eval.empty()) {
@@ -99,10 +100,11 @@ TrainRun<T>::TrainRun(const Runtime& runtime, const TrainConfiguration& configur
       configuration_(configuration),
       inputs_(inputs),
       output_(output),
-      decoder_(load_model<T>(runtime, inputs.architecture, configuration.model,
-                             {inputs.lora, configuration.train.activations_of_layers(),
-                              inputs.max_tokens(configuration, runtime.world.size())},
-                             Purpose::training)),
+      decoder_(load_model<T>(
+          runtime, inputs.architecture, configuration.model,
+          {inputs.lora, configuration.train.activations_of_layers(),
+           inputs.max_tokens(configuration, runtime.world.size()), configuration.train.router_aux_coefficient > 0},
+          Purpose::training)),
       optimizer_(decoder_->lora(), runtime.kernels, runtime.grid, configuration.train.adamw()),
       coordinator_(runtime.world, {configuration.train.max_gradient_norm, configuration.train.save_every,
                                    configuration.output.wall_time_seconds()}),
@@ -114,7 +116,7 @@ TrainRun<T>::TrainRun(const Runtime& runtime, const TrainConfiguration& configur
       trainer_({*decoder_, runtime_.kernels, runtime_.grid, optimizer_, coordinator_, batches_,
                 train::Schedule{configuration.train.schedule, configuration.train.learning_rate,
                                 configuration.train.warmup_steps, total_steps_},
-                stop_signal_arrived}) {}
+                stop_signal_arrived, configuration.train.router_aux_coefficient}) {}
 
 template <class T>
 void TrainRun<T>::start_or_resume() {

@@ -22,7 +22,7 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
       embedding_(architecture.vocabulary, architecture.hidden),
       output_norm_(static_cast<std::size_t>(architecture.hidden)) {
     if (!architecture_.tied_head) {
-        head_.resize(architecture.vocabulary, architecture.hidden);
+        head_ = FrozenMatrix<T>(architecture.vocabulary, architecture.hidden);
     }
     const auto workspace = std::make_shared<ExpertWorkspace<T>>();
     const auto mlp = std::make_shared<GatedMlpScratch<T>>();
@@ -60,9 +60,9 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
 template <class T>
 void Decoder<T>::load(const WeightSource<T>& source) {
     const Scope scope("load", "io");
-    source.read_matrix("model.embed_tokens.weight", embedding_);
+    embedding_.load(source, "model.embed_tokens.weight");
     if (!architecture_.tied_head) {
-        source.read_matrix("lm_head.weight", head_);
+        head_.load(source, "lm_head.weight");
     }
     source.read_vector("model.norm.weight", output_norm_);
     for (index_t l = 0; l < architecture_.layers; ++l) {
@@ -75,8 +75,8 @@ void Decoder<T>::load(const WeightSource<T>& source) {
 }
 
 template <class T>
-MatrixView<const T> Decoder<T>::head() const {
-    return architecture_.tied_head ? embedding_.view() : head_.view();
+const FrozenMatrix<T>& Decoder<T>::head() const {
+    return architecture_.tied_head ? embedding_ : head_;
 }
 
 template <class T>
@@ -87,12 +87,37 @@ void Decoder<T>::update_lora() {
     }
 }
 
+/// Dropout of the pass, for this rank's rows and for those of the tensor group. A token is known by its sequence and
+/// its position there.
+template <class T>
+void Decoder<T>::start_dropout(const TokenBatch& batch, bool save) {
+    const LoraSettings& lora = lora_.settings;
+    rows_.dropout = {save ? lora.dropout : 0, lora.dropout_seed, batch.step, {}};
+    lora_shared_.dropout = rows_.dropout;
+    if (!rows_.dropout.is_active()) {
+        return;
+    }
+    tokens_.clear();
+    for (index_t s = 0; s < batch.sequences(); ++s) {
+        const auto number = static_cast<std::size_t>(s);
+        const index_t sequence = batch.sequence_ids.empty() ? s : batch.sequence_ids[number];
+        for (index_t row = batch.offsets[number]; row < batch.offsets[number + 1]; ++row) {
+            const auto position = static_cast<std::uint64_t>(batch.positions[static_cast<std::size_t>(row)]);
+            tokens_.push_back(static_cast<std::uint64_t>(sequence) << 32U | position);
+        }
+    }
+    all_tokens_.resize(static_cast<std::size_t>(rows_.total));
+    grid_.tensor().all_gather_rows<std::uint64_t>({tokens_.data(), batch.rows(), 1},
+                                                  {all_tokens_.data(), rows_.total, 1}, rows_.of_rank);
+    lora_shared_.dropout.rows = tokens_;
+    rows_.dropout.rows = all_tokens_;
+}
+
 template <class T>
 void Decoder<T>::embed(const TokenBatch& batch, MatrixView<A> out) const {
-    const MatrixView<const T> table = embedding_;
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < batch.rows(); ++row) {
-        kernels_.elementwise<T>().widen(table.cols(), table[batch.tokens[static_cast<std::size_t>(row)]], out[row]);
+        embedding_.widen_row(kernels_.elementwise<T>(), batch.tokens[static_cast<std::size_t>(row)], out[row]);
     }
 }
 
@@ -124,6 +149,8 @@ MatrixView<const T> Decoder<T>::forward(const TokenBatch& batch, Tape<T>& tape, 
         batch.positions.empty() ? 0 : *std::max_element(batch.positions.begin(), batch.positions.end()) + 1;
     rotary_.extend(rotary_.is_dynamic() ? grid_.world().max(longest) : longest);
 
+    start_dropout(batch, save);
+
     tape.layers.resize(save ? layers_.size() : 1);
     block_input_.resize(rows, hidden);
     block_output_.resize(rows, hidden);
@@ -148,22 +175,26 @@ MatrixView<const T> Decoder<T>::forward(const TokenBatch& batch, Tape<T>& tape, 
 }
 
 template <class T>
-void Decoder<T>::backward(const TokenBatch& batch, const Tape<T>& tape, MatrixView<const A> grad_hidden) {
+void Decoder<T>::backward(const TokenBatch& batch, const Tape<T>& tape, MatrixView<const A> grad_hidden,
+                          std::span<const double> grad_probabilities) {
     const Scope scope("decoder.backward", "step");
     const index_t rows = batch.rows();
     grad_stream_.resize(rows, architecture_.hidden);
     grad_block_.resize(rows, architecture_.hidden);
     const ElementwiseKernels<T>& row_kernels = kernels_.elementwise<T>();
+    std::vector<A> of_router(grad_probabilities.size());
+    std::transform(grad_probabilities.begin(), grad_probabilities.end(), of_router.begin(),
+                   [](double gradient) { return static_cast<A>(gradient); });
     rms_norm_backward<T>(row_kernels, grad_hidden, tape.output, output_norm_, tape.output_rstd, grad_stream_, false);
     for (index_t l = architecture_.layers - 1; l >= lowest_trainable_; --l) {
         Layer& layer = layers_[static_cast<std::size_t>(l)];
         const LayerTape<T>& kept = tape.layers[static_cast<std::size_t>(l)];
         const bool lowest = l == lowest_trainable_;  // nothing below has factors to train
         if (lowest && !layer.attention->is_trainable()) {
-            layer.feed_forward->backward(rows_, kept, grad_stream_, {});
+            layer.feed_forward->backward(rows_, kept, grad_stream_, of_router, {});
             return;
         }
-        layer.feed_forward->backward(rows_, kept, grad_stream_, grad_block_);
+        layer.feed_forward->backward(rows_, kept, grad_stream_, of_router, grad_block_);
         rms_norm_backward<T>(row_kernels, grad_block_, kept.middle, layer.feed_norm, kept.middle_rstd, grad_stream_,
                              true);
         layer.attention->backward(batch, rotary_, kept, grad_stream_, lowest ? MatrixView<A>() : grad_block_.view(),

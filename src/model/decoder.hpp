@@ -14,6 +14,7 @@
 #include "mpi/process_grid.hpp"
 
 #include <memory>
+#include <span>
 #include <vector>
 
 namespace moesaic::model {
@@ -34,14 +35,16 @@ public:
     /// Reads the frozen weights: of the experts only this rank's slices.
     void load(const WeightSource<T>& source);
 
-    /// Hidden states after the last norm [T, H], in `tape`. With `save` the pass can be followed by `backward`.
-    /// Collective over the tensor group, and over the world where RoPE depends on the longest sequence.
+    /// Hidden states after the last norm [T, H], in `tape`. With `save` the pass has dropout and can be followed by
+    /// `backward`. Collective over the tensor group, and over the world where RoPE depends on the longest sequence.
     MatrixView<const T> forward(const TokenBatch& batch, Tape<T>& tape, bool save);
-    /// Accumulates LoRA gradients, given the gradient of the hidden states [T, H]. Collective as forward.
-    void backward(const TokenBatch& batch, const Tape<T>& tape, MatrixView<const A> grad_hidden);
+    /// Accumulates LoRA gradients, given the gradient of the hidden states [T, H] and, unless it is empty, what the
+    /// routers' softmax probabilities of every token and layer have besides [E]. Collective over the tensor group.
+    void backward(const TokenBatch& batch, const Tape<T>& tape, MatrixView<const A> grad_hidden,
+                  std::span<const double> grad_probabilities = {});
 
     /// The language model head [V, H].
-    [[nodiscard]] MatrixView<const T> head() const;
+    [[nodiscard]] const FrozenMatrix<T>& head() const;
     [[nodiscard]] LoraParameters<A>& lora() noexcept { return lora_; }
     [[nodiscard]] const Architecture& architecture() const noexcept { return architecture_; }
     /// To be called after LoRA factors changed.
@@ -62,6 +65,7 @@ private:
         NormOutput<T> norm;
     };
     StreamPoint entry_of(std::size_t layer, Tape<T>& tape, index_t rows, bool save) const;
+    void start_dropout(const TokenBatch& batch, bool save);
     void embed(const TokenBatch& batch, MatrixView<A> out) const;
 
     const kernels::KernelSet& kernels_;
@@ -70,12 +74,14 @@ private:
     LoraParameters<A> lora_;
     LoraShared<T> lora_shared_;
     RotaryTable<A> rotary_;
-    Matrix<T> embedding_;         // [V, H]
-    Matrix<T> head_;              // [V, H], empty if tied
+    FrozenMatrix<T> embedding_;   // [V, H]
+    FrozenMatrix<T> head_;        // [V, H], empty if tied
     std::vector<A> output_norm_;  // [H]
     std::vector<Layer> layers_;
-    index_t lowest_trainable_ = 0;  ///< layers below have no LoRA factors: backward ends there
-    RowCounts rows_;                ///< of the latest forward
+    index_t lowest_trainable_ = 0;           ///< layers below have no LoRA factors: backward ends there
+    RowCounts rows_;                         ///< of the latest forward
+    std::vector<std::uint64_t> tokens_;      ///< [T], which token of the optimizer step each row is: for dropout
+    std::vector<std::uint64_t> all_tokens_;  ///< [sum T] of the tensor group
     AttentionScratch<T> attention_scratch_;
     Matrix<A> block_input_;   // [T, H] after a norm, before rounding to T
     Matrix<A> block_output_;  // [T, H]

@@ -78,6 +78,7 @@ void ExpertWorkspace<T>::clear_cache() {
     chunks = {};
     row_weights = {};
     activated = {};
+    dropped = {};
     rows_out = {};
     rows_of_token = {};
     recomputed = {};
@@ -138,7 +139,8 @@ void ExpertBackend<T>::check_ready(const char* operation) const {
 
 template <class T>
 void ExpertBackend<T>::check_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
-                                     MatrixView<const A> weights, bool save_for_backward) const {
+                                     MatrixView<const A> weights, bool save_for_backward,
+                                     const Dropout& dropout) const {
     check_ready("forward");
     const index_t tokens = hidden.rows();
     core::require(tokens <= config_.max_tokens, ExitCode::runtime_failure,
@@ -147,6 +149,10 @@ void ExpertBackend<T>::check_forward(MatrixView<const T> hidden, MatrixView<cons
     check_shape("hidden", config_.layer, hidden, tokens, config_.hidden);
     check_shape("expert_ids", config_.layer, expert_ids, tokens, config_.experts_per_token);
     check_shape("weights", config_.layer, weights, tokens, config_.experts_per_token);
+    const auto identities = static_cast<index_t>(dropout.rows.size());
+    core::require(!dropout.is_active() || identities == tokens, ExitCode::runtime_failure,
+                  "layer {}: dropout knows {} tokens (the forward has {}); pass one per token", config_.layer,
+                  identities, tokens);
     for (index_t t = 0; t < tokens; ++t) {
         for (const std::int32_t expert : expert_ids.row(t)) {
             core::require(expert >= 0 && expert < config_.experts, ExitCode::runtime_failure,
@@ -177,7 +183,8 @@ void ExpertBackend<T>::check_backward(MatrixView<const T> grad_output) const {
 template <class T>
 MatrixView<const accumulator_t<T>> ExpertBackend<T>::run_forward(MatrixView<const T> hidden,
                                                                  MatrixView<const std::int32_t> expert_ids,
-                                                                 MatrixView<const A> weights, bool save_for_backward) {
+                                                                 MatrixView<const A> weights, bool save_for_backward,
+                                                                 const Dropout& dropout) {
     const core::trace::Scope scope("experts.forward");
     if (save_for_backward && static_cast<index_t>(saved_.size()) == depth_) {
         saved_.emplace_back();
@@ -189,6 +196,9 @@ MatrixView<const accumulator_t<T>> ExpertBackend<T>::run_forward(MatrixView<cons
         std::copy_n(hidden[t], hidden.cols(), saved.hidden.view()[t]);
         std::copy_n(weights[t], weights.cols(), saved.weights.view()[t]);
     }
+    saved.tokens.assign(dropout.rows.begin(), dropout.rows.end());
+    saved.dropout = dropout;
+    saved.dropout.rows = saved.tokens;
     sort_by_expert(expert_ids, config_.experts, saved.routed);
     workspace_->output.resize(hidden.rows(), config_.hidden);
     do_forward(saved, save_for_backward);
@@ -213,9 +223,10 @@ ExpertGradients<T> ExpertBackend<T>::run_backward(MatrixView<const T> grad_outpu
 template <class T>
 MatrixView<const accumulator_t<T>> ExpertBackend<T>::forward(MatrixView<const T> hidden,
                                                              MatrixView<const std::int32_t> expert_ids,
-                                                             MatrixView<const A> weights, bool save_for_backward) {
-    check_forward(hidden, expert_ids, weights, save_for_backward);
-    return run_forward(hidden, expert_ids, weights, save_for_backward);
+                                                             MatrixView<const A> weights, bool save_for_backward,
+                                                             const Dropout& dropout) {
+    check_forward(hidden, expert_ids, weights, save_for_backward, dropout);
+    return run_forward(hidden, expert_ids, weights, save_for_backward, dropout);
 }
 
 template <class T>
@@ -243,10 +254,10 @@ void ExpertBackend<T>::sync(Pending kind, const char* operation) {
 
 template <class T>
 void ExpertBackend<T>::submit_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
-                                      MatrixView<const A> weights, bool save_for_backward) {
-    check_forward(hidden, expert_ids, weights, save_for_backward);
+                                      MatrixView<const A> weights, bool save_for_backward, const Dropout& dropout) {
+    check_forward(hidden, expert_ids, weights, save_for_backward, dropout);
     submit(Pending::forward,
-           [=, this] { pending_output_ = run_forward(hidden, expert_ids, weights, save_for_backward); });
+           [=, this] { pending_output_ = run_forward(hidden, expert_ids, weights, save_for_backward, dropout); });
 }
 
 template <class T>

@@ -22,13 +22,14 @@ enum class Projection : std::uint8_t { gate, up, down };
 inline constexpr std::array projections = {Projection::gate, Projection::up, Projection::down};
 
 struct ExpertConfig {
-    index_t layer = 0;              ///< for messages
-    index_t experts = 0;            ///< E
-    index_t experts_per_token = 0;  ///< K
-    index_t hidden = 0;             ///< H
-    index_t intermediate = 0;       ///< I, or this rank's slice of it
-    index_t max_tokens = 0;         ///< largest T of a forward
-    index_t lora_rank = 0;          ///< R
+    index_t layer = 0;               ///< for messages
+    index_t experts = 0;             ///< E
+    index_t experts_per_token = 0;   ///< K
+    index_t hidden = 0;              ///< H
+    index_t intermediate = 0;        ///< I, or this rank's slice of it
+    index_t intermediate_begin = 0;  ///< where that slice begins, for dropout
+    index_t max_tokens = 0;          ///< largest T of a forward
+    index_t lora_rank = 0;           ///< R
     double lora_alpha = 0;
     bool rank_stabilised = false;  ///< scale alpha / sqrt(R) instead of alpha / R (Kalajdzievski, "rsLoRA", 2023)
     /// Scales of single adapters, [E] per projection, in place of what alpha and R give; empty: one scale for all.
@@ -94,9 +95,10 @@ public:
     void update_lora();
 
     /// y[t] = sum_k weights[t, k] * E_{expert_ids[t, k]}(hidden[t]), [T, H]. The view is valid until the next call on
-    /// any backend with the same workspace.
+    /// any backend with the same workspace. Dropout, with a row for every token, acts on the inputs of A, also in the
+    /// backward of this forward.
     MatrixView<const A> forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
-                                MatrixView<const A> weights, bool save_for_backward);
+                                MatrixView<const A> weights, bool save_for_backward, const Dropout& dropout = {});
     /// Backward of the latest saved forward, which is forgotten. LoRA gradients accumulate. Without input gradients,
     /// those of hidden states and routing weights are not computed and the result is empty: for the lowest layer of a
     /// model.
@@ -104,7 +106,7 @@ public:
 
     /// The same without blocking: inputs must stay until the sync, which returns the result or throws the error.
     void submit_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
-                        MatrixView<const A> weights, bool save_for_backward);
+                        MatrixView<const A> weights, bool save_for_backward, const Dropout& dropout = {});
     MatrixView<const A> sync_forward();
     void submit_backward(MatrixView<const T> grad_output, bool with_input_gradients = true);
     ExpertGradients<T> sync_backward();
@@ -131,7 +133,7 @@ protected:
     virtual void do_backward(const SavedForward<T>& saved, MatrixView<const T> grad_output,
                              bool with_input_gradients) = 0;
 
-    [[nodiscard]] ExpertWorkspace<T>& workspace() noexcept { return *workspace_; }
+    [[nodiscard]] ExpertWorkspace<T>& workspace() const noexcept { return *workspace_; }
     [[nodiscard]] const ExpertFactors<const A>& factors() const noexcept { return factors_; }
     [[nodiscard]] const ExpertFactors<A>& gradients() const noexcept { return gradients_; }
 
@@ -140,10 +142,10 @@ private:
 
     void check_ready(const char* operation) const;
     void check_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
-                       MatrixView<const A> weights, bool save_for_backward) const;
+                       MatrixView<const A> weights, bool save_for_backward, const Dropout& dropout) const;
     void check_backward(MatrixView<const T> grad_output) const;
     MatrixView<const A> run_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
-                                    MatrixView<const A> weights, bool save_for_backward);
+                                    MatrixView<const A> weights, bool save_for_backward, const Dropout& dropout);
     ExpertGradients<T> run_backward(MatrixView<const T> grad_output, bool with_input_gradients);
     void submit(Pending kind, std::function<void()> job);
     void sync(Pending kind, const char* operation);

@@ -4,6 +4,7 @@
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
 #include "core/worker.hpp"
+#include "model/dropout.hpp"
 #include "model/routed_rows.hpp"
 #include "model/row_chunks.hpp"
 #include "model/strip_products.hpp"
@@ -37,14 +38,16 @@ struct PreActivations {
 /// What one forward keeps for its backward.
 template <class T>
 struct SavedForward {
-    Matrix<T> hidden;                  // [T, H]
-    Matrix<accumulator_t<T>> weights;  // [T, K]
+    Matrix<T> hidden;                   // [T, H]
+    Matrix<accumulator_t<T>> weights;   // [T, K]
+    Dropout dropout;                    // of the inputs of A, with the tokens below
+    std::vector<std::uint64_t> tokens;  // [T] or empty
     RoutedRows routed;
     PreActivations<T> pre_activations;  // empty if they are recomputed
 
     [[nodiscard]] std::size_t bytes() const noexcept {
         return hidden.size() * sizeof(T) + weights.size() * sizeof(accumulator_t<T>) + routed.bytes() +
-               pre_activations.bytes();
+               tokens.size() * sizeof(std::uint64_t) + pre_activations.bytes();
     }
 };
 
@@ -63,6 +66,7 @@ struct ThreadScratch {
     std::array<core::Buffer<T>, 2> low_rank_rows;
     std::array<core::Buffer<std::byte>, 2> low_rank;
     core::Buffer<A> low_rank_sums;
+    core::Buffer<A> dropped_sums;  // [tokens, 32] gradients before dropout's mask
     std::array<core::Buffer<A>, 2> sums;
     std::array<core::Buffer<A>, 2> pre_activations;  // [tokens, 32]
 };
@@ -80,11 +84,14 @@ struct ExpertWorkspace {
     bool in_flight = false;
 
     std::vector<RowChunk> chunks;
-    index_t strips = 0;                   ///< of all chunks
-    std::vector<A> row_weights;           // [T * K]
-    core::Buffer<std::byte> activated;    ///< packed strips: weight * silu(gate) * up
-    Matrix<T> rows_out;                   // [T * K, H]
-    std::vector<const T*> rows_of_token;  // [T * K] in rows_out
+    index_t strips = 0;                     ///< of all chunks
+    std::vector<A> row_weights;             // [T * K]
+    Dropout dropout;                        ///< of the pass, with a row for every routed row: the tokens below
+    std::vector<std::uint64_t> row_tokens;  // [T * K], empty without dropout
+    core::Buffer<std::byte> activated;      ///< packed strips: weight * silu(gate) * up
+    core::Buffer<std::byte> dropped;        ///< the same after dropout, if there is any
+    Matrix<T> rows_out;                     // [T * K, H]
+    std::vector<const T*> rows_of_token;    // [T * K] in rows_out
     PreActivations<T> recomputed;
     // In blocks, strip after strip: [strips][blocks of I or R][32, 32].
     core::Buffer<T> activation;

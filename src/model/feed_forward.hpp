@@ -12,22 +12,25 @@
 #include "mpi/process_grid.hpp"
 
 #include <memory>
+#include <span>
 #include <utility>
 #include <vector>
 
 namespace moesaic::model {
 
-/// How many rows each rank of the tensor group has in the present pass; agreed once per pass.
+/// The rows that the ranks of the tensor group have in the present pass; agreed once per pass.
 struct RowCounts {
     std::vector<index_t> of_rank;
     index_t total = 0;
+    Dropout dropout{};  ///< with all of these rows
 };
 
 /// What a decoder is built for, besides its architecture.
 struct DecoderSettings {
     LoraSettings lora;
     Activations activations = Activations::retain;
-    index_t max_tokens = 0;  ///< bound of the rows of the whole tensor group in one pass
+    index_t max_tokens = 0;           ///< bound of the rows of the whole tensor group in one pass
+    bool keep_probabilities = false;  ///< of the routers, for the auxiliary loss
 };
 
 /// Maps tape.feed_input [T, H] to [T, H].
@@ -45,9 +48,10 @@ public:
     /// what needs all its digits. Collective over the tensor group for MoE layers.
     virtual void forward(const RowCounts& rows, MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output,
                          bool save) = 0;
-    /// Overwrites grad_input [T, H], unless it has no columns; accumulates LoRA gradients. Collective as forward.
+    /// Overwrites grad_input [T, H], unless it has no columns; accumulates LoRA gradients. `grad_probabilities` [E], or
+    /// empty, is what a router's softmax probabilities of every token have as gradient besides. Collective as forward.
     virtual void backward(const RowCounts& rows, const LayerTape<T>& tape, MatrixView<const A> grad_output,
-                          MatrixView<A> grad_input) = 0;
+                          std::span<const A> grad_probabilities, MatrixView<A> grad_input) = 0;
     [[nodiscard]] virtual bool is_trainable() const noexcept = 0;
     /// To be called after the optimizer changed LoRA factors.
     virtual void update_lora() = 0;
@@ -67,7 +71,7 @@ public:
     void forward(const RowCounts&, MatrixView<const A>, LayerTape<T>& tape, MatrixView<A> output, bool) override {
         mlp_.forward(tape.feed_input, tape.mlp, output);
     }
-    void backward(const RowCounts&, const LayerTape<T>& tape, MatrixView<const A> grad_output,
+    void backward(const RowCounts&, const LayerTape<T>& tape, MatrixView<const A> grad_output, std::span<const A>,
                   MatrixView<A> grad_input) override {
         mlp_.backward(tape.feed_input, tape.mlp, grad_output, grad_input);
     }
@@ -107,7 +111,7 @@ public:
     void forward(const RowCounts& rows, MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output,
                  bool save) override;
     void backward(const RowCounts& rows, const LayerTape<T>& tape, MatrixView<const A> grad_output,
-                  MatrixView<A> grad_input) override;
+                  std::span<const A> grad_probabilities, MatrixView<A> grad_input) override;
     [[nodiscard]] bool is_trainable() const noexcept override {
         return !experts_->config().skip_lora || (shared_ && shared_->is_trainable());
     }
@@ -119,6 +123,7 @@ private:
     const kernels::KernelSet& kernels_;
     mpi::Communicator tensor_group_;
     mpi::Slice slice_;  ///< of the intermediate dimension
+    bool keeps_probabilities_;
     std::shared_ptr<ExchangeScratch<T>> exchange_;
     std::unique_ptr<ExpertBackend<T>> experts_;
     std::unique_ptr<SharedExpert<T>> shared_;

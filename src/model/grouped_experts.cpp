@@ -79,6 +79,22 @@ void GroupedExperts<T>::prepare(const SavedForward<T>& saved) {
         work.row_weights[row] = saved.weights.view()(routed.token[row], routed.choice[row]);
     }
     work.rows_out.resize(routed.rows(), this->config().hidden);
+    work.row_tokens.clear();
+    if (saved.dropout.is_active()) {
+        for (const std::int32_t token : routed.token) {
+            work.row_tokens.push_back(saved.tokens[static_cast<std::size_t>(token)]);
+        }
+    }
+    work.dropout = saved.dropout;
+    work.dropout.rows = work.row_tokens;
+}
+
+/// Each expert is a module of its own: its masks for a token differ from those of the token's other experts.
+template <class T>
+DropoutMask GroupedExperts<T>::mask_of(Projection p, index_t expert) const {
+    const ExpertConfig& config = this->config();
+    const index_t module = (config.layer * config.experts + expert) * std::ssize(projections) + static_cast<index_t>(p);
+    return {this->workspace().dropout, static_cast<std::uint64_t>(module)};
 }
 
 /// Row blocks `row_block` of an expert's weights: output features.

@@ -18,8 +18,9 @@
 
 namespace moesaic::model {
 
-/// Z of a LoRA gradient L^T Z: rows of all tokens, or blocks that the backward passes leave.
-enum class Wide : std::uint8_t { hidden, grad_gate, grad_up, activation, grad_output };
+/// Z of a LoRA gradient L^T Z: rows of all tokens, or blocks that the backward passes leave. Gate and up share the
+/// hidden states unless dropout gives them different ones.
+enum class Wide : std::uint8_t { hidden, hidden_of_up, grad_gate, grad_up, activation, grad_output };
 
 template <class T>
 class GroupedExperts final : public ExpertBackend<T> {
@@ -61,16 +62,21 @@ private:
     static void gather_blocks(const RoutedRows& routed, MatrixView<const T> tokens, const RowChunk& chunk,
                               index_t first, index_t last, T* out);
     void sum_over_choices(const RoutedRows& routed, MatrixView<A> tokens);
+    [[nodiscard]] bool has_dropout() const { return !this->workspace().row_tokens.empty(); }
+    [[nodiscard]] DropoutMask mask_of(Projection p, index_t expert) const;
 
     // grouped_experts_forward.cpp
     void project_up(const SavedForward<T>& saved, PreActivations<T>* kept, bool activate);
     void project_down();
-    [[nodiscard]] Strips gather_columns(const SavedForward<T>& saved, const Part& part) const;
+    [[nodiscard]] Strips gather_columns(const SavedForward<T>& saved, const Part& part, const DropoutMask* mask,
+                                        core::Buffer<std::byte>& storage) const;
     [[nodiscard]] Strips low_rank(Projection p, const Part& part, const Strips& tokens,
                                   core::Buffer<std::byte>& storage, T* kept) const;
     void add_low_rank(Projection p, const Part& part, index_t strip, const Strips& low_rank, A* sums) const;
     void keep(const Part& part, index_t strip, PreActivations<T>& kept) const;
     void activate(const Part& part, index_t strip);
+    void pack_activation(const Part& part, index_t strip, const T* values, core::Buffer<std::byte>& strips) const;
+    [[nodiscard]] Strips activated_strips(const Part& part, const core::Buffer<std::byte>& strips) const;
 
     // grouped_experts_backward.cpp
     void backward_down(const SavedForward<T>& saved, const PreActivations<T>& kept, MatrixView<const T> grad_output);
@@ -97,6 +103,7 @@ private:
     [[nodiscard]] BlockRun<T> wide_blocks(Wide wide, const SavedForward<T>& saved, MatrixView<const T> grad_output,
                                           const RowChunk& chunk, index_t first, index_t last,
                                           ThreadScratch<T>& scratch);
+    void drop_blocks(const DropoutMask& mask, const RowChunk& chunk, index_t first, index_t last, T* blocks) const;
     void add_to_gradient(const LoraTerm& term, index_t expert, index_t first, index_t count, const A* sums) const;
 
     const StripProducts<T> products_;

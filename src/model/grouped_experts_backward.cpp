@@ -26,7 +26,7 @@ void GroupedExperts<T>::backward_down(const SavedForward<T>& saved, const PreAct
     for_each_part(intermediate_blocks_, [&](const Part& part) {
         const index_t expert = part.chunk.expert;
         WeightStream<T>& weights = part.scratch.weights;
-        weights.start(part.item.last - part.item.first, products_.largest_panel(),
+        weights.start(part.item.last - part.item.first, products_.largest_panel(), 2,
                       [&](index_t i) { return weight_columns(Projection::down, expert, part.item.first + i); });
         weights.ask_for_first_panels();
         T* rows = part.scratch.rows.reserve(static_cast<std::size_t>(part.strips() * hidden_blocks_ * block_elements));
@@ -58,7 +58,7 @@ void GroupedExperts<T>::backward_up(bool with_input_gradients) {
     for_each_part(with_input_gradients ? hidden_blocks_ : 1, [&](const Part& part) {
         const index_t expert = part.chunk.expert;
         WeightStream<T>& weights = part.scratch.weights;
-        weights.start(2 * (part.item.last - part.item.first), products_.largest_panel(), [&](index_t i) {
+        weights.start(2 * (part.item.last - part.item.first), products_.largest_panel(), 2, [&](index_t i) {
             return weight_columns(i % 2 == 0 ? Projection::gate : Projection::up, expert, part.item.first + i / 2);
         });
         weights.ask_for_first_panels();
@@ -105,6 +105,7 @@ void GroupedExperts<T>::activation_gradients(const Part& part, index_t strip, co
     }
     A* weight_gradient = work.weight_gradient_parts.view()[strip] + part.chunk.begin;
     const A* weights = work.row_weights.data() + part.chunk.begin;
+    const DropoutMask mask = mask_of(Projection::down, part.chunk.expert);
     for (index_t row = 0; row < part.rows(); ++row) {
         const index_t block = (part.chunk.first_strip + row / block_size) * intermediate_blocks_ + strip;
         const index_t at = block * block_elements + row % block_size * block_size;
@@ -115,6 +116,10 @@ void GroupedExperts<T>::activation_gradients(const Part& part, index_t strip, co
         weight_gradient[row] =
             elementwise_.swiglu_backward(features, part.scratch.sums[0].data() + from, by_token[0] + from,
                                          by_token[1] + from, weights[row], grad_gate, grad_up, activation);
+        if (has_dropout()) {  // the activation is for LoRA alone
+            mask.apply(work.row_tokens[static_cast<std::size_t>(part.chunk.begin + row)],
+                       this->config().intermediate_begin + strip * block_size, features, activation);
+        }
         for (T* out : {grad_gate, grad_up, activation}) {
             std::fill(out + features, out + block_size, static_cast<T>(0.0F));
         }
@@ -190,7 +195,18 @@ void GroupedExperts<T>::add_low_rank_gradient(Projection p, const Part& part, in
     const index_t features = extent_of_block(a.cols(), strip);
     const Strips factor = products_.right_strips(part.scratch.factor, 1, rank_blocks_);
     products_.pack_right(factor.data, products_.columns(a.data() + strip * block_size, a.stride(), features, rank));
-    products_.tokens_by_strip(low_rank, part.rows(), factor.data, features, rank, sums, true);
+    if (!has_dropout()) {
+        products_.tokens_by_strip(low_rank, part.rows(), factor.data, features, rank, sums, true);
+        return;
+    }
+    A* dropped = part.scratch.dropped_sums.reserve(static_cast<std::size_t>(part.strips() * block_elements));
+    products_.tokens_by_strip(low_rank, part.rows(), factor.data, features, rank, dropped, false);
+    const DropoutMask mask = mask_of(p, part.chunk.expert);
+    const index_t first = (p == Projection::down ? this->config().intermediate_begin : 0) + strip * block_size;
+    for (index_t row = 0; row < part.rows(); ++row) {
+        mask.add(this->workspace().row_tokens[static_cast<std::size_t>(part.chunk.begin + row)], first, features,
+                 dropped + row * block_size, sums + row * block_size);
+    }
 }
 
 #define MOESAIC_INSTANTIATE(T)                                                                       \

@@ -19,30 +19,34 @@ void GroupedExperts<T>::project_up(const SavedForward<T>& saved, PreActivations<
         }
     }
     if (with_activation) {
-        work.activated.reserve(static_cast<std::size_t>(work.strips * intermediate_blocks_ * products_.right_bytes()));
+        const index_t bytes = work.strips * intermediate_blocks_ * products_.right_bytes();
+        work.activated.reserve(static_cast<std::size_t>(bytes));
+        work.dropped.reserve(has_dropout() ? static_cast<std::size_t>(bytes) : 0);
     }
     for_each_part(intermediate_blocks_, [&](const Part& part) {
         const index_t expert = part.chunk.expert;
         WeightStream<T>& weights = part.scratch.weights;
-        weights.start(2 * (part.item.last - part.item.first), products_.largest_panel(), [&](index_t i) {
+        weights.start(2 * (part.item.last - part.item.first), products_.largest_panel(), 1, [&](index_t i) {
             return weight_strip(i % 2 == 0 ? Projection::gate : Projection::up, expert, part.item.first + i / 2);
         });
         weights.ask_for_first_panels();
-        const Strips tokens = gather_columns(saved, part);
+        const Strips tokens = gather_columns(saved, part, nullptr, part.scratch.tokens);
         std::array<Strips, 2> low_ranks;
         for (const Projection p : {Projection::gate, Projection::up}) {
             const auto i = static_cast<std::size_t>(p);
             T* keep_here = kept != nullptr && part.is_first()
                                ? kept->low_rank[i].data() + config.lora_rank * part.chunk.begin
                                : nullptr;
-            low_ranks[i] = low_rank(p, part, tokens, part.scratch.low_rank[i], keep_here);
+            const DropoutMask mask = mask_of(p, expert);
+            const Strips input = has_dropout() ? gather_columns(saved, part, &mask, part.scratch.more_tokens) : tokens;
+            low_ranks[i] = low_rank(p, part, input, part.scratch.low_rank[i], keep_here);
         }
         for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
             const index_t features = extent_of_block(config.intermediate, strip);
             for (const Projection p : {Projection::gate, Projection::up}) {
                 const auto i = static_cast<std::size_t>(p);
                 A* sums = part.scratch.sums[i].reserve(static_cast<std::size_t>(block_size * part.stride()));
-                products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(),
+                products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(), false,
                                             part.scratch.panel);
                 add_low_rank(p, part, strip, low_ranks[i], sums);
             }
@@ -65,16 +69,16 @@ void GroupedExperts<T>::project_down() {
     for_each_part(hidden_blocks_, [&](const Part& part) {
         const index_t expert = part.chunk.expert;
         WeightStream<T>& weights = part.scratch.weights;
-        weights.start(part.item.last - part.item.first, products_.largest_panel(),
+        weights.start(part.item.last - part.item.first, products_.largest_panel(), 1,
                       [&](index_t i) { return weight_strip(Projection::down, expert, part.item.first + i); });
         weights.ask_for_first_panels();
-        const Strips activated = {work.activated.data(), intermediate_blocks_, products_.right_bytes()};
-        const Strips tokens = {activated.at(part.chunk.first_strip), intermediate_blocks_, products_.right_bytes()};
-        const Strips low = low_rank(Projection::down, part, tokens, part.scratch.low_rank[0], nullptr);
+        const Strips tokens = activated_strips(part, work.activated);
+        const Strips input = activated_strips(part, has_dropout() ? work.dropped : work.activated);
+        const Strips low = low_rank(Projection::down, part, input, part.scratch.low_rank[0], nullptr);
         A* sums = part.scratch.sums[0].reserve(static_cast<std::size_t>(block_size * part.stride()));
         for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
             const index_t features = extent_of_block(hidden, strip);
-            products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(),
+            products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(), false,
                                         part.scratch.panel);
             add_low_rank(Projection::down, part, strip, low, sums);
             elementwise_.transpose_narrow(features, part.rows(), sums, part.stride(),
@@ -83,19 +87,33 @@ void GroupedExperts<T>::project_down() {
     });
 }
 
-/// The chunk's hidden states as right operand: vectors are tokens, k the hidden dimension.
+/// The packed activation of the chunk's rows.
 template <class T>
-Strips GroupedExperts<T>::gather_columns(const SavedForward<T>& saved, const Part& part) const {
+Strips GroupedExperts<T>::activated_strips(const Part& part, const core::Buffer<std::byte>& strips) const {
+    const Strips all = {strips.data(), intermediate_blocks_, products_.right_bytes()};
+    return {all.at(part.chunk.first_strip), intermediate_blocks_, products_.right_bytes()};
+}
+
+/// The chunk's hidden states, after dropout if there is a mask, as right operand: vectors are tokens, k the hidden
+/// dimension.
+template <class T>
+Strips GroupedExperts<T>::gather_columns(const SavedForward<T>& saved, const Part& part, const DropoutMask* mask,
+                                         core::Buffer<std::byte>& storage) const {
     const index_t hidden = this->config().hidden;
     // Rows of a strip are copied side by side first: packing reads 16 rows at once, which must not lie 4 KiB apart.
     const index_t stride = hidden_blocks_ * block_size + block_size;
     T* rows = part.scratch.rows.reserve(static_cast<std::size_t>(block_size * stride));
-    const Strips tokens = products_.right_strips(part.scratch.tokens, part.strips(), hidden_blocks_);
+    const Strips tokens = products_.right_strips(storage, part.strips(), hidden_blocks_);
     const std::int32_t* token = saved.routed.token.data() + part.chunk.begin;
     for (index_t s = 0; s < part.strips(); ++s) {
         const index_t count = extent_of_block(part.rows(), s);
         for (index_t row = 0; row < count; ++row) {
             std::copy_n(saved.hidden.view()[token[s * block_size + row]], hidden, rows + row * stride);
+            if (mask != nullptr) {
+                const index_t routed_row = part.chunk.begin + s * block_size + row;
+                mask->apply(this->workspace().row_tokens[static_cast<std::size_t>(routed_row)], 0, hidden,
+                            rows + row * stride);
+            }
         }
         products_.pack_right(tokens.at(s), products_.rows(rows, stride, count, hidden));
     }
@@ -174,18 +192,42 @@ void GroupedExperts<T>::activate(const Part& part, index_t strip) {
         elementwise_.swiglu_forward(part.rows(), part.scratch.sums[0].data() + f * stride,
                                     part.scratch.sums[1].data() + f * stride, weights, out + f * stride);
     }
-    const Strips activated = {work.activated.data(), intermediate_blocks_, products_.right_bytes()};
-    for (index_t s = 0; s < part.strips(); ++s) {
-        products_.pack_right(
-            activated.at(part.chunk.first_strip + s, strip),
-            products_.columns(out + s * block_size, stride, extent_of_block(part.rows(), s), features));
+    pack_activation(part, strip, out, work.activated);
+    if (has_dropout()) {
+        const DropoutMask mask = mask_of(Projection::down, part.chunk.expert);
+        const index_t first = this->config().intermediate_begin + strip * block_size;
+        std::array<T, block_size> features_of_row;
+        for (index_t row = 0; row < part.rows(); ++row) {
+            for (index_t f = 0; f < features; ++f) {
+                features_of_row[static_cast<std::size_t>(f)] = out[f * stride + row];
+            }
+            mask.apply(work.row_tokens[static_cast<std::size_t>(part.chunk.begin + row)], first, features,
+                       features_of_row.data());
+            for (index_t f = 0; f < features; ++f) {
+                out[f * stride + row] = features_of_row[static_cast<std::size_t>(f)];
+            }
+        }
+        pack_activation(part, strip, out, work.dropped);
     }
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                     \
-    template void GroupedExperts<T>::project_up(const SavedForward<T>&, PreActivations<T>*, bool); \
-    template void GroupedExperts<T>::project_down();                                               \
-    template Strips GroupedExperts<T>::gather_columns(const SavedForward<T>&, const Part&) const;
+/// Packs one strip of features, [32, rows] values, into all strips of tokens of the chunk.
+template <class T>
+void GroupedExperts<T>::pack_activation(const Part& part, index_t strip, const T* values,
+                                        core::Buffer<std::byte>& strips) const {
+    const Strips packed = activated_strips(part, strips);
+    const index_t features = extent_of_block(this->config().intermediate, strip);
+    for (index_t s = 0; s < part.strips(); ++s) {
+        products_.pack_right(packed.at(s, strip), products_.columns(values + s * block_size, part.stride(),
+                                                                    extent_of_block(part.rows(), s), features));
+    }
+}
+
+#define MOESAIC_INSTANTIATE(T)                                                                                 \
+    template void GroupedExperts<T>::project_up(const SavedForward<T>&, PreActivations<T>*, bool);             \
+    template void GroupedExperts<T>::project_down();                                                           \
+    template Strips GroupedExperts<T>::gather_columns(const SavedForward<T>&, const Part&, const DropoutMask*, \
+                                                      core::Buffer<std::byte>&) const;
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)

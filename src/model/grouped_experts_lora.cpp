@@ -3,6 +3,7 @@
 #include "model/grouped_experts.hpp"
 
 #include <cmath>
+#include <span>
 
 namespace moesaic::model {
 
@@ -10,7 +11,12 @@ using core::bf16;
 
 namespace {
 
-constexpr std::array all_wide = {Wide::hidden, Wide::grad_gate, Wide::grad_up, Wide::activation, Wide::grad_output};
+constexpr std::array all_wide = {Wide::hidden_of_up, Wide::hidden,     Wide::grad_gate,
+                                 Wide::grad_up,      Wide::activation, Wide::grad_output};
+
+bool is_as_wide_as_hidden(Wide wide) {
+    return wide == Wide::hidden || wide == Wide::hidden_of_up || wide == Wide::grad_output;
+}
 
 /// Chunks [first, last) of one expert, and columns [first_block, last_block) of one Z.
 struct GradientItem {
@@ -24,9 +30,16 @@ struct GradientItem {
 
 /// Largest first, parts of a hot expert's for all threads. Which parts there are does not change results.
 std::vector<GradientItem> gradient_items(const std::vector<RowChunk>& chunks, index_t hidden_blocks,
-                                         index_t intermediate_blocks, int threads) {
+                                         index_t intermediate_blocks, bool has_dropout, int threads) {
     constexpr double items_per_thread = 6;
-    const double all_blocks = 2.0 * static_cast<double>(hidden_blocks) + 3.0 * static_cast<double>(intermediate_blocks);
+    const std::span<const Wide> wides = std::span(all_wide).subspan(has_dropout ? 0 : 1);
+    const auto blocks_of_wide = [&](Wide wide) {
+        return is_as_wide_as_hidden(wide) ? hidden_blocks : intermediate_blocks;
+    };
+    double all_blocks = 0;
+    for (const Wide wide : wides) {
+        all_blocks += static_cast<double>(blocks_of_wide(wide));
+    }
     double rows_of_all = 0;
     for (const RowChunk& chunk : chunks) {
         rows_of_all += static_cast<double>(chunk.rows);
@@ -38,9 +51,8 @@ std::vector<GradientItem> gradient_items(const std::vector<RowChunk>& chunks, in
         for (; last < chunks.size() && chunks[last].expert == chunks[first].expert; ++last) {
             rows += static_cast<double>(chunks[last].rows);
         }
-        for (const Wide wide : all_wide) {
-            const bool is_hidden = wide == Wide::hidden || wide == Wide::grad_output;
-            const index_t blocks = is_hidden ? hidden_blocks : intermediate_blocks;
+        for (const Wide wide : wides) {
+            const index_t blocks = blocks_of_wide(wide);
             const double work = rows * static_cast<double>(blocks);
             const auto parts = std::clamp(static_cast<index_t>(std::ceil(work / largest)), index_t{1}, blocks);
             for (index_t part = 0; part < parts; ++part) {
@@ -63,8 +75,13 @@ std::vector<typename GroupedExperts<T>::LoraTerm> GroupedExperts<T>::terms_of(Wi
     ExpertWorkspace<T>& work = this->workspace();
     switch (wide) {
         case Wide::hidden:
-            return {{Projection::gate, LoraFactor::a, nullptr, work.grad_low_rank[0].data()},
-                    {Projection::up, LoraFactor::a, nullptr, work.grad_low_rank[1].data()}};
+            if (!has_dropout()) {
+                return {{Projection::gate, LoraFactor::a, nullptr, work.grad_low_rank[0].data()},
+                        {Projection::up, LoraFactor::a, nullptr, work.grad_low_rank[1].data()}};
+            }
+            return {{Projection::gate, LoraFactor::a, nullptr, work.grad_low_rank[0].data()}};
+        case Wide::hidden_of_up:
+            return {{Projection::up, LoraFactor::a, nullptr, work.grad_low_rank[1].data()}};
         case Wide::grad_gate:
             return {{Projection::gate, LoraFactor::b, kept.low_rank[0].data(), nullptr}};
         case Wide::grad_up:
@@ -83,7 +100,8 @@ void GroupedExperts<T>::lora_gradients(const SavedForward<T>& saved, const PreAc
     ExpertWorkspace<T>& work = this->workspace();
     const core::trace::Scope scope("experts.lora_gradients");
     const int threads = core::threads_for(static_cast<double>(work.rows_out.size()));
-    const std::vector<GradientItem> items = gradient_items(work.chunks, hidden_blocks_, intermediate_blocks_, threads);
+    const std::vector<GradientItem> items =
+        gradient_items(work.chunks, hidden_blocks_, intermediate_blocks_, has_dropout(), threads);
     work.of_thread.resize(std::max(work.of_thread.size(), static_cast<std::size_t>(threads)));
     core::parallel_for(static_cast<index_t>(items.size()), threads, [&](index_t i) {
         const GradientItem& item = items[static_cast<std::size_t>(i)];
@@ -148,11 +166,15 @@ BlockRun<T> GroupedExperts<T>::wide_blocks(Wide wide, const SavedForward<T>& sav
                                            const RowChunk& chunk, index_t first, index_t last,
                                            ThreadScratch<T>& scratch) {
     const ExpertWorkspace<T>& work = this->workspace();
-    if (wide == Wide::hidden || wide == Wide::grad_output) {
+    if (is_as_wide_as_hidden(wide)) {
         const index_t cols = last - first;
         T* gathered = scratch.rows.reserve(static_cast<std::size_t>(chunk.strips() * cols * block_elements));
-        gather_blocks(saved.routed, wide == Wide::hidden ? saved.hidden.view() : grad_output, chunk, first, last,
+        gather_blocks(saved.routed, wide == Wide::grad_output ? grad_output : saved.hidden.view(), chunk, first, last,
                       gathered);
+        if (has_dropout() && wide != Wide::grad_output) {
+            const Projection p = wide == Wide::hidden ? Projection::gate : Projection::up;
+            drop_blocks(mask_of(p, chunk.expert), chunk, first, last, gathered);
+        }
         return {gathered, cols * block_elements, chunk.strips()};
     }
     const core::Buffer<T>& blocks = wide == Wide::activation  ? work.activation
@@ -160,6 +182,20 @@ BlockRun<T> GroupedExperts<T>::wide_blocks(Wide wide, const SavedForward<T>& sav
                                                               : work.grad_pre_activations[1];
     return {blocks.data() + (chunk.first_strip * intermediate_blocks_ + first) * block_elements,
             intermediate_blocks_ * block_elements, chunk.strips()};
+}
+
+/// Applies a mask to blocks [strips][last - first][32, 32] of the chunk's rows.
+template <class T>
+void GroupedExperts<T>::drop_blocks(const DropoutMask& mask, const RowChunk& chunk, index_t first, index_t last,
+                                    T* blocks) const {
+    for (index_t row = 0; row < chunk.rows; ++row) {
+        const std::uint64_t token = this->workspace().row_tokens[static_cast<std::size_t>(chunk.begin + row)];
+        for (index_t b = first; b < last; ++b) {
+            T* of_row = blocks + (row / block_size * (last - first) + b - first) * block_elements +
+                        row % block_size * block_size;
+            mask.apply(token, b * block_size, block_size, of_row);
+        }
+    }
 }
 
 /// Adds L^T Z, column blocks [first, first + count), to the gradient: A is [R, width]; B is [width, R], so that it

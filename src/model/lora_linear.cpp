@@ -2,6 +2,8 @@
 
 #include "model/elementwise.hpp"
 
+#include <algorithm>
+#include <array>
 #include <utility>
 
 namespace moesaic::model {
@@ -18,13 +20,13 @@ LoraLinear<T>::LoraLinear(std::string module, const LinearShape& shape, LoraTarg
       bias_(shape.has_bias ? static_cast<std::size_t>(shape.out) : 0),
       shape_(layer.shared.settings.shape_of(target, module_)) {
     if (is_adapted()) {
-        factors_ = ModuleFactors<A>(layer.bucket, module_, shape.out, shape.in, shape_);
+        factors_ = ModuleFactors<A>(layer.bucket, target, module_, shape.out, shape.in, shape_);
     }
 }
 
 template <class T>
 void LoraLinear<T>::load(const WeightSource<T>& source) {
-    source.read_matrix(module_ + ".weight", weight_);
+    weight_.load(source, module_ + ".weight");
     if (!bias_.empty()) {
         source.read_vector(module_ + ".bias", bias_);
     }
@@ -52,22 +54,50 @@ void LoraLinear<T>::add_bias(MatrixView<A> y) const {
 }
 
 template <class T>
+MatrixView<const T> LoraLinear<T>::input_of_a(MatrixView<const T> x, T* storage) const {
+    const Dropout& dropout = shared_.dropout;
+    if (!dropout.is_active()) {
+        return x;
+    }
+    const DropoutMask mask(dropout, dropout_module(module_));
+    const MatrixView<T> dropped(storage, x.rows(), x.cols());
+#pragma omp parallel for schedule(static)
+    for (index_t row = 0; row < x.rows(); ++row) {
+        std::copy_n(x[row], x.cols(), dropped[row]);
+        mask.apply(dropout.rows[static_cast<std::size_t>(row)], 0, x.cols(), dropped[row]);
+    }
+    return dropped;
+}
+
+/// grad_x += the gradient of the input of A, through dropout.
+template <class T>
+void LoraLinear<T>::add_dropped(MatrixView<const A> grad_dropped, MatrixView<A> grad_x) const {
+    const DropoutMask mask(shared_.dropout, dropout_module(module_));
+#pragma omp parallel for schedule(static)
+    for (index_t row = 0; row < grad_x.rows(); ++row) {
+        mask.add(shared_.dropout.rows[static_cast<std::size_t>(row)], 0, grad_x.cols(), grad_dropped[row], grad_x[row]);
+    }
+}
+
+template <class T>
 void LoraLinear<T>::forward(std::span<const Forward> batch) {
-    std::vector<Gemm<T>> products;
+    std::vector<FrozenProduct<T>> frozen;
     std::vector<const Forward*> adapted;
     index_t low_rank_size = 0;
+    index_t dropped_size = 0;
     for (const Forward& entry : batch) {
-        products.push_back(product<T>(entry.x, false, entry.linear.weight_, true, entry.y));
+        frozen.push_back({entry.linear.weight_, Direction::forward, entry.x, entry.y});
         if (entry.linear.is_adapted()) {
             adapted.push_back(&entry);
             low_rank_size += entry.x.rows() * entry.linear.shape_.rank;
+            dropped_size += entry.x.rows() * entry.x.cols();
         }
     }
     if (batch.empty()) {
         return;
     }
     LoraShared<T>& shared = batch.front().linear.shared_;
-    shared.kernels.template run<T>(products);
+    multiply<T>(shared.kernels, frozen, shared.frozen);
     for (const Forward& entry : batch) {
         if (!entry.linear.bias_.empty()) {
             entry.linear.add_bias(entry.y);
@@ -79,19 +109,22 @@ void LoraLinear<T>::forward(std::span<const Forward> batch) {
 
     shared.down_sum.resize(1, low_rank_size);
     shared.down.resize(1, low_rank_size);
+    shared.dropped.resize(1, shared.dropout.is_active() ? dropped_size : 0);
     std::vector<Gemm<T>> down_products;
-    products.clear();
+    std::vector<Gemm<T>> products;
     index_t begin = 0;
+    T* dropped = shared.dropped.data();
     for (const Forward* entry : adapted) {
         const LoraLinear& linear = entry->linear;
         const index_t rows = entry->x.rows();
         const index_t rank = linear.shape_.rank;
-        down_products.push_back(product<T>(entry->x, false, linear.a_, true,
+        down_products.push_back(product<T>(linear.input_of_a(entry->x, dropped), false, linear.a_, true,
                                            MatrixView<A>(shared.down_sum.data() + begin, rows, rank),
                                            static_cast<A>(linear.shape_.scale)));
         products.push_back(product<T>(MatrixView<const T>(shared.down.data() + begin, rows, rank), false, linear.b_,
                                       true, entry->y, 1, true));
         begin += rows * rank;
+        dropped += shared.dropout.is_active() ? rows * entry->x.cols() : 0;
     }
     shared.kernels.template run<T>(down_products);
     convert<T>(shared.kernels.template elementwise<T>(), shared.down_sum, shared.down.view());
@@ -103,25 +136,34 @@ void LoraLinear<T>::backward(MatrixView<const T> x, MatrixView<const T> grad_y, 
                              bool accumulate) const {
     const kernels::KernelSet& kernels = shared_.kernels;
     if (!grad_x.empty()) {
-        kernels.run(product<T>(grad_y, false, weight_, false, grad_x, 1, accumulate));
+        const FrozenProduct<T> frozen = {weight_, Direction::backward, grad_y, grad_x, accumulate};
+        multiply<T>(kernels, {&frozen, 1}, shared_.frozen);
     }
     if (!is_adapted()) {
         return;
     }
     const auto scale = static_cast<A>(shape_.scale);
+    const bool has_dropout = shared_.dropout.is_active();
+    shared_.dropped.resize(has_dropout ? x.rows() : 0, in());
+    const MatrixView<const T> input = input_of_a(x, shared_.dropped.data());
     for (Matrix<A>* sums : {&shared_.down_sum, &shared_.back_sum}) {
         sums->resize(x.rows(), shape_.rank);
     }
-    kernels.run<T>(std::array{product<T>(x, false, a_, true, shared_.down_sum, scale),
+    kernels.run<T>(std::array{product<T>(input, false, a_, true, shared_.down_sum, scale),
                               product<T>(grad_y, false, b_, false, shared_.back_sum, scale)});
     const auto down = as_operand<T>(kernels.elementwise<T>(), shared_.down_sum, shared_.down);
     const auto back = as_operand<T>(kernels.elementwise<T>(), shared_.back_sum, shared_.back);
     std::vector<Gemm<T>> products = {product<T>(grad_y, true, down, false, factors_.grad_b(), 1, true),
-                                     product<T>(back, true, x, false, factors_.grad_a(), 1, true)};
+                                     product<T>(back, true, input, false, factors_.grad_a(), 1, true)};
     if (!grad_x.empty()) {
-        products.push_back(product<T>(back, false, a_, false, grad_x, 1, true));
+        shared_.grad_dropped.resize(has_dropout ? x.rows() : 0, in());
+        products.push_back(
+            product<T>(back, false, a_, false, has_dropout ? shared_.grad_dropped.view() : grad_x, 1, !has_dropout));
     }
     kernels.run<T>(products);
+    if (has_dropout && !grad_x.empty()) {
+        add_dropped(shared_.grad_dropped, grad_x);
+    }
 }
 
 template class LoraLinear<bf16>;

@@ -5,6 +5,8 @@
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
 #include "kernels/gemm.hpp"
+#include "model/dropout.hpp"
+#include "model/frozen_matrix.hpp"
 #include "model/lora_parameters.hpp"
 #include "model/weights.hpp"
 
@@ -24,10 +26,14 @@ template <class T>
 struct LoraShared {
     const kernels::KernelSet& kernels;
     const LoraSettings& settings;
-    Matrix<accumulator_t<T>> down_sum{};  // [sum M, R]: products with A or B before they are rounded
-    Matrix<T> down{};                     // [sum M, R]
-    Matrix<accumulator_t<T>> back_sum{};  // [M, R]
-    Matrix<T> back{};                     // [M, R]
+    FrozenScratch<T> frozen{};
+    Dropout dropout{};                        // of the present pass, for this rank's tokens
+    Matrix<T> dropped{};                      // [sum M, K]: inputs of A after dropout
+    Matrix<accumulator_t<T>> grad_dropped{};  // [M, K]
+    Matrix<accumulator_t<T>> down_sum{};      // [sum M, R]: products with A or B before they are rounded
+    Matrix<T> down{};                         // [sum M, R]
+    Matrix<accumulator_t<T>> back_sum{};      // [M, R]
+    Matrix<T> back{};                         // [M, R]
 };
 
 /// Where the projections of one layer register their factors. All ranks hold these whole; gradients are partial and are
@@ -85,11 +91,14 @@ public:
 
 private:
     void add_bias(MatrixView<A> y) const;
+    /// x, or x after dropout in `storage` [M, K].
+    [[nodiscard]] MatrixView<const T> input_of_a(MatrixView<const T> x, T* storage) const;
+    void add_dropped(MatrixView<const A> grad_dropped, MatrixView<A> grad_x) const;
 
     std::string module_;
     LoraShared<T>& shared_;
-    Matrix<T> weight_;     // [N, K]
-    std::vector<A> bias_;  // [N] or empty
+    FrozenMatrix<T> weight_;  // [N, K]
+    std::vector<A> bias_;     // [N] or empty
     LoraShape shape_;
     ModuleFactors<A> factors_;  // in the layer's bucket
     Matrix<T> a_;               // [R, K]

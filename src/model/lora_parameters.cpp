@@ -44,14 +44,15 @@ LoraShape LoraSettings::shape_of(LoraTarget target, const std::string& module) c
 }
 
 template <class A>
-ModuleFactors<A>::ModuleFactors(ParameterBucket<A>& bucket, const std::string& module, index_t out, index_t in,
-                                LoraShape shape)
+ModuleFactors<A>::ModuleFactors(ParameterBucket<A>& bucket, LoraTarget target, const std::string& module, index_t out,
+                                index_t in, LoraShape shape)
     : bucket_(&bucket), first_(bucket.tensors.size()) {
     for (const LoraFactor factor : {LoraFactor::a, LoraFactor::b}) {
         const bool is_a = factor == LoraFactor::a;
         LoraTensor tensor;
         tensor.name = module + (is_a ? ".lora_A" : ".lora_B");
         tensor.modules = {module};
+        tensor.target = target;
         tensor.factor = factor;
         tensor.shapes = {shape};
         tensor.rows = tensor.local_rows = is_a ? shape.rank : out;

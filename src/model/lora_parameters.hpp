@@ -6,12 +6,14 @@
 #include "model/module_patterns.hpp"
 #include "mpi/process_grid.hpp"
 
+#include <array>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <optional>
 #include <set>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace moesaic::model {
@@ -21,6 +23,8 @@ using core::MatrixView;
 
 /// Kinds of projections that can be adapted.
 enum class LoraTarget : std::uint8_t { experts, attention, shared, dense };
+/// Names as users write them, in the order of the kinds.
+inline constexpr std::array<std::string_view, 4> lora_target_names = {"experts", "attention", "shared", "dense"};
 
 /// The adapter of one module; rank 0 if it has none.
 struct LoraShape {
@@ -35,7 +39,8 @@ struct LoraSettings {
     double alpha = 16;
     bool rank_stabilised = false;  ///< scale alpha / sqrt(R) instead of alpha / R (Kalajdzievski, "rsLoRA", 2023)
     std::set<LoraTarget> targets = {LoraTarget::experts};
-    double dropout = 0;             ///< probability with which an element of A's input is zeroed in training
+    double dropout = 0;  ///< probability with which an element of A's input is zeroed in training
+    std::uint64_t dropout_seed = 0;
     ModulePatterns rank_pattern{};  ///< for modules of another rank
     ModulePatterns alpha_pattern{};
     /// If set, exactly these modules are adapted and all of the above but dropout says nothing: the modules of an
@@ -59,6 +64,7 @@ struct LoraTensor {
     std::string name;                  ///< unique, for example "layers.3.experts.gate_proj.lora_A"
     std::vector<std::string> modules;  ///< [count], the module that each matrix adapts, as in the checkpoint
     std::vector<LoraShape> shapes;     ///< [count], the adapters of these modules
+    LoraTarget target = LoraTarget::experts;
     LoraFactor factor = LoraFactor::a;
     index_t rows = 0;
     index_t cols = 0;
@@ -102,7 +108,8 @@ class ModuleFactors {
 public:
     ModuleFactors() = default;
     /// Declares both factors in `bucket`.
-    ModuleFactors(ParameterBucket<A>& bucket, const std::string& module, index_t out, index_t in, LoraShape shape);
+    ModuleFactors(ParameterBucket<A>& bucket, LoraTarget target, const std::string& module, index_t out, index_t in,
+                  LoraShape shape);
 
     [[nodiscard]] MatrixView<A> a() const { return view(0, bucket_->values); }
     [[nodiscard]] MatrixView<A> b() const { return view(1, bucket_->values); }

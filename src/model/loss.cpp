@@ -10,9 +10,6 @@ namespace {
 
 using core::bf16;
 
-/// Logits that are held at a time: 2^24 of four bytes are 64 MiB.
-constexpr index_t logits_limit = index_t{1} << 24;
-
 /// Log-softmax of one row at the label; with `grad` also scale * (softmax - onehot(label)).
 template <class T>
 TargetResult evaluate(const kernels::ElementwiseKernels<T>& kernels, std::span<const accumulator_t<T>> logits,
@@ -35,13 +32,9 @@ TargetResult evaluate(const kernels::ElementwiseKernels<T>& kernels, std::span<c
 
 }  // namespace
 
-index_t targets_per_block(index_t vocabulary) {
-    return std::clamp(logits_limit / vocabulary, index_t{1}, index_t{512});
-}
-
 template <class T>
 std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, MatrixView<const T> hidden,
-                                        MatrixView<const T> head, std::span<const Target> targets, double scale,
+                                        const FrozenMatrix<T>& head, std::span<const Target> targets, double scale,
                                         MatrixView<accumulator_t<T>> grad_hidden, LossScratch<T>& scratch) {
     using A = accumulator_t<T>;
     const core::trace::Scope scope("loss");
@@ -51,9 +44,12 @@ std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, Matri
         std::fill_n(grad_hidden[row], grad_hidden.cols(), A(0));
     }
     std::vector<TargetResult> results(targets.size());
-    const index_t block = targets_per_block(head.rows());
-    for (index_t begin = 0; begin < static_cast<index_t>(targets.size()); begin += block) {
-        const index_t rows = std::min(block, static_cast<index_t>(targets.size()) - begin);
+    const auto multiply_head = [&](Direction direction, MatrixView<const T> x, MatrixView<A> y) {
+        const FrozenProduct<T> product = {head, direction, x, y};
+        multiply<T>(kernels, {&product, 1}, scratch.frozen);
+    };
+    for (index_t begin = 0; begin < static_cast<index_t>(targets.size()); begin += targets_per_block) {
+        const index_t rows = std::min(targets_per_block, static_cast<index_t>(targets.size()) - begin);
         const auto block_targets = targets.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(rows));
         scratch.hidden.resize(rows, hidden.cols());
         scratch.logits.resize(rows, head.rows());
@@ -62,7 +58,7 @@ std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, Matri
             std::copy_n(hidden[block_targets[static_cast<std::size_t>(i)].row], hidden.cols(),
                         scratch.hidden.view()[i]);
         }
-        kernels.run(kernels::product<T>(scratch.hidden, false, head, true, scratch.logits));
+        multiply_head(Direction::forward, scratch.hidden, scratch.logits);
         if (with_gradient) {
             scratch.grad_logits.resize(rows, head.rows());
         }
@@ -76,7 +72,7 @@ std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, Matri
         }
         if (with_gradient) {
             scratch.grad_rows.resize(rows, hidden.cols());
-            kernels.run(kernels::product<T>(scratch.grad_logits, false, head, false, scratch.grad_rows));
+            multiply_head(Direction::backward, scratch.grad_logits, scratch.grad_rows);
 #pragma omp parallel for schedule(static)
             for (index_t i = 0; i < rows; ++i) {  // a row is a target at most once
                 std::copy_n(scratch.grad_rows.view()[i], hidden.cols(),
@@ -87,9 +83,9 @@ std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, Matri
     return results;
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                                \
-    template std::vector<TargetResult> cross_entropy<T>(const kernels::KernelSet&, MatrixView<const T>,       \
-                                                        MatrixView<const T>, std::span<const Target>, double, \
+#define MOESAIC_INSTANTIATE(T)                                                                                   \
+    template std::vector<TargetResult> cross_entropy<T>(const kernels::KernelSet&, MatrixView<const T>,          \
+                                                        const FrozenMatrix<T>&, std::span<const Target>, double, \
                                                         MatrixView<accumulator_t<T>>, LossScratch<T>&);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)

@@ -4,6 +4,7 @@
 #include "model/feed_forward.hpp"
 #include "model/grouped_experts.hpp"
 #include "model/router.hpp"
+#include "model/router_balance.hpp"
 
 #include <algorithm>
 #include <utility>
@@ -12,6 +13,21 @@ namespace moesaic::model {
 
 using core::bf16;
 using core::trace::Scope;
+
+namespace {
+
+template <class A>
+void copy_softmax(const ElementwiseKernels<A>& kernels, MatrixView<const A> logits, Matrix<A>& probabilities) {
+    probabilities.resize(logits.rows(), logits.cols());
+    const MatrixView<A> out = probabilities;
+#pragma omp parallel for schedule(static)
+    for (index_t row = 0; row < logits.rows(); ++row) {
+        std::copy_n(logits[row], logits.cols(), out[row]);
+        softmax<A>(kernels, out.row(row));
+    }
+}
+
+}  // namespace
 
 template <class T>
 MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, const DecoderSettings& settings,
@@ -23,6 +39,7 @@ MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, const Dec
       kernels_(kernels),
       tensor_group_(grid.tensor()),
       slice_(mpi::slice_of(architecture.expert_intermediate, tensor_group_.rank(), tensor_group_.size())),
+      keeps_probabilities_(settings.keep_probabilities && architecture.router.scoring != Scoring::softmax),
       exchange_(std::move(exchange)),
       shared_(std::move(shared)),
       correction_bias_(architecture.router.has_correction_bias ? static_cast<std::size_t>(architecture.experts)
@@ -34,6 +51,7 @@ MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, const Dec
     config.experts_per_token = architecture.experts_per_token;
     config.hidden = architecture.hidden;
     config.intermediate = slice_.extent;
+    config.intermediate_begin = slice_.begin;
     config.max_tokens = settings.max_tokens;
     config.activations = settings.activations;
     const ExpertParameters<A> adapters(architecture, layer, slice_, parameters);
@@ -85,6 +103,9 @@ void MoeLayer<T>::forward(const RowCounts& rows, MatrixView<const A> input, Laye
         tape.expert_ids.resize(mine, choices);
         tape.expert_weights.resize(mine, choices);
         kernels_.run(kernels::product<A>(input, false, router_weight_, true, tape.scores));
+        if (keeps_probabilities_) {
+            copy_softmax<A>(kernels_.elementwise<A>(), tape.scores, tape.probabilities);
+        }
         route_forward<A>(kernels_.elementwise<A>(), architecture_.router, correction_bias_, tape.scores,
                          tape.expert_ids, tape.expert_weights);
     }
@@ -95,7 +116,7 @@ void MoeLayer<T>::forward(const RowCounts& rows, MatrixView<const A> input, Laye
     tensor_group_.all_gather_rows<std::int32_t>(tape.expert_ids, exchange_->all_expert_ids, rows.of_rank);
     tensor_group_.all_gather_rows<A>(tape.expert_weights, exchange_->all_weights, rows.of_rank);
     const MatrixView<const A> partial =
-        experts_->forward(exchange_->all_rows, exchange_->all_expert_ids, exchange_->all_weights, save);
+        experts_->forward(exchange_->all_rows, exchange_->all_expert_ids, exchange_->all_weights, save, rows.dropout);
     tensor_group_.reduce_scatter_rows<A>(partial, output, rows.of_rank);
     if (shared_) {
         shared_->forward(input, tape, output);
@@ -104,7 +125,7 @@ void MoeLayer<T>::forward(const RowCounts& rows, MatrixView<const A> input, Laye
 
 template <class T>
 void MoeLayer<T>::backward(const RowCounts& rows, const LayerTape<T>& tape, MatrixView<const A> grad_output,
-                           MatrixView<A> grad_input) {
+                           std::span<const A> grad_probabilities, MatrixView<A> grad_input) {
     exchange_->all_rows.resize(rows.total, architecture_.hidden);
     tensor_group_.all_gather_rows<T>(as_operand<T>(kernels_.elementwise<T>(), grad_output, exchange_->grad_rows),
                                      exchange_->all_rows, rows.of_rank);
@@ -127,6 +148,10 @@ void MoeLayer<T>::backward(const RowCounts& rows, const LayerTape<T>& tape, Matr
     exchange_->grad_logits.resize(grad_output.rows(), architecture_.experts);
     route_backward<A>(architecture_.router, tape.scores, tape.expert_ids, tape.expert_weights, exchange_->grad_weights,
                       exchange_->grad_logits);
+    if (!grad_probabilities.empty()) {
+        add_balance_gradient<A>(router_probabilities<T>(architecture_, tape), grad_probabilities,
+                                exchange_->grad_logits);
+    }
     kernels_.run(kernels::product<A>(exchange_->grad_logits, false, router_weight_, false, grad_input, 1, true));
 }
 

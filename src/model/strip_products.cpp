@@ -41,7 +41,7 @@ Strips StripProducts<T>::left_of_blocks(const T* blocks, index_t strips, index_t
 
 template <class T>
 void StripProducts<T>::weights_by_tokens(WeightStream<T>& weights, index_t features, const Strips& tokens,
-                                         index_t token_count, A* c, index_t stride,
+                                         index_t token_count, A* c, index_t stride, bool accumulate,
                                          core::Buffer<std::byte>& panel) const {
     const index_t strips = blocks_of(token_count);
     for (index_t p = 0; p < weights.panels_per_run(); ++p) {
@@ -50,7 +50,7 @@ void StripProducts<T>::weights_by_tokens(WeightStream<T>& weights, index_t featu
         const BlockRun<T> later = weights.take_panel_to_ask_for();
         for (index_t s = 0; s < strips; ++s) {
             kernel_.multiply({features, extent_of_block(token_count, s), now.blocks * block_size, left,
-                              tokens.at(s, p * weights.panel_blocks()), c + s * block_size, stride, p > 0,
+                              tokens.at(s, p * weights.panel_blocks()), c + s * block_size, stride, accumulate || p > 0,
                               ask_for(later, s, strips)});
         }
         weights.finish();

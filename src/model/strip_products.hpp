@@ -71,7 +71,7 @@ public:
     [[nodiscard]] index_t largest_panel() const { return kernel_.panel_depth / block_size; }
     /// C[features, tokens] = W tokens^T for the next run of a stream, a strip of rows of W.
     void weights_by_tokens(WeightStream<T>& weights, index_t features, const Strips& tokens, index_t token_count, A* c,
-                           index_t stride, core::Buffer<std::byte>& panel) const;
+                           index_t stride, bool accumulate, core::Buffer<std::byte>& panel) const;
     /// C[tokens, features] = tokens W for the next run of a stream, a column of blocks of W, whose rows are k.
     void tokens_by_weights(const Strips& tokens, index_t token_count, WeightStream<T>& weights, index_t features, A* c,
                            bool accumulate, RightPanels& panels) const;
@@ -84,6 +84,16 @@ public:
     void strip_by_strip(const std::byte* left, index_t rows, const std::byte* right, index_t cols, index_t k, A* c,
                         index_t stride, bool accumulate) const {
         kernel_.multiply({rows, cols, k, left, right, c, stride, accumulate, {}});
+    }
+
+    /// Products of at most so many tokens are better computed block by block, without strips.
+    [[nodiscard]] index_t few_rows() const { return kernel_.few_rows; }
+    /// C[tokens, 32] += x W^T, or x W if `transposed`, for one block of weights; x [tokens, 32], C `stride` apart.
+    void few_rows_by_block(index_t tokens, const A* x, const T* block, bool transposed, index_t k, index_t features,
+                           A* c, index_t stride, bool accumulate) const {
+        kernel_.multiply_few_rows(
+            k, x, transposed ? columns(block, block_size, features, k) : rows(block, block_size, features, k),
+            {c, stride, tokens, features, A(1), accumulate});
     }
 
     /// Processor state that products need: lives on the stack of the thread that computes them.

@@ -51,6 +51,7 @@ struct LayerTape {
     GatedMlpTape<T> mlp;              // of a dense layer or a shared expert
     Matrix<A> shared_weights;         // [T, 1] of a gated shared expert
     Matrix<A> scores;                 // [T, E] of a MoE layer's router
+    Matrix<A> probabilities;          // [T, E] softmax of its logits, if wanted and if scores are not that
     Matrix<std::int32_t> expert_ids;  // [T, K]
     Matrix<A> expert_weights;         // [T, K]
 };

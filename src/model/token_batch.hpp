@@ -15,10 +15,12 @@ inline constexpr std::int32_t ignored_label = -100;
 
 /// Sequence s has rows [offsets[s], offsets[s + 1]). An empty batch has offsets {0}.
 struct TokenBatch {
-    std::vector<std::int32_t> tokens;  ///< [T]
-    std::vector<std::int32_t> labels;  ///< [T], the label of a position is its own token or ignored_label
-    std::vector<index_t> positions;    ///< [T], from 0 in each sequence
-    std::vector<index_t> offsets{0};   ///< [S + 1]
+    std::vector<std::int32_t> tokens;     ///< [T]
+    std::vector<std::int32_t> labels;     ///< [T], the label of a position is its own token or ignored_label
+    std::vector<index_t> positions;       ///< [T], from 0 in each sequence
+    std::vector<index_t> offsets{0};      ///< [S + 1]
+    std::vector<index_t> sequence_ids{};  ///< [S], which sequences of the data these are, for dropout
+    index_t step = 0;                     ///< optimizer step, for dropout
 
     [[nodiscard]] index_t rows() const noexcept { return static_cast<index_t>(tokens.size()); }
     [[nodiscard]] index_t sequences() const noexcept { return static_cast<index_t>(offsets.size()) - 1; }

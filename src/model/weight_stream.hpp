@@ -32,9 +32,12 @@ public:
     static constexpr index_t line_bytes = 64;
     static constexpr index_t block_lines = block_elements * static_cast<index_t>(sizeof(T)) / line_bytes;
 
-    /// Begins with the runs run_at(0), ... run_at(count - 1), in panels of at most `largest_panel` blocks.
+    /// Begins with the runs run_at(0), ... run_at(count - 1), in panels of at most `largest_panel` blocks. Later runs
+    /// may be shorter than the first by one block. Weights are asked for `panels_ahead` panels before they are
+    /// multiplied: one, or two where they are packed one panel ahead.
     template <class RunAt>
-    void start(index_t count, index_t largest_panel, const RunAt& run_at) {
+    void start(index_t count, index_t largest_panel, index_t panels_ahead, const RunAt& run_at) {
+        panels_ahead_ = panels_ahead;
         runs_.clear();
         for (index_t i = 0; i < count; ++i) {
             runs_.push_back(run_at(i));
@@ -67,11 +70,11 @@ public:
 
     /// The next panel that nobody has asked for, for products to ask for line by line on the side.
     [[nodiscard]] BlockRun<T> take_panel_to_ask_for() {
-        return asked_ <= at_ + panels_ahead ? panel(asked_++) : BlockRun<T>();
+        return asked_ <= at_ + panels_ahead_ ? panel(asked_++) : BlockRun<T>();
     }
     /// Asks for the first panels at once, for callers that do something else before they read them.
     void ask_for_first_panels() {
-        while (asked_ < panels_ahead) {
+        while (asked_ < panels_ahead_) {
             const BlockRun<T> next = panel(asked_++);
             for (index_t b = 0; b < next.blocks; ++b) {
                 const auto* block = reinterpret_cast<const char*>(next.block(b));
@@ -83,15 +86,13 @@ public:
     }
 
 private:
-    /// One panel is multiplied, the next one packed; the one after that is on its way to L2.
-    static constexpr index_t panels_ahead = 2;
-
     std::vector<BlockRun<T>> runs_;
     index_t panels_ = 1;  ///< of a run
     index_t panel_blocks_ = 1;
     index_t total_ = 0;
     index_t at_ = 0;
     index_t asked_ = 0;  ///< panels that have been asked for
+    index_t panels_ahead_ = 1;
 };
 
 }  // namespace moesaic::model

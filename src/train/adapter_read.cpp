@@ -22,6 +22,9 @@ using model::LoraShape;
 using model::LoraTensor;
 using model::Sharding;
 
+/// No module of a model has a longer name; matching patterns against names of any length could exhaust the stack.
+constexpr std::size_t longest_name = 512;
+
 /// Where the factors of one module are. In a fused tensor the ranks of an expert are rows of A below each other, and
 /// every `stride`-th column of B.
 struct ModulePlace {
@@ -102,7 +105,7 @@ void AdapterFile::find_modules() {
     const std::string prefix = peft_prefix;
     const std::string suffix = a_suffix;
     for (const std::string& name : std::vector<std::string>(unused_.begin(), unused_.end())) {
-        if (name.starts_with(prefix) && name.ends_with(suffix)) {
+        if (name.size() <= longest_name && name.starts_with(prefix) && name.ends_with(suffix)) {
             const std::string module = name.substr(prefix.size(), name.size() - prefix.size() - suffix.size());
             ModulePlace place;
             place.a_tensor = name;

@@ -40,7 +40,11 @@ std::vector<index_t> Batches::sequences_of(index_t step) {
 }
 
 StepBatches Batches::at(index_t step) {
-    return share_of(data_, sequences_of(step), settings_.micro_batch, rank_, ranks_);
+    StepBatches batches = share_of(data_, sequences_of(step), settings_.micro_batch, rank_, ranks_);
+    for (model::TokenBatch& pass : batches.passes) {
+        pass.step = step;
+    }
+    return batches;
 }
 
 std::vector<std::vector<index_t>> spread(const Dataset& data, std::span<const index_t> sequences, int ranks) {

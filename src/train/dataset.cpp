@@ -67,6 +67,7 @@ model::TokenBatch Dataset::batch(std::span<const index_t> chosen) const {
             batch.positions.push_back(position);
         }
         batch.offsets.push_back(batch.rows());
+        batch.sequence_ids.push_back(sequence);
     }
     return batch;
 }

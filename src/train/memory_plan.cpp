@@ -116,10 +116,10 @@ std::vector<Projections> replicated_projections(const Sizes& s) {
 }
 
 double weight_bytes(const Sizes& s) {
-    double elements = s.vocabulary * s.hidden * (s.a.tied_head ? 1 : 2) +
+    double elements = padded(s.vocabulary) * padded(s.hidden) * (s.a.tied_head ? 1 : 2) +
                       s.moe_layers * s.experts * 3 * padded(s.hidden) * padded(s.slice);
     for (const Projections& projections : replicated_projections(s)) {
-        elements += projections.count * projections.out * projections.in;
+        elements += projections.count * padded(projections.out) * padded(projections.in);
     }
     return elements * s.scalar + s.moe_layers * s.experts * s.hidden * float_bytes;  // routers
 }
@@ -180,16 +180,18 @@ double buffer_bytes(const Sizes& s) {
     const double latent = std::max(s.query_latent, s.kv_latent + s.rotated) + s.expanded;
     const double attention = (heads + latent + s.queries) * float_bytes + (s.hidden + heads + latent) * s.scalar;
     const double exchange = s.hidden * s.scalar + 2 * s.choices * float_bytes;
-    const double mlp = std::max(s.dense_layers > 0 ? s.dense : 0, s.shared) * (float_bytes + 5 * s.scalar);
-    const double own = decoder + attention + exchange + mlp + s.experts * float_bytes;
+    const double mlp_width = std::max(s.dense_layers > 0 ? s.dense : 0, s.shared);
+    const double mlp = mlp_width * (float_bytes + 5 * s.scalar);
+    const double packed = padded(std::max({s.hidden, s.queries, mlp_width})) * s.scalar;
+    const double own = decoder + attention + exchange + mlp + packed + s.experts * float_bytes;
     const double pre_activations = s.retain ? 0 : 2;  // computed again, besides activations and three gradients
     const double routed =
         (s.hidden + (4 + pre_activations) * padded(s.slice) + 4 * padded(static_cast<double>(s.settings.lora.rank))) *
             s.scalar +
         std::ceil(s.slice / model::block_size) * float_bytes;
     const double group = exchange + 2 * s.hidden * float_bytes + s.choices * routed;
-    const double head = static_cast<double>(model::targets_per_block(s.a.vocabulary)) * (s.vocabulary + s.hidden) *
-                        (float_bytes + s.scalar);
+    // Logits, their gradient, and the gradient packed for the product with the head.
+    const double head = model::targets_per_block * (s.vocabulary + s.hidden) * (float_bytes + 2 * s.scalar);
     return s.own_tokens * own + s.group_tokens * group + head;
 }
 

@@ -6,10 +6,8 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
 #include <charconv>
 #include <sstream>
-#include <utility>
 #include <vector>
 
 namespace moesaic::train {
@@ -50,23 +48,16 @@ double parse_duration(const std::string& text) {
     return fields >= 1 && fields <= 3 ? seconds + days * 86400 : -1;
 }
 
-constexpr std::array<std::pair<const char*, model::LoraTarget>, 4> target_names = {
-    {{"experts", model::LoraTarget::experts},
-     {"attention", model::LoraTarget::attention},
-     {"shared", model::LoraTarget::shared},
-     {"dense", model::LoraTarget::dense}}};
-
 /// The targets in a list with commas; empty if one of them is none.
 std::set<model::LoraTarget> parse_targets(const std::string& text) {
     std::set<model::LoraTarget> targets;
     std::istringstream names(text);
     for (std::string name; std::getline(names, name, ',');) {
-        const auto* const found = std::find_if(target_names.begin(), target_names.end(),
-                                               [&](const auto& entry) { return entry.first == name; });
-        if (found == target_names.end()) {
+        const auto* const found = std::find(model::lora_target_names.begin(), model::lora_target_names.end(), name);
+        if (found == model::lora_target_names.end()) {
             return {};
         }
-        targets.insert(found->second);
+        targets.insert(static_cast<model::LoraTarget>(found - model::lora_target_names.begin()));
     }
     return targets;
 }
@@ -157,6 +148,8 @@ void TrainOptions::declare(core::OptionSet& set) {
     set.add("train.eval_every", eval_every, "evaluate every so many steps besides start and end; 0: never",
             at_least(0));
     set.add("train.save_every", save_every, "checkpoint every so many steps besides the end; 0: never", at_least(0));
+    set.add("train.router_aux_coef", router_aux_coefficient,
+            "factor on the routers' auxiliary loss, which is added to the loss; 0: without it", within(0, 1e3));
     set.add("train.activations", activations,
             "retain: keep gate and up of each layer for backward; recompute: less memory, more work",
             one_of({"retain", "recompute"}));

@@ -63,6 +63,7 @@ struct TrainOptions {
     std::int64_t eval_every = 0;
     std::int64_t save_every = 0;
     std::string activations = "retain";
+    double router_aux_coefficient = 0;
     void declare(core::OptionSet& set);
     void declare_batch_size(core::OptionSet& set);
     [[nodiscard]] model::Activations activations_of_layers() const {

@@ -28,6 +28,9 @@ mpi::StepReport Trainer<T>::compute_gradients() {
     const StepBatches batch = parts_.batches.at(done_);
     const double scale = batch.target_tokens > 0 ? 1.0 / static_cast<double>(batch.target_tokens) : 0.0;
     parts_.decoder.lora().clear_gradients();
+    const model::Architecture& architecture = parts_.decoder.architecture();
+    expert_counts_.assign(static_cast<std::size_t>(architecture.moe_layers() * architecture.experts), 0);
+    auxiliary_loss_ = 0;
     for (const TokenBatch& pass : batch.passes) {
         const auto hidden = parts_.decoder.forward(pass, tape_, true);
         const auto targets = model::targets_of(pass);
@@ -36,15 +39,31 @@ mpi::StepReport Trainer<T>::compute_gradients() {
                                                                   targets, scale, grad_hidden_, loss_scratch_)) {
             report.loss_sum -= result.log_probability;
         }
-        parts_.decoder.backward(pass, tape_, grad_hidden_);
+        const model::RouterBalance balance = balance_of_pass(batch.passes.size());
+        parts_.decoder.backward(pass, tape_, grad_hidden_, balance.gradient);
+        model::count_experts<T>(architecture, tape_, expert_counts_);
+        auxiliary_loss_ += balance.loss / static_cast<double>(batch.passes.size());
         report.tokens += pass.rows();
         report.target_tokens += static_cast<std::int64_t>(targets.size());
     }
+    parts_.grid.world().sum(std::span<index_t>(expert_counts_));
     parts_.optimizer.reduce_gradients();
     report.squared_norm = parts_.optimizer.squared_norm();
     report.finite = std::isfinite(report.loss_sum) && std::isfinite(report.squared_norm);
     report.stop_requested = parts_.stop_requested();
     return report;
+}
+
+template <class T>
+model::RouterBalance Trainer<T>::balance_of_pass(std::size_t passes) {
+    if (parts_.router_aux_coefficient == 0) {
+        return {};
+    }
+    model::RouterBalance balance = model::router_balance<T>(parts_.decoder.architecture(), tape_, parts_.grid.world());
+    for (double& gradient : balance.gradient) {
+        gradient *= parts_.router_aux_coefficient / static_cast<double>(passes);
+    }
+    return balance;
 }
 
 template <class T>
@@ -55,6 +74,10 @@ StepResult Trainer<T>::update(const mpi::StepReport& report) {
     if (result.decision.apply) {
         parts_.optimizer.step(result.learning_rate, result.decision.clip_scale);
         parts_.decoder.update_lora();
+    }
+    result.expert_load = model::expert_load(expert_counts_, parts_.decoder.architecture().experts);
+    if (parts_.router_aux_coefficient != 0) {
+        result.auxiliary_loss = auxiliary_loss_;
     }
     result.step = ++done_;
     result.seconds = static_cast<double>(now_ns() - begin_ns_) * 1e-9;

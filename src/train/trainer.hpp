@@ -4,6 +4,7 @@
 #include "kernels/gemm.hpp"
 #include "model/decoder.hpp"
 #include "model/loss.hpp"
+#include "model/router_balance.hpp"
 #include "mpi/coordinator.hpp"
 #include "mpi/process_grid.hpp"
 #include "train/adamw.hpp"
@@ -12,6 +13,7 @@
 #include "train/schedule.hpp"
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -23,6 +25,8 @@ struct StepResult {
     double learning_rate = 0;
     double seconds = 0;
     mpi::Decision decision;
+    model::ExpertLoad expert_load;
+    std::optional<double> auxiliary_loss;  ///< if it is trained on: the mean of the passes, without its coefficient
 };
 
 /// Sums over all sequences of a data set.
@@ -50,6 +54,7 @@ struct TrainerParts {
     Batches& batches;
     Schedule schedule;
     std::function<bool()> stop_requested;  ///< asked once per step on every rank
+    double router_aux_coefficient = 0;     ///< of the routers' auxiliary loss; needs a decoder with keep_probabilities
 };
 
 /// T: bf16 or float. All member functions are collective.
@@ -70,10 +75,15 @@ public:
     void set_steps_done(index_t steps) noexcept { done_ = steps; }
 
 private:
+    /// The loss of the routers' balance in the pass that `tape_` holds; its gradient is scaled for a step of `passes`.
+    model::RouterBalance balance_of_pass(std::size_t passes);
+
     TrainerParts<T> parts_;
     model::Tape<T> tape_;
     model::LossScratch<T> loss_scratch_;
-    core::Matrix<float> grad_hidden_;  // [T, H]
+    core::Matrix<float> grad_hidden_;     // [T, H]
+    std::vector<index_t> expert_counts_;  // [MoE layers * E] of the step, all ranks
+    double auxiliary_loss_ = 0;
     std::int64_t begin_ns_ = 0;
     index_t done_ = 0;
 };

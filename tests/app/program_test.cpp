@@ -69,7 +69,8 @@ protected:
 class VerifyTest : public testing::TestWithParam<std::pair<int, int>> {};
 
 TEST_P(VerifyTest, ReferenceCasePassesInBothPrecisions) {
-    const Result result = moesaic(GetParam().first, "verify " MOESAIC_TEST_DATA "/qwen3_moe --parallel.tensor " +
+    const Result result = moesaic(GetParam().first, "verify " MOESAIC_TEST_DATA "/qwen3_moe " MOESAIC_TEST_DATA
+                                                    "/qwen3_moe_attention --parallel.tensor " +
                                                         std::to_string(GetParam().second));
     EXPECT_EQ(result.exit_code, 0) << result.output;
     EXPECT_NE(result.output.find("all quantities PASS"), std::string::npos) << result.output;
@@ -208,7 +209,12 @@ TEST_F(ProgramTest, BadInputIsOneLineWithTheRightCode) {
     std::ofstream(other / "config.json") << config.dump();
     expect_error("train --model.path " + other.string() + data, 2, "\"mamba\" is not supported");
 
-    expect_error(train_arguments("out", "--lora.rank 4"), 2, "set lora.rank = 8");
+    for (const char* option : {"lora.rank 4", "lora.alpha 4", "lora.rslora true", "lora.targets experts,attention",
+                               "lora.rank_pattern q_proj=2", "lora.alpha_pattern q_proj=2"}) {
+        const std::string text = option;
+        expect_error(train_arguments("out", "--" + text), 2,
+                     text.substr(0, text.find(' ')) + " contradicts the adapter");
+    }
 
     write("bad.jsonl", "{\"input_ids\":[1,2],\"labels\":[1,2]}\n{\"input_ids\":[1,320],\"labels\":[1,2]}\n");
     expect_error(
@@ -221,6 +227,49 @@ TEST_F(ProgramTest, BadInputIsOneLineWithTheRightCode) {
                  2, path("file"));
 }
 
+/// Adapters of all kinds, ranks by pattern, dropout: in one pass or in four, on one rank or on four, and after a stop.
+TEST_F(ProgramTest, DropoutIsTheSameOnAnyNumberOfRanks) {
+    const std::string model = MOESAIC_TEST_DATA "/qwen3_moe_attention";
+    const auto train = [&](int ranks, const std::string& out, const std::string& more) {
+        const Result result = moesaic(
+            ranks, "train --model.path " + model + " --data.train " + model + "/train.jsonl --train.batch_size 4 " +
+                       "--train.lr 2e-2 --train.schedule constant --compute.precision fp32 --lora.rslora true "
+                       "--lora.targets experts,attention,dense --lora.dropout 0.2 --lora.rank 4 --lora.rank_pattern " +
+                       "q_proj=6,experts.3.up_proj=7 --output.dir " + path(out) + " " + more);
+        ASSERT_EQ(result.exit_code, 0) << result.output;
+    };
+    const auto losses = [&](const std::string& out) {
+        std::vector<double> values;
+        for (const auto& line : metrics(out)) {
+            values.push_back(line["loss"].get<double>());
+        }
+        return values;
+    };
+    train(1, "one", "--train.steps 6");
+    train(4, "four", "--train.steps 6 --train.micro_batch 1");
+    train(2, "resumed", "--train.steps 3");
+    train(4, "resumed", "--train.steps 6 --output.adapter_layout fused");
+    const std::vector<double> expected = losses("one");
+    ASSERT_EQ(expected.size(), 6U);
+    for (const char* out : {"four", "resumed"}) {
+        const std::vector<double> found = losses(out);
+        ASSERT_EQ(found.size(), 6U);
+        for (std::size_t i = 0; i < 6; ++i) {
+            EXPECT_NEAR(found[i], expected[i], 1e-5 * expected[i]) << out << " step " << i;
+        }
+    }
+    EXPECT_LT(expected[5], expected[0]);
+    const auto eval = [&](const std::string& adapter) {
+        const Result result =
+            moesaic(1, "eval --model.path " + model + " --data.eval " + model +
+                           "/train.jsonl --compute.precision fp32 --lora.init " + path(adapter) + "/adapter");
+        std::smatch loss;
+        EXPECT_TRUE(std::regex_search(result.output, loss, std::regex("FOM eval_loss = ([0-9.]+)"))) << result.output;
+        return std::stod(loss[1]);
+    };
+    EXPECT_NEAR(eval("resumed"), eval("one"), 1e-4);
+}
+
 TEST_F(ProgramTest, UsageErrorsExplainThemselves) {
     expect_error("trian", 2, "did you mean train?");
     expect_error("train --train.lrr 1", 2, "did you mean train.lr?");
@@ -228,6 +277,8 @@ TEST_F(ProgramTest, UsageErrorsExplainThemselves) {
     expect_error("train --output.dir " + path("out"), 2, "model.path is not set");
     expect_error("train --output.dir " + path("out") + " --model.path /nonexistent", 2, "/nonexistent/config.json");
     expect_error(train_arguments("out", "--parallel.tensor 3"), 2, "parallel.tensor = 1 x 3");
+    expect_error("train --lora.targets experts,routers", 2, "lora.targets");
+    expect_error("train --lora.dropout 1", 2, "lora.dropout");
     expect_error("verify", 2, "no case given");
     expect_error("verify /nonexistent", 2, "/nonexistent/expected.json");
     EXPECT_EQ(moesaic(1, "").exit_code, 2);
@@ -240,7 +291,7 @@ TEST_F(ProgramTest, HelpListsEveryOption) {
          {"model.path", "lora.rank", "data.train", "train.lr", "parallel.tensor", "compute.isa", "output.dir"}) {
         EXPECT_NE(result.output.find(std::string("--") + key), std::string::npos) << key;
     }
-    EXPECT_EQ(result.output.find("--lora.rank"), result.output.rfind("--lora.rank"));  // printed by one rank
+    EXPECT_EQ(result.output.find("--lora.init"), result.output.rfind("--lora.init"));  // printed by one rank
     EXPECT_NE(moesaic(1, "--version").output.find("HDF5: 1."), std::string::npos);
 }
 

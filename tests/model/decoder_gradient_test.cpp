@@ -16,24 +16,54 @@ using test::small_architecture;
 using test::small_config;
 using test::SmallDecoder;
 
-/// Tied head, normalised routing weights, all layers MoE?
+constexpr LoraTarget experts = LoraTarget::experts;
+constexpr LoraTarget attention = LoraTarget::attention;
+constexpr LoraTarget dense = LoraTarget::dense;
+
 struct Variant {
-    bool tied;
-    bool normalize;
-    bool all_moe;
-    std::set<LoraTarget> targets;
+    std::string name;
+    LoraSettings lora;
     std::size_t buckets;
+    bool tied_head = false;
+    bool normalize = true;
+    bool all_moe = false;
+    Activations activations = Activations::retain;
 };
+
+LoraSettings adapting(const std::set<LoraTarget>& targets, double dropout = 0) {
+    LoraSettings settings{2, 3.0, false, targets};
+    settings.dropout = dropout;
+    settings.dropout_seed = 3;
+    return settings;
+}
+
+/// Other ranks for single modules, a single expert among them, and no adapter smaller than its padding.
+LoraSettings with_patterns(double dropout) {
+    LoraSettings settings = adapting({experts, attention, dense}, dropout);
+    settings.rank_stabilised = true;
+    settings.rank_pattern =
+        ModulePatterns::parse("rank_pattern", "q_proj=1,layers.1.mlp.experts.3.gate_proj=4,experts.\\d+.down_proj=1");
+    settings.alpha_pattern = ModulePatterns::parse("alpha_pattern", "v_proj=5,mlp.experts.2.up_proj=0.5");
+    return settings;
+}
 
 /// Moves all elements of a tensor along a random direction of length 1 and compares the loss's change with what its
 /// gradients say, for one tensor after the other.
-void expect_gradients_match(const Architecture& architecture, const LoraSettings& lora, std::size_t buckets) {
-    SmallDecoder<double> model(architecture, mpi::Communicator::self(), 32, 0, lora);
+void expect_gradients_match(const Architecture& architecture, const LoraSettings& lora, std::size_t buckets,
+                            double aux = 0, Activations activations = Activations::retain) {
+    SmallDecoder<double> model(architecture, mpi::Communicator::self(), 32, 0, lora, aux, activations);
     const TokenBatch batch = random_batch(std::array<index_t, 3>{5, 1, 7}, architecture.vocabulary, 4);
     model.decoder.lora().clear_gradients();
     model.loss(batch, true);
     ASSERT_EQ(model.decoder.lora().buckets.size(), buckets);
+    std::vector<std::vector<double>> all_gradients;  // before further passes add to them
     for (const auto& bucket : model.decoder.lora().buckets) {
+        const std::span<const double> gradients = bucket->gradients.flat();
+        all_gradients.emplace_back(gradients.begin(), gradients.end());
+    }
+    for (std::size_t b = 0; b < buckets; ++b) {
+        const auto& bucket = model.decoder.lora().buckets[b];
+        const std::vector<double>& gradients = all_gradients[b];
         for (const LoraTensor& tensor : bucket->tensors) {
             const auto size = static_cast<std::size_t>(tensor.size());
             const double length = std::sqrt(static_cast<double>(size));
@@ -47,13 +77,13 @@ void expect_gradients_match(const Architecture& architecture, const LoraSettings
                     values[i] = start[i] + distance * direction.data()[i];
                 }
                 model.decoder.update_lora();
-                return model.loss(batch, false);
+                return model.loss(batch, aux > 0 || lora.dropout > 0);  // what only passes with gradients have
             };
             double distance = 0;
+            const double found =
+                std::inner_product(direction.data(), direction.data() + size, gradients.data() + tensor.offset, 0.0);
             const double expected = test::central_difference([&] { return loss_at(distance); }, distance);
             loss_at(distance);
-            const double found = std::inner_product(direction.data(), direction.data() + size,
-                                                    bucket->gradients.data() + tensor.offset, 0.0);
             EXPECT_NEAR(found, expected, 1e-7 * (1 + std::abs(expected))) << tensor.name;
         }
     }
@@ -62,19 +92,45 @@ void expect_gradients_match(const Architecture& architecture, const LoraSettings
 class DecoderGradient : public testing::TestWithParam<Variant> {};
 
 TEST_P(DecoderGradient, MatchesDifferencesInDouble) {
+    const Variant& variant = GetParam();
     Architecture architecture = small_architecture();
-    architecture.tied_head = GetParam().tied;
-    architecture.router.normalize = GetParam().normalize;
-    architecture.is_moe[0] = GetParam().all_moe;
-    expect_gradients_match(architecture, {2, 3.0, true, GetParam().targets}, GetParam().buckets);
+    architecture.tied_head = variant.tied_head;
+    architecture.router.normalize = variant.normalize;
+    architecture.is_moe[0] = variant.all_moe;
+    expect_gradients_match(architecture, variant.lora, variant.buckets, 0, variant.activations);
 }
-INSTANTIATE_TEST_SUITE_P(
-    Variants, DecoderGradient,
-    testing::Values(Variant{true, true, false, {LoraTarget::experts}, 4},
-                    Variant{false, true, true, {LoraTarget::experts}, 6},
-                    Variant{false, false, false, {LoraTarget::attention}, 3},
-                    Variant{false, true, false, {LoraTarget::dense}, 1},
-                    Variant{false, true, false, {LoraTarget::experts, LoraTarget::attention, LoraTarget::dense}, 7}));
+INSTANTIATE_TEST_SUITE_P(Variants, DecoderGradient,
+                         testing::Values(Variant{"experts", adapting({experts}), 4, true},
+                                         Variant{"all_layers_moe", adapting({experts}), 6, false, true, true},
+                                         Variant{"attention", adapting({attention}), 3, false, false},
+                                         Variant{"dense", adapting({dense}), 1},
+                                         Variant{"dropout", adapting({experts, attention, dense}, 0.4), 7},
+                                         Variant{"patterns", with_patterns(0), 7},
+                                         Variant{"recompute", with_patterns(0.3), 7, false, true, false,
+                                                 Activations::recompute}),
+                         [](const auto& variant) { return variant.param.name; });
+
+TEST(DecoderPadding, HasNoGradient) {
+    SmallDecoder<double> model(small_architecture(), mpi::Communicator::self(), 32, 0, with_patterns(0.2));
+    model.decoder.lora().clear_gradients();
+    model.loss(random_batch(std::array<index_t, 1>{9}, 29, 4), true);
+    index_t padding = 0;
+    for (const auto& bucket : model.decoder.lora().buckets) {
+        for (const LoraTensor& tensor : bucket->tensors) {
+            const auto all = bucket->view(tensor, bucket->gradients);
+            for (index_t i = 0; i < all.rows(); ++i) {
+                for (index_t j = 0; j < all.cols(); ++j) {
+                    const index_t of_rank = tensor.factor == LoraFactor::a ? i % tensor.local_rows : j;
+                    if (of_rank >= tensor.rank_of(i / tensor.local_rows)) {
+                        EXPECT_EQ(all(i, j), 0) << tensor.name;
+                        ++padding;
+                    }
+                }
+            }
+        }
+    }
+    EXPECT_GT(padding, 0);
+}
 
 /// A family, and what its configuration has besides the usual.
 struct FamilyCase {
@@ -100,6 +156,16 @@ TEST_P(FamilyGradient, MatchesDifferencesInDouble) {
         {2, 3.0, false, {LoraTarget::experts, LoraTarget::attention, LoraTarget::shared, LoraTarget::dense}},
         whole_buckets + expert_buckets);
 }
+
+class BalanceGradient : public testing::TestWithParam<std::string> {};
+
+/// The auxiliary loss outweighs the other.
+TEST_P(BalanceGradient, MatchesDifferencesInDouble) {
+    const Architecture architecture = small_architecture(GetParam());
+    expect_gradients_match(architecture, {2, 3.0, false, {LoraTarget::experts, LoraTarget::attention}}, 7, 100.0);
+}
+INSTANTIATE_TEST_SUITE_P(Families, BalanceGradient, testing::Values("qwen3_moe", "deepseek_v2", "deepseek_v3"));
+
 INSTANTIATE_TEST_SUITE_P(
     Families, FamilyGradient,
     testing::Values(

@@ -3,6 +3,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 namespace moesaic::model {
 namespace {
 
@@ -20,47 +22,61 @@ TokenBatch deal(const std::vector<index_t>& lengths, const mpi::Communicator& wo
             mine.labels.insert(mine.labels.end(), one.labels.begin(), one.labels.end());
             mine.positions.insert(mine.positions.end(), one.positions.begin(), one.positions.end());
             mine.offsets.push_back(mine.rows());
+            mine.sequence_ids.push_back(static_cast<index_t>(s));
         }
     }
     return mine;
 }
 
-/// Slices of an intermediate size of 10 are 10, 5 + 5 and 2 + 3 + 2 + 3; with one sequence some ranks have no rows.
-class DecoderRanks : public testing::TestWithParam<std::string> {};
+LoraSettings everywhere_with_dropout() {
+    LoraSettings settings = test::adapters_everywhere();
+    settings.dropout = 0.3;
+    return settings;
+}
 
-TEST_P(DecoderRanks, GiveTheSameLossAndGradients) {
+/// Compares loss and gradients of a batch that is dealt out to the ranks with those of one rank alone.
+void expect_same_as_alone(const Architecture& architecture, const std::vector<index_t>& lengths, double aux) {
     const mpi::Communicator world = mpi::Communicator::world();
-    const Architecture architecture = small_architecture(GetParam());
-    for (const std::vector<index_t>& lengths : {std::vector<index_t>{4, 9, 2, 6, 5}, std::vector<index_t>{8}}) {
-        SmallDecoder<double> alone(architecture, mpi::Communicator::self(), 40);
-        SmallDecoder<double> together(architecture, world, 40);
-        alone.decoder.lora().clear_gradients();
-        together.decoder.lora().clear_gradients();
-        const double expected = alone.loss(deal(lengths, mpi::Communicator::self(), architecture.vocabulary), true);
-        const double found = world.sum(together.loss(deal(lengths, world, architecture.vocabulary), true));
-        EXPECT_NEAR(found, expected, 1e-10 * expected);
-        for (std::size_t b = 0; b < alone.decoder.lora().buckets.size(); ++b) {
-            ParameterBucket<double>& full = *alone.decoder.lora().buckets[b];
-            ParameterBucket<double>& part = *together.decoder.lora().buckets[b];
-            if (!part.sharded) {
-                world.sum(part.gradients.flat());
-            }
-            for (std::size_t t = 0; t < part.tensors.size(); ++t) {
-                const LoraTensor& tensor = part.tensors[t];
-                const auto whole = full.view(full.tensors[t], full.gradients);
-                const auto piece = part.view(tensor, part.gradients);
-                for (index_t m = 0; m < tensor.count(); ++m) {
-                    for (index_t i = 0; i < tensor.local_rows; ++i) {
-                        for (index_t j = 0; j < tensor.local_cols; ++j) {
-                            const index_t row = i + (tensor.sharding == Sharding::rows ? tensor.sharded_begin : 0);
-                            const index_t col = j + (tensor.sharding == Sharding::columns ? tensor.sharded_begin : 0);
-                            ASSERT_NEAR(piece(m * tensor.local_rows + i, j), whole(m * tensor.rows + row, col), 1e-10)
-                                << tensor.name;
-                        }
+    const LoraSettings lora = aux > 0 ? LoraSettings{2, 3.0} : everywhere_with_dropout();
+    SmallDecoder<double> alone(architecture, mpi::Communicator::self(), 40, 0, lora, aux);
+    SmallDecoder<double> together(architecture, world, 40, 0, lora, aux);
+    alone.decoder.lora().clear_gradients();
+    together.decoder.lora().clear_gradients();
+    const double expected = alone.loss(deal(lengths, mpi::Communicator::self(), architecture.vocabulary), true);
+    const double found = world.sum(together.loss(deal(lengths, world, architecture.vocabulary), true));
+    EXPECT_NEAR(found, expected, 1e-10 * expected);
+    for (std::size_t b = 0; b < alone.decoder.lora().buckets.size(); ++b) {
+        ParameterBucket<double>& full = *alone.decoder.lora().buckets[b];
+        ParameterBucket<double>& part = *together.decoder.lora().buckets[b];
+        if (!part.sharded) {
+            world.sum(part.gradients.flat());
+        }
+        for (std::size_t t = 0; t < part.tensors.size(); ++t) {
+            const LoraTensor& tensor = part.tensors[t];
+            const auto whole = full.view(full.tensors[t], full.gradients);
+            const auto piece = part.view(tensor, part.gradients);
+            for (index_t m = 0; m < tensor.count(); ++m) {
+                for (index_t i = 0; i < tensor.local_rows; ++i) {
+                    for (index_t j = 0; j < tensor.local_cols; ++j) {
+                        const index_t row = i + (tensor.sharding == Sharding::rows ? tensor.sharded_begin : 0);
+                        const index_t col = j + (tensor.sharding == Sharding::columns ? tensor.sharded_begin : 0);
+                        ASSERT_NEAR(piece(m * tensor.local_rows + i, j), whole(m * tensor.rows + row, col), 1e-10)
+                            << tensor.name;
                     }
                 }
             }
         }
+    }
+}
+
+class DecoderRanks : public testing::TestWithParam<std::string> {};
+
+/// Slices of an intermediate size of 10 are 10, 5 + 5 and 2 + 3 + 2 + 3; with one sequence some ranks have no rows.
+TEST_P(DecoderRanks, GiveTheSameLossAndGradients) {
+    const Architecture architecture = small_architecture(GetParam());
+    for (const std::vector<index_t>& lengths : {std::vector<index_t>{4, 9, 2, 6, 5}, std::vector<index_t>{8}}) {
+        expect_same_as_alone(architecture, lengths, 0);
+        expect_same_as_alone(architecture, lengths, 10.0);
     }
 }
 
@@ -86,6 +102,30 @@ TEST(DecoderRanks, AgreeOnDynamicRope) {
     const double expected = alone.loss(deal(lengths, mpi::Communicator::self(), architecture.vocabulary), false);
     const double found = world.sum(together.loss(deal(lengths, world, architecture.vocabulary), false));
     EXPECT_NEAR(found, expected, 1e-10 * expected);
+}
+
+/// A batch in one pass or sequence by sequence, in another optimizer step or without dropout.
+TEST(DecoderDropout, DependsOnTheTokenAndTheStepAlone) {
+    const Architecture architecture = small_architecture();
+    SmallDecoder<double> model(architecture, mpi::Communicator::self(), 40, 0, everywhere_with_dropout());
+    const std::vector<index_t> lengths = {4, 9, 6};
+    TokenBatch batch = deal(lengths, mpi::Communicator::self(), architecture.vocabulary);
+    const double whole = model.loss(batch, true);
+    double parts = 0;
+    for (std::size_t s = 0; s < lengths.size(); ++s) {
+        TokenBatch one = random_batch(std::array{lengths[s]}, architecture.vocabulary, 100 + s);
+        one.sequence_ids = {static_cast<index_t>(s)};
+        parts += model.loss(one, true);
+    }
+    EXPECT_NEAR(parts, whole, 1e-11 * whole);
+    EXPECT_EQ(model.loss(batch, true), whole);
+    const double without = model.loss(batch, false);
+    EXPECT_GT(std::abs(without - whole), 1e-3);
+    batch.step = 1;
+    EXPECT_GT(std::abs(model.loss(batch, true) - whole), 1e-3);
+    batch.step = 0;
+    batch.sequence_ids = {0, 1, 5};
+    EXPECT_GT(std::abs(model.loss(batch, true) - whole), 1e-3);
 }
 
 class DecoderPrecision : public testing::TestWithParam<std::string> {};

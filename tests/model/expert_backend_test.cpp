@@ -81,7 +81,9 @@ struct Bench {
             backend.init_lora(factors, gradients);
         }
     }
-    MatrixView<const A> forward(bool save) { return backend.forward(hidden, ids, routing, save); }
+    MatrixView<const A> forward(bool save) {
+        return backend.forward(hidden, ids, routing, save, {dropout, 5, 2, tokens});
+    }
 
     /// What the definition says, one token and expert at a time.
     [[nodiscard]] double expected(index_t token, index_t h) const {
@@ -93,18 +95,26 @@ struct Bench {
             for (index_t i = 0; i < config.hidden; ++i) {
                 x[static_cast<std::size_t>(i)] = static_cast<double>(core::widen(hidden.view()(token, i)));
             }
-            const auto gate = apply(Projection::gate, e, x);
-            const auto up = apply(Projection::up, e, x);
+            const auto gate = apply(Projection::gate, token, e, x);
+            const auto up = apply(Projection::up, token, e, x);
             for (std::size_t i = 0; i < inner.size(); ++i) {
                 inner[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
             }
             sum += static_cast<double>(routing.view()(token, k)) *
-                   apply(Projection::down, e, inner)[static_cast<std::size_t>(h)];
+                   apply(Projection::down, token, e, inner)[static_cast<std::size_t>(h)];
         }
         return sum;
     }
-    [[nodiscard]] std::vector<double> apply(Projection p, index_t e, const std::vector<double>& x) const {
+    [[nodiscard]] std::vector<double> apply(Projection p, index_t token, index_t e,
+                                            const std::vector<double>& x) const {
         const auto i = static_cast<std::size_t>(p);
+        std::vector<double> dropped = x;
+        if (dropout > 0) {
+            const index_t module = (config.layer * config.experts + e) * 3 + static_cast<index_t>(p);
+            const DropoutMask mask({dropout, 5, 2, {}}, static_cast<std::uint64_t>(module));
+            mask.apply(tokens[static_cast<std::size_t>(token)], p == Projection::down ? config.intermediate_begin : 0,
+                       std::ssize(x), dropped.data());
+        }
         const index_t out = weights[i].rows() / config.experts;
         std::vector<double> y(static_cast<std::size_t>(out));
         for (index_t n = 0; n < out; ++n) {
@@ -114,7 +124,8 @@ struct Bench {
                     static_cast<double>(core::widen(weights[i].view()(e * out + n, static_cast<index_t>(k)))) * x[k];
                 for (index_t r = 0; r < config.lora_rank; ++r) {
                     value += config.lora_scale(p, e) * static_cast<double>(b[i].view()(e * out + n, r)) *
-                             static_cast<double>(a[i].view()(e * config.lora_rank + r, static_cast<index_t>(k))) * x[k];
+                             static_cast<double>(a[i].view()(e * config.lora_rank + r, static_cast<index_t>(k))) *
+                             dropped[k];
                 }
             }
             y[static_cast<std::size_t>(n)] = value;
@@ -133,6 +144,8 @@ struct Bench {
     Matrix<T> hidden;
     Matrix<A> routing;
     Matrix<std::int32_t> ids;
+    double dropout = 0;
+    std::vector<std::uint64_t> tokens = {7, 1, 0, 3, 9, 4};
 };
 
 template <class Call>
@@ -153,6 +166,26 @@ TEST(ExpertBackend, FollowsTheDefinition) {
     for (index_t t = 0; t < 6; ++t) {
         for (index_t h = 0; h < 5; ++h) {
             EXPECT_NEAR(y(t, h), bench.expected(t, h), 1e-13);
+        }
+    }
+}
+
+/// Masks differ between experts, projections and tokens; a rank with a later slice continues the features.
+TEST(ExpertBackend, FollowsTheDefinitionWithDropoutAndScalesOfSingleAdapters) {
+    ExpertConfig config = small_config();
+    config.hidden = 45;
+    config.intermediate = 39;
+    config.intermediate_begin = 13;
+    for (std::size_t p = 0; p < 3; ++p) {
+        config.lora_scales[p] = {0.5, 2, 1.0 + static_cast<double>(p), 0};
+    }
+    Bench<double> bench(config);
+    bench.dropout = 0.3;
+    bench.make_ready();
+    const auto y = bench.forward(false);
+    for (index_t t = 0; t < 6; ++t) {
+        for (index_t h = 0; h < config.hidden; ++h) {
+            EXPECT_NEAR(y(t, h), bench.expected(t, h), 1e-10 * (1 + std::abs(y(t, h))));
         }
     }
 }
@@ -285,6 +318,7 @@ TEST(ExpertBackend, RefusesWrongConfigurations) {
     };
     EXPECT_NE(message([](auto& c) { c.lora_rank = 0; }).find("LoRA rank = 0"), std::string::npos);
     EXPECT_NE(message([](auto& c) { c.lora_alpha = -1; }).find("LoRA alpha = -1"), std::string::npos);
+    EXPECT_NE(message([](auto& c) { c.lora_scales[1] = {1, 2}; }).find("2 LoRA scales (expected 4"), std::string::npos);
     EXPECT_NE(message([](auto& c) { c.max_cache_depth = 0; }).find("max_cache_depth = 0"), std::string::npos);
     EXPECT_NE(message([](auto& c) { c.experts_per_token = 5; }).find("only 4 experts"), std::string::npos);
     EXPECT_NE(message([](auto& c) { c.hidden = 0; }).find("hidden size = 0"), std::string::npos);

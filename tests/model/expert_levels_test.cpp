@@ -26,12 +26,13 @@ struct Shape {
     index_t choices;
     index_t rank;
     bool hot;  ///< expert 0 is chosen by every token
+    double dropout = 0;
     double alpha = 16;
 };
 
 std::ostream& operator<<(std::ostream& out, const Shape& s) {
     return out << "T " << s.tokens << ", H " << s.hidden << ", I " << s.intermediate << ", E " << s.experts << ", K "
-               << s.choices << ", R " << s.rank << (s.hot ? ", hot" : "");
+               << s.choices << ", R " << s.rank << (s.hot ? ", hot" : "") << ", dropout " << s.dropout;
 }
 
 /// Everything that a layer computes.
@@ -114,7 +115,9 @@ public:
             experts.init_lora(factors, gradients);
         }
         Results<A> results;
-        const auto output = experts.forward(hidden_, ids_, routing_, true);
+        std::vector<std::uint64_t> tokens(static_cast<std::size_t>(shape_.tokens));
+        std::iota(tokens.begin(), tokens.end(), std::uint64_t{100});
+        const auto output = experts.forward(hidden_, ids_, routing_, true, {shape_.dropout, 3, 1, tokens});
         results.output.assign(output.data(), output.data() + output.rows() * output.cols());
         const auto grad = experts.backward(grad_output_, with_input_gradients);
         results.grad_input.assign(grad.input.data(), grad.input.data() + grad.input.rows() * grad.input.cols());
@@ -210,6 +213,7 @@ Shape random_shape(std::mt19937& random) {
     const std::array<index_t, 8> ranks = {0, 1, 3, 8, 16, 31, 32, 70};
     s.rank = ranks[static_cast<std::size_t>(between(0, 7))];
     s.hot = s.hot || between(0, 4) == 0;
+    s.dropout = between(0, 2) == 0 ? 0.25 : 0;
     return s;
 }
 
@@ -246,7 +250,8 @@ TEST_P(ExpertLevels, AgreeWithPortableKernels) {
 
 TEST_P(ExpertLevels, GiveTheSameBitsForAnyThreadCountAndWhenRecomputing) {
     const KernelSet kernels(GetParam());
-    for (const Shape& shape : {Shape{90, 96, 70, 5, 3, 8, false}, Shape{300, 64, 40, 4, 2, 16, true}}) {
+    for (const Shape& shape : {Shape{90, 96, 70, 5, 3, 8, false}, Shape{300, 64, 40, 4, 2, 16, true},
+                               Shape{300, 70, 40, 4, 2, 16, true, 0.25}}) {
         SCOPED_TRACE(testing::Message() << shape);
         const Layer<bf16> layer(shape, 5);
         omp_set_num_threads(1);
@@ -261,11 +266,13 @@ TEST_P(ExpertLevels, GiveTheSameBitsForAnyThreadCountAndWhenRecomputing) {
 
 TEST_P(ExpertLevels, GiveTheSameLoraGradientsWithoutInputGradients) {
     const KernelSet kernels(GetParam());
-    const Layer<bf16> layer({90, 96, 70, 5, 3, 8, false}, 5);
-    const auto results = layer.run(kernels, Activations::retain, false);
-    EXPECT_TRUE(results.grad_input.empty());
-    EXPECT_TRUE(results.grad_weights.empty());
-    EXPECT_EQ(results.grad_factors, layer.run(kernels).grad_factors);
+    for (const double dropout : {0.0, 0.25}) {
+        const Layer<bf16> layer({90, 96, 70, 5, 3, 8, false, dropout}, 5);
+        const auto results = layer.run(kernels, Activations::retain, false);
+        EXPECT_TRUE(results.grad_input.empty());
+        EXPECT_TRUE(results.grad_weights.empty());
+        EXPECT_EQ(results.grad_factors, layer.run(kernels).grad_factors);
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(All, ExpertLevels, testing::ValuesIn(kernels::gemm_kernels<bf16>()), test::kernel_name);

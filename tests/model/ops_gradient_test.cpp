@@ -1,4 +1,5 @@
 // Backward of every operation against central differences in double.
+#include "core/error.hpp"
 #include "model/attention.hpp"
 #include "model/elementwise.hpp"
 #include "model/lora_linear.hpp"
@@ -8,6 +9,8 @@
 #include "support/random_model.hpp"
 
 #include <gtest/gtest.h>
+
+#include <bit>
 
 namespace moesaic::model {
 namespace {
@@ -195,6 +198,73 @@ TEST(LoraLinearGradient, OfTheInputIsOptionalAndAccumulates) {
     }
 }
 
+TEST(LoraLinearForward, DropsElementsOfTheInputOfAAlone) {
+    AdaptedLinear model;
+    const Matrix<double> x = random_matrix<double>(3, 7, 1);
+    const std::vector<std::uint64_t> tokens = {4, 9, 2};
+    Matrix<double> with(3, 5);
+    Matrix<double> without(3, 5);
+    model.linear.forward(x, without);
+    model.shared.dropout = {0.5, 1, 0, tokens};
+    model.linear.forward(x, with);
+    const DropoutMask mask(model.shared.dropout, dropout_module("q_proj"));
+    Matrix<double> removed = random_matrix<double>(3, 7, 1);
+    index_t dropped = 0;
+    for (index_t row = 0; row < 3; ++row) {
+        mask.apply(tokens[static_cast<std::size_t>(row)], 0, 7, removed.view()[row]);
+        for (index_t i = 0; i < 7; ++i) {
+            dropped += removed.view()(row, i) == 0 ? 1 : 0;
+            removed.view()(row, i) -= x.view()(row, i);
+        }
+    }
+    EXPECT_GT(dropped, 0);
+    EXPECT_LT(dropped, 21);
+    // The difference is that of the low-rank part: s B A (dropped x - x).
+    const MatrixView<double> a(model.bucket.values.data(), 3, 7);
+    const MatrixView<double> b(model.bucket.values.data() + 21, 5, 3);
+    for (index_t row = 0; row < 3; ++row) {
+        for (index_t n = 0; n < 5; ++n) {
+            double expected = 0;
+            for (index_t r = 0; r < 3; ++r) {
+                for (index_t k = 0; k < 7; ++k) {
+                    expected += 2.0 / std::sqrt(3.0) * b(n, r) * a(r, k) * removed.view()(row, k);
+                }
+            }
+            EXPECT_NEAR(with.view()(row, n) - without.view()(row, n), expected, 1e-12);
+        }
+    }
+}
+
+TEST(DropoutMask, KeepsTheRightShareWithoutPatterns) {
+    const DropoutMask mask({0.25, 1, 0, {}}, 5);
+    EXPECT_EQ(mask.factor(), 4.0 / 3.0);
+    index_t kept = 0;
+    for (std::uint64_t token = 0; token < 1000; ++token) {
+        kept += std::popcount(mask.kept(token, 64));
+        // Any 32 features agree with the others that overlap them.
+        EXPECT_EQ(mask.kept(token, 5) >> 3U, mask.kept(token, 8) & 0x1FFFFFFFU);
+    }
+    EXPECT_NEAR(static_cast<double>(kept) / 32000, 0.75, 0.01);
+    EXPECT_NE(mask.kept(1, 0), mask.kept(2, 0));
+    EXPECT_NE(mask.kept(1, 0), DropoutMask({0.25, 1, 0, {}}, 6).kept(1, 0));
+    EXPECT_NE(mask.kept(1, 0), DropoutMask({0.25, 1, 1, {}}, 5).kept(1, 0));
+    EXPECT_NE(mask.kept(1, 0), DropoutMask({0.25, 2, 0, {}}, 5).kept(1, 0));
+}
+
+TEST(ModulePatterns, MatchTheLastPartsOfNamesAndTheFirstOneCounts) {
+    const auto patterns = ModulePatterns::parse("lora.rank_pattern", "layers.1.self_attn.q_proj=3,q_proj=4,o.*=5");
+    EXPECT_EQ(patterns.value_of("model.layers.1.self_attn.q_proj", 8), 3);
+    EXPECT_EQ(patterns.value_of("model.layers.2.self_attn.q_proj", 8), 4);
+    EXPECT_EQ(patterns.value_of("model.layers.2.self_attn.o_proj", 8), 5);
+    EXPECT_EQ(patterns.value_of("model.layers.2.self_attn.kq_proj", 8), 8);
+    for (const char* text : {"q_proj", "q_proj=", "q_proj=x", "q_proj=-1", "=3", "(=3"}) {
+        EXPECT_THROW(static_cast<void>(ModulePatterns::parse("lora.rank_pattern", text)), core::Error) << text;
+    }
+    LoraSettings settings;
+    settings.rank_pattern = ModulePatterns::parse("lora.rank_pattern", "q_proj=1.5");
+    EXPECT_THROW(static_cast<void>(settings.shape_of(LoraTarget::experts, "q_proj")), core::Error);
+}
+
 TEST(LoraLinearForward, ScalesByTheRootOfTheRankIfRankStabilised) {
     const LoraSettings plain{4, 2.0, false};
     const LoraSettings stabilised{4, 2.0, true};
@@ -257,7 +327,8 @@ TEST(AttentionForward, SeesOnlyItsOwnSequenceAndThePast) {
 TEST(LossGradient, MatchesDifferences) {
     const kernels::KernelSet kernels("portable");
     Matrix<double> hidden = random_matrix<double>(6, 4, 1);
-    const Matrix<double> head = random_matrix<double>(9, 4, 2);
+    FrozenMatrix<double> head(9, 4);
+    head.assign(random_matrix<double>(9, 4, 2));
     const std::vector<Target> targets = {{0, 0, 3}, {2, 0, 8}, {5, 1, 0}};
     LossScratch<double> scratch;
     Matrix<double> grad_hidden(6, 4);
@@ -277,8 +348,10 @@ TEST(LossForward, SaysWhichTokenIsMostLikely) {
     const kernels::KernelSet kernels("portable");
     Matrix<float> hidden(1, 1);
     hidden.fill(1);
-    Matrix<float> head(3, 1);
-    std::copy_n(std::array{0.0F, 2.0F, 1.0F}.data(), 3, head.data());
+    Matrix<float> logits(3, 1);
+    FrozenMatrix<float> head(3, 1);
+    std::copy_n(std::array{0.0F, 2.0F, 1.0F}.data(), 3, logits.data());
+    head.assign(logits);
     LossScratch<float> scratch;
     const std::vector<Target> best = {{0, 0, 1}};
     const std::vector<Target> other = {{0, 0, 2}};
@@ -286,7 +359,8 @@ TEST(LossForward, SaysWhichTokenIsMostLikely) {
     const TargetResult result = cross_entropy<float>(kernels, hidden, head, other, 1, {}, scratch)[0];
     EXPECT_FALSE(result.is_most_likely);
     EXPECT_NEAR(result.log_probability, 1 - std::log(1 + std::exp(2.0) + std::exp(1.0)), 1e-6);
-    head.fill(0);  // of equal logits the first one counts
+    logits.fill(0);  // of equal logits the first one counts
+    head.assign(logits);
     EXPECT_FALSE(cross_entropy<float>(kernels, hidden, head, best, 1, {}, scratch)[0].is_most_likely);
 }
 

@@ -3,6 +3,7 @@
 
 #include "model/decoder.hpp"
 #include "model/loss.hpp"
+#include "model/router_balance.hpp"
 #include "support/random_model.hpp"
 
 namespace moesaic::test {
@@ -23,7 +24,9 @@ void randomise(LoraParameters<A>& lora) {
                         const index_t row = i + (tensor.sharding == Sharding::rows ? tensor.sharded_begin : 0);
                         const index_t col = j + (tensor.sharding == Sharding::columns ? tensor.sharded_begin : 0);
                         const auto index = static_cast<std::uint64_t>((m * tensor.rows + row) * tensor.cols + col);
-                        all(m * tensor.local_rows + i, j) = static_cast<A>(0.3 * random.normal(index));
+                        const bool is_padding = (tensor.factor == LoraFactor::a ? row : col) >= tensor.rank_of(m);
+                        all(m * tensor.local_rows + i, j) =
+                            is_padding ? A(0) : static_cast<A>(0.3 * random.normal(index));
                     }
                 }
             }
@@ -31,20 +34,34 @@ void randomise(LoraParameters<A>& lora) {
     }
 }
 
+/// Adapters on everything that the small model has, of several ranks and scales.
+inline LoraSettings adapters_everywhere() {
+    LoraSettings settings{
+        3, 2.0, true, {LoraTarget::experts, LoraTarget::attention, LoraTarget::shared, LoraTarget::dense}};
+    settings.rank_pattern = ModulePatterns::parse("rank_pattern", "experts.2.up_proj=5,o_proj=1");
+    settings.alpha_pattern = ModulePatterns::parse("alpha_pattern", "q_proj=7,experts.1.down_proj=3");
+    return settings;
+}
+
 template <class T>
 struct SmallDecoder {
     using A = accumulator_t<T>;
 
     SmallDecoder(const Architecture& architecture, const mpi::Communicator& world, index_t max_tokens,
-                 index_t tensor_ranks = 0, const LoraSettings& lora = {2, 3.0, false})
+                 index_t tensor_ranks = 0, const LoraSettings& lora = {2, 3.0, false}, double aux = 0,
+                 Activations activations = Activations::retain)
         : kernels("portable"),
           grid(world, tensor_ranks > 0 ? tensor_ranks : world.size(), 0),
-          decoder(architecture, {.lora = lora, .max_tokens = max_tokens}, kernels, grid) {
+          decoder(architecture,
+                  {.lora = lora, .activations = activations, .max_tokens = max_tokens, .keep_probabilities = aux > 0},
+                  kernels, grid),
+          aux_coefficient(aux) {
         decoder.load(RandomWeights<T>());
         randomise(decoder.lora());
         decoder.update_lora();
     }
-    /// Sum of negative log-probabilities of this rank's targets; with gradients if asked for.
+    /// Sum of negative log-probabilities of this rank's targets; with gradients, and dropout, if asked for. With an
+    /// auxiliary loss, which needs a saved pass, gradients must be asked for; rank 0 adds it.
     double loss(const TokenBatch& batch, bool with_gradients) {
         const auto hidden = decoder.forward(batch, tape, with_gradients);
         const auto targets = targets_of(batch);
@@ -53,8 +70,16 @@ struct SmallDecoder {
         for (const auto& result : cross_entropy<T>(kernels, hidden, decoder.head(), targets, 1.0, grad, scratch)) {
             sum -= result.log_probability;
         }
+        RouterBalance balance;
+        if (aux_coefficient > 0) {
+            balance = router_balance<T>(decoder.architecture(), tape, grid.world());
+            for (double& gradient : balance.gradient) {
+                gradient *= aux_coefficient;
+            }
+            sum += grid.world().is_root() ? aux_coefficient * balance.loss : 0;
+        }
         if (with_gradients) {
-            decoder.backward(batch, tape, grad);
+            decoder.backward(batch, tape, grad, balance.gradient);
         }
         return sum;
     }
@@ -62,6 +87,7 @@ struct SmallDecoder {
     kernels::KernelSet kernels;
     mpi::ProcessGrid grid;
     Decoder<T> decoder;
+    double aux_coefficient;
     Tape<T> tape;
     LossScratch<T> scratch;
 };

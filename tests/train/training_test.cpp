@@ -1,7 +1,7 @@
 // Data order, schedules, the optimizer, and state that outlives a change of the rank count.
 #include "core/error.hpp"
+#include "support/shared_folder.hpp"
 #include "support/small_decoder.hpp"
-#include "train/adapter.hpp"
 #include "train/batches.hpp"
 #include "train/dataset.hpp"
 #include "train/lora_state.hpp"
@@ -11,9 +11,7 @@
 
 #include <gtest/gtest.h>
 #include <omp.h>
-#include <unistd.h>
 
-#include <filesystem>
 #include <fstream>
 #include <map>
 #include <numeric>
@@ -25,31 +23,7 @@ namespace {
 using core::Error;
 using core::ExitCode;
 using mpi::Communicator;
-
-/// A folder that all ranks of the world share for the time of a test.
-class SharedFolder {
-public:
-    SharedFolder() {
-        path_ = (std::filesystem::temp_directory_path() / ("moesaic-train-test-" + std::to_string(getpid()))).string();
-        Communicator::world().broadcast(path_);
-        if (Communicator::world().is_root()) {
-            std::filesystem::create_directories(path_);
-        }
-        Communicator::world().barrier();
-    }
-    ~SharedFolder() {
-        Communicator::world().barrier();
-        if (Communicator::world().is_root()) {
-            std::filesystem::remove_all(path_);
-        }
-    }
-    [[nodiscard]] std::filesystem::path operator/(const std::string& name) const {
-        return std::filesystem::path(path_) / name;
-    }
-
-private:
-    std::string path_;
-};
+using test::SharedFolder;
 
 Dataset dataset_of(const std::vector<index_t>& lengths) {
     Dataset data;
@@ -323,7 +297,7 @@ TEST(AdamW, GivesTheSameForAllThreadCounts) {
 TEST(Checkpoint, ContinuesAtAnotherRankCount) {
     const SharedFolder folder;
     const model::Architecture architecture = test::small_architecture();
-    Trained together(Communicator::world());
+    Trained together(Communicator::world(), 0, test::adapters_everywhere());
     together.step(1);
     together.step(2);
     const RunState state{2, 8, true, 5, 99};
@@ -331,7 +305,7 @@ TEST(Checkpoint, ContinuesAtAnotherRankCount) {
                     together.optimizer, together.model.grid);
     const auto file = folder / "checkpoints/step-00000002.h5";
 
-    Trained alone(Communicator::self());
+    Trained alone(Communicator::self(), 0, test::adapters_everywhere());
     RunState expected = state;
     expected.step = 0;
     const RunState found = load_checkpoint(file, expected, architecture, alone.model.decoder.lora(), alone.optimizer);
@@ -353,6 +327,19 @@ TEST(Checkpoint, ContinuesAtAnotherRankCount) {
     other.hidden = 20;
     EXPECT_THROW(static_cast<void>(load_checkpoint(file, state, other, alone.model.decoder.lora(), alone.optimizer)),
                  Error);
+    model::LoraSettings other_rank = test::adapters_everywhere();
+    other_rank.rank_pattern = {};
+    for (const model::LoraSettings& lora : {model::LoraSettings{2, 3.0}, other_rank}) {
+        Trained different(Communicator::self(), 0, lora);
+        try {
+            static_cast<void>(
+                load_checkpoint(file, state, architecture, different.model.decoder.lora(), different.optimizer));
+            FAIL();
+        } catch (const Error& error) {
+            EXPECT_EQ(error.code(), ExitCode::usage);
+            EXPECT_NE(std::string(error.what()).find("lora adapters was"), std::string::npos) << error.what();
+        }
+    }
 }
 
 TEST(WallTime, TakesTheNotationsOfSlurm) {

@@ -1,0 +1,326 @@
+#include "model/frozen_matrix.hpp"
+
+#include "core/parallel.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace moesaic::model {
+
+using core::bf16;
+
+namespace {
+
+/// Token rows that stay in an L2 cache of 2 MiB beside weights and sums: `chunk_strips` strips of `segment_blocks`.
+constexpr index_t chunk_strips = 8;
+constexpr index_t segment_blocks = 64;
+
+/// Part of a product: token strips [first_token, last_token), output feature strips [first, last).
+struct Item {
+    std::size_t product;
+    index_t first_token;
+    index_t last_token;
+    index_t first;
+    index_t last;
+};
+
+/// `count` cut into `parts` parts that differ by at most one, none longer than the first: where part `part` begins.
+constexpr index_t cut(index_t count, index_t part, index_t parts) {
+    return (count * part + parts - 1) / parts;
+}
+
+template <class T>
+struct Sizes {
+    explicit Sizes(const FrozenProduct<T>& product)
+        : tokens(product.x.rows()),
+          in(product.x.cols()),
+          out(product.y.cols()),
+          token_strips(blocks_of(tokens)),
+          segments((blocks_of(in) + segment_blocks - 1) / segment_blocks) {}
+    index_t tokens;
+    index_t in;
+    index_t out;
+    index_t token_strips;
+    index_t segments;  ///< of the contraction
+};
+
+/// Ranges of features come first: threads that share a range read its weights together.
+template <class T>
+std::vector<Item> make_items(std::span<const FrozenProduct<T>> batch, int threads) {
+    constexpr index_t items_per_thread = 6;
+    std::vector<Item> items;
+    for (std::size_t p = 0; p < batch.size(); ++p) {
+        const Sizes<T> sizes(batch[p]);
+        const index_t chunks = (sizes.token_strips + chunk_strips - 1) / chunk_strips;
+        const index_t strips = blocks_of(sizes.out);
+        if (chunks == 0 || strips == 0) {
+            continue;
+        }
+        const index_t wanted = threads == 1 ? 1 : (items_per_thread * threads + chunks - 1) / chunks;
+        const index_t parts = std::min(strips, wanted);
+        for (index_t part = 0; part < parts; ++part) {
+            for (index_t chunk = 0; chunk < chunks; ++chunk) {
+                items.push_back({p, cut(sizes.token_strips, chunk, chunks), cut(sizes.token_strips, chunk + 1, chunks),
+                                 cut(strips, part, parts), cut(strips, part + 1, parts)});
+            }
+        }
+    }
+    return items;
+}
+
+/// One item on the calling thread.
+template <class T>
+class ItemWork {
+public:
+    using A = accumulator_t<T>;
+
+    ItemWork(const kernels::KernelSet& kernels, const StripProducts<T>& products, const FrozenProduct<T>& product,
+             const Strips& operand, const Item& item, typename FrozenScratch<T>::OfThread& scratch)
+        : elementwise_(kernels.elementwise<A>()),
+          products_(products),
+          product_(product),
+          sizes_(product),
+          operand_(operand),
+          item_(item),
+          scratch_(scratch),
+          forward_(product.direction == Direction::forward),
+          tokens_(std::min(sizes_.tokens, item.last_token * block_size) - item.first_token * block_size),
+          stride_(blocks_of(tokens_) * block_size + 16) {}
+
+    void run() {
+        if (sizes_.tokens <= products_.few_rows()) {
+            multiply_few_rows();
+        } else {
+            multiply_strips();
+        }
+    }
+
+private:
+    void multiply_few_rows() {
+        const BlockedMatrix<T>& blocks = product_.weight.blocks();
+        const auto* x = reinterpret_cast<const A*>(operand_.data);
+        for (index_t strip = item_.first; strip < item_.last; ++strip) {
+            A* out = product_.y.data() + strip * block_size;
+            for (index_t b = 0; b < blocks_of(sizes_.in); ++b) {
+                const index_t depth = extent_of_block(sizes_.in, b);
+                products_.few_rows_by_block(tokens_, x + sizes_.tokens * b * block_size,
+                                            forward_ ? blocks.block(strip, b) : blocks.block(b, strip), !forward_,
+                                            depth, extent_of_block(sizes_.out, strip), out, product_.y.stride(),
+                                            product_.accumulate || b > 0);
+            }
+        }
+    }
+
+    void multiply_strips() {
+        const bool whole = sizes_.segments == 1;
+        // Sums of a group of strips wait in the cache while tokens of one segment after the other pass.
+        const index_t group = whole ? 1 : 4;
+        struct Run {
+            index_t segment;
+            index_t strip;
+        };
+        std::vector<Run> runs;
+        for (index_t first = item_.first; first < item_.last; first += group) {
+            for (index_t segment = 0; segment < sizes_.segments; ++segment) {
+                for (index_t strip = first; strip < std::min(first + group, item_.last); ++strip) {
+                    runs.push_back({segment, strip});
+                }
+            }
+        }
+        scratch_.weights.start(static_cast<index_t>(runs.size()), products_.largest_panel(), forward_ ? 1 : 2,
+                               [&](index_t i) {
+                                   const Run& run = runs[static_cast<std::size_t>(i)];
+                                   return weights_of(run.segment, run.strip);
+                               });
+        scratch_.weights.ask_for_first_panels();
+        scratch_.panels.forget();
+        const index_t size = forward_ ? block_size * stride_ : blocks_of(tokens_) * block_elements;
+        A* sums = scratch_.sums.reserve(static_cast<std::size_t>(group * size));
+        for (const Run& run : runs) {
+            A* of_strip = sums + (run.strip - item_.first) % group * size;
+            add(run.segment, extent_of_block(sizes_.out, run.strip), of_strip);
+            if (run.segment == sizes_.segments - 1) {
+                write(run.strip, of_strip);
+            }
+        }
+    }
+
+    [[nodiscard]] index_t begin_of(index_t segment) const {
+        return cut(blocks_of(sizes_.in), segment, sizes_.segments);
+    }
+    [[nodiscard]] BlockRun<T> weights_of(index_t segment, index_t strip) const {
+        const BlockedMatrix<T>& blocks = product_.weight.blocks();
+        const index_t first = begin_of(segment);
+        const index_t count = begin_of(segment + 1) - first;
+        return forward_ ? BlockRun<T>{blocks.block(strip, first), block_elements, count}
+                        : BlockRun<T>{blocks.block(first, strip), blocks.col_blocks() * block_elements, count};
+    }
+
+    /// Adds one segment of the contraction to the sums of a strip.
+    void add(index_t segment, index_t features, A* sums) {
+        Strips tokens = operand_;
+        tokens.data = operand_.at(item_.first_token, begin_of(segment));
+        const bool accumulate = segment > 0;
+        if (forward_) {
+            products_.weights_by_tokens(scratch_.weights, features, tokens, tokens_, sums, stride_, accumulate,
+                                        scratch_.panel);
+        } else {
+            products_.tokens_by_weights(tokens, tokens_, scratch_.weights, features, sums, accumulate, scratch_.panels);
+        }
+    }
+
+    /// Sums of forward are [32 features, tokens], those of backward [tokens, 32 features].
+    void write(index_t strip, const A* sums) {
+        const index_t features = extent_of_block(sizes_.out, strip);
+        const MatrixView<A> out =
+            product_.y.rows(item_.first_token * block_size, tokens_).columns(strip * block_size, features);
+        const A* by_token = sums;
+        if (forward_ && !product_.accumulate) {
+            elementwise_.transpose_narrow(features, tokens_, sums, stride_, out.data(), out.stride());
+            return;
+        }
+        if (forward_) {
+            A* transposed = scratch_.transposed.reserve(static_cast<std::size_t>(tokens_ * block_size));
+            elementwise_.transpose_narrow(features, tokens_, sums, stride_, transposed, block_size);
+            by_token = transposed;
+        }
+        for (index_t row = 0; row < tokens_; ++row) {
+            const A* from = by_token + row * block_size;
+            if (product_.accumulate) {
+                elementwise_.add(features, out[row], from, out[row]);
+            } else {
+                std::copy_n(from, features, out[row]);
+            }
+        }
+    }
+
+    const kernels::ElementwiseKernels<A>& elementwise_;
+    const StripProducts<T>& products_;
+    const FrozenProduct<T>& product_;
+    Sizes<T> sizes_;
+    const Strips& operand_;
+    const Item& item_;
+    typename FrozenScratch<T>::OfThread& scratch_;
+    bool forward_;
+    index_t tokens_;
+    index_t stride_;  ///< between features in the sums of forward; no multiple of 1 KiB, whose lines collide in L1
+};
+
+/// Few rows are not packed: blocks [K / 32][M][32] in the accumulator's type.
+template <class T>
+Strips widen_few_rows(const kernels::KernelSet& kernels, MatrixView<const T> x, core::Buffer<std::byte>& storage) {
+    using A = accumulator_t<T>;
+    auto* out = reinterpret_cast<A*>(storage.reserve(static_cast<std::size_t>(x.rows() * x.cols()) * sizeof(A)));
+    for (index_t b = 0; b < blocks_of(x.cols()); ++b) {
+        const index_t depth = extent_of_block(x.cols(), b);
+        for (index_t row = 0; row < x.rows(); ++row) {
+            kernels.elementwise<T>().widen(depth, x[row] + b * block_size,
+                                           out + (b * block_size * x.rows()) + row * depth);
+        }
+    }
+    return {storage.data(), 0, 0};
+}
+
+/// Token rows of every product as packed strips; products of the same x share them.
+template <class T>
+std::vector<Strips> pack_operands(const kernels::KernelSet& kernels, const StripProducts<T>& products,
+                                  std::span<const FrozenProduct<T>> batch, int threads, FrozenScratch<T>& scratch) {
+    struct Task {
+        const FrozenProduct<T>* product;
+        Strips strips;
+        index_t strip;
+    };
+    std::vector<Strips> operands;
+    std::vector<Task> tasks;
+    scratch.operands.resize(std::max(scratch.operands.size(), batch.size()));
+    for (std::size_t p = 0; p < batch.size(); ++p) {
+        const FrozenProduct<T>& product = batch[p];
+        const auto same = std::find_if(
+            batch.begin(), batch.begin() + static_cast<std::ptrdiff_t>(p), [&](const FrozenProduct<T>& earlier) {
+                return earlier.x.data() == product.x.data() && earlier.x.cols() == product.x.cols() &&
+                       earlier.x.rows() == product.x.rows() && earlier.direction == product.direction;
+            });
+        if (same != batch.begin() + static_cast<std::ptrdiff_t>(p)) {
+            operands.push_back(operands[static_cast<std::size_t>(same - batch.begin())]);
+            continue;
+        }
+        const Sizes<T> sizes(product);
+        if (sizes.tokens <= products.few_rows()) {
+            operands.push_back(widen_few_rows(kernels, product.x, scratch.operands[p]));
+            continue;
+        }
+        const bool forward = product.direction == Direction::forward;
+        operands.push_back(forward
+                               ? products.right_strips(scratch.operands[p], sizes.token_strips, blocks_of(sizes.in))
+                               : products.left_strips(scratch.operands[p], sizes.token_strips, blocks_of(sizes.in)));
+        for (index_t strip = 0; strip < sizes.token_strips; ++strip) {
+            tasks.push_back({&product, operands.back(), strip});
+        }
+    }
+    core::parallel_for(static_cast<index_t>(tasks.size()), threads, [&](index_t i) {
+        const Task& task = tasks[static_cast<std::size_t>(i)];
+        const MatrixView<const T> x = task.product->x;
+        const auto vectors =
+            products.rows(x[task.strip * block_size], x.stride(), extent_of_block(x.rows(), task.strip), x.cols());
+        if (task.product->direction == Direction::forward) {
+            products.pack_right(task.strips.at(task.strip), vectors);
+        } else {
+            products.pack_left(task.strips.at(task.strip), vectors);
+        }
+    });
+    return operands;
+}
+
+}  // namespace
+
+template <class T>
+void FrozenMatrix<T>::load(const WeightSource<T>& source, const std::string& name) {
+    constexpr index_t elements_at_once = index_t{1} << 22;
+    const index_t most = std::max<index_t>(1, elements_at_once / std::max<index_t>(1, cols_) / block_size) * block_size;
+    Matrix<T> plain;
+    for (index_t first = 0; first < rows_; first += most) {
+        plain.resize(std::min(most, rows_ - first), cols_);
+        source.read(name, {rows_, cols_, first, 0}, plain);
+        blocks_.assign_rows(first / block_size, plain.view());
+    }
+}
+
+template <class T>
+void FrozenMatrix<T>::widen_row(const kernels::ElementwiseKernels<T>& kernels, index_t row,
+                                accumulator_t<T>* out) const {
+    for (index_t b = 0; b < blocks_.col_blocks(); ++b) {
+        kernels.widen(extent_of_block(cols_, b), blocks_.block(row / block_size, b) + row % block_size * block_size,
+                      out + b * block_size);
+    }
+}
+
+template <class T>
+void multiply(const kernels::KernelSet& kernels, std::span<const FrozenProduct<T>> batch, FrozenScratch<T>& scratch) {
+    double work = 0;
+    for (const FrozenProduct<T>& product : batch) {
+        work += static_cast<double>(product.x.rows() * product.x.cols()) * static_cast<double>(product.y.cols());
+    }
+    const int threads = core::threads_for(work);
+    const StripProducts<T> products(kernels);
+    const std::vector<Strips> operands = pack_operands(kernels, products, batch, threads, scratch);
+    const std::vector<Item> items = make_items(batch, threads);
+    scratch.of_thread.resize(std::max(scratch.of_thread.size(), static_cast<std::size_t>(threads)));
+    core::parallel_for(static_cast<index_t>(items.size()), threads, [&](index_t i) {
+        const Item& item = items[static_cast<std::size_t>(i)];
+        const typename StripProducts<T>::TileState tiles(products);
+        ItemWork<T>(kernels, products, batch[item.product], operands[item.product], item,
+                    scratch.of_thread[static_cast<std::size_t>(omp_get_thread_num())])
+            .run();
+    });
+}
+
+#define MOESAIC_INSTANTIATE(T)      \
+    template class FrozenMatrix<T>; \
+    template void multiply<T>(const kernels::KernelSet&, std::span<const FrozenProduct<T>>, FrozenScratch<T>&);
+MOESAIC_INSTANTIATE(bf16)
+MOESAIC_INSTANTIATE(float)
+MOESAIC_INSTANTIATE(double)
+#undef MOESAIC_INSTANTIATE
+
+}  // namespace moesaic::model

@@ -1,0 +1,245 @@
+// Adapters in both layouts: what is written is read again, and what does not fit is refused by name.
+#include "train/adapter.hpp"
+#include "core/error.hpp"
+#include "io/files.hpp"
+#include "io/json.hpp"
+#include "support/shared_folder.hpp"
+#include "support/small_decoder.hpp"
+#include "train/lora_state.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <map>
+
+namespace moesaic::train {
+namespace {
+
+using core::Error;
+using core::ExitCode;
+using mpi::Communicator;
+using nlohmann::json;
+using test::SharedFolder;
+using test::SmallDecoder;
+
+struct Adapted {
+    explicit Adapted(const Communicator& world, const model::LoraSettings& lora)
+        : model(test::small_architecture(), world, 64, 0, lora),
+          optimizer(model.decoder.lora(), model.kernels, model.grid, {}) {}
+    void save(const std::filesystem::path& folder, AdapterLayout layout) {
+        save_adapter(folder, layout, "base", model.decoder.architecture(), model.decoder.lora(), optimizer, model.grid);
+    }
+
+    SmallDecoder<float> model;
+    ShardedAdamW optimizer;
+};
+
+/// s B A of every module, row after row, on rank 0.
+std::map<std::string, std::vector<double>> products(const Adapted& adapted) {
+    std::map<std::string, core::Matrix<float>> a;
+    std::map<std::string, std::vector<double>> result;
+    std::map<std::string, FullTensor> tensors;
+    auto& parameters = const_cast<Adapted&>(adapted).model.decoder.lora();
+    for_each_full_tensor(parameters, adapted.optimizer, adapted.model.grid, {LoraContent::values},
+                         [&](const FullTensor& full, LoraContent) {
+                             FullTensor& copy = tensors[full.tensor->name];
+                             copy.tensor = full.tensor;
+                             copy.values.resize(full.values.rows(), full.values.cols());
+                             std::copy_n(full.values.data(), full.values.size(), copy.values.data());
+                         });
+    for (const auto& [name, b] : tensors) {
+        if (b.tensor->factor == model::LoraFactor::a) {
+            continue;
+        }
+        const FullTensor& a_of_it = tensors.at(name.substr(0, name.size() - 1) + "A");
+        for (index_t m = 0; m < b.tensor->count(); ++m) {
+            const model::LoraShape shape = b.tensor->shapes[static_cast<std::size_t>(m)];
+            std::vector<double>& product = result[b.tensor->modules[static_cast<std::size_t>(m)]];
+            for (index_t i = 0; i < b.tensor->rows; ++i) {
+                for (index_t j = 0; j < a_of_it.tensor->cols; ++j) {
+                    double sum = 0;
+                    for (index_t r = 0; r < shape.rank; ++r) {
+                        sum += shape.scale * double{b.matrix(m)(i, r)} * double{a_of_it.matrix(m)(r, j)};
+                    }
+                    product.push_back(sum);
+                }
+            }
+        }
+    }
+    return result;
+}
+
+void expect_equal(const std::map<std::string, std::vector<double>>& found,
+                  const std::map<std::string, std::vector<double>>& expected) {
+    ASSERT_EQ(found.size(), expected.size());
+    for (const auto& [module, values] : expected) {
+        ASSERT_EQ(found.count(module), 1U) << module;
+        for (std::size_t i = 0; i < values.size(); ++i) {
+            ASSERT_NEAR(found.at(module)[i], values[i], 1e-6 * (1 + std::abs(values[i]))) << module;
+        }
+    }
+}
+
+class AdapterLayouts : public testing::TestWithParam<AdapterLayout> {};
+
+TEST_P(AdapterLayouts, SurviveTheRoundTripAtAnotherRankCount) {
+    for (const model::LoraSettings& lora : {model::LoraSettings{2, 3.0}, test::adapters_everywhere()}) {
+        const SharedFolder folder;
+        Adapted together(Communicator::world(), lora);
+        together.save(folder / "adapter", GetParam());
+        const model::LoraSettings settings = read_adapter_settings(folder / "adapter", test::small_architecture());
+        EXPECT_EQ(settings.rank, lora.rank);
+        EXPECT_EQ(settings.alpha, lora.alpha);
+        EXPECT_EQ(settings.rank_stabilised, lora.rank_stabilised);
+        Adapted alone(Communicator::self(), settings);
+        load_adapter(folder / "adapter", test::small_architecture(), alone.model.decoder.lora());
+        const auto expected = products(together);
+        const auto found = products(alone);
+        if (Communicator::world().is_root()) {
+            EXPECT_EQ(found.size(), lora.targets.size() == 1 ? 30U : 30U + 12U + 3U);
+            expect_equal(found, expected);
+        }
+
+        // And back on all ranks: each reads its slices.
+        Adapted again(Communicator::world(), settings);
+        load_adapter(folder / "adapter", test::small_architecture(), again.model.decoder.lora());
+        const auto reread = products(again);
+        if (Communicator::world().is_root()) {
+            expect_equal(reread, expected);
+        }
+    }
+}
+INSTANTIATE_TEST_SUITE_P(All, AdapterLayouts, testing::Values(AdapterLayout::per_expert, AdapterLayout::fused),
+                         [](const auto& layout) {
+                             return layout.param == AdapterLayout::fused ? "fused" : "per_expert";
+                         });
+
+/// Factors as PEFT left them, with the ranks of gate and up side by side.
+TEST(AdapterOfPeft, IsTheSameInBothLayouts) {
+    const std::filesystem::path folder = MOESAIC_TEST_DATA "/qwen3_moe_attention";
+    const model::Architecture architecture = model::read_architecture(folder);
+    const kernels::KernelSet kernels("portable");
+    const mpi::ProcessGrid grid(Communicator::world(), 0, 0);
+    std::vector<std::unique_ptr<model::Decoder<float>>> decoders;
+    for (const char* name : {"adapter_init", "adapter_init_fused"}) {
+        model::LoraSettings settings = read_adapter_settings(folder / name, architecture);
+        EXPECT_EQ(settings.modules->size(), 24U + 8U);
+        decoders.push_back(std::make_unique<model::Decoder<float>>(
+            architecture, model::DecoderSettings{settings, model::Activations::retain, 8}, kernels, grid));
+        load_adapter(folder / name, architecture, decoders.back()->lora());
+    }
+    const auto& buckets = decoders[0]->lora().buckets;
+    for (std::size_t b = 0; b < buckets.size(); ++b) {
+        const auto& other = *decoders[1]->lora().buckets[b];
+        ASSERT_EQ(buckets[b]->size(), other.size());
+        double sum = 0;
+        for (index_t i = 0; i < other.size(); ++i) {
+            ASSERT_EQ(buckets[b]->values.data()[i], other.values.data()[i]);
+            sum += std::abs(double{other.values.data()[i]});
+        }
+        EXPECT_GT(sum, 0);
+        for (std::size_t t = 0; t < other.tensors.size(); ++t) {
+            EXPECT_EQ(buckets[b]->tensors[t].shapes, other.tensors[t].shapes);
+        }
+    }
+}
+
+/// Gate and up that share all ranks of a fused pair, as training with PEFT leaves them.
+TEST(AdapterOfPeft, MayShareRanksOfGateAndUp) {
+    const SharedFolder folder;
+    Adapted whole(Communicator::world(), {2, 3.0});
+    whole.save(folder / "adapter", AdapterLayout::fused);
+    if (Communicator::world().is_root()) {
+        const auto file = folder / "adapter/adapter_model.safetensors";
+        const std::string name = "base_model.model.model.layers.1.mlp.experts.base_layer.lora_B.weight";
+        const auto source = io::TensorSource::open_file(file);
+        std::vector<io::TensorToWrite> headers;
+        for (const std::string& tensor : source.names()) {
+            headers.push_back({tensor, source.info(tensor).shape});
+        }
+        io::write_safetensors<float>(folder / "changed", headers, {}, [&](std::size_t i, std::span<float> out) {
+            source.read<float>(headers[i].name, {out.data(), headers[i].shape[0], headers[i].shape[1]});
+            if (headers[i].name == name) {
+                out[out.size() / 2 - 1] = 0.5F;  // last output of gate, last rank of the last expert
+            }
+        });
+        std::filesystem::rename(folder / "changed", file);
+    }
+    Communicator::world().barrier();
+    const model::LoraSettings settings = read_adapter_settings(folder / "adapter", test::small_architecture());
+    EXPECT_EQ(settings.modules->at("model.layers.1.mlp.experts.0.gate_proj"), (model::LoraShape{4, 1.5}));
+    EXPECT_EQ(settings.modules->at("model.layers.1.mlp.experts.0.down_proj"), (model::LoraShape{2, 1.5}));
+    EXPECT_EQ(settings.modules->at("model.layers.2.mlp.experts.0.gate_proj"), (model::LoraShape{2, 1.5}));
+    Adapted shared(Communicator::world(), settings);
+    load_adapter(folder / "adapter", test::small_architecture(), shared.model.decoder.lora());
+    auto expected = products(whole);
+    const auto found = products(shared);
+    if (Communicator::world().is_root()) {
+        EXPECT_NE(found.at("model.layers.1.mlp.experts.4.gate_proj"),
+                  expected.at("model.layers.1.mlp.experts.4.gate_proj"));
+        expected["model.layers.1.mlp.experts.4.gate_proj"] = found.at("model.layers.1.mlp.experts.4.gate_proj");
+        expect_equal(found, expected);
+    }
+}
+
+/// What is wrong with an adapter after `change` was applied to its configuration.
+template <class Change>
+std::string error_of(const Change& change, const model::Architecture& architecture = test::small_architecture()) {
+    const SharedFolder folder;
+    Adapted adapted(Communicator::world(), test::adapters_everywhere());
+    adapted.save(folder / "adapter", AdapterLayout::per_expert);
+    if (Communicator::world().is_root()) {
+        json config = io::read_json(folder / "adapter/adapter_config.json");
+        change(config);
+        io::write_file_atomically(folder / "adapter/adapter_config.json", config.dump());
+    }
+    Communicator::world().barrier();
+    std::string message = "no error";
+    try {
+        const model::LoraSettings settings = read_adapter_settings(folder / "adapter", architecture);
+        model::Decoder<float> decoder(architecture, {settings, model::Activations::retain, 8}, adapted.model.kernels,
+                                      adapted.model.grid);
+        load_adapter(folder / "adapter", architecture, decoder.lora());
+    } catch (const Error& error) {
+        message = error.what();
+    }
+    Communicator::world().barrier();
+    return message;
+}
+
+TEST(Adapter, RefusesWhatItDoesNotUnderstandByName) {
+    EXPECT_EQ(error_of([](json&) {}), "no error");
+    const std::vector<std::pair<std::string, json>> changes = {{"use_dora", true},
+                                                               {"bias", "all"},
+                                                               {"lora_bias", true},
+                                                               {"fan_in_fan_out", true},
+                                                               {"peft_type", "IA3"},
+                                                               {"modules_to_save", {"lm_head"}},
+                                                               {"layer_replication", {{0, 2}}},
+                                                               {"init_lora_weights", "pissa"},
+                                                               {"use_rslora", "yes"},
+                                                               {"lora_alpha", -1},
+                                                               {"rank_pattern", {{"(", 3}}},
+                                                               {"alpha_pattern", {{"q_proj", 0}}}};
+    for (const auto& [key, value] : changes) {
+        const std::string message = error_of([&, name = key, to = value](json& config) { config[name] = to; });
+        EXPECT_NE(message.find(key == "rank_pattern" ? "regular expression" : key), std::string::npos) << message;
+    }
+}
+
+TEST(Adapter, MustFitItsConfigurationAndTheModel) {
+    EXPECT_NE(error_of([](json& config) { config["r"] = 4; }).find("has rank 3 (adapter_config.json says 4)"),
+              std::string::npos);
+    model::Architecture other = test::small_architecture();
+    other.expert_intermediate = 12;
+    EXPECT_NE(error_of([](json&) {}, other).find("the model needs"), std::string::npos);
+    other = test::small_architecture();
+    other.layers = 2;
+    other.is_moe.pop_back();
+    const std::string message = error_of([](json&) {}, other);
+    EXPECT_NE(message.find("19 adapted modules are not in the model"), std::string::npos) << message;
+    EXPECT_NE(message.find("model.layers.2."), std::string::npos) << message;
+}
+
+}  // namespace
+}  // namespace moesaic::train
