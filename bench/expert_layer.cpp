@@ -1,6 +1,6 @@
 #include "bench/expert_layer.hpp"
 
-#include "bench/random_fill.hpp"
+#include "core/random_fill.hpp"
 #include "model/grouped_experts.hpp"
 
 #include <cmath>
@@ -63,7 +63,8 @@ ExpertLayer<T>::ExpertLayer(const LayerSettings& settings, std::shared_ptr<model
                             const kernels::KernelSet& kernels)
     : backend_(make_backend<T>(settings.config(), std::move(workspace), kernels)) {
     backend_->load_weights([&](index_t expert, Projection projection, MatrixView<T> out) {
-        fill_random<T>(out, settings.seed, stream_of(expert, projection, Tensor::weight), one_over_root(out.cols()));
+        core::fill_random<T>(out, settings.seed, stream_of(expert, projection, Tensor::weight),
+                             one_over_root(out.cols()));
     });
     if (settings.lora_rank > 0) {
         make_lora(settings);
@@ -87,10 +88,10 @@ void ExpertLayer<T>::make_lora(const LayerSettings& settings) {
         }
         for (index_t e = 0; e < shape.experts; ++e) {
             // B is far from zero, unlike at the start of training: otherwise dA would vanish.
-            fill_random<A>(factor.a.view().rows(e * rank, rank), settings.seed, stream_of(e, p, Tensor::lora_a),
-                           one_over_root(in));
-            fill_random<A>(factor.b.view().rows(e * out, out), settings.seed, stream_of(e, p, Tensor::lora_b),
-                           0.3 * one_over_root(rank));
+            core::fill_random<A>(factor.a.view().rows(e * rank, rank), settings.seed, stream_of(e, p, Tensor::lora_a),
+                                 one_over_root(in));
+            core::fill_random<A>(factor.b.view().rows(e * out, out), settings.seed, stream_of(e, p, Tensor::lora_b),
+                                 0.3 * one_over_root(rank));
         }
         factors[p] = {factor.a, factor.b};
         gradients_[p] = {gradient.a, gradient.b};

@@ -3,9 +3,9 @@
 #include "bench/machine_report.hpp"
 #include "bench/onednn.hpp"
 #include "bench/product_check.hpp"
-#include "bench/random_fill.hpp"
 #include "bench/timing.hpp"
 #include "core/error.hpp"
+#include "core/random_fill.hpp"
 #include "model/frozen_matrix.hpp"
 
 #include <fmt/format.h>
@@ -45,8 +45,8 @@ struct Operands {
         y_onednn.resize(m, n);
         dx.resize(m, k);
         dw.resize(n, k);
-        fill_random<bf16>(x, 1, 0, 1);
-        fill_random<bf16>(dy, 1, 1, 1);
+        core::fill_random<bf16>(x, 1, 0, 1);
+        core::fill_random<bf16>(dy, 1, 1, 1);
     }
     const Weights& weights;
     Matrix<bf16> x;
@@ -121,7 +121,7 @@ Weights make_weights(const Report& report, const KernelSettings& settings) {
             static_cast<double>(settings.memory_bytes) / gib);
         for (index_t copy = 0; copy < copies; ++copy) {
             Matrix<bf16>& plain = weights.plain.emplace_back(settings.n, settings.k);
-            fill_random<bf16>(plain, 2, static_cast<std::uint64_t>(copy), 1);
+            core::fill_random<bf16>(plain, 2, static_cast<std::uint64_t>(copy), 1);
             weights.frozen.emplace_back(settings.n, settings.k).assign(plain);
         }
     });

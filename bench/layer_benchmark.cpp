@@ -3,10 +3,10 @@
 #include "bench/expert_layer.hpp"
 #include "bench/layer_check.hpp"
 #include "bench/machine_report.hpp"
-#include "bench/random_fill.hpp"
 #include "bench/routing.hpp"
 #include "bench/timing.hpp"
 #include "core/error.hpp"
+#include "core/random_fill.hpp"
 
 #include <fmt/format.h>
 
@@ -127,8 +127,8 @@ struct Inputs {
     Inputs(const LayerBenchmarkSettings& settings, index_t tokens, index_t layers) {
         hidden.resize(tokens, settings.shape.hidden);
         grad_output.resize(tokens, settings.shape.hidden);
-        fill_random<bf16>(hidden, 2, 0, 1);
-        fill_random<bf16>(grad_output, 2, 1, 1);
+        core::fill_random<bf16>(hidden, 2, 0, 1);
+        core::fill_random<bf16>(grad_output, 2, 1, 1);
         for (index_t i = 0; i < layers; ++i) {
             routes.push_back(make_routes(settings.routing, tokens, settings.shape, static_cast<std::uint64_t>(i)));
         }

@@ -1,7 +1,7 @@
 #include "bench/layer_check.hpp"
 
-#include "bench/random_fill.hpp"
 #include "core/error.hpp"
+#include "core/random_fill.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -28,8 +28,8 @@ LayerResult run_layer(ExpertLayer<T>& layer, const LayerSettings& settings, cons
     const index_t tokens = routes.experts.rows();
     Matrix<T> hidden(tokens, settings.shape.hidden);
     Matrix<T> grad_output(tokens, settings.shape.hidden);
-    fill_random<T>(hidden, settings.seed + 1, 0, 1);
-    fill_random<T>(grad_output, settings.seed + 1, 1, 1);
+    core::fill_random<T>(hidden, settings.seed + 1, 0, 1);
+    core::fill_random<T>(grad_output, settings.seed + 1, 1, 1);
     LayerResult result;
     result.output = copy_of(layer.backend().forward(hidden.view(), routes.experts.view(), routes.weights.view(),
                                                     /*save_for_backward=*/true));

@@ -1,5 +1,5 @@
 // moesaic_microbench: every matrix product kernel of the project by itself, on one thread, under Google Benchmark.
-#include "bench/random_fill.hpp"
+#include "core/random_fill.hpp"
 #include "kernels/gemm.hpp"
 
 #include <benchmark/benchmark.h>
@@ -10,6 +10,7 @@
 namespace moesaic::bench {
 namespace {
 
+using core::index_t;
 using core::Matrix;
 using kernels::accumulator_t;
 
@@ -21,7 +22,7 @@ const char* type_name() {
 template <class T>
 Matrix<T> random_matrix(index_t rows, index_t cols) {
     Matrix<float> values(rows, cols);
-    fill_random<float>(values, 1, 0, 1);
+    core::fill_random<float>(values, 1, 0, 1);
     Matrix<T> matrix(rows, cols);
     for (std::size_t i = 0; i < matrix.size(); ++i) {
         matrix.data()[i] = static_cast<T>(values.data()[i]);

@@ -1,82 +1,21 @@
 // moesaic bench kernels, moesaic bench layer
+#include "app/bench_options.hpp"
 #include "app/command.hpp"
 #include "app/runtime.hpp"
 #include "bench/kernel_benchmark.hpp"
 #include "bench/layer_benchmark.hpp"
-#include "bench/machine.hpp"
 #include "bench/routing.hpp"
 #include "core/error.hpp"
-#include "io/files.hpp"
 #include "train/options.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
-
-#include <filesystem>
 
 namespace moesaic::app {
 namespace {
 
 using core::at_least;
 using core::ExitCode;
-
-/// Options of every benchmark.
-struct CommonOptions {
-    std::string threads;
-    std::int64_t repeat;
-    std::string output;
-    train::ComputeOptions compute;
-
-    void declare(core::OptionSet& set) {
-        set.add("threads", threads, "threads per rank; auto: one per physical core of the rank",
-                core::auto_or_at_least(1));
-        set.add("repeat", repeat, "measurements of each figure, after a warm-up", at_least(1));
-        set.add("output", output, "write the figures and the environment to this JSON file");
-    }
-    /// Last, because it has a section.
-    void declare_compute(core::OptionSet& set) { compute.declare_isa(set); }
-};
-
-/// Collective. Every rank computes by itself: there is nothing that ranks would share.
-Runtime make_runtime(const mpi::Communicator& world, const CommonOptions& common) {
-    train::ParallelOptions parallel;
-    parallel.tensor = "1";
-    parallel.threads = common.threads;
-    return {world, parallel, common.compute};
-}
-
-/// What a rank may use; some is left for the system and the threads.
-index_t memory_of_rank(const mpi::Placement& placement) {
-    constexpr double usable = 0.9;
-    return static_cast<index_t>(usable * static_cast<double>(placement.memory_available_bytes) / placement.node_ranks);
-}
-
-/// Throws a usage error now rather than after the measurements.
-void check_output(const std::string& file) {
-    if (file.empty()) {
-        return;
-    }
-    const std::filesystem::path folder = std::filesystem::absolute(file).parent_path();
-    core::require(std::filesystem::is_directory(folder), ExitCode::usage,
-                  "can't write output = {} (there is no folder {}); create it, or choose another", file,
-                  folder.string());
-}
-
-/// Collective. The figures as lines, and as a file if the user wants one.
-void finish(const Runtime& runtime, const bench::Report& report, std::string_view benchmark,
-            const std::string& output) {
-    report.print_figures();
-    const bench::Environment environment = {.cpu = bench::cpu_model(),
-                                            .host = runtime.placement.host,
-                                            .isa = std::string(runtime.kernels.gemm_name<core::bf16>()),
-                                            .threads = runtime.placement.threads,
-                                            .ranks = runtime.world.size()};
-    runtime.world.agree([&] {
-        if (runtime.world.is_root() && !output.empty()) {
-            io::write_file_atomically(output, report.to_json(benchmark, environment).dump(2) + "\n");
-        }
-    });
-}
 
 std::string known_shapes() {
     return fmt::format("{}", fmt::join(bench::layer_shape_names(), ", "));
@@ -90,7 +29,7 @@ ExitCode run_bench_kernels(const mpi::Communicator& world, Arguments arguments) 
     std::int64_t n = 0;
     std::int64_t k = 0;
     bool cold = false;
-    CommonOptions common = {.threads = "1", .repeat = 15, .output = {}, .compute = {}};
+    BenchOptions common = {.threads = "1", .repeat = 15, .output = {}, .compute = {}};
     core::OptionSet options;
     options.add("m", rows, "rows M of the activations, separated by commas");
     options.add("shape", shape, "weights of the gate projection of a model: " + known_shapes());
@@ -106,18 +45,18 @@ ExitCode run_bench_kernels(const mpi::Communicator& world, Arguments arguments) 
     settings.cold = cold;
     settings.repeat = common.repeat;
     world.agree([&] {
-        check_output(common.output);
+        common.check_output();
         settings.rows = bench::parse_sizes("m", rows);
         const bench::LayerShape named =
             shape.empty() ? bench::LayerShape{"", 2048, 2048, 1, 1} : bench::layer_shape(shape);
         settings.n = n > 0 ? n : named.intermediate;
         settings.k = k > 0 ? k : named.hidden;
     });
-    const Runtime runtime = make_runtime(world, common);
-    settings.memory_bytes = memory_of_rank(runtime.placement);
+    const Runtime runtime = common.make_runtime(world);
+    settings.memory_bytes = static_cast<index_t>(memory_of_rank(runtime.placement, runtime.placement.node_ranks));
     bench::Report report(world);
     bench::run_kernel_benchmark(report, runtime.kernels, settings);
-    finish(runtime, report, "kernels", common.output);
+    common.finish(runtime, report, "kernels");
     return ExitCode::success;
 }
 
@@ -129,7 +68,7 @@ ExitCode run_bench_layer(const mpi::Communicator& world, Arguments arguments) {
     std::string activations = "retain";
     std::string layers = "auto";
     std::int64_t lora_rank = 16;
-    CommonOptions common = {.threads = "auto", .repeat = 7, .output = {}, .compute = {}};
+    BenchOptions common = {.threads = "auto", .repeat = 7, .output = {}, .compute = {}};
     core::OptionSet options;
     options.add("shape", shape, "sizes of a model's expert layer: " + known_shapes());
     options.add("hidden", sizes.hidden, "hidden size; 0: of the shape", at_least(0));
@@ -140,9 +79,7 @@ ExitCode run_bench_layer(const mpi::Communicator& world, Arguments arguments) {
     options.add("routing", routing,
                 "uniform: all experts equally often; skewed: popularity 1/rank; hot: one expert gets all tokens",
                 core::one_of(bench::routing_names()));
-    options.add("activations", activations,
-                "retain gate and up between forward and backward, or recompute them from the layer's input",
-                core::one_of({"retain", "recompute"}));
+    declare_activations(options, activations);
     options.add("layers", layers, "layers that take turns; auto: enough that weights come from memory, not from caches",
                 core::auto_or_at_least(1));
     common.declare(options);
@@ -154,19 +91,19 @@ ExitCode run_bench_layer(const mpi::Communicator& world, Arguments arguments) {
     bench::LayerBenchmarkSettings settings;
     settings.routing = routing;
     settings.lora_rank = lora_rank;
-    settings.activations = activations == "retain" ? model::Activations::retain : model::Activations::recompute;
+    settings.activations = activations_of(activations);
     settings.layers = core::parse_auto(layers);
     settings.repeat = common.repeat;
     world.agree([&] {
-        check_output(common.output);
+        common.check_output();
         settings.tokens = bench::parse_sizes("tokens", tokens);
         settings.shape = bench::layer_shape(shape).with(sizes);
     });
-    const Runtime runtime = make_runtime(world, common);
-    settings.memory_bytes = memory_of_rank(runtime.placement);
+    const Runtime runtime = common.make_runtime(world);
+    settings.memory_bytes = static_cast<index_t>(memory_of_rank(runtime.placement, runtime.placement.node_ranks));
     bench::Report report(world);
     bench::run_layer_benchmark(report, runtime.kernels, settings);
-    finish(runtime, report, "layer", common.output);
+    common.finish(runtime, report, "layer");
     return ExitCode::success;
 }
 

@@ -27,8 +27,10 @@ core::ExitCode run_train(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_eval(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_verify(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments);
+core::ExitCode run_plan(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_bench_kernels(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_bench_layer(const mpi::Communicator& world, Arguments arguments);
+core::ExitCode run_bench_step(const mpi::Communicator& world, Arguments arguments);
 
 /// Prints on rank 0 only.
 void print(const mpi::Communicator& world, std::string_view text);

@@ -36,7 +36,7 @@ struct EvalConfiguration {
 
 template <class T>
 train::Evaluation evaluate(const Runtime& runtime, const EvalConfiguration& configuration) {
-    const model::Architecture architecture = read_architecture(runtime, configuration.model.path);
+    const model::Architecture architecture = read_architecture(runtime, configuration.model);
     runtime.world.agree([&] { require_set("data.eval", configuration.data.eval); });
     const train::Dataset data = train::load_dataset(runtime.world, configuration.data.eval, architecture.vocabulary,
                                                     configuration.data.max_length);
@@ -47,8 +47,9 @@ train::Evaluation evaluate(const Runtime& runtime, const EvalConfiguration& conf
             lora = train::read_adapter_settings(configuration.adapter, architecture);
         }
     });
-    const auto decoder = load_model<T>(runtime, architecture, configuration.model.path,
-                                       {.lora = lora, .max_tokens = data.largest_sum(configuration.train.batch_size)});
+    const auto decoder = load_model<T>(runtime, architecture, configuration.model,
+                                       {.lora = lora, .max_tokens = data.largest_sum(configuration.train.batch_size)},
+                                       Purpose::evaluation);
     runtime.world.agree([&] {
         if (!configuration.adapter.empty()) {
             train::load_adapter(configuration.adapter, architecture, decoder->lora());

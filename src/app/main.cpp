@@ -20,12 +20,15 @@ const std::vector<Command>& commands() {
         {"train", "[CONFIG] [--section.key VALUE ...]", "fine-tune LoRA factors of the experts", run_train},
         {"eval", "[CONFIG] [--section.key VALUE ...]", "loss, perplexity and exact match on a data file", run_eval},
         {"verify", "CASE... [--section.key VALUE ...]", "run reference cases and compare every quantity", run_verify},
+        {"plan", "[CONFIG] [--section.key VALUE ...]", "memory that a training run needs, without loading weights",
+         run_plan},
         {"doctor", "[--section.key VALUE ...]", "check this machine: ISA levels, topology, binding, MPI, memory",
          run_doctor},
         {"bench kernels", "[CONFIG] [--key VALUE ...]", "measure matrix products, with oneDNN beside them",
          run_bench_kernels},
         {"bench layer", "[CONFIG] [--key VALUE ...]", "measure one expert layer, forward and backward",
          run_bench_layer},
+        {"bench step", "[CONFIG] [--key VALUE ...]", "measure whole training steps on random tokens", run_bench_step},
     };
     return all;
 }

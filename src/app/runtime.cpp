@@ -2,6 +2,7 @@
 
 #include "app/command.hpp"
 #include "core/error.hpp"
+#include "model/synthetic.hpp"
 #include "model/weights.hpp"
 
 namespace moesaic::app {
@@ -14,24 +15,6 @@ kernels::KernelSet choose_kernels(const mpi::Communicator& world, const std::str
     std::unique_ptr<kernels::KernelSet> chosen;
     world.agree([&] { chosen = std::make_unique<kernels::KernelSet>(level); });
     return *chosen;
-}
-
-/// Elements of a layer's attention weights.
-double attention_elements(const model::Architecture& a) {
-    const model::AttentionSettings& attention = a.attention;
-    const auto hidden = static_cast<double>(a.hidden);
-    const auto heads = static_cast<double>(attention.heads);
-    const auto queries = heads * static_cast<double>(attention.head_size);
-    const auto outputs = heads * static_cast<double>(attention.value_size);
-    if (attention.kind == model::AttentionKind::grouped) {
-        const auto keys = static_cast<double>(attention.kv_heads) * static_cast<double>(attention.head_size);
-        return 2 * hidden * (queries + keys);
-    }
-    const auto query_rank = static_cast<double>(attention.query_rank);
-    const auto kv_rank = static_cast<double>(attention.kv_rank);
-    const auto rotated = static_cast<double>(attention.rope.size);
-    const double query = attention.query_rank > 0 ? query_rank * (hidden + queries) : hidden * queries;
-    return query + hidden * (kv_rank + rotated) + kv_rank * (queries - heads * rotated + outputs) + hidden * outputs;
 }
 
 }  // namespace
@@ -73,55 +56,72 @@ void require_set(const std::string& key, const std::string& value) {
                   key, key);
 }
 
-model::Architecture read_architecture(const Runtime& runtime, const std::string& path) {
+model::Architecture read_architecture(const train::ModelOptions& options, index_t tensor_ranks) {
+    core::require(options.path.empty() || options.synthetic.empty(), ExitCode::usage,
+                  "model.path = {} and model.synthetic = {} are both set (a model comes from one of them); remove one",
+                  options.path, options.synthetic);
     model::Architecture architecture;
-    runtime.world.agree([&] {
-        require_set("model.path", path);
-        architecture = model::read_architecture(path);
-        core::require(
-            architecture.expert_intermediate >= runtime.grid.tensor().size(), ExitCode::usage,
-            "parallel.tensor = {} exceeds the experts' intermediate size {} of {}; use fewer ranks per tensor "
-            "group",
-            runtime.grid.tensor().size(), architecture.expert_intermediate, path);
-    });
+    if (options.synthetic.empty()) {
+        require_set("model.path", options.path);
+        architecture = model::read_architecture(std::filesystem::path(options.path));
+    } else {
+        architecture = model::synthetic_architecture(options.synthetic);
+    }
+    if (options.layers > 0) {
+        architecture.limit_layers(options.layers);
+    }
+    core::require(architecture.expert_intermediate >= tensor_ranks, ExitCode::usage,
+                  "parallel.tensor = {} exceeds the experts' intermediate size {} of {}; use fewer ranks per tensor "
+                  "group",
+                  tensor_ranks, architecture.expert_intermediate, options.name());
     return architecture;
 }
 
-double weight_bytes(const model::Architecture& a, index_t tensor_ranks, std::size_t scalar_bytes) {
-    // Floating point, because sizes of a hostile file may overflow integers.
-    const auto padded = [](index_t extent) {
-        return static_cast<double>(model::blocks_of(extent) * model::block_size);
-    };
-    const auto hidden = static_cast<double>(a.hidden);
-    const auto moe_layers = static_cast<double>(a.moe_layers());
-    const auto dense_layers = static_cast<double>(a.layers) - moe_layers;
-    const index_t slice = (a.expert_intermediate + tensor_ranks - 1) / tensor_ranks;
-    const double experts = static_cast<double>(a.experts) * (3 * padded(a.hidden) * padded(slice) + hidden);
-    const double shared = 3 * hidden * static_cast<double>(a.shared.intermediate);
-    const double dense = 3 * hidden * static_cast<double>(a.dense_intermediate);
-    const double vocabulary = static_cast<double>(a.vocabulary) * hidden * (a.tied_head ? 1 : 2);
-    const double elements = vocabulary + static_cast<double>(a.layers) * attention_elements(a) +
-                            moe_layers * (experts + shared) + dense_layers * dense;
-    return elements * static_cast<double>(scalar_bytes);
+model::Architecture read_architecture(const Runtime& runtime, const train::ModelOptions& options) {
+    model::Architecture architecture;
+    runtime.world.agree([&] { architecture = read_architecture(options, runtime.grid.tensor().size()); });
+    return architecture;
+}
+
+train::MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture& architecture,
+                              const model::DecoderSettings& settings, std::size_t scalar_bytes, Purpose purpose) {
+    return train::plan_memory(architecture, settings,
+                              {.tokens = settings.max_tokens,
+                               .data_ranks = runtime.grid.data().size(),
+                               .tensor_ranks = runtime.grid.tensor().size(),
+                               .scalar_bytes = static_cast<index_t>(scalar_bytes),
+                               .training = purpose == Purpose::training});
+}
+
+double memory_of_rank(const mpi::Placement& placement, index_t node_ranks) {
+    constexpr double usable = 0.9;  // some is left for the system and the threads
+    return usable * static_cast<double>(placement.memory_available_bytes) / static_cast<double>(node_ranks);
+}
+
+void require_memory(const mpi::Placement& placement, index_t node_ranks, const std::string& model, double bytes) {
+    constexpr double gib = 1024.0 * 1024.0 * 1024.0;
+    const double available = memory_of_rank(placement, node_ranks);
+    core::require(bytes <= available, ExitCode::out_of_resources,
+                  "{}: about {:.1f} GiB per rank are needed ({:.1f} GiB are available on {} with {} ranks on it); use "
+                  "more nodes, fewer tokens per pass, or a smaller model",
+                  model, bytes / gib, available / gib, placement.host, node_ranks);
 }
 
 template <class T>
 std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime, const model::Architecture& architecture,
-                                              const std::string& path, const model::DecoderSettings& settings) {
+                                              const train::ModelOptions& options,
+                                              const model::DecoderSettings& settings, Purpose purpose) {
     std::unique_ptr<model::Decoder<T>> decoder;
     std::string unused;
     runtime.world.agree([&] {
-        const double needed = weight_bytes(architecture, runtime.grid.tensor().size(), sizeof(T));
-        const auto available =
-            runtime.placement.memory_available_bytes / static_cast<std::uint64_t>(runtime.placement.node_ranks);
-        constexpr double gib = 1024.0 * 1024.0 * 1024.0;
-        core::require(
-            needed <= static_cast<double>(available), ExitCode::out_of_resources,
-            "{}: the weights need {:.1f} GiB per rank ({:.1f} GiB of {} are available to it); use more nodes, "
-            "or a smaller model",
-            path, needed / gib, static_cast<double>(available) / gib, runtime.placement.host);
-        const auto tensors = io::TensorSource::open_model(path);
+        require_memory(runtime.placement, runtime.placement.node_ranks, options.name(),
+                       plan_memory(runtime, architecture, settings, sizeof(T), purpose).total());
         decoder = std::make_unique<model::Decoder<T>>(architecture, settings, runtime.kernels, runtime.grid);
+        if (!options.synthetic.empty()) {
+            decoder->load(model::SyntheticWeights<T>(0));
+            return;
+        }
+        const auto tensors = io::TensorSource::open_model(options.path);
         const model::CheckpointWeights<T> weights(tensors, architecture);
         decoder->load(weights);
         weights.check_complete();
@@ -135,7 +135,8 @@ std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime, const mode
 
 #define MOESAIC_INSTANTIATE(T)                                                                            \
     template std::unique_ptr<model::Decoder<T>> load_model<T>(const Runtime&, const model::Architecture&, \
-                                                              const std::string&, const model::DecoderSettings&);
+                                                              const train::ModelOptions&,                 \
+                                                              const model::DecoderSettings&, Purpose);
 MOESAIC_INSTANTIATE(core::bf16)
 MOESAIC_INSTANTIATE(float)
 #undef MOESAIC_INSTANTIATE

@@ -8,6 +8,7 @@
 #include "mpi/communicator.hpp"
 #include "mpi/placement.hpp"
 #include "mpi/process_grid.hpp"
+#include "train/memory_plan.hpp"
 #include "train/options.hpp"
 
 #include <memory>
@@ -41,19 +42,31 @@ bool parse_options_only(const mpi::Communicator& world, std::string_view command
 /// Throws a usage error that names the key unless it has a value.
 void require_set(const std::string& key, const std::string& value);
 
-/// Collective. Reads the architecture and checks that the grid can hold it.
-[[nodiscard]] model::Architecture read_architecture(const Runtime& runtime, const std::string& path);
+/// Reads the architecture and checks that so many ranks can share its experts.
+[[nodiscard]] model::Architecture read_architecture(const train::ModelOptions& options, index_t tensor_ranks);
+/// Collective. The same for the ranks that run.
+[[nodiscard]] model::Architecture read_architecture(const Runtime& runtime, const train::ModelOptions& options);
 
-/// Bytes of frozen weights that one rank holds, with `scalar_bytes` per element.
-[[nodiscard]] double weight_bytes(const model::Architecture& architecture, index_t tensor_ranks,
-                                  std::size_t scalar_bytes);
+/// What will be done with a model.
+enum class Purpose : std::uint8_t { training, evaluation };
 
-/// Collective. Builds the decoder and reads this rank's weights. Refuses before allocating what the memory can't hold.
+/// Bytes of this rank. settings.max_tokens are those of all ranks together.
+[[nodiscard]] train::MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture& architecture,
+                                            const model::DecoderSettings& settings, std::size_t scalar_bytes,
+                                            Purpose purpose);
+
+/// Bytes of memory that each of `node_ranks` ranks of the host may use.
+[[nodiscard]] double memory_of_rank(const mpi::Placement& placement, index_t node_ranks);
+
+/// Throws with ExitCode::out_of_resources if a rank needs more than it may use. To be called before allocating.
+void require_memory(const mpi::Placement& placement, index_t node_ranks, const std::string& model, double bytes);
+
+/// Collective. Builds the decoder and gets this rank's weights. Refuses before allocating what the memory can't hold.
 template <class T>
 [[nodiscard]] std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime,
                                                             const model::Architecture& architecture,
-                                                            const std::string& path,
-                                                            const model::DecoderSettings& settings);
+                                                            const train::ModelOptions& options,
+                                                            const model::DecoderSettings& settings, Purpose purpose);
 
 /// Calls `work` with a value of the type that the precision option asks for: float or bf16.
 template <class Work>

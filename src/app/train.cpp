@@ -3,6 +3,7 @@
 #include "app/run_output.hpp"
 #include "app/runtime.hpp"
 #include "app/stop_signals.hpp"
+#include "app/train_configuration.hpp"
 #include "core/error.hpp"
 #include "core/trace.hpp"
 #include "io/checkpoint.hpp"
@@ -22,28 +23,6 @@ namespace {
 using core::ExitCode;
 using train::Dataset;
 
-struct TrainConfiguration {
-    train::ModelOptions model;
-    train::LoraOptions lora;
-    train::DataOptions data;
-    train::TrainOptions train;
-    train::ParallelOptions parallel;
-    train::ComputeOptions compute;
-    train::OutputOptions output;
-    core::OptionSet options;
-
-    TrainConfiguration() {
-        model.declare(options);
-        lora.declare(options);
-        data.declare_train(options);
-        data.declare_eval(options);
-        train.declare(options);
-        parallel.declare(options);
-        compute.declare(options);
-        output.declare(options);
-    }
-};
-
 /// Data and sizes that are known before weights are loaded.
 struct TrainInputs {
     model::Architecture architecture;
@@ -53,16 +32,14 @@ struct TrainInputs {
 
     /// The most rows that a tensor group can meet in one pass.
     [[nodiscard]] index_t max_tokens(const TrainConfiguration& configuration, int ranks) const {
-        const index_t batch = configuration.train.batch_size;
-        const index_t micro = configuration.train.micro_batch;
-        const index_t per_pass = micro > 0 ? std::min(batch, micro * ranks) : batch;
-        return std::max(train.largest_sum(per_pass), eval ? eval->largest_sum(batch) : 0);
+        return std::max(train.largest_sum(configuration.batches().per_pass(ranks)),
+                        eval ? eval->largest_sum(configuration.train.batch_size) : 0);
     }
 };
 
 TrainInputs read_inputs(const Runtime& runtime, const TrainConfiguration& configuration) {
     TrainInputs inputs;
-    inputs.architecture = read_architecture(runtime, configuration.model.path);
+    inputs.architecture = read_architecture(runtime, configuration.model);
     const train::DataOptions& data = configuration.data;
     runtime.world.agree([&] {
         require_set("data.train", data.train);
@@ -124,16 +101,14 @@ TrainRun<T>::TrainRun(const Runtime& runtime, const TrainConfiguration& configur
       inputs_(inputs),
       output_(output),
       decoder_(load_model<T>(
-          runtime, inputs.architecture, configuration.model.path,
+          runtime, inputs.architecture, configuration.model,
           {inputs.lora, configuration.train.activations_of_layers(),
-           inputs.max_tokens(configuration, runtime.world.size()), configuration.train.router_aux_coefficient > 0})),
+           inputs.max_tokens(configuration, runtime.world.size()), configuration.train.router_aux_coefficient > 0},
+          Purpose::training)),
       optimizer_(decoder_->lora(), runtime.kernels, runtime.grid, configuration.train.adamw()),
       coordinator_(runtime.world, {configuration.train.max_gradient_norm, configuration.train.save_every,
                                    configuration.output.wall_time_seconds()}),
-      batches_(inputs.train,
-               {configuration.train.batch_size, configuration.train.micro_batch, configuration.data.shuffle,
-                static_cast<std::uint64_t>(configuration.train.seed)},
-               runtime.world.rank(), runtime.world.size()),
+      batches_(inputs.train, configuration.batches(), runtime.world.rank(), runtime.world.size()),
       total_steps_(configuration.train.steps > 0 ? configuration.train.steps
                                                  : configuration.train.epochs * batches_.steps_per_epoch()),
       state_{0, configuration.train.batch_size, configuration.data.shuffle,
@@ -241,7 +216,7 @@ ExitCode TrainRun<T>::run() {
         }
         evaluate();
         train::save_adapter(output_.folder().adapter(), configuration_.output.layout_of_adapter(),
-                            configuration_.model.path, inputs_.architecture, decoder_->lora(), optimizer_,
+                            configuration_.model.name(), inputs_.architecture, decoder_->lora(), optimizer_,
                             runtime_.grid);
     }
     report_totals(seconds, tokens);

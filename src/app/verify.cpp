@@ -115,6 +115,12 @@ GradientErrors compare_gradients(const Runtime& runtime, const model::LoraParame
     return errors;
 }
 
+train::ModelOptions model_of(const ReferenceCase& reference) {
+    train::ModelOptions options;
+    options.path = reference.folder.string();
+    return options;
+}
+
 /// One case in one precision: the program's parts, and the table of what they compute.
 template <class T>
 class Verification {
@@ -149,7 +155,7 @@ template <class T>
 Verification<T>::Verification(const Runtime& runtime, const ReferenceCase& reference)
     : runtime_(runtime),
       reference_(reference),
-      architecture_(read_architecture(runtime, reference.folder.string())),
+      architecture_(read_architecture(runtime, model_of(reference))),
       data_(train::load_dataset(runtime.world, reference.folder / "train.jsonl", architecture_.vocabulary,
                                 std::numeric_limits<index_t>::max())),
       decoder_(load_decoder()),
@@ -166,8 +172,9 @@ std::unique_ptr<model::Decoder<T>> Verification<T>::load_decoder() const {
     const std::filesystem::path adapter = reference_.folder / "adapter_init";
     model::LoraSettings lora;
     runtime_.world.agree([&] { lora = train::read_adapter_settings(adapter, architecture_); });
-    auto decoder = load_model<T>(runtime_, architecture_, reference_.folder.string(),
-                                 {.lora = lora, .max_tokens = data_.largest_sum(reference_.batch_size)});
+    auto decoder =
+        load_model<T>(runtime_, architecture_, model_of(reference_),
+                      {.lora = lora, .max_tokens = data_.largest_sum(reference_.batch_size)}, Purpose::training);
     runtime_.world.agree([&] {
         train::load_adapter(adapter, architecture_, decoder->lora());
         decoder->update_lora();

@@ -24,6 +24,11 @@ index_t Architecture::moe_layers() const {
     return std::count(is_moe.begin(), is_moe.end(), true);
 }
 
+void Architecture::limit_layers(index_t count) {
+    layers = std::min(layers, count);
+    is_moe.resize(static_cast<std::size_t>(layers));
+}
+
 const std::vector<Family>& families() {
     static const std::vector<Family> all = {{"deepseek_v2", read_deepseek_v2}, {"deepseek_v3", read_deepseek_v3},
                                             {"glm4_moe", read_glm4_moe},       {"kimi_k2", read_deepseek_v3},
@@ -33,10 +38,12 @@ const std::vector<Family>& families() {
 }
 
 Architecture read_architecture(const std::filesystem::path& folder) {
-    using core::ExitCode;
     const std::filesystem::path file = folder / "config.json";
-    const std::string source = file.string();
-    const nlohmann::json config = io::read_json(file);
+    return read_architecture(io::read_json(file), file.string());
+}
+
+Architecture read_architecture(const nlohmann::json& config, const std::string& source) {
+    using core::ExitCode;
     const auto model_type = io::get<std::string>(config, "model_type", source);
     const auto found = std::find_if(families().begin(), families().end(),
                                     [&](const Family& family) { return family.model_type == model_type; });

@@ -87,11 +87,15 @@ struct Architecture {
     /// Full name of projection `projection` (one of names.gate, up, down) of an expert, without ".weight".
     [[nodiscard]] std::string expert_module(index_t layer_index, index_t expert, const std::string& projection) const;
     [[nodiscard]] index_t moe_layers() const;
+    /// Leaves the layers from `count` on out, if there are so many.
+    void limit_layers(index_t count);
 };
 
 /// Reads FOLDER/config.json. A family or feature that is not supported is refused by name; a missing or wrong field is
 /// an error that names it.
 [[nodiscard]] Architecture read_architecture(const std::filesystem::path& folder);
+/// The same for the contents of such a file; `source` is its name in messages.
+[[nodiscard]] Architecture read_architecture(const nlohmann::json& config, const std::string& source);
 
 /// A model family: the `model_type` of transformers and how its configuration is read.
 struct Family {

@@ -24,9 +24,9 @@ inline constexpr index_t block_elements = block_size * block_size;
     return std::min(block_size, extent - block * block_size);
 }
 
-/// [row blocks][column blocks][32][32], with some elements between two rows of blocks where the blocks of a column would
-/// otherwise meet in few sets of the caches: a column of a 2048 wide BF16 matrix would have 16 lines of an L2 cache of 2
-/// MiB to itself. `resize` keeps the capacity and leaves contents unspecified.
+/// [row blocks][column blocks][32][32], with some elements between two rows of blocks where the blocks of a column
+/// would otherwise meet in few sets of the caches: a column of a 2048 wide BF16 matrix would have 16 lines of an L2
+/// cache of 2 MiB to itself. `resize` keeps the capacity and leaves contents unspecified.
 template <class T>
 class BlockedMatrix {
 public:

@@ -10,10 +10,6 @@ namespace {
 
 using core::bf16;
 
-/// Targets whose logits are held at a time: each block of them reads the head twice. With 2^17 tokens these are 256
-/// MiB.
-constexpr index_t largest_block = 512;
-
 /// Log-softmax of one row at the label; with `grad` also scale * (softmax - onehot(label)).
 template <class T>
 TargetResult evaluate(const kernels::ElementwiseKernels<T>& kernels, std::span<const accumulator_t<T>> logits,
@@ -52,8 +48,8 @@ std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, Matri
         const FrozenProduct<T> product = {head, direction, x, y};
         multiply<T>(kernels, {&product, 1}, scratch.frozen);
     };
-    for (index_t begin = 0; begin < static_cast<index_t>(targets.size()); begin += largest_block) {
-        const index_t rows = std::min(largest_block, static_cast<index_t>(targets.size()) - begin);
+    for (index_t begin = 0; begin < static_cast<index_t>(targets.size()); begin += targets_per_block) {
+        const index_t rows = std::min(targets_per_block, static_cast<index_t>(targets.size()) - begin);
         const auto block_targets = targets.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(rows));
         scratch.hidden.resize(rows, hidden.cols());
         scratch.logits.resize(rows, head.rows());

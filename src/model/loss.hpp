@@ -13,6 +13,7 @@
 namespace moesaic::model {
 
 using core::accumulator_t;
+using core::index_t;
 using core::Matrix;
 using core::MatrixView;
 
@@ -21,6 +22,10 @@ struct TargetResult {
     double log_probability;
     bool is_most_likely;  ///< the first of the tokens with the largest logit, as argmax in PyTorch
 };
+
+/// Targets whose logits are held at a time: each block of them reads the head twice. With 2^17 tokens these are 256
+/// MiB.
+inline constexpr index_t targets_per_block = 512;
 
 /// Work buffers of `cross_entropy`.
 template <class T>

@@ -5,6 +5,7 @@
 #include "model/token_batch.hpp"
 #include "train/dataset.hpp"
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -16,6 +17,11 @@ struct BatchSettings {
     index_t micro_batch = 0;  ///< sequences per rank and pass; 0: all at once
     bool shuffle = false;     ///< a new order every epoch; otherwise file order that wraps around
     std::uint64_t seed = 0;
+
+    /// Sequences of `ranks` ranks together in one pass.
+    [[nodiscard]] index_t per_pass(index_t ranks) const {
+        return micro_batch > 0 ? std::min(batch_size, micro_batch * ranks) : batch_size;
+    }
 };
 
 /// One rank's share of an optimizer step. All ranks have the same number of passes; some may be empty.

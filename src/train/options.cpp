@@ -1,6 +1,9 @@
 #include "train/options.hpp"
 
 #include "core/error.hpp"
+#include "model/synthetic.hpp"
+
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <charconv>
@@ -63,6 +66,10 @@ std::set<model::LoraTarget> parse_targets(const std::string& text) {
 
 void ModelOptions::declare(core::OptionSet& set) {
     set.add("model.path", path, "folder of a Hugging Face checkpoint: config.json and *.safetensors");
+    set.add(
+        "model.synthetic", synthetic,
+        fmt::format("instead of a path: random weights in the sizes of {}", fmt::join(model::synthetic_names(), ", ")));
+    set.add("model.layers", layers, "use the first layers only, for benchmarks; 0: all", at_least(0));
 }
 
 void LoraOptions::declare(core::OptionSet& set) {
@@ -153,11 +160,15 @@ void TrainOptions::declare_batch_size(core::OptionSet& set) {
 }
 
 void ParallelOptions::declare(core::OptionSet& set) {
+    declare_grid(set);
+    set.add("parallel.threads", threads, "threads per rank; auto: one per physical core of the rank",
+            auto_or_at_least(1));
+}
+
+void ParallelOptions::declare_grid(core::OptionSet& set) {
     set.add("parallel.tensor", tensor, "ranks that share each expert's intermediate dimension; auto: ranks per node",
             auto_or_at_least(1));
     set.add("parallel.data", data, "replicas of such groups; auto: all remaining ranks", auto_or_at_least(1));
-    set.add("parallel.threads", threads, "threads per rank; auto: one per physical core of the rank",
-            auto_or_at_least(1));
 }
 
 void ComputeOptions::declare(core::OptionSet& set) {

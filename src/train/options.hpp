@@ -16,7 +16,11 @@ namespace moesaic::train {
 
 struct ModelOptions {
     std::string path;
+    std::string synthetic;
+    std::int64_t layers = 0;
     void declare(core::OptionSet& set);
+    /// What messages and adapters call the model.
+    [[nodiscard]] const std::string& name() const { return synthetic.empty() ? path : synthetic; }
 };
 
 struct LoraOptions {
@@ -65,6 +69,9 @@ struct TrainOptions {
     [[nodiscard]] model::Activations activations_of_layers() const {
         return activations == "retain" ? model::Activations::retain : model::Activations::recompute;
     }
+    [[nodiscard]] BatchSettings batches(bool shuffle) const {
+        return {batch_size, micro_batch, shuffle, static_cast<std::uint64_t>(seed)};
+    }
     [[nodiscard]] AdamWSettings adamw() const { return {beta1, beta2, epsilon, weight_decay}; }
 };
 
@@ -73,6 +80,7 @@ struct ParallelOptions {
     std::string data = "auto";
     std::string threads = "auto";
     void declare(core::OptionSet& set);
+    void declare_grid(core::OptionSet& set);
 };
 
 struct ComputeOptions {

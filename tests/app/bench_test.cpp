@@ -117,6 +117,26 @@ TEST(BenchProgram, TwoRanksPrintOnceAndWriteJson) {
     EXPECT_LE((*forward)["min"].get<double>(), (*forward)["interval"][0].get<double>());
 }
 
+TEST(BenchProgram, StepPrintsItsFigures) {
+    const std::string step = "bench step --model.path " MOESAIC_TEST_DATA "/qwen3_moe --batch 3 --length 7 --repeat 2 ";
+    for (const auto& [ranks, more] : {std::pair{1, "--activations recompute"},
+                                      {2, "--parallel.tensor 2"},
+                                      {2, "--parallel.data 2 --parallel.tensor 1 --micro-batch 1 --model.layers 2"}}) {
+        const Result result = moesaic(ranks, step + "--threads 1 " + more);
+        EXPECT_EQ(result.exit_code, 0) << result.output;
+        expect_figures(result.output, {"step_seconds", "step_tokens_per_second", "step_forward", "step_backward",
+                                       "step_loss", "step_transfer", "step_waiting", "step_imbalance", "memory_plan",
+                                       "memory_peak", "error_log_probability", "error_grad_lora"});
+    }
+}
+
+TEST(BenchProgram, StepRefusesWhatDoesNotFit) {
+    expect_error("bench step --model.synthetic qwen3-235b-a22b --batch 100000", 5, "qwen3-235b-a22b: about ");
+    expect_error("bench step", 2, "model.path is not set");
+    expect_error("bench step --model.synthetic qwen3-30b-a3", 2, "did you mean qwen3-30b-a3b?");
+    expect_error("bench step --model.synthetic qwen3-30b-a3b --model.path a", 2, "are both set");
+}
+
 TEST(BenchProgram, UsageErrorsExplainThemselves) {
     expect_error("bench layr", 2, "did you mean bench layer?");
     expect_error("bench layer --shape qwen3-30b-a3", 2, "did you mean qwen3-30b-a3b?");

@@ -1,8 +1,8 @@
 // The verification before a measurement: right results pass, planted errors do not.
 #include "bench/layer_check.hpp"
 #include "bench/product_check.hpp"
-#include "bench/random_fill.hpp"
 #include "core/error.hpp"
+#include "core/random_fill.hpp"
 
 #include <gtest/gtest.h>
 
@@ -27,7 +27,7 @@ void expect_refused(const std::function<void()>& check) {
 
 Matrix<bf16> random_bf16(index_t rows, index_t cols, std::uint64_t stream) {
     Matrix<bf16> matrix(rows, cols);
-    fill_random<bf16>(matrix, 1, stream, 1);
+    core::fill_random<bf16>(matrix, 1, stream, 1);
     return matrix;
 }
 
@@ -83,7 +83,7 @@ TEST(LayerCheck, LayerAgreesWithItsReference) {
 TEST(LayerCheck, PlantedErrorsAreFound) {
     const auto filled = [](index_t rows, index_t cols) {
         Matrix<float> matrix(rows, cols);
-        fill_random<float>(matrix, 3, 0, 1);
+        core::fill_random<float>(matrix, 3, 0, 1);
         return matrix;
     };
     const auto make = [&] {
@@ -113,8 +113,8 @@ TEST(LayerCheck, PlantedErrorsAreFound) {
 TEST(RandomFill, HasTheDeviationAskedForAndIsTheSameInAllTypes) {
     Matrix<bf16> half(300, 101);
     Matrix<float> full(300, 101);
-    fill_random<bf16>(half, 1, 2, 0.5);
-    fill_random<float>(full, 1, 2, 0.5);
+    core::fill_random<bf16>(half, 1, 2, 0.5);
+    core::fill_random<float>(full, 1, 2, 0.5);
     double sum = 0;
     double squares = 0;
     for (std::size_t i = 0; i < full.size(); ++i) {

@@ -2,6 +2,7 @@
 #include "support/gradient_check.hpp"
 
 #include <gtest/gtest.h>
+#include <cmath>
 
 #include <cmath>
 

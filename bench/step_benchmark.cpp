@@ -1,0 +1,179 @@
+#include "bench/step_benchmark.hpp"
+
+#include "bench/step_check.hpp"
+#include "bench/step_run.hpp"
+#include "bench/step_times.hpp"
+#include "bench/timing.hpp"
+#include "core/trace.hpp"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <functional>
+#include <utility>
+
+namespace moesaic::bench {
+namespace {
+
+/// All repetitions of a step; what is known of other ranks is there on rank 0 only.
+struct StepSamples {
+    std::vector<double> seconds;                  ///< of the slowest rank
+    std::vector<StepTrace> traces;                ///< of this rank
+    std::vector<std::vector<StepShares>> shares;  ///< of all ranks
+};
+
+StepSamples measure(Report& report, train::Trainer<core::bf16>& trainer, index_t repeat) {
+    StepSamples samples;
+    core::trace::enable(true);
+    for (index_t i = -1; i < repeat; ++i) {
+        (void)core::trace::take();
+        const double seconds = seconds_of_slowest(report.world(), [&] { trainer.step(); });
+        const StepTrace trace = trace_of_step(core::trace::take());
+        std::vector<StepShares> shares = share_out(report.world(), trace);
+        if (i < 0) {  // warm-up
+            continue;
+        }
+        samples.seconds.push_back(seconds);
+        samples.traces.push_back(trace);
+        samples.shares.push_back(std::move(shares));
+    }
+    core::trace::enable(false);
+    return samples;
+}
+
+Summary over_samples(const StepSamples& samples, const std::function<double(std::size_t)>& value) {
+    std::vector<double> values;
+    for (std::size_t i = 0; i < samples.seconds.size(); ++i) {
+        values.push_back(value(i));
+    }
+    return summarize(std::move(values));
+}
+
+/// Floating-point operations of a rank with frozen weights: those of one pass, forward or backward.
+struct Operations {
+    double experts = 0;
+    double head = 0;
+};
+
+Operations operations_of(const model::Architecture& a, const mpi::ProcessGrid& grid, index_t tokens) {
+    const double group_tokens = static_cast<double>(tokens) / grid.data().size();
+    const double own_tokens = group_tokens / grid.tensor().size();
+    const double slice = static_cast<double>(a.expert_intermediate) / grid.tensor().size();
+    return {2 * group_tokens * 3 * slice * static_cast<double>(a.moe_layers() * a.experts_per_token * a.hidden),
+            2 * own_tokens * static_cast<double>(a.vocabulary * a.hidden)};
+}
+
+/// Parts of the step on rank 0. The innermost ones are indented.
+void report_parts(Report& report, const StepSamples& samples, const Operations& operations,
+                  const MachineLimits& machine) {
+    struct Part {
+        const char* label;
+        const char* figure;  ///< or null
+        const char* scope;
+        double operations;  ///< or 0
+    };
+    const std::array parts = {Part{"forward", "step_forward", "decoder.forward", 0},
+                              Part{"  attention scores", nullptr, "attention.forward", 0},
+                              Part{"  experts", "step_experts_forward", "experts.forward", operations.experts},
+                              Part{"head and loss", "step_loss", "loss", 2 * operations.head},
+                              Part{"backward", "step_backward", "decoder.backward", 0},
+                              Part{"  attention scores", nullptr, "attention.backward", 0},
+                              Part{"  experts", "step_experts_backward", "experts.backward", operations.experts},
+                              Part{"reduce gradients", "step_reduce", "gradients.reduce", 0},
+                              Part{"AdamW", "step_optimizer", "optimizer.step", 0}};
+    report.say(fmt::format("{:<20} {:>10} {:>8} {:>9} {:>10} {:>8}\n", "part, on rank 0", "ms", "", "of step",
+                           "GFLOP/s", "of peak"));
+    for (const Part& part : parts) {
+        const auto seconds_of = [&](std::size_t i) {
+            const auto found = samples.traces[i].of_scope.find(part.scope);
+            return found == samples.traces[i].of_scope.end() ? 0.0 : found->second;
+        };
+        const Summary time = over_samples(samples, seconds_of);
+        const Summary share =
+            over_samples(samples, [&](std::size_t i) { return 100 * seconds_of(i) / samples.traces[i].total; });
+        const double flops = part.operations / time.median;
+        report.say(fmt::format("  {:<18} {:>10.2f} +- {:4.1f}% {:>8.1f}%{}\n", part.label, time.median * 1e3,
+                               time.spread_percent(), share.median,
+                               part.operations > 0
+                                   ? fmt::format(" {:>10.1f} {:>7.1f}%", flops * 1e-9, 100 * flops / machine.peak_flops)
+                                   : ""));
+        if (part.figure != nullptr) {
+            report.add(part.figure, "ms", scaled(1e3, time));
+        }
+    }
+}
+
+/// Computing, transfers and waiting: a line per rank, and figures of the averages.
+void report_ranks(Report& report, const StepSamples& samples) {
+    if (!report.world().is_root()) {
+        return;
+    }
+    const auto ranks = samples.shares.front().size();
+    const auto percent = [&](double StepShares::*part, std::size_t i, std::size_t rank) {
+        const StepShares& shares = samples.shares[i][rank];
+        return 100 * shares.*part / shares.total;
+    };
+    report.say(fmt::format("\n{:<20} {:>9} {:>9} {:>9}\n", "rank", "computing", "transfer", "waiting"));
+    for (std::size_t rank = 0; rank < ranks; ++rank) {
+        const auto median = [&](double StepShares::*part) {
+            return over_samples(samples, [&](std::size_t i) { return percent(part, i, rank); }).median;
+        };
+        const double transfer = median(&StepShares::transfer);
+        const double waiting = median(&StepShares::waiting);
+        report.say(
+            fmt::format("  {:<18} {:>8.1f}% {:>8.1f}% {:>8.1f}%\n", rank, 100 - transfer - waiting, transfer, waiting));
+    }
+    const auto average = [&](double StepShares::*part) {
+        return over_samples(samples, [&](std::size_t i) {
+            double sum = 0;
+            for (std::size_t rank = 0; rank < ranks; ++rank) {
+                sum += percent(part, i, rank);
+            }
+            return sum / static_cast<double>(ranks);
+        });
+    };
+    report.add("step_transfer", "percent", average(&StepShares::transfer));
+    report.add("step_waiting", "percent", average(&StepShares::waiting));
+    report.add("step_imbalance", "percent",
+               over_samples(samples, [&](std::size_t i) { return imbalance_percent(samples.shares[i]); }));
+}
+
+}  // namespace
+
+void verify_step(Report& report, const model::Architecture& architecture, const model::DecoderSettings& settings,
+                 const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid) {
+    StepErrors errors = measure_step_errors(architecture, settings, kernels, grid);
+    report.world().agree([&] {
+        if (report.world().is_root()) {
+            require_accurate(errors);
+        }
+    });
+    report.add("error_log_probability", "relative", errors.log_probability);
+    report.add("error_grad_lora", "relative", errors.grad_lora);
+    report.say(
+        fmt::format("a step of a small model of the same widths, verified against FP32: log_probability {:.2e} "
+                    "grad_lora {:.2e} (at most {})\n",
+                    errors.log_probability, errors.grad_lora, step_error_bound));
+}
+
+void run_step_benchmark(Report& report, model::Decoder<core::bf16>& decoder, const kernels::KernelSet& kernels,
+                        const mpi::ProcessGrid& grid, const MachineLimits& machine,
+                        const StepBenchmarkSettings& settings) {
+    const train::Dataset data = random_tokens(settings.batches.batch_size * (settings.repeat + 1), settings.length,
+                                              decoder.architecture().vocabulary, 0);
+    StepRun<core::bf16> run(decoder, kernels, grid, data, settings.batches);
+    randomise(decoder.lora(), 0);
+    decoder.update_lora();
+    const StepSamples samples = measure(report, run.trainer, settings.repeat);
+    const Summary seconds = summarize(samples.seconds);
+    const index_t tokens = settings.batches.batch_size * settings.length;
+    const Summary speed = rate(static_cast<double>(tokens), seconds);
+    report_parts(report, samples, operations_of(decoder.architecture(), grid, tokens), machine);
+    report_ranks(report, samples);
+    report.add("step_seconds", "s", seconds);
+    report.add("step_tokens_per_second", "tokens/s", speed);
+    report.say(fmt::format("\n{} tokens per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s\n", tokens, seconds.median,
+                           seconds.spread_percent(), speed.median));
+}
+
+}  // namespace moesaic::bench

@@ -1,0 +1,116 @@
+#include "bench/step_check.hpp"
+
+#include "bench/step_run.hpp"
+#include "core/error.hpp"
+#include "model/synthetic.hpp"
+#include "train/lora_state.hpp"
+#include "train/memory_plan.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace moesaic::bench {
+namespace {
+
+constexpr std::uint64_t seed = 1;
+constexpr index_t length = 8;
+
+/// Collective. The same for any T and any number of ranks, but for rounding.
+template <class T>
+StepOutput run_step(const model::Architecture& architecture, model::DecoderSettings settings,
+                    const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid, const train::Dataset& data) {
+    settings.max_tokens = data.sequences() * length;
+    model::Decoder<T> decoder(architecture, settings, kernels, grid);
+    decoder.load(model::SyntheticWeights<T>(seed));
+    randomise(decoder.lora(), seed);
+    decoder.update_lora();
+    StepRun<T> run(decoder, kernels, grid, data, {.batch_size = data.sequences()});
+    StepOutput result;
+    for (index_t s = 0; s < data.sequences(); ++s) {
+        for (const double value : train::target_log_probabilities<T>(decoder, kernels, grid, data, s)) {
+            result.log_probabilities.push_back(static_cast<float>(value));
+        }
+    }
+    run.trainer.compute_gradients();
+    train::for_each_full_tensor(decoder.lora(), run.optimizer, grid, {train::LoraContent::gradients},
+                                [&](const train::FullTensor& full, train::LoraContent) {
+                                    const auto values = full.values.flat();
+                                    result.grad_lora.insert(result.grad_lora.end(), values.begin(), values.end());
+                                });
+    return result;
+}
+
+/// || found - expected || / || expected - offset ||; NaN if a value is.
+double relative_error(const std::vector<float>& found, const std::vector<float>& expected, double offset) {
+    double error = 0;
+    double norm = 0;
+    for (std::size_t i = 0; i < expected.size(); ++i) {
+        const double e = expected[i];
+        error += (found[i] - e) * (found[i] - e);
+        norm += (e - offset) * (e - offset);
+    }
+    return std::sqrt(error / norm);
+}
+
+}  // namespace
+
+StepErrors compare(const StepOutput& found, const StepOutput& expected) {
+    const std::vector<float>& values = expected.log_probabilities;
+    const double mean = std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+    return {relative_error(found.log_probabilities, values, mean),
+            relative_error(found.grad_lora, expected.grad_lora, 0)};
+}
+
+void require_accurate(const StepErrors& errors) {
+    const auto check = [](const char* what, double error) {
+        core::require(error <= step_error_bound, core::ExitCode::verification_failed,
+                      "the training step computes wrong {} (error {:.2e} against FP32, at most {} is rounding); please "
+                      "report it with the output of moesaic doctor",
+                      what, error, step_error_bound);
+    };
+    check("log-probabilities", errors.log_probability);
+    check("LoRA gradients", errors.grad_lora);
+}
+
+model::Architecture model_of_check(const model::Architecture& architecture) {
+    constexpr index_t vocabulary = 512;
+    constexpr index_t moe_layers = 2;  // the lower one gets its gradient through attention
+    model::Architecture small = architecture;
+    small.vocabulary = std::min(architecture.vocabulary, vocabulary);
+    small.experts = architecture.experts_per_token;
+    small.router.groups = 1;
+    small.router.chosen_groups = 1;
+    for (index_t layers = 1; layers < architecture.layers && small.layers == architecture.layers; ++layers) {
+        if (std::count(small.is_moe.begin(), small.is_moe.begin() + layers, true) == moe_layers) {
+            small.limit_layers(layers);
+        }
+    }
+    return small;
+}
+
+double memory_of_step_check(const model::Architecture& architecture, const model::DecoderSettings& settings) {
+    // The step in FP32; the one in BF16 is over by then and needs less.
+    const train::MemoryRequest reference = {
+        .tokens = 4 * length, .data_ranks = 1, .tensor_ranks = 1, .scalar_bytes = sizeof(float), .training = true};
+    return train::plan_memory(model_of_check(architecture), settings, reference).total();
+}
+
+StepErrors measure_step_errors(const model::Architecture& architecture, const model::DecoderSettings& settings,
+                               const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid) {
+    const model::Architecture small = model_of_check(architecture);
+    const train::Dataset data =
+        random_tokens(std::max<index_t>(4, grid.world().size()), length, small.vocabulary, seed);
+    const StepOutput found = run_step<core::bf16>(small, settings, kernels, grid, data);
+    StepErrors errors;
+    grid.world().agree([&] {
+        if (grid.world().is_root()) {
+            const kernels::KernelSet portable("portable");
+            const mpi::ProcessGrid alone(mpi::Communicator::self(), 1, 1);
+            errors = compare(found, run_step<float>(small, settings, portable, alone, data));
+        }
+    });
+    return errors;
+}
+
+}  // namespace moesaic::bench

@@ -1,0 +1,47 @@
+// Does a training step compute what the same step computes in FP32 on one rank?
+#pragma once
+
+#include "kernels/gemm.hpp"
+#include "model/decoder.hpp"
+#include "mpi/process_grid.hpp"
+
+#include <vector>
+
+namespace moesaic::bench {
+
+using core::index_t;
+
+/// Errors above this are mistakes: rounding in BF16 through two layers and back errs by one or two percent.
+inline constexpr double step_error_bound = 0.05;
+
+/// What one step gave, on rank 0.
+struct StepOutput {
+    std::vector<float> log_probabilities;  ///< of all targets
+    std::vector<float> grad_lora;          ///< of all factors, reduced over ranks
+};
+
+struct StepErrors {
+    double log_probability = 0;  ///< root of the mean square of the differences, relative to how much the values vary
+    double grad_lora = 0;        ///< || found - expected || / || expected ||
+};
+
+[[nodiscard]] StepErrors compare(const StepOutput& found, const StepOutput& expected);
+/// Throws with ExitCode::verification_failed if an error exceeds the bound or is NaN.
+void require_accurate(const StepErrors& errors);
+
+/// A model small enough to be computed in FP32, in which every kind of layer and all widths are as in `architecture`:
+/// few layers and tokens of the vocabulary, and as many experts as a token chooses, so that no rounding error changes
+/// the choice.
+[[nodiscard]] model::Architecture model_of_check(const model::Architecture& architecture);
+
+/// Bytes that `measure_step_errors` needs on rank 0, which needs most.
+[[nodiscard]] double memory_of_step_check(const model::Architecture& architecture,
+                                          const model::DecoderSettings& settings);
+
+/// Collective. One step of `model_of_check` with random weights on all ranks of `grid`, compared with the same step on
+/// rank 0 alone, in FP32 on portable kernels. The result is valid on rank 0.
+[[nodiscard]] StepErrors measure_step_errors(const model::Architecture& architecture,
+                                             const model::DecoderSettings& settings, const kernels::KernelSet& kernels,
+                                             const mpi::ProcessGrid& grid);
+
+}  // namespace moesaic::bench

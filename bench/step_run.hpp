@@ -1,0 +1,36 @@
+// Training steps on random tokens: what the trainer needs, put together for benchmarks.
+#pragma once
+
+#include "train/trainer.hpp"
+
+namespace moesaic::bench {
+
+using core::index_t;
+
+/// `sequences` sequences of `length` random tokens, all of which are trained on.
+[[nodiscard]] train::Dataset random_tokens(index_t sequences, index_t length, index_t vocabulary, std::uint64_t seed);
+
+/// Random factors, B far from zero, unlike at the start of training: otherwise dA would vanish. BF16 values; the same
+/// at any rank count.
+void randomise(model::LoraParameters<float>& parameters, std::uint64_t seed);
+
+/// The parts of a training run with constant settings. Collective to construct; all arguments must outlive the object.
+template <class T>
+struct StepRun {
+    StepRun(model::Decoder<T>& decoder, const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid,
+            const train::Dataset& data, const train::BatchSettings& settings)
+        : optimizer(decoder.lora(), kernels, grid, train::AdamWSettings{}),
+          coordinator(grid.world(), {.max_gradient_norm = 1}),
+          batches(data, settings, grid.world().rank(), grid.world().size()),
+          trainer({decoder, kernels, grid, optimizer, coordinator, batches,
+                   train::Schedule{.shape = "constant", .learning_rate = 1e-4}, [] { return false; }}) {}
+    StepRun(const StepRun&) = delete;  // the trainer refers to the other members
+    StepRun& operator=(const StepRun&) = delete;
+
+    train::ShardedAdamW optimizer;
+    mpi::GradientCoordinator coordinator;
+    train::Batches batches;
+    train::Trainer<T> trainer;
+};
+
+}  // namespace moesaic::bench

@@ -1,0 +1,228 @@
+#include "train/memory_plan.hpp"
+
+#include "core/scalar.hpp"
+#include "model/blocked_matrix.hpp"
+#include "model/loss.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+namespace moesaic::train {
+namespace {
+
+using model::Activations;
+using model::Architecture;
+using model::AttentionKind;
+using model::AttentionSettings;
+using model::LoraTarget;
+
+constexpr double float_bytes = sizeof(float);
+
+double padded(double extent) {
+    return std::ceil(extent / model::block_size) * model::block_size;
+}
+
+/// Sizes that the parts below share; floating point, because those of a hostile file may overflow integers.
+struct Sizes {
+    Sizes(const Architecture& architecture, const model::DecoderSettings& decoder, const MemoryRequest& request)
+        : a(architecture),
+          attention(architecture.attention),
+          settings(decoder),
+          retain(decoder.activations == Activations::retain),
+          scalar(static_cast<double>(request.scalar_bytes)),
+          own_tokens(std::ceil(static_cast<double>(request.tokens) /
+                               static_cast<double>(request.data_ranks * request.tensor_ranks))),
+          group_tokens(std::ceil(static_cast<double>(request.tokens) / static_cast<double>(request.data_ranks))),
+          hidden(static_cast<double>(a.hidden)),
+          vocabulary(static_cast<double>(a.vocabulary)),
+          layers(static_cast<double>(a.layers)),
+          moe_layers(static_cast<double>(a.moe_layers())),
+          dense_layers(layers - moe_layers),
+          experts(static_cast<double>(a.experts)),
+          choices(static_cast<double>(a.experts_per_token)),
+          slice(std::ceil(static_cast<double>(a.expert_intermediate) / static_cast<double>(request.tensor_ranks))),
+          dense(static_cast<double>(a.dense_intermediate)),
+          shared(static_cast<double>(a.shared.intermediate)),
+          heads(static_cast<double>(attention.heads)),
+          queries(heads * static_cast<double>(attention.head_size)),
+          keys(static_cast<double>(attention.kv_heads) * static_cast<double>(attention.head_size)),
+          values(static_cast<double>(attention.kv_heads) * static_cast<double>(attention.value_size)),
+          attended(heads * static_cast<double>(attention.value_size)) {
+        if (attention.kind == AttentionKind::latent) {
+            query_latent = static_cast<double>(attention.query_rank);
+            kv_latent = static_cast<double>(attention.kv_rank);
+            rotated = static_cast<double>(attention.rope.size);
+            expanded = queries - heads * rotated + attended;
+        }
+    }
+
+    const Architecture& a;
+    const AttentionSettings& attention;
+    const model::DecoderSettings& settings;
+    bool retain;
+    double scalar;        ///< bytes of an element
+    double own_tokens;    ///< of this rank in a pass
+    double group_tokens;  ///< of its tensor group
+    double hidden;
+    double vocabulary;
+    double layers;
+    double moe_layers;
+    double dense_layers;
+    double experts;
+    double choices;  ///< experts per token
+    double slice;    ///< of the experts' intermediate dimension
+    double dense;    ///< intermediate size of dense layers
+    double shared;   ///< intermediate size of shared experts
+    double heads;
+    double queries;  ///< width of all queries of a token
+    double keys;
+    double values;
+    double attended;
+    double query_latent = 0;  ///< of latent attention
+    double kv_latent = 0;
+    double rotated = 0;   ///< of a head
+    double expanded = 0;  ///< keys without their rotated part, and values, from the compressed vector
+};
+
+/// Projections that every rank holds whole.
+struct Projections {
+    LoraTarget target;
+    double out;
+    double in;
+    double count;  ///< in all layers
+};
+
+std::vector<Projections> replicated_projections(const Sizes& s) {
+    std::vector<Projections> all = {{LoraTarget::attention, s.hidden, s.attended, s.layers},
+                                    {LoraTarget::dense, s.dense, s.hidden, 3 * s.dense_layers},
+                                    {LoraTarget::shared, s.shared, s.hidden, 3 * s.moe_layers}};
+    const auto add = [&](double out, double in) { all.push_back({LoraTarget::attention, out, in, s.layers}); };
+    if (s.attention.kind == AttentionKind::grouped) {
+        add(s.queries, s.hidden);
+        add(s.keys, s.hidden);
+        add(s.values, s.hidden);
+        return all;
+    }
+    if (s.query_latent > 0) {
+        add(s.query_latent, s.hidden);
+        add(s.queries, s.query_latent);
+    } else {
+        add(s.queries, s.hidden);
+    }
+    add(s.kv_latent + s.rotated, s.hidden);
+    add(s.expanded, s.kv_latent);
+    return all;
+}
+
+double weight_bytes(const Sizes& s) {
+    double elements = padded(s.vocabulary) * padded(s.hidden) * (s.a.tied_head ? 1 : 2) +
+                      s.moe_layers * s.experts * 3 * padded(s.hidden) * padded(s.slice);
+    for (const Projections& projections : replicated_projections(s)) {
+        elements += projections.count * padded(projections.out) * padded(projections.in);
+    }
+    return elements * s.scalar + s.moe_layers * s.experts * s.hidden * float_bytes;  // routers
+}
+
+/// Elements of the LoRA factors of one rank: those that all ranks have whole, and those that are sliced.
+struct LoraElements {
+    double whole = 0;
+    double sliced = 0;
+};
+
+LoraElements lora_elements(const Sizes& s) {
+    const model::LoraSettings& lora = s.settings.lora;
+    const auto rank = static_cast<double>(lora.rank);
+    LoraElements elements;
+    if (lora.targets.contains(LoraTarget::experts)) {
+        const double per_feature = 3 * s.moe_layers * s.experts * rank;
+        elements = {per_feature * s.hidden, per_feature * s.slice};
+    }
+    for (const Projections& projections : replicated_projections(s)) {
+        if (lora.targets.contains(projections.target)) {
+            elements.whole += projections.count * rank * (projections.out + projections.in);
+        }
+    }
+    return elements;
+}
+
+/// Per token of this rank: model::LayerTape without what belongs to one kind of layer.
+double attention_tape_bytes(const Sizes& s) {
+    const double normalised = s.attention.norm == model::HeadNorm::none ? 0 : s.queries + s.keys;
+    const double latent = 2 * (s.query_latent + s.kv_latent);  // before and after its norm
+    const double narrow = 2 * s.hidden + s.queries + s.keys + s.values + s.attended + normalised + latent;
+    const double wide = 2 * s.hidden + 3 * s.heads + 2;
+    return wide * float_bytes + narrow * s.scalar;
+}
+
+double activation_bytes(const Sizes& s, bool training) {
+    const double moe_layers = training ? s.moe_layers : std::min(s.moe_layers, 1.0);  // one tape serves all layers
+    const double dense_layers = training ? s.dense_layers : 0;
+    const double mlp = s.retain ? 2 * s.scalar : 0;  // gate and up
+    const double routing = (s.experts + 2 * s.choices + 1) * float_bytes;
+    const double own = (moe_layers + dense_layers) * attention_tape_bytes(s) + dense_layers * mlp * s.dense +
+                       moe_layers * (mlp * s.shared + routing) + s.hidden * (2 * float_bytes + s.scalar);
+    model::ExpertConfig config;
+    config.hidden = s.a.hidden;
+    config.intermediate = static_cast<index_t>(s.slice);
+    config.experts_per_token = s.a.experts_per_token;
+    config.lora_rank = s.settings.lora.rank;
+    config.activations = s.settings.activations;
+    const index_t saved = s.scalar == float_bytes ? model::saved_bytes_per_token<float>(config)
+                                                  : model::saved_bytes_per_token<core::bf16>(config);
+    return s.own_tokens * own + s.group_tokens * moe_layers * static_cast<double>(saved);
+}
+
+/// Work buffers that layers share.
+double buffer_bytes(const Sizes& s) {
+    const double decoder = 4 * s.hidden * float_bytes;
+    const double heads = s.queries + s.keys + s.values + s.attended;
+    const double latent = std::max(s.query_latent, s.kv_latent + s.rotated) + s.expanded;
+    const double attention = (heads + latent + s.queries) * float_bytes + (s.hidden + heads + latent) * s.scalar;
+    const double exchange = s.hidden * s.scalar + 2 * s.choices * float_bytes;
+    const double mlp_width = std::max(s.dense_layers > 0 ? s.dense : 0, s.shared);
+    const double mlp = mlp_width * (float_bytes + 5 * s.scalar);
+    const double packed = padded(std::max({s.hidden, s.queries, mlp_width})) * s.scalar;
+    const double own = decoder + attention + exchange + mlp + packed + s.experts * float_bytes;
+    const double pre_activations = s.retain ? 0 : 2;  // computed again, besides activations and three gradients
+    const double routed =
+        (s.hidden + (4 + pre_activations) * padded(s.slice) + 4 * padded(static_cast<double>(s.settings.lora.rank))) *
+            s.scalar +
+        std::ceil(s.slice / model::block_size) * float_bytes;
+    const double group = exchange + 2 * s.hidden * float_bytes + s.choices * routed;
+    // Logits, their gradient, and the gradient packed for the product with the head.
+    const double head = model::targets_per_block * (s.vocabulary + s.hidden) * (float_bytes + 2 * s.scalar);
+    return s.own_tokens * own + s.group_tokens * group + head;
+}
+
+}  // namespace
+
+double MemoryPlan::total() const {
+    return std::accumulate(items.begin(), items.end(), 0.0,
+                           [](double sum, const Item& item) { return sum + item.bytes; });
+}
+
+double MemoryPlan::of(std::string_view purpose) const {
+    const auto found =
+        std::find_if(items.begin(), items.end(), [purpose](const Item& item) { return item.purpose == purpose; });
+    return found == items.end() ? 0 : found->bytes;
+}
+
+MemoryPlan plan_memory(const Architecture& architecture, const model::DecoderSettings& settings,
+                       const MemoryRequest& request) {
+    const Sizes sizes(architecture, settings, request);
+    const LoraElements lora = lora_elements(sizes);
+    const auto data_ranks = static_cast<double>(request.data_ranks);
+    const double owned = std::ceil(lora.whole / (data_ranks * static_cast<double>(request.tensor_ranks))) +
+                         std::ceil(lora.sliced / data_ranks);
+    MemoryPlan plan;
+    plan.items = {{"frozen weights", weight_bytes(sizes)},
+                  {"LoRA factors and gradients", (lora.whole + lora.sliced) * (2 * float_bytes + sizes.scalar)},
+                  // Reduced gradients and two moments.
+                  {"optimizer", request.training ? 3 * float_bytes * owned : 0},
+                  {"activations", activation_bytes(sizes, request.training)},
+                  {"work buffers", buffer_bytes(sizes)}};
+    return plan;
+}
+
+}  // namespace moesaic::train

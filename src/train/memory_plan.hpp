@@ -1,0 +1,39 @@
+// How much memory a run will need on each rank, computed from sizes alone.
+#pragma once
+
+#include "model/architecture.hpp"
+#include "model/feed_forward.hpp"
+
+#include <string_view>
+#include <vector>
+
+namespace moesaic::train {
+
+using core::index_t;
+
+/// What the memory is for, besides the decoder's settings.
+struct MemoryRequest {
+    index_t tokens = 0;  ///< of all ranks together in one pass
+    index_t data_ranks = 1;
+    index_t tensor_ranks = 1;
+    index_t scalar_bytes = 0;  ///< of weights and activations
+    bool training = true;      ///< with backward passes and an optimizer
+};
+
+/// Bytes of one rank, by purpose. Tokens are taken to be spread evenly over ranks and, in buffers, over experts.
+struct MemoryPlan {
+    struct Item {
+        std::string_view purpose;
+        double bytes = 0;
+    };
+    std::vector<Item> items;
+
+    [[nodiscard]] double total() const;
+    /// Bytes of one purpose; 0 if there is none of this name.
+    [[nodiscard]] double of(std::string_view purpose) const;
+};
+
+[[nodiscard]] MemoryPlan plan_memory(const model::Architecture& architecture, const model::DecoderSettings& settings,
+                                     const MemoryRequest& request);
+
+}  // namespace moesaic::train

@@ -1,0 +1,78 @@
+// moesaic plan, and models without files, as a user meets them.
+#include "app/program.hpp"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <regex>
+
+namespace moesaic::app {
+namespace {
+
+using test::Result;
+
+const std::string reference = MOESAIC_TEST_DATA "/qwen3_moe";
+
+Result alone(const std::string& arguments) {
+    return test::shell(std::string(MOESAIC_PROGRAM) + " " + arguments);
+}
+
+/// GiB in the line of the table that begins with `purpose`.
+double gib(const std::string& output, const std::string& purpose) {
+    std::smatch match;
+    const bool found = std::regex_search(output, match, std::regex("\n  " + purpose + " +([0-9.]+)\n"));
+    EXPECT_TRUE(found) << purpose << " is missing in\n" << output;
+    return found ? std::stod(match[1]) : 0;
+}
+
+TEST(PlanProgram, SumsUpWhatARankNeeds) {
+    const Result result = alone("plan --model.path " + reference + " --data.max_length 512 --train.batch_size 64");
+    ASSERT_EQ(result.exit_code, 0) << result.output;
+    EXPECT_NEAR(gib(result.output, "all"),
+                gib(result.output, "frozen weights") + gib(result.output, "LoRA factors and gradients") +
+                    gib(result.output, "optimizer") + gib(result.output, "activations") +
+                    gib(result.output, "work buffers"),
+                0.004);
+    EXPECT_NE(result.output.find("fits: "), std::string::npos) << result.output;
+    EXPECT_NE(result.output.find("(recompute)"), std::string::npos) << result.output;
+}
+
+TEST(PlanProgram, PlansForRanksThatDoNotRun) {
+    const std::string plan = "plan --model.synthetic qwen3-30b-a3b --model.layers 1 --train.batch_size 8 ";
+    const Result one = alone(plan);
+    const Result many = alone(plan + "--parallel.data 4 --parallel.tensor 2");
+    ASSERT_EQ(many.exit_code, 0) << many.output;
+    EXPECT_NE(many.output.find("ranks 8 = data 4 x tensor 2"), std::string::npos) << many.output;
+    EXPECT_LT(gib(many.output, "optimizer"), gib(one.output, "optimizer") / 2);
+    EXPECT_LT(gib(many.output, "activations"), gib(one.output, "activations") / 4);
+    EXPECT_LT(gib(many.output, "LoRA factors and gradients"), gib(one.output, "LoRA factors and gradients"));
+}
+
+TEST(PlanProgram, WhatDoesNotFitEndsWithExitCode5) {
+    const Result result = alone("plan --model.synthetic qwen3-235b-a22b --train.batch_size 1000000");
+    EXPECT_EQ(result.exit_code, 5) << result.output;
+    EXPECT_GT(gib(result.output, "frozen weights"), 400);
+    ASSERT_EQ(test::error_lines(result.output).size(), 1U) << result.output;
+}
+
+TEST(SyntheticModel, TrainingRefusesBeforeItAllocates) {
+    const auto folder = std::filesystem::temp_directory_path() / ("moesaic-plan-" + std::to_string(getpid()));
+    const Result result = alone("train --model.synthetic qwen3-235b-a22b --lora.rank 100000 --data.train " + reference +
+                                "/train.jsonl --output.dir " + folder.string());
+    std::filesystem::remove_all(folder);
+    EXPECT_EQ(result.exit_code, 5) << result.output;
+    EXPECT_NE(result.output.find("qwen3-235b-a22b: about "), std::string::npos) << result.output;
+}
+
+TEST(SyntheticModel, LayersOfACheckpointCanBeLimited) {
+    const std::string eval = "eval --model.path " + reference + " --data.eval " + reference + "/train.jsonl";
+    const Result all = alone(eval);
+    const Result two = alone(eval + " --model.layers 2");
+    EXPECT_EQ(two.exit_code, 0) << two.output;
+    const auto loss = [](const Result& result) { return result.output.substr(result.output.find("FOM eval_loss")); };
+    EXPECT_NE(loss(all), loss(two));
+}
+
+}  // namespace
+}  // namespace moesaic::app

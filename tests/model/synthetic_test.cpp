@@ -1,0 +1,79 @@
+// Models without files.
+#include "model/synthetic.hpp"
+
+#include "core/error.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace moesaic::model {
+namespace {
+
+using core::Matrix;
+
+TEST(Synthetic, EveryKnownModelIsComplete) {
+    ASSERT_FALSE(synthetic_names().empty());
+    for (const std::string& name : synthetic_names()) {
+        const Architecture a = synthetic_architecture(name);
+        EXPECT_GT(a.moe_layers(), 1) << name;
+        EXPECT_EQ(static_cast<index_t>(a.is_moe.size()), a.layers) << name;
+        EXPECT_GT(a.vocabulary, 10000) << name;
+    }
+}
+
+TEST(Synthetic, UnknownNamesAreRefusedWithTheNearest) {
+    try {
+        (void)synthetic_architecture("qwen3-30b-a3");
+        ADD_FAILURE();
+    } catch (const core::Error& error) {
+        EXPECT_EQ(error.code(), core::ExitCode::usage);
+        EXPECT_NE(std::string(error.what()).find("did you mean qwen3-30b-a3b?"), std::string::npos) << error.what();
+    }
+}
+
+TEST(Synthetic, LayersCanBeLimited) {
+    Architecture a = synthetic_architecture("qwen3-30b-a3b");
+    a.limit_layers(1000);
+    EXPECT_EQ(a.layers, 48);
+    a.limit_layers(2);
+    EXPECT_EQ(a.layers, 2);
+    EXPECT_EQ(a.moe_layers(), 2);
+}
+
+TEST(Synthetic, SlicesAreThoseOfTheWholeTensor) {
+    const SyntheticWeights<float> weights(7);
+    Matrix<float> whole(6, 40);
+    Matrix<float> slice(3, 11);
+    weights.read_matrix("some.weight", whole);
+    weights.read("some.weight", {.rows = 6, .cols = 40, .row_begin = 2, .col_begin = 13}, slice);
+    for (index_t i = 0; i < slice.rows(); ++i) {
+        for (index_t j = 0; j < slice.cols(); ++j) {
+            EXPECT_EQ(slice.view()(i, j), whole.view()(2 + i, 13 + j));
+        }
+    }
+}
+
+TEST(Synthetic, TensorsDifferAndNormsAreOnes) {
+    const SyntheticWeights<float> weights(7);
+    Matrix<float> one(64, 64);
+    Matrix<float> other(64, 64);
+    weights.read_matrix("one.weight", one);
+    weights.read_exactly("other.weight", other);
+    EXPECT_NE(one.data()[0], other.data()[0]);
+    double squares = 0;
+    for (const float value : one.flat()) {
+        squares += value * value;
+    }
+    EXPECT_NEAR(squares / 64, 1, 0.1);  // a unit input gives outputs of variance 1/64 each
+    std::vector<float> norm(5, 0);
+    weights.read_vector("norm.weight", norm);
+    EXPECT_EQ(norm, std::vector<float>(5, 1));
+    weights.read_vector("one.bias", norm);
+    EXPECT_EQ(norm, std::vector<float>(5, 0));
+    weights.read_vector("gate.weight", norm);
+    EXPECT_NE(norm[0], norm[1]);
+}
+
+}  // namespace
+}  // namespace moesaic::model

@@ -1,0 +1,99 @@
+// The memory plan against published sizes and against what a decoder really holds.
+#include "train/memory_plan.hpp"
+
+#include "model/decoder.hpp"
+#include "model/synthetic.hpp"
+#include "support/random_model.hpp"
+#include "train/adamw.hpp"
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+namespace moesaic::train {
+namespace {
+
+const model::DecoderSettings settings = {.lora = {.rank = 16}, .max_tokens = 0};
+
+TEST(MemoryPlan, WeightsAreThoseOfThePublishedModels) {
+    // Billions of parameters as published; that of DeepSeek-V3 is without its module for further tokens.
+    for (const auto& [name, billions] : {std::pair{"qwen3-30b-a3b", 30.5},
+                                         {"qwen3-235b-a22b", 235.1},
+                                         {"mixtral-8x7b", 46.7},
+                                         {"deepseek-v2-lite", 15.7},
+                                         {"deepseek-v3", 671.0}}) {
+        const auto plan =
+            plan_memory(model::synthetic_architecture(name), settings, {.tokens = 2048, .scalar_bytes = 2});
+        EXPECT_NEAR(plan.of("frozen weights"), 2e9 * billions, 2e9 * 0.005 * billions) << name;
+        double sum = 0;
+        for (const MemoryPlan::Item& item : plan.items) {
+            sum += item.bytes;
+        }
+        EXPECT_EQ(plan.total(), sum);
+        EXPECT_EQ(plan.of("nothing"), 0);
+    }
+}
+
+TEST(MemoryPlan, RanksShareExpertsOptimizerAndTokens) {
+    const model::Architecture architecture = model::synthetic_architecture("qwen3-30b-a3b");
+    const auto one = plan_memory(architecture, settings, {.tokens = 4096, .scalar_bytes = 2});
+    const auto slices = plan_memory(architecture, settings, {.tokens = 4096, .tensor_ranks = 4, .scalar_bytes = 2});
+    const auto replicas = plan_memory(architecture, settings, {.tokens = 4096, .data_ranks = 4, .scalar_bytes = 2});
+    EXPECT_LT(slices.of("frozen weights"), one.of("frozen weights") / 3);
+    EXPECT_EQ(replicas.of("frozen weights"), one.of("frozen weights"));
+    for (const auto& plan : {slices, replicas}) {
+        EXPECT_NEAR(plan.of("optimizer"), one.of("optimizer") / 4, 1000);
+        EXPECT_LT(plan.of("activations"), one.of("activations"));
+    }
+    EXPECT_NEAR(replicas.of("activations"), one.of("activations") / 4, 1000);
+}
+
+/// The plan has the largest rank; slices and owned parts of ranks differ by an element or so of each tensor.
+void expect_near(double planned, double held) {
+    EXPECT_GE(1.02 * planned, held);
+    EXPECT_LE(planned, 1.2 * held);
+}
+
+TEST(MemoryPlan, LoraIsWhatADecoderDeclares) {
+    using enum model::LoraTarget;
+    const model::Architecture architecture = test::small_architecture();
+    const kernels::KernelSet kernels("portable");
+    const mpi::ProcessGrid grid(mpi::Communicator::world(), 0, 0);
+    for (const std::set<model::LoraTarget>& targets : {std::set{experts}, {attention, dense}, {experts, attention}}) {
+        model::DecoderSettings small = settings;
+        small.lora.rank = 4;
+        small.lora.targets = targets;
+        small.max_tokens = 8;
+        model::Decoder<float> decoder(architecture, small, kernels, grid);
+        const ShardedAdamW optimizer(decoder.lora(), kernels, grid, {});
+        double factors = 0;
+        double owned = 0;
+        for (std::size_t b = 0; b < decoder.lora().buckets.size(); ++b) {
+            factors += static_cast<double>(decoder.lora().buckets[b]->values.size());
+            owned += static_cast<double>(optimizer.part(b).gradients.size());
+        }
+        const auto plan = plan_memory(architecture, small,
+                                      {.tokens = 8,
+                                       .data_ranks = grid.data().size(),
+                                       .tensor_ranks = grid.tensor().size(),
+                                       .scalar_bytes = sizeof(float)});
+        expect_near(plan.of("LoRA factors and gradients"), factors * 3 * sizeof(float));
+        expect_near(plan.of("optimizer"), owned * 3 * sizeof(float));
+    }
+}
+
+TEST(MemoryPlan, RecomputingAndEvaluatingNeedLess) {
+    const model::Architecture architecture = model::synthetic_architecture("qwen3-30b-a3b");
+    MemoryRequest request = {.tokens = 4096, .scalar_bytes = 2};
+    const auto retain = plan_memory(architecture, settings, request);
+    model::DecoderSettings less = settings;
+    less.activations = model::Activations::recompute;
+    const auto recompute = plan_memory(architecture, less, request);
+    // Gate and up of 8 experts, 768 wide, and their products with A: 2 bytes each, 48 layers.
+    EXPECT_EQ(retain.of("activations") - recompute.of("activations"), 48.0 * 4096 * 8 * 2 * (768 + 16) * 2);
+    request.training = false;
+    EXPECT_LT(plan_memory(architecture, settings, request).total(), recompute.total());
+}
+
+}  // namespace
+}  // namespace moesaic::train
