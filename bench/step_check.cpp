@@ -106,7 +106,7 @@ StepErrors measure_step_errors(const model::Architecture& architecture, const mo
     grid.world().agree([&] {
         if (grid.world().is_root()) {
             const kernels::KernelSet portable("portable");
-            const mpi::ProcessGrid alone(mpi::Communicator::self(), 1, 1);
+            const mpi::ProcessGrid alone(mpi::Communicator::self(), {});
             errors = compare(found, run_step<float>(small, settings, portable, alone, data));
         }
     });

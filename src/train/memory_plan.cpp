@@ -19,6 +19,16 @@ using model::LoraTarget;
 
 constexpr double float_bytes = sizeof(float);
 
+/// Part of the tokens that go to a tensor group with `held` of `experts` experts, if each goes to `choices` different
+/// ones and all combinations are equally frequent.
+double share_of_tokens(double experts, double held, double choices) {
+    double none = 1;  // chance that no choice is held
+    for (double chosen = 0; chosen < choices; ++chosen) {
+        none *= std::max(experts - held - chosen, 0.0) / std::max(experts - chosen, 1.0);
+    }
+    return 1 - none;
+}
+
 double padded(double extent) {
     return std::ceil(extent / model::block_size) * model::block_size;
 }
@@ -32,15 +42,18 @@ struct Sizes {
           retain(decoder.activations == Activations::retain),
           scalar(static_cast<double>(request.scalar_bytes)),
           own_tokens(std::ceil(static_cast<double>(request.tokens) /
-                               static_cast<double>(request.data_ranks * request.tensor_ranks))),
-          group_tokens(std::ceil(static_cast<double>(request.tokens) / static_cast<double>(request.data_ranks))),
+                               static_cast<double>(request.data_ranks * request.expert_ranks * request.tensor_ranks))),
+          replica_tokens(std::ceil(static_cast<double>(request.tokens) / static_cast<double>(request.data_ranks))),
           hidden(static_cast<double>(a.hidden)),
           vocabulary(static_cast<double>(a.vocabulary)),
           layers(static_cast<double>(a.layers)),
           moe_layers(static_cast<double>(a.moe_layers())),
           dense_layers(layers - moe_layers),
           experts(static_cast<double>(a.experts)),
+          held_experts(std::ceil(experts / static_cast<double>(request.expert_ranks))),
           choices(static_cast<double>(a.experts_per_token)),
+          group_tokens(std::ceil(replica_tokens * share_of_tokens(experts, held_experts, choices))),
+          group_choices(replica_tokens * choices * (experts > 0 ? held_experts / experts : 0)),
           slice(std::ceil(static_cast<double>(a.expert_intermediate) / static_cast<double>(request.tensor_ranks))),
           dense(static_cast<double>(a.dense_intermediate)),
           shared(static_cast<double>(a.shared.intermediate)),
@@ -62,16 +75,19 @@ struct Sizes {
     const model::DecoderSettings& settings;
     bool retain;
     double scalar;        ///< bytes of an element
-    double own_tokens;    ///< of this rank in a pass
-    double group_tokens;  ///< of its tensor group
+    double own_tokens;      ///< of this rank in a pass
+    double replica_tokens;  ///< of its replica
     double hidden;
     double vocabulary;
     double layers;
     double moe_layers;
     double dense_layers;
     double experts;
-    double choices;  ///< experts per token
-    double slice;    ///< of the experts' intermediate dimension
+    double held_experts;   ///< of them on this rank
+    double choices;        ///< experts per token
+    double group_tokens;   ///< that come to its tensor group
+    double group_choices;  ///< that are experts of its tensor group
+    double slice;          ///< of the experts' intermediate dimension
     double dense;    ///< intermediate size of dense layers
     double shared;   ///< intermediate size of shared experts
     double heads;
@@ -117,17 +133,21 @@ std::vector<Projections> replicated_projections(const Sizes& s) {
 
 double weight_bytes(const Sizes& s) {
     double elements = padded(s.vocabulary) * padded(s.hidden) * (s.a.tied_head ? 1 : 2) +
-                      s.moe_layers * s.experts * 3 * padded(s.hidden) * padded(s.slice);
+                      s.moe_layers * s.held_experts * 3 * padded(s.hidden) * padded(s.slice);
     for (const Projections& projections : replicated_projections(s)) {
         elements += projections.count * padded(projections.out) * padded(projections.in);
     }
     return elements * s.scalar + s.moe_layers * s.experts * s.hidden * float_bytes;  // routers
 }
 
-/// Elements of the LoRA factors of one rank: those that all ranks have whole, and those that are sliced.
+/// Elements of the LoRA factors of one rank: those that all ranks have, those of its experts that the ranks of its
+/// tensor group have whole, and those that are sliced.
 struct LoraElements {
-    double whole = 0;
+    double replicated = 0;
+    double of_experts = 0;
     double sliced = 0;
+
+    [[nodiscard]] double all() const { return replicated + of_experts + sliced; }
 };
 
 LoraElements lora_elements(const Sizes& s) {
@@ -135,12 +155,13 @@ LoraElements lora_elements(const Sizes& s) {
     const auto rank = static_cast<double>(lora.rank);
     LoraElements elements;
     if (lora.targets.contains(LoraTarget::experts)) {
-        const double per_feature = 3 * s.moe_layers * s.experts * rank;
-        elements = {per_feature * s.hidden, per_feature * s.slice};
+        const double per_feature = 3 * s.moe_layers * s.held_experts * rank;
+        elements.of_experts = per_feature * s.hidden;
+        elements.sliced = per_feature * s.slice;
     }
     for (const Projections& projections : replicated_projections(s)) {
         if (lora.targets.contains(projections.target)) {
-            elements.whole += projections.count * rank * (projections.out + projections.in);
+            elements.replicated += projections.count * rank * (projections.out + projections.in);
         }
     }
     return elements;
@@ -165,12 +186,15 @@ double activation_bytes(const Sizes& s, bool training) {
     model::ExpertConfig config;
     config.hidden = s.a.hidden;
     config.intermediate = static_cast<index_t>(s.slice);
-    config.experts_per_token = s.a.experts_per_token;
     config.lora_rank = s.settings.lora.rank;
     config.activations = s.settings.activations;
-    const index_t saved = s.scalar == float_bytes ? model::saved_bytes_per_token<float>(config)
-                                                  : model::saved_bytes_per_token<core::bf16>(config);
-    return s.own_tokens * own + s.group_tokens * moe_layers * static_cast<double>(saved);
+    const auto saved = [&](index_t choices) {
+        config.experts_per_token = choices;
+        return static_cast<double>(s.scalar == float_bytes ? model::saved_bytes_per_token<float>(config)
+                                                           : model::saved_bytes_per_token<core::bf16>(config));
+    };
+    const double routed = s.group_tokens * saved(0) + s.group_choices * (saved(1) - saved(0));
+    return s.own_tokens * own + moe_layers * routed;
 }
 
 /// Work buffers that layers share.
@@ -189,10 +213,10 @@ double buffer_bytes(const Sizes& s) {
         (s.hidden + (4 + pre_activations) * padded(s.slice) + 4 * padded(static_cast<double>(s.settings.lora.rank))) *
             s.scalar +
         std::ceil(s.slice / model::block_size) * float_bytes;
-    const double group = exchange + 2 * s.hidden * float_bytes + s.choices * routed;
+    const double group = exchange + 2 * s.hidden * float_bytes;
     // Logits, their gradient, and the gradient packed for the product with the head.
     const double head = model::targets_per_block * (s.vocabulary + s.hidden) * (float_bytes + 2 * s.scalar);
-    return s.own_tokens * own + s.group_tokens * group + head;
+    return s.own_tokens * own + s.group_tokens * group + s.group_choices * routed + head;
 }
 
 }  // namespace
@@ -213,11 +237,12 @@ MemoryPlan plan_memory(const Architecture& architecture, const model::DecoderSet
     const Sizes sizes(architecture, settings, request);
     const LoraElements lora = lora_elements(sizes);
     const auto data_ranks = static_cast<double>(request.data_ranks);
-    const double owned = std::ceil(lora.whole / (data_ranks * static_cast<double>(request.tensor_ranks))) +
-                         std::ceil(lora.sliced / data_ranks);
+    const double slice_holders = data_ranks * static_cast<double>(request.tensor_ranks);
+    const double owned = std::ceil(lora.replicated / (slice_holders * static_cast<double>(request.expert_ranks))) +
+                         std::ceil(lora.of_experts / slice_holders) + std::ceil(lora.sliced / data_ranks);
     MemoryPlan plan;
     plan.items = {{"frozen weights", weight_bytes(sizes)},
-                  {"LoRA factors and gradients", (lora.whole + lora.sliced) * (2 * float_bytes + sizes.scalar)},
+                  {"LoRA factors and gradients", lora.all() * (2 * float_bytes + sizes.scalar)},
                   // Reduced gradients and two moments.
                   {"optimizer", request.training ? 3 * float_bytes * owned : 0},
                   {"activations", activation_bytes(sizes, request.training)},
