@@ -33,7 +33,7 @@ TEST_P(FamilyGradient, MatchesDifferencesInDouble) {
     const auto whole_buckets = static_cast<std::size_t>(architecture.layers);
     const auto expert_buckets = static_cast<std::size_t>(2 * architecture.moe_layers());
     SmallDecoder<double> model(
-        architecture, mpi::Communicator::self(), 32, 0,
+        architecture, mpi::Communicator::self(), 32, {},
         {2, 3.0, false, {LoraTarget::experts, LoraTarget::attention, LoraTarget::shared, LoraTarget::dense}});
     ASSERT_EQ(model.decoder.lora().buckets.size(), whole_buckets + expert_buckets);
     expect_gradients_match(model, random_batch(std::array<index_t, 3>{5, 1, 7}, architecture.vocabulary, 4), false);
@@ -44,7 +44,7 @@ class BalanceGradient : public testing::TestWithParam<std::string> {};
 /// The auxiliary loss outweighs the other.
 TEST_P(BalanceGradient, MatchesDifferencesInDouble) {
     const Architecture architecture = small_architecture(GetParam());
-    SmallDecoder<double> model(architecture, mpi::Communicator::self(), 32, 0,
+    SmallDecoder<double> model(architecture, mpi::Communicator::self(), 32, {},
                                {2, 3.0, false, {LoraTarget::experts, LoraTarget::attention}}, 100.0);
     expect_gradients_match(model, random_batch(std::array<index_t, 3>{5, 1, 7}, architecture.vocabulary, 4), true);
 }

@@ -1,5 +1,6 @@
 // Checkpoints of small models in all layouts, whole, incomplete and with more than the model needs.
 #include "core/error.hpp"
+#include "support/grids.hpp"
 #include "support/small_decoder.hpp"
 
 #include <gtest/gtest.h>
@@ -112,11 +113,11 @@ protected:
         return io::TensorSource::open_file(file_);
     }
     /// Loss of a batch over all ranks, and what was not used.
-    std::pair<double, std::string> loss_with(const Tensors& tensors) {
+    std::pair<double, std::string> loss_with(const Tensors& tensors, const mpi::GridShape& shape = {}) {
         const io::TensorSource source = stored(tensors);
         const CheckpointWeights<float> weights(source, architecture_);
         const mpi::Communicator world = mpi::Communicator::world();
-        SmallDecoder<float> model(architecture_, world, 64);
+        SmallDecoder<float> model(architecture_, world, 64, shape);
         model.decoder.load(weights);
         weights.check_complete();
         const TokenBatch batch = random_batch(std::array<index_t, 2>{5, 9}, architecture_.vocabulary, 4);
@@ -135,6 +136,16 @@ protected:
     std::filesystem::path file_;
     Tensors tensors_;
 };
+
+/// Tensors of experts that another rank reads are neither missing nor unknown.
+TEST_P(WeightsTest, AreReadByTheRanksThatNeedThem) {
+    const auto [expected, all_used] = loss_with(tensors_);
+    for (const mpi::GridShape& shape : test::grids_of(mpi::Communicator::world().size())) {
+        const auto [loss, unused] = loss_with(tensors_, shape);
+        EXPECT_NEAR(loss, expected, 1e-5 * expected) << describe(shape);
+        EXPECT_EQ(unused, all_used);
+    }
+}
 
 TEST_P(WeightsTest, AreTheSameInBothLayouts) {
     const auto [expected, unused] = loss_with(tensors_);

@@ -3,6 +3,7 @@
 
 #include "model/decoder.hpp"
 #include "model/synthetic.hpp"
+#include "support/grids.hpp"
 #include "support/random_model.hpp"
 #include "train/adamw.hpp"
 
@@ -41,7 +42,9 @@ TEST(MemoryPlan, RanksShareExpertsOptimizerAndTokens) {
     const auto replicas = plan_memory(architecture, settings, {.tokens = 4096, .data_ranks = 4, .scalar_bytes = 2});
     EXPECT_LT(slices.of("frozen weights"), one.of("frozen weights") / 3);
     EXPECT_EQ(replicas.of("frozen weights"), one.of("frozen weights"));
-    for (const auto& plan : {slices, replicas}) {
+    const auto groups = plan_memory(architecture, settings, {.tokens = 4096, .expert_ranks = 4, .scalar_bytes = 2});
+    EXPECT_NEAR(groups.of("frozen weights"), slices.of("frozen weights"), 1e-3 * slices.of("frozen weights"));
+    for (const auto& plan : {slices, groups, replicas}) {
         EXPECT_NEAR(plan.of("optimizer"), one.of("optimizer") / 4, 1000);
         EXPECT_LT(plan.of("activations"), one.of("activations"));
     }
@@ -58,8 +61,9 @@ TEST(MemoryPlan, LoraIsWhatADecoderDeclares) {
     using enum model::LoraTarget;
     const model::Architecture architecture = test::small_architecture();
     const kernels::KernelSet kernels("portable");
-    const mpi::ProcessGrid grid(mpi::Communicator::world(), 0, 0);
     for (const std::set<model::LoraTarget>& targets : {std::set{experts}, {attention, dense}, {experts, attention}}) {
+      for (const mpi::GridShape& shape : test::grids_of(mpi::Communicator::world().size())) {
+        const mpi::ProcessGrid grid(mpi::Communicator::world(), shape);
         model::DecoderSettings small = settings;
         small.lora.rank = 4;
         small.lora.targets = targets;
@@ -74,11 +78,13 @@ TEST(MemoryPlan, LoraIsWhatADecoderDeclares) {
         }
         const auto plan = plan_memory(architecture, small,
                                       {.tokens = 8,
-                                       .data_ranks = grid.data().size(),
-                                       .tensor_ranks = grid.tensor().size(),
+                                       .data_ranks = shape.data,
+                                       .expert_ranks = shape.expert,
+                                       .tensor_ranks = shape.tensor,
                                        .scalar_bytes = sizeof(float)});
-        expect_near(plan.of("LoRA factors and gradients"), factors * 3 * sizeof(float));
-        expect_near(plan.of("optimizer"), owned * 3 * sizeof(float));
+        expect_near(plan.of("LoRA factors and gradients"), grid.world().max(factors) * 3 * sizeof(float));
+        expect_near(plan.of("optimizer"), grid.world().max(owned) * 3 * sizeof(float));
+      }
     }
 }
 
