@@ -404,7 +404,7 @@ template void Communicator::all_gather_rows(MatrixView<const std::uint64_t>, Mat
                                             std::span<const index_t>) const;
 template void Communicator::all_gather_rows(MatrixView<const std::int64_t>, MatrixView<std::int64_t>,
                                             std::span<const index_t>) const;
-#define MOESAIC_INSTANTIATE(T)                                                                              \
+#define MOESAIC_INSTANTIATE(T)                                                                                \
     template void Communicator::all_to_all_rows(MatrixView<const T>, std::span<const index_t>, MatrixView<T>, \
                                                 std::span<const index_t>) const;
 MOESAIC_INSTANTIATE(bf16)

@@ -86,8 +86,8 @@ public:
     [[nodiscard]] std::vector<std::string> gather(const std::string& text) const;
 
     /// Row blocks of all ranks, in rank order, on all ranks: `mine` [counts[rank], cols] -> `all` [sum(counts), cols].
-    /// Both contiguous. T: bf16, float, double, std::int32_t, std::int64_t, std::uint64_t. An idle rank has zero rows and takes part. `mine` may be
-    /// its own block inside `all`.
+    /// Both contiguous. T: bf16, float, double, std::int32_t, std::int64_t, std::uint64_t. An idle rank has zero rows
+    /// and takes part. `mine` may be its own block inside `all`.
     template <class T>
     void all_gather_rows(MatrixView<const T> mine, MatrixView<T> all, std::span<const index_t> counts) const;
     /// Sums `all` [sum(counts), cols] over ranks and leaves rows of rank r with rank r: `mine` [counts[rank], cols].

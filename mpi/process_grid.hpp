@@ -37,9 +37,9 @@ struct GridShape {
 /// As messages show it: "data 2 x expert 1 x tensor 4".
 [[nodiscard]] std::string describe(const GridShape& shape);
 
-/// World = data x expert x tensor, the last one varying fastest. Consecutive ranks form a tensor group, whose ranks hold
-/// different slices of the intermediate dimension of the same experts. Consecutive tensor groups hold different experts
-/// and form a replica. Replicas hold the same.
+/// World = data x expert x tensor, the last one varying fastest. Consecutive ranks form a tensor group, whose ranks
+/// hold different slices of the intermediate dimension of the same experts. Consecutive tensor groups hold different
+/// experts and form a replica. Replicas hold the same.
 class ProcessGrid {
 public:
     /// Collective. Throws a usage error on all ranks if the product of the sizes is not the number of ranks.

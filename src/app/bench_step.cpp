@@ -82,7 +82,8 @@ ExitCode run_bench_step(const mpi::Communicator& world, Arguments arguments) {
     report.say(describe_step(runtime, model, architecture, decoder_settings, plan));
     world.agree([&] {
         require_memory(runtime.placement, runtime.placement.node_ranks, model.name(),
-                       std::max(plan.total(), bench::memory_of_step_check(architecture, decoder_settings, runtime.grid.expert().size())));
+                       std::max(plan.total(), bench::memory_of_step_check(architecture, decoder_settings,
+                                                                          runtime.grid.expert().size())));
     });
     const bench::MachineLimits machine = bench::report_machine(
         report, runtime.kernels, static_cast<index_t>(memory_of_rank(runtime.placement, runtime.placement.node_ranks)));

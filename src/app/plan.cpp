@@ -72,8 +72,8 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     print(world, fmt::format("{}: {} layers, {} of them with experts\n"
                              "ranks {} = {}; {} sequences of up to {} tokens in a pass, {}\n\n{}\n",
                              configuration.model.name(), architecture.layers, architecture.moe_layers(), grid.ranks(),
-                             describe(grid), sequences, configuration.data.max_length,
-                             configuration.train.activations, describe(plan)));
+                             describe(grid), sequences, configuration.data.max_length, configuration.train.activations,
+                             describe(plan)));
     print(world, describe_choices(architecture, settings, request));
     // A tensor group fills a node, as it does by default.
     world.agree([&] { require_memory(placement, request.tensor_ranks, configuration.model.name(), plan.total()); });

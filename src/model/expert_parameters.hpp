@@ -21,8 +21,8 @@ struct ExpertPart {
     ExpertPart(const Architecture& architecture, const mpi::ProcessGrid& grid);
 };
 
-/// Declares the factors of a rank's experts in two buckets: factors of which every rank of the tensor group has a slice,
-/// and those that all of them have whole. All adapters of the layer, on whatever rank, are padded to one rank.
+/// Declares the factors of a rank's experts in two buckets: factors of which every rank of the tensor group has a
+/// slice, and those that all of them have whole. All adapters of the layer, on whatever rank, are padded to one rank.
 template <class A>
 class ExpertParameters {
 public:

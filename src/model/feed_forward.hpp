@@ -41,8 +41,7 @@ public:
     virtual void load(const WeightSource<T>& source) = 0;
     /// output [T, H]; keeps what backward needs if `save`. `input` is tape.feed_input before it was rounded to T, for
     /// what needs all its digits. Collective over the replica for MoE layers.
-    virtual void forward(MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output,
-                         bool save) = 0;
+    virtual void forward(MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output, bool save) = 0;
     /// Overwrites grad_input [T, H], unless it has no columns; accumulates LoRA gradients. `grad_probabilities` [E], or
     /// empty, is what a router's softmax probabilities of every token have as gradient besides. Collective as forward.
     virtual void backward(const LayerTape<T>& tape, MatrixView<const A> grad_output,
@@ -100,8 +99,8 @@ public:
              std::shared_ptr<RouterScratch<T>> router_scratch, std::unique_ptr<SharedExpert<T>> shared);
     void load(const WeightSource<T>& source) override;
     void forward(MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output, bool save) override;
-    void backward(const LayerTape<T>& tape, MatrixView<const A> grad_output,
-                  std::span<const A> grad_probabilities, MatrixView<A> grad_input) override;
+    void backward(const LayerTape<T>& tape, MatrixView<const A> grad_output, std::span<const A> grad_probabilities,
+                  MatrixView<A> grad_input) override;
     [[nodiscard]] bool is_trainable() const noexcept override {
         return !experts_->config().skip_lora || (shared_ && shared_->is_trainable());
     }

@@ -58,8 +58,8 @@ enum class LoraFactor : std::uint8_t { a, b };
 enum class Sharding : std::uint8_t { none, rows, columns };
 
 /// One factor of one projection, for all experts of a layer or for a single module: `count` matrices of [rows, cols].
-/// This rank has those in `held`, and of each of them [local_rows, local_cols]. The rank dimension is the largest of the modules' ranks; what lies
-/// beyond a module's own rank is zero in both factors, and so are its gradients.
+/// This rank has those in `held`, and of each of them [local_rows, local_cols]. The rank dimension is the largest of
+/// the modules' ranks; what lies beyond a module's own rank is zero in both factors, and so are its gradients.
 struct LoraTensor {
     std::string name;                  ///< unique, for example "layers.3.experts.gate_proj.lora_A"
     std::vector<std::string> modules;  ///< [count], the module that each matrix adapts, as in the checkpoint
@@ -101,7 +101,7 @@ struct ParameterBucket {
     std::optional<index_t>
         experts_of_layer{};  ///< of which layer it holds routed experts: one tensor each of gate, up, down
     Holders holders = Holders::all_ranks;
-    core::Matrix<A> values;  // [1, size]
+    core::Matrix<A> values;     // [1, size]
     core::Matrix<A> gradients;  // [1, size]
 
     [[nodiscard]] index_t size() const noexcept { return values.cols(); }

@@ -135,8 +135,7 @@ template <class T>
 void MoeLayer<T>::forward(MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output, bool save) {
     route(tape, input);
     exchange_->plan(tape.expert_ids, tape.routes);
-    const ExpertRows<T> rows =
-        exchange_->dispatch(tape.routes, tape.feed_input, tape.expert_ids, tape.expert_weights);
+    const ExpertRows<T> rows = exchange_->dispatch(tape.routes, tape.feed_input, tape.expert_ids, tape.expert_weights);
     const MatrixView<const A> partial =
         experts_->forward(rows.hidden, rows.expert_ids, rows.weights, save, rows.dropout);
     exchange_->combine(tape.routes, partial, output);

@@ -199,8 +199,8 @@ void TokenExchange<T>::bring_back(const RowRoutes& routes, MatrixView<const A> p
     }
     if (!one_group) {
         buffers.returned.resize(sum_of(routes.to_group), sums.cols());
-        exchange<W>(as_operand<W>(kernels_.elementwise<W>(), sums, buffers.narrow), routes.from_group,
-                    buffers.returned, routes.to_group);
+        exchange<W>(as_operand<W>(kernels_.elementwise<W>(), sums, buffers.narrow), routes.from_group, buffers.returned,
+                    routes.to_group);
         sum_over_groups<W>(routes, buffers, output);
     }
 }

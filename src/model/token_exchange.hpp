@@ -18,8 +18,8 @@ using core::MatrixView;
 /// Where the rows of one pass through one MoE layer go. A row is sent once to each tensor group that holds at least one
 /// of its experts.
 struct RowRoutes {
-    Matrix<std::int32_t> place;       ///< [T, groups]: which of the rows sent the row is, or -1; no columns in one group
-    std::vector<index_t> to_group;    ///< [groups] rows that this rank sends
+    Matrix<std::int32_t> place;     ///< [T, groups]: which of the rows sent the row is, or -1; no columns in one group
+    std::vector<index_t> to_group;  ///< [groups] rows that this rank sends
     std::vector<index_t> from_group;  ///< [groups] rows that it receives
     std::vector<index_t> of_rank;     ///< [tensor ranks] rows that the ranks of its tensor group receive
     index_t own = 0;                  ///< rows received by this rank

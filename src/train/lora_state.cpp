@@ -50,7 +50,8 @@ void put_piece(const LoraTensor& tensor, mpi::Slice slice, const float* piece, M
 }
 
 /// Whole matrices [held * rows, cols] on rank 0 of the tensor group, from the slices of its ranks.
-Matrix<float> join_slices(const LoraTensor& tensor, const mpi::Communicator& tensor_group, std::span<const float> mine) {
+Matrix<float> join_slices(const LoraTensor& tensor, const mpi::Communicator& tensor_group,
+                          std::span<const float> mine) {
     const bool root = tensor_group.is_root();
     Matrix<float> joined(root ? tensor.held.extent * tensor.rows : 0, tensor.cols);
     if (tensor.sharding == Sharding::none) {

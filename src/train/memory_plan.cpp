@@ -74,7 +74,7 @@ struct Sizes {
     const AttentionSettings& attention;
     const model::DecoderSettings& settings;
     bool retain;
-    double scalar;        ///< bytes of an element
+    double scalar;          ///< bytes of an element
     double own_tokens;      ///< of this rank in a pass
     double replica_tokens;  ///< of its replica
     double hidden;
@@ -88,8 +88,8 @@ struct Sizes {
     double group_tokens;   ///< that come to its tensor group
     double group_choices;  ///< that are experts of its tensor group
     double slice;          ///< of the experts' intermediate dimension
-    double dense;    ///< intermediate size of dense layers
-    double shared;   ///< intermediate size of shared experts
+    double dense;          ///< intermediate size of dense layers
+    double shared;         ///< intermediate size of shared experts
     double heads;
     double queries;  ///< width of all queries of a token
     double keys;

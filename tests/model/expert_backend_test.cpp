@@ -254,7 +254,8 @@ TEST(ExpertBackend, PartsOfTheExpertsAddUp) {
         ExpertFactors<const double> factors;
         ExpertFactors<double> gradients;
         for (const Projection p : projections) {
-            factors[p] = {rows_of_part(whole.factors[p].a, begin, count), rows_of_part(whole.factors[p].b, begin, count)};
+            factors[p] = {rows_of_part(whole.factors[p].a, begin, count),
+                          rows_of_part(whole.factors[p].b, begin, count)};
             gradients[p] = {rows_of_part(whole.gradients[p].a, begin, count),
                             rows_of_part(whole.gradients[p].b, begin, count)};
         }

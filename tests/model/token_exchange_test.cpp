@@ -65,9 +65,9 @@ Partial compute(const ExpertRows<double>& rows, const mpi::ProcessGrid& grid) {
                 continue;
             }
             for (index_t h = 0; h < hidden; ++h) {
-                partial.output.view()(t, h) += share * rows.weights(t, k) *
-                                               result_of(rows.hidden(t, h), expert,
-                                                         rows.dropout.rows[static_cast<std::size_t>(t)]);
+                partial.output.view()(t, h) +=
+                    share * rows.weights(t, k) *
+                    result_of(rows.hidden(t, h), expert, rows.dropout.rows[static_cast<std::size_t>(t)]);
             }
             partial.weights.view()(t, k) = share * rows.weights(t, k) * expert;
         }
@@ -80,9 +80,9 @@ void expect_results(const Inputs& inputs, MatrixView<const double> output, Matri
         for (index_t h = 0; h < hidden; ++h) {
             double expected = 0;
             for (index_t k = 0; k < choices; ++k) {
-                expected += inputs.weights.view()(t, k) * result_of(inputs.values.view()(t, h),
-                                                                    inputs.expert_ids.view()(t, k),
-                                                                    inputs.tokens[static_cast<std::size_t>(t)]);
+                expected +=
+                    inputs.weights.view()(t, k) * result_of(inputs.values.view()(t, h), inputs.expert_ids.view()(t, k),
+                                                            inputs.tokens[static_cast<std::size_t>(t)]);
             }
             ASSERT_NEAR(output(t, h), expected, 1e-12);
         }

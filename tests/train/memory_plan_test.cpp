@@ -62,29 +62,29 @@ TEST(MemoryPlan, LoraIsWhatADecoderDeclares) {
     const model::Architecture architecture = test::small_architecture();
     const kernels::KernelSet kernels("portable");
     for (const std::set<model::LoraTarget>& targets : {std::set{experts}, {attention, dense}, {experts, attention}}) {
-      for (const mpi::GridShape& shape : test::grids_of(mpi::Communicator::world().size())) {
-        const mpi::ProcessGrid grid(mpi::Communicator::world(), shape);
-        model::DecoderSettings small = settings;
-        small.lora.rank = 4;
-        small.lora.targets = targets;
-        small.max_tokens = 8;
-        model::Decoder<float> decoder(architecture, small, kernels, grid);
-        const ShardedAdamW optimizer(decoder.lora(), kernels, grid, {});
-        double factors = 0;
-        double owned = 0;
-        for (std::size_t b = 0; b < decoder.lora().buckets.size(); ++b) {
-            factors += static_cast<double>(decoder.lora().buckets[b]->values.size());
-            owned += static_cast<double>(optimizer.part(b).gradients.size());
+        for (const mpi::GridShape& shape : test::grids_of(mpi::Communicator::world().size())) {
+            const mpi::ProcessGrid grid(mpi::Communicator::world(), shape);
+            model::DecoderSettings small = settings;
+            small.lora.rank = 4;
+            small.lora.targets = targets;
+            small.max_tokens = 8;
+            model::Decoder<float> decoder(architecture, small, kernels, grid);
+            const ShardedAdamW optimizer(decoder.lora(), kernels, grid, {});
+            double factors = 0;
+            double owned = 0;
+            for (std::size_t b = 0; b < decoder.lora().buckets.size(); ++b) {
+                factors += static_cast<double>(decoder.lora().buckets[b]->values.size());
+                owned += static_cast<double>(optimizer.part(b).gradients.size());
+            }
+            const auto plan = plan_memory(architecture, small,
+                                          {.tokens = 8,
+                                           .data_ranks = shape.data,
+                                           .expert_ranks = shape.expert,
+                                           .tensor_ranks = shape.tensor,
+                                           .scalar_bytes = sizeof(float)});
+            expect_near(plan.of("LoRA factors and gradients"), grid.world().max(factors) * 3 * sizeof(float));
+            expect_near(plan.of("optimizer"), grid.world().max(owned) * 3 * sizeof(float));
         }
-        const auto plan = plan_memory(architecture, small,
-                                      {.tokens = 8,
-                                       .data_ranks = shape.data,
-                                       .expert_ranks = shape.expert,
-                                       .tensor_ranks = shape.tensor,
-                                       .scalar_bytes = sizeof(float)});
-        expect_near(plan.of("LoRA factors and gradients"), grid.world().max(factors) * 3 * sizeof(float));
-        expect_near(plan.of("optimizer"), grid.world().max(owned) * 3 * sizeof(float));
-      }
     }
 }
 

@@ -176,7 +176,8 @@ TEST(DatasetFile, ErrorsNameFileAndLine) {
 
 /// A small decoder whose gradients are filled with values that depend on the place in the full tensors alone.
 struct Trained {
-    explicit Trained(const Communicator& world, const mpi::GridShape& shape = {}, const model::LoraSettings& lora = {2, 3.0})
+    explicit Trained(const Communicator& world, const mpi::GridShape& shape = {},
+                     const model::LoraSettings& lora = {2, 3.0})
         : model(test::small_architecture(), world, 64, shape, lora),
           optimizer(model.decoder.lora(), model.kernels, model.grid, {0.9, 0.999, 1e-8, 0.1}) {}
 
@@ -303,8 +304,8 @@ TEST(Checkpoint, ContinuesOnAnyGrid) {
         Trained first(Communicator::world(), shape, test::adapters_everywhere());
         first.step(1);
         first.step(2);
-        save_checkpoint(folder / "checkpoints", 2, state, {}, architecture, first.model.decoder.lora(),
-                        first.optimizer, first.model.grid);
+        save_checkpoint(folder / "checkpoints", 2, state, {}, architecture, first.model.decoder.lora(), first.optimizer,
+                        first.model.grid);
         Trained second(Communicator::world(), {shape.expert, shape.tensor, shape.data}, test::adapters_everywhere());
         static_cast<void>(load_checkpoint(folder / "checkpoints/step-00000002.h5", state, architecture,
                                           second.model.decoder.lora(), second.optimizer));
