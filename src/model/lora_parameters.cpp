@@ -82,6 +82,7 @@ void LoraParameters<A>::initialise(std::uint64_t seed) {
             std::fill_n(bucket->view(tensor, bucket->values).data(), tensor.size(), A(0));
             // PEFT draws A with kaiming_uniform(a = sqrt(5)), whose bound is 1 / sqrt(fan in).
             const double bound = 1.0 / std::sqrt(static_cast<double>(tensor.cols));
+#pragma omp parallel for schedule(static)
             for (index_t m = tensor.held.begin; m < tensor.held.end(); ++m) {
                 const MatrixView<A> matrix = bucket->matrix(tensor, m, bucket->values);
                 const std::string& module = tensor.modules[static_cast<std::size_t>(m)];

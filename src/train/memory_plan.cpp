@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 namespace moesaic::train {
 namespace {
@@ -131,11 +132,17 @@ std::vector<Projections> replicated_projections(const Sizes& s) {
     return all;
 }
 
+/// Of a matrix [rows, cols] in blocks.
+double blocked(double rows, double cols) {
+    const auto blocks = static_cast<index_t>(padded(cols)) / model::block_size;
+    return padded(rows) * static_cast<double>(model::row_stride_of(blocks)) / model::block_size;
+}
+
 double weight_bytes(const Sizes& s) {
-    double elements = padded(s.vocabulary) * padded(s.hidden) * (s.a.tied_head ? 1 : 2) +
-                      s.moe_layers * s.held_experts * 3 * padded(s.hidden) * padded(s.slice);
+    double elements = blocked(s.vocabulary, s.hidden) * (s.a.tied_head ? 1 : 2) +
+                      s.moe_layers * s.held_experts * (2 * blocked(s.slice, s.hidden) + blocked(s.hidden, s.slice));
     for (const Projections& projections : replicated_projections(s)) {
-        elements += projections.count * padded(projections.out) * padded(projections.in);
+        elements += projections.count * blocked(projections.out, projections.in);
     }
     return elements * s.scalar + s.moe_layers * s.experts * s.hidden * float_bytes;  // routers
 }
@@ -236,15 +243,21 @@ MemoryPlan plan_memory(const Architecture& architecture, const model::DecoderSet
                        const MemoryRequest& request) {
     const Sizes sizes(architecture, settings, request);
     const LoraElements lora = lora_elements(sizes);
-    const auto data_ranks = static_cast<double>(request.data_ranks);
-    const double slice_holders = data_ranks * static_cast<double>(request.tensor_ranks);
-    const double owned = std::ceil(lora.replicated / (slice_holders * static_cast<double>(request.expert_ranks))) +
-                         std::ceil(lora.of_experts / slice_holders) + std::ceil(lora.sliced / data_ranks);
+    const double slice_holders = static_cast<double>(request.data_ranks);
+    const double expert_holders = slice_holders * static_cast<double>(request.tensor_ranks);
+    const double ranks = expert_holders * static_cast<double>(request.expert_ranks);
+    double moments = 0;
+    double reduced = 0;  // gradients, unless a rank's own are the only ones
+    for (const auto& [elements, holders] :
+         {std::pair{lora.replicated, ranks}, {lora.of_experts, expert_holders}, {lora.sliced, slice_holders}}) {
+        const double owned = std::ceil(elements / holders);
+        moments += 2 * owned;
+        reduced += holders > 1 ? owned : 0;
+    }
     MemoryPlan plan;
     plan.items = {{"frozen weights", weight_bytes(sizes)},
                   {"LoRA factors and gradients", lora.all() * (2 * float_bytes + sizes.scalar)},
-                  // Reduced gradients and two moments.
-                  {"optimizer", request.training ? 3 * float_bytes * owned : 0},
+                  {"optimizer", request.training ? float_bytes * (moments + reduced) : 0},
                   {"activations", activation_bytes(sizes, request.training)},
                   {"work buffers", buffer_bytes(sizes)}};
     return plan;
