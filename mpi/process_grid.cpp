@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <numeric>
 
 namespace moesaic::mpi {
 namespace {
@@ -28,7 +29,8 @@ Slice slice_of(index_t size, index_t index, index_t parts) {
 GridShape complete(GridShape wanted, index_t ranks, index_t node_ranks) {
     if (wanted.tensor == 0) {
         const index_t groups = wanted.data * wanted.expert;
-        wanted.tensor = groups > 0 && ranks % groups == 0 ? ranks / groups : node_ranks;
+        wanted.tensor =
+            groups > 0 && ranks % groups == 0 ? ranks / groups : std::gcd(node_ranks, ranks / wanted.expert);
     }
     if (wanted.data == 0) {
         wanted.data = std::max(ranks / (wanted.expert * wanted.tensor), index_t{1});

@@ -30,8 +30,8 @@ struct GridShape {
     friend bool operator==(const GridShape&, const GridShape&) = default;
 };
 
-/// `wanted` without automatic sizes: tensor = ranks per node, data = the rest. What the sizes of other dimensions leave
-/// comes first. The product need not be `ranks`.
+/// `wanted` without automatic sizes: tensor is what the others leave, or else the ranks of a node, or as many as divide
+/// these where expert groups must share a node; data is the rest. The product need not be `ranks`.
 [[nodiscard]] GridShape complete(GridShape wanted, index_t ranks, index_t node_ranks);
 
 /// As messages show it: "data 2 x expert 1 x tensor 4".

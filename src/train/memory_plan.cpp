@@ -45,17 +45,19 @@ struct Sizes {
           own_tokens(std::ceil(static_cast<double>(request.tokens) /
                                static_cast<double>(request.data_ranks * request.expert_ranks * request.tensor_ranks))),
           replica_tokens(std::ceil(static_cast<double>(request.tokens) / static_cast<double>(request.data_ranks))),
+          expert_ranks(static_cast<double>(request.expert_ranks)),
+          tensor_ranks(static_cast<double>(request.tensor_ranks)),
           hidden(static_cast<double>(a.hidden)),
           vocabulary(static_cast<double>(a.vocabulary)),
           layers(static_cast<double>(a.layers)),
           moe_layers(static_cast<double>(a.moe_layers())),
           dense_layers(layers - moe_layers),
           experts(static_cast<double>(a.experts)),
-          held_experts(std::ceil(experts / static_cast<double>(request.expert_ranks))),
+          held_experts(std::ceil(experts / expert_ranks)),
           choices(static_cast<double>(a.experts_per_token)),
           group_tokens(std::ceil(replica_tokens * share_of_tokens(experts, held_experts, choices))),
           group_choices(replica_tokens * choices * (experts > 0 ? held_experts / experts : 0)),
-          slice(std::ceil(static_cast<double>(a.expert_intermediate) / static_cast<double>(request.tensor_ranks))),
+          slice(std::ceil(static_cast<double>(a.expert_intermediate) / tensor_ranks)),
           dense(static_cast<double>(a.dense_intermediate)),
           shared(static_cast<double>(a.shared.intermediate)),
           heads(static_cast<double>(attention.heads)),
@@ -78,6 +80,8 @@ struct Sizes {
     double scalar;          ///< bytes of an element
     double own_tokens;      ///< of this rank in a pass
     double replica_tokens;  ///< of its replica
+    double expert_ranks;
+    double tensor_ranks;
     double hidden;
     double vocabulary;
     double layers;
@@ -204,26 +208,36 @@ double activation_bytes(const Sizes& s, bool training) {
     return s.own_tokens * own + moe_layers * routed;
 }
 
+/// Work buffers of model::TokenExchange, in which as many rows are sent as received.
+double exchange_bytes(const Sizes& s) {
+    const double row = s.hidden * s.scalar;
+    const double routed_row = row + 2 * s.choices * float_bytes;
+    const double narrow = s.scalar < float_bytes ? row : 0;  // of sums before they are sent
+    const double received = s.group_tokens / s.tensor_ranks;
+    const double in_group = s.group_tokens * routed_row + (s.tensor_ranks > 1 ? s.group_tokens * (narrow + row) : 0);
+    const double between_groups = received * (routed_row + row + narrow + s.hidden * float_bytes);
+    return s.own_tokens * (narrow + s.choices * float_bytes) + in_group + (s.expert_ranks > 1 ? between_groups : 0);
+}
+
 /// Work buffers that layers share.
 double buffer_bytes(const Sizes& s) {
     const double decoder = 4 * s.hidden * float_bytes;
     const double heads = s.queries + s.keys + s.values + s.attended;
     const double latent = std::max(s.query_latent, s.kv_latent + s.rotated) + s.expanded;
     const double attention = (heads + latent + s.queries) * float_bytes + (s.hidden + heads + latent) * s.scalar;
-    const double exchange = s.hidden * s.scalar + 2 * s.choices * float_bytes;
     const double mlp_width = std::max(s.dense_layers > 0 ? s.dense : 0, s.shared);
     const double mlp = mlp_width * (float_bytes + 5 * s.scalar);
     const double packed = padded(std::max({s.hidden, s.queries, mlp_width})) * s.scalar;
-    const double own = decoder + attention + exchange + mlp + packed + s.experts * float_bytes;
+    const double own = decoder + attention + mlp + packed + s.experts * float_bytes;
     const double pre_activations = s.retain ? 0 : 2;  // computed again, besides activations and three gradients
     const double routed =
         (s.hidden + (4 + pre_activations) * padded(s.slice) + 4 * padded(static_cast<double>(s.settings.lora.rank))) *
             s.scalar +
         std::ceil(s.slice / model::block_size) * float_bytes;
-    const double group = exchange + 2 * s.hidden * float_bytes;
+    const double group = 2 * s.hidden * float_bytes;
     // Logits, their gradient, and the gradient packed for the product with the head.
     const double head = model::targets_per_block * (s.vocabulary + s.hidden) * (float_bytes + 2 * s.scalar);
-    return s.own_tokens * own + s.group_tokens * group + s.group_choices * routed + head;
+    return s.own_tokens * own + s.group_tokens * group + s.group_choices * routed + exchange_bytes(s) + head;
 }
 
 }  // namespace

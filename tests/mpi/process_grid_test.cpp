@@ -15,6 +15,8 @@ namespace {
 TEST(GridShape, AutomaticSizesFillTheWorld) {
     EXPECT_EQ(complete({}, 8, 4), (GridShape{2, 1, 4}));
     EXPECT_EQ(complete({.expert = 2}, 16, 4), (GridShape{2, 2, 4}));
+    EXPECT_EQ(complete({.expert = 2}, 4, 4), (GridShape{1, 2, 2}));
+    EXPECT_EQ(complete({.expert = 3}, 4, 4), (GridShape{1, 3, 1}));  // does not fit
     EXPECT_EQ(complete({.data = 4}, 8, 4), (GridShape{4, 1, 2}));
     EXPECT_EQ(complete({.data = 1, .expert = 4}, 8, 4), (GridShape{1, 4, 2}));
     EXPECT_EQ(complete({.expert = 2, .tensor = 2}, 8, 4), (GridShape{2, 2, 2}));
