@@ -26,6 +26,8 @@ Architecture read_common(const nlohmann::json& config, const std::string& source
     refuse_unless(config, "hidden_act", "silu", source);
     refuse_unless(config, "attention_dropout", 0.0, source);
     refuse_unless(config, "mlp_bias", false, source);
+    refuse_unless(config, "attn_logit_softcapping", nullptr, source);
+    refuse_unless(config, "final_logit_softcapping", nullptr, source);
     refuse_unless(config, "is_causal", true, source);
     refuse_unless(config, "is_decoder", true, source);
     Architecture architecture;
