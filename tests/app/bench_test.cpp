@@ -121,6 +121,7 @@ TEST(BenchProgram, StepPrintsItsFigures) {
     const std::string step = "bench step --model.path " MOESAIC_TEST_DATA "/qwen3_moe --batch 3 --length 7 --repeat 2 ";
     for (const auto& [ranks, more] : {std::pair{1, "--activations recompute"},
                                       {2, "--parallel.tensor 2"},
+                                      {2, "--parallel.expert 2 --parallel.tensor 1"},
                                       {2, "--parallel.data 2 --parallel.tensor 1 --micro-batch 1 --model.layers 2"}}) {
         const Result result = moesaic(ranks, step + "--threads 1 " + more);
         EXPECT_EQ(result.exit_code, 0) << result.output;

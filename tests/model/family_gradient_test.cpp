@@ -38,7 +38,7 @@ TEST_P(FamilyGradient, MatchesDifferencesInDouble) {
             2, 3.0, false, {LoraTarget::experts, LoraTarget::attention, LoraTarget::shared, LoraTarget::dense}};
         lora.dropout = dropout;
         lora.dropout_seed = 3;
-        SmallDecoder<double> model(architecture, mpi::Communicator::self(), 32, 0, lora);
+        SmallDecoder<double> model(architecture, mpi::Communicator::self(), 32, {}, lora);
         ASSERT_EQ(model.decoder.lora().buckets.size(), whole_buckets + expert_buckets);
         expect_gradients_match(model, random_batch(std::array<index_t, 3>{5, 1, 7}, architecture.vocabulary, 4),
                                dropout > 0);
@@ -50,7 +50,7 @@ class BalanceGradient : public testing::TestWithParam<std::string> {};
 /// The auxiliary loss outweighs the other.
 TEST_P(BalanceGradient, MatchesDifferencesInDouble) {
     const Architecture architecture = small_architecture(GetParam());
-    SmallDecoder<double> model(architecture, mpi::Communicator::self(), 32, 0,
+    SmallDecoder<double> model(architecture, mpi::Communicator::self(), 32, {},
                                {2, 3.0, false, {LoraTarget::experts, LoraTarget::attention}}, 100.0);
     expect_gradients_match(model, random_batch(std::array<index_t, 3>{5, 1, 7}, architecture.vocabulary, 4), true);
 }
