@@ -24,14 +24,6 @@ using core::ExitCode;
 
 namespace {
 
-std::string host_name() {
-    std::array<char, 256> name{};
-    if (::gethostname(name.data(), name.size() - 1) != 0) {
-        return "unknown host";
-    }
-    return name.data();
-}
-
 /// Index of the first processing unit of `core` in `usable`, or of its first one if the process may use none of them.
 int pick_processing_unit(const Core& core, const std::vector<int>& usable) {
     const auto found =
@@ -53,12 +45,8 @@ std::vector<int> usable_cores(const std::vector<Core>& cores, const std::vector<
 
 /// Collective. The lists of all ranks of `group`, in rank order, on all of them.
 std::vector<std::vector<int>> exchange(const Communicator& group, const std::vector<int>& mine) {
-    std::string lines = fmt::format("{}", fmt::join(group.gather(fmt::format("{}", fmt::join(mine, " "))), "\n"));
-    group.broadcast(lines);
-    std::istringstream stream(lines);
     std::vector<std::vector<int>> lists;
-    std::string line;
-    while (std::getline(stream, line)) {
+    for (const std::string& line : group.all_gather(fmt::format("{}", fmt::join(mine, " ")))) {
         std::istringstream numbers(line);
         lists.emplace_back(std::istream_iterator<int>(numbers), std::istream_iterator<int>());
     }
@@ -99,6 +87,14 @@ int cores_paid_for(double cpus, int ranks, int cores) {
 }
 
 }  // namespace
+
+std::string host_name() {
+    std::array<char, 256> name{};
+    if (::gethostname(name.data(), name.size() - 1) != 0) {
+        return "unknown host";
+    }
+    return name.data();
+}
 
 Placement place(const Communicator& world, int threads) {
     std::optional<Topology> found;

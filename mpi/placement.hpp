@@ -25,6 +25,9 @@ struct Placement {
     bool cores_shared = false;  ///< others use the cores too: more ranks than cores, or a CPU quota below the cores
 };
 
+/// Name of this host, as gethostname knows it.
+[[nodiscard]] std::string host_name();
+
 /// Collective over `world`. Uses the binding of the launcher (mpirun --bind-to, srun) if it gave every rank cores of
 /// its own; otherwise shares the allowed cores of the host evenly among its ranks, whole NUMA nodes first. `threads` =
 /// 0 means one thread per physical core of the rank (at least one), fewer under a CPU quota; more threads than cores

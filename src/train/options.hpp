@@ -98,8 +98,10 @@ struct OutputOptions {
     std::int64_t checkpoint_keep = 2;
     std::string resume = "auto";
     std::string wall_time;
+    double watchdog = 600;
     std::string adapter_layout = "per-expert";
     void declare(core::OptionSet& set);
+    void declare_watchdog(core::OptionSet& set);
     [[nodiscard]] AdapterLayout layout_of_adapter() const {
         return adapter_layout == "fused" ? AdapterLayout::fused : AdapterLayout::per_expert;
     }
