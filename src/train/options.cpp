@@ -165,6 +165,11 @@ void ParallelOptions::declare(core::OptionSet& set) {
             auto_or_at_least(1));
 }
 
+void ParallelOptions::declare_topology(core::OptionSet& set) {
+    set.add("topology", topology,
+            "plan for another host: a file of lstopo (.xml), or hwloc's synthetic form such as \"numa:2 core:8 pu:2\"");
+}
+
 void ParallelOptions::declare_grid(core::OptionSet& set) {
     set.add("parallel.tensor", tensor, "ranks that share each expert's intermediate dimension; auto: ranks per node",
             auto_or_at_least(1));

@@ -79,7 +79,9 @@ struct ParallelOptions {
     std::string tensor = "auto";
     std::string data = "auto";
     std::string threads = "auto";
+    std::string topology = {};
     void declare(core::OptionSet& set);
+    void declare_topology(core::OptionSet& set);
     void declare_grid(core::OptionSet& set);
 };
 
