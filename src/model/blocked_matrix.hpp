@@ -24,30 +24,35 @@ inline constexpr index_t block_elements = block_size * block_size;
     return std::min(block_size, extent - block * block_size);
 }
 
-/// [row blocks][column blocks][32][32], with some elements between two rows of blocks where the blocks of a column
-/// would otherwise meet in few sets of the caches: a column of a 2048 wide BF16 matrix would have 16 lines of an L2
-/// cache of 2 MiB to itself. `resize` keeps the capacity and leaves contents unspecified.
+/// Elements from a block to the one below it, where a row has `col_blocks` blocks. Some are left free where the blocks
+/// of a column would otherwise meet in few sets of the caches: those of a BF16 matrix that is 2048 wide would share 32
+/// of the 2048 sets of an L2 cache of 2 MiB.
+[[nodiscard]] constexpr index_t row_stride_of(index_t col_blocks) {
+    constexpr index_t colliding = 8;
+    constexpr index_t gap = block_elements / 4;
+    return col_blocks * block_elements + (col_blocks % colliding == 0 ? gap : 0);
+}
+
+/// [row blocks][column blocks][32][32], rows `row_stride_of` apart. `resize` keeps the capacity and leaves contents
+/// unspecified.
 template <class T>
 class BlockedMatrix {
 public:
     void resize(index_t row_blocks, index_t col_blocks) {
-        constexpr index_t colliding = 8;
-        constexpr index_t gap = block_elements / 4;
         row_blocks_ = row_blocks;
         col_blocks_ = col_blocks;
-        row_stride_ = col_blocks * block_elements + (col_blocks % colliding == 0 ? gap : 0);
-        buffer_.reserve(static_cast<std::size_t>(row_blocks * row_stride_));
+        buffer_.reserve(static_cast<std::size_t>(row_blocks * row_stride()));
     }
     [[nodiscard]] index_t row_blocks() const noexcept { return row_blocks_; }
     [[nodiscard]] index_t col_blocks() const noexcept { return col_blocks_; }
-    /// Elements from a block to the one below it.
-    [[nodiscard]] index_t row_stride() const noexcept { return row_stride_; }
+    [[nodiscard]] index_t row_stride() const noexcept { return row_stride_of(col_blocks_); }
     [[nodiscard]] std::size_t bytes() const noexcept { return buffer_.capacity() * sizeof(T); }
     [[nodiscard]] T* block(index_t row, index_t col) noexcept { return buffer_.data() + offset(row, col); }
     [[nodiscard]] const T* block(index_t row, index_t col) const noexcept { return buffer_.data() + offset(row, col); }
 
     /// Copies `plain`, all columns wide, to the blocks from row block `first` on; pads with zeros.
     void assign_rows(index_t first, MatrixView<const T> plain) {
+#pragma omp parallel for schedule(static)
         for (index_t i = 0; i < blocks_of(plain.rows()); ++i) {
             for (index_t j = 0; j < col_blocks_; ++j) {
                 T* out = block(first + i, j);
@@ -65,13 +70,12 @@ public:
 
 private:
     [[nodiscard]] index_t offset(index_t row, index_t col) const noexcept {
-        return row * row_stride_ + col * block_elements;
+        return row * row_stride() + col * block_elements;
     }
 
     core::Buffer<T> buffer_;
     index_t row_blocks_ = 0;
     index_t col_blocks_ = 0;
-    index_t row_stride_ = 0;
 };
 
 }  // namespace moesaic::model

@@ -76,6 +76,7 @@ void LoraParameters<A>::initialise(std::uint64_t seed) {
             std::fill_n(all.data(), tensor.size(), A(0));
             // PEFT draws A with kaiming_uniform(a = sqrt(5)), whose bound is 1 / sqrt(fan in).
             const double bound = 1.0 / std::sqrt(static_cast<double>(tensor.cols));
+#pragma omp parallel for schedule(static)
             for (index_t m = 0; m < tensor.count(); ++m) {
                 const std::string& module = tensor.modules[static_cast<std::size_t>(m)];
                 const core::CounterRandom random(seed, XXH3_64bits(module.data(), module.size()));

@@ -38,8 +38,14 @@ ShardedAdamW::ShardedAdamW(model::LoraParameters<float>& parameters, const kerne
         }
         const mpi::Slice mine = mpi::slice_of(size, owners.rank(), owners.size());
         parts_[b].begin = mine.begin;
-        for (auto* values : {&parts_[b].gradients, &parts_[b].first_moment, &parts_[b].second_moment}) {
+        for (auto* values : {&parts_[b].first_moment, &parts_[b].second_moment}) {
             values->assign(static_cast<std::size_t>(mine.extent), 0.0F);
+        }
+        if (owners.size() == 1) {
+            parts_[b].gradients = parameters.buckets[b]->gradients.flat();
+        } else {
+            parts_[b].reduced.assign(static_cast<std::size_t>(mine.extent), 0.0F);
+            parts_[b].gradients = parts_[b].reduced;
         }
     }
 }
@@ -51,6 +57,9 @@ const mpi::Communicator& ShardedAdamW::group(std::size_t bucket) const {
 void ShardedAdamW::reduce_gradients() {
     const Scope scope("gradients.reduce", "step");
     for (std::size_t b = 0; b < parts_.size(); ++b) {
+        if (group(b).size() == 1) {
+            continue;
+        }
         OwnedPart& part = parts_[b];
         core::Matrix<float>& all = parameters_.buckets[b]->gradients;
         group(b).reduce_scatter_rows<float>(

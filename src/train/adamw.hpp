@@ -6,6 +6,7 @@
 #include "model/lora_parameters.hpp"
 #include "mpi/process_grid.hpp"
 
+#include <span>
 #include <vector>
 
 namespace moesaic::train {
@@ -21,9 +22,10 @@ struct AdamWSettings {
 
 /// The owned part of one bucket.
 struct OwnedPart {
-    index_t begin = 0;             ///< first element in the bucket
-    std::vector<index_t> counts;   ///< elements that each rank of the bucket's group owns
-    std::vector<float> gradients;  ///< reduced
+    index_t begin = 0;            ///< first element in the bucket
+    std::vector<index_t> counts;  ///< elements that each rank of the bucket's group owns
+    std::span<float> gradients;   ///< reduced: those of the bucket itself if no other rank holds it
+    std::vector<float> reduced;   ///< storage of `gradients` otherwise
     std::vector<float> first_moment;
     std::vector<float> second_moment;
 };

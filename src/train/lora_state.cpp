@@ -14,10 +14,11 @@ using model::LoraTensor;
 using model::ParameterBucket;
 using model::Sharding;
 
-const std::vector<float>& owned(const OwnedPart& part, LoraContent content) {
-    return content == LoraContent::gradients      ? part.gradients
-           : content == LoraContent::first_moment ? part.first_moment
-                                                  : part.second_moment;
+std::span<const float> owned(const OwnedPart& part, LoraContent content) {
+    if (content == LoraContent::gradients) {
+        return part.gradients;
+    }
+    return content == LoraContent::first_moment ? part.first_moment : part.second_moment;
 }
 
 /// The whole bucket as this rank's tensor group member holds it; filled on rank 0 of the bucket's group only, except

@@ -115,11 +115,17 @@ std::vector<Projections> replicated_projections(const Sizes& s) {
     return all;
 }
 
+/// Of a matrix [rows, cols] in blocks.
+double blocked(double rows, double cols) {
+    const auto blocks = static_cast<index_t>(padded(cols)) / model::block_size;
+    return padded(rows) * static_cast<double>(model::row_stride_of(blocks)) / model::block_size;
+}
+
 double weight_bytes(const Sizes& s) {
-    double elements = padded(s.vocabulary) * padded(s.hidden) * (s.a.tied_head ? 1 : 2) +
-                      s.moe_layers * s.experts * 3 * padded(s.hidden) * padded(s.slice);
+    double elements = blocked(s.vocabulary, s.hidden) * (s.a.tied_head ? 1 : 2) +
+                      s.moe_layers * s.experts * (2 * blocked(s.slice, s.hidden) + blocked(s.hidden, s.slice));
     for (const Projections& projections : replicated_projections(s)) {
-        elements += projections.count * padded(projections.out) * padded(projections.in);
+        elements += projections.count * blocked(projections.out, projections.in);
     }
     return elements * s.scalar + s.moe_layers * s.experts * s.hidden * float_bytes;  // routers
 }
@@ -213,13 +219,16 @@ MemoryPlan plan_memory(const Architecture& architecture, const model::DecoderSet
     const Sizes sizes(architecture, settings, request);
     const LoraElements lora = lora_elements(sizes);
     const auto data_ranks = static_cast<double>(request.data_ranks);
-    const double owned = std::ceil(lora.whole / (data_ranks * static_cast<double>(request.tensor_ranks))) +
-                         std::ceil(lora.sliced / data_ranks);
+    const auto tensor_ranks = static_cast<double>(request.tensor_ranks);
+    const double whole = std::ceil(lora.whole / (data_ranks * tensor_ranks));
+    const double sliced = std::ceil(lora.sliced / data_ranks);
+    const double owned = whole + sliced;
+    const double reduced = float_bytes * ((data_ranks * tensor_ranks > 1 ? whole : 0) + (data_ranks > 1 ? sliced : 0));
     MemoryPlan plan;
     plan.items = {{"frozen weights", weight_bytes(sizes)},
                   {"LoRA factors and gradients", (lora.whole + lora.sliced) * (2 * float_bytes + sizes.scalar)},
-                  // Reduced gradients and two moments.
-                  {"optimizer", request.training ? 3 * float_bytes * owned : 0},
+                  // Two moments, and the reduced gradients unless they are the only ones.
+                  {"optimizer", request.training ? 2 * float_bytes * owned + reduced : 0},
                   {"activations", activation_bytes(sizes, request.training)},
                   {"work buffers", buffer_bytes(sizes)}};
     return plan;

@@ -24,7 +24,11 @@ TEST(MemoryPlan, WeightsAreThoseOfThePublishedModels) {
                                          {"deepseek-v3", 671.0}}) {
         const auto plan =
             plan_memory(model::synthetic_architecture(name), settings, {.tokens = 2048, .scalar_bytes = 2});
-        EXPECT_NEAR(plan.of("frozen weights"), 2e9 * billions, 2e9 * 0.005 * billions) << name;
+        // Besides their elements, matrices have gaps that keep their columns apart in caches: a block row of 24 blocks
+        // takes 1/96 more.
+        const double gaps = 1.0 + 1.0 / 96;
+        EXPECT_GT(plan.of("frozen weights"), 2e9 * 0.995 * billions) << name;
+        EXPECT_LT(plan.of("frozen weights"), 2e9 * 1.005 * gaps * billions) << name;
         double sum = 0;
         for (const MemoryPlan::Item& item : plan.items) {
             sum += item.bytes;
@@ -41,8 +45,14 @@ TEST(MemoryPlan, RanksShareExpertsOptimizerAndTokens) {
     const auto replicas = plan_memory(architecture, settings, {.tokens = 4096, .data_ranks = 4, .scalar_bytes = 2});
     EXPECT_LT(slices.of("frozen weights"), one.of("frozen weights") / 3);
     EXPECT_EQ(replicas.of("frozen weights"), one.of("frozen weights"));
+    // Two moments on one rank; the reduced gradients too where several ranks hold the same factors: with slices, all
+    // but B of gate and up and A of down, which have the intermediate size where the others have the hidden size.
+    const auto hidden = static_cast<double>(architecture.hidden);
+    const auto intermediate = static_cast<double>(architecture.expert_intermediate);
+    const double sliced = intermediate / (hidden + intermediate);
+    EXPECT_NEAR(replicas.of("optimizer"), one.of("optimizer") / 4 * 3 / 2, 1000);
+    EXPECT_NEAR(slices.of("optimizer"), one.of("optimizer") / 4 * (1.5 - 0.5 * sliced), 1000);
     for (const auto& plan : {slices, replicas}) {
-        EXPECT_NEAR(plan.of("optimizer"), one.of("optimizer") / 4, 1000);
         EXPECT_LT(plan.of("activations"), one.of("activations"));
     }
     EXPECT_NEAR(replicas.of("activations"), one.of("activations") / 4, 1000);
@@ -67,10 +77,13 @@ TEST(MemoryPlan, LoraIsWhatADecoderDeclares) {
         model::Decoder<float> decoder(architecture, small, kernels, grid);
         const ShardedAdamW optimizer(decoder.lora(), kernels, grid, {});
         double factors = 0;
-        double owned = 0;
+        double moments = 0;
+        double reduced = 0;
         for (std::size_t b = 0; b < decoder.lora().buckets.size(); ++b) {
             factors += static_cast<double>(decoder.lora().buckets[b]->values.size());
-            owned += static_cast<double>(optimizer.part(b).gradients.size());
+            moments +=
+                static_cast<double>(optimizer.part(b).first_moment.size() + optimizer.part(b).second_moment.size());
+            reduced += static_cast<double>(optimizer.part(b).reduced.size());
         }
         const auto plan = plan_memory(architecture, small,
                                       {.tokens = 8,
@@ -78,7 +91,7 @@ TEST(MemoryPlan, LoraIsWhatADecoderDeclares) {
                                        .tensor_ranks = grid.tensor().size(),
                                        .scalar_bytes = sizeof(float)});
         expect_near(plan.of("LoRA factors and gradients"), factors * 3 * sizeof(float));
-        expect_near(plan.of("optimizer"), owned * 3 * sizeof(float));
+        expect_near(plan.of("optimizer"), (moments + reduced) * sizeof(float));
     }
 }
 
