@@ -7,6 +7,7 @@
 #include "core/scalar.hpp"
 #include "core/trace.hpp"
 #include "mpi/check.hpp"
+#include "mpi/progress.hpp"
 #include "mpi/transfer_sizes.hpp"
 
 #include <algorithm>
@@ -18,11 +19,11 @@ namespace moesaic::mpi {
 
 using core::bf16;
 using core::ExitCode;
-using core::trace::Scope;
 
 /// One MPI communicator; ends with its last user unless MPI owns it.
 struct Communicator::Handle {
-    Handle(MPI_Comm communicator, bool owned) : comm(communicator), is_owned(owned) {
+    Handle(MPI_Comm communicator, bool owned, std::shared_ptr<Progress> of_process)
+        : comm(communicator), is_owned(owned), progress(std::move(of_process)) {
         check(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
         check(MPI_Comm_rank(comm, &rank), "MPI_Comm_rank");
         check(MPI_Comm_size(comm, &size), "MPI_Comm_size");
@@ -39,8 +40,31 @@ struct Communicator::Handle {
 
     MPI_Comm comm;
     bool is_owned;
+    std::shared_ptr<Progress> progress;
     int rank = 0;
     int size = 1;
+};
+
+/// A collective from call to return, as the trace and the watchdog see it. Transfers of unknown size have 0 bytes.
+class Communicator::Call {
+public:
+    Call(const Communicator& group, const char* name, std::int64_t bytes)
+        : scope_(name, "mpi", bytes), progress_(group.size() > 1 ? &group.progress() : nullptr) {
+        if (progress_ != nullptr) {
+            progress_->enter(name);
+        }
+    }
+    ~Call() {
+        if (progress_ != nullptr) {
+            progress_->leave();
+        }
+    }
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
+
+private:
+    core::trace::Scope scope_;
+    Progress* progress_;
 };
 
 namespace {
@@ -143,6 +167,16 @@ void check_blocks(const char* operation, MatrixView<T> view, std::span<const ind
                   operation, view.rows(), view.cols(), view.stride(), total, cols, counts.size(), size);
 }
 
+std::vector<std::string> split_text(const std::string& joined, std::span<const index_t> lengths) {
+    std::vector<std::string> texts;
+    std::size_t offset = 0;
+    for (const index_t length : lengths) {
+        texts.push_back(joined.substr(offset, static_cast<std::size_t>(length)));
+        offset += static_cast<std::size_t>(length);
+    }
+    return texts;
+}
+
 MPI_Comm checked_builtin(MPI_Comm comm) {
     int initialized = 0;
     check(MPI_Initialized(&initialized), "MPI_Initialized");
@@ -156,11 +190,11 @@ MPI_Comm checked_builtin(MPI_Comm comm) {
 Communicator::Communicator(std::shared_ptr<const Handle> handle) : handle_(std::move(handle)) {}
 
 Communicator Communicator::world() {
-    return Communicator(std::make_shared<Handle>(checked_builtin(MPI_COMM_WORLD), false));
+    return Communicator(std::make_shared<Handle>(checked_builtin(MPI_COMM_WORLD), false, std::make_shared<Progress>()));
 }
 
 Communicator Communicator::self() {
-    return Communicator(std::make_shared<Handle>(checked_builtin(MPI_COMM_SELF), false));
+    return Communicator(std::make_shared<Handle>(checked_builtin(MPI_COMM_SELF), false, std::make_shared<Progress>()));
 }
 
 int Communicator::rank() const noexcept {
@@ -171,25 +205,29 @@ int Communicator::size() const noexcept {
     return handle_->size;
 }
 
+Progress& Communicator::progress() const noexcept {
+    return *handle_->progress;
+}
+
 Communicator Communicator::split(int colour, int key) const {
-    const Scope scope("mpi.split", "mpi", 0);
+    const Call call(*this, "mpi.split", 0);
     core::require(colour >= 0, ExitCode::runtime_failure,
                   "a group of ranks has colour {} (negative); this is a defect of the caller", colour);
     MPI_Comm part = MPI_COMM_NULL;
     check(MPI_Comm_split(handle_->comm, colour, key, &part), "MPI_Comm_split");
-    return Communicator(std::make_shared<Handle>(part, true));
+    return Communicator(std::make_shared<Handle>(part, true, handle_->progress));
 }
 
 Communicator Communicator::split_by_node() const {
-    const Scope scope("mpi.split_by_node", "mpi", 0);
+    const Call call(*this, "mpi.split_by_node", 0);
     MPI_Comm part = MPI_COMM_NULL;
     check(MPI_Comm_split_type(handle_->comm, MPI_COMM_TYPE_SHARED, rank(), MPI_INFO_NULL, &part),
           "MPI_Comm_split_type");
-    return Communicator(std::make_shared<Handle>(part, true));
+    return Communicator(std::make_shared<Handle>(part, true, handle_->progress));
 }
 
 void Communicator::barrier() const {
-    const Scope scope("mpi.barrier", "mpi", 0);
+    const Call call(*this, "mpi.barrier", 0);
     if (size() > 1) {
         check(MPI_Barrier(handle_->comm), "MPI_Barrier");
     }
@@ -197,7 +235,7 @@ void Communicator::barrier() const {
 
 template <class T>
 void Communicator::sum(std::span<T> values) const {
-    const Scope scope("mpi.sum", "mpi", bytes_of<T>(values.size()));
+    const Call call(*this, "mpi.sum", bytes_of<T>(values.size()));
     if (size() > 1) {
         all_reduce(values, MPI_SUM, handle_->comm);
     }
@@ -212,7 +250,7 @@ const {
 
 template <class T>
 T Communicator::max(T value) const {
-    const Scope scope("mpi.max", "mpi", sizeof(T));
+    const Call call(*this, "mpi.max", sizeof(T));
     if (size() > 1) {
         all_reduce(std::span<T>(&value, 1), MPI_MAX, handle_->comm);
     }
@@ -221,7 +259,7 @@ T Communicator::max(T value) const {
 
 template <class T>
 T Communicator::min(T value) const {
-    const Scope scope("mpi.min", "mpi", sizeof(T));
+    const Call call(*this, "mpi.min", sizeof(T));
     if (size() > 1) {
         all_reduce(std::span<T>(&value, 1), MPI_MIN, handle_->comm);
     }
@@ -230,7 +268,7 @@ T Communicator::min(T value) const {
 
 template <class T>
 std::vector<T> Communicator::all_gather(T value) const {
-    const Scope scope("mpi.all_gather", "mpi", sizeof(T));
+    const Call call(*this, "mpi.all_gather", sizeof(T));
     std::vector<T> values(static_cast<std::size_t>(size()), value);
     if (size() > 1) {
         check(MPI_Allgather(&value, 1, datatype<T>(), values.data(), 1, datatype<T>(), handle_->comm), "MPI_Allgather");
@@ -239,7 +277,7 @@ std::vector<T> Communicator::all_gather(T value) const {
 }
 
 void Communicator::broadcast_bytes(std::span<std::byte> bytes, int root) const {
-    const Scope scope("mpi.broadcast", "mpi", rank() == root ? bytes_of<std::byte>(bytes.size()) : 0);
+    const Call call(*this, "mpi.broadcast", rank() == root ? bytes_of<std::byte>(bytes.size()) : 0);
     if (size() == 1) {
         return;
     }
@@ -278,28 +316,33 @@ void Communicator::gather_bytes(std::span<const std::byte> mine, std::span<std::
 }
 
 std::vector<std::string> Communicator::gather(const std::string& text) const {
-    const Scope scope("mpi.gather", "mpi", bytes_of<char>(text.size()));
+    const Call call(*this, "mpi.gather", bytes_of<char>(text.size()));
     const std::vector<index_t> lengths = all_gather(static_cast<index_t>(text.size()));
+    std::string joined = gather_joined(text, lengths);
+    return is_root() ? split_text(joined, lengths) : std::vector<std::string>();
+}
+
+std::vector<std::string> Communicator::all_gather(const std::string& text) const {
+    const Call call(*this, "mpi.all_gather", bytes_of<char>(text.size()));
+    const std::vector<index_t> lengths = all_gather(static_cast<index_t>(text.size()));
+    std::string joined = gather_joined(text, lengths);
+    broadcast(joined);
+    return split_text(joined, lengths);
+}
+
+std::string Communicator::gather_joined(const std::string& text, std::span<const index_t> lengths) const {
     std::string joined;
     if (is_root()) {
         joined.resize(static_cast<std::size_t>(std::accumulate(lengths.begin(), lengths.end(), index_t{0})));
     }
     gather_bytes(std::as_bytes(std::span(text)), std::as_writable_bytes(std::span(joined)), lengths);
-    std::vector<std::string> texts;
-    if (is_root()) {
-        std::size_t offset = 0;
-        for (const index_t length : lengths) {
-            texts.push_back(joined.substr(offset, static_cast<std::size_t>(length)));
-            offset += static_cast<std::size_t>(length);
-        }
-    }
-    return texts;
+    return joined;
 }
 
 template <class T>
 void Communicator::all_gather_rows(MatrixView<const T> mine, MatrixView<T> all, std::span<const index_t> counts) const {
     const char* const name = "mpi.all_gather_rows";
-    const Scope scope(name, "mpi", bytes_of(mine));
+    const Call call(*this, name, bytes_of(mine));
     check_rows(name, mine, all, counts, rank(), size());
     const Blocks blocks = make_blocks(counts, 1, name);
     if (all.empty()) {
@@ -323,7 +366,7 @@ template <class T>
 void Communicator::reduce_scatter_rows(MatrixView<const T> all, MatrixView<T> mine,
                                        std::span<const index_t> counts) const {
     const char* const name = "mpi.reduce_scatter_rows";
-    const Scope scope(name, "mpi", bytes_of(all));
+    const Call call(*this, name, bytes_of(all));
     check_rows(name, mine, all, counts, rank(), size());
     if (all.empty()) {
         return;
@@ -342,7 +385,7 @@ template <class T>
 void Communicator::all_to_all_rows(MatrixView<const T> sent, std::span<const index_t> sent_counts,
                                    MatrixView<T> received, std::span<const index_t> received_counts) const {
     const char* const name = "mpi.all_to_all_rows";
-    const Scope scope(name, "mpi", bytes_of(sent));
+    const Call call(*this, name, bytes_of(sent));
     const index_t cols = std::max(sent.cols(), received.cols());
     check_blocks(name, sent, sent_counts, cols, size());
     check_blocks(name, received, received_counts, cols, size());
@@ -363,7 +406,7 @@ void Communicator::all_to_all_rows(MatrixView<const T> sent, std::span<const ind
 
 template <class T>
 void Communicator::gather_blocks(std::span<const T> mine, std::span<T> all, std::span<const index_t> counts) const {
-    const Scope scope("mpi.gather_blocks", "mpi", bytes_of<T>(mine.size()));
+    const Call call(*this, "mpi.gather_blocks", bytes_of<T>(mine.size()));
     const bool complete = std::ssize(counts) == size();
     const index_t announced = complete ? counts[static_cast<std::size_t>(rank())] : -1;
     const index_t total = std::accumulate(counts.begin(), counts.end(), index_t{0});

@@ -15,6 +15,8 @@
 
 namespace moesaic::mpi {
 
+class Progress;
+
 using core::index_t;
 using core::MatrixView;
 
@@ -42,8 +44,8 @@ private:
 };
 
 /// A group of ranks. Copies share the group. All member functions but the accessors are collective: every rank of the
-/// group calls them in the same order. Every collective records a trace scope with the bytes that this rank
-/// contributes.
+/// group calls them in the same order. Every collective notes in `progress` that this rank waits, and
+/// records a trace scope with the bytes that this rank contributes.
 class Communicator {
 public:
     [[nodiscard]] static Communicator world();
@@ -53,6 +55,8 @@ public:
     [[nodiscard]] int rank() const noexcept;
     [[nodiscard]] int size() const noexcept;
     [[nodiscard]] bool is_root() const noexcept { return rank() == 0; }
+    /// What this process is doing, in this group and all that come from the same world.
+    [[nodiscard]] Progress& progress() const noexcept;
 
     /// Collective. Ranks with the same colour form a group, ordered by `key`.
     [[nodiscard]] Communicator split(int colour, int key) const;
@@ -84,6 +88,8 @@ public:
     void broadcast(std::string& text, int root = 0) const;
     /// Texts of all ranks, in rank order, on rank 0; empty elsewhere.
     [[nodiscard]] std::vector<std::string> gather(const std::string& text) const;
+    /// Texts of all ranks, in rank order, on all ranks.
+    [[nodiscard]] std::vector<std::string> all_gather(const std::string& text) const;
 
     /// Row blocks of all ranks, in rank order, on all ranks: `mine` [counts[rank], cols] -> `all` [sum(counts), cols].
     /// Both contiguous. T: bf16, float, double, std::int32_t, std::int64_t, std::uint64_t. An idle rank has zero rows
@@ -111,10 +117,13 @@ public:
 
 private:
     struct Handle;
+    class Call;
     explicit Communicator(std::shared_ptr<const Handle> handle);
     void broadcast_bytes(std::span<std::byte> bytes, int root) const;
     void gather_bytes(std::span<const std::byte> mine, std::span<std::byte> all,
                       std::span<const index_t> bytes_of_ranks) const;
+    /// Texts of all ranks one after the other on rank 0, of known lengths; empty elsewhere.
+    [[nodiscard]] std::string gather_joined(const std::string& text, std::span<const index_t> lengths) const;
 
     std::shared_ptr<const Handle> handle_;
 };

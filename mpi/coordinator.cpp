@@ -5,11 +5,13 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <utility>
+#include <vector>
 
 namespace moesaic::mpi {
 namespace {
 
-using Packed = std::array<double, 6>;  // counts stay exact below 2^53
+using Packed = std::array<double, 7>;  // counts stay exact below 2^53
 
 Packed pack(const StepReport& report) {
     return {report.loss_sum,
@@ -17,7 +19,21 @@ Packed pack(const StepReport& report) {
             static_cast<double>(report.tokens),
             static_cast<double>(report.target_tokens),
             report.finite ? 1.0 : 0.0,
-            report.stop_requested ? 1.0 : 0.0};
+            report.stop_requested ? 1.0 : 0.0,
+            report.busy_seconds};
+}
+
+/// Finds the rank that the others wait for most. busy[r]: seconds of rank r.
+void find_slowest(std::vector<double> busy, Decision& decision) {
+    const auto slowest = std::max_element(busy.begin(), busy.end());
+    decision.slowest_rank = static_cast<std::int32_t>(slowest - busy.begin());
+    const double longest = *slowest;
+    busy.erase(slowest);
+    if (!busy.empty()) {
+        const auto middle = busy.begin() + static_cast<std::ptrdiff_t>(busy.size() / 2);
+        std::nth_element(busy.begin(), middle, busy.end());
+        decision.slowness = *middle > 0 ? longest / *middle : 1;
+    }
 }
 
 }  // namespace
@@ -47,6 +63,7 @@ Decision GradientCoordinator::decide(const StepReport& report, std::int64_t step
         double loss_sum = 0;
         double squared_norm = 0;
         bool finite = true;
+        std::vector<double> busy;
         for (std::size_t r = 0; r < ranks; ++r) {  // in rank order, so that sums repeat
             const double* of_rank = reports.data() + r * mine.size();
             loss_sum += of_rank[0];
@@ -55,7 +72,9 @@ Decision GradientCoordinator::decide(const StepReport& report, std::int64_t step
             decision.target_tokens += static_cast<std::int64_t>(of_rank[3]);
             finite = finite && of_rank[4] != 0.0;
             decision.stop = decision.stop || of_rank[5] != 0.0;
+            busy.push_back(of_rank[6]);
         }
+        find_slowest(std::move(busy), decision);
         decision.stop = decision.stop || out_of_time();
         decision.loss = decision.target_tokens > 0 ? loss_sum / static_cast<double>(decision.target_tokens) : 0;
         decision.gradient_norm = std::sqrt(squared_norm);

@@ -15,6 +15,7 @@ struct StepReport {
     std::int64_t target_tokens = 0;
     bool finite = true;           ///< loss and owned gradients
     bool stop_requested = false;  ///< a signal arrived
+    double busy_seconds = 0;      ///< of this step, without waiting for other ranks
 };
 
 /// What all ranks do next.
@@ -27,6 +28,8 @@ struct Decision {
     double loss = 0;  ///< per target token of all ranks
     std::int64_t tokens = 0;
     std::int64_t target_tokens = 0;
+    std::int32_t slowest_rank = 0;  ///< the one that was busy for longest
+    double slowness = 1;            ///< its busy time over the median of the other ranks'
 };
 
 struct CoordinatorPolicy {

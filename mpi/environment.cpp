@@ -1,11 +1,13 @@
 // Start-up and end of the MPI library.
 #include <mpi.h>
+#include <unistd.h>
 
 #include "core/error.hpp"
 #include "mpi/check.hpp"
 #include "mpi/communicator.hpp"
 
 #include <array>
+#include <csignal>
 #include <cstddef>
 #include <cstdio>
 #include <cstdlib>
@@ -16,6 +18,9 @@ namespace moesaic::mpi {
 using core::ExitCode;
 
 namespace {
+
+constexpr unsigned seconds_to_abort = 5;
+volatile std::sig_atomic_t code_of_abort = 0;  // read by a signal handler
 
 bool is_running() noexcept {
     int initialized = 0;
@@ -83,6 +88,10 @@ void Environment::abort(int exit_code) noexcept {
     // Neither MPI_Abort nor _Exit writes out what is still buffered, which is most likely the reason of the failure.
     std::fflush(nullptr);
     if (is_running()) {
+        // MPI_Abort talks to the launcher and may wait for ever if that is out of reach.
+        code_of_abort = exit_code;
+        std::signal(SIGALRM, [](int) { std::_Exit(code_of_abort); });
+        ::alarm(seconds_to_abort);
         MPI_Abort(MPI_COMM_WORLD, exit_code);
     }
     std::_Exit(exit_code);

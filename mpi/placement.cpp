@@ -24,14 +24,6 @@ using core::ExitCode;
 
 namespace {
 
-std::string host_name() {
-    std::array<char, 256> name{};
-    if (::gethostname(name.data(), name.size() - 1) != 0) {
-        return "unknown host";
-    }
-    return name.data();
-}
-
 /// Index of the first processing unit of `core` in `usable`, or of its first one if the process may use none of them.
 int pick_processing_unit(const Core& core, const std::vector<int>& usable) {
     const auto found =
@@ -53,32 +45,12 @@ std::vector<int> usable_cores(const std::vector<Core>& cores, const std::vector<
 
 /// Collective. The lists of all ranks of `group`, in rank order, on all of them.
 std::vector<std::vector<int>> exchange(const Communicator& group, const std::vector<int>& mine) {
-    std::string lines = fmt::format("{}", fmt::join(group.gather(fmt::format("{}", fmt::join(mine, " "))), "\n"));
-    group.broadcast(lines);
-    std::istringstream stream(lines);
     std::vector<std::vector<int>> lists;
-    std::string line;
-    while (std::getline(stream, line)) {
+    for (const std::string& line : group.all_gather(fmt::format("{}", fmt::join(mine, " ")))) {
         std::istringstream numbers(line);
         lists.emplace_back(std::istream_iterator<int>(numbers), std::istream_iterator<int>());
     }
     return lists;
-}
-
-/// "0-3,8" for {0, 1, 2, 3, 8}.
-std::string ranges(const std::vector<int>& sorted) {
-    std::string text;
-    for (std::size_t begin = 0; begin < sorted.size();) {
-        std::size_t end = begin + 1;
-        while (end < sorted.size() && sorted[end] == sorted[end - 1] + 1) {
-            ++end;
-        }
-        text += text.empty() ? "" : ",";
-        text +=
-            end - begin == 1 ? fmt::format("{}", sorted[begin]) : fmt::format("{}-{}", sorted[begin], sorted[end - 1]);
-        begin = end;
-    }
-    return text;
 }
 
 void set_cores(Placement& placement, const Topology& topology, const CoreShare& share, const std::vector<int>& usable) {
@@ -87,9 +59,24 @@ void set_cores(Placement& placement, const Topology& topology, const CoreShare& 
         const Core& core = topology.cores()[static_cast<std::size_t>(index)];
         numa_nodes.insert(core.numa_node);
         placement.processing_units.push_back(pick_processing_unit(core, usable));
+        placement.units_per_core = std::max(placement.units_per_core, static_cast<int>(core.processing_units.size()));
     }
     placement.cores = share.cores;
     placement.numa_nodes.assign(numa_nodes.begin(), numa_nodes.end());
+}
+
+/// How many of the ranks whose usable cores are `of_ranks` get cores of the NUMA nodes `nodes`.
+int ranks_on_nodes(const std::vector<Core>& machine, const std::vector<std::vector<int>>& of_ranks,
+                   const std::vector<int>& nodes) {
+    int ranks = 0;
+    for (std::size_t rank = 0; rank < of_ranks.size(); ++rank) {
+        const std::vector<int> cores = share_cores(machine, of_ranks, static_cast<int>(rank)).cores;
+        ranks += std::any_of(cores.begin(), cores.end(), [&](int core) {
+            const int node = machine[static_cast<std::size_t>(core)].numa_node;
+            return std::find(nodes.begin(), nodes.end(), node) != nodes.end();
+        });
+    }
+    return ranks;
 }
 
 /// CPU time of the control group in whole cores for each of the ranks that live in it.
@@ -100,13 +87,21 @@ int cores_paid_for(double cpus, int ranks, int cores) {
 
 }  // namespace
 
-Placement place(const Communicator& world, int threads) {
+std::string host_name() {
+    std::array<char, 256> name{};
+    if (::gethostname(name.data(), name.size() - 1) != 0) {
+        return "unknown host";
+    }
+    return name.data();
+}
+
+Placement place(const Communicator& world, int threads, const std::string& description) {
     std::optional<Topology> found;
     HostLimits limits;
     world.agree([&] {
         core::require(threads >= 0, ExitCode::usage,
                       "{} threads per rank are impossible (negative); use 0 for one thread per core", threads);
-        found.emplace();
+        found.emplace(description);
         limits = read_host_limits();
     });
     const Topology& topology = *found;
@@ -121,8 +116,11 @@ Placement place(const Communicator& world, int threads) {
     const std::vector<int> usable = topology.usable_processing_units();
     const std::vector<int> mine = usable_cores(topology.cores(), usable);
     placement.bound_by_launcher = mine.size() < topology.cores().size();
-    const CoreShare share = share_cores(topology.cores(), exchange(node, mine), node.rank());
+    const std::vector<std::vector<int>> of_ranks = exchange(node, mine);
+    const CoreShare share = share_cores(topology.cores(), of_ranks, node.rank());
     set_cores(placement, topology, share, usable);
+    placement.numa_ranks = ranks_on_nodes(topology.cores(), of_ranks, placement.numa_nodes);
+    placement.emulated = !topology.is_this_host();
 
     placement.memory_bytes = limits.memory_bytes;
     placement.memory_available_bytes = limits.memory_available_bytes;
@@ -139,7 +137,7 @@ bool bind_threads(const Placement& placement) {
     const auto threads = static_cast<std::size_t>(placement.threads);
     omp_set_dynamic(0);
     omp_set_num_threads(placement.threads);
-    if (placement.cores_shared || threads > units) {
+    if (placement.cores_shared || placement.emulated || threads > units) {
         return false;
     }
     const Topology topology;
@@ -152,17 +150,6 @@ bool bind_threads(const Placement& placement) {
                 topology.bind_calling_thread(placement.processing_units[thread * units / threads]);
     }
     return bound;
-}
-
-std::string describe(const Placement& placement) {
-    constexpr double gibibyte = 1024.0 * 1024.0 * 1024.0;
-    return fmt::format(
-        "rank {} on {} ({} of {} there): NUMA {}, cores {}{}{}, {} thread{}, {:.1f} of {:.1f} GiB memory available",
-        placement.rank, placement.host, placement.node_rank + 1, placement.node_ranks, ranges(placement.numa_nodes),
-        ranges(placement.cores), placement.cores_shared ? " (shared)" : "",
-        placement.bound_by_launcher ? " (launcher's binding)" : "", placement.threads,
-        placement.threads == 1 ? "" : "s", static_cast<double>(placement.memory_available_bytes) / gibibyte,
-        static_cast<double>(placement.memory_bytes) / gibibyte);
 }
 
 }  // namespace moesaic::mpi

@@ -22,21 +22,24 @@ struct Placement {
     bool bound_by_launcher = false;     ///< the process came with fewer cores than the machine has
     std::uint64_t memory_bytes = 0;     ///< memory of the host, from the operating system, or its control group's limit
     std::uint64_t memory_available_bytes = 0;  ///< shared by all ranks of the host, like `memory_bytes`
+    int numa_ranks = 1;                        ///< ranks of this host that use one of `numa_nodes`
+    int units_per_core = 1;                    ///< most processing units of a core of `cores`: 2 and more with SMT
+    bool emulated = false;                     ///< on a description of another host
     bool cores_shared = false;  ///< others use the cores too: more ranks than cores, or a CPU quota below the cores
 };
+
+/// Name of this host, as gethostname knows it.
+[[nodiscard]] std::string host_name();
 
 /// Collective over `world`. Uses the binding of the launcher (mpirun --bind-to, srun) if it gave every rank cores of
 /// its own; otherwise shares the allowed cores of the host evenly among its ranks, whole NUMA nodes first. `threads` =
 /// 0 means one thread per physical core of the rank (at least one), fewer under a CPU quota; more threads than cores
-/// are allowed, unbound. A negative number is a usage error.
-[[nodiscard]] Placement place(const Communicator& world, int threads);
+/// are allowed, unbound. A negative number is a usage error. `topology` describes another host, as for Topology.
+[[nodiscard]] Placement place(const Communicator& world, int threads, const std::string& topology = "");
 
 /// Starts the OpenMP team of this process with `placement.threads` threads, each bound to its processing unit; with
 /// fewer cores than threads or cores shared with others they stay unbound. Returns whether they were bound. Threads
 /// that the calling thread starts later inherit its single processing unit.
 bool bind_threads(const Placement& placement);
-
-/// One line per rank for people.
-[[nodiscard]] std::string describe(const Placement& placement);
 
 }  // namespace moesaic::mpi

@@ -4,6 +4,7 @@
 
 #include "core/error.hpp"
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <new>
@@ -66,12 +67,17 @@ void Topology::Destroy::operator()(hwloc_topology* topology) const noexcept {
     hwloc_topology_destroy(topology);
 }
 
-Topology::Topology() {
+Topology::Topology(const std::string& description) {
     hwloc_topology* topology = nullptr;
     if (hwloc_topology_init(&topology) != 0) {
         throw std::bad_alloc();
     }
     topology_.reset(topology);
+    const auto describe = description.ends_with(".xml") ? hwloc_topology_set_xml : hwloc_topology_set_synthetic;
+    core::require(description.empty() || describe(topology, description.c_str()) == 0, ExitCode::usage,
+                  "topology {} can't be read (hwloc: {}); give a file that `lstopo FILE.xml` wrote, or a synthetic "
+                  "description such as \"numa:2 core:8 pu:2\"",
+                  description, std::strerror(errno));
     core::require(hwloc_topology_set_flags(topology, HWLOC_TOPOLOGY_FLAG_INCLUDE_DISALLOWED) == 0 &&
                       hwloc_topology_load(topology) == 0,
                   ExitCode::runtime_failure,
@@ -92,8 +98,29 @@ std::vector<int> Topology::usable_processing_units() const {
     return indices(is_known && has_units ? usable.get() : allowed);
 }
 
+bool Topology::is_this_host() const noexcept {
+    return hwloc_topology_is_thissystem(topology_.get()) != 0;
+}
+
+std::vector<int> Topology::numa_nodes_of(const void* data, std::size_t bytes) const {
+    const Bitmap nodes = make_bitmap();
+    std::vector<int> logical;
+    if (!is_this_host() ||
+        hwloc_get_area_memlocation(topology_.get(), data, bytes, nodes.get(), HWLOC_MEMBIND_BYNODESET) != 0) {
+        return logical;
+    }
+    for (const int index : indices(nodes.get())) {
+        const hwloc_obj* node = hwloc_get_numanode_obj_by_os_index(topology_.get(), static_cast<unsigned>(index));
+        if (node != nullptr) {
+            logical.push_back(static_cast<int>(node->logical_index));
+        }
+    }
+    std::sort(logical.begin(), logical.end());
+    return logical;
+}
+
 bool Topology::bind_calling_thread(int processing_unit) const noexcept {
-    if (hwloc_topology_is_thissystem(topology_.get()) == 0) {
+    if (!is_this_host()) {
         return false;  // hwloc would report success
     }
     const Bitmap target(hwloc_bitmap_alloc());

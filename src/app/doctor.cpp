@@ -5,6 +5,7 @@
 #include "core/error.hpp"
 #include "core/trace.hpp"
 #include "kernels/isa.hpp"
+#include "mpi/placement_report.hpp"
 #include "train/options.hpp"
 
 #include <fmt/format.h>
@@ -30,33 +31,28 @@ std::string describe_isa() {
     return text;
 }
 
-/// Several lines about this rank.
-std::string describe_rank(const Runtime& runtime) {
+/// Collective. One line per rank on rank 0, then one per host about its disk.
+std::string describe_ranks(const Runtime& runtime, const mpi::Binding& binding) {
+    std::string root_host = runtime.placement.host;
+    runtime.world.broadcast(root_host);
+    const auto lines = runtime.world.gather(mpi::map_line(runtime.placement, binding, root_host));
     std::error_code error;
     const auto space = std::filesystem::space(std::filesystem::current_path(), error);
-    const auto free_bytes = error ? 0.0 : static_cast<double>(space.available);
-    return fmt::format("{}\n  disk free here {:.1f} GiB; threads {}\n", mpi::describe(runtime.placement),
-                       free_bytes / gib, runtime.threads_bound ? "bound" : "not bound");
+    const auto disks =
+        runtime.world.gather(runtime.placement.node_rank == 0
+                                 ? fmt::format("disk of {}: {:.1f} GiB free in this folder\n", runtime.placement.host,
+                                               error ? 0.0 : static_cast<double>(space.available) / gib)
+                                 : "");
+    return mpi::map_title() + fmt::format("{}{}", fmt::join(lines, ""), fmt::join(disks, ""));
 }
 
-std::string warnings_of_rank(const Runtime& runtime) {
-    const mpi::Placement& p = runtime.placement;
-    std::string text;
-    if (!runtime.threads_bound) {
-        text += fmt::format("warning: rank {}: threads are not bound to cores (more threads than cores of its own)\n",
-                            p.rank);
-    }
-    if (p.numa_nodes.size() > 1) {
-        text += fmt::format(
-            "warning: rank {} spans {} NUMA nodes; start one rank per NUMA node (mpirun --map-by numa "
-            "--bind-to numa)\n",
-            p.rank, p.numa_nodes.size());
-    }
+std::string warnings_of_rank(const Runtime& runtime, const mpi::Binding& binding) {
+    std::vector<std::string> lines = mpi::warnings(runtime.placement, binding);
     if (!kernels::runs(kernels::Isa::amx)) {
-        text += fmt::format("warning: rank {}: no AMX; BF16 products use {}\n", p.rank,
-                            runtime.kernels.gemm_name<core::bf16>());
+        lines.push_back(fmt::format("warning: rank {}: no AMX; BF16 products use {}", runtime.placement.rank,
+                                    runtime.kernels.gemm_name<core::bf16>()));
     }
-    return text;
+    return fmt::format("{}{}", fmt::join(lines, "\n"), lines.empty() ? "" : "\n");
 }
 
 /// Collective. A warning of every host whose ranks leave cores idle, on rank 0; mpirun binds few ranks to a core each.
@@ -65,7 +61,8 @@ std::string idle_cores(const Runtime& runtime) {
     const auto used = host.sum(static_cast<index_t>(runtime.placement.cores.size()));
     const auto processors = static_cast<index_t>(sysconf(_SC_NPROCESSORS_ONLN));
     constexpr index_t threads_per_core = 2;  // of CPUs with simultaneous multithreading
-    const bool warn = host.is_root() && !runtime.placement.cores_shared && used * threads_per_core < processors;
+    const bool warn = host.is_root() && !runtime.placement.emulated && !runtime.placement.cores_shared &&
+                      used * threads_per_core < processors;
     const auto warnings = runtime.world.gather(
         warn ? fmt::format(
                    "warning: the ranks on {} use {} cores of {} processors; start them with mpirun --map-by numa "
@@ -112,6 +109,7 @@ ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments) {
     train::ParallelOptions parallel;
     train::ComputeOptions compute;
     core::OptionSet options;
+    parallel.declare_topology(options);
     parallel.declare(options);
     compute.declare(options);
     if (asks_for_help(arguments)) {
@@ -120,14 +118,15 @@ ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments) {
     }
     parse(world, options, arguments, false);
     const Runtime runtime(world, parallel, compute);
-    const auto ranks = world.gather(describe_rank(runtime));
-    const auto warnings = world.gather(warnings_of_rank(runtime));
+    const mpi::Binding binding = {runtime.threads_bound, mpi::find_first_touched_nodes(runtime.placement)};
+    const std::string ranks = describe_ranks(runtime, binding);
+    const auto warnings = world.gather(warnings_of_rank(runtime, binding));
     const std::string exchange = describe_exchange(world);
     const std::string idle = idle_cores(runtime);
     print(world, fmt::format("moesaic {} ({}), {}\n\nISA levels of rank 0 (self-test)\n{}\nRanks: {} = "
                              "{}\n{}\nExchange, {}\n{}\n{}{}",
                              core::build_info::version, core::build_info::git_revision, core::build_info::compiler,
-                             describe_isa(), world.size(), describe(runtime.grid.shape()), fmt::join(ranks, ""),
+                             describe_isa(), world.size(), describe(runtime.grid.shape()), ranks,
                              mpi::Environment::library_version(), exchange, fmt::join(warnings, ""), idle));
     return ExitCode::success;
 }

@@ -2,6 +2,7 @@
 #include "app/command.hpp"
 #include "app/runtime.hpp"
 #include "core/error.hpp"
+#include "mpi/watchdog.hpp"
 #include "train/adapter.hpp"
 #include "train/options.hpp"
 #include "train/trainer.hpp"
@@ -22,6 +23,7 @@ struct EvalConfiguration {
     train::TrainOptions train;
     train::ParallelOptions parallel;
     train::ComputeOptions compute;
+    train::OutputOptions output;
     core::OptionSet options;
 
     EvalConfiguration() {
@@ -31,6 +33,7 @@ struct EvalConfiguration {
         train.declare_batch_size(options);
         parallel.declare(options);
         compute.declare(options);
+        output.declare_watchdog(options);
     }
 };
 
@@ -66,6 +69,7 @@ ExitCode run_eval(const mpi::Communicator& world, Arguments arguments) {
     if (!parse_options_only(world, "eval", configuration.options, arguments)) {
         return ExitCode::success;
     }
+    const mpi::Watchdog watchdog(world, configuration.output.watchdog);
     const Runtime runtime(world, configuration.parallel, configuration.compute);
     const train::Evaluation result = with_precision(configuration.compute.precision, [&](auto scalar) {
         return evaluate<decltype(scalar)>(runtime, configuration);

@@ -148,11 +148,31 @@ void RunOutput::record(const train::StepResult& result) {
                                    {"skipped", !decision.apply},
                                    {"expert_load_ratio", result.expert_load.largest_ratio},
                                    {"unused_experts", result.expert_load.unused}};
+    if (runtime_.world.size() > 1) {
+        line["slowest_rank"] = decision.slowest_rank;
+        line["slowness"] = decision.slowness;
+    }
     if (result.auxiliary_loss) {
         line["aux_loss"] = *result.auxiliary_loss;
     }
     write_line(line);
+    report_straggler(result);
     show_progress(result);
+}
+
+void RunOutput::report_straggler(const train::StepResult& result) {
+    constexpr double slow = 3;           // times as long as the median of the other ranks
+    constexpr index_t steps_in_row = 3;  // one slow step may be chance
+    const mpi::Decision& decision = result.decision;
+    const bool repeats = decision.slowness >= slow && (slow_steps_ == 0 || decision.slowest_rank == straggler_);
+    straggler_ = decision.slowest_rank;
+    slow_steps_ = repeats ? slow_steps_ + 1 : 0;
+    if (slow_steps_ >= steps_in_row && straggler_ != reported_straggler_) {
+        reported_straggler_ = straggler_;
+        say(fmt::format("step {}: rank {} on {} is slow: it computes {:.1f} times as long as the median of the others",
+                        result.step, straggler_, run_["ranks"][static_cast<std::size_t>(straggler_)]["host"],
+                        decision.slowness));
+    }
 }
 
 void RunOutput::record(index_t step, const train::Evaluation& evaluation) {

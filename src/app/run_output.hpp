@@ -53,6 +53,8 @@ public:
 
 private:
     void write_line(const nlohmann::ordered_json& line);
+    /// Says which rank all others wait for, unless it said so of the same rank before.
+    void report_straggler(const train::StepResult& result);
     void show_progress(const train::StepResult& result);
 
     const Runtime& runtime_;
@@ -62,6 +64,9 @@ private:
     index_t first_step_ = 0;
     index_t total_steps_ = 0;
     std::int64_t shown_ns_ = 0;
+    std::int32_t straggler_ = 0;
+    std::int32_t reported_straggler_ = -1;
+    index_t slow_steps_ = 0;   ///< in which `straggler_` was slow, without a break
     double busy_seconds_ = 0;  ///< in optimizer steps
     bool terminal_;
     bool line_open_ = false;

@@ -22,7 +22,7 @@ kernels::KernelSet choose_kernels(const mpi::Communicator& world, const std::str
 Runtime::Runtime(const mpi::Communicator& communicator, const train::ParallelOptions& parallel,
                  const train::ComputeOptions& compute)
     : world(communicator),
-      placement(mpi::place(world, static_cast<int>(core::parse_auto(parallel.threads)))),
+      placement(mpi::place(world, static_cast<int>(core::parse_auto(parallel.threads)), parallel.topology)),
       threads_bound(mpi::bind_threads(placement)),
       kernels(choose_kernels(world, compute.isa_level())),
       grid(world, parallel.grid()) {}

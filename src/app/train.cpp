@@ -7,6 +7,7 @@
 #include "core/error.hpp"
 #include "core/trace.hpp"
 #include "io/checkpoint.hpp"
+#include "mpi/watchdog.hpp"
 #include "train/adapter.hpp"
 #include "train/options.hpp"
 #include "train/run_state.hpp"
@@ -231,6 +232,7 @@ ExitCode run_train(const mpi::Communicator& world, Arguments arguments) {
         return ExitCode::success;
     }
     core::trace::enable(configuration.output.trace);
+    const mpi::Watchdog watchdog(world, configuration.output.watchdog);
     const Runtime runtime(world, configuration.parallel, configuration.compute);
     RunOutput output(runtime, configuration.output.directory, configuration.options.settings());
     const TrainInputs inputs = read_inputs(runtime, configuration);

@@ -165,6 +165,11 @@ void ParallelOptions::declare(core::OptionSet& set) {
             auto_or_at_least(1));
 }
 
+void ParallelOptions::declare_topology(core::OptionSet& set) {
+    set.add("topology", topology,
+            "plan for another host: a file of lstopo (.xml), or hwloc's synthetic form such as \"numa:2 core:8 pu:2\"");
+}
+
 void ParallelOptions::declare_grid(core::OptionSet& set) {
     set.add("parallel.tensor", tensor, "ranks that share each expert's intermediate dimension; auto: ranks per node",
             auto_or_at_least(1));
@@ -190,12 +195,18 @@ void OutputOptions::declare(core::OptionSet& set) {
             one_of({"per-expert", "fused"}));
     set.add("output.checkpoint_keep", checkpoint_keep, "newest checkpoints to keep", at_least(1));
     set.add("output.resume", resume, "auto: from the latest checkpoint in output.dir; never; or a checkpoint file");
+    declare_watchdog(set);
     set.add<std::string>("output.walltime", wall_time,
                          "stop at a checkpoint before this time is over (seconds, MM:SS, HH:MM:SS or D-HH:MM:SS)",
                          [](const std::string& text) {
                              return text.empty() || parse_duration(text) > 0 ? std::string()
                                                                              : std::string("is no duration");
                          });
+}
+
+void OutputOptions::declare_watchdog(core::OptionSet& set) {
+    set.add("output.watchdog", watchdog, "seconds that a rank may wait for others before the job ends; 0: for ever",
+            within(0, 1e9));
 }
 
 double OutputOptions::wall_time_seconds() const {

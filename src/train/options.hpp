@@ -81,7 +81,9 @@ struct ParallelOptions {
     std::int64_t expert = 1;
     std::string data = "auto";
     std::string threads = "auto";
+    std::string topology = {};
     void declare(core::OptionSet& set);
+    void declare_topology(core::OptionSet& set);
     void declare_grid(core::OptionSet& set);
     [[nodiscard]] mpi::GridShape grid() const {
         return {.data = core::parse_auto(data), .expert = expert, .tensor = core::parse_auto(tensor)};
@@ -103,8 +105,10 @@ struct OutputOptions {
     std::int64_t checkpoint_keep = 2;
     std::string resume = "auto";
     std::string wall_time;
+    double watchdog = 600;
     std::string adapter_layout = "per-expert";
     void declare(core::OptionSet& set);
+    void declare_watchdog(core::OptionSet& set);
     [[nodiscard]] AdapterLayout layout_of_adapter() const {
         return adapter_layout == "fused" ? AdapterLayout::fused : AdapterLayout::per_expert;
     }

@@ -1,6 +1,7 @@
 #include "train/trainer.hpp"
 
 #include "core/trace.hpp"
+#include "mpi/progress.hpp"
 
 #include <algorithm>
 #include <array>
@@ -24,6 +25,9 @@ StepResult Trainer<T>::step() {
 template <class T>
 mpi::StepReport Trainer<T>::compute_gradients() {
     begin_ns_ = now_ns();
+    mpi::Progress& progress = parts_.grid.world().progress();
+    progress.set_step(done_ + 1);
+    const std::int64_t waited_before_ns = progress.waited_ns();
     mpi::StepReport report;
     const StepBatches batch = parts_.batches.at(done_);
     const double scale = batch.target_tokens > 0 ? 1.0 / static_cast<double>(batch.target_tokens) : 0.0;
@@ -51,6 +55,8 @@ mpi::StepReport Trainer<T>::compute_gradients() {
     report.squared_norm = parts_.optimizer.squared_norm();
     report.finite = std::isfinite(report.loss_sum) && std::isfinite(report.squared_norm);
     report.stop_requested = parts_.stop_requested();
+    const std::int64_t waited_ns = progress.waited_ns() - waited_before_ns;
+    report.busy_seconds = static_cast<double>(now_ns() - begin_ns_ - waited_ns) * 1e-9;
     return report;
 }
 

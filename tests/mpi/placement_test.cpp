@@ -3,6 +3,7 @@
 
 #include "core/error.hpp"
 #include "mpi/communicator.hpp"
+#include "mpi/placement_report.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -12,6 +13,7 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <functional>
 #include <iterator>
 #include <numeric>
 #include <set>
@@ -104,7 +106,8 @@ TEST(Placement, TakesTheNumberOfThreadsAsGiven) {
     }
 }
 
-TEST(Placement, DescribesItselfInOneLine) {
+/// A rank that has NUMA node 1 of a host for itself.
+Placement lonely_rank() {
     Placement placement;
     placement.host = "node07";
     placement.rank = 5;
@@ -115,8 +118,62 @@ TEST(Placement, DescribesItselfInOneLine) {
     placement.threads = 4;
     placement.memory_bytes = std::uint64_t{64} << 30U;
     placement.memory_available_bytes = std::uint64_t{60} << 30U;
-    EXPECT_EQ(describe(placement),
-              "rank 5 on node07 (2 of 4 there): NUMA 1, cores 8-10,12, 4 threads, 60.0 of 64.0 GiB memory available");
+    return placement;
+}
+
+TEST(PlacementReport, MapHasALinePerRank) {
+    const Binding bound = {true, {1}};
+    const std::string line = map_line(lonely_rank(), bound, "node00");
+    for (const char* part : {"node07", " 5 ", " 1 ", "8-10,12", "4 bound", "60.0 of 64.0", "network"}) {
+        EXPECT_NE(line.find(part), std::string::npos) << part << " in " << line;
+    }
+    EXPECT_NE(map_line(lonely_rank(), bound, "node07").find("shared memory"), std::string::npos);
+    EXPECT_EQ(std::count(line.begin(), line.end(), '\n'), 1);
+}
+
+TEST(PlacementReport, WarnsOfEachLossOfSpeedAlone) {
+    struct Case {
+        const char* what;
+        std::function<void(Placement&, Binding&)> spoil;
+    };
+    const std::vector<Case> cases = {
+        {"spans NUMA nodes 0-1",
+         [](Placement& p, Binding&) {
+             p.numa_nodes = {0, 1};
+         }},
+        {"2 ranks of node07 use NUMA node 1", [](Placement& p, Binding&) { p.numa_ranks = 2; }},
+        {"others use its cores", [](Placement& p, Binding&) { p.cores_shared = true; }},
+        {"SMT siblings", [](Placement& p, Binding&) { p.threads = 8, p.units_per_core = 2; }},
+        {"not bound", [](Placement&, Binding& b) { b.threads_bound = false; }},
+        {"remote memory", [](Placement&, Binding& b) { b.memory_nodes = {0}; }},
+    };
+    EXPECT_TRUE(warnings(lonely_rank(), {true, {1}}).empty());
+    EXPECT_TRUE(warnings(lonely_rank(), {true, {}}).empty()) << "an unknown place of memory is no warning";
+    for (const Case& c : cases) {
+        Placement placement = lonely_rank();
+        Binding binding = {true, {1}};
+        c.spoil(placement, binding);
+        const std::vector<std::string> lines = warnings(placement, binding);
+        ASSERT_EQ(lines.size(), 1U) << c.what;
+        EXPECT_NE(lines[0].find(c.what), std::string::npos) << lines[0];
+    }
+}
+
+TEST(Placement, PlansForADescribedHost) {
+    if (is_emulated()) {
+        GTEST_SKIP() << "HWLOC_SYNTHETIC describes a host already";
+    }
+    const Communicator world = Communicator::world();
+    const Placement placement = place(world, 0, "numa:4 core:6 pu:2");
+    EXPECT_TRUE(placement.emulated);
+    EXPECT_EQ(placement.units_per_core, 2);
+    EXPECT_EQ(std::ssize(placement.cores), 24 / world.size());
+    EXPECT_EQ(std::ssize(placement.numa_nodes), 4 / world.size());
+    EXPECT_EQ(placement.numa_ranks, 1);
+    EXPECT_FALSE(bind_threads(placement));
+    for (const char* wrong : {"numa:x", "core:0", "/nonexistent.xml"}) {
+        EXPECT_THROW(static_cast<void>(place(world, 0, wrong)), core::Error) << wrong;
+    }
 }
 
 TEST(Placement, BindsEachThreadToItsProcessingUnit) {
