@@ -63,6 +63,7 @@ public:
           ranks_(world.size()),
           mine_(n, 1),
           all_(n * ranks_, 1),
+          received_(n * ranks_, 1),
           counts_(static_cast<std::size_t>(ranks_), n) {}
 
     [[nodiscard]] std::vector<Operation> operations() {
@@ -72,6 +73,7 @@ public:
                 all_reduce(bytes * 2 * others / static_cast<double>(ranks_)),
                 reduce_scatter(bytes * others),
                 all_gather(bytes * others),
+                all_to_all(bytes * others),
                 broadcast(bytes),
                 gather(bytes * others)};
     }
@@ -120,6 +122,15 @@ private:
                 [this] { return all_equal(all_, [this](index_t i) { return element(i / n_, i % n_); }); }};
     }
 
+    Operation all_to_all(double bytes) {
+        return {"all_to_all", bytes, [this] { world_.all_to_all_rows<float>(all_, counts_, received_, counts_); },
+                [this] { fill(all_, world_.rank()); },
+                [this] {
+                    const index_t begin = world_.rank() * n_;
+                    return all_equal(received_, [&](index_t i) { return element(i / n_, begin + i % n_); });
+                }};
+    }
+
     Operation broadcast(double bytes) {
         return {"broadcast", bytes, [this] { world_.broadcast(std::span(mine_.data(), static_cast<std::size_t>(n_))); },
                 [this] { fill(mine_, world_.rank()); },
@@ -141,8 +152,9 @@ private:
     mpi::Communicator world_;
     index_t n_;
     index_t ranks_;
-    Matrix<float> mine_;  // [n, 1]
-    Matrix<float> all_;   // [ranks * n, 1]
+    Matrix<float> mine_;      // [n, 1]
+    Matrix<float> all_;       // [ranks * n, 1]
+    Matrix<float> received_;  // [ranks * n, 1]
     std::vector<index_t> counts_;
 };
 

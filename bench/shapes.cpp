@@ -1,46 +1,18 @@
 #include "bench/shapes.hpp"
 
 #include "core/error.hpp"
-#include "core/options.hpp"
+#include "model/synthetic.hpp"
 
-#include <fmt/ranges.h>
-
-#include <algorithm>
 #include <charconv>
 
 namespace moesaic::bench {
 
 using core::ExitCode;
 
-std::span<const LayerShape> layer_shapes() {
-    // From the config.json of each model: hidden_size, moe_intermediate_size, number of experts, num_experts_per_tok.
-    static constexpr LayerShape list[] = {
-        {"qwen3-30b-a3b", 2048, 768, 128, 8}, {"qwen3-235b-a22b", 4096, 1536, 128, 8},
-        {"deepseek-v3", 7168, 2048, 256, 8},  {"deepseek-v2-lite", 2048, 1408, 64, 6},
-        {"mixtral-8x7b", 4096, 14336, 8, 2},
-    };
-    return list;
-}
-
-std::vector<std::string> layer_shape_names() {
-    std::vector<std::string> names;
-    for (const LayerShape& shape : layer_shapes()) {
-        names.emplace_back(shape.name);
-    }
-    return names;
-}
-
-const LayerShape& layer_shape(std::string_view name) {
-    const auto shapes = layer_shapes();
-    const auto found =
-        std::find_if(shapes.begin(), shapes.end(), [name](const LayerShape& shape) { return shape.name == name; });
-    if (found == shapes.end()) {
-        const auto names = layer_shape_names();
-        const std::string near = core::nearest(name, names);
-        core::fail(ExitCode::usage, "shape = {} is not known (shapes are {}); {}", name, fmt::join(names, ", "),
-                   near.empty() ? "give one of them" : "did you mean " + near + "?");
-    }
-    return *found;
+LayerShape layer_shape(std::string_view name) {
+    const model::Architecture architecture = model::synthetic_architecture(name, "shape");
+    return {std::string(name), architecture.hidden, architecture.expert_intermediate, architecture.experts,
+            architecture.experts_per_token};
 }
 
 LayerShape LayerShape::with(const LayerShape& other) const {

@@ -1,9 +1,8 @@
-// Sizes of the expert layers that are measured, by name.
+// Sizes of the expert layers that are measured.
 #pragma once
 
 #include "core/matrix.hpp"
 
-#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -13,7 +12,7 @@ namespace moesaic::bench {
 using core::index_t;
 
 struct LayerShape {
-    std::string_view name;
+    std::string name;
     index_t hidden = 0;             ///< H
     index_t intermediate = 0;       ///< I
     index_t experts = 0;            ///< E
@@ -25,11 +24,9 @@ struct LayerShape {
     [[nodiscard]] LayerShape with(const LayerShape& other) const;
 };
 
-[[nodiscard]] std::span<const LayerShape> layer_shapes();
-[[nodiscard]] std::vector<std::string> layer_shape_names();
-
-/// Throws a usage error that names the nearest shape if there is none of this name.
-[[nodiscard]] const LayerShape& layer_shape(std::string_view name);
+/// The expert layers of one of the models of model/synthetic.hpp. Throws a usage error that names the nearest if there
+/// is none of this name.
+[[nodiscard]] LayerShape layer_shape(std::string_view name);
 
 /// The numbers of a comma-separated list, each at least 1. Throws a usage error that names the option `key`.
 [[nodiscard]] std::vector<index_t> parse_sizes(std::string_view key, std::string_view list);

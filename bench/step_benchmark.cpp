@@ -56,10 +56,10 @@ struct Operations {
 };
 
 Operations operations_of(const model::Architecture& a, const mpi::ProcessGrid& grid, index_t tokens) {
-    const double group_tokens = static_cast<double>(tokens) / grid.data().size();
-    const double own_tokens = group_tokens / grid.tensor().size();
-    const double slice = static_cast<double>(a.expert_intermediate) / grid.tensor().size();
-    return {2 * group_tokens * 3 * slice * static_cast<double>(a.moe_layers() * a.experts_per_token * a.hidden),
+    const double own_tokens = static_cast<double>(tokens) / grid.world().size();
+    // A tensor group computes the choices of its experts, each rank a slice of them.
+    const double choices = own_tokens * static_cast<double>(a.moe_layers() * a.experts_per_token);
+    return {2 * choices * 3 * static_cast<double>(a.expert_intermediate * a.hidden),
             2 * own_tokens * static_cast<double>(a.vocabulary * a.hidden)};
 }
 

@@ -73,12 +73,12 @@ void require_accurate(const StepErrors& errors) {
     check("LoRA gradients", errors.grad_lora);
 }
 
-model::Architecture model_of_check(const model::Architecture& architecture) {
+model::Architecture model_of_check(const model::Architecture& architecture, index_t expert_groups) {
     constexpr index_t vocabulary = 512;
     constexpr index_t moe_layers = 2;  // the lower one gets its gradient through attention
     model::Architecture small = architecture;
     small.vocabulary = std::min(architecture.vocabulary, vocabulary);
-    small.experts = architecture.experts_per_token;
+    small.experts = small.experts_per_token = std::max(architecture.experts_per_token, expert_groups);
     small.router.groups = 1;
     small.router.chosen_groups = 1;
     for (index_t layers = 1; layers < architecture.layers && small.layers == architecture.layers; ++layers) {
@@ -89,16 +89,17 @@ model::Architecture model_of_check(const model::Architecture& architecture) {
     return small;
 }
 
-double memory_of_step_check(const model::Architecture& architecture, const model::DecoderSettings& settings) {
+double memory_of_step_check(const model::Architecture& architecture, const model::DecoderSettings& settings,
+                            index_t expert_groups) {
     // The step in FP32; the one in BF16 is over by then and needs less.
     const train::MemoryRequest reference = {
         .tokens = 4 * length, .data_ranks = 1, .tensor_ranks = 1, .scalar_bytes = sizeof(float), .training = true};
-    return train::plan_memory(model_of_check(architecture), settings, reference).total();
+    return train::plan_memory(model_of_check(architecture, expert_groups), settings, reference).total();
 }
 
 StepErrors measure_step_errors(const model::Architecture& architecture, const model::DecoderSettings& settings,
                                const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid) {
-    const model::Architecture small = model_of_check(architecture);
+    const model::Architecture small = model_of_check(architecture, grid.expert().size());
     const train::Dataset data =
         random_tokens(std::max<index_t>(4, grid.world().size()), length, small.vocabulary, seed);
     const StepOutput found = run_step<core::bf16>(small, settings, kernels, grid, data);
@@ -106,7 +107,7 @@ StepErrors measure_step_errors(const model::Architecture& architecture, const mo
     grid.world().agree([&] {
         if (grid.world().is_root()) {
             const kernels::KernelSet portable("portable");
-            const mpi::ProcessGrid alone(mpi::Communicator::self(), 1, 1);
+            const mpi::ProcessGrid alone(mpi::Communicator::self(), {});
             errors = compare(found, run_step<float>(small, settings, portable, alone, data));
         }
     });

@@ -30,13 +30,13 @@ struct StepErrors {
 void require_accurate(const StepErrors& errors);
 
 /// A model small enough to be computed in FP32, in which every kind of layer and all widths are as in `architecture`:
-/// few layers and tokens of the vocabulary, and as many experts as a token chooses, so that no rounding error changes
-/// the choice.
-[[nodiscard]] model::Architecture model_of_check(const model::Architecture& architecture);
+/// few layers and tokens of the vocabulary, and as few experts as a token chooses and groups of ranks need. Tokens
+/// choose all of them, so that no rounding error changes the choice.
+[[nodiscard]] model::Architecture model_of_check(const model::Architecture& architecture, index_t expert_groups);
 
 /// Bytes that `measure_step_errors` needs on rank 0, which needs most.
 [[nodiscard]] double memory_of_step_check(const model::Architecture& architecture,
-                                          const model::DecoderSettings& settings);
+                                          const model::DecoderSettings& settings, index_t expert_groups);
 
 /// Collective. One step of `model_of_check` with random weights on all ranks of `grid`, compared with the same step on
 /// rank 0 alone, in FP32 on portable kernels. The result is valid on rank 0.

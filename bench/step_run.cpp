@@ -28,14 +28,13 @@ void randomise(model::LoraParameters<float>& parameters, std::uint64_t seed) {
         for (const model::LoraTensor& tensor : bucket->tensors) {
             const bool is_a = tensor.factor == model::LoraFactor::a;
             const double deviation = (is_a ? 1.0 : 0.3) / std::sqrt(static_cast<double>(tensor.cols));
-            const core::MatrixView<float> all = bucket->view(tensor, bucket->values);
-            for (index_t m = 0; m < tensor.count(); ++m) {
-                core::fill_random(all.rows(m * tensor.local_rows, tensor.local_rows),
-                                  {.cols = tensor.cols,
-                                   .row_begin = tensor.sharding == model::Sharding::rows ? tensor.sharded_begin : 0,
-                                   .col_begin = tensor.sharding == model::Sharding::columns ? tensor.sharded_begin : 0},
-                                  seed, stream++, deviation);
+            for (index_t m = tensor.held.begin; m < tensor.held.end(); ++m) {
+                core::fill_random(
+                    bucket->matrix(tensor, m, bucket->values),
+                    {.cols = tensor.cols, .row_begin = tensor.row_begin(), .col_begin = tensor.col_begin()}, seed,
+                    stream + static_cast<std::uint64_t>(m), deviation);
             }
+            stream += static_cast<std::uint64_t>(tensor.count());
         }
     }
 }

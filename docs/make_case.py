@@ -11,7 +11,7 @@ rank, data and optimizer steps. Keep models small: all is computed on the CPU, i
 
 The adapters are computed here and not by PEFT, because PEFT cannot adapt one expert of the fused weights that
 transformers 5 has. What is computed is PEFT's definition, y = W x + s B A x, for every expert by itself. Needs torch,
-transformers 5 and safetensors.
+transformers 5 and safetensors; written with transformers 5.17.0 and torch 2.11.0.
 """
 
 import argparse

@@ -155,6 +155,18 @@ void check_rows(const char* operation, MatrixView<A> mine, MatrixView<B> all, st
                   operation, mine.stride(), all.stride(), all.cols());
 }
 
+/// Checks what the caller promised about [sum(counts), cols] of an exchange with all ranks.
+template <class T>
+void check_blocks(const char* operation, MatrixView<T> view, std::span<const index_t> counts, index_t cols, int size) {
+    const index_t total = std::accumulate(counts.begin(), counts.end(), index_t{0});
+    core::require(std::ssize(counts) == size && view.rows() == total && (total == 0 || view.cols() == cols) &&
+                      (total <= 1 || view.stride() == cols),
+                  ExitCode::runtime_failure,
+                  "{}: shapes disagree ([{}, {}] with stride {} for {} rows of {} columns in {} blocks, of {} ranks); "
+                  "this is a defect of the caller",
+                  operation, view.rows(), view.cols(), view.stride(), total, cols, counts.size(), size);
+}
+
 std::vector<std::string> split_text(const std::string& joined, std::span<const index_t> lengths) {
     std::vector<std::string> texts;
     std::size_t offset = 0;
@@ -381,6 +393,29 @@ void Communicator::reduce_scatter_rows(MatrixView<const T> all, MatrixView<T> mi
 }
 
 template <class T>
+void Communicator::all_to_all_rows(MatrixView<const T> sent, std::span<const index_t> sent_counts,
+                                   MatrixView<T> received, std::span<const index_t> received_counts) const {
+    const char* const name = "mpi.all_to_all_rows";
+    const Call call(*this, name, bytes_of(sent));
+    const index_t cols = std::max(sent.cols(), received.cols());
+    check_blocks(name, sent, sent_counts, cols, size());
+    check_blocks(name, received, received_counts, cols, size());
+    if (cols == 0) {
+        return;
+    }
+    if (size() == 1) {
+        std::copy_n(sent.data(), sent.rows() * cols, received.data());
+        return;
+    }
+    const Blocks out = make_blocks(sent_counts, 1, name);
+    const Blocks in = make_blocks(received_counts, 1, name);
+    const RowType row(datatype<T>(), cols, name);
+    check(MPI_Alltoallv(sent.data(), out.counts.data(), out.offsets.data(), row.get(), received.data(),
+                        in.counts.data(), in.offsets.data(), row.get(), handle_->comm),
+          "MPI_Alltoallv");
+}
+
+template <class T>
 void Communicator::gather_blocks(std::span<const T> mine, std::span<T> all, std::span<const index_t> counts) const {
     const Call call(*this, "mpi.gather_blocks", bytes_of<T>(mine.size()));
     const bool complete = std::ssize(counts) == size();
@@ -421,6 +456,17 @@ template void Communicator::all_gather_rows(MatrixView<const std::int32_t>, Matr
                                             std::span<const index_t>) const;
 template void Communicator::all_gather_rows(MatrixView<const std::uint64_t>, MatrixView<std::uint64_t>,
                                             std::span<const index_t>) const;
+template void Communicator::all_gather_rows(MatrixView<const std::int64_t>, MatrixView<std::int64_t>,
+                                            std::span<const index_t>) const;
+#define MOESAIC_INSTANTIATE(T)                                                                                \
+    template void Communicator::all_to_all_rows(MatrixView<const T>, std::span<const index_t>, MatrixView<T>, \
+                                                std::span<const index_t>) const;
+MOESAIC_INSTANTIATE(bf16)
+MOESAIC_INSTANTIATE(float)
+MOESAIC_INSTANTIATE(double)
+MOESAIC_INSTANTIATE(std::int32_t)
+MOESAIC_INSTANTIATE(std::uint64_t)
+#undef MOESAIC_INSTANTIATE
 template void Communicator::reduce_scatter_rows(MatrixView<const float>, MatrixView<float>,
                                                 std::span<const index_t>) const;
 template void Communicator::reduce_scatter_rows(MatrixView<const double>, MatrixView<double>,

@@ -92,14 +92,19 @@ public:
     [[nodiscard]] std::vector<std::string> all_gather(const std::string& text) const;
 
     /// Row blocks of all ranks, in rank order, on all ranks: `mine` [counts[rank], cols] -> `all` [sum(counts), cols].
-    /// Both contiguous. T: bf16, float, double, std::int32_t. An idle rank has zero rows and takes part. `mine` may be
-    /// its own block inside `all`.
+    /// Both contiguous. T: bf16, float, double, std::int32_t, std::int64_t, std::uint64_t. An idle rank has zero rows
+    /// and takes part. `mine` may be its own block inside `all`.
     template <class T>
     void all_gather_rows(MatrixView<const T> mine, MatrixView<T> all, std::span<const index_t> counts) const;
     /// Sums `all` [sum(counts), cols] over ranks and leaves rows of rank r with rank r: `mine` [counts[rank], cols].
     /// T: float, double.
     template <class T>
     void reduce_scatter_rows(MatrixView<const T> all, MatrixView<T> mine, std::span<const index_t> counts) const;
+    /// Sends row blocks to all ranks and gets one from each, both in rank order: `sent` [sum(sent_counts), cols] ->
+    /// `received` [sum(received_counts), cols]. Both contiguous. T: bf16, float, double, std::int32_t, std::uint64_t.
+    template <class T>
+    void all_to_all_rows(MatrixView<const T> sent, std::span<const index_t> sent_counts, MatrixView<T> received,
+                         std::span<const index_t> received_counts) const;
     /// Contiguous blocks of all ranks, in rank order, on rank 0 (`all` may be empty elsewhere). T: float, double.
     template <class T>
     void gather_blocks(std::span<const T> mine, std::span<T> all, std::span<const index_t> counts) const;

@@ -2,7 +2,10 @@
 
 #include "core/error.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <numeric>
 
 namespace moesaic::mpi {
 namespace {
@@ -23,25 +26,47 @@ Slice slice_of(index_t size, index_t index, index_t parts) {
     return {begin, size * (index + 1) / parts - begin};
 }
 
-ProcessGrid::ProcessGrid(const Communicator& world, index_t tensor, index_t data)
-    : world_(world), tensor_(world), data_(world) {
-    const index_t ranks = world.size();
-    if (tensor == 0) {
-        tensor = data > 0 && ranks % data == 0 ? ranks / data : ranks_per_node(world);
+GridShape complete(GridShape wanted, index_t ranks, index_t node_ranks) {
+    if (wanted.tensor == 0) {
+        const index_t groups = wanted.data * wanted.expert;
+        wanted.tensor =
+            groups > 0 && ranks % groups == 0 ? ranks / groups : std::gcd(node_ranks, ranks / wanted.expert);
     }
-    if (data == 0) {
-        data = std::max(ranks / tensor, index_t{1});
+    if (wanted.data == 0) {
+        wanted.data = std::max(ranks / (wanted.expert * wanted.tensor), index_t{1});
     }
+    return wanted;
+}
+
+std::string describe(const GridShape& shape) {
+    return fmt::format("data {} x expert {} x tensor {}", shape.data, shape.expert, shape.tensor);
+}
+
+ProcessGrid::ProcessGrid(const Communicator& world, const GridShape& wanted)
+    : shape_(complete(wanted, world.size(), ranks_per_node(world))),
+      world_(world),
+      data_(world),
+      expert_(world),
+      tensor_(world),
+      replica_(world),
+      same_experts_(world) {
     world.agree([&] {
-        core::require(data * tensor == ranks, core::ExitCode::usage,
-                      "parallel.data x parallel.tensor = {} x {} does not fit {} ranks (the product must be the number "
-                      "of ranks); change them, or leave them at auto",
-                      data, tensor, ranks);
+        core::require(shape_.ranks() == world.size(), core::ExitCode::usage,
+                      "parallel.data x parallel.expert x parallel.tensor = {} x {} x {} does not fit {} ranks (the "
+                      "product must be the number of ranks); change them, or leave data and tensor at auto",
+                      shape_.data, shape_.expert, shape_.tensor, world.size());
     });
-    const auto index_in_group = static_cast<int>(world.rank() % tensor);
-    const auto group = static_cast<int>(world.rank() / tensor);
-    tensor_ = world.split(group, index_in_group);
-    data_ = world.split(index_in_group, group);
+    const int rank = world.rank();
+    const auto tensor = static_cast<int>(shape_.tensor);
+    const auto replica = static_cast<int>(shape_.expert) * tensor;
+    const int in_tensor = rank % tensor;
+    const int in_replica = rank % replica;
+    const int in_expert = in_replica / tensor;
+    tensor_ = world.split(rank / tensor, rank);
+    expert_ = world.split(rank / replica * tensor + in_tensor, rank);
+    data_ = world.split(in_replica, rank);
+    replica_ = world.split(rank / replica, rank);
+    same_experts_ = world.split(in_expert, rank);
 }
 
 }  // namespace moesaic::mpi

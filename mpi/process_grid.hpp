@@ -1,8 +1,10 @@
-// The process grid data x tensor: which ranks share the experts' slices, and which hold the same slice.
+// The process grid data x expert x tensor: which ranks hold which experts, and which slices of them.
 #pragma once
 
 #include "core/matrix.hpp"
 #include "mpi/communicator.hpp"
+
+#include <string>
 
 namespace moesaic::mpi {
 
@@ -10,28 +12,60 @@ namespace moesaic::mpi {
 struct Slice {
     index_t begin = 0;
     index_t extent = 0;
+
+    [[nodiscard]] index_t end() const noexcept { return begin + extent; }
+    [[nodiscard]] bool contains(index_t index) const noexcept { return index >= begin && index < end(); }
 };
 
 /// Part `index` of `parts` nearly equal parts of [0, size).
 [[nodiscard]] Slice slice_of(index_t size, index_t index, index_t parts);
 
-/// World = data x tensor. Consecutive ranks form a tensor group, whose ranks hold different slices of the experts'
-/// intermediate dimension; ranks at the same place of different tensor groups form a data group and hold the same
-/// slice.
+/// Sizes of the grid's dimensions; 0: automatic.
+struct GridShape {
+    index_t data = 0;
+    index_t expert = 1;
+    index_t tensor = 0;
+
+    [[nodiscard]] index_t ranks() const noexcept { return data * expert * tensor; }
+    friend bool operator==(const GridShape&, const GridShape&) = default;
+};
+
+/// `wanted` without automatic sizes: tensor is what the others leave, or else the ranks of a node, or as many as divide
+/// these where expert groups must share a node; data is the rest. The product need not be `ranks`.
+[[nodiscard]] GridShape complete(GridShape wanted, index_t ranks, index_t node_ranks);
+
+/// As messages show it: "data 2 x expert 1 x tensor 4".
+[[nodiscard]] std::string describe(const GridShape& shape);
+
+/// World = data x expert x tensor, the last one varying fastest. Consecutive ranks form a tensor group, whose ranks
+/// hold different slices of the intermediate dimension of the same experts. Consecutive tensor groups hold different
+/// experts and form a replica. Replicas hold the same.
 class ProcessGrid {
 public:
-    /// Collective. `tensor` and `data` are sizes, 0 for automatic: tensor = ranks per node, data = the rest. Throws a
-    /// usage error on all ranks if their product is not the number of ranks.
-    ProcessGrid(const Communicator& world, index_t tensor, index_t data);
+    /// Collective. Throws a usage error on all ranks if the product of the sizes is not the number of ranks.
+    ProcessGrid(const Communicator& world, const GridShape& wanted);
 
+    [[nodiscard]] const GridShape& shape() const noexcept { return shape_; }
     [[nodiscard]] const Communicator& world() const noexcept { return world_; }
-    [[nodiscard]] const Communicator& tensor() const noexcept { return tensor_; }
+
+    /// The ranks that differ from this one in a single dimension.
     [[nodiscard]] const Communicator& data() const noexcept { return data_; }
+    [[nodiscard]] const Communicator& expert() const noexcept { return expert_; }
+    [[nodiscard]] const Communicator& tensor() const noexcept { return tensor_; }
+
+    /// The tensor groups that together hold all experts: rank = expert position * tensor size + tensor position.
+    [[nodiscard]] const Communicator& replica() const noexcept { return replica_; }
+    /// The ranks of all replicas that hold slices of the same experts.
+    [[nodiscard]] const Communicator& same_experts() const noexcept { return same_experts_; }
 
 private:
+    GridShape shape_;
     Communicator world_;
-    Communicator tensor_;
     Communicator data_;
+    Communicator expert_;
+    Communicator tensor_;
+    Communicator replica_;
+    Communicator same_experts_;
 };
 
 }  // namespace moesaic::mpi

@@ -6,6 +6,7 @@
 #include "bench/layer_benchmark.hpp"
 #include "bench/routing.hpp"
 #include "core/error.hpp"
+#include "model/synthetic.hpp"
 #include "train/options.hpp"
 
 #include <fmt/format.h>
@@ -18,7 +19,7 @@ using core::at_least;
 using core::ExitCode;
 
 std::string known_shapes() {
-    return fmt::format("{}", fmt::join(bench::layer_shape_names(), ", "));
+    return fmt::format("{}", fmt::join(model::synthetic_names(), ", "));
 }
 
 }  // namespace

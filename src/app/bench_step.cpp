@@ -27,8 +27,8 @@ std::string describe_step(const Runtime& runtime, const train::ModelOptions& opt
                     options.name(), architecture.layers, architecture.hidden, architecture.expert_intermediate,
                     architecture.experts, architecture.experts_per_token, architecture.vocabulary, settings.lora.rank,
                     runtime.kernels.gemm_name<core::bf16>());
-    text += fmt::format("ranks {} = data {} x tensor {}; memory of a rank: {:.2f} GiB", runtime.world.size(),
-                        runtime.grid.data().size(), runtime.grid.tensor().size(), plan.total() / gib);
+    text += fmt::format("ranks {} = {}; memory of a rank: {:.2f} GiB", runtime.world.size(),
+                        describe(runtime.grid.shape()), plan.total() / gib);
     for (const train::MemoryPlan::Item& item : plan.items) {
         text += fmt::format(", {} {:.2f}", item.purpose, item.bytes / gib);
     }
@@ -82,7 +82,8 @@ ExitCode run_bench_step(const mpi::Communicator& world, Arguments arguments) {
     report.say(describe_step(runtime, model, architecture, decoder_settings, plan));
     world.agree([&] {
         require_memory(runtime.placement, runtime.placement.node_ranks, model.name(),
-                       std::max(plan.total(), bench::memory_of_step_check(architecture, decoder_settings)));
+                       std::max(plan.total(), bench::memory_of_step_check(architecture, decoder_settings,
+                                                                          runtime.grid.expert().size())));
     });
     const bench::MachineLimits machine = bench::report_machine(
         report, runtime.kernels, static_cast<index_t>(memory_of_rank(runtime.placement, runtime.placement.node_ranks)));

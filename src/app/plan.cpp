@@ -8,7 +8,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <utility>
 
 namespace moesaic::app {
@@ -19,20 +18,6 @@ using train::MemoryPlan;
 using train::MemoryRequest;
 
 constexpr double gib = 1024.0 * 1024.0 * 1024.0;
-
-/// The grid that the options ask for, whatever ranks run now: that of `world` where they leave it open.
-MemoryRequest grid_of(const train::ParallelOptions& parallel, const mpi::Placement& placement, int ranks) {
-    MemoryRequest request;
-    request.tensor_ranks = core::parse_auto(parallel.tensor);
-    request.data_ranks = core::parse_auto(parallel.data);
-    if (request.tensor_ranks == 0) {
-        request.tensor_ranks = placement.node_ranks;
-    }
-    if (request.data_ranks == 0) {
-        request.data_ranks = std::max<index_t>(1, ranks / request.tensor_ranks);
-    }
-    return request;
-}
 
 std::string describe(const MemoryPlan& plan) {
     std::string text = fmt::format("{:<28} {:>12}\n", "per rank", "GiB");
@@ -46,7 +31,7 @@ std::string describe(const MemoryPlan& plan) {
 std::string describe_choices(const model::Architecture& architecture, model::DecoderSettings settings,
                              MemoryRequest request) {
     constexpr index_t tokens = 1000;
-    request.tokens = tokens * request.data_ranks * request.tensor_ranks;
+    request.tokens = tokens * request.data_ranks * request.expert_ranks * request.tensor_ranks;
     std::string text = "kept for backward, KiB per token of a rank:";
     for (const auto& [choice, name] :
          {std::pair{model::Activations::retain, "retain"}, {model::Activations::recompute, "recompute"}}) {
@@ -65,9 +50,13 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
         return ExitCode::success;
     }
     const mpi::Placement placement = mpi::place(world, 0);
-    MemoryRequest request = grid_of(configuration.parallel, placement, world.size());
-    const index_t ranks = request.data_ranks * request.tensor_ranks;
-    const index_t sequences = configuration.batches().per_pass(ranks);
+    // The grid that the options ask for, whatever ranks run now: that of `world` where they leave it open.
+    const mpi::GridShape grid = mpi::complete(configuration.parallel.grid(), world.size(), placement.node_ranks);
+    MemoryRequest request;
+    request.data_ranks = grid.data;
+    request.expert_ranks = grid.expert;
+    request.tensor_ranks = grid.tensor;
+    const index_t sequences = configuration.batches().per_pass(grid.ranks());
     request.tokens = sequences * configuration.data.max_length;
     request.scalar_bytes = with_precision(configuration.compute.precision,
                                           [](auto scalar) { return static_cast<index_t>(sizeof(scalar)); });
@@ -76,15 +65,15 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     settings.activations = configuration.train.activations_of_layers();
     settings.max_tokens = request.tokens;
     world.agree([&] {
-        architecture = read_architecture(configuration.model, request.tensor_ranks);
+        architecture = read_architecture(configuration.model, grid);
         settings.lora = configuration.lora.settings(architecture);
     });
     const MemoryPlan plan = train::plan_memory(architecture, settings, request);
     print(world, fmt::format("{}: {} layers, {} of them with experts\n"
-                             "ranks {} = data {} x tensor {}; {} sequences of up to {} tokens in a pass, {}\n\n{}\n",
-                             configuration.model.name(), architecture.layers, architecture.moe_layers(), ranks,
-                             request.data_ranks, request.tensor_ranks, sequences, configuration.data.max_length,
-                             configuration.train.activations, describe(plan)));
+                             "ranks {} = {}; {} sequences of up to {} tokens in a pass, {}\n\n{}\n",
+                             configuration.model.name(), architecture.layers, architecture.moe_layers(), grid.ranks(),
+                             describe(grid), sequences, configuration.data.max_length, configuration.train.activations,
+                             describe(plan)));
     print(world, describe_choices(architecture, settings, request));
     // A tensor group fills a node, as it does by default.
     world.agree([&] { require_memory(placement, request.tensor_ranks, configuration.model.name(), plan.total()); });

@@ -91,7 +91,9 @@ RunOutput::RunOutput(const Runtime& runtime, const std::string& folder,
         run_["mpi"] = mpi::Environment::library_version();
         run_["kernels"] = {{"bf16", runtime.kernels.gemm_name<core::bf16>()},
                            {"fp32", runtime.kernels.gemm_name<float>()}};
-        run_["grid"] = {{"data", runtime.grid.data().size()}, {"tensor", runtime.grid.tensor().size()}};
+        run_["grid"] = {{"data", runtime.grid.data().size()},
+                        {"expert", runtime.grid.expert().size()},
+                        {"tensor", runtime.grid.tensor().size()}};
         for (const std::string& rank : ranks) {
             run_["ranks"].push_back(nlohmann::ordered_json::parse(rank));
         }

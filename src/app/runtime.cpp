@@ -25,7 +25,7 @@ Runtime::Runtime(const mpi::Communicator& communicator, const train::ParallelOpt
       placement(mpi::place(world, static_cast<int>(core::parse_auto(parallel.threads)), parallel.topology)),
       threads_bound(mpi::bind_threads(placement)),
       kernels(choose_kernels(world, compute.isa_level())),
-      grid(world, core::parse_auto(parallel.tensor), core::parse_auto(parallel.data)) {}
+      grid(world, parallel.grid()) {}
 
 std::vector<std::string> parse(const mpi::Communicator& world, core::OptionSet& options,
                                std::span<const std::string> arguments, bool first_word_is_config) {
@@ -56,7 +56,7 @@ void require_set(const std::string& key, const std::string& value) {
                   key, key);
 }
 
-model::Architecture read_architecture(const train::ModelOptions& options, index_t tensor_ranks) {
+model::Architecture read_architecture(const train::ModelOptions& options, const mpi::GridShape& grid) {
     core::require(options.path.empty() || options.synthetic.empty(), ExitCode::usage,
                   "model.path = {} and model.synthetic = {} are both set (a model comes from one of them); remove one",
                   options.path, options.synthetic);
@@ -70,16 +70,20 @@ model::Architecture read_architecture(const train::ModelOptions& options, index_
     if (options.layers > 0) {
         architecture.limit_layers(options.layers);
     }
-    core::require(architecture.expert_intermediate >= tensor_ranks, ExitCode::usage,
+    core::require(architecture.expert_intermediate >= grid.tensor, ExitCode::usage,
                   "parallel.tensor = {} exceeds the experts' intermediate size {} of {}; use fewer ranks per tensor "
                   "group",
-                  tensor_ranks, architecture.expert_intermediate, options.name());
+                  grid.tensor, architecture.expert_intermediate, options.name());
+    core::require(architecture.experts >= grid.expert, ExitCode::usage,
+                  "parallel.expert = {} exceeds the number of experts of {}, {} (each group needs one at least); use "
+                  "fewer groups",
+                  grid.expert, options.name(), architecture.experts);
     return architecture;
 }
 
 model::Architecture read_architecture(const Runtime& runtime, const train::ModelOptions& options) {
     model::Architecture architecture;
-    runtime.world.agree([&] { architecture = read_architecture(options, runtime.grid.tensor().size()); });
+    runtime.world.agree([&] { architecture = read_architecture(options, runtime.grid.shape()); });
     return architecture;
 }
 
@@ -88,6 +92,7 @@ train::MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture&
     return train::plan_memory(architecture, settings,
                               {.tokens = settings.max_tokens,
                                .data_ranks = runtime.grid.data().size(),
+                               .expert_ranks = runtime.grid.expert().size(),
                                .tensor_ranks = runtime.grid.tensor().size(),
                                .scalar_bytes = static_cast<index_t>(scalar_bytes),
                                .training = purpose == Purpose::training});

@@ -43,7 +43,7 @@ bool parse_options_only(const mpi::Communicator& world, std::string_view command
 void require_set(const std::string& key, const std::string& value);
 
 /// Reads the architecture and checks that so many ranks can share its experts.
-[[nodiscard]] model::Architecture read_architecture(const train::ModelOptions& options, index_t tensor_ranks);
+[[nodiscard]] model::Architecture read_architecture(const train::ModelOptions& options, const mpi::GridShape& grid);
 /// Collective. The same for the ranks that run.
 [[nodiscard]] model::Architecture read_architecture(const Runtime& runtime, const train::ModelOptions& options);
 

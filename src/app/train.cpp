@@ -31,7 +31,7 @@ struct TrainInputs {
     Dataset train;
     std::optional<Dataset> eval;
 
-    /// The most rows that a tensor group can meet in one pass.
+    /// The most rows that the experts of a rank can meet in one pass.
     [[nodiscard]] index_t max_tokens(const TrainConfiguration& configuration, int ranks) const {
         return std::max(train.largest_sum(configuration.batches().per_pass(ranks)),
                         eval ? eval->largest_sum(configuration.train.batch_size) : 0);

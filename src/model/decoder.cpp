@@ -3,7 +3,6 @@
 #include "core/trace.hpp"
 
 #include <algorithm>
-#include <numeric>
 
 namespace moesaic::model {
 
@@ -18,6 +17,7 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
       grid_(grid),
       lora_{settings.lora, {}},
       lora_shared_{kernels, lora_.settings},
+      exchange_(std::make_shared<TokenExchange<T>>(grid, kernels, architecture.experts)),
       rotary_(architecture.attention.rope),
       embedding_(architecture.vocabulary, architecture.hidden),
       output_norm_(static_cast<std::size_t>(architecture.hidden)) {
@@ -26,7 +26,7 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
     }
     const auto workspace = std::make_shared<ExpertWorkspace<T>>();
     const auto mlp = std::make_shared<GatedMlpScratch<T>>();
-    const auto exchange = std::make_shared<ExchangeScratch<T>>();
+    const auto router_scratch = std::make_shared<RouterScratch<T>>();
     for (index_t l = 0; l < architecture_.layers; ++l) {
         Layer layer;
         auto bucket = std::make_unique<ParameterBucket<A>>();
@@ -39,7 +39,7 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
                               ? std::make_unique<SharedExpert<T>>(architecture_, l, settings.activations, lora, mlp)
                               : nullptr;
             layer.feed_forward = std::make_unique<MoeLayer<T>>(architecture_, l, settings, kernels, grid_, lora_,
-                                                               workspace, exchange, std::move(shared));
+                                                               workspace, exchange_, router_scratch, std::move(shared));
         } else {
             layer.feed_forward = std::make_unique<DenseFeedForward<T>>(
                 GatedMlp<T>(architecture_.layer(l) + architecture_.names.dense, architecture_,
@@ -87,14 +87,12 @@ void Decoder<T>::update_lora() {
     }
 }
 
-/// Dropout of the pass, for this rank's rows and for those of the tensor group. A token is known by its sequence and
-/// its position there.
+/// Dropout of the pass. A token is known by its sequence and its position there.
 template <class T>
 void Decoder<T>::start_dropout(const TokenBatch& batch, bool save) {
     const LoraSettings& lora = lora_.settings;
-    rows_.dropout = {save ? lora.dropout : 0, lora.dropout_seed, batch.step, {}};
-    lora_shared_.dropout = rows_.dropout;
-    if (!rows_.dropout.is_active()) {
+    lora_shared_.dropout = {save ? lora.dropout : 0, lora.dropout_seed, batch.step, {}};
+    if (!lora_shared_.dropout.is_active()) {
         return;
     }
     tokens_.clear();
@@ -106,11 +104,7 @@ void Decoder<T>::start_dropout(const TokenBatch& batch, bool save) {
             tokens_.push_back(static_cast<std::uint64_t>(sequence) << 32U | position);
         }
     }
-    all_tokens_.resize(static_cast<std::size_t>(rows_.total));
-    grid_.tensor().all_gather_rows<std::uint64_t>({tokens_.data(), batch.rows(), 1},
-                                                  {all_tokens_.data(), rows_.total, 1}, rows_.of_rank);
     lora_shared_.dropout.rows = tokens_;
-    rows_.dropout.rows = all_tokens_;
 }
 
 template <class T>
@@ -143,13 +137,12 @@ MatrixView<const T> Decoder<T>::forward(const TokenBatch& batch, Tape<T>& tape, 
     const index_t hidden = architecture_.hidden;
     const double epsilon = architecture_.norm_epsilon;
     const ElementwiseKernels<T>& row_kernels = kernels_.elementwise<T>();
-    rows_.of_rank = grid_.tensor().all_gather(rows);
-    rows_.total = std::accumulate(rows_.of_rank.begin(), rows_.of_rank.end(), index_t{0});
     const index_t longest =
         batch.positions.empty() ? 0 : *std::max_element(batch.positions.begin(), batch.positions.end()) + 1;
     rotary_.extend(rotary_.is_dynamic() ? grid_.world().max(longest) : longest);
 
     start_dropout(batch, save);
+    exchange_->begin_pass(rows, lora_shared_.dropout);
 
     tape.layers.resize(save ? layers_.size() : 1);
     block_input_.resize(rows, hidden);
@@ -166,7 +159,7 @@ MatrixView<const T> Decoder<T>::forward(const TokenBatch& batch, Tape<T>& tape, 
         kept.middle_rstd.resize(static_cast<std::size_t>(rows));
         add_and_rms_norm_forward<T>(row_kernels, kept.input, block_output_, kept.middle, layer.feed_norm, epsilon,
                                     {kept.feed_input, block_input_, kept.middle_rstd});
-        layer.feed_forward->forward(rows_, block_input_, kept, block_output_, save);
+        layer.feed_forward->forward(block_input_, kept, block_output_, save);
         const StreamPoint next = entry_of(l + 1, tape, rows, save);
         add_and_rms_norm_forward<T>(row_kernels, kept.middle, block_output_, next.stream, next.weight, epsilon,
                                     next.norm);
@@ -191,10 +184,10 @@ void Decoder<T>::backward(const TokenBatch& batch, const Tape<T>& tape, MatrixVi
         const LayerTape<T>& kept = tape.layers[static_cast<std::size_t>(l)];
         const bool lowest = l == lowest_trainable_;  // nothing below has factors to train
         if (lowest && !layer.attention->is_trainable()) {
-            layer.feed_forward->backward(rows_, kept, grad_stream_, of_router, {});
+            layer.feed_forward->backward(kept, grad_stream_, of_router, {});
             return;
         }
-        layer.feed_forward->backward(rows_, kept, grad_stream_, of_router, grad_block_);
+        layer.feed_forward->backward(kept, grad_stream_, of_router, grad_block_);
         rms_norm_backward<T>(row_kernels, grad_block_, kept.middle, layer.feed_norm, kept.middle_rstd, grad_stream_,
                              true);
         layer.attention->backward(batch, rotary_, kept, grad_stream_, lowest ? MatrixView<A>() : grad_block_.view(),

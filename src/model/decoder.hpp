@@ -32,20 +32,22 @@ public:
     Decoder(const Decoder&) = delete;  // layers refer to the architecture and the factors
     Decoder& operator=(const Decoder&) = delete;
 
-    /// Reads the frozen weights: of the experts only this rank's slices.
+    /// Reads the frozen weights: of the experts only this rank's slices of its own.
     void load(const WeightSource<T>& source);
 
     /// Hidden states after the last norm [T, H], in `tape`. With `save` the pass has dropout and can be followed by
-    /// `backward`. Collective over the tensor group, and over the world where RoPE depends on the longest sequence.
+    /// `backward`. Collective over the replica, and over the world where RoPE depends on the longest sequence.
     MatrixView<const T> forward(const TokenBatch& batch, Tape<T>& tape, bool save);
     /// Accumulates LoRA gradients, given the gradient of the hidden states [T, H] and, unless it is empty, what the
-    /// routers' softmax probabilities of every token and layer have besides [E]. Collective over the tensor group.
+    /// routers' softmax probabilities of every token and layer have besides [E]. Collective over the replica.
     void backward(const TokenBatch& batch, const Tape<T>& tape, MatrixView<const A> grad_hidden,
                   std::span<const double> grad_probabilities = {});
 
     /// The language model head [V, H].
     [[nodiscard]] const FrozenMatrix<T>& head() const;
     [[nodiscard]] LoraParameters<A>& lora() noexcept { return lora_; }
+    /// What the exchange of rows sent so far.
+    [[nodiscard]] const ExchangeVolume& exchange_volume() const noexcept { return exchange_->volume(); }
     [[nodiscard]] const Architecture& architecture() const noexcept { return architecture_; }
     /// To be called after LoRA factors changed.
     void update_lora();
@@ -73,15 +75,14 @@ private:
     mpi::ProcessGrid grid_;
     LoraParameters<A> lora_;
     LoraShared<T> lora_shared_;
+    std::shared_ptr<TokenExchange<T>> exchange_;
     RotaryTable<A> rotary_;
     FrozenMatrix<T> embedding_;   // [V, H]
     FrozenMatrix<T> head_;        // [V, H], empty if tied
     std::vector<A> output_norm_;  // [H]
     std::vector<Layer> layers_;
-    index_t lowest_trainable_ = 0;           ///< layers below have no LoRA factors: backward ends there
-    RowCounts rows_;                         ///< of the latest forward
-    std::vector<std::uint64_t> tokens_;      ///< [T], which token of the optimizer step each row is: for dropout
-    std::vector<std::uint64_t> all_tokens_;  ///< [sum T] of the tensor group
+    index_t lowest_trainable_ = 0;       ///< layers below have no LoRA factors: backward ends there
+    std::vector<std::uint64_t> tokens_;  ///< [T], which token of the optimizer step each row is: for dropout
     AttentionScratch<T> attention_scratch_;
     Matrix<A> block_input_;   // [T, H] after a norm, before rounding to T
     Matrix<A> block_output_;  // [T, H]

@@ -51,9 +51,12 @@ void check_config(const ExpertConfig& config) {
                           config.layer, scales.size(), config.experts);
         }
     }
-    core::require(config.experts_per_token <= config.experts, ExitCode::usage,
+    core::require(config.experts_per_token <= config.all_experts(), ExitCode::usage,
                   "layer {}: {} experts per token (there are only {} experts); correct the configuration", config.layer,
-                  config.experts_per_token, config.experts);
+                  config.experts_per_token, config.all_experts());
+    core::require(config.experts_begin >= 0 && config.experts_begin + config.experts <= config.all_experts(),
+                  ExitCode::usage, "layer {}: experts {} to {} (the layer has {}); correct the configuration",
+                  config.layer, config.experts_begin, config.experts_begin + config.experts - 1, config.all_experts());
 }
 
 }  // namespace
@@ -155,9 +158,9 @@ void ExpertBackend<T>::check_forward(MatrixView<const T> hidden, MatrixView<cons
                   identities, tokens);
     for (index_t t = 0; t < tokens; ++t) {
         for (const std::int32_t expert : expert_ids.row(t)) {
-            core::require(expert >= 0 && expert < config_.experts, ExitCode::runtime_failure,
+            core::require(expert >= 0 && expert < config_.all_experts(), ExitCode::runtime_failure,
                           "layer {}: token {} asks for expert {} (experts are 0 to {}); correct the routing",
-                          config_.layer, t, expert, config_.experts - 1);
+                          config_.layer, t, expert, config_.all_experts() - 1);
         }
     }
     core::require(!save_for_backward || depth_ < config_.max_cache_depth, ExitCode::runtime_failure,
@@ -199,7 +202,7 @@ MatrixView<const accumulator_t<T>> ExpertBackend<T>::run_forward(MatrixView<cons
     saved.tokens.assign(dropout.rows.begin(), dropout.rows.end());
     saved.dropout = dropout;
     saved.dropout.rows = saved.tokens;
-    sort_by_expert(expert_ids, config_.experts, saved.routed);
+    sort_by_expert(expert_ids, config_.experts_begin, config_.experts, saved.routed);
     workspace_->output.resize(hidden.rows(), config_.hidden);
     do_forward(saved, save_for_backward);
     depth_ += save_for_backward ? 1 : 0;
@@ -212,6 +215,7 @@ ExpertGradients<T> ExpertBackend<T>::run_backward(MatrixView<const T> grad_outpu
     const SavedForward<T>& saved = saved_[static_cast<std::size_t>(depth_) - 1];
     workspace_->grad_input.resize(grad_output.rows(), config_.hidden);
     workspace_->grad_weights.resize(grad_output.rows(), config_.experts_per_token);
+    workspace_->grad_weights.fill(A(0));  // of choices that are other ranks' business
     do_backward(saved, grad_output, with_input_gradients);
     --depth_;
     if (!with_input_gradients) {

@@ -23,7 +23,9 @@ inline constexpr std::array projections = {Projection::gate, Projection::up, Pro
 
 struct ExpertConfig {
     index_t layer = 0;               ///< for messages
-    index_t experts = 0;             ///< E
+    index_t experts = 0;             ///< E, or how many of them this rank has
+    index_t experts_begin = 0;       ///< the first of these: choices of the others are left out of all sums
+    index_t experts_of_layer = 0;    ///< all ranks together; 0: `experts`
     index_t experts_per_token = 0;   ///< K
     index_t hidden = 0;              ///< H
     index_t intermediate = 0;        ///< I, or this rank's slice of it
@@ -38,7 +40,10 @@ struct ExpertConfig {
     Activations activations = Activations::retain;
     index_t max_cache_depth = 1;  ///< saved forwards that may wait for their backward
 
+    /// Of the expert at `expert` among those of this rank.
     [[nodiscard]] double lora_scale(Projection projection, index_t expert) const;
+    /// What expert_ids may be: [0, this).
+    [[nodiscard]] index_t all_experts() const noexcept { return experts_of_layer > 0 ? experts_of_layer : experts; }
 };
 
 /// LoRA factors, or their gradients, of all experts of a layer, expert after expert in the rows.

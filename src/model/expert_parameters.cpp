@@ -9,9 +9,14 @@ const std::string& projection_name(const TensorNames& names, Projection projecti
     return projection == Projection::gate ? names.gate : projection == Projection::up ? names.up : names.down;
 }
 
+ExpertPart::ExpertPart(const Architecture& architecture, const mpi::ProcessGrid& grid)
+    : experts(mpi::slice_of(architecture.experts, grid.expert().rank(), grid.expert().size())),
+      intermediate(mpi::slice_of(architecture.expert_intermediate, grid.tensor().rank(), grid.tensor().size())) {}
+
 template <class A>
-ExpertParameters<A>::ExpertParameters(const Architecture& architecture, index_t layer, mpi::Slice slice,
-                                      LoraParameters<A>& parameters) {
+ExpertParameters<A>::ExpertParameters(const Architecture& architecture, index_t layer, const ExpertPart& part,
+                                      LoraParameters<A>& parameters)
+    : experts_(part.experts) {
     for (const Projection p : projections) {
         std::vector<LoraShape>& shapes = shapes_[static_cast<std::size_t>(p)];
         for (index_t e = 0; e < architecture.experts; ++e) {
@@ -25,12 +30,12 @@ ExpertParameters<A>::ExpertParameters(const Architecture& architecture, index_t 
     }
     for (std::size_t i = 0; i < buckets_.size(); ++i) {
         auto bucket = std::make_unique<ParameterBucket<A>>();
-        bucket->sharded = i == 1;
+        bucket->holders = i == 0 ? Holders::same_experts : Holders::same_slices;
         bucket->experts_of_layer = layer;
         for (const Projection p : projections) {
             for (const LoraFactor which : {LoraFactor::a, LoraFactor::b}) {
-                LoraTensor tensor = factor(architecture, layer, p, which, slice);
-                if ((tensor.sharding != Sharding::none) == bucket->sharded) {
+                LoraTensor tensor = factor(architecture, layer, p, which, part);
+                if ((tensor.sharding == Sharding::none) == (i == 0)) {
                     bucket->tensors.push_back(std::move(tensor));
                 }
             }
@@ -41,11 +46,11 @@ ExpertParameters<A>::ExpertParameters(const Architecture& architecture, index_t 
     }
 }
 
-/// One factor of one projection of all experts. The intermediate dimension is the output of gate and up, so rows of B,
+/// One factor of one projection of the experts. The intermediate dimension is the output of gate and up, so rows of B,
 /// and the input of down, so columns of A: these are complete on their rank, the other factors are summed over ranks.
 template <class A>
 LoraTensor ExpertParameters<A>::factor(const Architecture& architecture, index_t layer, Projection projection,
-                                       LoraFactor which, mpi::Slice slice) const {
+                                       LoraFactor which, const ExpertPart& part) const {
     const bool down = projection == Projection::down;
     const bool is_a = which == LoraFactor::a;
     const std::string& name = projection_name(architecture.names, projection);
@@ -58,12 +63,13 @@ LoraTensor ExpertParameters<A>::factor(const Architecture& architecture, index_t
     const index_t in = down ? architecture.expert_intermediate : architecture.hidden;
     const index_t out = down ? architecture.hidden : architecture.expert_intermediate;
     tensor.factor = which;
+    tensor.held = part.experts;
     tensor.rows = tensor.local_rows = is_a ? rank_ : out;
     tensor.cols = tensor.local_cols = is_a ? in : rank_;
     if (is_a == down) {
         tensor.sharding = is_a ? Sharding::columns : Sharding::rows;
-        tensor.sharded_begin = slice.begin;
-        (is_a ? tensor.local_cols : tensor.local_rows) = slice.extent;
+        tensor.sharded_begin = part.intermediate.begin;
+        (is_a ? tensor.local_cols : tensor.local_rows) = part.intermediate.extent;
     }
     return tensor;
 }
@@ -74,9 +80,9 @@ void ExpertParameters<A>::configure(ExpertConfig& config) const {
     config.lora_rank = rank_;
     config.lora_alpha = 1;  // every adapter has its own scale
     for (std::size_t p = 0; p < shapes_.size(); ++p) {
-        config.lora_scales[p].resize(shapes_[p].size());
-        std::transform(shapes_[p].begin(), shapes_[p].end(), config.lora_scales[p].begin(),
-                       [](const LoraShape& shape) { return shape.scale; });
+        config.lora_scales[p].resize(static_cast<std::size_t>(experts_.extent));
+        std::transform(shapes_[p].begin() + experts_.begin, shapes_[p].begin() + experts_.end(),
+                       config.lora_scales[p].begin(), [](const LoraShape& shape) { return shape.scale; });
     }
 }
 

@@ -13,13 +13,22 @@ namespace moesaic::model {
 /// Name of a projection as it stands in checkpoints and adapters.
 [[nodiscard]] const std::string& projection_name(const TensorNames& names, Projection projection);
 
-/// Declares the factors of all experts in two buckets: factors of which every rank of the tensor group has a slice, and
-/// those that all have whole. All adapters of the layer are padded to one rank.
+/// What a rank holds of a layer's routed experts: some of them, and of each a slice of the intermediate dimension.
+struct ExpertPart {
+    mpi::Slice experts;
+    mpi::Slice intermediate;
+
+    ExpertPart(const Architecture& architecture, const mpi::ProcessGrid& grid);
+};
+
+/// Declares the factors of a rank's experts in two buckets: factors of which every rank of the tensor group has a
+/// slice, and those that all of them have whole. All adapters of the layer, on whatever rank, are padded to one rank.
 template <class A>
 class ExpertParameters {
 public:
-    /// `slice` is this rank's part of the intermediate dimension. No bucket is added if no expert is adapted.
-    ExpertParameters(const Architecture& architecture, index_t layer, mpi::Slice slice, LoraParameters<A>& parameters);
+    /// No bucket is added if no expert of the layer is adapted.
+    ExpertParameters(const Architecture& architecture, index_t layer, const ExpertPart& part,
+                     LoraParameters<A>& parameters);
 
     [[nodiscard]] index_t rank() const noexcept { return rank_; }
     /// Sets rank and scales of the adapters.
@@ -29,11 +38,12 @@ public:
 
 private:
     [[nodiscard]] LoraTensor factor(const Architecture& architecture, index_t layer, Projection projection,
-                                    LoraFactor which, mpi::Slice slice) const;
+                                    LoraFactor which, const ExpertPart& part) const;
     [[nodiscard]] ExpertFactors<A> views(core::Matrix<A> ParameterBucket<A>::*storage) const;
 
     index_t rank_ = 0;
-    std::array<std::vector<LoraShape>, projections.size()> shapes_;  // [E] each
+    mpi::Slice experts_;
+    std::array<std::vector<LoraShape>, projections.size()> shapes_;  // [E] each, of all experts of the layer
     std::array<ParameterBucket<A>*, 2> buckets_{};                   // whole, sharded
 };
 

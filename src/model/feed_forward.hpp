@@ -1,13 +1,15 @@
-// The feed-forward part of a decoder layer: dense, or a mixture of experts shared by the tensor group.
+// The feed-forward part of a decoder layer: dense, or a mixture of experts shared by a replica.
 #pragma once
 
 #include "kernels/gemm.hpp"
 #include "model/architecture.hpp"
 #include "model/expert_backend.hpp"
+#include "model/expert_parameters.hpp"
 #include "model/gated_mlp.hpp"
 #include "model/lora_parameters.hpp"
 #include "model/shared_expert.hpp"
 #include "model/tape.hpp"
+#include "model/token_exchange.hpp"
 #include "model/weights.hpp"
 #include "mpi/process_grid.hpp"
 
@@ -18,18 +20,11 @@
 
 namespace moesaic::model {
 
-/// The rows that the ranks of the tensor group have in the present pass; agreed once per pass.
-struct RowCounts {
-    std::vector<index_t> of_rank;
-    index_t total = 0;
-    Dropout dropout{};  ///< with all of these rows
-};
-
 /// What a decoder is built for, besides its architecture.
 struct DecoderSettings {
     LoraSettings lora;
     Activations activations = Activations::retain;
-    index_t max_tokens = 0;           ///< bound of the rows of the whole tensor group in one pass
+    index_t max_tokens = 0;           ///< bound of the rows of all ranks in one pass
     bool keep_probabilities = false;  ///< of the routers, for the auxiliary loss
 };
 
@@ -45,12 +40,11 @@ public:
 
     virtual void load(const WeightSource<T>& source) = 0;
     /// output [T, H]; keeps what backward needs if `save`. `input` is tape.feed_input before it was rounded to T, for
-    /// what needs all its digits. Collective over the tensor group for MoE layers.
-    virtual void forward(const RowCounts& rows, MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output,
-                         bool save) = 0;
+    /// what needs all its digits. Collective over the replica for MoE layers.
+    virtual void forward(MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output, bool save) = 0;
     /// Overwrites grad_input [T, H], unless it has no columns; accumulates LoRA gradients. `grad_probabilities` [E], or
     /// empty, is what a router's softmax probabilities of every token have as gradient besides. Collective as forward.
-    virtual void backward(const RowCounts& rows, const LayerTape<T>& tape, MatrixView<const A> grad_output,
+    virtual void backward(const LayerTape<T>& tape, MatrixView<const A> grad_output,
                           std::span<const A> grad_probabilities, MatrixView<A> grad_input) = 0;
     [[nodiscard]] virtual bool is_trainable() const noexcept = 0;
     /// To be called after the optimizer changed LoRA factors.
@@ -68,10 +62,10 @@ public:
 
     explicit DenseFeedForward(GatedMlp<T> mlp) : mlp_(std::move(mlp)) {}
     void load(const WeightSource<T>& source) override { mlp_.load(source); }
-    void forward(const RowCounts&, MatrixView<const A>, LayerTape<T>& tape, MatrixView<A> output, bool) override {
+    void forward(MatrixView<const A>, LayerTape<T>& tape, MatrixView<A> output, bool) override {
         mlp_.forward(tape.feed_input, tape.mlp, output);
     }
-    void backward(const RowCounts&, const LayerTape<T>& tape, MatrixView<const A> grad_output, std::span<const A>,
+    void backward(const LayerTape<T>& tape, MatrixView<const A> grad_output, std::span<const A>,
                   MatrixView<A> grad_input) override {
         mlp_.backward(tape.feed_input, tape.mlp, grad_output, grad_input);
     }
@@ -82,21 +76,17 @@ private:
     GatedMlp<T> mlp_;
 };
 
-/// Work buffers that MoE layers share: rows on their way between ranks.
+/// Work buffers of routers' backward passes, which MoE layers share.
 template <class T>
-struct ExchangeScratch {
+struct RouterScratch {
     using A = accumulator_t<T>;
-    Matrix<T> all_rows;                   // [sum T, H]
-    Matrix<T> grad_rows;                  // [T, H]
-    Matrix<std::int32_t> all_expert_ids;  // [sum T, K]
-    Matrix<A> all_weights;                // [sum T, K]
-    Matrix<A> grad_weights;               // [T, K]
-    Matrix<A> grad_logits;                // [T, E]
+    Matrix<A> grad_weights;  // [T, K]
+    Matrix<A> grad_logits;   // [T, E]
 };
 
-/// Router, routed experts and, beside them, a shared one. Each rank of the tensor group holds a slice of every expert's
-/// intermediate dimension: rows of all ranks are gathered, each rank computes its slice's share of every result, and
-/// sums return to the rows' owners.
+/// Router, routed experts and, beside them, a shared one. Each rank of a replica holds slices of some of the experts:
+/// rows go to the ranks that hold their experts, each rank computes its share of every result, and sums return to the
+/// rows' owners.
 template <class T>
 class MoeLayer final : public FeedForward<T> {
 public:
@@ -105,26 +95,29 @@ public:
     /// Declares its LoRA tensors in `parameters`, to which the layer keeps references. `shared` may be null.
     MoeLayer(const Architecture& architecture, index_t layer, const DecoderSettings& settings,
              const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid, LoraParameters<A>& parameters,
-             std::shared_ptr<ExpertWorkspace<T>> workspace, std::shared_ptr<ExchangeScratch<T>> exchange,
-             std::unique_ptr<SharedExpert<T>> shared);
+             std::shared_ptr<ExpertWorkspace<T>> workspace, std::shared_ptr<TokenExchange<T>> exchange,
+             std::shared_ptr<RouterScratch<T>> router_scratch, std::unique_ptr<SharedExpert<T>> shared);
     void load(const WeightSource<T>& source) override;
-    void forward(const RowCounts& rows, MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output,
-                 bool save) override;
-    void backward(const RowCounts& rows, const LayerTape<T>& tape, MatrixView<const A> grad_output,
-                  std::span<const A> grad_probabilities, MatrixView<A> grad_input) override;
+    void forward(MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output, bool save) override;
+    void backward(const LayerTape<T>& tape, MatrixView<const A> grad_output, std::span<const A> grad_probabilities,
+                  MatrixView<A> grad_input) override;
     [[nodiscard]] bool is_trainable() const noexcept override {
         return !experts_->config().skip_lora || (shared_ && shared_->is_trainable());
     }
     void update_lora() override;
 
 private:
+    void route(LayerTape<T>& tape, MatrixView<const A> input);
+    /// Adds what the routing weights' gradients, in the scratch, and those of probabilities say about the input.
+    void route_backward(const LayerTape<T>& tape, std::span<const A> grad_probabilities, MatrixView<A> grad_input);
+
     const Architecture& architecture_;
     index_t layer_;
     const kernels::KernelSet& kernels_;
-    mpi::Communicator tensor_group_;
-    mpi::Slice slice_;  ///< of the intermediate dimension
+    ExpertPart part_;
     bool keeps_probabilities_;
-    std::shared_ptr<ExchangeScratch<T>> exchange_;
+    std::shared_ptr<TokenExchange<T>> exchange_;
+    std::shared_ptr<RouterScratch<T>> router_scratch_;
     std::unique_ptr<ExpertBackend<T>> experts_;
     std::unique_ptr<SharedExpert<T>> shared_;
     std::vector<A> correction_bias_;  // [E] or empty

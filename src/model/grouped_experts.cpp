@@ -93,7 +93,8 @@ void GroupedExperts<T>::prepare(const SavedForward<T>& saved) {
 template <class T>
 DropoutMask GroupedExperts<T>::mask_of(Projection p, index_t expert) const {
     const ExpertConfig& config = this->config();
-    const index_t module = (config.layer * config.experts + expert) * std::ssize(projections) + static_cast<index_t>(p);
+    const index_t of_layers = config.layer * config.all_experts() + config.experts_begin + expert;
+    const index_t module = of_layers * std::ssize(projections) + static_cast<index_t>(p);
     return {this->workspace().dropout, static_cast<std::uint64_t>(module)};
 }
 
@@ -153,7 +154,7 @@ void GroupedExperts<T>::gather_blocks(const RoutedRows& routed, MatrixView<const
     }
 }
 
-/// tokens[t] = the sum of the rows of the token's K choices, always in their order: the same at any thread count.
+/// tokens[t] = the sum of the rows of the token's choices, always in their order: the same at any thread count.
 template <class T>
 void GroupedExperts<T>::sum_over_choices(const RoutedRows& routed, MatrixView<A> tokens) {
     ExpertWorkspace<T>& work = this->workspace();
@@ -164,10 +165,14 @@ void GroupedExperts<T>::sum_over_choices(const RoutedRows& routed, MatrixView<A>
 #pragma omp parallel for schedule(static)
     for (index_t t = 0; t < tokens.rows(); ++t) {
         const T** of_token = work.rows_of_token.data() + t * choices;
+        index_t count = 0;
         for (index_t k = 0; k < choices; ++k) {
-            of_token[k] = rows[routed.row[static_cast<std::size_t>(t * choices + k)]];
+            const index_t row = routed.row[static_cast<std::size_t>(t * choices + k)];
+            if (row >= 0) {
+                of_token[count++] = rows[row];
+            }
         }
-        elementwise_.sum_rows(tokens.cols(), choices, of_token, tokens[t]);
+        elementwise_.sum_rows(tokens.cols(), count, of_token, tokens[t]);
     }
 }
 

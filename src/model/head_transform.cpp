@@ -34,9 +34,8 @@ void HeadTransform<T>::forward(const Rotation<A>& rotation, MatrixView<A> heads,
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < heads.rows(); ++row) {
         A* const values = heads[row];
-        if (keeps_input()) {  // computed from the kept values, so that backward differentiates exactly what forward did
+        if (keeps_input()) {
             row_kernels.narrow(cols, values, tape.raw.view()[row]);
-            row_kernels.widen(cols, tape.raw.view()[row], values);
         }
         for (index_t i = 0; i < count; ++i) {
             A* const part = values + i * settings_.norm_size;

@@ -81,20 +81,12 @@ void LoraLinear<T>::add_dropped(MatrixView<const A> grad_dropped, MatrixView<A> 
 
 template <class T>
 void LoraLinear<T>::forward(std::span<const Forward> batch) {
-    std::vector<FrozenProduct<T>> frozen;
-    std::vector<const Forward*> adapted;
-    index_t low_rank_size = 0;
-    index_t dropped_size = 0;
-    for (const Forward& entry : batch) {
-        frozen.push_back({entry.linear.weight_, Direction::forward, entry.x, entry.y});
-        if (entry.linear.is_adapted()) {
-            adapted.push_back(&entry);
-            low_rank_size += entry.x.rows() * entry.linear.shape_.rank;
-            dropped_size += entry.x.rows() * entry.x.cols();
-        }
-    }
     if (batch.empty()) {
         return;
+    }
+    std::vector<FrozenProduct<T>> frozen;
+    for (const Forward& entry : batch) {
+        frozen.push_back({entry.linear.weight_, Direction::forward, entry.x, entry.y});
     }
     LoraShared<T>& shared = batch.front().linear.shared_;
     multiply<T>(shared.kernels, frozen, shared.frozen);
@@ -103,32 +95,47 @@ void LoraLinear<T>::forward(std::span<const Forward> batch) {
             entry.linear.add_bias(entry.y);
         }
     }
+    add_adapters(shared, batch);
+}
+
+/// y += s B A x where there is an adapter.
+template <class T>
+void LoraLinear<T>::add_adapters(LoraShared<T>& shared, std::span<const Forward> batch) {
+    std::vector<const Forward*> adapted;
+    index_t low_rank_size = 0;
+    index_t dropped_size = 0;
+    for (const Forward& entry : batch) {
+        if (entry.linear.is_adapted()) {
+            adapted.push_back(&entry);
+            low_rank_size += entry.x.rows() * entry.linear.shape_.rank;
+            dropped_size += shared.dropout.is_active() ? entry.x.rows() * entry.x.cols() : 0;
+        }
+    }
     if (adapted.empty()) {
         return;
     }
-
     shared.down_sum.resize(1, low_rank_size);
     shared.down.resize(1, low_rank_size);
-    shared.dropped.resize(1, shared.dropout.is_active() ? dropped_size : 0);
+    shared.dropped.resize(1, dropped_size);
     std::vector<Gemm<T>> down_products;
-    std::vector<Gemm<T>> products;
+    std::vector<Gemm<T>> up_products;
     index_t begin = 0;
     T* dropped = shared.dropped.data();
     for (const Forward* entry : adapted) {
         const LoraLinear& linear = entry->linear;
         const index_t rows = entry->x.rows();
         const index_t rank = linear.shape_.rank;
-        down_products.push_back(product<T>(linear.input_of_a(entry->x, dropped), false, linear.a_, true,
-                                           MatrixView<A>(shared.down_sum.data() + begin, rows, rank),
+        const MatrixView<A> sums(shared.down_sum.data() + begin, rows, rank);
+        const MatrixView<const T> down(shared.down.data() + begin, rows, rank);
+        down_products.push_back(product<T>(linear.input_of_a(entry->x, dropped), false, linear.a_, true, sums,
                                            static_cast<A>(linear.shape_.scale)));
-        products.push_back(product<T>(MatrixView<const T>(shared.down.data() + begin, rows, rank), false, linear.b_,
-                                      true, entry->y, 1, true));
+        up_products.push_back(product<T>(down, false, linear.b_, true, entry->y, 1, true));
         begin += rows * rank;
         dropped += shared.dropout.is_active() ? rows * entry->x.cols() : 0;
     }
     shared.kernels.template run<T>(down_products);
     convert<T>(shared.kernels.template elementwise<T>(), shared.down_sum, shared.down.view());
-    shared.kernels.template run<T>(products);
+    shared.kernels.template run<T>(up_products);
 }
 
 template <class T>

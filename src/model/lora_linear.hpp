@@ -90,6 +90,7 @@ public:
                   bool accumulate = false) const;
 
 private:
+    static void add_adapters(LoraShared<T>& shared, std::span<const Forward> batch);
     void add_bias(MatrixView<A> y) const;
     /// x, or x after dropout in `storage` [M, K].
     [[nodiscard]] MatrixView<const T> input_of_a(MatrixView<const T> x, T* storage) const;

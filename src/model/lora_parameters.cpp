@@ -43,6 +43,12 @@ LoraShape LoraSettings::shape_of(LoraTarget target, const std::string& module) c
     return {module_rank, scale(module_rank, alpha_pattern.value_of(module, alpha))};
 }
 
+const mpi::Communicator& group_of(const mpi::ProcessGrid& grid, Holders holders) {
+    return holders == Holders::all_ranks      ? grid.world()
+           : holders == Holders::same_experts ? grid.same_experts()
+                                              : grid.data();
+}
+
 template <class A>
 ModuleFactors<A>::ModuleFactors(ParameterBucket<A>& bucket, LoraTarget target, const std::string& module, index_t out,
                                 index_t in, LoraShape shape)
@@ -55,6 +61,7 @@ ModuleFactors<A>::ModuleFactors(ParameterBucket<A>& bucket, LoraTarget target, c
         tensor.target = target;
         tensor.factor = factor;
         tensor.shapes = {shape};
+        tensor.held = {0, 1};
         tensor.rows = tensor.local_rows = is_a ? shape.rank : out;
         tensor.cols = tensor.local_cols = is_a ? in : shape.rank;
         bucket.tensors.push_back(std::move(tensor));
@@ -72,20 +79,19 @@ template <class A>
 void LoraParameters<A>::initialise(std::uint64_t seed) {
     for (const auto& bucket : buckets) {
         for (const LoraTensor& tensor : bucket->tensors) {
-            const MatrixView<A> all = bucket->view(tensor, bucket->values);
-            std::fill_n(all.data(), tensor.size(), A(0));
+            std::fill_n(bucket->view(tensor, bucket->values).data(), tensor.size(), A(0));
             // PEFT draws A with kaiming_uniform(a = sqrt(5)), whose bound is 1 / sqrt(fan in).
             const double bound = 1.0 / std::sqrt(static_cast<double>(tensor.cols));
 #pragma omp parallel for schedule(static)
-            for (index_t m = 0; m < tensor.count(); ++m) {
+            for (index_t m = tensor.held.begin; m < tensor.held.end(); ++m) {
+                const MatrixView<A> matrix = bucket->matrix(tensor, m, bucket->values);
                 const std::string& module = tensor.modules[static_cast<std::size_t>(m)];
                 const core::CounterRandom random(seed, XXH3_64bits(module.data(), module.size()));
                 const index_t own_rows = tensor.factor == LoraFactor::a ? tensor.rank_of(m) : 0;  // the rest stays zero
                 for (index_t i = 0; i < own_rows; ++i) {
                     for (index_t j = 0; j < tensor.local_cols; ++j) {
-                        const index_t col = j + (tensor.sharding == Sharding::columns ? tensor.sharded_begin : 0);
-                        const auto index = static_cast<std::uint64_t>(i * tensor.cols + col);
-                        all(m * tensor.local_rows + i, j) = static_cast<A>(bound * (2.0 * random.uniform(index) - 1.0));
+                        const auto index = static_cast<std::uint64_t>(i * tensor.cols + tensor.col_begin() + j);
+                        matrix(i, j) = static_cast<A>(bound * (2.0 * random.uniform(index) - 1.0));
                     }
                 }
             }

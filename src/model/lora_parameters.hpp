@@ -57,9 +57,9 @@ enum class LoraFactor : std::uint8_t { a, b };
 /// Which dimension of a factor's matrices is spread over the tensor group.
 enum class Sharding : std::uint8_t { none, rows, columns };
 
-/// One factor of one projection, for all experts of a layer or for a single module: `count` matrices of [rows, cols],
-/// of which this rank has [local_rows, local_cols]. The rank dimension is the largest of the modules' ranks; what lies
-/// beyond a module's own rank is zero in both factors, and so are its gradients.
+/// One factor of one projection, for all experts of a layer or for a single module: `count` matrices of [rows, cols].
+/// This rank has those in `held`, and of each of them [local_rows, local_cols]. The rank dimension is the largest of
+/// the modules' ranks; what lies beyond a module's own rank is zero in both factors, and so are its gradients.
 struct LoraTensor {
     std::string name;                  ///< unique, for example "layers.3.experts.gate_proj.lora_A"
     std::vector<std::string> modules;  ///< [count], the module that each matrix adapts, as in the checkpoint
@@ -68,6 +68,7 @@ struct LoraTensor {
     LoraFactor factor = LoraFactor::a;
     index_t rows = 0;
     index_t cols = 0;
+    mpi::Slice held;  ///< matrices of this rank
     Sharding sharding = Sharding::none;
     index_t sharded_begin = 0;  ///< where this rank's part of the sharded dimension begins
     index_t local_rows = 0;
@@ -75,7 +76,10 @@ struct LoraTensor {
     index_t offset = 0;  ///< of the first element in its bucket
 
     [[nodiscard]] index_t count() const noexcept { return static_cast<index_t>(modules.size()); }
-    [[nodiscard]] index_t size() const noexcept { return count() * local_rows * local_cols; }
+    [[nodiscard]] index_t size() const noexcept { return held.extent * local_rows * local_cols; }
+    /// Where this rank's part of a matrix begins.
+    [[nodiscard]] index_t row_begin() const noexcept { return sharding == Sharding::rows ? sharded_begin : 0; }
+    [[nodiscard]] index_t col_begin() const noexcept { return sharding == Sharding::columns ? sharded_begin : 0; }
     /// Size of matrix `index` in a PEFT adapter file: without the padding of its rank.
     [[nodiscard]] index_t peft_rows(index_t index) const { return factor == LoraFactor::a ? rank_of(index) : rows; }
     [[nodiscard]] index_t peft_cols(index_t index) const { return factor == LoraFactor::a ? cols : rank_of(index); }
@@ -84,20 +88,31 @@ struct LoraTensor {
     [[nodiscard]] std::string peft_name(index_t index) const;
 };
 
-/// Factors of one layer that are reduced over the same ranks. A: float or double.
+/// Which ranks hold the same part of a factor, and sum its gradients: all; those with the same experts; those with the
+/// same slices of the same experts, whose gradients are complete within the tensor group.
+enum class Holders : std::uint8_t { all_ranks, same_experts, same_slices };
+
+[[nodiscard]] const mpi::Communicator& group_of(const mpi::ProcessGrid& grid, Holders holders);
+
+/// Factors of one layer that the same ranks hold. A: float or double.
 template <class A>
 struct ParameterBucket {
     std::vector<LoraTensor> tensors;
     std::optional<index_t>
         experts_of_layer{};  ///< of which layer it holds routed experts: one tensor each of gate, up, down
-    bool sharded = false;    ///< gradients are complete in the tensor group: reduced over the data group, not the world
-    core::Matrix<A> values;  // [1, size]
+    Holders holders = Holders::all_ranks;
+    core::Matrix<A> values;     // [1, size]
     core::Matrix<A> gradients;  // [1, size]
 
     [[nodiscard]] index_t size() const noexcept { return values.cols(); }
-    /// All matrices of a tensor below each other in `storage` (values or gradients): [count * local_rows, local_cols].
+    /// This rank's matrices of a tensor below each other in `storage` (values or gradients): [held * local_rows,
+    /// local_cols].
     [[nodiscard]] static MatrixView<A> view(const LoraTensor& tensor, core::Matrix<A>& storage) {
-        return {storage.data() + tensor.offset, tensor.count() * tensor.local_rows, tensor.local_cols};
+        return {storage.data() + tensor.offset, tensor.held.extent * tensor.local_rows, tensor.local_cols};
+    }
+    /// One of them: matrix `index` of the tensor's `count`.
+    [[nodiscard]] static MatrixView<A> matrix(const LoraTensor& tensor, index_t index, core::Matrix<A>& storage) {
+        return view(tensor, storage).rows((index - tensor.held.begin) * tensor.local_rows, tensor.local_rows);
     }
 };
 

@@ -11,12 +11,13 @@ namespace moesaic::model {
 using core::index_t;
 using core::MatrixView;
 
-/// T * K rows, those of expert e at [first[e], first[e + 1]), within an expert by token.
+/// A row for each of the T * K choices that is one of E consecutive experts; those of the e-th expert are at
+/// [first[e], first[e + 1]), within an expert by token.
 struct RoutedRows {
     std::vector<index_t> first;        ///< [E + 1]
-    std::vector<std::int32_t> token;   ///< [T * K]: token of a row
-    std::vector<std::int32_t> choice;  ///< [T * K]: which of the token's K choices the row is
-    std::vector<index_t> row;          ///< [T * K]: row of choice k of token t at t * K + k
+    std::vector<std::int32_t> token;   ///< [rows]: token of a row
+    std::vector<std::int32_t> choice;  ///< [rows]: which of the token's K choices the row is
+    std::vector<index_t> row;          ///< [T * K]: row of choice k of token t at t * K + k, or -1
 
     [[nodiscard]] index_t rows() const noexcept { return static_cast<index_t>(token.size()); }
     [[nodiscard]] index_t count(index_t expert) const {
@@ -28,7 +29,7 @@ struct RoutedRows {
     [[nodiscard]] index_t begin(index_t expert) const { return first[static_cast<std::size_t>(expert)]; }
 };
 
-/// expert_ids: [T, K], all in [0, experts).
-void sort_by_expert(MatrixView<const std::int32_t> expert_ids, index_t experts, RoutedRows& routed);
+/// expert_ids: [T, K]; those outside of [begin, begin + experts) get no row.
+void sort_by_expert(MatrixView<const std::int32_t> expert_ids, index_t begin, index_t experts, RoutedRows& routed);
 
 }  // namespace moesaic::model

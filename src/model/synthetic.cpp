@@ -72,13 +72,13 @@ std::vector<std::string> synthetic_names() {
     return names;
 }
 
-Architecture synthetic_architecture(std::string_view name) {
+Architecture synthetic_architecture(std::string_view name, std::string_view option) {
     const auto found = std::find_if(known_models.begin(), known_models.end(),
                                     [name](const KnownModel& model) { return model.name == name; });
     if (found == known_models.end()) {
         const auto names = synthetic_names();
         const std::string near = core::nearest(name, names);
-        core::fail(core::ExitCode::usage, "model.synthetic = {} is not known (models are {}); {}", name,
+        core::fail(core::ExitCode::usage, "{} = {} is not known (models are {}); {}", option, name,
                    fmt::join(names, ", "), near.empty() ? "choose one of them" : "did you mean " + near + "?");
     }
     return read_architecture(nlohmann::json::parse(found->config), std::string(name));

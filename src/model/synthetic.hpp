@@ -13,9 +13,9 @@ namespace moesaic::model {
 
 /// Names that `synthetic_architecture` knows.
 [[nodiscard]] std::vector<std::string> synthetic_names();
-/// The architecture of a published model. Throws a usage error that names the nearest one if there is none of this
-/// name.
-[[nodiscard]] Architecture synthetic_architecture(std::string_view name);
+/// The architecture of a published model. Throws a usage error that names the nearest one, and the option that the name
+/// was given for, if there is none of this name.
+[[nodiscard]] Architecture synthetic_architecture(std::string_view name, std::string_view option = "model.synthetic");
 
 /// Random weights of mean 0 whose variance keeps that of activations; norms are ones, biases zero. All are BF16 values,
 /// so that T does not matter. A value depends on seed, tensor and place in the whole tensor alone: slices of different

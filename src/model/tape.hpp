@@ -3,6 +3,7 @@
 
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
+#include "model/token_exchange.hpp"
 
 #include <cstdint>
 #include <vector>
@@ -54,6 +55,7 @@ struct LayerTape {
     Matrix<A> probabilities;          // [T, E] softmax of its logits, if wanted and if scores are not that
     Matrix<std::int32_t> expert_ids;  // [T, K]
     Matrix<A> expert_weights;         // [T, K]
+    RowRoutes routes;                 // of the rows to these experts
 };
 
 template <class T>

@@ -67,11 +67,16 @@ void CheckpointWeights<T>::place_fused_experts(index_t layer) {
 }
 
 template <class T>
+typename CheckpointWeights<T>::Place CheckpointWeights<T>::place_of(const std::string& name) const {
+    const auto renamed = renamed_.find(name);
+    return tensors_.contains(name) || renamed == renamed_.end() ? Place{name} : renamed->second;
+}
+
+template <class T>
 template <class U>
 bool CheckpointWeights<T>::find(const std::string& name, index_t rows, index_t cols, MatrixView<U> out,
                                 Place& place) const {
-    const auto renamed = renamed_.find(name);
-    place = tensors_.contains(name) || renamed == renamed_.end() ? Place{name} : renamed->second;
+    place = place_of(name);
     if (!tensors_.contains(place.stored)) {
         missing_.push_back(name);
         for (index_t row = 0; row < out.rows(); ++row) {
@@ -104,6 +109,11 @@ void CheckpointWeights<T>::read_exactly(const std::string& name, MatrixView<accu
     if (find(name, out.rows(), out.cols(), out, place)) {
         tensors_.read<accumulator_t<T>>(place.stored, out, place.row_begin, 0);
     }
+}
+
+template <class T>
+void CheckpointWeights<T>::leave_to_others(const std::string& name) const {
+    read_.insert(place_of(name).stored);
 }
 
 template <class T>

@@ -35,6 +35,8 @@ public:
     virtual void read(const std::string& name, const TensorPart& part, MatrixView<T> out) const = 0;
     /// Fills `out` with a whole tensor in the accumulator's type, for norms and routers.
     virtual void read_exactly(const std::string& name, MatrixView<accumulator_t<T>> out) const = 0;
+    /// Says that another rank reads the tensor.
+    virtual void leave_to_others(const std::string& name) const { static_cast<void>(name); }
 
     void read_vector(const std::string& name, std::span<accumulator_t<T>> out) const {
         read_exactly(name, {out.data(), 1, static_cast<index_t>(out.size())});
@@ -53,6 +55,7 @@ public:
     /// A missing tensor is noted and its part filled with zeros.
     void read(const std::string& name, const TensorPart& part, MatrixView<T> out) const override;
     void read_exactly(const std::string& name, MatrixView<accumulator_t<T>> out) const override;
+    void leave_to_others(const std::string& name) const override;
 
     /// To be called when all was read. Throws an error that lists what is missing, or one for a tensor that was not
     /// asked for though it belongs to a layer, because it would change the results.
@@ -69,10 +72,12 @@ private:
     };
 
     void place_fused_experts(index_t layer);
-    /// Null if the checkpoint does not have it.
+    /// Where the tensor lies, under its own name or in a fused one.
+    [[nodiscard]] Place place_of(const std::string& name) const;
+    /// False if the checkpoint does not have it.
     template <class U>
     [[nodiscard]] bool find(const std::string& name, index_t rows, index_t cols, MatrixView<U> out, Place& place) const;
-    /// Names of tensors that were not read.
+    /// Names of tensors that were not read, here or by others.
     [[nodiscard]] std::vector<std::string> unread() const;
 
     const io::TensorSource& tensors_;

@@ -51,7 +51,7 @@ ShardedAdamW::ShardedAdamW(model::LoraParameters<float>& parameters, const kerne
 }
 
 const mpi::Communicator& ShardedAdamW::group(std::size_t bucket) const {
-    return parameters_.buckets[bucket]->sharded ? grid_.data() : grid_.world();
+    return model::group_of(grid_, parameters_.buckets[bucket]->holders);
 }
 
 void ShardedAdamW::reduce_gradients() {

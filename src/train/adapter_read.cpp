@@ -20,7 +20,6 @@ using core::MatrixView;
 using model::LoraFactor;
 using model::LoraShape;
 using model::LoraTensor;
-using model::Sharding;
 
 /// No module of a model has a longer name; matching patterns against names of any length could exhaust the stack.
 constexpr std::size_t longest_name = 512;
@@ -232,21 +231,22 @@ void load_adapter(const std::filesystem::path& folder, const model::Architecture
     }
     for (const auto& bucket : parameters.buckets) {
         for (const LoraTensor& tensor : bucket->tensors) {
-            const MatrixView<float> all = bucket->view(tensor, bucket->values);
-            std::fill_n(all.data(), tensor.size(), 0.0F);
+            std::fill_n(bucket->view(tensor, bucket->values).data(), tensor.size(), 0.0F);
             for (index_t m = 0; m < tensor.count(); ++m) {
                 const std::string& module = tensor.modules[static_cast<std::size_t>(m)];
                 if (tensor.rank_of(m) == 0) {
                     continue;
                 }
                 file.check_size(module, tensor.factor, tensor.peft_rows(m), tensor.peft_cols(m));
-                const MatrixView<float> matrix = all.rows(m * tensor.local_rows, tensor.local_rows);
+                unknown.erase(module);
+                if (!tensor.held.contains(m)) {
+                    continue;
+                }
+                const MatrixView<float> matrix = bucket->matrix(tensor, m, bucket->values);
                 const bool is_a = tensor.factor == LoraFactor::a;
                 file.read(module, tensor.factor,
                           is_a ? matrix.rows(0, tensor.rank_of(m)) : matrix.columns(0, tensor.rank_of(m)),
-                          tensor.sharding == Sharding::rows ? tensor.sharded_begin : 0,
-                          tensor.sharding == Sharding::columns ? tensor.sharded_begin : 0);
-                unknown.erase(module);
+                          tensor.row_begin(), tensor.col_begin());
             }
         }
     }

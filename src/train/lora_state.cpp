@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <exception>
+#include <utility>
 
 namespace moesaic::train {
 namespace {
@@ -35,12 +36,12 @@ Matrix<float> whole_bucket(const ParameterBucket<float>& bucket, const ShardedAd
     return whole;
 }
 
-/// Puts the piece [count * local_rows, local_cols] of the rank whose slice is `slice` in its place of `full`.
+/// Puts the piece [held * local_rows, local_cols] of the rank whose slice is `slice` in its place of `full`.
 void put_piece(const LoraTensor& tensor, mpi::Slice slice, const float* piece, MatrixView<float> full) {
     const bool by_rows = tensor.sharding == Sharding::rows;
     const index_t rows = by_rows ? slice.extent : tensor.rows;
     const index_t cols = tensor.sharding == Sharding::columns ? slice.extent : tensor.cols;
-    for (index_t m = 0; m < tensor.count(); ++m) {
+    for (index_t m = 0; m < tensor.held.extent; ++m) {
         for (index_t i = 0; i < rows; ++i) {
             float* out = full[m * tensor.rows + i + (by_rows ? slice.begin : 0)] +
                          (tensor.sharding == Sharding::columns ? slice.begin : 0);
@@ -49,18 +50,17 @@ void put_piece(const LoraTensor& tensor, mpi::Slice slice, const float* piece, M
     }
 }
 
-FullTensor assemble(const LoraTensor& tensor, const mpi::Communicator& tensor_group, Matrix<float>& whole) {
-    FullTensor full;
-    full.tensor = &tensor;
+/// Whole matrices [held * rows, cols] on rank 0 of the tensor group, from the slices of its ranks.
+Matrix<float> join_slices(const LoraTensor& tensor, const mpi::Communicator& tensor_group,
+                          std::span<const float> mine) {
     const bool root = tensor_group.is_root();
-    full.values.resize(root ? tensor.count() * tensor.rows : 0, tensor.cols);
-    const std::span<const float> mine(whole.data() + tensor.offset, static_cast<std::size_t>(tensor.size()));
+    Matrix<float> joined(root ? tensor.held.extent * tensor.rows : 0, tensor.cols);
     if (tensor.sharding == Sharding::none) {
-        std::copy_n(mine.data(), full.values.size(), full.values.data());
-        return full;
+        std::copy_n(mine.data(), joined.size(), joined.data());
+        return joined;
     }
     const index_t extent = tensor.sharding == Sharding::rows ? tensor.rows : tensor.cols;
-    const index_t other = tensor.count() * (tensor.sharding == Sharding::rows ? tensor.cols : tensor.rows);
+    const index_t other = tensor.held.extent * (tensor.sharding == Sharding::rows ? tensor.cols : tensor.rows);
     std::vector<index_t> counts;
     counts.reserve(static_cast<std::size_t>(tensor_group.size()));
     for (int r = 0; r < tensor_group.size(); ++r) {
@@ -70,10 +70,24 @@ FullTensor assemble(const LoraTensor& tensor, const mpi::Communicator& tensor_gr
     tensor_group.gather_blocks<float>(mine, pieces.flat(), counts);
     const float* piece = pieces.data();
     for (int r = 0; root && r < tensor_group.size(); ++r) {
-        put_piece(tensor, mpi::slice_of(extent, r, tensor_group.size()), piece, full.values);
+        put_piece(tensor, mpi::slice_of(extent, r, tensor_group.size()), piece, joined);
         piece += counts[static_cast<std::size_t>(r)];
     }
-    return full;
+    return joined;
+}
+
+/// All matrices [count * rows, cols] on rank 0 of the ranks that hold different experts.
+Matrix<float> join_experts(const LoraTensor& tensor, const mpi::Communicator& groups, Matrix<float> mine) {
+    if (tensor.held.extent == tensor.count()) {
+        return mine;
+    }
+    std::vector<index_t> counts;
+    for (int g = 0; g < groups.size(); ++g) {
+        counts.push_back(mpi::slice_of(tensor.count(), g, groups.size()).extent * tensor.rows * tensor.cols);
+    }
+    Matrix<float> all(groups.is_root() ? tensor.count() * tensor.rows : 0, tensor.cols);
+    groups.gather_blocks<float>(mine.flat(), all.flat(), counts);
+    return all;
 }
 
 }  // namespace
@@ -85,10 +99,15 @@ std::vector<FullTensor> collect(const model::LoraParameters<float>& parameters, 
     Matrix<float> whole = whole_bucket(from, optimizer, bucket, content);
     std::vector<FullTensor> tensors;
     if (!grid.data().is_root()) {
-        return tensors;  // another tensor group holds the same and delivers it
+        return tensors;  // another replica holds the same and delivers it
     }
     for (const LoraTensor& tensor : from.tensors) {
-        tensors.push_back(assemble(tensor, grid.tensor(), whole));
+        const std::span<const float> mine(whole.data() + tensor.offset, static_cast<std::size_t>(tensor.size()));
+        Matrix<float> joined = join_slices(tensor, grid.tensor(), mine);
+        if (grid.tensor().is_root()) {
+            joined = join_experts(tensor, grid.expert(), std::move(joined));
+        }
+        tensors.push_back({&tensor, std::move(joined)});
     }
     if (!grid.world().is_root()) {
         tensors.clear();
@@ -121,11 +140,10 @@ void for_each_full_tensor(const model::LoraParameters<float>& parameters, const 
 }
 
 void take_piece(const LoraTensor& tensor, MatrixView<const float> full, MatrixView<float> piece) {
-    const index_t row_begin = tensor.sharding == Sharding::rows ? tensor.sharded_begin : 0;
-    const index_t col_begin = tensor.sharding == Sharding::columns ? tensor.sharded_begin : 0;
-    for (index_t m = 0; m < tensor.count(); ++m) {
+    for (index_t m = 0; m < tensor.held.extent; ++m) {
+        const MatrixView<const float> matrix = full.rows((tensor.held.begin + m) * tensor.rows, tensor.rows);
         for (index_t i = 0; i < tensor.local_rows; ++i) {
-            std::copy_n(full[m * tensor.rows + row_begin + i] + col_begin, tensor.local_cols,
+            std::copy_n(matrix[tensor.row_begin() + i] + tensor.col_begin(), tensor.local_cols,
                         piece[m * tensor.local_rows + i]);
         }
     }

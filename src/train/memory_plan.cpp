@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <utility>
 
 namespace moesaic::train {
 namespace {
@@ -18,6 +19,16 @@ using model::AttentionSettings;
 using model::LoraTarget;
 
 constexpr double float_bytes = sizeof(float);
+
+/// Part of the tokens that go to a tensor group with `held` of `experts` experts, if each goes to `choices` different
+/// ones and all combinations are equally frequent.
+double share_of_tokens(double experts, double held, double choices) {
+    double none = 1;  // chance that no choice is held
+    for (double chosen = 0; chosen < choices; ++chosen) {
+        none *= std::max(experts - held - chosen, 0.0) / std::max(experts - chosen, 1.0);
+    }
+    return 1 - none;
+}
 
 double padded(double extent) {
     return std::ceil(extent / model::block_size) * model::block_size;
@@ -32,16 +43,21 @@ struct Sizes {
           retain(decoder.activations == Activations::retain),
           scalar(static_cast<double>(request.scalar_bytes)),
           own_tokens(std::ceil(static_cast<double>(request.tokens) /
-                               static_cast<double>(request.data_ranks * request.tensor_ranks))),
-          group_tokens(std::ceil(static_cast<double>(request.tokens) / static_cast<double>(request.data_ranks))),
+                               static_cast<double>(request.data_ranks * request.expert_ranks * request.tensor_ranks))),
+          replica_tokens(std::ceil(static_cast<double>(request.tokens) / static_cast<double>(request.data_ranks))),
+          expert_ranks(static_cast<double>(request.expert_ranks)),
+          tensor_ranks(static_cast<double>(request.tensor_ranks)),
           hidden(static_cast<double>(a.hidden)),
           vocabulary(static_cast<double>(a.vocabulary)),
           layers(static_cast<double>(a.layers)),
           moe_layers(static_cast<double>(a.moe_layers())),
           dense_layers(layers - moe_layers),
           experts(static_cast<double>(a.experts)),
+          held_experts(std::ceil(experts / expert_ranks)),
           choices(static_cast<double>(a.experts_per_token)),
-          slice(std::ceil(static_cast<double>(a.expert_intermediate) / static_cast<double>(request.tensor_ranks))),
+          group_tokens(std::ceil(replica_tokens * share_of_tokens(experts, held_experts, choices))),
+          group_choices(replica_tokens * choices * (experts > 0 ? held_experts / experts : 0)),
+          slice(std::ceil(static_cast<double>(a.expert_intermediate) / tensor_ranks)),
           dense(static_cast<double>(a.dense_intermediate)),
           shared(static_cast<double>(a.shared.intermediate)),
           heads(static_cast<double>(attention.heads)),
@@ -61,19 +77,24 @@ struct Sizes {
     const AttentionSettings& attention;
     const model::DecoderSettings& settings;
     bool retain;
-    double scalar;        ///< bytes of an element
-    double own_tokens;    ///< of this rank in a pass
-    double group_tokens;  ///< of its tensor group
+    double scalar;          ///< bytes of an element
+    double own_tokens;      ///< of this rank in a pass
+    double replica_tokens;  ///< of its replica
+    double expert_ranks;
+    double tensor_ranks;
     double hidden;
     double vocabulary;
     double layers;
     double moe_layers;
     double dense_layers;
     double experts;
-    double choices;  ///< experts per token
-    double slice;    ///< of the experts' intermediate dimension
-    double dense;    ///< intermediate size of dense layers
-    double shared;   ///< intermediate size of shared experts
+    double held_experts;   ///< of them on this rank
+    double choices;        ///< experts per token
+    double group_tokens;   ///< that come to its tensor group
+    double group_choices;  ///< that are experts of its tensor group
+    double slice;          ///< of the experts' intermediate dimension
+    double dense;          ///< intermediate size of dense layers
+    double shared;         ///< intermediate size of shared experts
     double heads;
     double queries;  ///< width of all queries of a token
     double keys;
@@ -123,17 +144,21 @@ double blocked(double rows, double cols) {
 
 double weight_bytes(const Sizes& s) {
     double elements = blocked(s.vocabulary, s.hidden) * (s.a.tied_head ? 1 : 2) +
-                      s.moe_layers * s.experts * (2 * blocked(s.slice, s.hidden) + blocked(s.hidden, s.slice));
+                      s.moe_layers * s.held_experts * (2 * blocked(s.slice, s.hidden) + blocked(s.hidden, s.slice));
     for (const Projections& projections : replicated_projections(s)) {
         elements += projections.count * blocked(projections.out, projections.in);
     }
     return elements * s.scalar + s.moe_layers * s.experts * s.hidden * float_bytes;  // routers
 }
 
-/// Elements of the LoRA factors of one rank: those that all ranks have whole, and those that are sliced.
+/// Elements of the LoRA factors of one rank: those that all ranks have, those of its experts that the ranks of its
+/// tensor group have whole, and those that are sliced.
 struct LoraElements {
-    double whole = 0;
+    double replicated = 0;
+    double of_experts = 0;
     double sliced = 0;
+
+    [[nodiscard]] double all() const { return replicated + of_experts + sliced; }
 };
 
 LoraElements lora_elements(const Sizes& s) {
@@ -141,12 +166,13 @@ LoraElements lora_elements(const Sizes& s) {
     const auto rank = static_cast<double>(lora.rank);
     LoraElements elements;
     if (lora.targets.contains(LoraTarget::experts)) {
-        const double per_feature = 3 * s.moe_layers * s.experts * rank;
-        elements = {per_feature * s.hidden, per_feature * s.slice};
+        const double per_feature = 3 * s.moe_layers * s.held_experts * rank;
+        elements.of_experts = per_feature * s.hidden;
+        elements.sliced = per_feature * s.slice;
     }
     for (const Projections& projections : replicated_projections(s)) {
         if (lora.targets.contains(projections.target)) {
-            elements.whole += projections.count * rank * (projections.out + projections.in);
+            elements.replicated += projections.count * rank * (projections.out + projections.in);
         }
     }
     return elements;
@@ -171,12 +197,26 @@ double activation_bytes(const Sizes& s, bool training) {
     model::ExpertConfig config;
     config.hidden = s.a.hidden;
     config.intermediate = static_cast<index_t>(s.slice);
-    config.experts_per_token = s.a.experts_per_token;
     config.lora_rank = s.settings.lora.rank;
     config.activations = s.settings.activations;
-    const index_t saved = s.scalar == float_bytes ? model::saved_bytes_per_token<float>(config)
-                                                  : model::saved_bytes_per_token<core::bf16>(config);
-    return s.own_tokens * own + s.group_tokens * moe_layers * static_cast<double>(saved);
+    const auto saved = [&](index_t choices) {
+        config.experts_per_token = choices;
+        return static_cast<double>(s.scalar == float_bytes ? model::saved_bytes_per_token<float>(config)
+                                                           : model::saved_bytes_per_token<core::bf16>(config));
+    };
+    const double routed = s.group_tokens * saved(0) + s.group_choices * (saved(1) - saved(0));
+    return s.own_tokens * own + moe_layers * routed;
+}
+
+/// Work buffers of model::TokenExchange, in which as many rows are sent as received.
+double exchange_bytes(const Sizes& s) {
+    const double row = s.hidden * s.scalar;
+    const double routed_row = row + 2 * s.choices * float_bytes;
+    const double narrow = s.scalar < float_bytes ? row : 0;  // of sums before they are sent
+    const double received = s.group_tokens / s.tensor_ranks;
+    const double in_group = s.group_tokens * routed_row + (s.tensor_ranks > 1 ? s.group_tokens * (narrow + row) : 0);
+    const double between_groups = received * (routed_row + row + narrow + s.hidden * float_bytes);
+    return s.own_tokens * (narrow + s.choices * float_bytes) + in_group + (s.expert_ranks > 1 ? between_groups : 0);
 }
 
 /// Work buffers that layers share.
@@ -185,20 +225,19 @@ double buffer_bytes(const Sizes& s) {
     const double heads = s.queries + s.keys + s.values + s.attended;
     const double latent = std::max(s.query_latent, s.kv_latent + s.rotated) + s.expanded;
     const double attention = (heads + latent + s.queries) * float_bytes + (s.hidden + heads + latent) * s.scalar;
-    const double exchange = s.hidden * s.scalar + 2 * s.choices * float_bytes;
     const double mlp_width = std::max(s.dense_layers > 0 ? s.dense : 0, s.shared);
     const double mlp = mlp_width * (float_bytes + 5 * s.scalar);
     const double packed = padded(std::max({s.hidden, s.queries, mlp_width})) * s.scalar;
-    const double own = decoder + attention + exchange + mlp + packed + s.experts * float_bytes;
+    const double own = decoder + attention + mlp + packed + s.experts * float_bytes;
     const double pre_activations = s.retain ? 0 : 2;  // computed again, besides activations and three gradients
     const double routed =
         (s.hidden + (4 + pre_activations) * padded(s.slice) + 4 * padded(static_cast<double>(s.settings.lora.rank))) *
             s.scalar +
         std::ceil(s.slice / model::block_size) * float_bytes;
-    const double group = exchange + 2 * s.hidden * float_bytes + s.choices * routed;
+    const double group = 2 * s.hidden * float_bytes;
     // Logits, their gradient, and the gradient packed for the product with the head.
     const double head = model::targets_per_block * (s.vocabulary + s.hidden) * (float_bytes + 2 * s.scalar);
-    return s.own_tokens * own + s.group_tokens * group + head;
+    return s.own_tokens * own + s.group_tokens * group + s.group_choices * routed + exchange_bytes(s) + head;
 }
 
 }  // namespace
@@ -218,17 +257,21 @@ MemoryPlan plan_memory(const Architecture& architecture, const model::DecoderSet
                        const MemoryRequest& request) {
     const Sizes sizes(architecture, settings, request);
     const LoraElements lora = lora_elements(sizes);
-    const auto data_ranks = static_cast<double>(request.data_ranks);
-    const auto tensor_ranks = static_cast<double>(request.tensor_ranks);
-    const double whole = std::ceil(lora.whole / (data_ranks * tensor_ranks));
-    const double sliced = std::ceil(lora.sliced / data_ranks);
-    const double owned = whole + sliced;
-    const double reduced = float_bytes * ((data_ranks * tensor_ranks > 1 ? whole : 0) + (data_ranks > 1 ? sliced : 0));
+    const double slice_holders = static_cast<double>(request.data_ranks);
+    const double expert_holders = slice_holders * static_cast<double>(request.tensor_ranks);
+    const double ranks = expert_holders * static_cast<double>(request.expert_ranks);
+    double moments = 0;
+    double reduced = 0;  // gradients, unless a rank's own are the only ones
+    for (const auto& [elements, holders] :
+         {std::pair{lora.replicated, ranks}, {lora.of_experts, expert_holders}, {lora.sliced, slice_holders}}) {
+        const double owned = std::ceil(elements / holders);
+        moments += 2 * owned;
+        reduced += holders > 1 ? owned : 0;
+    }
     MemoryPlan plan;
     plan.items = {{"frozen weights", weight_bytes(sizes)},
-                  {"LoRA factors and gradients", (lora.whole + lora.sliced) * (2 * float_bytes + sizes.scalar)},
-                  // Two moments, and the reduced gradients unless they are the only ones.
-                  {"optimizer", request.training ? 2 * float_bytes * owned + reduced : 0},
+                  {"LoRA factors and gradients", lora.all() * (2 * float_bytes + sizes.scalar)},
+                  {"optimizer", request.training ? float_bytes * (moments + reduced) : 0},
                   {"activations", activation_bytes(sizes, request.training)},
                   {"work buffers", buffer_bytes(sizes)}};
     return plan;

@@ -15,6 +15,7 @@ using core::index_t;
 struct MemoryRequest {
     index_t tokens = 0;  ///< of all ranks together in one pass
     index_t data_ranks = 1;
+    index_t expert_ranks = 1;
     index_t tensor_ranks = 1;
     index_t scalar_bytes = 0;  ///< of weights and activations
     bool training = true;      ///< with backward passes and an optimizer

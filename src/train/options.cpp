@@ -173,7 +173,8 @@ void ParallelOptions::declare_topology(core::OptionSet& set) {
 void ParallelOptions::declare_grid(core::OptionSet& set) {
     set.add("parallel.tensor", tensor, "ranks that share each expert's intermediate dimension; auto: ranks per node",
             auto_or_at_least(1));
-    set.add("parallel.data", data, "replicas of such groups; auto: all remaining ranks", auto_or_at_least(1));
+    set.add("parallel.expert", expert, "groups of such ranks that hold different experts", at_least(1));
+    set.add("parallel.data", data, "replicas of all experts; auto: all remaining ranks", auto_or_at_least(1));
 }
 
 void ComputeOptions::declare(core::OptionSet& set) {

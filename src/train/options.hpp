@@ -4,6 +4,7 @@
 #include "core/options.hpp"
 #include "model/expert_workspace.hpp"
 #include "model/lora_parameters.hpp"
+#include "mpi/process_grid.hpp"
 #include "train/adamw.hpp"
 #include "train/adapter.hpp"
 #include "train/batches.hpp"
@@ -77,12 +78,16 @@ struct TrainOptions {
 
 struct ParallelOptions {
     std::string tensor = "auto";
+    std::int64_t expert = 1;
     std::string data = "auto";
     std::string threads = "auto";
     std::string topology = {};
     void declare(core::OptionSet& set);
     void declare_topology(core::OptionSet& set);
     void declare_grid(core::OptionSet& set);
+    [[nodiscard]] mpi::GridShape grid() const {
+        return {.data = core::parse_auto(data), .expert = expert, .tensor = core::parse_auto(tensor)};
+    }
 };
 
 struct ComputeOptions {

@@ -121,6 +121,7 @@ TEST(BenchProgram, StepPrintsItsFigures) {
     const std::string step = "bench step --model.path " MOESAIC_TEST_DATA "/qwen3_moe --batch 3 --length 7 --repeat 2 ";
     for (const auto& [ranks, more] : {std::pair{1, "--activations recompute"},
                                       {2, "--parallel.tensor 2"},
+                                      {2, "--parallel.expert 2 --parallel.tensor 1"},
                                       {2, "--parallel.data 2 --parallel.tensor 1 --micro-batch 1 --model.layers 2"}}) {
         const Result result = moesaic(ranks, step + "--threads 1 " + more);
         EXPECT_EQ(result.exit_code, 0) << result.output;
@@ -160,7 +161,7 @@ TEST(BenchProgram, CollectivesPrintsTimeAndBandwidthOfEverySize) {
         EXPECT_EQ(result.exit_code, 0) << result.output;
         const auto found = figures(result.output);
         for (const char* operation :
-             {"ping_pong", "all_reduce", "reduce_scatter", "all_gather", "broadcast", "gather"}) {
+             {"ping_pong", "all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast", "gather"}) {
             for (const char* rest : {"_8", "_8_bandwidth", "_4096", "_4096_bandwidth"}) {
                 EXPECT_TRUE(found.contains(std::string(operation) + rest)) << operation << rest << result.output;
             }

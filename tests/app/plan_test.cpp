@@ -43,10 +43,14 @@ TEST(PlanProgram, PlansForRanksThatDoNotRun) {
     const Result one = alone(plan);
     const Result many = alone(plan + "--parallel.data 4 --parallel.tensor 2");
     ASSERT_EQ(many.exit_code, 0) << many.output;
-    EXPECT_NE(many.output.find("ranks 8 = data 4 x tensor 2"), std::string::npos) << many.output;
+    EXPECT_NE(many.output.find("ranks 8 = data 4 x expert 1 x tensor 2"), std::string::npos) << many.output;
     EXPECT_LT(gib(many.output, "optimizer"), gib(one.output, "optimizer") / 2);
     EXPECT_LT(gib(many.output, "activations"), gib(one.output, "activations") / 4);
     EXPECT_LT(gib(many.output, "LoRA factors and gradients"), gib(one.output, "LoRA factors and gradients"));
+    const Result groups = alone(plan + "--parallel.expert 8 --parallel.tensor 2");
+    EXPECT_NE(groups.output.find("ranks 16 = data 1 x expert 8 x tensor 2"), std::string::npos) << groups.output;
+    EXPECT_LT(gib(groups.output, "frozen weights"), gib(many.output, "frozen weights"));
+    EXPECT_LT(gib(groups.output, "LoRA factors and gradients"), gib(many.output, "LoRA factors and gradients") / 4);
 }
 
 TEST(PlanProgram, WhatDoesNotFitEndsWithExitCode5) {

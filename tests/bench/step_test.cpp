@@ -19,8 +19,9 @@ using core::trace::Event;
 TEST(StepCheck, AStepOfAllRanksAgreesWithFp32OnOne) {
     const auto world = mpi::Communicator::world();
     const kernels::KernelSet best;
-    for (const index_t tensor : {index_t{1}, index_t{world.size()}}) {
-        const mpi::ProcessGrid grid(world, tensor, 0);
+    const index_t ranks = world.size();
+    for (const mpi::GridShape& shape : {mpi::GridShape{ranks, 1, 1}, {1, ranks, 1}, {1, 1, ranks}}) {
+        const mpi::ProcessGrid grid(world, shape);
         const StepErrors errors =
             measure_step_errors(test::small_architecture(), {.lora = {.rank = 3, .alpha = 3}}, best, grid);
         if (world.is_root()) {
@@ -57,7 +58,9 @@ TEST(StepCheck, TheSmallModelHasEveryKindOfLayer) {
     architecture.layers = 6;
     architecture.is_moe = {false, true, true, true, true, true};
     architecture.vocabulary = 100000;
-    const model::Architecture small = model_of_check(architecture);
+    EXPECT_EQ(model_of_check(architecture, 4).experts, 4);
+    EXPECT_EQ(model_of_check(architecture, 4).experts_per_token, 4);
+    const model::Architecture small = model_of_check(architecture, 1);
     EXPECT_EQ(small.layers, 3);
     EXPECT_EQ(small.moe_layers(), 2);
     EXPECT_EQ(small.experts, architecture.experts_per_token);

@@ -85,6 +85,8 @@ TEST_F(ArchitectureTest, RefusesWhatItDoesNotSupportByName) {
         {"hidden_act", "gelu"},
         {"attention_dropout", 0.1},
         {"mlp_bias", true},
+        {"attn_logit_softcapping", 50.0},
+        {"final_logit_softcapping", 30.0},
         {"partial_rotary_factor", 0.5},
         {"quantization_config", {{"quant_method", "awq"}}},
         {"layer_types", nlohmann::json(6, "linear_attention")},
@@ -139,19 +141,16 @@ struct Refusal {
 };
 
 TEST_F(ArchitectureTest, RefusesByNameWhatAFamilyDoesNotHave) {
-    const std::vector<Refusal> refusals = {{"mixtral", "router_jitter_noise", 0.1},
-                                           {"mixtral", "attention_bias", true},
-                                           {"qwen2_moe", "attention_bias", true},
-                                           {"olmoe", "sliding_window", 8},
-                                           {"glm4_moe", "use_sliding_window", true},
-                                           {"glm4_moe", "topk_method", "greedy"},
-                                           {"deepseek_v2", "topk_method", "noaux_tc"},
-                                           {"deepseek_v2", "scoring_func", "sigmoid"},
-                                           {"deepseek_v2", "rope_interleave", false},
-                                           {"deepseek_v3", "scoring_func", "softmax"},
-                                           {"deepseek_v3", "num_key_value_heads", 2},
-                                           {"deepseek_v3", "sliding_window", 8},
-                                           {"kimi_k2", "qk_head_dim", 7}};
+    const std::vector<Refusal> refusals = {
+        {"mixtral", "router_jitter_noise", 0.1},    {"mixtral", "attention_bias", true},
+        {"qwen2_moe", "attention_bias", true},      {"olmoe", "sliding_window", 8},
+        {"glm4_moe", "use_sliding_window", true},   {"glm4_moe", "topk_method", "greedy"},
+        {"glm4_moe", "scoring_func", "softmax"},    {"glm4_moe", "moe_layer_freq", 2},
+        {"deepseek_v2", "moe_layer_freq", 2},       {"deepseek_v2", "topk_method", "noaux_tc"},
+        {"deepseek_v2", "scoring_func", "sigmoid"}, {"deepseek_v2", "rope_interleave", false},
+        {"deepseek_v3", "scoring_func", "softmax"}, {"deepseek_v3", "topk_method", "greedy"},
+        {"deepseek_v3", "moe_layer_freq", 2},       {"deepseek_v3", "num_key_value_heads", 2},
+        {"deepseek_v3", "sliding_window", 8},       {"kimi_k2", "qk_head_dim", 7}};
     for (const auto& [family, key, value] : refusals) {
         nlohmann::json config = test::small_config(family);
         ASSERT_EQ(error_of(config).second, "") << family;

@@ -53,7 +53,7 @@ TEST_P(DecoderGradient, MatchesDifferencesInDouble) {
     architecture.tied_head = variant.tied_head;
     architecture.router.normalize = variant.normalize;
     architecture.is_moe[0] = variant.all_moe;
-    SmallDecoder<double> model(architecture, mpi::Communicator::self(), 32, 0, variant.lora, 0, variant.activations);
+    SmallDecoder<double> model(architecture, mpi::Communicator::self(), 32, {}, variant.lora, 0, variant.activations);
     ASSERT_EQ(model.decoder.lora().buckets.size(), variant.buckets);
     // Only saved passes have dropout.
     expect_gradients_match(model, random_batch(std::array<index_t, 3>{5, 1, 7}, architecture.vocabulary, 4),
@@ -71,7 +71,7 @@ INSTANTIATE_TEST_SUITE_P(Variants, DecoderGradient,
                          [](const auto& variant) { return variant.param.name; });
 
 TEST(DecoderPadding, HasNoGradient) {
-    SmallDecoder<double> model(small_architecture(), mpi::Communicator::self(), 32, 0, with_patterns(0.2));
+    SmallDecoder<double> model(small_architecture(), mpi::Communicator::self(), 32, {}, with_patterns(0.2));
     model.decoder.lora().clear_gradients();
     model.loss(random_batch(std::array<index_t, 1>{9}, 29, 4), true);
     index_t padding = 0;

@@ -1,4 +1,5 @@
 // The whole decoder gives the same mathematics at any rank count.
+#include "support/grids.hpp"
 #include "support/small_decoder.hpp"
 
 #include <gtest/gtest.h>
@@ -35,11 +36,13 @@ LoraSettings everywhere_with_dropout() {
 }
 
 /// Compares loss and gradients of a batch that is dealt out to the ranks with those of one rank alone.
-void expect_same_as_alone(const Architecture& architecture, const std::vector<index_t>& lengths, double aux) {
+void expect_same_as_alone(const Architecture& architecture, const mpi::GridShape& shape,
+                          const std::vector<index_t>& lengths, double aux) {
+    SCOPED_TRACE(describe(shape));
     const mpi::Communicator world = mpi::Communicator::world();
     const LoraSettings lora = aux > 0 ? LoraSettings{2, 3.0} : everywhere_with_dropout();
-    SmallDecoder<double> alone(architecture, mpi::Communicator::self(), 40, 0, lora, aux);
-    SmallDecoder<double> together(architecture, world, 40, 0, lora, aux);
+    SmallDecoder<double> alone(architecture, mpi::Communicator::self(), 40, {}, lora, aux);
+    SmallDecoder<double> together(architecture, world, 40, shape, lora, aux);
     alone.decoder.lora().clear_gradients();
     together.decoder.lora().clear_gradients();
     const double expected = alone.loss(deal(lengths, mpi::Communicator::self(), architecture.vocabulary), true);
@@ -48,20 +51,17 @@ void expect_same_as_alone(const Architecture& architecture, const std::vector<in
     for (std::size_t b = 0; b < alone.decoder.lora().buckets.size(); ++b) {
         ParameterBucket<double>& full = *alone.decoder.lora().buckets[b];
         ParameterBucket<double>& part = *together.decoder.lora().buckets[b];
-        if (!part.sharded) {
-            world.sum(part.gradients.flat());
-        }
+        group_of(together.grid, part.holders).sum(part.gradients.flat());
         for (std::size_t t = 0; t < part.tensors.size(); ++t) {
             const LoraTensor& tensor = part.tensors[t];
             const auto whole = full.view(full.tensors[t], full.gradients);
-            const auto piece = part.view(tensor, part.gradients);
-            for (index_t m = 0; m < tensor.count(); ++m) {
+            for (index_t m = tensor.held.begin; m < tensor.held.end(); ++m) {
+                const auto piece = part.matrix(tensor, m, part.gradients);
                 for (index_t i = 0; i < tensor.local_rows; ++i) {
                     for (index_t j = 0; j < tensor.local_cols; ++j) {
-                        const index_t row = i + (tensor.sharding == Sharding::rows ? tensor.sharded_begin : 0);
-                        const index_t col = j + (tensor.sharding == Sharding::columns ? tensor.sharded_begin : 0);
-                        ASSERT_NEAR(piece(m * tensor.local_rows + i, j), whole(m * tensor.rows + row, col), 1e-10)
-                            << tensor.name;
+                        const double expected_gradient =
+                            whole(m * tensor.rows + tensor.row_begin() + i, tensor.col_begin() + j);
+                        ASSERT_NEAR(piece(i, j), expected_gradient, 1e-10) << tensor.name;
                     }
                 }
             }
@@ -71,12 +71,14 @@ void expect_same_as_alone(const Architecture& architecture, const std::vector<in
 
 class DecoderRanks : public testing::TestWithParam<std::string> {};
 
-/// Slices of an intermediate size of 10 are 10, 5 + 5 and 2 + 3 + 2 + 3; with one sequence some ranks have no rows.
+/// Slices of an intermediate size of 10 are 10, 5 + 5 and 2 + 3 + 2 + 3; groups of 5 or 6 experts are uneven. With one
+/// sequence some ranks have no rows, and a single token leaves experts without any.
 TEST_P(DecoderRanks, GiveTheSameLossAndGradients) {
     const Architecture architecture = small_architecture(GetParam());
-    for (const std::vector<index_t>& lengths : {std::vector<index_t>{4, 9, 2, 6, 5}, std::vector<index_t>{8}}) {
-        expect_same_as_alone(architecture, lengths, 0);
-        expect_same_as_alone(architecture, lengths, 10.0);
+    for (const mpi::GridShape& shape : test::grids_of(mpi::Communicator::world().size())) {
+        expect_same_as_alone(architecture, shape, {4, 9, 2, 6, 5}, 0);
+        expect_same_as_alone(architecture, shape, {8}, 10.0);
+        expect_same_as_alone(architecture, shape, {1}, 0);
     }
 }
 
@@ -98,7 +100,7 @@ TEST(DecoderRanks, AgreeOnDynamicRope) {
     const Architecture architecture = test::read_config(config);
     const std::vector<index_t> lengths = {4, 9, 2, 6, 5};
     SmallDecoder<double> alone(architecture, mpi::Communicator::self(), 40);
-    SmallDecoder<double> together(architecture, world, 40, 1);
+    SmallDecoder<double> together(architecture, world, 40, {.tensor = 1});
     const double expected = alone.loss(deal(lengths, mpi::Communicator::self(), architecture.vocabulary), false);
     const double found = world.sum(together.loss(deal(lengths, world, architecture.vocabulary), false));
     EXPECT_NEAR(found, expected, 1e-10 * expected);
@@ -107,7 +109,7 @@ TEST(DecoderRanks, AgreeOnDynamicRope) {
 /// A batch in one pass or sequence by sequence, in another optimizer step or without dropout.
 TEST(DecoderDropout, DependsOnTheTokenAndTheStepAlone) {
     const Architecture architecture = small_architecture();
-    SmallDecoder<double> model(architecture, mpi::Communicator::self(), 40, 0, everywhere_with_dropout());
+    SmallDecoder<double> model(architecture, mpi::Communicator::self(), 40, {}, everywhere_with_dropout());
     const std::vector<index_t> lengths = {4, 9, 6};
     TokenBatch batch = deal(lengths, mpi::Communicator::self(), architecture.vocabulary);
     const double whole = model.loss(batch, true);

@@ -224,6 +224,70 @@ TEST(ExpertBackend, GradientsMatchDifferences) {
     }
 }
 
+/// Experts 0 and 1 to 3 of a layer in two backends: their results add up to those of one with all four.
+TEST(ExpertBackend, PartsOfTheExpertsAddUp) {
+    Bench<double> whole;
+    whole.make_ready();
+    const Matrix<double> grad = random_matrix<double>(6, 5, 9);
+    std::array<Matrix<double>, 3> sums = {Matrix<double>(6, 5), Matrix<double>(6, 5), Matrix<double>(6, 2)};
+    for (Matrix<double>& sum : sums) {
+        sum.fill(0);
+    }
+    const auto add = [](MatrixView<const double> from, Matrix<double>& to) {
+        for (index_t i = 0; i < from.rows() * from.cols(); ++i) {
+            to.data()[i] += from.data()[i];
+        }
+    };
+    const auto rows_of_part = [](auto view, index_t begin, index_t count) {
+        const index_t of_expert = view.rows() / 4;
+        return view.rows(begin * of_expert, count * of_expert);
+    };
+    for (const auto& [begin, count] : {std::pair<index_t, index_t>{0, 1}, {1, 3}}) {
+        ExpertConfig config = small_config();
+        config.experts = count;
+        config.experts_begin = begin;
+        config.experts_of_layer = 4;
+        GroupedExperts<double> part(config, std::make_shared<ExpertWorkspace<double>>(), whole.kernels);
+        part.load_weights([&, first = begin](index_t expert, Projection p, MatrixView<double> out) {
+            whole.source()(first + expert, p, out);
+        });
+        ExpertFactors<const double> factors;
+        ExpertFactors<double> gradients;
+        for (const Projection p : projections) {
+            factors[p] = {rows_of_part(whole.factors[p].a, begin, count),
+                          rows_of_part(whole.factors[p].b, begin, count)};
+            gradients[p] = {rows_of_part(whole.gradients[p].a, begin, count),
+                            rows_of_part(whole.gradients[p].b, begin, count)};
+        }
+        part.init_lora(factors, gradients);
+        add(part.forward(whole.hidden, whole.ids, whole.routing, true), sums[0]);
+        const auto result = part.backward(grad);
+        add(result.input, sums[1]);
+        add(result.weights, sums[2]);
+    }
+    const auto expect_equal = [](MatrixView<const double> found, MatrixView<const double> expected) {
+        for (index_t i = 0; i < expected.rows() * expected.cols(); ++i) {
+            EXPECT_NEAR(found.data()[i], expected.data()[i], 1e-12);
+        }
+    };
+    std::vector<Matrix<double>> of_parts;  // gradients of LoRA
+    for (std::size_t i = 0; i < projections.size(); ++i) {
+        for (const Matrix<double>* gradient : {&whole.grad_a[i], &whole.grad_b[i]}) {
+            of_parts.emplace_back(gradient->rows(), gradient->cols());
+            std::copy_n(gradient->data(), gradient->size(), of_parts.back().data());
+        }
+    }
+    whole.clear_gradients();
+    expect_equal(sums[0], whole.forward(true));
+    const auto expected = whole.backend.backward(grad);
+    expect_equal(sums[1], expected.input);
+    expect_equal(sums[2], expected.weights);
+    for (std::size_t i = 0; i < projections.size(); ++i) {
+        expect_equal(of_parts[2 * i], whole.grad_a[i]);
+        expect_equal(of_parts[2 * i + 1], whole.grad_b[i]);
+    }
+}
+
 TEST(ExpertBackend, GradientsAccumulate) {
     Bench<double> bench;
     bench.make_ready();
@@ -321,6 +385,8 @@ TEST(ExpertBackend, RefusesWrongConfigurations) {
     EXPECT_NE(message([](auto& c) { c.lora_scales[1] = {1, 2}; }).find("2 LoRA scales (expected 4"), std::string::npos);
     EXPECT_NE(message([](auto& c) { c.max_cache_depth = 0; }).find("max_cache_depth = 0"), std::string::npos);
     EXPECT_NE(message([](auto& c) { c.experts_per_token = 5; }).find("only 4 experts"), std::string::npos);
+    EXPECT_NE(message([](auto& c) { c.experts_begin = 3; }).find("experts 3 to 6 (the layer has 4)"),
+              std::string::npos);
     EXPECT_NE(message([](auto& c) { c.hidden = 0; }).find("hidden size = 0"), std::string::npos);
     EXPECT_NE(message([](auto& c) { c.max_tokens = 0; }).find("largest token count = 0"), std::string::npos);
     EXPECT_EQ(message([](auto& c) { c.lora_rank = 1; }), "no error");

@@ -25,18 +25,24 @@ std::ostream& operator<<(std::ostream& out, const FamilyCase& c) {
 
 class FamilyGradient : public testing::TestWithParam<FamilyCase> {};
 
-/// Attention is adapted too: its lower layers' gradients pass through everything that a layer can have.
+/// Everything is adapted: gradients of lower layers pass through all that a layer can have. Dropout masks depend on the
+/// token and the step alone, so that the loss stays a function of the factors.
 TEST_P(FamilyGradient, MatchesDifferencesInDouble) {
     nlohmann::json config = small_config(GetParam().family);
     config.update(GetParam().changes);
     const Architecture architecture = read_config(config);
     const auto whole_buckets = static_cast<std::size_t>(architecture.layers);
     const auto expert_buckets = static_cast<std::size_t>(2 * architecture.moe_layers());
-    SmallDecoder<double> model(
-        architecture, mpi::Communicator::self(), 32, 0,
-        {2, 3.0, false, {LoraTarget::experts, LoraTarget::attention, LoraTarget::shared, LoraTarget::dense}});
-    ASSERT_EQ(model.decoder.lora().buckets.size(), whole_buckets + expert_buckets);
-    expect_gradients_match(model, random_batch(std::array<index_t, 3>{5, 1, 7}, architecture.vocabulary, 4), false);
+    for (const double dropout : {0.0, 0.4}) {
+        LoraSettings lora = {
+            2, 3.0, false, {LoraTarget::experts, LoraTarget::attention, LoraTarget::shared, LoraTarget::dense}};
+        lora.dropout = dropout;
+        lora.dropout_seed = 3;
+        SmallDecoder<double> model(architecture, mpi::Communicator::self(), 32, {}, lora);
+        ASSERT_EQ(model.decoder.lora().buckets.size(), whole_buckets + expert_buckets);
+        expect_gradients_match(model, random_batch(std::array<index_t, 3>{5, 1, 7}, architecture.vocabulary, 4),
+                               dropout > 0);
+    }
 }
 
 class BalanceGradient : public testing::TestWithParam<std::string> {};
@@ -44,7 +50,7 @@ class BalanceGradient : public testing::TestWithParam<std::string> {};
 /// The auxiliary loss outweighs the other.
 TEST_P(BalanceGradient, MatchesDifferencesInDouble) {
     const Architecture architecture = small_architecture(GetParam());
-    SmallDecoder<double> model(architecture, mpi::Communicator::self(), 32, 0,
+    SmallDecoder<double> model(architecture, mpi::Communicator::self(), 32, {},
                                {2, 3.0, false, {LoraTarget::experts, LoraTarget::attention}}, 100.0);
     expect_gradients_match(model, random_batch(std::array<index_t, 3>{5, 1, 7}, architecture.vocabulary, 4), true);
 }

@@ -1,5 +1,6 @@
 // Checkpoints of small models in all layouts, whole, incomplete and with more than the model needs.
 #include "core/error.hpp"
+#include "support/grids.hpp"
 #include "support/small_decoder.hpp"
 
 #include <gtest/gtest.h>
@@ -7,6 +8,8 @@
 
 #include <filesystem>
 #include <map>
+#include <string>
+#include <vector>
 
 namespace moesaic::model {
 namespace {
@@ -112,11 +115,11 @@ protected:
         return io::TensorSource::open_file(file_);
     }
     /// Loss of a batch over all ranks, and what was not used.
-    std::pair<double, std::string> loss_with(const Tensors& tensors) {
+    std::pair<double, std::string> loss_with(const Tensors& tensors, const mpi::GridShape& shape = {}) {
         const io::TensorSource source = stored(tensors);
         const CheckpointWeights<float> weights(source, architecture_);
         const mpi::Communicator world = mpi::Communicator::world();
-        SmallDecoder<float> model(architecture_, world, 64);
+        SmallDecoder<float> model(architecture_, world, 64, shape);
         model.decoder.load(weights);
         weights.check_complete();
         const TokenBatch batch = random_batch(std::array<index_t, 2>{5, 9}, architecture_.vocabulary, 4);
@@ -135,6 +138,60 @@ protected:
     std::filesystem::path file_;
     Tensors tensors_;
 };
+
+/// Tensors of experts that another rank reads are neither missing nor unknown.
+TEST_P(WeightsTest, AreReadByTheRanksThatNeedThem) {
+    const auto [expected, all_used] = loss_with(tensors_);
+    for (const mpi::GridShape& shape : test::grids_of(mpi::Communicator::world().size())) {
+        const auto [loss, unused] = loss_with(tensors_, shape);
+        EXPECT_NEAR(loss, expected, 1e-5 * expected) << describe(shape);
+        EXPECT_EQ(unused, all_used);
+    }
+}
+
+/// Notes which parts were asked for.
+class RecordingWeights final : public WeightSource<float> {
+public:
+    void read(const std::string& name, const TensorPart& part, MatrixView<float> out) const override {
+        read_[name] = {part.row_begin, part.col_begin, out.rows(), out.cols()};
+        random_.read(name, part, out);
+    }
+    void read_exactly(const std::string& name, MatrixView<float> out) const override {
+        random_.read_exactly(name, out);
+    }
+    [[nodiscard]] std::vector<index_t> part_of(const std::string& name) const {
+        const auto found = read_.find(name);
+        return found == read_.end() ? std::vector<index_t>() : found->second;
+    }
+
+private:
+    test::RandomWeights<float> random_;
+    mutable std::map<std::string, std::vector<index_t>> read_;
+};
+
+TEST(WeightsOfARank, AreItsSlicesOfItsExperts) {
+    const Architecture architecture = test::small_architecture();
+    const mpi::Communicator world = mpi::Communicator::world();
+    const kernels::KernelSet kernels("portable");
+    for (const mpi::GridShape& shape : test::grids_of(world.size())) {
+        SCOPED_TRACE(describe(shape));
+        const mpi::ProcessGrid grid(world, shape);
+        const RecordingWeights source;
+        Decoder<float>(architecture, {.max_tokens = 8}, kernels, grid).load(source);
+        const mpi::Slice experts = mpi::slice_of(5, grid.expert().rank(), shape.expert);
+        const mpi::Slice slice = mpi::slice_of(10, grid.tensor().rank(), shape.tensor);
+        for (index_t e = 0; e < 5; ++e) {
+            const auto part_of = [&](const std::string& projection) {
+                return source.part_of(architecture.expert_module(1, e, projection) + ".weight");
+            };
+            const std::vector<index_t> up = {slice.begin, 0, slice.extent, 18};
+            const std::vector<index_t> down = {0, slice.begin, 18, slice.extent};
+            EXPECT_EQ(part_of("gate_proj"), experts.contains(e) ? up : std::vector<index_t>());
+            EXPECT_EQ(part_of("up_proj"), experts.contains(e) ? up : std::vector<index_t>());
+            EXPECT_EQ(part_of("down_proj"), experts.contains(e) ? down : std::vector<index_t>());
+        }
+    }
+}
 
 TEST_P(WeightsTest, AreTheSameInBothLayouts) {
     const auto [expected, unused] = loss_with(tensors_);

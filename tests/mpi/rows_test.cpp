@@ -148,6 +148,41 @@ TYPED_TEST(ReduceScatterRows, LeavesItsInputAlone) {
 }
 
 template <class T>
+class AllToAllRows : public Rows {};
+using ExchangedTypes = testing::Types<bf16, float, double, std::int32_t>;
+TYPED_TEST_SUITE(AllToAllRows, ExchangedTypes);
+
+/// From rank s to rank r go (s + 2 r) % 4 rows, some of them none; row i of these is row 100 s + 10 r + i of all.
+TYPED_TEST(AllToAllRows, BlocksArriveInTheOrderOfRanks) {
+    const index_t size = this->world_.size();
+    const index_t rank = this->world_.rank();
+    const auto number = [](index_t source, index_t target) { return (source + 2 * target) % 4; };
+    for (const index_t cols : {1, 5, 7168}) {
+        Counts to;
+        Counts from;
+        for (index_t r = 0; r < size; ++r) {
+            to.push_back(number(rank, r));
+            from.push_back(number(r, rank));
+        }
+        Matrix<TypeParam> sent(total(to), cols);
+        for (index_t r = 0, row = 0; r < size; ++r) {
+            for (index_t i = 0; i < number(rank, r); ++i, ++row) {
+                std::copy_n(rows_of<TypeParam>(100 * rank + 10 * r + i, 1, cols).data(), cols, sent.view()[row]);
+            }
+        }
+        Matrix<TypeParam> received(total(from), cols);
+        this->world_.template all_to_all_rows<TypeParam>(sent, to, received, from);
+        index_t first = 0;
+        for (index_t s = 0; s < size; ++s) {
+            const MatrixView<const TypeParam> block =
+                std::as_const(received).view().rows(first, from[static_cast<std::size_t>(s)]);
+            expect_rows<TypeParam>(block, 100 * s + 10 * rank);
+            first += block.rows();
+        }
+    }
+}
+
+template <class T>
 class GatherBlocks : public Rows {};
 TYPED_TEST_SUITE(GatherBlocks, SummedTypes);
 
@@ -174,6 +209,8 @@ TEST_F(Rows, ShapesThatDisagreeAreRefused) {
     EXPECT_THROW(world_.all_gather_rows<float>(mine, narrow, counts), core::Error);
     EXPECT_THROW(world_.all_gather_rows<float>(wide.view().columns(0, 4), all, counts), core::Error);
     EXPECT_THROW(world_.gather_blocks<float>(mine.flat(), all.flat(), counts), core::Error);
+    EXPECT_THROW(world_.all_to_all_rows<float>(short_by_a_row, counts, all, counts), core::Error);
+    EXPECT_THROW(world_.all_to_all_rows<float>(all, counts, narrow, counts), core::Error);
     counts.push_back(0);
     EXPECT_THROW(world_.all_gather_rows<float>(mine, all, counts), core::Error);
 }

@@ -16,17 +16,16 @@ void randomise(LoraParameters<A>& lora) {
     lora.initialise(5);
     for (const auto& bucket : lora.buckets) {
         for (const LoraTensor& tensor : bucket->tensors) {
-            const MatrixView<A> all = bucket->view(tensor, bucket->values);
             const core::CounterRandom random(9, test::hash_of(tensor.name));
-            for (index_t m = 0; m < tensor.count(); ++m) {
+            for (index_t m = tensor.held.begin; m < tensor.held.end(); ++m) {
+                const MatrixView<A> matrix = bucket->matrix(tensor, m, bucket->values);
                 for (index_t i = 0; i < tensor.local_rows; ++i) {
                     for (index_t j = 0; j < tensor.local_cols; ++j) {
-                        const index_t row = i + (tensor.sharding == Sharding::rows ? tensor.sharded_begin : 0);
-                        const index_t col = j + (tensor.sharding == Sharding::columns ? tensor.sharded_begin : 0);
+                        const index_t row = i + tensor.row_begin();
+                        const index_t col = j + tensor.col_begin();
                         const auto index = static_cast<std::uint64_t>((m * tensor.rows + row) * tensor.cols + col);
                         const bool is_padding = (tensor.factor == LoraFactor::a ? row : col) >= tensor.rank_of(m);
-                        all(m * tensor.local_rows + i, j) =
-                            is_padding ? A(0) : static_cast<A>(0.3 * random.normal(index));
+                        matrix(i, j) = is_padding ? A(0) : static_cast<A>(0.3 * random.normal(index));
                     }
                 }
             }
@@ -48,10 +47,10 @@ struct SmallDecoder {
     using A = accumulator_t<T>;
 
     SmallDecoder(const Architecture& architecture, const mpi::Communicator& world, index_t max_tokens,
-                 index_t tensor_ranks = 0, const LoraSettings& lora = {2, 3.0, false}, double aux = 0,
+                 const mpi::GridShape& shape = {}, const LoraSettings& lora = {2, 3.0, false}, double aux = 0,
                  Activations activations = Activations::retain)
         : kernels("portable"),
-          grid(world, tensor_ranks > 0 ? tensor_ranks : world.size(), 0),
+          grid(world, shape),
           decoder(architecture,
                   {.lora = lora, .activations = activations, .max_tokens = max_tokens, .keep_probabilities = aux > 0},
                   kernels, grid),

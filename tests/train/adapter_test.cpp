@@ -3,6 +3,7 @@
 #include "core/error.hpp"
 #include "io/files.hpp"
 #include "io/json.hpp"
+#include "support/grids.hpp"
 #include "support/shared_folder.hpp"
 #include "support/small_decoder.hpp"
 #include "train/lora_state.hpp"
@@ -23,8 +24,8 @@ using test::SharedFolder;
 using test::SmallDecoder;
 
 struct Adapted {
-    explicit Adapted(const Communicator& world, const model::LoraSettings& lora)
-        : model(test::small_architecture(), world, 64, 0, lora),
+    explicit Adapted(const Communicator& world, const model::LoraSettings& lora, const mpi::GridShape& shape = {})
+        : model(test::small_architecture(), world, 64, shape, lora),
           optimizer(model.decoder.lora(), model.kernels, model.grid, {}) {}
     void save(const std::filesystem::path& folder, AdapterLayout layout) {
         save_adapter(folder, layout, "base", model.decoder.architecture(), model.decoder.lora(), optimizer, model.grid);
@@ -98,12 +99,19 @@ TEST_P(AdapterLayouts, SurviveTheRoundTripAtAnotherRankCount) {
             expect_equal(found, expected);
         }
 
-        // And back on all ranks: each reads its slices.
-        Adapted again(Communicator::world(), settings);
-        load_adapter(folder / "adapter", test::small_architecture(), again.model.decoder.lora());
-        const auto reread = products(again);
-        if (Communicator::world().is_root()) {
-            expect_equal(reread, expected);
+        // And back on all ranks: each reads its experts' slices.
+        for (const mpi::GridShape& shape : test::grids_of(Communicator::world().size())) {
+            SCOPED_TRACE(describe(shape));
+            Adapted again(Communicator::world(), settings, shape);
+            load_adapter(folder / "adapter", test::small_architecture(), again.model.decoder.lora());
+            const auto reread = products(again);
+            again.save(folder / "copy", GetParam());
+            if (Communicator::world().is_root()) {
+                expect_equal(reread, expected);
+                constexpr std::size_t limit = 1 << 24;
+                EXPECT_EQ(io::read_file(folder / "copy/adapter_model.safetensors", limit),
+                          io::read_file(folder / "adapter/adapter_model.safetensors", limit));
+            }
         }
     }
 }
@@ -117,7 +125,7 @@ TEST(AdapterOfPeft, IsTheSameInBothLayouts) {
     const std::filesystem::path folder = MOESAIC_TEST_DATA "/qwen3_moe_attention";
     const model::Architecture architecture = model::read_architecture(folder);
     const kernels::KernelSet kernels("portable");
-    const mpi::ProcessGrid grid(Communicator::world(), 0, 0);
+    const mpi::ProcessGrid grid(Communicator::world(), {});
     std::vector<std::unique_ptr<model::Decoder<float>>> decoders;
     for (const char* name : {"adapter_init", "adapter_init_fused"}) {
         model::LoraSettings settings = read_adapter_settings(folder / name, architecture);

@@ -3,6 +3,7 @@
 
 #include "model/decoder.hpp"
 #include "model/synthetic.hpp"
+#include "support/grids.hpp"
 #include "support/random_model.hpp"
 #include "train/adamw.hpp"
 
@@ -52,7 +53,10 @@ TEST(MemoryPlan, RanksShareExpertsOptimizerAndTokens) {
     const double sliced = intermediate / (hidden + intermediate);
     EXPECT_NEAR(replicas.of("optimizer"), one.of("optimizer") / 4 * 3 / 2, 1000);
     EXPECT_NEAR(slices.of("optimizer"), one.of("optimizer") / 4 * (1.5 - 0.5 * sliced), 1000);
-    for (const auto& plan : {slices, replicas}) {
+    const auto groups = plan_memory(architecture, settings, {.tokens = 4096, .expert_ranks = 4, .scalar_bytes = 2});
+    EXPECT_NEAR(groups.of("frozen weights"), slices.of("frozen weights"), 1e-2 * slices.of("frozen weights"));
+    EXPECT_NEAR(groups.of("optimizer"), one.of("optimizer") / 4, 1000);
+    for (const auto& plan : {slices, groups, replicas}) {
         EXPECT_LT(plan.of("activations"), one.of("activations"));
     }
     EXPECT_NEAR(replicas.of("activations"), one.of("activations") / 4, 1000);
@@ -68,30 +72,33 @@ TEST(MemoryPlan, LoraIsWhatADecoderDeclares) {
     using enum model::LoraTarget;
     const model::Architecture architecture = test::small_architecture();
     const kernels::KernelSet kernels("portable");
-    const mpi::ProcessGrid grid(mpi::Communicator::world(), 0, 0);
     for (const std::set<model::LoraTarget>& targets : {std::set{experts}, {attention, dense}, {experts, attention}}) {
-        model::DecoderSettings small = settings;
-        small.lora.rank = 4;
-        small.lora.targets = targets;
-        small.max_tokens = 8;
-        model::Decoder<float> decoder(architecture, small, kernels, grid);
-        const ShardedAdamW optimizer(decoder.lora(), kernels, grid, {});
-        double factors = 0;
-        double moments = 0;
-        double reduced = 0;
-        for (std::size_t b = 0; b < decoder.lora().buckets.size(); ++b) {
-            factors += static_cast<double>(decoder.lora().buckets[b]->values.size());
-            moments +=
-                static_cast<double>(optimizer.part(b).first_moment.size() + optimizer.part(b).second_moment.size());
-            reduced += static_cast<double>(optimizer.part(b).reduced.size());
+        for (const mpi::GridShape& shape : test::grids_of(mpi::Communicator::world().size())) {
+            const mpi::ProcessGrid grid(mpi::Communicator::world(), shape);
+            model::DecoderSettings small = settings;
+            small.lora.rank = 4;
+            small.lora.targets = targets;
+            small.max_tokens = 8;
+            model::Decoder<float> decoder(architecture, small, kernels, grid);
+            const ShardedAdamW optimizer(decoder.lora(), kernels, grid, {});
+            double factors = 0;
+            double moments = 0;
+            double reduced = 0;
+            for (std::size_t b = 0; b < decoder.lora().buckets.size(); ++b) {
+                factors += static_cast<double>(decoder.lora().buckets[b]->values.size());
+                moments +=
+                    static_cast<double>(optimizer.part(b).first_moment.size() + optimizer.part(b).second_moment.size());
+                reduced += static_cast<double>(optimizer.part(b).reduced.size());
+            }
+            const auto plan = plan_memory(architecture, small,
+                                          {.tokens = 8,
+                                           .data_ranks = shape.data,
+                                           .expert_ranks = shape.expert,
+                                           .tensor_ranks = shape.tensor,
+                                           .scalar_bytes = sizeof(float)});
+            expect_near(plan.of("LoRA factors and gradients"), grid.world().max(factors) * 3 * sizeof(float));
+            expect_near(plan.of("optimizer"), grid.world().max(moments + reduced) * sizeof(float));
         }
-        const auto plan = plan_memory(architecture, small,
-                                      {.tokens = 8,
-                                       .data_ranks = grid.data().size(),
-                                       .tensor_ranks = grid.tensor().size(),
-                                       .scalar_bytes = sizeof(float)});
-        expect_near(plan.of("LoRA factors and gradients"), factors * 3 * sizeof(float));
-        expect_near(plan.of("optimizer"), (moments + reduced) * sizeof(float));
     }
 }
 

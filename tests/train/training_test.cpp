@@ -1,5 +1,6 @@
 // Data order, schedules, the optimizer, and state that outlives a change of the rank count.
 #include "core/error.hpp"
+#include "support/grids.hpp"
 #include "support/shared_folder.hpp"
 #include "support/small_decoder.hpp"
 #include "train/batches.hpp"
@@ -175,8 +176,9 @@ TEST(DatasetFile, ErrorsNameFileAndLine) {
 
 /// A small decoder whose gradients are filled with values that depend on the place in the full tensors alone.
 struct Trained {
-    explicit Trained(const Communicator& world, index_t tensor_ranks = 0, const model::LoraSettings& lora = {2, 3.0})
-        : model(test::small_architecture(), world, 64, tensor_ranks, lora),
+    explicit Trained(const Communicator& world, const mpi::GridShape& shape = {},
+                     const model::LoraSettings& lora = {2, 3.0})
+        : model(test::small_architecture(), world, 64, shape, lora),
           optimizer(model.decoder.lora(), model.kernels, model.grid, {0.9, 0.999, 1e-8, 0.1}) {}
 
     void set_gradients(std::uint64_t seed) {
@@ -217,13 +219,10 @@ struct Trained {
 };
 
 TEST(AdamW, GivesTheSameOnAllRankCounts) {
-    // All ranks in one tensor group; groups of two with replicas; replicas only.
-    for (const index_t tensor_ranks : {4, 2, 1}) {
-        if (Communicator::world().size() % tensor_ranks != 0) {
-            continue;
-        }
+    for (const mpi::GridShape& shape : test::grids_of(Communicator::world().size())) {
+        SCOPED_TRACE(describe(shape));
         Trained alone(Communicator::self());
-        Trained together(Communicator::world(), tensor_ranks);
+        Trained together(Communicator::world(), shape);
         for (std::uint64_t step = 0; step < 3; ++step) {
             const double expected = alone.step(step);
             EXPECT_NEAR(together.step(step), expected, 1e-10 * expected);
@@ -261,7 +260,7 @@ TEST(AdamW, FollowsTheDefinition) {
 
 TEST(AdamW, GivesTheSameForAllThreadCounts) {
     const kernels::KernelSet kernels;
-    const mpi::ProcessGrid grid(Communicator::self(), 1, 1);
+    const mpi::ProcessGrid grid(Communicator::self(), {});
     const int threads_before = omp_get_max_threads();
     std::vector<double> squares;
     std::vector<std::vector<float>> values;
@@ -272,6 +271,7 @@ TEST(AdamW, GivesTheSameForAllThreadCounts) {
         model::ParameterBucket<float>& bucket = *parameters.buckets.front();
         model::LoraTensor tensor;
         tensor.modules = {"module"};
+        tensor.held = {0, 1};
         tensor.local_rows = 401;
         tensor.local_cols = 307;
         bucket.tensors.push_back(tensor);
@@ -294,10 +294,35 @@ TEST(AdamW, GivesTheSameForAllThreadCounts) {
     omp_set_num_threads(threads_before);
 }
 
+/// One that was written on a grid and is read on one rank; one that is read on the grid.
+TEST(Checkpoint, ContinuesOnAnyGrid) {
+    const model::Architecture architecture = test::small_architecture();
+    const RunState state{2, 8, true, 5, 99};
+    for (const mpi::GridShape& shape : test::grids_of(Communicator::world().size())) {
+        SCOPED_TRACE(describe(shape));
+        const SharedFolder folder;
+        Trained first(Communicator::world(), shape, test::adapters_everywhere());
+        first.step(1);
+        first.step(2);
+        save_checkpoint(folder / "checkpoints", 2, state, {}, architecture, first.model.decoder.lora(), first.optimizer,
+                        first.model.grid);
+        Trained second(Communicator::world(), {shape.expert, shape.tensor, shape.data}, test::adapters_everywhere());
+        static_cast<void>(load_checkpoint(folder / "checkpoints/step-00000002.h5", state, architecture,
+                                          second.model.decoder.lora(), second.optimizer));
+        first.step(3);
+        second.step(3);
+        const auto uninterrupted = first.everything();
+        const auto continued = second.everything();
+        if (Communicator::world().is_root()) {
+            EXPECT_EQ(continued, uninterrupted);
+        }
+    }
+}
+
 TEST(Checkpoint, ContinuesAtAnotherRankCount) {
     const SharedFolder folder;
     const model::Architecture architecture = test::small_architecture();
-    Trained together(Communicator::world(), 0, test::adapters_everywhere());
+    Trained together(Communicator::world(), {}, test::adapters_everywhere());
     together.step(1);
     together.step(2);
     const RunState state{2, 8, true, 5, 99};
@@ -305,7 +330,7 @@ TEST(Checkpoint, ContinuesAtAnotherRankCount) {
                     together.optimizer, together.model.grid);
     const auto file = folder / "checkpoints/step-00000002.h5";
 
-    Trained alone(Communicator::self(), 0, test::adapters_everywhere());
+    Trained alone(Communicator::self(), {}, test::adapters_everywhere());
     RunState expected = state;
     expected.step = 0;
     const RunState found = load_checkpoint(file, expected, architecture, alone.model.decoder.lora(), alone.optimizer);
@@ -330,7 +355,7 @@ TEST(Checkpoint, ContinuesAtAnotherRankCount) {
     model::LoraSettings other_rank = test::adapters_everywhere();
     other_rank.rank_pattern = {};
     for (const model::LoraSettings& lora : {model::LoraSettings{2, 3.0}, other_rank}) {
-        Trained different(Communicator::self(), 0, lora);
+        Trained different(Communicator::self(), {}, lora);
         try {
             static_cast<void>(
                 load_checkpoint(file, state, architecture, different.model.decoder.lora(), different.optimizer));

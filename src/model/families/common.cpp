@@ -26,6 +26,8 @@ Architecture read_common(const nlohmann::json& config, const std::string& source
     refuse_unless(config, "hidden_act", "silu", source);
     refuse_unless(config, "attention_dropout", 0.0, source);
     refuse_unless(config, "mlp_bias", false, source);
+    refuse_unless(config, "attn_logit_softcapping", nullptr, source);
+    refuse_unless(config, "final_logit_softcapping", nullptr, source);
     refuse_unless(config, "is_causal", true, source);
     refuse_unless(config, "is_decoder", true, source);
     Architecture architecture;
@@ -105,9 +107,9 @@ void read_qwen_layers(const nlohmann::json& config, const std::string& source, A
 
 void read_deepseek_layers(const nlohmann::json& config, const std::string& source, Architecture& architecture) {
     const index_t first = io::get_size(config, "first_k_dense_replace", source, 0);
-    const index_t step = io::get_size_or(config, "moe_layer_freq", 1, source);
+    refuse_unless(config, "moe_layer_freq", 1, source);  // transformers and the models' own code read it differently
     for (index_t layer = 0; layer < architecture.layers; ++layer) {
-        architecture.is_moe[static_cast<std::size_t>(layer)] = layer >= first && layer % step == 0;
+        architecture.is_moe[static_cast<std::size_t>(layer)] = layer >= first;
     }
     require_dense_size(source, architecture);
     const index_t limit = io::max_json_size / architecture.expert_intermediate;

@@ -1,0 +1,246 @@
+#include "model/token_exchange.hpp"
+
+#include "core/trace.hpp"
+#include "model/elementwise.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+namespace moesaic::model {
+
+using core::bf16;
+using core::trace::Scope;
+
+namespace {
+
+index_t sum_of(const std::vector<index_t>& counts) {
+    return std::accumulate(counts.begin(), counts.end(), index_t{0});
+}
+
+template <class S>
+std::int64_t bytes_of(index_t rows, index_t cols) {
+    return rows * cols * static_cast<std::int64_t>(sizeof(S));
+}
+
+/// Numbers the rows to be sent, group after group and by token within a group.
+void number_rows(MatrixView<const std::int32_t> expert_ids, const std::vector<std::int32_t>& group_of_expert,
+                 index_t groups, RowRoutes& routes) {
+    routes.place.resize(expert_ids.rows(), groups);
+    routes.place.fill(-1);
+    const MatrixView<std::int32_t> place = routes.place;
+    for (index_t t = 0; t < expert_ids.rows(); ++t) {
+        for (const std::int32_t expert : expert_ids.row(t)) {
+            place(t, group_of_expert[static_cast<std::size_t>(expert)]) = 0;
+        }
+    }
+    routes.to_group.assign(static_cast<std::size_t>(groups), 0);
+    std::int32_t next = 0;
+    for (index_t g = 0; g < groups; ++g) {
+        const std::int32_t first = next;
+        for (index_t t = 0; t < expert_ids.rows(); ++t) {
+            if (place(t, g) == 0) {
+                place(t, g) = next++;
+            }
+        }
+        routes.to_group[static_cast<std::size_t>(g)] = next - first;
+    }
+}
+
+}  // namespace
+
+template <class T>
+TokenExchange<T>::TokenExchange(const mpi::ProcessGrid& grid, const kernels::KernelSet& kernels, index_t experts)
+    : grid_(grid), kernels_(kernels) {
+    const int groups = grid.expert().size();
+    for (int g = 0; g < groups; ++g) {
+        const mpi::Slice slice = mpi::slice_of(experts, g, groups);
+        group_of_expert_.insert(group_of_expert_.end(), static_cast<std::size_t>(slice.extent), g);
+    }
+}
+
+template <class T>
+void TokenExchange<T>::begin_pass(index_t rows, const Dropout& dropout) {
+    dropout_ = dropout;
+    if (grid_.expert().size() == 1) {
+        rows_of_rank_ = grid_.tensor().all_gather(rows);
+        volume_.counts += bytes_of<index_t>(1, grid_.tensor().size() - 1);
+    }
+}
+
+template <class T>
+void TokenExchange<T>::plan(MatrixView<const std::int32_t> expert_ids, RowRoutes& routes) {
+    const index_t groups = grid_.expert().size();
+    const index_t slices = grid_.tensor().size();
+    if (groups == 1) {
+        routes.of_rank = rows_of_rank_;
+    } else {
+        number_rows(expert_ids, group_of_expert_, groups, routes);
+        // Everybody's numbers are needed: the rows that other ranks of the tensor group receive are gathered, too.
+        const index_t ranks = grid_.replica().size();
+        Matrix<index_t> counts(ranks, groups);
+        grid_.replica().template all_gather_rows<index_t>({routes.to_group.data(), 1, groups}, counts,
+                                                          std::vector<index_t>(static_cast<std::size_t>(ranks), 1));
+        volume_.counts += bytes_of<index_t>(groups, ranks - 1);
+        routes.from_group.assign(static_cast<std::size_t>(groups), 0);
+        routes.of_rank.assign(static_cast<std::size_t>(slices), 0);
+        for (index_t rank = 0; rank < ranks; ++rank) {
+            const index_t count = counts.view()(rank, grid_.expert().rank());
+            routes.of_rank[static_cast<std::size_t>(rank % slices)] += count;
+            if (rank % slices == grid_.tensor().rank()) {
+                routes.from_group[static_cast<std::size_t>(rank / slices)] = count;
+            }
+        }
+    }
+    routes.own = routes.of_rank[static_cast<std::size_t>(grid_.tensor().rank())];
+    routes.total = sum_of(routes.of_rank);
+}
+
+/// Rows for each group, in the group's order, change places with those for this rank.
+template <class T>
+template <class S>
+void TokenExchange<T>::exchange(MatrixView<const S> sent, const std::vector<index_t>& to, MatrixView<S> received,
+                                const std::vector<index_t>& from) {
+    grid_.expert().template all_to_all_rows<S>(sent, to, received, from);
+    const index_t to_others = sent.rows() - to[static_cast<std::size_t>(grid_.expert().rank())];
+    volume_.all_to_all += bytes_of<S>(to_others, sent.cols());
+}
+
+/// To the rank of every group that has this one's tensor position, and there to all ranks of the group.
+template <class T>
+template <class S>
+MatrixView<const S> TokenExchange<T>::send(const RowRoutes& routes, MatrixView<const S> rows, Outbound<S>& buffers) {
+    const index_t cols = rows.cols();
+    buffers.arrived.resize(routes.total, cols);
+    MatrixView<const S> own = rows;
+    if (grid_.expert().size() > 1) {
+        buffers.packed.resize(sum_of(routes.to_group), cols);
+        const MatrixView<S> packed = buffers.packed;
+        const MatrixView<const std::int32_t> place = routes.place.view();
+#pragma omp parallel for schedule(static)
+        for (index_t t = 0; t < rows.rows(); ++t) {
+            for (const std::int32_t row : place.row(t)) {
+                if (row >= 0) {
+                    std::copy_n(rows[t], cols, packed[row]);
+                }
+            }
+        }
+        const auto first = routes.of_rank.begin();
+        const index_t before = std::accumulate(first, first + grid_.tensor().rank(), index_t{0});
+        const MatrixView<S> received = buffers.arrived.view().rows(before, routes.own);
+        exchange<S>(buffers.packed, routes.to_group, received, routes.from_group);
+        own = received;
+    }
+    grid_.tensor().template all_gather_rows<S>(own, buffers.arrived, routes.of_rank);
+    volume_.gather += (grid_.tensor().size() - 1) * bytes_of<S>(routes.own, cols);
+    return std::as_const(buffers.arrived).view();
+}
+
+/// Sums over the ranks of the tensor group, of the rows that this rank received, in the order of ranks: the same
+/// whatever algorithm a reduction of the MPI library would choose, and narrow values travel.
+template <class T>
+template <class W>
+void TokenExchange<T>::sum_over_slices(const RowRoutes& routes, MatrixView<const A> partial, Inbound<W>& buffers,
+                                       MatrixView<A> sums) {
+    const index_t slices = grid_.tensor().size();
+    const index_t cols = partial.cols();
+    const auto& row_kernels = kernels_.elementwise<W>();
+    buffers.parts.resize(slices * routes.own, cols);
+    grid_.tensor().template all_to_all_rows<W>(as_operand<W>(row_kernels, partial, buffers.narrow), routes.of_rank,
+                                               buffers.parts,
+                                               std::vector<index_t>(static_cast<std::size_t>(slices), routes.own));
+    volume_.reduce += bytes_of<W>(routes.total - routes.own, cols);
+    const MatrixView<const W> parts = buffers.parts.view();
+    buffers.summands.resize(static_cast<std::size_t>(slices * routes.own));
+#pragma omp parallel for schedule(static)
+    for (index_t row = 0; row < routes.own; ++row) {
+        const W** of_row = buffers.summands.data() + row * slices;
+        for (index_t s = 0; s < slices; ++s) {
+            of_row[s] = parts[s * routes.own + row];
+        }
+        row_kernels.sum_rows(cols, slices, of_row, sums[row]);
+    }
+}
+
+/// Sums what the groups returned for each row, in the order of groups.
+template <class T>
+template <class W>
+void TokenExchange<T>::sum_over_groups(const RowRoutes& routes, Inbound<W>& buffers, MatrixView<A> output) const {
+    const index_t groups = grid_.expert().size();
+    const auto& row_kernels = kernels_.elementwise<W>();
+    const MatrixView<const W> returned = buffers.returned.view();
+    const MatrixView<const std::int32_t> place = routes.place.view();
+    buffers.summands.resize(static_cast<std::size_t>(groups * output.rows()));
+#pragma omp parallel for schedule(static)
+    for (index_t t = 0; t < output.rows(); ++t) {
+        const W** of_row = buffers.summands.data() + t * groups;
+        index_t count = 0;
+        for (const std::int32_t row : place.row(t)) {
+            if (row >= 0) {
+                of_row[count++] = returned[row];
+            }
+        }
+        row_kernels.sum_rows(output.cols(), count, of_row, output[t]);
+    }
+}
+
+template <class T>
+template <class W>
+void TokenExchange<T>::bring_back(const RowRoutes& routes, MatrixView<const A> partial, Inbound<W>& buffers,
+                                  MatrixView<A> output) {
+    const bool one_group = grid_.expert().size() == 1;
+    MatrixView<const A> sums = partial;
+    if (grid_.tensor().size() > 1) {
+        sums_.resize(one_group ? 0 : routes.own, partial.cols());
+        const MatrixView<A> out = one_group ? output : sums_.view();
+        sum_over_slices<W>(routes, partial, buffers, out);
+        sums = out;
+    } else if (one_group) {
+        std::copy_n(partial.data(), partial.rows() * partial.cols(), output.data());
+    }
+    if (!one_group) {
+        buffers.returned.resize(sum_of(routes.to_group), sums.cols());
+        exchange<W>(as_operand<W>(kernels_.elementwise<W>(), sums, buffers.narrow), routes.from_group, buffers.returned,
+                    routes.to_group);
+        sum_over_groups<W>(routes, buffers, output);
+    }
+}
+
+template <class T>
+ExpertRows<T> TokenExchange<T>::dispatch(const RowRoutes& routes, MatrixView<const T> hidden,
+                                         MatrixView<const std::int32_t> expert_ids, MatrixView<const A> weights) {
+    const Scope scope("exchange.dispatch");
+    ExpertRows<T> rows;
+    rows.hidden = send<T>(routes, hidden, hidden_);
+    rows.expert_ids = send<std::int32_t>(routes, expert_ids, expert_ids_);
+    rows.weights = send<A>(routes, weights, weights_);
+    rows.dropout = dropout_;
+    if (dropout_.is_active()) {
+        const MatrixView<const std::uint64_t> tokens(dropout_.rows.data(), hidden.rows(), 1);
+        rows.dropout.rows = {send<std::uint64_t>(routes, tokens, tokens_).data(),
+                             static_cast<std::size_t>(routes.total)};
+    }
+    return rows;
+}
+
+template <class T>
+MatrixView<const T> TokenExchange<T>::dispatch_gradient(const RowRoutes& routes, MatrixView<const A> gradient) {
+    const Scope scope("exchange.dispatch_gradient");
+    return send<T>(routes, as_operand<T>(kernels_.elementwise<T>(), gradient, gradient_), hidden_);
+}
+
+template <class T>
+void TokenExchange<T>::combine(const RowRoutes& routes, MatrixView<const A> partial, MatrixView<A> output) {
+    const Scope scope("exchange.combine");
+    bring_back<T>(routes, partial, results_, output);
+}
+
+template <class T>
+void TokenExchange<T>::combine_weights(const RowRoutes& routes, MatrixView<const A> partial, MatrixView<A> gradient) {
+    bring_back<A>(routes, partial, weight_gradients_, gradient);
+}
+
+template class TokenExchange<bf16>;
+template class TokenExchange<float>;
+template class TokenExchange<double>;
+
+}  // namespace moesaic::model

@@ -1,0 +1,112 @@
+// Training of the reference models on every process grid gives what one rank gives.
+#include "model/weights.hpp"
+#include "support/grids.hpp"
+#include "train/adapter.hpp"
+#include "train/lora_state.hpp"
+#include "train/trainer.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <vector>
+
+namespace moesaic::train {
+namespace {
+
+using mpi::Communicator;
+
+/// Losses and gradient norms of some steps, and all gradients of the first (on rank 0).
+struct Curve {
+    std::vector<double> losses;
+    std::vector<double> gradient_norms;
+    std::map<std::string, std::vector<float>> gradients;
+};
+
+Curve train_case(const std::filesystem::path& folder, const Communicator& world, const mpi::GridShape& shape,
+                 index_t batch_size) {
+    constexpr index_t steps = 3;
+    const kernels::KernelSet kernels("portable");
+    const mpi::ProcessGrid grid(world, shape);
+    const model::Architecture architecture = model::read_architecture(folder);
+    const Dataset data = load_dataset(world, folder / "train.jsonl", architecture.vocabulary, 1000);
+    model::Decoder<float> decoder(architecture,
+                                  {.lora = read_adapter_settings(folder / "adapter_init", architecture),
+                                   .max_tokens = data.largest_sum(batch_size)},
+                                  kernels, grid);
+    const auto tensors = io::TensorSource::open_model(folder);
+    decoder.load(model::CheckpointWeights<float>(tensors, architecture));
+    load_adapter(folder / "adapter_init", architecture, decoder.lora());
+    decoder.update_lora();
+    ShardedAdamW optimizer(decoder.lora(), kernels, grid, {});
+    mpi::GradientCoordinator coordinator(world, {.max_gradient_norm = 1});
+    Batches batches(data, {.batch_size = batch_size, .shuffle = false}, world.rank(), world.size());
+    Trainer<float> trainer({decoder, kernels, grid, optimizer, coordinator, batches,
+                            Schedule{.learning_rate = 1e-3, .total_steps = steps}, [] { return false; }});
+    Curve curve;
+    for (index_t step = 0; step < steps; ++step) {
+        const mpi::StepReport report = trainer.compute_gradients();
+        if (step == 0) {
+            for_each_full_tensor(decoder.lora(), optimizer, grid, {LoraContent::gradients},
+                                 [&](const FullTensor& full, LoraContent) {
+                                     const auto values = full.values.flat();
+                                     curve.gradients[full.tensor->name].assign(values.begin(), values.end());
+                                 });
+        }
+        const StepResult result = trainer.update(report);
+        curve.losses.push_back(result.decision.loss);
+        curve.gradient_norms.push_back(result.decision.gradient_norm);
+    }
+    return curve;
+}
+
+double norm(const std::vector<float>& values) {
+    double sum = 0;
+    for (const float value : values) {
+        sum += double{value} * double{value};
+    }
+    return std::sqrt(sum);
+}
+
+void expect_same(const Curve& found, const Curve& expected) {
+    constexpr double bound = 1e-5;
+    for (std::size_t step = 0; step < expected.losses.size(); ++step) {
+        EXPECT_NEAR(found.losses[step], expected.losses[step], bound * expected.losses[step]);
+        EXPECT_NEAR(found.gradient_norms[step], expected.gradient_norms[step], bound * expected.gradient_norms[step]);
+    }
+    ASSERT_EQ(found.gradients.size(), expected.gradients.size());
+    for (const auto& [name, values] : expected.gradients) {
+        std::vector<float> difference = found.gradients.at(name);
+        ASSERT_EQ(difference.size(), values.size());
+        for (std::size_t i = 0; i < values.size(); ++i) {
+            difference[i] -= values[i];
+        }
+        EXPECT_GT(norm(values), 0) << name;
+        EXPECT_LE(norm(difference), bound * norm(values)) << name;
+    }
+}
+
+class ReferenceCase : public testing::TestWithParam<std::string> {};
+
+/// Batches of three are fewer sequences than four ranks.
+TEST_P(ReferenceCase, TrainsAlikeOnEveryGrid) {
+    const auto folder = std::filesystem::path(MOESAIC_TEST_DATA) / GetParam();
+    const Communicator world = Communicator::world();
+    for (const index_t batch_size : {3, 8}) {
+        const Curve alone = train_case(folder, Communicator::self(), {}, batch_size);
+        for (const mpi::GridShape& shape : test::grids_of(world.size())) {
+            SCOPED_TRACE(describe(shape));
+            const Curve together = train_case(folder, world, shape, batch_size);
+            if (world.is_root()) {
+                expect_same(together, alone);
+            }
+        }
+    }
+}
+INSTANTIATE_TEST_SUITE_P(Cases, ReferenceCase,
+                         testing::Values("qwen3_moe", "qwen3_moe_attention", "mixtral", "deepseek_v3"));
+
+}  // namespace
+}  // namespace moesaic::train
