@@ -177,7 +177,7 @@ TEST(WeightsOfARank, AreItsSlicesOfItsExperts) {
         SCOPED_TRACE(describe(shape));
         const mpi::ProcessGrid grid(world, shape);
         const RecordingWeights source;
-        Decoder<float>(architecture, {.max_tokens = 8}, kernels, grid).load(source);
+        Decoder<float>(architecture, {.lora = {}, .max_tokens = 8}, kernels, grid).load(source);
         const mpi::Slice experts = mpi::slice_of(5, grid.expert().rank(), shape.expert);
         const mpi::Slice slice = mpi::slice_of(10, grid.tensor().rank(), shape.tensor);
         for (index_t e = 0; e < 5; ++e) {
