@@ -69,8 +69,8 @@ private:
 
 namespace {
 
-/// Tag of the transfers of `gather_bytes`, the only ones from rank to rank.
-constexpr int gather_tag = 1;
+/// Tag of all transfers from rank to rank.
+constexpr int message_tag = 1;
 
 template <class T>
 MPI_Datatype datatype();
@@ -293,25 +293,36 @@ void Communicator::broadcast(std::string& text, int root) const {
     broadcast(std::span(text.data(), text.size()), root);
 }
 
+void Communicator::send(std::span<const std::byte> bytes, int to) const {
+    const Call call(*this, "mpi.send", bytes_of<std::byte>(bytes.size()));
+    for_each_piece(bytes.size(), largest_piece, [&](std::size_t offset, std::size_t length) {
+        check(MPI_Send(bytes.data() + offset, static_cast<int>(length), MPI_BYTE, to, message_tag, handle_->comm),
+              "MPI_Send");
+    });
+}
+
+void Communicator::receive(std::span<std::byte> bytes, int from) const {
+    const Call call(*this, "mpi.receive", 0);
+    for_each_piece(bytes.size(), largest_piece, [&](std::size_t offset, std::size_t length) {
+        check(MPI_Recv(bytes.data() + offset, static_cast<int>(length), MPI_BYTE, from, message_tag, handle_->comm,
+                       MPI_STATUS_IGNORE),
+              "MPI_Recv");
+    });
+}
+
 /// From rank to rank, because MPI_Gatherv cannot place blocks beyond 2^31 elements and checkpoints have more.
 void Communicator::gather_bytes(std::span<const std::byte> mine, std::span<std::byte> all,
                                 std::span<const index_t> bytes_of_ranks) const {
     if (!is_root()) {
-        for_each_piece(mine.size(), largest_piece, [&](std::size_t offset, std::size_t length) {
-            check(MPI_Send(mine.data() + offset, static_cast<int>(length), MPI_BYTE, 0, gather_tag, handle_->comm),
-                  "MPI_Send");
-        });
+        send(mine, 0);
         return;
     }
-    std::byte* block = std::copy(mine.begin(), mine.end(), all.data());
+    std::size_t end = mine.size();
+    std::copy(mine.begin(), mine.end(), all.data());
     for (int source = 1; source < size(); ++source) {
         const auto bytes = static_cast<std::size_t>(bytes_of_ranks[static_cast<std::size_t>(source)]);
-        for_each_piece(bytes, largest_piece, [&](std::size_t offset, std::size_t length) {
-            check(MPI_Recv(block + offset, static_cast<int>(length), MPI_BYTE, source, gather_tag, handle_->comm,
-                           MPI_STATUS_IGNORE),
-                  "MPI_Recv");
-        });
-        block += bytes;
+        receive(all.subspan(end, bytes), source);
+        end += bytes;
     }
 }
 

@@ -43,8 +43,8 @@ private:
     bool owns_library_ = false;  // false where an embedding program started MPI itself and will end it
 };
 
-/// A group of ranks. Copies share the group. All member functions but the accessors are collective: every rank of the
-/// group calls them in the same order. Every collective notes in `progress` that this rank waits, and
+/// A group of ranks. Copies share the group. Member functions are collective but for accessors, send and receive: every
+/// rank of the group calls them in the same order. Every collective notes in `progress` that this rank waits, and
 /// records a trace scope with the bytes that this rank contributes.
 class Communicator {
 public:
@@ -108,6 +108,10 @@ public:
     /// Contiguous blocks of all ranks, in rank order, on rank 0 (`all` may be empty elsewhere). T: float, double.
     template <class T>
     void gather_blocks(std::span<const T> mine, std::span<T> all, std::span<const index_t> counts) const;
+
+    /// Sends to one rank, which must receive as many bytes. The only functions that are not collective; any length.
+    void send(std::span<const std::byte> bytes, int to) const;
+    void receive(std::span<std::byte> bytes, int from) const;
 
     /// Runs `work` on every rank; if it throws on any rank, every rank throws an AgreedError, that of the lowest
     /// failing rank, with its exit code and "rank R: " before its message if the group has several ranks. `work` itself

@@ -30,6 +30,7 @@ core::ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_plan(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_bench_kernels(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_bench_layer(const mpi::Communicator& world, Arguments arguments);
+core::ExitCode run_bench_collectives(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_bench_step(const mpi::Communicator& world, Arguments arguments);
 
 /// Prints on rank 0 only.

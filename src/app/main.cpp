@@ -29,6 +29,8 @@ const std::vector<Command>& commands() {
         {"bench layer", "[CONFIG] [--key VALUE ...]", "measure one expert layer, forward and backward",
          run_bench_layer},
         {"bench step", "[CONFIG] [--key VALUE ...]", "measure whole training steps on random tokens", run_bench_step},
+        {"bench collectives", "[CONFIG] [--key VALUE ...]", "measure the exchange between ranks",
+         run_bench_collectives},
     };
     return all;
 }
@@ -65,7 +67,7 @@ std::string list_commands(std::string_view group) {
     std::string text;
     for (const Command& command : commands()) {
         if (command.name.starts_with(group)) {
-            text += fmt::format("  moesaic {:<13} {:<36} {}\n", command.name, command.usage, command.summary);
+            text += fmt::format("  moesaic {:<17} {:<36} {}\n", command.name, command.usage, command.summary);
         }
     }
     return text;

@@ -156,5 +156,21 @@ TEST(BenchProgram, UsageErrorsExplainThemselves) {
     EXPECT_NE(help.output.find("bench kernels"), std::string::npos) << help.output;
 }
 
+TEST(BenchProgram, CollectivesPrintsTimeAndBandwidthOfEverySize) {
+    for (const int ranks : {2, 3}) {
+        const Result result = moesaic(ranks, "bench collectives --bytes 8,4096 --repeat 2");
+        EXPECT_EQ(result.exit_code, 0) << result.output;
+        const auto found = figures(result.output);
+        for (const char* operation :
+             {"ping_pong", "all_reduce", "reduce_scatter", "all_gather", "all_to_all", "broadcast", "gather"}) {
+            for (const char* rest : {"_8", "_8_bandwidth", "_4096", "_4096_bandwidth"}) {
+                EXPECT_TRUE(found.contains(std::string(operation) + rest)) << operation << rest << result.output;
+            }
+        }
+    }
+    expect_error("bench collectives", 2, "one rank");
+    expect_error("bench collectives --bytes 8,6", 2, "multiple of 4");
+}
+
 }  // namespace
 }  // namespace moesaic::app

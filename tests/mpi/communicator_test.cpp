@@ -79,6 +79,15 @@ TEST(Communicator, AllGatherIsInRankOrder) {
     }
 }
 
+TEST(Communicator, TextsOfAllRanksReachAllRanks) {
+    const Communicator world = Communicator::world();
+    const std::vector<std::string> texts = world.all_gather(std::string(static_cast<std::size_t>(world.rank()), 'x'));
+    ASSERT_EQ(std::ssize(texts), world.size());
+    for (std::size_t rank = 0; rank < texts.size(); ++rank) {
+        EXPECT_EQ(texts[rank], std::string(rank, 'x'));
+    }
+}
+
 TEST(Communicator, BroadcastFromEveryRoot) {
     struct Record {
         std::int32_t number;
