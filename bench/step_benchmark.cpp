@@ -167,9 +167,14 @@ void run_step_benchmark(Report& report, model::Decoder<core::bf16>& decoder, con
     const StepSamples samples = measure(report, run.trainer, settings.repeat);
     const Summary seconds = summarize(samples.seconds);
     const index_t tokens = settings.batches.batch_size * settings.length;
+    const index_t token_layers = (settings.repeat + 1) * tokens * decoder.architecture().moe_layers();
+    const std::int64_t sent = report.world().sum(decoder.exchange_volume().total());
     const Summary speed = rate(static_cast<double>(tokens), seconds);
     report_parts(report, samples, operations_of(decoder.architecture(), grid, tokens), machine);
     report_ranks(report, samples);
+    if (token_layers > 0) {
+        report.add("exchange_bytes_per_token", "B", static_cast<double>(sent) / static_cast<double>(token_layers));
+    }
     report.add("step_seconds", "s", seconds);
     report.add("step_tokens_per_second", "tokens/s", speed);
     report.say(fmt::format("\n{} tokens per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s\n", tokens, seconds.median,

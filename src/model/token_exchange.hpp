@@ -41,6 +41,8 @@ struct ExchangeVolume {
     std::int64_t all_to_all = 0;  ///< between tensor groups
     std::int64_t gather = 0;      ///< within the tensor group
     std::int64_t reduce = 0;      ///< partial sums within the tensor group
+
+    [[nodiscard]] std::int64_t total() const noexcept { return counts + all_to_all + gather + reduce; }
 };
 
 /// Brings rows to experts and results back, for all layers of a decoder. Every collective takes place in every layer on

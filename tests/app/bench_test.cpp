@@ -125,9 +125,10 @@ TEST(BenchProgram, StepPrintsItsFigures) {
                                       {2, "--parallel.data 2 --parallel.tensor 1 --micro-batch 1 --model.layers 2"}}) {
         const Result result = moesaic(ranks, step + "--threads 1 " + more);
         EXPECT_EQ(result.exit_code, 0) << result.output;
-        expect_figures(result.output, {"step_seconds", "step_tokens_per_second", "step_forward", "step_backward",
-                                       "step_loss", "step_transfer", "step_waiting", "step_imbalance", "memory_plan",
-                                       "memory_peak", "error_log_probability", "error_grad_lora"});
+        expect_figures(result.output,
+                       {"step_seconds", "step_tokens_per_second", "step_forward", "step_backward", "step_loss",
+                        "step_transfer", "step_waiting", "step_imbalance", "exchange_bytes_per_token", "memory_plan",
+                        "memory_peak", "error_log_probability", "error_grad_lora"});
     }
 }
 
