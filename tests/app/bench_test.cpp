@@ -142,7 +142,7 @@ TEST(BenchProgram, StepRefusesWhatDoesNotFit) {
 TEST(BenchProgram, UsageErrorsExplainThemselves) {
     expect_error("bench layr", 2, "did you mean bench layer?");
     expect_error("bench layer --shape qwen3-30b-a3", 2, "did you mean qwen3-30b-a3b?");
-    expect_error("bench kernels --shape mixtral", 2, "shapes are qwen3-30b-a3b");
+    expect_error("bench kernels --shape mixtral", 2, "models are qwen3-30b-a3b");
     expect_error("bench layer --tokens 12,x", 2, "tokens = 12,x");
     expect_error("bench layer --routing unifrm", 2, "must be one of uniform, skewed, hot");
     expect_error(tiny_layer + "--threads 2", 2, "threads is set twice");
