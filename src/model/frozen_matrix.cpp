@@ -3,8 +3,6 @@
 #include "core/parallel.hpp"
 
 #include <algorithm>
-#include <cmath>
-#include <utility>
 
 namespace moesaic::model {
 
@@ -47,7 +45,7 @@ struct Sizes {
 
 /// Ranges of features come first: threads that share a range read its weights together.
 template <class T>
-std::vector<Item> make_items(std::span<const FrozenProduct<T>> batch, int threads) {
+std::vector<Item> cut_into_items(std::span<const FrozenProduct<T>> batch, int threads) {
     constexpr index_t items_per_thread = 6;
     std::vector<Item> items;
     for (std::size_t p = 0; p < batch.size(); ++p) {
@@ -304,7 +302,7 @@ void multiply(const kernels::KernelSet& kernels, std::span<const FrozenProduct<T
     const int threads = core::threads_for(work);
     const StripProducts<T> products(kernels);
     const std::vector<Strips> operands = pack_operands(kernels, products, batch, threads, scratch);
-    const std::vector<Item> items = make_items(batch, threads);
+    const std::vector<Item> items = cut_into_items(batch, threads);
     scratch.of_thread.resize(std::max(scratch.of_thread.size(), static_cast<std::size_t>(threads)));
     core::parallel_for(static_cast<index_t>(items.size()), threads, [&](index_t i) {
         const Item& item = items[static_cast<std::size_t>(i)];

@@ -10,6 +10,7 @@
 #include "model/weights.hpp"
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <string>
 #include <vector>
