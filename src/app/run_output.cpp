@@ -11,9 +11,9 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 
 namespace moesaic::app {
 namespace {
@@ -215,7 +215,15 @@ void RunOutput::say(const std::string& line) {
     }
 }
 
+void RunOutput::begin_trace() {
+    trace_.emplace(runtime_, folder_.trace_parts());
+}
+
 void RunOutput::finish(const nlohmann::json& totals) {
+    if (trace_) {
+        run_["trace"] = trace_->join(folder_.trace());
+        trace_.reset();
+    }
     runtime_.world.agree([&] {
         if (runtime_.world.is_root()) {
             run_["finished"] = utc_now();
@@ -223,42 +231,20 @@ void RunOutput::finish(const nlohmann::json& totals) {
             io::write_file_atomically(folder_.run(), run_.dump(2) + "\n");
         }
     });
+    if (runtime_.world.size() > 1 && run_.contains("trace")) {
+        say_clocks();
+    }
 }
 
-void RunOutput::write_trace() {
-    const mpi::Communicator& world = runtime_.world;
-    // Ranks leave a barrier at nearly the same moment: the median difference of clocks then is their offset.
-    constexpr std::size_t readings = 9;
-    std::array<double, readings> differences{};
-    for (double& difference : differences) {
-        world.barrier();
-        const auto mine = static_cast<double>(now_ns());
-        double root = mine;
-        world.broadcast(std::span<double>(&root, 1));
-        difference = root - mine;
+void RunOutput::say_clocks() {
+    double error_us = 0;
+    double drift_ppm = 0;
+    for (const auto& rank : run_["trace"]) {
+        error_us = std::max(error_us, rank["error_us"].get<double>());
+        drift_ppm = std::max(drift_ppm, std::abs(rank["drift_ppm"].get<double>()));
     }
-    std::nth_element(differences.begin(), differences.begin() + readings / 2, differences.end());
-    const double to_root = differences[readings / 2];
-    // Times count from the first event of all ranks, so that microseconds keep their digits.
-    const std::vector<core::trace::Event> events = core::trace::take();
-    double first = static_cast<double>(now_ns()) + to_root;
-    for (const core::trace::Event& event : events) {
-        first = std::min(first, static_cast<double>(event.begin_ns) + to_root);
-    }
-    const auto offset = static_cast<std::int64_t>(to_root - world.min(first));
-
-    const std::string name = fmt::format("rank {} ({})", world.rank(), runtime_.placement.host);
-    const std::vector<std::string> all =
-        world.gather(core::trace::to_chrome_events(events, world.rank(), name, offset));
-    const auto dropped = world.sum(core::trace::dropped());
-    world.agree([&] {
-        if (world.is_root()) {
-            io::write_file_atomically(
-                folder_.trace(), fmt::format("{{\"displayTimeUnit\":\"ms\",\"otherData\":{{\"dropped_events\":{}}},"
-                                             "\"traceEvents\":[\n{}\n]}}\n",
-                                             dropped, fmt::join(all, ",\n")));
-        }
-    });
+    say(fmt::format("trace: clocks of all ranks agree within {:.2f} us; corrected for a drift of up to {:.3f} ppm",
+                    error_us, drift_ppm));
 }
 
 }  // namespace moesaic::app

@@ -5,7 +5,6 @@
 #include "app/stop_signals.hpp"
 #include "app/train_configuration.hpp"
 #include "core/error.hpp"
-#include "core/trace.hpp"
 #include "io/checkpoint.hpp"
 #include "mpi/watchdog.hpp"
 #include "train/adapter.hpp"
@@ -231,19 +230,17 @@ ExitCode run_train(const mpi::Communicator& world, Arguments arguments) {
     if (!parse_options_only(world, "train", configuration.options, arguments)) {
         return ExitCode::success;
     }
-    core::trace::enable(configuration.output.trace);
     const mpi::Watchdog watchdog(world, configuration.output.watchdog);
     const Runtime runtime(world, configuration.parallel, configuration.compute);
     RunOutput output(runtime, configuration.output.directory, configuration.options.settings());
+    if (configuration.output.trace) {
+        output.begin_trace();
+    }
     const TrainInputs inputs = read_inputs(runtime, configuration);
     listen_for_stop_signals();
-    const ExitCode code = with_precision(configuration.compute.precision, [&](auto scalar) {
+    return with_precision(configuration.compute.precision, [&](auto scalar) {
         return TrainRun<decltype(scalar)>(runtime, configuration, inputs, output).run();
     });
-    if (configuration.output.trace) {
-        output.write_trace();
-    }
-    return code;
 }
 
 }  // namespace moesaic::app
