@@ -1,7 +1,7 @@
 #include "bench/trace_analysis.hpp"
 
 #include <algorithm>
-#include <cmath>
+#include <limits>
 #include <numeric>
 #include <set>
 #include <span>
@@ -37,7 +37,7 @@ struct Timeline {
     std::vector<TraceInterval> steps;
     std::vector<Segment> segments;  ///< of the thread that makes the steps, without gaps inside of scopes
     std::vector<Call> calls;        ///< collectives of that thread; of nested ones the outermost
-    std::vector<Segment> others;    ///< work of other threads
+    std::vector<Segment> others;    ///< when any other thread works; disjoint
     std::vector<TraceInterval> shares;  ///< of threads in the work of teams, in order of begin
 };
 
@@ -69,6 +69,15 @@ std::vector<Segment> flatten(std::span<const TraceInterval> intervals) {
         open.pop_back();
     }
     return segments;
+}
+
+/// `next` begins no earlier than those before.
+void add_to_union(std::vector<Segment>& united, const TraceInterval& next) {
+    if (!united.empty() && next.begin <= united.back().end) {
+        united.back().end = std::max(united.back().end, next.end);
+    } else {
+        united.push_back({next.begin, next.end, next.name, next.category});
+    }
 }
 
 class Analysis {
@@ -117,7 +126,7 @@ private:
                 nested.push_back(interval);
             }
             if (interval.thread != main_thread && interval.category != mpi_) {
-                timeline.others.push_back({interval.begin, interval.end, interval.name, interval.category});
+                add_to_union(timeline.others, interval);
             }
         }
         timeline.segments = flatten(nested);
@@ -192,13 +201,10 @@ private:
     /// Microseconds of [begin, end) in which another thread worked.
     static double busy_others(const Timeline& timeline, double begin, double end) {
         double busy = 0;
-        double reached = begin;
-        for (const Segment& other : timeline.others) {
-            if (other.begin >= end) {
-                break;
-            }
-            busy += overlap(other.begin, other.end, reached, end);
-            reached = std::max(reached, std::min(other.end, end));
+        auto other = std::partition_point(timeline.others.begin(), timeline.others.end(),
+                                          [&](const Segment& segment) { return segment.end <= begin; });
+        for (; other != timeline.others.end() && other->begin < end; ++other) {
+            busy += overlap(other->begin, other->end, begin, end);
         }
         return busy;
     }
@@ -255,7 +261,7 @@ private:
         while (now > first) {
             const Timeline& timeline = timelines_.at(rank);
             const auto after = std::partition_point(timeline.calls.begin(), timeline.calls.end(),
-                                                    [&](const Call& call) { return call.end <= now; });
+                                                    [&](const Call& call) { return call.begin < now; });
             const Call* call = after == timeline.calls.begin() ? nullptr : &*(after - 1);
             if (call == nullptr || call->begin < first) {
                 add_to_path(rank, first, now);
@@ -263,8 +269,9 @@ private:
             }
             add_to_path(rank, call->end, now);
             const Arrival& arrival = arrivals_.at(call->call);
-            const bool waited = arrival.last_rank != rank && arrival.last_begin > call->begin;
-            const double from = std::min(waited ? arrival.last_begin : call->begin, call->end);
+            const bool waited =
+                arrival.last_rank != rank && arrival.last_begin > call->begin && arrival.last_begin < now;
+            const double from = waited ? std::min(arrival.last_begin, call->end) : call->begin;
             path.phases["collectives"] += seconds_per_us * (call->end - from);
             path.changes += waited ? 1 : 0;
             rank = waited ? arrival.last_rank : rank;
@@ -331,9 +338,9 @@ private:
 double TraceSummary::rank_imbalance_percent() const {
     double sum = 0;
     double longest = 0;
-    for (const auto& [rank, steps] : ranks) {
-        sum += steps.computing();
-        longest = std::max(longest, steps.computing());
+    for (const auto& [rank, of_rank] : ranks) {
+        sum += of_rank.computing();
+        longest = std::max(longest, of_rank.computing());
     }
     return sum > 0 ? 100 * (longest * static_cast<double>(ranks.size()) / sum - 1) : 0;
 }

@@ -4,7 +4,10 @@
 #include "io/files.hpp"
 #include "io/json.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <charconv>
 #include <fstream>
 #include <string_view>
@@ -51,7 +54,7 @@ private:
     void read_end(const std::string& line) {
         constexpr std::string_view before = "],";
         if (line.starts_with(before)) {
-            const auto end = io::parse_json("{" + line.substr(before.size()), source(), {}, number_);
+            const auto end = io::parse_json(fmt::format("{{{}", line.substr(before.size())), source(), {}, number_);
             const auto data = io::get<nlohmann::json>(end, "otherData", source());
             trace_.dropped += io::get_or<std::int64_t>(data, "dropped_events", 0, source());
             trace_.clocks = io::get_or<nlohmann::json>(data, "ranks", nullptr, source());

@@ -1,5 +1,8 @@
 #include "app/run_output.hpp"
 
+#include "app/report_page.hpp"
+#include "bench/peak_memory.hpp"
+#include "bench/run_page.hpp"
 #include "core/build_info.hpp"
 #include "core/error.hpp"
 #include "core/trace.hpp"
@@ -215,6 +218,12 @@ void RunOutput::say(const std::string& line) {
     }
 }
 
+void RunOutput::set_memory_plan(const train::MemoryPlan& plan) {
+    for (const train::MemoryPlan::Item& item : plan.items) {
+        run_["memory_plan"].push_back({{"purpose", item.purpose}, {"bytes", item.bytes}});
+    }
+}
+
 void RunOutput::begin_trace() {
     trace_.emplace(runtime_, folder_.trace_parts());
 }
@@ -224,11 +233,16 @@ void RunOutput::finish(const nlohmann::json& totals) {
         run_["trace"] = trace_->join(folder_.trace());
         trace_.reset();
     }
+    const auto peaks = runtime_.world.all_gather(static_cast<std::int64_t>(bench::peak_memory_bytes()));
     runtime_.world.agree([&] {
         if (runtime_.world.is_root()) {
+            for (std::size_t rank = 0; rank < peaks.size(); ++rank) {
+                run_["ranks"][rank]["peak_memory_bytes"] = peaks[rank];
+            }
             run_["finished"] = utc_now();
             run_["totals"] = totals;
             io::write_file_atomically(folder_.run(), run_.dump(2) + "\n");
+            write_report(bench::describe_run(folder_.path), folder_.report());
         }
     });
     if (runtime_.world.size() > 1 && run_.contains("trace")) {

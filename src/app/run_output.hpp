@@ -1,4 +1,4 @@
-// The output folder of a training run: run.json, metrics.jsonl, trace.json; and the progress line.
+// The output folder of a training run: run.json, metrics.jsonl, trace.json, the report; and the progress line.
 #pragma once
 
 #include "app/runtime.hpp"
@@ -27,6 +27,8 @@ struct RunFolder {
     [[nodiscard]] std::filesystem::path checkpoints() const { return path / "checkpoints"; }
     [[nodiscard]] std::filesystem::path adapter() const { return path / "adapter"; }
     [[nodiscard]] std::filesystem::path trace() const { return path / "trace.json"; }
+    /// Of the report's files, without their ending.
+    [[nodiscard]] std::filesystem::path report() const { return path / "report"; }
     /// Traces of single ranks, while the run lasts.
     [[nodiscard]] std::filesystem::path trace_parts() const { return path / "trace"; }
 };
@@ -50,9 +52,11 @@ public:
     /// Prints a line of its own, after ending an unfinished progress line.
     void say(const std::string& line);
 
+    /// What the report compares the used memory with.
+    void set_memory_plan(const train::MemoryPlan& plan);
     /// Collective. Begins to record what all ranks do.
     void begin_trace();
-    /// Collective. Writes the trace, and adds `totals` to run.json.
+    /// Collective. Writes the trace, adds `totals` to run.json, and writes the report.
     void finish(const nlohmann::json& totals);
 
 private:
