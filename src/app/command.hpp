@@ -26,6 +26,7 @@ struct Command {
 core::ExitCode run_train(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_eval(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_verify(const mpi::Communicator& world, Arguments arguments);
+core::ExitCode run_report(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_plan(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_bench_kernels(const mpi::Communicator& world, Arguments arguments);

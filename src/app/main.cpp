@@ -20,6 +20,8 @@ const std::vector<Command>& commands() {
         {"train", "[CONFIG] [--section.key VALUE ...]", "fine-tune LoRA factors of the experts", run_train},
         {"eval", "[CONFIG] [--section.key VALUE ...]", "loss, perplexity and exact match on a data file", run_eval},
         {"verify", "CASE... [--section.key VALUE ...]", "run reference cases and compare every quantity", run_verify},
+        {"report", "FOLDER|FILE...", "turn the results of runs and benchmarks into a page of HTML, Markdown and CSV",
+         run_report},
         {"plan", "[CONFIG] [--section.key VALUE ...]", "memory that a training run needs, without loading weights",
          run_plan},
         {"doctor", "[--section.key VALUE ...]", "check this machine: ISA levels, topology, binding, MPI, memory",

@@ -2,7 +2,7 @@
 
 #include "app/report_page.hpp"
 #include "bench/peak_memory.hpp"
-#include "bench/run_page.hpp"
+#include "report/run_page.hpp"
 #include "core/build_info.hpp"
 #include "core/error.hpp"
 #include "core/trace.hpp"
@@ -242,7 +242,7 @@ void RunOutput::finish(const nlohmann::json& totals) {
             run_["finished"] = utc_now();
             run_["totals"] = totals;
             io::write_file_atomically(folder_.run(), run_.dump(2) + "\n");
-            write_report(bench::describe_run(folder_.path), folder_.report());
+            write_report(report::describe_run(folder_.path), folder_.report());
         }
     });
     if (runtime_.world.size() > 1 && run_.contains("trace")) {

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-namespace moesaic::bench {
+namespace moesaic::report {
 
 /// What one thread did for some time. Microseconds on the clock of rank 0.
 struct TraceInterval {
@@ -47,4 +47,4 @@ struct Trace {
 /// Other damage throws with ExitCode::corrupt_input.
 [[nodiscard]] Trace read_trace(const std::vector<std::filesystem::path>& files);
 
-}  // namespace moesaic::bench
+}  // namespace moesaic::report

@@ -1,4 +1,4 @@
-#include "bench/chart.hpp"
+#include "report/chart.hpp"
 
 #include <fmt/format.h>
 
@@ -9,7 +9,7 @@
 #include <numeric>
 #include <utility>
 
-namespace moesaic::bench {
+namespace moesaic::report {
 namespace {
 
 constexpr double width = 760;
@@ -378,4 +378,4 @@ std::string to_svg(const HeatMap& chart) {
     return drawing.finish();
 }
 
-}  // namespace moesaic::bench
+}  // namespace moesaic::report

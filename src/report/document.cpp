@@ -1,4 +1,4 @@
-#include "bench/document.hpp"
+#include "report/document.hpp"
 
 #include <fmt/format.h>
 
@@ -6,7 +6,7 @@
 #include <functional>
 #include <map>
 
-namespace moesaic::bench {
+namespace moesaic::report {
 namespace {
 
 /// Names of things and their units, as a column each.
@@ -192,11 +192,10 @@ std::string markdown_of(const Cell& cell) {
     return number != nullptr ? readable(*number) : escape_markdown(std::get<std::string>(cell));
 }
 
-std::string markdown_of(const Table& table) {
-    constexpr std::size_t most_rows = 40;
-    const std::size_t every = (table.rows.size() + most_rows - 1) / most_rows;
+/// One row of `every`.
+std::string markdown_of(const Table& table, std::size_t every = 1) {
     std::string out = "**" + escape_markdown(table.title) + "**";
-    out += every > 1 ? fmt::format(" (every {}th of {} rows)\n\n", every, table.rows.size()) : "\n\n";
+    out += every > 1 ? fmt::format(" (one row in {}; the CSV file has all)\n\n", every) : "\n\n";
     std::string rule = "|";
     out += '|';
     for (std::size_t c = 0; c < table.columns.size(); ++c) {
@@ -204,7 +203,7 @@ std::string markdown_of(const Table& table) {
         rule += holds_numbers(table, c) ? "---:|" : "---|";
     }
     out += '\n' + rule + '\n';
-    for (std::size_t r = 0; r < table.rows.size(); r += std::max<std::size_t>(1, every)) {
+    for (std::size_t r = 0; r < table.rows.size(); r += every) {
         out += '|';
         for (const Cell& cell : table.rows[r]) {
             out += ' ' + markdown_of(cell) + " |";
@@ -215,7 +214,10 @@ std::string markdown_of(const Table& table) {
 }
 
 std::string markdown_of(const Figure& figure) {
-    return markdown_of(table_of(figure)) + (figure.note.empty() ? "" : escape_markdown(figure.note) + "\n\n");
+    constexpr std::size_t most_rows = 25;
+    const Table table = table_of(figure);
+    const std::size_t every = std::max<std::size_t>(1, (table.rows.size() + most_rows - 1) / most_rows);
+    return markdown_of(table, every) + (figure.note.empty() ? "" : escape_markdown(figure.note) + "\n\n");
 }
 
 std::string markdown_of(const Paragraph& paragraph) {
@@ -309,4 +311,4 @@ std::string to_csv(const Document& document) {
     return out;
 }
 
-}  // namespace moesaic::bench
+}  // namespace moesaic::report

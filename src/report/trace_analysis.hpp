@@ -1,14 +1,14 @@
 // Where the time of training steps went, from the trace of all ranks.
 #pragma once
 
-#include "bench/trace_file.hpp"
+#include "report/trace_file.hpp"
 
 #include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
-namespace moesaic::bench {
+namespace moesaic::report {
 
 /// Seconds by phase: the part of a scope's name before its first dot, with "collectives" for all of MPI. A moment
 /// belongs to the innermost scope that is open then.
@@ -59,9 +59,9 @@ struct TraceSummary {
     ExpertTokens experts;
     std::map<int, double> peak_memory_bytes;  ///< resident
     std::map<int, double> peak_bandwidth;     ///< bytes per second sent, over 100 ms
-    /// How much earlier a rank seems to leave a collective than the last one comes to it; seconds, at most. It shows
-    /// what is left of the clocks' differences.
-    double clock_violation = 0;
+    /// The least time by which the first rank left a collective that no rank can leave before all have come, after the
+    /// last one came; seconds. Below zero by what is left of the clocks' differences.
+    double least_overlap = 0;
     int checked_collectives = 0;
 
     /// Percent by which the rank that computes longest exceeds the average.
@@ -70,4 +70,4 @@ struct TraceSummary {
 
 [[nodiscard]] TraceSummary analyse(const Trace& trace);
 
-}  // namespace moesaic::bench
+}  // namespace moesaic::report

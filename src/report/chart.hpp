@@ -5,7 +5,7 @@
 #include <string>
 #include <vector>
 
-namespace moesaic::bench {
+namespace moesaic::report {
 
 struct Axis {
     std::string label;
@@ -63,4 +63,4 @@ struct HeatMap {
 /// A number for people, with four significant digits.
 [[nodiscard]] std::string readable(double value);
 
-}  // namespace moesaic::bench
+}  // namespace moesaic::report

@@ -1,4 +1,4 @@
-#include "bench/trace_analysis.hpp"
+#include "report/trace_analysis.hpp"
 
 #include <algorithm>
 #include <limits>
@@ -7,7 +7,7 @@
 #include <span>
 #include <string_view>
 
-namespace moesaic::bench {
+namespace moesaic::report {
 namespace {
 
 constexpr double seconds_per_us = 1e-6;
@@ -216,6 +216,9 @@ private:
             by_scope[share.name][share.thread].push_back(seconds_per_us * share.duration());
         }
         for (const auto& [scope, threads] : by_scope) {
+            if (threads.size() == 1) {
+                continue;
+            }
             ThreadBalance balance;
             balance.rank = rank;
             balance.scope = trace_.names[static_cast<std::size_t>(scope)];
@@ -289,9 +292,10 @@ private:
                 const Arrival& arrival = arrivals_.at(call.call);
                 if (arrival.ranks > 1 && synchronizing.contains(trace_.names[static_cast<std::size_t>(call.name)]) &&
                     seen.insert(call.call).second) {
-                    summary_.clock_violation = std::max(summary_.clock_violation,
-                                                        seconds_per_us * (arrival.last_begin - arrival.first_end));
-                    ++summary_.checked_collectives;
+                    const double overlap_here = seconds_per_us * (arrival.first_end - arrival.last_begin);
+                    const bool is_first = summary_.checked_collectives++ == 0;
+                    summary_.least_overlap =
+                        is_first ? overlap_here : std::min(summary_.least_overlap, overlap_here);
                 }
             }
         }
@@ -349,4 +353,4 @@ TraceSummary analyse(const Trace& trace) {
     return Analysis(trace).summary();
 }
 
-}  // namespace moesaic::bench
+}  // namespace moesaic::report

@@ -1,4 +1,4 @@
-#include "bench/trace_file.hpp"
+#include "report/trace_file.hpp"
 
 #include "core/error.hpp"
 #include "io/files.hpp"
@@ -12,7 +12,7 @@
 #include <fstream>
 #include <string_view>
 
-namespace moesaic::bench {
+namespace moesaic::report {
 namespace {
 
 using core::ExitCode;
@@ -144,4 +144,4 @@ Trace read_trace(const std::vector<std::filesystem::path>& files) {
     return trace;
 }
 
-}  // namespace moesaic::bench
+}  // namespace moesaic::report

@@ -1,7 +1,7 @@
-#include "bench/run_page.hpp"
+#include "report/run_page.hpp"
 
 #include "bench/statistics.hpp"
-#include "bench/trace_page.hpp"
+#include "report/trace_page.hpp"
 #include "core/error.hpp"
 #include "io/json.hpp"
 
@@ -11,10 +11,12 @@
 #include <limits>
 #include <set>
 
-namespace moesaic::bench {
+namespace moesaic::report {
 namespace {
 
 namespace fs = std::filesystem;
+using bench::summarize;
+using bench::Summary;
 
 constexpr double mebi = 1024.0 * 1024.0;
 
@@ -271,4 +273,4 @@ Document describe_run(const fs::path& folder) {
     return document;
 }
 
-}  // namespace moesaic::bench
+}  // namespace moesaic::report

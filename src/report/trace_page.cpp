@@ -1,4 +1,4 @@
-#include "bench/trace_page.hpp"
+#include "report/trace_page.hpp"
 
 #include "io/json.hpp"
 
@@ -8,7 +8,7 @@
 #include <array>
 #include <numeric>
 
-namespace moesaic::bench {
+namespace moesaic::report {
 namespace {
 
 constexpr double ms = 1e3;
@@ -18,36 +18,50 @@ double percent(double part, double whole) {
     return whole > 0 ? 100 * part / whole : 0;
 }
 
-/// Phases of all ranks, the longest first.
+/// Phases with a hundredth or more of the time of all ranks, the longest first.
 std::vector<std::string> phases_of(const TraceSummary& summary) {
     PhaseSeconds sums;
+    double total = 0;
     for (const auto& [rank, steps] : summary.ranks) {
         for (const auto& [phase, seconds] : steps.phases) {
             sums[phase] += seconds;
+            total += seconds;
         }
     }
     std::vector<std::string> phases;
     for (const auto& [phase, seconds] : sums) {
-        phases.push_back(phase);
+        if (seconds >= 0.01 * total) {
+            phases.push_back(phase);
+        }
     }
     std::sort(phases.begin(), phases.end(),
               [&](const std::string& a, const std::string& b) { return sums.at(a) > sums.at(b); });
     return phases;
 }
 
-double value_or_zero(const PhaseSeconds& phases, const std::string& phase) {
-    const auto found = phases.find(phase);
-    return found == phases.end() ? 0 : found->second;
+/// Milliseconds per step of `phases`, and of all others together.
+std::vector<double> stack(const PhaseSeconds& seconds, const std::vector<std::string>& phases, int steps) {
+    std::vector<double> values;
+    double rest = 0;
+    for (const auto& [phase, of_phase] : seconds) {
+        rest += ms * of_phase / steps;
+    }
+    for (const std::string& phase : phases) {
+        const auto found = seconds.find(phase);
+        values.push_back(found == seconds.end() ? 0 : ms * found->second / steps);
+        rest -= values.back();
+    }
+    values.push_back(std::max(0.0, rest));
+    return values;
 }
 
 Figure time_by_phase(const TraceSummary& summary) {
-    BarChart chart{"Time of a step by phase", {"time per step, mean", "ms"}, {}, phases_of(summary), {}};
+    const std::vector<std::string> phases = phases_of(summary);
+    BarChart chart{"Time of a step by phase", {"time per step, mean", "ms"}, {}, phases, {}};
+    chart.parts.emplace_back("other");
     for (const auto& [rank, steps] : summary.ranks) {
         chart.bars.push_back(fmt::format("rank {}", rank));
-        std::vector<double>& values = chart.values.emplace_back();
-        for (const std::string& phase : chart.parts) {
-            values.push_back(ms * value_or_zero(steps.phases, phase) / summary.steps);
-        }
+        chart.values.push_back(stack(steps.phases, phases, summary.steps));
     }
     return {chart, fmt::format("Mean of {} steps. Each moment counts for the innermost scope that the rank's main thread "
                                "was in; all MPI calls are collectives.",
@@ -77,11 +91,10 @@ Table ranks_table(const TraceSummary& summary) {
 
 Figure critical_path(const TraceSummary& summary) {
     const CriticalPath& path = summary.critical_path;
-    BarChart chart{"Critical path of a step", {"time per step, mean", "ms"}, {"critical path"}, {}, {{}}};
-    for (const std::string& phase : phases_of(summary)) {
-        chart.parts.push_back(phase);
-        chart.values[0].push_back(ms * value_or_zero(path.phases, phase) / summary.steps);
-    }
+    const std::vector<std::string> phases = phases_of(summary);
+    BarChart chart{"Critical path of a step", {"time per step, mean", "ms"}, {"critical path"}, phases, {}};
+    chart.parts.emplace_back("other");
+    chart.values.push_back(stack(path.phases, phases, summary.steps));
     std::string shares;
     const double computing = std::accumulate(path.by_rank.begin(), path.by_rank.end(), 0.0,
                                              [](double sum, const auto& rank) { return sum + rank.second; });
@@ -160,9 +173,9 @@ Section experts_section(const ExpertTokens& experts) {
 
 std::string clock_text(const Trace& trace, const TraceSummary& summary) {
     std::string text = fmt::format(
-        "In {} collectives that no rank can leave before all have come, the clocks show a rank leaving up to {:.2f} us too "
-        "early.",
-        summary.checked_collectives, us * summary.clock_violation);
+        "No rank can leave a barrier, a sum or a gathering of values before all have come. In {} of them, the first left {:.2f} "
+        "us or more after the last had come, on the clock of rank 0; less than zero would show an error of the clocks.",
+        summary.checked_collectives, us * summary.least_overlap);
     if (trace.clocks.is_null()) {
         text += " The run did not come to its end: clocks are compared at its start only.";
     }
@@ -206,4 +219,4 @@ std::vector<Section> sections_of(const Trace& trace, const TraceSummary& summary
     return sections;
 }
 
-}  // namespace moesaic::bench
+}  // namespace moesaic::report

@@ -1,7 +1,7 @@
 // A report as content: sections of text, tables and charts, from which one page of HTML, Markdown and CSV are written.
 #pragma once
 
-#include "bench/chart.hpp"
+#include "report/chart.hpp"
 
 #include <optional>
 #include <string>
@@ -9,7 +9,7 @@
 #include <variant>
 #include <vector>
 
-namespace moesaic::bench {
+namespace moesaic::report {
 
 /// Text, or a number that readers see rounded and programs exactly.
 using Cell = std::variant<std::string, double>;
@@ -73,4 +73,4 @@ struct Document {
 /// One line per number or text: section, table, row, column, unit, value.
 [[nodiscard]] std::string to_csv(const Document& document);
 
-}  // namespace moesaic::bench
+}  // namespace moesaic::report
