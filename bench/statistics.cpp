@@ -35,22 +35,16 @@ Summary summarize(std::vector<double> samples) {
             .high = samples[n - 1 - left_out]};
 }
 
-Summary rate(double numerator, const Summary& times) {
-    return {.n = times.n,
-            .min = numerator / times.max,
-            .median = numerator / times.median,
-            .max = numerator / times.min,
-            .low = numerator / times.high,
-            .high = numerator / times.low};
+std::vector<double> rates(double numerator, const std::vector<double>& times) {
+    std::vector<double> values(times.size());
+    std::transform(times.begin(), times.end(), values.begin(), [=](double time) { return numerator / time; });
+    return values;
 }
 
-Summary scaled(double factor, const Summary& summary) {
-    return {.n = summary.n,
-            .min = factor * summary.min,
-            .median = factor * summary.median,
-            .max = factor * summary.max,
-            .low = factor * summary.low,
-            .high = factor * summary.high};
+std::vector<double> scaled(double factor, const std::vector<double>& samples) {
+    std::vector<double> values(samples.size());
+    std::transform(samples.begin(), samples.end(), values.begin(), [=](double value) { return factor * value; });
+    return values;
 }
 
 }  // namespace moesaic::bench

@@ -13,7 +13,9 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <numeric>
+#include <thread>
 #include <utility>
 
 namespace moesaic::mpi {
@@ -239,6 +241,21 @@ void Communicator::barrier() const {
     const Call call(*this, "mpi.barrier", 0);
     if (size() > 1) {
         check(MPI_Barrier(handle_->comm), "MPI_Barrier");
+    }
+}
+
+void Communicator::quiet_barrier() const {
+    const Call call(*this, "mpi.quiet_barrier", 0);
+    if (size() == 1) {
+        return;
+    }
+    MPI_Request request = MPI_REQUEST_NULL;
+    check(MPI_Ibarrier(handle_->comm, &request), "MPI_Ibarrier");
+    for (int done = 0; done == 0;) {
+        check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
+        if (done == 0) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
     }
 }
 

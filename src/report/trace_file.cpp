@@ -45,7 +45,11 @@ public:
             if (!ended && in_.eof()) {
                 break;  // its writer was killed here
             }
-            ended ? read_end(line) : read_event(line);
+            if (ended) {
+                read_end(line);
+            } else if (!line.empty()) {
+                read_event(line);
+            }
         }
         trace_.is_complete = trace_.is_complete && ended;
     }
