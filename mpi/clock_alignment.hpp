@@ -19,8 +19,8 @@ struct ClockReading {
 /// A clock in nanoseconds.
 using Clock = std::function<std::int64_t()>;
 
-/// Collective. Asks rank 0 for the time in many round trips and uses the shortest, in the middle of which rank 0 is taken
-/// to have answered (Cristian 1989, "Probabilistic clock synchronization").
+/// Collective. Asks rank 0 for the time in many round trips and uses the shortest, in the middle of which rank 0 is
+/// taken to have answered (Cristian 1989, "Probabilistic clock synchronization").
 [[nodiscard]] ClockReading read_clock_of_root(const Communicator& world, const Clock& clock = core::trace::now_ns);
 
 /// The offset between two readings, which changes linearly; before and after them it is continued.

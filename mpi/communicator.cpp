@@ -199,11 +199,13 @@ MPI_Comm checked_builtin(MPI_Comm comm) {
 Communicator::Communicator(std::shared_ptr<const Handle> handle) : handle_(std::move(handle)) {}
 
 Communicator Communicator::world() {
-    return Communicator(std::make_shared<Handle>(checked_builtin(MPI_COMM_WORLD), false, std::make_shared<Progress>(), 1));
+    return Communicator(
+        std::make_shared<Handle>(checked_builtin(MPI_COMM_WORLD), false, std::make_shared<Progress>(), 1));
 }
 
 Communicator Communicator::self() {
-    return Communicator(std::make_shared<Handle>(checked_builtin(MPI_COMM_SELF), false, std::make_shared<Progress>(), 2));
+    return Communicator(
+        std::make_shared<Handle>(checked_builtin(MPI_COMM_SELF), false, std::make_shared<Progress>(), 2));
 }
 
 int Communicator::rank() const noexcept {

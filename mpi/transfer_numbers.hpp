@@ -15,8 +15,8 @@ public:
     /// `group`: the same on all ranks of the group, and on no other group.
     TransferNumbers(std::uint64_t group, int rank, int size);
 
-    /// The next collective call. With an arrow to the next rank of the group and one from the rank before, if asked for:
-    /// one ring stands for all pairs of ranks.
+    /// The next collective call. With an arrow to the next rank of the group and one from the rank before, if asked
+    /// for: one ring stands for all pairs of ranks.
     [[nodiscard]] core::trace::Transfer next_call(bool with_arrows);
     [[nodiscard]] core::trace::Transfer next_sent(int to);
     [[nodiscard]] core::trace::Transfer next_received(int from);

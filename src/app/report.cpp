@@ -32,9 +32,10 @@ core::ExitCode run_report(const mpi::Communicator& world, Arguments arguments) {
     }
     const std::vector<std::string> inputs = parse(world, options, arguments, false);
     world.agree([&] {
-        core::require(!inputs.empty(), core::ExitCode::usage,
-                      "no input given (there is nothing to report on); write moesaic report FOLDER, the output folder of "
-                      "a run, or FILE, the result of a benchmark");
+        core::require(
+            !inputs.empty(), core::ExitCode::usage,
+            "no input given (there is nothing to report on); write moesaic report FOLDER, the output folder of "
+            "a run, or FILE, the result of a benchmark");
         for (const std::string& input : inputs) {
             if (world.is_root()) {
                 const fs::path name = report_name(input, folder);

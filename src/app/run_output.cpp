@@ -2,12 +2,12 @@
 
 #include "app/report_page.hpp"
 #include "bench/peak_memory.hpp"
-#include "report/run_page.hpp"
 #include "core/build_info.hpp"
 #include "core/error.hpp"
 #include "core/trace.hpp"
 #include "io/files.hpp"
 #include "io/json.hpp"
+#include "report/run_page.hpp"
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>

@@ -108,9 +108,7 @@ std::exception_ptr write_joined(const mpi::Communicator& world, const std::files
     std::optional<io::PartialFile> target;
     std::optional<io::FileWriter> writer;
     bool is_first = true;
-    const auto write = [&](std::string_view text) {
-        attempt([&] { writer->write(std::as_bytes(std::span(text))); });
-    };
+    const auto write = [&](std::string_view text) { attempt([&] { writer->write(std::as_bytes(std::span(text))); }); };
     const auto write_events = [&](const std::string& piece, bool begins_rank) {
         write(begins_rank && !is_first && !piece.empty() ? ",\n" : "");
         write(piece);
@@ -175,15 +173,14 @@ nlohmann::ordered_json TraceOutput::join(const std::filesystem::path& file) {
     const mpi::Communicator& world = runtime_.world;
     const mpi::ClockReading last = mpi::read_clock_of_root(world);
     const mpi::ClockLine line(first_, last);
-    const nlohmann::ordered_json mine = {
-        {"rank", world.rank()},
-        {"clock", core::has_invariant_tsc ? "time stamp counter" : "monotonic clock"},
-        {"ticks_per_second", core::trace::ticks_per_second()},
-        {"offset_us", first_.offset_ns * 1e-3},
-        {"offset_at_end_us", last.offset_ns * 1e-3},
-        {"drift_ppm", line.drift_ppm()},
-        {"error_us", line.error_ns() * 1e-3},
-        {"dropped_events", recorder_->dropped()}};
+    const nlohmann::ordered_json mine = {{"rank", world.rank()},
+                                         {"clock", core::has_invariant_tsc ? "time stamp counter" : "monotonic clock"},
+                                         {"ticks_per_second", core::trace::ticks_per_second()},
+                                         {"offset_us", first_.offset_ns * 1e-3},
+                                         {"offset_at_end_us", last.offset_ns * 1e-3},
+                                         {"drift_ppm", line.drift_ppm()},
+                                         {"error_us", line.error_ns() * 1e-3},
+                                         {"dropped_events", recorder_->dropped()}};
     const auto shift = [&](double us) {
         const double at_ns = us * 1e3 + static_cast<double>(origin_ns_) - first_.offset_ns;
         return (line.offset_ns(at_ns) - first_.offset_ns) * 1e-3;

@@ -58,7 +58,8 @@ private:
     std::thread thread_;
 };
 
-/// The first line of the file, and how a line of an event begins; the lines of events end with a comma but for the last.
+/// The first line of the file, and how a line of an event begins; the lines of events end with a comma but for the
+/// last.
 inline constexpr std::string_view trace_begin = "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n";
 
 }  // namespace moesaic::app

@@ -24,6 +24,8 @@ public:
 
 private:
     void append_separator(std::string& out);
+    void append_place(std::string& out, int thread);
+    void append_arrow(std::string& out, std::uint64_t id, const char* phase, std::int64_t at_ns, int thread);
     void append_name(std::string& out, const char* kind, int thread, const std::string& name);
 
     int rank_;

@@ -56,8 +56,9 @@ void TickScale::calibrate() {
 
 std::int64_t TickScale::to_ns(std::int64_t at) const {
     // The interval that holds the moment, or the nearest one.
-    const auto after = std::upper_bound(readings_.begin() + 1, readings_.end() - 1, at,
-                                        [](std::int64_t value, const Reading& reading) { return value < reading.ticks; });
+    const auto after =
+        std::upper_bound(readings_.begin() + 1, readings_.end() - 1, at,
+                         [](std::int64_t value, const Reading& reading) { return value < reading.ticks; });
     const Reading& from = *(after - 1);
     const double rate = static_cast<double>(after->ns - from.ns) / static_cast<double>(after->ticks - from.ticks);
     return from.ns + std::llround(static_cast<double>(at - from.ticks) * rate);

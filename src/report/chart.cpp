@@ -28,7 +28,8 @@ const char* colour(std::size_t i) {
 /// Style of text on that colour.
 std::string text_on(std::size_t i) {
     const bool light = i % palette.size() == 4 || i % palette.size() == 5;
-    return fmt::format("text-anchor=\"middle\" fill=\"{}\" font-weight=\"bold\" font-size=\"11\"", light ? "#000" : "#fff");
+    return fmt::format("text-anchor=\"middle\" fill=\"{}\" font-weight=\"bold\" font-size=\"11\"",
+                       light ? "#000" : "#fff");
 }
 
 /// From values to places along one axis, with the values to be named.
@@ -93,10 +94,12 @@ public:
                             drawing_width, height, drawing_width, height, escape_xml(title), escape_xml(title))) {}
 
     void line(double x1, double y1, double x2, double y2, const std::string& style) {
-        text_ += fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" {}/>\n", x1, y1, x2, y2, style);
+        text_ +=
+            fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" {}/>\n", x1, y1, x2, y2, style);
     }
     void rectangle(double x, double y, double w, double h, const std::string& style, const std::string& tip = "") {
-        text_ += fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" {}", x, y, w, h, style);
+        text_ +=
+            fmt::format("<rect x=\"{:.1f}\" y=\"{:.1f}\" width=\"{:.1f}\" height=\"{:.1f}\" {}", x, y, w, h, style);
         text_ += tip.empty() ? "/>\n" : fmt::format("><title>{}</title></rect>\n", escape_xml(tip));
     }
     void text(double x, double y, const std::string& content, const std::string& style = "") {
@@ -221,7 +224,9 @@ void draw_series(Drawing& drawing, const LineChart& chart, std::size_t index, co
 /// A colour between white and dark blue, of equal steps in lightness; share in [0, 1].
 std::string shade(double share) {
     const double s = std::clamp(share, 0.0, 1.0);
-    const auto mix = [&](double light, double dark) { return static_cast<int>(std::lround(light + s * (dark - light))); };
+    const auto mix = [&](double light, double dark) {
+        return static_cast<int>(std::lround(light + s * (dark - light)));
+    };
     return fmt::format("#{:02x}{:02x}{:02x}", mix(255, 8), mix(255, 48), mix(255, 107));
 }
 
@@ -231,10 +236,18 @@ std::string escape_xml(const std::string& text) {
     std::string out;
     for (const char c : text) {
         switch (c) {
-            case '&': out += "&amp;"; break;
-            case '<': out += "&lt;"; break;
-            case '>': out += "&gt;"; break;
-            case '"': out += "&quot;"; break;
+            case '&':
+                out += "&amp;";
+                break;
+            case '<':
+                out += "&lt;";
+                break;
+            case '>':
+                out += "&gt;";
+                break;
+            case '"':
+                out += "&quot;";
+                break;
             default:
                 // XML has no other control characters than these three.
                 out += static_cast<unsigned char>(c) < 0x20 && c != '\n' && c != '\t' && c != '\r' ? ' ' : c;
@@ -291,9 +304,8 @@ std::string to_svg(const BarChart& chart) {
         letters = std::max(letters, bar.size());
     }
     const double columns = 3;
-    const double legend = chart.parts.size() > 1
-                              ? legend_line * std::ceil(static_cast<double>(chart.parts.size()) / columns)
-                              : 0;
+    const double legend =
+        chart.parts.size() > 1 ? legend_line * std::ceil(static_cast<double>(chart.parts.size()) / columns) : 0;
     const Frame frame = {std::min(24 + 7.0 * static_cast<double>(letters), 260.0), 10, width - 30,
                          14 + (bar_height + gap) * static_cast<double>(chart.bars.size())};
     Drawing drawing(chart.title, width, frame.bottom + 46 + legend);
@@ -345,19 +357,21 @@ std::string to_svg(const HeatMap& chart) {
     const double cell_width = (frame.right - frame.left) / std::max(1.0, columns);
     const double cell_height = (frame.bottom - frame.top) / std::max(1.0, rows);
     const bool with_tips = rows * columns < 4000;  // more would only make the page large
-    const auto every = [](double places, double room) { return static_cast<std::size_t>(std::max(1.0, std::ceil(places * room))); };
+    const auto every = [](double places, double room) {
+        return static_cast<std::size_t>(std::max(1.0, std::ceil(places * room)));
+    };
     for (std::size_t r = 0; r < chart.rows.size(); ++r) {
         const double top = frame.top + cell_height * static_cast<double>(r);
         if (r % every(14, 1 / cell_height) == 0) {
             drawing.text(frame.left - 6, top + cell_height / 2 + 4, chart.rows[r], "text-anchor=\"end\"");
         }
         for (std::size_t c = 0; c < chart.values[r].size(); ++c) {
-            drawing.rectangle(frame.left + cell_width * static_cast<double>(c), top, cell_width, cell_height,
-                              fmt::format("fill=\"{}\" stroke=\"#bbb\" stroke-width=\"0.3\"",
-                                          shade(chart.values[r][c] / largest)),
-                              with_tips ? fmt::format("{}, {} {}: {} {}", chart.rows[r], chart.columns_label,
-                                                      chart.columns[c], readable(chart.values[r][c]), chart.unit)
-                                        : "");
+            drawing.rectangle(
+                frame.left + cell_width * static_cast<double>(c), top, cell_width, cell_height,
+                fmt::format("fill=\"{}\" stroke=\"#bbb\" stroke-width=\"0.3\"", shade(chart.values[r][c] / largest)),
+                with_tips ? fmt::format("{}, {} {}: {} {}", chart.rows[r], chart.columns_label, chart.columns[c],
+                                        readable(chart.values[r][c]), chart.unit)
+                          : "");
         }
     }
     for (std::size_t c = 0; c < chart.columns.size(); c += every(26, 1 / cell_width)) {
@@ -369,7 +383,8 @@ std::string to_svg(const HeatMap& chart) {
     for (int i = 0; i < steps; ++i) {  // the key, darkest on top
         const double share = 1 - i / (steps - 1.0);
         const double height = (frame.bottom - frame.top) / steps;
-        drawing.rectangle(frame.right + 14, frame.top + height * i, 14, height, fmt::format("fill=\"{}\"", shade(share)));
+        drawing.rectangle(frame.right + 14, frame.top + height * i, 14, height,
+                          fmt::format("fill=\"{}\"", shade(share)));
     }
     drawing.rectangle(frame.right + 14, frame.top, 14, frame.bottom - frame.top, frame_style);
     drawing.text(frame.right + 33, frame.top + 10, readable(largest));

@@ -152,12 +152,11 @@ std::string title_of(const Figure& figure) {
 }
 
 std::string html_of(const Figure& figure) {
-    return fmt::format("<figure>\n<figcaption>{}</figcaption>\n{}{}<details><summary>Numbers</summary>\n{}</details>\n"
-                       "</figure>\n",
-                       escape_xml(title_of(figure)),
-                       figure.note.empty() ? "" : "<p>" + escape_xml(figure.note) + "</p>\n",
-                       std::visit([](const auto& chart) { return to_svg(chart); }, figure.chart),
-                       html_of(table_of(figure), false));
+    return fmt::format(
+        "<figure>\n<figcaption>{}</figcaption>\n{}{}<details><summary>Numbers</summary>\n{}</details>\n"
+        "</figure>\n",
+        escape_xml(title_of(figure)), figure.note.empty() ? "" : "<p>" + escape_xml(figure.note) + "</p>\n",
+        std::visit([](const auto& chart) { return to_svg(chart); }, figure.chart), html_of(table_of(figure), false));
 }
 
 std::string html_of(const Paragraph& paragraph) {
@@ -264,12 +263,12 @@ Table table_of(const std::vector<Headline>& headlines) {
 }
 
 std::string to_html(const Document& document) {
-    std::string out = fmt::format("<!DOCTYPE html>\n<html xmlns=\"http://www.w3.org/1999/xhtml\" lang=\"en\">\n<head>\n"
-                                  "<meta charset=\"utf-8\"/>\n<meta name=\"viewport\" content=\"width=device-width\"/>\n"
-                                  "<title>{}</title>\n<style>{}</style>\n</head>\n<body>\n<h1>{}</h1>\n"
-                                  "<p class=\"subtitle\">{}</p>\n<ul class=\"headlines\">\n",
-                                  escape_xml(document.title), style, escape_xml(document.title),
-                                  escape_xml(document.subtitle));
+    std::string out = fmt::format(
+        "<!DOCTYPE html>\n<html xmlns=\"http://www.w3.org/1999/xhtml\" lang=\"en\">\n<head>\n"
+        "<meta charset=\"utf-8\"/>\n<meta name=\"viewport\" content=\"width=device-width\"/>\n"
+        "<title>{}</title>\n<style>{}</style>\n</head>\n<body>\n<h1>{}</h1>\n"
+        "<p class=\"subtitle\">{}</p>\n<ul class=\"headlines\">\n",
+        escape_xml(document.title), style, escape_xml(document.title), escape_xml(document.subtitle));
     for (const Headline& headline : document.headlines) {
         out += html_of(headline);
     }

@@ -1,9 +1,9 @@
 #include "report/run_page.hpp"
 
 #include "bench/statistics.hpp"
-#include "report/trace_page.hpp"
 #include "core/error.hpp"
 #include "io/json.hpp"
+#include "report/trace_page.hpp"
 
 #include <fmt/format.h>
 
@@ -56,11 +56,10 @@ Metrics read_metrics(const fs::path& file) {
         } else {
             // A loss that is not finite is written as null.
             constexpr double none = std::numeric_limits<double>::quiet_NaN();
-            metrics.steps.push_back({number("step"), io::get_or<double>(line, "loss", none, source),
-                                     io::get_or<double>(line, "grad_norm", none, source), number("lr"),
-                                     number("tokens_per_second"),
-                                     io::get_or<double>(line, "expert_load_ratio", 0, source),
-                                     io::get<bool>(line, "skipped", source)});
+            metrics.steps.push_back(
+                {number("step"), io::get_or<double>(line, "loss", none, source),
+                 io::get_or<double>(line, "grad_norm", none, source), number("lr"), number("tokens_per_second"),
+                 io::get_or<double>(line, "expert_load_ratio", 0, source), io::get<bool>(line, "skipped", source)});
         }
     });
     return metrics;
@@ -102,7 +101,8 @@ Section loss_section(const Metrics& metrics) {
     }
     section.blocks.emplace_back(Figure{norm, ""});
     section.blocks.emplace_back(Figure{rate, ""});
-    const auto skipped = std::count_if(metrics.steps.begin(), metrics.steps.end(), [](const Step& s) { return s.skipped; });
+    const auto skipped =
+        std::count_if(metrics.steps.begin(), metrics.steps.end(), [](const Step& s) { return s.skipped; });
     std::string text = fmt::format("{} of {} steps were skipped", skipped, metrics.steps.size());
     for (const Step& step : metrics.steps) {
         text += step.skipped ? fmt::format("{} {:.0f}", text.back() == 'd' ? ":" : ",", step.step) : "";
@@ -123,12 +123,20 @@ Section throughput_section(const Metrics& metrics) {
     LineChart chart{"Throughput", {"optimizer step", ""}, {"tokens of all ranks", "tokens/s", false, true}, {}};
     chart.series.push_back(series_of("tokens per second", metrics.steps, &Step::tokens_per_second));
     const Summary summary = throughput_of(metrics);
-    Table table{"Throughput of the steps",
-                {{"n", ""}, {"median", "tokens/s"}, {"95 % from", "tokens/s"}, {"to", "tokens/s"}, {"min", "tokens/s"}, {"max", "tokens/s"}},
-                {{static_cast<double>(summary.n), summary.median, summary.low, summary.high, summary.min, summary.max}}};
-    LineChart load{"Busiest expert", {"optimizer step", ""}, {"tokens over the mean of its layer", "", false, true}, {}};
+    Table table{
+        "Throughput of the steps",
+        {{"n", ""},
+         {"median", "tokens/s"},
+         {"95 % from", "tokens/s"},
+         {"to", "tokens/s"},
+         {"min", "tokens/s"},
+         {"max", "tokens/s"}},
+        {{static_cast<double>(summary.n), summary.median, summary.low, summary.high, summary.min, summary.max}}};
+    LineChart load{
+        "Busiest expert", {"optimizer step", ""}, {"tokens over the mean of its layer", "", false, true}, {}};
     load.series.push_back(series_of("largest of all layers", metrics.steps, &Step::expert_load_ratio));
-    return {"Throughput", {Figure{chart, "Each step: forward and backward pass, exchange, update."}, table, Figure{load, ""}}};
+    return {"Throughput",
+            {Figure{chart, "Each step: forward and backward pass, exchange, update."}, table, Figure{load, ""}}};
 }
 
 /// The plan that the run was started with, against what ranks used at most.
@@ -154,9 +162,10 @@ Section memory_section(const nlohmann::json& run, const std::string& source) {
     }
     if (!peaks.rows.empty()) {
         section.blocks.emplace_back(peaks);
-        section.blocks.emplace_back(Paragraph{
-            "The plan counts weights, factors, activations and buffers; the resident memory also holds the program, the "
-            "MPI library, the data and the trace."});
+        section.blocks.emplace_back(
+            Paragraph{"The plan counts weights, factors, activations and buffers; the resident memory also holds the "
+                      "program, the "
+                      "MPI library, the data and the trace."});
     }
     return section;
 }
@@ -189,7 +198,8 @@ Section environment_section(const nlohmann::json& run, const std::string& source
     for (const char* key : {"kernels", "grid"}) {
         program.rows.push_back({std::string(key), io::get_or<nlohmann::json>(run, key, {}, source).dump()});
     }
-    Table ranks{"Ranks", {{"rank", ""}, {"host", ""}, {"threads", ""}, {"cores", ""}, {"NUMA nodes", ""}, {"bound", ""}}, {}};
+    Table ranks{
+        "Ranks", {{"rank", ""}, {"host", ""}, {"threads", ""}, {"cores", ""}, {"NUMA nodes", ""}, {"bound", ""}}, {}};
     for (const auto& rank : io::get<std::vector<nlohmann::json>>(run, "ranks", source)) {
         ranks.rows.push_back({io::get<double>(rank, "rank", source), io::get<std::string>(rank, "host", source),
                               io::get<double>(rank, "threads", source),
@@ -223,18 +233,27 @@ std::vector<Headline> headlines_of(const Metrics& metrics) {
     std::vector<Headline> headlines;
     const Summary rate = throughput_of(metrics);
     if (rate.n > 0) {
-        headlines.push_back({"throughput", rate.median, "tokens/s", static_cast<int>(rate.n), std::pair{rate.low, rate.high},
-                             "median of the steps"});
-        headlines.push_back({"training loss", metrics.steps.back().loss, "nats/token", 0, {},
+        headlines.push_back({"throughput", rate.median, "tokens/s", static_cast<int>(rate.n),
+                             std::pair{rate.low, rate.high}, "median of the steps"});
+        headlines.push_back({"training loss",
+                             metrics.steps.back().loss,
+                             "nats/token",
+                             0,
+                             {},
                              fmt::format("step {:.0f}; {:.4g} at step {:.0f}", metrics.steps.back().step,
                                          metrics.steps.front().loss, metrics.steps.front().step)});
     }
     if (!metrics.evaluations.empty()) {
         const Evaluation& first = metrics.evaluations.front();
         const Evaluation& last = metrics.evaluations.back();
-        headlines.push_back({"evaluation loss", last.loss, "nats/token", static_cast<int>(last.tokens), {},
+        headlines.push_back({"evaluation loss",
+                             last.loss,
+                             "nats/token",
+                             static_cast<int>(last.tokens),
+                             {},
                              fmt::format("{:.4g} at step {:.0f}", first.loss, first.step)});
-        headlines.push_back({"exact answers", last.exact, "%", 0, {}, fmt::format("{:.4g} % at step {:.0f}", first.exact, first.step)});
+        headlines.push_back(
+            {"exact answers", last.exact, "%", 0, {}, fmt::format("{:.4g} % at step {:.0f}", first.exact, first.step)});
     }
     return headlines;
 }

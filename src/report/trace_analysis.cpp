@@ -35,9 +35,9 @@ double overlap(double begin, double end, double from, double to) {
 /// One rank, by time.
 struct Timeline {
     std::vector<TraceInterval> steps;
-    std::vector<Segment> segments;  ///< of the thread that makes the steps, without gaps inside of scopes
-    std::vector<Call> calls;        ///< collectives of that thread; of nested ones the outermost
-    std::vector<Segment> others;    ///< when any other thread works; disjoint
+    std::vector<Segment> segments;      ///< of the thread that makes the steps, without gaps inside of scopes
+    std::vector<Call> calls;            ///< collectives of that thread; of nested ones the outermost
+    std::vector<Segment> others;        ///< when any other thread works; disjoint
     std::vector<TraceInterval> shares;  ///< of threads in the work of teams, in order of begin
 };
 
@@ -83,10 +83,7 @@ void add_to_union(std::vector<Segment>& united, const TraceInterval& next) {
 class Analysis {
 public:
     explicit Analysis(const Trace& trace)
-        : trace_(trace),
-          mpi_(trace.index_of("mpi")),
-          thread_(trace.index_of("thread")),
-          step_(trace.index_of("step")) {
+        : trace_(trace), mpi_(trace.index_of("mpi")), thread_(trace.index_of("thread")), step_(trace.index_of("step")) {
         for (const auto& [rank, intervals] : trace.ranks) {
             lay_out(rank, intervals);
         }
@@ -111,9 +108,8 @@ private:
     void lay_out(int rank, std::vector<TraceInterval> intervals) {
         std::sort(intervals.begin(), intervals.end(), begins_earlier);
         Timeline& timeline = timelines_[rank];
-        std::copy_if(intervals.begin(), intervals.end(), std::back_inserter(timeline.steps), [&](const auto& interval) {
-            return interval.name == step_ && interval.category == step_;
-        });
+        std::copy_if(intervals.begin(), intervals.end(), std::back_inserter(timeline.steps),
+                     [&](const auto& interval) { return interval.name == step_ && interval.category == step_; });
         if (timeline.steps.empty()) {
             return;
         }
@@ -294,8 +290,7 @@ private:
                     seen.insert(call.call).second) {
                     const double overlap_here = seconds_per_us * (arrival.first_end - arrival.last_begin);
                     const bool is_first = summary_.checked_collectives++ == 0;
-                    summary_.least_overlap =
-                        is_first ? overlap_here : std::min(summary_.least_overlap, overlap_here);
+                    summary_.least_overlap = is_first ? overlap_here : std::min(summary_.least_overlap, overlap_here);
                 }
             }
         }

@@ -18,8 +18,8 @@ using PhaseSeconds = std::map<std::string, double>;
 struct RankSteps {
     PhaseSeconds phases;
     double total = 0;
-    double waiting = 0;   ///< in collectives, until the last rank came
-    double transfer = 0;  ///< in collectives, after that
+    double waiting = 0;     ///< in collectives, until the last rank came
+    double transfer = 0;    ///< in collectives, after that
     double overlapped = 0;  ///< of all MPI time: while another thread of the rank computed
 
     [[nodiscard]] double computing() const { return total - waiting - transfer; }

@@ -108,7 +108,8 @@ private:
             std::from_chars(key.data(), key.data() + key.size(), place);
             core::require(place < values.size(), ExitCode::corrupt_input,
                           "{}:{}: counter {} has no series {} ({} of them); the file is damaged", file_.string(),
-                          number_, trace_.names[static_cast<std::size_t>(counter.name)], io::printable(key), values.size());
+                          number_, trace_.names[static_cast<std::size_t>(counter.name)], io::printable(key),
+                          values.size());
             counter.values.resize(values.size());
             counter.values[place] = io::get<double>(values, key, source());
         }

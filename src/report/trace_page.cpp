@@ -63,9 +63,10 @@ Figure time_by_phase(const TraceSummary& summary) {
         chart.bars.push_back(fmt::format("rank {}", rank));
         chart.values.push_back(stack(steps.phases, phases, summary.steps));
     }
-    return {chart, fmt::format("Mean of {} steps. Each moment counts for the innermost scope that the rank's main thread "
-                               "was in; all MPI calls are collectives.",
-                               summary.steps)};
+    return {chart,
+            fmt::format("Mean of {} steps. Each moment counts for the innermost scope that the rank's main thread "
+                        "was in; all MPI calls are collectives.",
+                        summary.steps)};
 }
 
 Table ranks_table(const TraceSummary& summary) {
@@ -101,10 +102,11 @@ Figure critical_path(const TraceSummary& summary) {
     for (const auto& [rank, seconds] : path.by_rank) {
         shares += fmt::format("{}rank {}: {:.0f} %", shares.empty() ? "" : ", ", rank, percent(seconds, computing));
     }
-    return {chart, fmt::format("From the end of a step back to its begin, and from each collective to the rank that came "
-                               "to it last: only what lies on this path makes a step longer. It changes ranks {:.1f} times "
-                               "per step; computing on it is of {}.",
-                               static_cast<double>(path.changes) / summary.steps, shares)};
+    return {chart,
+            fmt::format("From the end of a step back to its begin, and from each collective to the rank that came "
+                        "to it last: only what lies on this path makes a step longer. It changes ranks {:.1f} times "
+                        "per step; computing on it is of {}.",
+                        static_cast<double>(path.changes) / summary.steps, shares)};
 }
 
 Table threads_table(const TraceSummary& summary) {
@@ -146,8 +148,8 @@ Section experts_section(const ExpertTokens& experts) {
     constexpr std::array limits = {0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0};
     std::array<double, limits.size() + 1> counts{};
     for (const std::vector<double>& tokens : experts.tokens) {
-        const double mean =
-            std::accumulate(tokens.begin(), tokens.end(), 0.0) / std::max<double>(1, static_cast<double>(tokens.size()));
+        const double mean = std::accumulate(tokens.begin(), tokens.end(), 0.0) /
+                            std::max<double>(1, static_cast<double>(tokens.size()));
         std::vector<double>& row = map.values.emplace_back();
         for (const double t : tokens) {
             row.push_back(mean > 0 ? t / mean : 0);
@@ -166,14 +168,16 @@ Section experts_section(const ExpertTokens& experts) {
         histogram.values.push_back({counts[i]});
     }
     return {"Load of the experts",
-            {Figure{map, "Tokens of all steps and ranks that the routers sent to each expert, over the mean of its layer: "
-                         "1 is a fair share."},
+            {Figure{map,
+                    "Tokens of all steps and ranks that the routers sent to each expert, over the mean of its layer: "
+                    "1 is a fair share."},
              Figure{histogram, "Load in units of a fair share."}}};
 }
 
 std::string clock_text(const Trace& trace, const TraceSummary& summary) {
     std::string text = fmt::format(
-        "No rank can leave a barrier, a sum or a gathering of values before all have come. In {} of them, the first left {:.2f} "
+        "No rank can leave a barrier, a sum or a gathering of values before all have come. In {} of them, the first "
+        "left {:.2f} "
         "us or more after the last had come, on the clock of rank 0; less than zero would show an error of the clocks.",
         summary.checked_collectives, us * summary.least_overlap);
     if (trace.clocks.is_null()) {
@@ -201,9 +205,8 @@ std::vector<Section> sections_of(const Trace& trace, const TraceSummary& summary
     time.blocks.emplace_back(time_by_phase(summary));
     time.blocks.emplace_back(ranks_table(summary));
     if (summary.ranks.size() > 1) {
-        time.blocks.emplace_back(
-            Paragraph{fmt::format("The rank that computes for longest exceeds the average by {:.1f} %.",
-                                  summary.rank_imbalance_percent())});
+        time.blocks.emplace_back(Paragraph{fmt::format(
+            "The rank that computes for longest exceeds the average by {:.1f} %.", summary.rank_imbalance_percent())});
         time.blocks.emplace_back(critical_path(summary));
     }
     if (!summary.threads.empty()) {

@@ -1,8 +1,8 @@
 // BF16, counter-based random numbers, buffers, the worker and trace scopes.
+#include "core/chrome_trace.hpp"
 #include "core/matrix.hpp"
 #include "core/random.hpp"
 #include "core/scalar.hpp"
-#include "core/chrome_trace.hpp"
 #include "core/trace.hpp"
 #include "core/worker.hpp"
 

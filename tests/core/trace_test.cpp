@@ -1,7 +1,7 @@
+#include "core/trace.hpp"
 #include "core/chrome_trace.hpp"
 #include "core/parallel.hpp"
 #include "core/tick_clock.hpp"
-#include "core/trace.hpp"
 
 #include <gtest/gtest.h>
 
@@ -137,7 +137,9 @@ TEST(ChromeTrace, WritesIntervalsArrowsAndCounters) {
 {"name":"load","ph":"C","ts":2.000,"pid":3,"tid":0,"args":{"0":1,"1":2}})");
     text.clear();
     formatter.append(text, std::vector<trace::Event>{{"next", "step", 0, 1000, -1, 2}});
-    EXPECT_EQ(text, ",\n" R"({"name":"next","cat":"step","ph":"X","ts":-0.500,"dur":1.000,"pid":3,"tid":2})");
+    EXPECT_EQ(text,
+              ",\n"
+              R"({"name":"next","cat":"step","ph":"X","ts":-0.500,"dur":1.000,"pid":3,"tid":2})");
 }
 
 }  // namespace

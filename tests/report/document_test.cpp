@@ -31,8 +31,8 @@ std::vector<Figure> figures() {
 
 TEST(XmlReader, FindsErrors) {
     EXPECT_EQ(XmlReader("<a b=\"1 &lt; 2\"><c/>text</a>\n").check(), "");
-    for (const char* wrong : {"<a>", "<a></b>", "<a b=1></a>", "<a b=\"<\"></a>", "<a>&nbsp;</a>", "<a>\x01</a>", "text",
-                              "<a>1 < 2</a>", "<a b=\"1></a>", "</a>"}) {
+    for (const char* wrong : {"<a>", "<a></b>", "<a b=1></a>", "<a b=\"<\"></a>", "<a>&nbsp;</a>", "<a>\x01</a>",
+                              "text", "<a>1 < 2</a>", "<a b=\"1></a>", "</a>"}) {
         EXPECT_NE(XmlReader(wrong).check(), "") << wrong;
     }
 }
@@ -67,8 +67,10 @@ TEST(Chart, SeriesDifferWithoutColour) {
 }
 
 Document document() {
-    Document all{"title " + nasty, "subtitle", {{"speed", 1234.5678, "tokens/s", 20, std::pair{1200.25, 1300.5}, ""}}, {}};
-    Section section{nasty, {Paragraph{nasty}, Table{nasty, {{"name", ""}, {"value", "ms"}}, {{nasty, 0.1}, {"b", 1e-9}}}}};
+    Document all{
+        "title " + nasty, "subtitle", {{"speed", 1234.5678, "tokens/s", 20, std::pair{1200.25, 1300.5}, ""}}, {}};
+    Section section{nasty,
+                    {Paragraph{nasty}, Table{nasty, {{"name", ""}, {"value", "ms"}}, {{nasty, 0.1}, {"b", 1e-9}}}}};
     for (const Figure& figure : figures()) {
         section.blocks.emplace_back(figure);
     }

@@ -38,8 +38,8 @@ const std::string end = "\n],\"otherData\":{\"dropped_events\":         2,\"rank
 /// Times in milliseconds.
 std::string interval(const std::string& name, const std::string& category, int rank, int thread, double from, double to,
                      const std::string& call = "") {
-    return fmt::format(R"({{"name":"{}","cat":"{}","ph":"X","ts":{:.3f},"dur":{:.3f},"pid":{},"tid":{}{}}})", name, category,
-                       from * 1e3, (to - from) * 1e3, rank, thread,
+    return fmt::format(R"({{"name":"{}","cat":"{}","ph":"X","ts":{:.3f},"dur":{:.3f},"pid":{},"tid":{}{}}})", name,
+                       category, from * 1e3, (to - from) * 1e3, rank, thread,
                        call.empty() ? "" : fmt::format(R"(,"args":{{"bytes":8,"call":"{}"}})", call));
 }
 
@@ -52,26 +52,27 @@ std::string join(const std::vector<std::string>& events) {
 }
 
 /// Two ranks, a step of 100 ms: rank 0 computes for 30 ms and waits for rank 1, which computes for 60; after the sum
-/// both compute for 30 ms, rank 0 for 35. Two threads of rank 0 share 20 ms of work 2 to 1; the second one also works for
-/// 5 ms while the first waits.
+/// both compute for 30 ms, rank 0 for 35. Two threads of rank 0 share 20 ms of work 2 to 1; the second one also works
+/// for 5 ms while the first waits.
 std::vector<std::string> two_ranks() {
-    return {interval("step", "step", 0, 0, 0, 100),
-            interval("experts.forward", "compute", 0, 0, 5, 30),
-            interval("experts.up", "compute", 0, 0, 10, 30),
-            interval("experts.up", "thread", 0, 0, 10, 30),
-            interval("experts.up", "thread", 0, 1, 10, 20),
-            interval("router", "thread", 0, 1, 40, 45),
-            interval("mpi.sum", "mpi", 0, 0, 30, 65, "ab"),
-            interval("mpi.min", "mpi", 0, 0, 31, 32, "ac"),
-            interval("loss", "compute", 0, 0, 65, 100),
-            interval("step", "step", 1, 0, 0, 95),
-            interval("attention.forward", "compute", 1, 0, 0, 60),
-            interval("mpi.sum", "mpi", 1, 0, 60, 64, "ab"),
-            interval("loss", "compute", 1, 0, 64, 95),
-            R"({"name":"message","cat":"mpi","ph":"s","id":"c","ts":1,"pid":0,"tid":0})",
-            R"({"name":"tokens per expert, layer 3","ph":"C","ts":1,"pid":0,"tid":0,"args":{"0":4,"1":6,"10":1,"2":3,"3":0,"4":0,"5":0,"6":0,"7":0,"8":0,"9":0}})",
-            R"({"name":"tokens per expert, layer 3","ph":"C","ts":2,"pid":0,"tid":0,"args":{"0":1,"1":1,"10":1,"2":0,"3":0,"4":0,"5":0,"6":0,"7":0,"8":0,"9":0}})",
-            R"({"name":"resident memory","ph":"C","ts":2,"pid":1,"tid":0,"args":{"bytes":4096}})"};
+    return {
+        interval("step", "step", 0, 0, 0, 100),
+        interval("experts.forward", "compute", 0, 0, 5, 30),
+        interval("experts.up", "compute", 0, 0, 10, 30),
+        interval("experts.up", "thread", 0, 0, 10, 30),
+        interval("experts.up", "thread", 0, 1, 10, 20),
+        interval("router", "thread", 0, 1, 40, 45),
+        interval("mpi.sum", "mpi", 0, 0, 30, 65, "ab"),
+        interval("mpi.min", "mpi", 0, 0, 31, 32, "ac"),
+        interval("loss", "compute", 0, 0, 65, 100),
+        interval("step", "step", 1, 0, 0, 95),
+        interval("attention.forward", "compute", 1, 0, 0, 60),
+        interval("mpi.sum", "mpi", 1, 0, 60, 64, "ab"),
+        interval("loss", "compute", 1, 0, 64, 95),
+        R"({"name":"message","cat":"mpi","ph":"s","id":"c","ts":1,"pid":0,"tid":0})",
+        R"({"name":"tokens per expert, layer 3","ph":"C","ts":1,"pid":0,"tid":0,"args":{"0":4,"1":6,"10":1,"2":3,"3":0,"4":0,"5":0,"6":0,"7":0,"8":0,"9":0}})",
+        R"({"name":"tokens per expert, layer 3","ph":"C","ts":2,"pid":0,"tid":0,"args":{"0":1,"1":1,"10":1,"2":0,"3":0,"4":0,"5":0,"6":0,"7":0,"8":0,"9":0}})",
+        R"({"name":"resident memory","ph":"C","ts":2,"pid":1,"tid":0,"args":{"bytes":4096}})"};
 }
 
 TEST(TraceAnalysis, FindsWhereTheTimeWent) {
@@ -106,9 +107,9 @@ TEST(TraceAnalysis, CriticalPathGoesThroughTheRankThatComesLast) {
     constexpr double tiny = 1e-9;
     EXPECT_NEAR(path.total, 0.100, tiny);
     EXPECT_EQ(path.changes, 1);
-    EXPECT_NEAR(path.phases.at("loss"), 0.035, tiny);        // on rank 0
+    EXPECT_NEAR(path.phases.at("loss"), 0.035, tiny);         // on rank 0
     EXPECT_NEAR(path.phases.at("collectives"), 0.005, tiny);  // from the coming of rank 1 on
-    EXPECT_NEAR(path.phases.at("attention"), 0.060, tiny);   // on rank 1
+    EXPECT_NEAR(path.phases.at("attention"), 0.060, tiny);    // on rank 1
     EXPECT_NEAR(path.by_rank.at(0), 0.035, tiny);
     EXPECT_NEAR(path.by_rank.at(1), 0.060, tiny);
     EXPECT_FALSE(path.phases.contains("experts"));
