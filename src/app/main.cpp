@@ -23,12 +23,12 @@ const std::vector<Command>& commands() {
             {"eval", "[CONFIG] [--section.key VALUE ...]", "loss, perplexity and exact match on a data file", run_eval},
             {"verify", "CASE... [--section.key VALUE ...]", "run reference cases and compare every quantity",
              run_verify},
-            {"report", "FOLDER|FILE... [--output FOLDER]",
-             "turn results of runs and benchmarks into a page of HTML, Markdown and CSV", run_report},
             {"plan", "[CONFIG] [--section.key VALUE ...]", "memory that a training run needs, without loading weights",
              run_plan},
             {"doctor", "[--section.key VALUE ...]", "check this machine: ISA levels, topology, binding, MPI, memory",
              run_doctor},
+            {"report", "FOLDER|FILE... | --compare A B",
+             "pages about runs and benchmarks (HTML, Markdown, CSV), or compare two benchmarks", run_report},
         };
         for (const BenchmarkKind& kind : benchmark_kinds()) {
             list.push_back({fmt::format("bench {}", kind.name), "[CONFIG] [--key VALUE ...]", std::string(kind.summary),
