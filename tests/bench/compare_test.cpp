@@ -15,8 +15,8 @@ TEST(MannWhitney, AgreesWithTheTables) {
     // Critical values of U for a two-sided 5 % (Mann & Whitney): 5 and 5: 2; 6 and 6: 5; 8 and 6: 8.
     EXPECT_NEAR(mann_whitney({1, 2, 3, 4}, {5, 6, 7, 8}), 2.0 / 70, 1e-12);
     EXPECT_NEAR(mann_whitney({1, 2, 3}, {4, 5, 6}), 2.0 / 20, 1e-12);
-    EXPECT_LE(mann_whitney({1, 2, 3, 4, 7}, {5, 6, 8, 9, 10}), 0.05);   // U = 2
-    EXPECT_GT(mann_whitney({1, 2, 3, 5, 7}, {4, 6, 8, 9, 10}), 0.05);   // U = 3
+    EXPECT_LE(mann_whitney({1, 2, 3, 4, 7}, {5, 6, 8, 9, 10}), 0.05);  // U = 2
+    EXPECT_GT(mann_whitney({1, 2, 3, 5, 7}, {4, 6, 8, 9, 10}), 0.05);  // U = 3
     EXPECT_EQ(mann_whitney({1}, {2}), 1);
     EXPECT_EQ(mann_whitney({2, 2, 2}, {2, 2, 2}), 1);
     std::vector<double> a;
@@ -68,7 +68,8 @@ Results make_run(const Plan& plan, std::uint64_t seed) {
     const core::CounterRandom random(seed, 0);
     std::uint64_t draws = 0;
     const auto noisy = [&](double value) { return value * std::exp(plan.noise * random.normal(draws++)); };
-    CaseResult result = {.name = "layer", .benchmark = "layer", .machine = MachineSamples{.level = "amx", .peak = {}, .dram_read = {}}};
+    CaseResult result = {
+        .name = "layer", .benchmark = "layer", .machine = MachineSamples{.level = "amx", .peak = {}, .dram_read = {}}};
     Figure time = {.name = "time", .unit = "ms", .better = Better::lower};
     Figure speed = {.name = "speed", .unit = "GFLOP/s", .better = Better::higher};
     constexpr int repetitions = 4;

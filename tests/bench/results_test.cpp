@@ -117,7 +117,8 @@ TEST(Environment, DifferencesNameKeyAndRanks) {
 
 TEST(Environment, ReadsTheFilesOfTheSystem) {
     const Folder folder;
-    static_cast<void>(folder.write("proc/cpuinfo", "processor : 0\nmodel name\t: A CPU\nmicrocode\t: 0x2b\ncpu MHz : 2100.5\n"));
+    static_cast<void>(
+        folder.write("proc/cpuinfo", "processor : 0\nmodel name\t: A CPU\nmicrocode\t: 0x2b\ncpu MHz : 2100.5\n"));
     static_cast<void>(folder.write("proc/loadavg", "1.5 1.0 0.5 1/100 4\n"));
     static_cast<void>(folder.write("etc/os-release", "NAME=x\nPRETTY_NAME=\"A system\"\n"));
     static_cast<void>(folder.write("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n"));
