@@ -29,9 +29,9 @@ struct Command {
 core::ExitCode run_train(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_eval(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_verify(const mpi::Communicator& world, Arguments arguments);
+core::ExitCode run_report(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_plan(const mpi::Communicator& world, Arguments arguments);
-core::ExitCode run_report(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_bench_suite(const mpi::Communicator& world, Arguments arguments);
 /// One benchmark of the list.
 core::ExitCode run_bench(const BenchmarkKind& kind, const mpi::Communicator& world, Arguments arguments);

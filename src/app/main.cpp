@@ -27,8 +27,8 @@ const std::vector<Command>& commands() {
              run_plan},
             {"doctor", "[--section.key VALUE ...]", "check this machine: ISA levels, topology, binding, MPI, memory",
              run_doctor},
-            {"report", "--compare A B [--key VALUE ...]", "compare benchmark results, and fail if B is slower",
-             run_report},
+            {"report", "FOLDER|FILE... | --compare A B",
+             "pages about runs and benchmarks (HTML, Markdown, CSV), or compare two benchmarks", run_report},
         };
         for (const BenchmarkKind& kind : benchmark_kinds()) {
             list.push_back({fmt::format("bench {}", kind.name), "[CONFIG] [--key VALUE ...]", std::string(kind.summary),
