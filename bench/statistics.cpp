@@ -10,6 +10,10 @@ namespace {
 /// holds the median with 95 % if at most 2.5 % of the draws have r or fewer samples below it, binomial (n, 1/2).
 std::size_t samples_to_leave_out(std::size_t n) {
     const auto count = static_cast<double>(n);
+    constexpr std::size_t many = 1000;  // 2^-n vanishes beyond; the normal distribution is close enough long before
+    if (n > many) {
+        return static_cast<std::size_t>(0.5 * count - 0.98 * std::sqrt(count)) - 1;
+    }
     double term = std::exp2(-count);  // probability of exactly r samples below the median
     double below = term;
     std::size_t r = 0;

@@ -34,7 +34,7 @@ TEST(Statistics, IntervalOfTheMedianIsThatOfTheTables) {
         double low;
     };
     for (const auto& [n, low] : {Case{5, 1}, Case{6, 1}, Case{8, 1}, Case{9, 2}, Case{11, 2}, Case{12, 3}, Case{15, 4},
-                                 Case{20, 6}, Case{25, 8}, Case{100, 40}}) {
+                                 Case{20, 6}, Case{25, 8}, Case{100, 40}, Case{1000, 469}, Case{10000, 4902}}) {
         const Summary summary = summarize(counting(n));
         EXPECT_EQ(summary.low, low) << n << " samples";
         EXPECT_EQ(summary.high, static_cast<double>(n) + 1 - low) << n << " samples";
