@@ -40,10 +40,11 @@ ExitCode compare(const mpi::Communicator& world, const std::vector<std::string>&
     bool slower = false;
     std::string text;
     world.agree([&] {
-        core::require(sides.size() == 2, ExitCode::usage,
-                      "report --compare needs two sides ({} given); write moesaic report --compare A B, files or folders "
-                      "of results",
-                      sides.size());
+        core::require(
+            sides.size() == 2, ExitCode::usage,
+            "report --compare needs two sides ({} given); write moesaic report --compare A B, files or folders "
+            "of results",
+            sides.size());
         const bench::Comparison comparison = bench::compare(read_side(sides[0]), read_side(sides[1]), threshold);
         text = to_text(comparison, threshold);
         slower = comparison.has_slower();
@@ -61,9 +62,10 @@ fs::path report_name(const fs::path& input, const std::string& folder) {
 
 void write_pages(const mpi::Communicator& world, const std::vector<std::string>& inputs, const std::string& folder) {
     world.agree([&] {
-        core::require(!inputs.empty(), ExitCode::usage,
-                      "no input given (there is nothing to report on); write moesaic report FOLDER, the output folder of "
-                      "a run, or FILE, the result of a benchmark");
+        core::require(
+            !inputs.empty(), ExitCode::usage,
+            "no input given (there is nothing to report on); write moesaic report FOLDER, the output folder of "
+            "a run, or FILE, the result of a benchmark");
         for (const std::string& input : inputs) {
             if (world.is_root()) {
                 const fs::path name = report_name(input, folder);
