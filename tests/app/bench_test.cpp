@@ -210,7 +210,7 @@ TEST(BenchSuite, ReportComparesItsFiles) {
     EXPECT_EQ(slower.exit_code, 3) << slower.output;
     EXPECT_NE(slower.output.find("SLOWER"), std::string::npos) << slower.output;
     EXPECT_EQ(alone("report --compare " + normal + " " + output + " --threshold 60").exit_code, 0);
-    expect_error("report --compare " + normal, 2, "compares two sides");
+    expect_error("report --compare " + normal, 2, "needs two sides");
     expect_error("report --compare " + normal + " " + folder.write("bad.json", "{}"), 4, "schema none");
     expect_error("report --compare " + normal + " nowhere.json", 2, "nowhere.json");
 }
