@@ -97,17 +97,11 @@ public:
 
 private:
     void multiply_few_rows() {
-        const BlockedMatrix<T>& blocks = product_.weight.blocks();
         const auto* x = reinterpret_cast<const A*>(operand_.data);
         for (index_t strip = item_.first; strip < item_.last; ++strip) {
-            A* out = product_.y.data() + strip * block_size;
-            for (index_t b = 0; b < blocks_of(sizes_.in); ++b) {
-                const index_t depth = extent_of_block(sizes_.in, b);
-                products_.few_rows_by_block(tokens_, x + sizes_.tokens * b * block_size,
-                                            forward_ ? blocks.block(strip, b) : blocks.block(b, strip), !forward_,
-                                            depth, extent_of_block(sizes_.out, strip), out, product_.y.stride(),
-                                            product_.accumulate || b > 0);
-            }
+            products_.few_rows_by_weights(tokens_, x, blocks_from(0, strip, blocks_of(sizes_.in)), !forward_, sizes_.in,
+                                          extent_of_block(sizes_.out, strip), product_.y.data() + strip * block_size,
+                                          product_.y.stride(), product_.accumulate);
         }
     }
 
@@ -145,9 +139,12 @@ private:
         return cut(blocks_of(sizes_.in), segment, sizes_.segments);
     }
     [[nodiscard]] BlockRun<T> weights_of(index_t segment, index_t strip) const {
-        const BlockedMatrix<T>& blocks = product_.weight.blocks();
         const index_t first = begin_of(segment);
-        const index_t count = begin_of(segment + 1) - first;
+        return blocks_from(first, strip, begin_of(segment + 1) - first);
+    }
+    /// `count` blocks along the contraction for one strip of features.
+    [[nodiscard]] BlockRun<T> blocks_from(index_t first, index_t strip, index_t count) const {
+        const BlockedMatrix<T>& blocks = product_.weight.blocks();
         return forward_ ? BlockRun<T>{blocks.block(strip, first), block_elements, count}
                         : BlockRun<T>{blocks.block(first, strip), blocks.row_stride(), count};
     }
@@ -207,17 +204,13 @@ private:
     index_t stride_;  ///< between features in the sums of forward; no multiple of 1 KiB, whose lines collide in L1
 };
 
-/// Few rows are not packed: blocks [K / 32][M][32] in the accumulator's type.
+/// Few rows are not packed: [M, K] in the accumulator's type.
 template <class T>
 Strips widen_few_rows(const kernels::KernelSet& kernels, MatrixView<const T> x, core::Buffer<std::byte>& storage) {
     using A = accumulator_t<T>;
     auto* out = reinterpret_cast<A*>(storage.reserve(static_cast<std::size_t>(x.rows() * x.cols()) * sizeof(A)));
-    for (index_t b = 0; b < blocks_of(x.cols()); ++b) {
-        const index_t depth = extent_of_block(x.cols(), b);
-        for (index_t row = 0; row < x.rows(); ++row) {
-            kernels.elementwise<T>().widen(depth, x[row] + b * block_size,
-                                           out + (b * block_size * x.rows()) + row * depth);
-        }
+    for (index_t row = 0; row < x.rows(); ++row) {
+        kernels.elementwise<T>().widen(x.cols(), x[row], out + row * x.cols());
     }
     return {storage.data(), 0, 0};
 }

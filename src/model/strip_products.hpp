@@ -100,14 +100,16 @@ public:
         multiply({rows, cols, k, left, right, c, stride, accumulate, {}, {}});
     }
 
-    /// Products of at most so many tokens are better computed block by block, without strips.
+    /// Products of at most so many tokens are better computed without strips.
     [[nodiscard]] index_t few_rows() const { return kernel_.few_rows; }
-    /// C[tokens, 32] += x W^T, or x W if `transposed`, for one block of weights; x [tokens, 32], C `stride` apart.
-    void few_rows_by_block(index_t tokens, const A* x, const T* block, bool transposed, index_t k, index_t features,
-                           A* c, index_t stride, bool accumulate) const {
+    /// C[tokens, features] = x W^T for a strip of rows of W, or x W for a column of blocks (`transposed`); x [tokens,
+    /// k] is contiguous, rows of C are `stride` apart.
+    void few_rows_by_weights(index_t tokens, const A* x, const BlockRun<T>& weights, bool transposed, index_t k,
+                             index_t features, A* c, index_t stride, bool accumulate) const {
         kernel_.multiply_few_rows(
-            k, x, transposed ? columns(block, block_size, features, k) : rows(block, block_size, features, k),
-            {c, stride, tokens, features, A(1), accumulate});
+            k, x,
+            transposed ? columns(weights.first, block_size, features, k) : rows(weights.first, block_size, features, k),
+            weights.step, {c, stride, tokens, features, A(1), accumulate});
     }
 
     /// Processor state that products need: lives on the stack of the thread that computes them.

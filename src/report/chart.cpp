@@ -265,7 +265,12 @@ std::string readable(double value) {
 }
 
 std::string to_svg(const LineChart& chart) {
-    const double legend = legend_line * static_cast<double>((chart.series.size() + 1) / 2);
+    constexpr std::size_t short_name = 42;  // letters that fit into half the width
+    const std::size_t in_line = std::all_of(chart.series.begin(), chart.series.end(),
+                                            [](const Series& series) { return series.name.size() <= short_name; })
+                                    ? 2
+                                    : 1;
+    const double legend = legend_line * static_cast<double>((chart.series.size() + in_line - 1) / in_line);
     const Frame frame = {64, 14, width - 16, 300};
     Drawing drawing(chart.title, width, frame.bottom + 46 + legend);
     const auto [x_low, x_high] = range_of(chart, true);
@@ -277,8 +282,8 @@ std::string to_svg(const LineChart& chart) {
     drawing.rectangle(frame.left, frame.top, frame.right - frame.left, frame.bottom - frame.top, frame_style);
     for (std::size_t i = 0; i < chart.series.size(); ++i) {
         draw_series(drawing, chart, i, x, y);
-        const double left = frame.left + (i % 2 == 0 ? 0 : (frame.right - frame.left) / 2);
-        const double at = frame.bottom + 50 + legend_line * static_cast<double>(i / 2);
+        const double left = frame.left + (i % in_line == 0 ? 0 : (frame.right - frame.left) / 2);
+        const double at = frame.bottom + 50 + legend_line * static_cast<double>(i / in_line);
         drawing.line(left, at, left + 34, at, line_style(i));
         if (chart.series[i].markers) {
             drawing.marker(left + 17, at, i);

@@ -157,8 +157,9 @@ std::optional<Section> parts_section(const Results& results) {
     for (const CaseResult& result : results.cases) {
         for (const bench::Figure& figure : result.figures) {
             constexpr std::string_view of_layer = "layer_forward";
-            if (figure.name.starts_with(of_layer) && figure.unit == "ms") {
-                const std::string suffix = figure.name.substr(of_layer.size());
+            const bool is_forward = figure.name.starts_with(of_layer) && figure.unit == "ms";
+            const std::string suffix = is_forward ? figure.name.substr(of_layer.size()) : "";
+            if (is_forward && !suffix.starts_with("_backward")) {  // of both passes together
                 layers.bars.push_back(result.name + suffix);
                 layers.values.push_back({figure.value, value(result, "layer_backward" + suffix)});
             }

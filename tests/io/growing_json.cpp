@@ -25,6 +25,7 @@ TEST(GrowingJson, IsCompleteAfterEveryAppend) {
         file.append(fmt::format(",{}", i), end);
     }
     EXPECT_EQ(test::read_bytes(folder / "a.json"), "{\"all\":[0,1,2,3,4]}\n");
+    EXPECT_EQ(folder.entries(), 2);  // it and the spare copy
     test::expect_error(core::ExitCode::usage, "No such file", [&] { GrowingJson(folder / "b/a.json", begin, end); });
 }
 
