@@ -250,15 +250,12 @@ void print_figures(const bench::Results& results) {
     for (const auto& difference : results.differences) {
         fmt::print("warning: ranks differ in {}\n", difference["key"].get<std::string>());
     }
-    std::map<std::string, int> cases_of;  // by benchmark
+    // A benchmark alone needs no name before its figures; in a suite, and with several ranks or threads, each case has
+    // one.
+    const bool alone = results.cases.size() == 1 && results.cases.front().name == results.cases.front().benchmark &&
+                       results.command != "bench suite";
     for (const bench::CaseResult& result : results.cases) {
-        ++cases_of[result.benchmark];
-    }
-    const bool one_each = std::all_of(results.cases.begin(), results.cases.end(), [&](const auto& result) {
-        return cases_of[result.benchmark] == 1 && result.name == result.benchmark;
-    });
-    for (const bench::CaseResult& result : results.cases) {
-        bench::print_figures(result, one_each ? "" : result.name + "/");
+        bench::print_figures(result, alone ? "" : result.name + "/");
     }
     if (const auto& headline = results.headline) {
         fmt::print("{:.6g} tokens/s [{:.6g}, {:.6g}] with {}; {:.1f} % of what the machine's limits allow\n",
@@ -297,7 +294,6 @@ void print_scaling(const std::vector<CaseSpec>& specs, const std::vector<bench::
             }
         }
     }
-    fmt::print("\n");
 }
 
 }  // namespace

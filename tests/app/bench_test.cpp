@@ -18,10 +18,10 @@ using test::error_lines;
 using test::moesaic;
 using test::Result;
 
-const std::string tiny_kernels = "bench kernels --m 1,7 --n 40 --k 33 --repeat 2 --threads 1 ";
+const std::string tiny_kernels = "bench kernels --m 1,7 --n 40 --k 33 --repeat 2 --seconds 0 --threads 1 ";
 const std::string tiny_layer =
     "bench layer --hidden 48 --intermediate 20 --experts 5 --experts-per-token 2 --tokens 9 --layers 2 --repeat 2 "
-    "--threads 1 --lora.rank 3 ";
+    "--seconds 0 --threads 1 --lora.rank 3 ";
 
 /// Names in lines of the form that scripts look for.
 std::set<std::string> figures(const std::string& output) {
@@ -86,7 +86,7 @@ TEST(BenchProgram, LayerPrintsItsFigures) {
 TEST(BenchProgram, FrozenLayerHasNoLoraFigures) {
     const Result frozen = alone(
         "bench layer --hidden 48 --intermediate 20 --experts 5 --experts-per-token 2 "
-        "--tokens 3,9 --layers 1 --repeat 1 --lora.rank 0 --routing hot");
+        "--tokens 3,9 --layers 1 --repeat 1 --seconds 0 --lora.rank 0 --routing hot");
     EXPECT_EQ(frozen.exit_code, 0) << frozen.output;
     expect_figures(frozen.output, {"layer_forward_T3", "layer_backward_T9", "error_grad_input"});
     EXPECT_FALSE(figures(frozen.output).contains("lora_overhead"));
@@ -156,7 +156,8 @@ TEST(BenchSuite, RunsWhatTheDeckListsOnOneAndTwoRanks) {
                 ? std::vector<std::string>{"machine", "kernels.small", "layer", "step"}
                 : std::vector<std::string>{"machine", "kernels.small", "layer@1x1", "layer@2x1", "collectives", "step"};
         EXPECT_EQ(names, expected);
-        EXPECT_EQ(results.find("kernels.small")->parameters[3], (std::pair<std::string, std::string>("k", "34")));
+        const auto& parameters = results.find("kernels.small")->parameters;
+        EXPECT_EQ(std::count(parameters.begin(), parameters.end(), std::pair<std::string, std::string>("k", "34")), 1);
         EXPECT_EQ(ranks == 2, result.output.find("efficiency") != std::string::npos) << result.output;
         EXPECT_TRUE(figures(result.output).contains("kernels.small/gemm_M7")) << result.output;
         EXPECT_FALSE(results.headline.has_value());
@@ -210,7 +211,7 @@ TEST(BenchSuite, ReportComparesItsFiles) {
     EXPECT_EQ(slower.exit_code, 3) << slower.output;
     EXPECT_NE(slower.output.find("SLOWER"), std::string::npos) << slower.output;
     EXPECT_EQ(alone("report --compare " + normal + " " + output + " --threshold 60").exit_code, 0);
-    expect_error("report --compare " + normal, 2, "compares two sides");
+    expect_error("report --compare " + normal, 2, "needs two sides");
     expect_error("report --compare " + normal + " " + folder.write("bad.json", "{}"), 4, "schema none");
     expect_error("report --compare " + normal + " nowhere.json", 2, "nowhere.json");
 }
@@ -232,7 +233,8 @@ TEST(BenchSuite, DecksExplainTheirErrors) {
 }
 
 TEST(BenchProgram, StepPrintsItsFigures) {
-    const std::string step = "bench step --model.path " MOESAIC_TEST_DATA "/qwen3_moe --batch 3 --length 7 --repeat 2 ";
+    const std::string step =
+        "bench step --model.path " MOESAIC_TEST_DATA "/qwen3_moe --batch 3 --length 7 --repeat 2 --seconds 0 ";
     for (const auto& [ranks, more] : {std::pair{1, "--activations recompute"},
                                       {2, "--parallel.tensor 2"},
                                       {2, "--parallel.expert 2 --parallel.tensor 1"},
@@ -272,7 +274,7 @@ TEST(BenchProgram, UsageErrorsExplainThemselves) {
 
 TEST(BenchProgram, CollectivesPrintsTimeAndBandwidthOfEverySize) {
     for (const int ranks : {2, 3}) {
-        const Result result = moesaic(ranks, "bench collectives --bytes 8,4096 --repeat 2");
+        const Result result = moesaic(ranks, "bench collectives --bytes 8,4096 --repeat 2 --seconds 0");
         EXPECT_EQ(result.exit_code, 0) << result.output;
         const auto found = figures(result.output);
         for (const char* operation :
