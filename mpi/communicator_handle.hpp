@@ -1,0 +1,106 @@
+// What the files that implement Communicator share: its MPI handle, the record of a call, and datatypes.
+#pragma once
+
+#include <mpi.h>
+
+#include "core/scalar.hpp"
+#include "core/trace.hpp"
+#include "mpi/check.hpp"
+#include "mpi/communicator.hpp"
+#include "mpi/progress.hpp"
+
+#include <cstdint>
+#include <memory>
+#include <utility>
+
+namespace moesaic::mpi {
+
+using core::bf16;
+using core::ExitCode;
+
+/// One MPI communicator; ends with its last user unless MPI owns it.
+struct Communicator::Handle {
+    Handle(MPI_Comm communicator, bool owned, std::shared_ptr<Progress> of_process)
+        : comm(communicator), is_owned(owned), progress(std::move(of_process)) {
+        check(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
+        check(MPI_Comm_rank(comm, &rank), "MPI_Comm_rank");
+        check(MPI_Comm_size(comm, &size), "MPI_Comm_size");
+    }
+    ~Handle() {
+        int finalized = 0;
+        MPI_Finalized(&finalized);
+        if (is_owned && finalized == 0) {
+            MPI_Comm_free(&comm);
+        }
+    }
+    Handle(const Handle&) = delete;
+    Handle& operator=(const Handle&) = delete;
+
+    MPI_Comm comm;
+    bool is_owned;
+    std::shared_ptr<Progress> progress;
+    int rank = 0;
+    int size = 1;
+};
+
+/// A collective from call to return, as the trace and the watchdog see it. Transfers of unknown size have 0 bytes.
+class Communicator::Call {
+public:
+    Call(const Communicator& group, const char* name, std::int64_t bytes)
+        : scope_(name, "mpi", bytes), progress_(group.size() > 1 ? &group.progress() : nullptr) {
+        if (progress_ != nullptr) {
+            progress_->enter(name);
+        }
+    }
+    ~Call() {
+        if (progress_ != nullptr) {
+            progress_->leave();
+        }
+    }
+    Call(const Call&) = delete;
+    Call& operator=(const Call&) = delete;
+
+private:
+    core::trace::Scope scope_;
+    Progress* progress_;
+};
+
+/// Of the elements of a transfer.
+template <class T>
+[[nodiscard]] MPI_Datatype datatype();
+template <>
+inline MPI_Datatype datatype<bf16>() {
+    return MPI_UINT16_T;  // only ever copied: MPI has no BF16 to compute with
+}
+template <>
+inline MPI_Datatype datatype<std::int32_t>() {
+    return MPI_INT32_T;
+}
+template <>
+inline MPI_Datatype datatype<std::int64_t>() {
+    return MPI_INT64_T;
+}
+template <>
+inline MPI_Datatype datatype<std::uint64_t>() {
+    return MPI_UINT64_T;
+}
+template <>
+inline MPI_Datatype datatype<float>() {
+    return MPI_FLOAT;
+}
+template <>
+inline MPI_Datatype datatype<double>() {
+    return MPI_DOUBLE;
+}
+
+template <class T>
+[[nodiscard]] std::int64_t bytes_of(std::size_t elements) {
+    return static_cast<std::int64_t>(elements * sizeof(T));
+}
+
+template <class T>
+[[nodiscard]] std::int64_t bytes_of(MatrixView<T> view) {
+    return view.rows() * view.cols() * static_cast<std::int64_t>(sizeof(T));
+}
+
+}  // namespace moesaic::mpi
