@@ -82,7 +82,7 @@ ExitCode run_bench_layer(const mpi::Communicator& world, Arguments arguments) {
                 core::one_of(bench::routing_names()));
     declare_activations(options, activations);
     options.add("layers", layers, "layers that take turns; auto: enough that weights come from memory, not from caches",
-                core::auto_or_at_least(1));
+                core::auto_or_within(1, 1000));
     common.declare(options);
     options.add("lora.rank", lora_rank, "rank of the adapters; 0: frozen experts alone", at_least(0));
     common.declare_compute(options);

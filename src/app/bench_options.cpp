@@ -11,7 +11,8 @@ namespace moesaic::app {
 using core::ExitCode;
 
 void BenchOptions::declare(core::OptionSet& set) {
-    set.add("threads", threads, "threads per rank; auto: one per physical core of the rank", core::auto_or_at_least(1));
+    set.add("threads", threads, "threads per rank; auto: one per physical core of the rank",
+            core::auto_or_within(1, train::most_threads));
     set.add("repeat", repeat, "measurements of each figure, after a warm-up", core::at_least(1));
     set.add("output", output, "write the figures and the environment to this JSON file");
 }

@@ -76,6 +76,10 @@ struct TrainOptions {
     [[nodiscard]] AdamWSettings adamw() const { return {beta1, beta2, epsilon, weight_decay}; }
 };
 
+/// Bounds of options, far above what any machine has: products of them stay in range.
+inline constexpr std::int64_t most_ranks = 1 << 20;
+inline constexpr std::int64_t most_threads = 1 << 12;
+
 struct ParallelOptions {
     std::string tensor = "auto";
     std::int64_t expert = 1;
