@@ -63,6 +63,7 @@ ExitCode run_bench_step(const mpi::Communicator& world, Arguments arguments) {
     model.declare(options);
     options.add("lora.rank", lora_rank, "rank of the adapters", core::at_least(1));
     parallel.declare_grid(options);
+    parallel.declare_chunks(options);
     common.declare_compute(options);
     if (!parse_options_only(world, "bench step", options, arguments)) {
         return ExitCode::success;
@@ -75,6 +76,7 @@ ExitCode run_bench_step(const mpi::Communicator& world, Arguments arguments) {
     decoder_settings.lora.rank = lora_rank;
     decoder_settings.lora.alpha = static_cast<double>(lora_rank);  // scale 1; speed does not depend on it
     decoder_settings.activations = activations_of(activations);
+    decoder_settings.chunks = runtime.chunks;
     decoder_settings.max_tokens = settings.batches.per_pass(world.size()) * settings.length;
     const train::MemoryPlan plan =
         plan_memory(runtime, architecture, decoder_settings, sizeof(core::bf16), Purpose::training);

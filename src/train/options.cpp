@@ -179,6 +179,14 @@ void ParallelOptions::declare_grid(core::OptionSet& set) {
     set.add("parallel.data", data, "replicas of all experts; auto: all remaining ranks", auto_or_within(1, most_ranks));
 }
 
+void ParallelOptions::declare_chunks(core::OptionSet& set) {
+    set.add(
+        "parallel.chunks", chunks,
+        "parts in which rows travel to experts, which compute one while others travel; auto: up to 4 between hosts, "
+        "1 within a host",
+        auto_or_within(1, 64));
+}
+
 void ComputeOptions::declare(core::OptionSet& set) {
     set.add("compute.precision", precision, "bf16, or fp32 for reference runs", one_of({"bf16", "fp32"}));
     declare_isa(set);

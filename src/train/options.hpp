@@ -84,11 +84,13 @@ struct ParallelOptions {
     std::string tensor = "auto";
     std::int64_t expert = 1;
     std::string data = "auto";
+    std::string chunks = "auto";
     std::string threads = "auto";
     std::string topology = {};
     void declare(core::OptionSet& set);
     void declare_topology(core::OptionSet& set);
     void declare_grid(core::OptionSet& set);
+    void declare_chunks(core::OptionSet& set);
     [[nodiscard]] mpi::GridShape grid() const {
         return {.data = core::parse_auto(data), .expert = expert, .tensor = core::parse_auto(tensor)};
     }
