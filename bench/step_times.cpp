@@ -15,6 +15,30 @@ double seconds(const Event& event) {
     return static_cast<double>(event.end_ns - event.begin_ns) * 1e-9;
 }
 
+/// Whether the name says "experts.forward" or "experts.backward": scopes in them have other names.
+bool is_experts_pass(const Event& event) {
+    const std::string_view name = event.name;
+    return name == "experts.forward" || name == "experts.backward";
+}
+
+/// Adds what the experts' worker did to the trace of the thread that made the step.
+void add_worker(std::span<const Event> events, const Event& step, StepTrace& trace) {
+    for (const Event& pass : events) {
+        if (!is_experts_pass(pass) || pass.thread == step.thread || pass.begin_ns < step.begin_ns ||
+            pass.end_ns > step.end_ns) {
+            continue;
+        }
+        trace.of_scope[pass.name] += seconds(pass);
+        for (const Event& event : events) {
+            if (event.thread == step.thread && std::string_view(event.name).starts_with("exchange.")) {
+                const std::int64_t begin = std::max(event.begin_ns, pass.begin_ns);
+                trace.hidden +=
+                    static_cast<double>(std::max(std::min(event.end_ns, pass.end_ns) - begin, std::int64_t{0})) * 1e-9;
+            }
+        }
+    }
+}
+
 }  // namespace
 
 StepTrace trace_of_step(std::span<const Event> events) {
@@ -34,11 +58,13 @@ StepTrace trace_of_step(std::span<const Event> events) {
     std::int64_t end_of_collective = 0;
     for (const Event& event : inside) {
         trace.of_scope[event.name] += seconds(event);
+        trace.exchange += std::string_view(event.name).starts_with("exchange.") ? seconds(event) : 0;
         if (std::string_view(event.category) == "mpi" && event.begin_ns >= end_of_collective) {  // not inside another
             trace.collectives.push_back(seconds(event));
             end_of_collective = event.end_ns;
         }
     }
+    add_worker(events, *step, trace);
     return trace;
 }
 
@@ -48,7 +74,8 @@ std::vector<StepShares> share_out(const mpi::Communicator& world, const StepTrac
     core::require(world.min(count) == world.max(count), core::ExitCode::runtime_failure,
                   "ranks differ in the number of collectives of a step ({} here); please report it", count);
     std::vector<double> row = mine.collectives;
-    row.push_back(mine.total);
+    const std::size_t calls = row.size();
+    row.insert(row.end(), {mine.total, mine.exchange, mine.hidden});
     const std::size_t width = row.size();
     std::vector<double> all(world.is_root() ? ranks * width : 0);
     world.gather_blocks<double>(row, all, std::vector<index_t>(ranks, static_cast<index_t>(width)));
@@ -56,7 +83,7 @@ std::vector<StepShares> share_out(const mpi::Communicator& world, const StepTrac
         return {};
     }
     std::vector<StepShares> shares(ranks);
-    for (std::size_t c = 0; c + 1 < width; ++c) {
+    for (std::size_t c = 0; c < calls; ++c) {
         double shortest = all[c];
         for (std::size_t r = 1; r < ranks; ++r) {
             shortest = std::min(shortest, all[r * width + c]);
@@ -67,7 +94,9 @@ std::vector<StepShares> share_out(const mpi::Communicator& world, const StepTrac
         }
     }
     for (std::size_t r = 0; r < ranks; ++r) {
-        shares[r].total = all[(r + 1) * width - 1];
+        shares[r].total = all[r * width + calls];
+        shares[r].exchange = all[r * width + calls + 1];
+        shares[r].hidden = all[r * width + calls + 2];
     }
     return shares;
 }
