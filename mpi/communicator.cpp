@@ -64,6 +64,12 @@ Communicator Communicator::split_by_node() const {
     return Communicator(std::make_shared<Handle>(part, true, handle_->progress));
 }
 
+Communicator Communicator::patient() const {
+    Communicator copy = *this;
+    copy.is_patient_ = true;
+    return copy;
+}
+
 void Communicator::barrier() const {
     const Call call(*this, "mpi.barrier", 0);
     if (size() > 1) {

@@ -4,7 +4,9 @@
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <numeric>
+#include <thread>
 
 namespace moesaic::mpi {
 
@@ -26,6 +28,17 @@ public:
 private:
     MPI_Datatype type_ = MPI_DATATYPE_NULL;
 };
+
+/// Waits for a collective that was begun. MPI's own waiting would keep the core busy.
+void complete(MPI_Request request) {
+    constexpr auto nap = std::chrono::microseconds(20);
+    int is_complete = 0;
+    check(MPI_Test(&request, &is_complete, MPI_STATUS_IGNORE), "MPI_Test");
+    while (is_complete == 0) {
+        std::this_thread::sleep_for(nap);
+        check(MPI_Test(&request, &is_complete, MPI_STATUS_IGNORE), "MPI_Test");
+    }
+}
 
 /// Checks what the caller promised about [sum(counts), cols] against [counts[rank], cols].
 template <class A, class B>
@@ -79,8 +92,17 @@ void Communicator::all_gather_rows(MatrixView<const T> mine, MatrixView<T> all, 
         return;
     }
     const RowType row(datatype<T>(), all.cols(), name);
-    check(MPI_Allgatherv(in_place ? MPI_IN_PLACE : mine.data(), blocks.counts[own], row.get(), all.data(),
-                         blocks.counts.data(), blocks.offsets.data(), row.get(), handle_->comm),
+    const void* const from = in_place ? MPI_IN_PLACE : mine.data();
+    if (is_patient_) {
+        MPI_Request request = MPI_REQUEST_NULL;
+        check(MPI_Iallgatherv(from, blocks.counts[own], row.get(), all.data(), blocks.counts.data(),
+                              blocks.offsets.data(), row.get(), handle_->comm, &request),
+              "MPI_Iallgatherv");
+        complete(request);
+        return;
+    }
+    check(MPI_Allgatherv(from, blocks.counts[own], row.get(), all.data(), blocks.counts.data(), blocks.offsets.data(),
+                         row.get(), handle_->comm),
           "MPI_Allgatherv");
 }
 
@@ -121,6 +143,14 @@ void Communicator::all_to_all_rows(MatrixView<const T> sent, std::span<const ind
     const Blocks out = make_blocks(sent_counts, 1, name);
     const Blocks in = make_blocks(received_counts, 1, name);
     const RowType row(datatype<T>(), cols, name);
+    if (is_patient_) {
+        MPI_Request request = MPI_REQUEST_NULL;
+        check(MPI_Ialltoallv(sent.data(), out.counts.data(), out.offsets.data(), row.get(), received.data(),
+                             in.counts.data(), in.offsets.data(), row.get(), handle_->comm, &request),
+              "MPI_Ialltoallv");
+        complete(request);
+        return;
+    }
     check(MPI_Alltoallv(sent.data(), out.counts.data(), out.offsets.data(), row.get(), received.data(),
                         in.counts.data(), in.offsets.data(), row.get(), handle_->comm),
           "MPI_Alltoallv");

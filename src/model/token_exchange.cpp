@@ -64,7 +64,11 @@ index_t automatic_chunks(const mpi::ProcessGrid& grid, index_t tokens, index_t e
 template <class T>
 TokenExchange<T>::TokenExchange(const mpi::ProcessGrid& grid, const kernels::KernelSet& kernels, index_t experts,
                                 index_t chunks)
-    : grid_(grid), kernels_(kernels), chunks_(chunks) {
+    : expert_(chunks > 1 ? grid.expert().patient() : grid.expert()),
+      tensor_(chunks > 1 ? grid.tensor().patient() : grid.tensor()),
+      replica_(grid.replica()),
+      kernels_(kernels),
+      chunks_(chunks) {
     const int groups = grid.expert().size();
     for (int g = 0; g < groups; ++g) {
         const mpi::Slice slice = mpi::slice_of(experts, g, groups);
@@ -75,9 +79,9 @@ TokenExchange<T>::TokenExchange(const mpi::ProcessGrid& grid, const kernels::Ker
 template <class T>
 void TokenExchange<T>::begin_pass(index_t rows, const Dropout& dropout) {
     dropout_ = dropout;
-    if (grid_.expert().size() == 1) {
-        rows_of_rank_ = grid_.tensor().all_gather(rows);
-        volume_.counts += bytes_of<index_t>(1, grid_.tensor().size() - 1);
+    if (expert_.size() == 1) {
+        rows_of_rank_ = tensor_.all_gather(rows);
+        volume_.counts += bytes_of<index_t>(1, tensor_.size() - 1);
     }
 }
 
@@ -88,15 +92,15 @@ void TokenExchange<T>::plan(MatrixView<const std::int32_t> expert_ids, std::vect
         RowRoutes& routes = chunks[static_cast<std::size_t>(c)];
         routes.chunk = c;
         routes.rows = mpi::slice_of(expert_ids.rows(), c, chunks_);
-        routes.of_rank.assign(static_cast<std::size_t>(grid_.tensor().size()), 0);
+        routes.of_rank.assign(static_cast<std::size_t>(tensor_.size()), 0);
         std::transform(rows_of_rank_.begin(), rows_of_rank_.end(), routes.of_rank.begin(),
                        [&](index_t rows) { return mpi::slice_of(rows, c, chunks_).extent; });
     }
-    if (grid_.expert().size() > 1) {
+    if (expert_.size() > 1) {
         plan_groups(expert_ids, chunks);
     }
     for (RowRoutes& routes : chunks) {
-        routes.own = routes.of_rank[static_cast<std::size_t>(grid_.tensor().rank())];
+        routes.own = routes.of_rank[static_cast<std::size_t>(tensor_.rank())];
         routes.total = sum_of(routes.of_rank);
     }
 }
@@ -105,9 +109,9 @@ void TokenExchange<T>::plan(MatrixView<const std::int32_t> expert_ids, std::vect
 /// the tensor group receive are gathered, too.
 template <class T>
 void TokenExchange<T>::plan_groups(MatrixView<const std::int32_t> expert_ids, std::vector<RowRoutes>& chunks) {
-    const index_t groups = grid_.expert().size();
-    const index_t slices = grid_.tensor().size();
-    const index_t ranks = grid_.replica().size();
+    const index_t groups = expert_.size();
+    const index_t slices = tensor_.size();
+    const index_t ranks = replica_.size();
     Matrix<index_t> mine(chunks_, groups);
     Matrix<index_t> all(ranks * chunks_, groups);
     for (RowRoutes& routes : chunks) {
@@ -115,14 +119,14 @@ void TokenExchange<T>::plan_groups(MatrixView<const std::int32_t> expert_ids, st
         std::copy(routes.to_group.begin(), routes.to_group.end(), mine.view()[routes.chunk]);
         routes.from_group.assign(static_cast<std::size_t>(groups), 0);
     }
-    grid_.replica().template all_gather_rows<index_t>(mine, all,
-                                                      std::vector<index_t>(static_cast<std::size_t>(ranks), chunks_));
+    replica_.template all_gather_rows<index_t>(mine, all,
+                                               std::vector<index_t>(static_cast<std::size_t>(ranks), chunks_));
     volume_.counts += bytes_of<index_t>(chunks_ * groups, ranks - 1);
     for (RowRoutes& routes : chunks) {
         for (index_t rank = 0; rank < ranks; ++rank) {
-            const index_t count = all.view()(rank * chunks_ + routes.chunk, grid_.expert().rank());
+            const index_t count = all.view()(rank * chunks_ + routes.chunk, expert_.rank());
             routes.of_rank[static_cast<std::size_t>(rank % slices)] += count;
-            if (rank % slices == grid_.tensor().rank()) {
+            if (rank % slices == tensor_.rank()) {
                 routes.from_group[static_cast<std::size_t>(rank / slices)] = count;
             }
         }
@@ -134,8 +138,8 @@ template <class T>
 template <class S>
 void TokenExchange<T>::exchange(MatrixView<const S> sent, const std::vector<index_t>& to, MatrixView<S> received,
                                 const std::vector<index_t>& from) {
-    grid_.expert().template all_to_all_rows<S>(sent, to, received, from);
-    const index_t to_others = sent.rows() - to[static_cast<std::size_t>(grid_.expert().rank())];
+    expert_.template all_to_all_rows<S>(sent, to, received, from);
+    const index_t to_others = sent.rows() - to[static_cast<std::size_t>(expert_.rank())];
     volume_.all_to_all += bytes_of<S>(to_others, sent.cols());
 }
 
@@ -147,7 +151,7 @@ MatrixView<const S> TokenExchange<T>::send(const RowRoutes& routes, MatrixView<c
     Matrix<S>& arrived = buffers.arrived[static_cast<std::size_t>(routes.chunk % 2)];
     arrived.resize(routes.total, cols);
     MatrixView<const S> own = rows;
-    if (grid_.expert().size() > 1) {
+    if (expert_.size() > 1) {
         buffers.packed.resize(sum_of(routes.to_group), cols);
         const MatrixView<S> packed = buffers.packed;
         const MatrixView<const std::int32_t> place = routes.place.view();
@@ -160,13 +164,13 @@ MatrixView<const S> TokenExchange<T>::send(const RowRoutes& routes, MatrixView<c
             }
         }
         const auto first = routes.of_rank.begin();
-        const index_t before = std::accumulate(first, first + grid_.tensor().rank(), index_t{0});
+        const index_t before = std::accumulate(first, first + tensor_.rank(), index_t{0});
         const MatrixView<S> received = arrived.view().rows(before, routes.own);
         exchange<S>(buffers.packed, routes.to_group, received, routes.from_group);
         own = received;
     }
-    grid_.tensor().template all_gather_rows<S>(own, arrived, routes.of_rank);
-    volume_.gather += (grid_.tensor().size() - 1) * bytes_of<S>(routes.own, cols);
+    tensor_.template all_gather_rows<S>(own, arrived, routes.of_rank);
+    volume_.gather += (tensor_.size() - 1) * bytes_of<S>(routes.own, cols);
     return std::as_const(arrived).view();
 }
 
@@ -176,13 +180,13 @@ template <class T>
 template <class W>
 void TokenExchange<T>::sum_over_slices(const RowRoutes& routes, MatrixView<const A> partial, Inbound<W>& buffers,
                                        MatrixView<A> sums) {
-    const index_t slices = grid_.tensor().size();
+    const index_t slices = tensor_.size();
     const index_t cols = partial.cols();
     const auto& row_kernels = kernels_.elementwise<W>();
     buffers.parts.resize(slices * routes.own, cols);
-    grid_.tensor().template all_to_all_rows<W>(as_operand<W>(row_kernels, partial, buffers.narrow), routes.of_rank,
-                                               buffers.parts,
-                                               std::vector<index_t>(static_cast<std::size_t>(slices), routes.own));
+    tensor_.template all_to_all_rows<W>(as_operand<W>(row_kernels, partial, buffers.narrow), routes.of_rank,
+                                        buffers.parts,
+                                        std::vector<index_t>(static_cast<std::size_t>(slices), routes.own));
     volume_.reduce += bytes_of<W>(routes.total - routes.own, cols);
     const MatrixView<const W> parts = buffers.parts.view();
     buffers.summands.resize(static_cast<std::size_t>(slices * routes.own));
@@ -200,7 +204,7 @@ void TokenExchange<T>::sum_over_slices(const RowRoutes& routes, MatrixView<const
 template <class T>
 template <class W>
 void TokenExchange<T>::sum_over_groups(const RowRoutes& routes, Inbound<W>& buffers, MatrixView<A> output) const {
-    const index_t groups = grid_.expert().size();
+    const index_t groups = expert_.size();
     const auto& row_kernels = kernels_.elementwise<W>();
     const MatrixView<const W> returned = buffers.returned.view();
     const MatrixView<const std::int32_t> place = routes.place.view();
@@ -222,10 +226,10 @@ template <class T>
 template <class W>
 void TokenExchange<T>::bring_back(const RowRoutes& routes, MatrixView<const A> partial, Inbound<W>& buffers,
                                   MatrixView<A> output) {
-    const bool one_group = grid_.expert().size() == 1;
+    const bool one_group = expert_.size() == 1;
     const MatrixView<A> mine = part_of(output, routes);
     MatrixView<const A> sums = partial;
-    if (grid_.tensor().size() > 1) {
+    if (tensor_.size() > 1) {
         sums_.resize(one_group ? 0 : routes.own, partial.cols());
         const MatrixView<A> out = one_group ? mine : sums_.view();
         sum_over_slices<W>(routes, partial, buffers, out);

@@ -117,7 +117,9 @@ private:
     void exchange(MatrixView<const S> sent, const std::vector<index_t>& to, MatrixView<S> received,
                   const std::vector<index_t>& from);
 
-    mpi::ProcessGrid grid_;
+    mpi::Communicator expert_;
+    mpi::Communicator tensor_;
+    mpi::Communicator replica_;
     const kernels::KernelSet& kernels_;
     index_t chunks_;
     std::vector<std::int32_t> group_of_expert_;  // [E]

@@ -334,7 +334,8 @@ TEST_F(ProgramTest, DropoutIsTheSameOnAnyNumberOfRanks) {
         return values;
     };
     train(1, "one", "--train.steps 6");
-    train(4, "four", "--train.steps 6 --train.micro_batch 1 --parallel.expert 4 --parallel.tensor 1");
+    train(4, "four",
+          "--train.steps 6 --train.micro_batch 1 --parallel.expert 4 --parallel.tensor 1 --parallel.chunks 2");
     train(2, "resumed", "--train.steps 3");
     train(4, "resumed", "--train.steps 6 --output.adapter_layout fused --parallel.expert 2 --parallel.tensor 2");
     const std::vector<double> expected = losses("one");
