@@ -15,26 +15,32 @@ double seconds(const Event& event) {
     return static_cast<double>(event.end_ns - event.begin_ns) * 1e-9;
 }
 
-/// Whether the name says "experts.forward" or "experts.backward": scopes in them have other names.
-bool is_experts_pass(const Event& event) {
-    const std::string_view name = event.name;
-    return name == "experts.forward" || name == "experts.backward";
+/// Whether this is a thread's share of a scope around it.
+bool is_share(const Event& event) {
+    return std::string_view(event.category) == "thread";
 }
 
-/// Adds what the experts' worker did to the trace of the thread that made the step.
-void add_worker(std::span<const Event> events, const Event& step, StepTrace& trace) {
+/// Scopes inside of a pass have other names.
+bool is_pass_of_experts(const Event& event) {
+    const std::string_view name = event.name;
+    return !is_share(event) && (name == "experts.forward" || name == "experts.backward");
+}
+
+bool is_exchange(const Event& event) {
+    return std::string_view(event.name).starts_with("exchange.");
+}
+
+/// Adds what the experts' worker did to the trace of the thread that made the step, whose events are `inside`.
+void add_worker(std::span<const Event> events, std::span<const Event> inside, const Event& step, StepTrace& trace) {
     for (const Event& pass : events) {
-        if (!is_experts_pass(pass) || pass.thread == step.thread || pass.begin_ns < step.begin_ns ||
+        if (!is_pass_of_experts(pass) || pass.thread == step.thread || pass.begin_ns < step.begin_ns ||
             pass.end_ns > step.end_ns) {
             continue;
         }
         trace.of_scope[pass.name] += seconds(pass);
-        for (const Event& event : events) {
-            if (event.thread == step.thread && std::string_view(event.name).starts_with("exchange.")) {
-                const std::int64_t begin = std::max(event.begin_ns, pass.begin_ns);
-                trace.hidden +=
-                    static_cast<double>(std::max(std::min(event.end_ns, pass.end_ns) - begin, std::int64_t{0})) * 1e-9;
-            }
+        for (const Event& event : inside) {
+            const std::int64_t common = std::min(event.end_ns, pass.end_ns) - std::max(event.begin_ns, pass.begin_ns);
+            trace.hidden += is_exchange(event) && common > 0 ? static_cast<double>(common) * 1e-9 : 0;
         }
     }
 }
@@ -48,7 +54,8 @@ StepTrace trace_of_step(std::span<const Event> events) {
                   "the trace has no step ({} events); please report it", events.size());
     std::vector<Event> inside;
     std::copy_if(events.begin(), events.end(), std::back_inserter(inside), [&](const Event& event) {
-        return event.thread == step->thread && event.begin_ns >= step->begin_ns && event.end_ns <= step->end_ns;
+        return event.thread == step->thread && event.begin_ns >= step->begin_ns && event.end_ns <= step->end_ns &&
+               !is_share(event);
     });
     std::stable_sort(inside.begin(), inside.end(), [](const Event& a, const Event& b) {
         return a.begin_ns != b.begin_ns ? a.begin_ns < b.begin_ns : a.end_ns > b.end_ns;
@@ -58,13 +65,13 @@ StepTrace trace_of_step(std::span<const Event> events) {
     std::int64_t end_of_collective = 0;
     for (const Event& event : inside) {
         trace.of_scope[event.name] += seconds(event);
-        trace.exchange += std::string_view(event.name).starts_with("exchange.") ? seconds(event) : 0;
+        trace.exchange += is_exchange(event) ? seconds(event) : 0;
         if (std::string_view(event.category) == "mpi" && event.begin_ns >= end_of_collective) {  // not inside another
             trace.collectives.push_back(seconds(event));
             end_of_collective = event.end_ns;
         }
     }
-    add_worker(events, *step, trace);
+    add_worker(events, inside, *step, trace);
     return trace;
 }
 

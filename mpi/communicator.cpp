@@ -2,6 +2,8 @@
 #include "mpi/communicator_handle.hpp"
 #include "mpi/transfer_sizes.hpp"
 
+#include <thread>
+
 namespace moesaic::mpi {
 
 namespace {
@@ -25,14 +27,25 @@ MPI_Comm checked_builtin(MPI_Comm comm) {
 
 }  // namespace
 
+void complete(MPI_Request request, std::chrono::microseconds nap) {
+    int is_complete = 0;
+    check(MPI_Test(&request, &is_complete, MPI_STATUS_IGNORE), "MPI_Test");
+    while (is_complete == 0) {
+        std::this_thread::sleep_for(nap);
+        check(MPI_Test(&request, &is_complete, MPI_STATUS_IGNORE), "MPI_Test");
+    }
+}
+
 Communicator::Communicator(std::shared_ptr<const Handle> handle) : handle_(std::move(handle)) {}
 
 Communicator Communicator::world() {
-    return Communicator(std::make_shared<Handle>(checked_builtin(MPI_COMM_WORLD), false, std::make_shared<Progress>()));
+    return Communicator(
+        std::make_shared<Handle>(checked_builtin(MPI_COMM_WORLD), false, std::make_shared<Progress>(), 1));
 }
 
 Communicator Communicator::self() {
-    return Communicator(std::make_shared<Handle>(checked_builtin(MPI_COMM_SELF), false, std::make_shared<Progress>()));
+    return Communicator(
+        std::make_shared<Handle>(checked_builtin(MPI_COMM_SELF), false, std::make_shared<Progress>(), 2));
 }
 
 int Communicator::rank() const noexcept {
@@ -53,7 +66,7 @@ Communicator Communicator::split(int colour, int key) const {
                   "a group of ranks has colour {} (negative); this is a defect of the caller", colour);
     MPI_Comm part = MPI_COMM_NULL;
     check(MPI_Comm_split(handle_->comm, colour, key, &part), "MPI_Comm_split");
-    return Communicator(std::make_shared<Handle>(part, true, handle_->progress));
+    return Communicator(std::make_shared<Handle>(part, true, handle_->progress, handle_->numbers->of_part(colour)));
 }
 
 Communicator Communicator::split_by_node() const {
@@ -61,7 +74,9 @@ Communicator Communicator::split_by_node() const {
     MPI_Comm part = MPI_COMM_NULL;
     check(MPI_Comm_split_type(handle_->comm, MPI_COMM_TYPE_SHARED, rank(), MPI_INFO_NULL, &part),
           "MPI_Comm_split_type");
-    return Communicator(std::make_shared<Handle>(part, true, handle_->progress));
+    int first = rank();  // of the ranks on this node, which tells nodes apart
+    check(MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, part), "MPI_Allreduce");
+    return Communicator(std::make_shared<Handle>(part, true, handle_->progress, handle_->numbers->of_part(first)));
 }
 
 Communicator Communicator::patient() const {
@@ -74,6 +89,15 @@ void Communicator::barrier() const {
     const Call call(*this, "mpi.barrier", 0);
     if (size() > 1) {
         check(MPI_Barrier(handle_->comm), "MPI_Barrier");
+    }
+}
+
+void Communicator::quiet_barrier() const {
+    const Call call(*this, "mpi.quiet_barrier", 0);
+    if (size() > 1) {
+        MPI_Request request = MPI_REQUEST_NULL;
+        check(MPI_Ibarrier(handle_->comm, &request), "MPI_Ibarrier");
+        complete(request, std::chrono::milliseconds(1));
     }
 }
 

@@ -68,6 +68,8 @@ public:
     [[nodiscard]] Communicator patient() const;
 
     void barrier() const;
+    /// A barrier for long waits: asks every millisecond and sleeps in between, so that cores are free for other ranks.
+    void quiet_barrier() const;
     /// Element-wise results over all ranks, in place. T: float, double, std::int64_t.
     template <class T>
     void sum(std::span<T> values) const;

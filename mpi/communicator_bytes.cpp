@@ -42,7 +42,7 @@ void Communicator::broadcast(std::string& text, int root) const {
 }
 
 void Communicator::send(std::span<const std::byte> bytes, int to) const {
-    const Call call(*this, "mpi.send", bytes_of<std::byte>(bytes.size()));
+    const Call call(*this, "mpi.send", bytes_of<std::byte>(bytes.size()), handle_->numbers->next_sent(to));
     for_each_piece(bytes.size(), largest_piece, [&](std::size_t offset, std::size_t length) {
         check(MPI_Send(bytes.data() + offset, static_cast<int>(length), MPI_BYTE, to, message_tag, handle_->comm),
               "MPI_Send");
@@ -50,7 +50,7 @@ void Communicator::send(std::span<const std::byte> bytes, int to) const {
 }
 
 void Communicator::receive(std::span<std::byte> bytes, int from) const {
-    const Call call(*this, "mpi.receive", 0);
+    const Call call(*this, "mpi.receive", 0, handle_->numbers->next_received(from));
     for_each_piece(bytes.size(), largest_piece, [&](std::size_t offset, std::size_t length) {
         check(MPI_Recv(bytes.data() + offset, static_cast<int>(length), MPI_BYTE, from, message_tag, handle_->comm,
                        MPI_STATUS_IGNORE),

@@ -8,7 +8,9 @@
 #include "mpi/check.hpp"
 #include "mpi/communicator.hpp"
 #include "mpi/progress.hpp"
+#include "mpi/transfer_numbers.hpp"
 
+#include <chrono>
 #include <cstdint>
 #include <memory>
 #include <utility>
@@ -20,11 +22,13 @@ using core::ExitCode;
 
 /// One MPI communicator; ends with its last user unless MPI owns it.
 struct Communicator::Handle {
-    Handle(MPI_Comm communicator, bool owned, std::shared_ptr<Progress> of_process)
+    /// `group`: its number in traces.
+    Handle(MPI_Comm communicator, bool owned, std::shared_ptr<Progress> of_process, std::uint64_t group)
         : comm(communicator), is_owned(owned), progress(std::move(of_process)) {
         check(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
         check(MPI_Comm_rank(comm, &rank), "MPI_Comm_rank");
         check(MPI_Comm_size(comm, &size), "MPI_Comm_size");
+        numbers = std::make_unique<TransferNumbers>(group, rank, size);
     }
     ~Handle() {
         int finalized = 0;
@@ -39,6 +43,7 @@ struct Communicator::Handle {
     MPI_Comm comm;
     bool is_owned;
     std::shared_ptr<Progress> progress;
+    std::unique_ptr<TransferNumbers> numbers;
     int rank = 0;
     int size = 1;
 };
@@ -46,9 +51,12 @@ struct Communicator::Handle {
 /// A collective from call to return, as the trace and the watchdog see it. Transfers of unknown size have 0 bytes.
 class Communicator::Call {
 public:
-    Call(const Communicator& group, const char* name, std::int64_t bytes)
+    Call(const Communicator& group, const char* name, std::int64_t bytes, bool with_arrows = false)
+        : Call(group, name, bytes, group.handle_->numbers->next_call(with_arrows)) {}
+    Call(const Communicator& group, const char* name, std::int64_t bytes, const core::trace::Transfer& transfer)
         : scope_(name, "mpi", bytes), progress_(group.size() > 1 ? &group.progress() : nullptr) {
         if (progress_ != nullptr) {
+            scope_.set_transfer(transfer);
             progress_->enter(name);
         }
     }
@@ -64,6 +72,9 @@ private:
     core::trace::Scope scope_;
     Progress* progress_;
 };
+
+/// Waits for a collective that was begun, asleep between looks at its progress: MPI's own waiting keeps a core busy.
+void complete(MPI_Request request, std::chrono::microseconds nap);
 
 /// Of the elements of a transfer.
 template <class T>

@@ -6,7 +6,6 @@
 #include <array>
 #include <chrono>
 #include <numeric>
-#include <thread>
 
 namespace moesaic::mpi {
 
@@ -29,16 +28,8 @@ private:
     MPI_Datatype type_ = MPI_DATATYPE_NULL;
 };
 
-/// Waits for a collective that was begun. MPI's own waiting would keep the core busy.
-void complete(MPI_Request request) {
-    constexpr auto nap = std::chrono::microseconds(20);
-    int is_complete = 0;
-    check(MPI_Test(&request, &is_complete, MPI_STATUS_IGNORE), "MPI_Test");
-    while (is_complete == 0) {
-        std::this_thread::sleep_for(nap);
-        check(MPI_Test(&request, &is_complete, MPI_STATUS_IGNORE), "MPI_Test");
-    }
-}
+/// Of patient collectives: short beside a transfer between hosts.
+constexpr std::chrono::microseconds nap(20);
 
 /// Checks what the caller promised about [sum(counts), cols] against [counts[rank], cols].
 template <class A, class B>
@@ -77,7 +68,7 @@ void check_blocks(const char* operation, MatrixView<T> view, std::span<const ind
 template <class T>
 void Communicator::all_gather_rows(MatrixView<const T> mine, MatrixView<T> all, std::span<const index_t> counts) const {
     const char* const name = "mpi.all_gather_rows";
-    const Call call(*this, name, bytes_of(mine));
+    const Call call(*this, name, bytes_of(mine), true);
     check_rows(name, mine, all, counts, rank(), size());
     const Blocks blocks = make_blocks(counts, 1, name);
     if (all.empty()) {
@@ -98,7 +89,7 @@ void Communicator::all_gather_rows(MatrixView<const T> mine, MatrixView<T> all, 
         check(MPI_Iallgatherv(from, blocks.counts[own], row.get(), all.data(), blocks.counts.data(),
                               blocks.offsets.data(), row.get(), handle_->comm, &request),
               "MPI_Iallgatherv");
-        complete(request);
+        complete(request, nap);
         return;
     }
     check(MPI_Allgatherv(from, blocks.counts[own], row.get(), all.data(), blocks.counts.data(), blocks.offsets.data(),
@@ -110,7 +101,7 @@ template <class T>
 void Communicator::reduce_scatter_rows(MatrixView<const T> all, MatrixView<T> mine,
                                        std::span<const index_t> counts) const {
     const char* const name = "mpi.reduce_scatter_rows";
-    const Call call(*this, name, bytes_of(all));
+    const Call call(*this, name, bytes_of(all), true);
     check_rows(name, mine, all, counts, rank(), size());
     if (all.empty()) {
         return;
@@ -129,7 +120,7 @@ template <class T>
 void Communicator::all_to_all_rows(MatrixView<const T> sent, std::span<const index_t> sent_counts,
                                    MatrixView<T> received, std::span<const index_t> received_counts) const {
     const char* const name = "mpi.all_to_all_rows";
-    const Call call(*this, name, bytes_of(sent));
+    const Call call(*this, name, bytes_of(sent), true);
     const index_t cols = std::max(sent.cols(), received.cols());
     check_blocks(name, sent, sent_counts, cols, size());
     check_blocks(name, received, received_counts, cols, size());
@@ -148,7 +139,7 @@ void Communicator::all_to_all_rows(MatrixView<const T> sent, std::span<const ind
         check(MPI_Ialltoallv(sent.data(), out.counts.data(), out.offsets.data(), row.get(), received.data(),
                              in.counts.data(), in.offsets.data(), row.get(), handle_->comm, &request),
               "MPI_Ialltoallv");
-        complete(request);
+        complete(request, nap);
         return;
     }
     check(MPI_Alltoallv(sent.data(), out.counts.data(), out.offsets.data(), row.get(), received.data(),

@@ -1,4 +1,5 @@
 // Training steps as they are measured: the check before, and where the time goes.
+#include "bench/report.hpp"
 #include "bench/step_benchmark.hpp"
 
 #include "bench/step_check.hpp"
@@ -29,7 +30,7 @@ TEST(StepCheck, AStepOfAllRanksAgreesWithFp32OnOne) {
             EXPECT_LT(errors.log_probability, step_error_bound / 2);
             EXPECT_GT(errors.grad_lora, 0);
             EXPECT_LT(errors.grad_lora, step_error_bound / 2);
-            EXPECT_NO_THROW(require_accurate(errors));
+            EXPECT_NO_THROW(require_passed(checks_of(errors), "step"));
         }
     }
 }
@@ -39,7 +40,7 @@ TEST(StepCheck, WrongStepsAreRefused) {
     EXPECT_EQ(compare(right, right).log_probability, 0);
     const auto refused = [&](const StepOutput& found) {
         try {
-            require_accurate(compare(found, right));
+            require_passed(checks_of(compare(found, right)), "step");
         } catch (const core::Error& error) {
             return error.code() == core::ExitCode::verification_failed;
         }
@@ -93,13 +94,13 @@ TEST(StepTimes, CollectivesInsideOthersCountOnce) {
 }
 
 TEST(StepTimes, ExchangeIsHiddenWhereTheWorkerComputes) {
-    const StepTrace trace = trace_of_step(
-        std::vector<Event>{event("exchange.dispatch", "compute", 10, 14), event("mpi.all_gather_rows", "mpi", 11, 14),
-                           event("exchange.dispatch", "compute", 14, 18),
-                           event("experts.forward", "compute", 15, 20, 1), event("experts.up", "compute", 16, 17, 1),
-                           event("exchange.combine", "compute", 19, 24), event("experts.forward", "compute", 25, 27, 1),
-                           event("experts.backward", "compute", 27, 28), event("exchange.combine", "compute", 30, 40),
-                           event("experts.forward", "compute", 30, 40, 1), event("step", "step", 10, 29)});
+    const StepTrace trace = trace_of_step(std::vector<Event>{
+        event("exchange.dispatch", "compute", 10, 14), event("mpi.all_gather_rows", "mpi", 11, 14),
+        event("exchange.dispatch", "compute", 14, 18), event("experts.forward", "compute", 15, 20, 1),
+        event("experts.up", "compute", 16, 17, 1), event("experts.forward", "thread", 15, 20, 2),
+        event("exchange.combine", "compute", 19, 24), event("experts.forward", "compute", 25, 27, 1),
+        event("experts.backward", "compute", 27, 28), event("exchange.combine", "compute", 30, 40),
+        event("experts.forward", "compute", 30, 40, 1), event("step", "step", 10, 29)});
     EXPECT_DOUBLE_EQ(trace.exchange, 0.013);
     EXPECT_DOUBLE_EQ(trace.hidden, 0.004);
     EXPECT_DOUBLE_EQ(trace.of_scope.at("experts.forward"), 0.007);
