@@ -154,37 +154,48 @@ void StepBenchmark::report_parts(Report& report, const MachineLimits& limits) co
     }
 }
 
-/// Computing, transfers and waiting: a line per rank, and figures of the averages.
+/// Computing, transfers, waiting and the exchange of rows: a line per rank, and figures of the averages.
 void StepBenchmark::report_ranks(Report& report) const {
     if (!report.world().is_root()) {
         return;
     }
-    const auto ranks = samples_->shares.front().size();
-    const auto percent = [&](double StepShares::*part, std::size_t i, std::size_t rank) {
-        const StepShares& shares = samples_->shares[i][rank];
-        return 100 * shares.*part / shares.total;
+    struct Column {
+        const char* label;
+        const char* figure;  ///< or null
+        double (*percent)(const StepShares&);
     };
-    report.say(fmt::format("\n{:<20} {:>9} {:>9} {:>9}\n", "rank", "computing", "transfer", "waiting"));
-    for (std::size_t rank = 0; rank < ranks; ++rank) {
-        const auto median = [&](double StepShares::*part) {
-            return summarize(samples_->of_each([&](std::size_t i) { return percent(part, i, rank); })).median;
-        };
-        const double transfer = median(&StepShares::transfer);
-        const double waiting = median(&StepShares::waiting);
-        report.say(
-            fmt::format("  {:<18} {:>8.1f}% {:>8.1f}% {:>8.1f}%\n", rank, 100 - transfer - waiting, transfer, waiting));
+    const std::array columns = {
+        Column{"computing", nullptr, [](const StepShares& s) { return 100 * s.computing() / s.total; }},
+        Column{"transfer", "step_transfer", [](const StepShares& s) { return 100 * s.transfer / s.total; }},
+        Column{"waiting", "step_waiting", [](const StepShares& s) { return 100 * s.waiting / s.total; }},
+        Column{"exchange", "step_exchange", [](const StepShares& s) { return 100 * s.exchange / s.total; }},
+        Column{"of it hidden", "exchange_hidden",
+               [](const StepShares& s) { return s.exchange > 0 ? 100 * s.hidden / s.exchange : 0; }}};
+    std::string table = fmt::format("\n{:<10}", "rank");
+    for (const Column& column : columns) {
+        table += fmt::format(" {:>13}", column.label);
     }
-    const auto average = [&](double StepShares::*part) {
-        return samples_->of_each([&](std::size_t i) {
+    const auto ranks = samples_->shares.front().size();
+    for (std::size_t rank = 0; rank < ranks; ++rank) {
+        table += fmt::format("\n  {:<8}", rank);
+        for (const Column& column : columns) {
+            const auto percent = [&](std::size_t i) { return column.percent(samples_->shares[i][rank]); };
+            table += fmt::format(" {:>12.1f}%", summarize(samples_->of_each(percent)).median);
+        }
+    }
+    report.say(table + "\n");
+    for (const Column& column : columns) {
+        const auto average = [&](std::size_t i) {
             double sum = 0;
-            for (std::size_t rank = 0; rank < ranks; ++rank) {
-                sum += percent(part, i, rank);
+            for (const StepShares& shares : samples_->shares[i]) {
+                sum += column.percent(shares);
             }
             return sum / static_cast<double>(ranks);
-        });
-    };
-    report.add("step_transfer", "percent", Better::neither, average(&StepShares::transfer));
-    report.add("step_waiting", "percent", Better::neither, average(&StepShares::waiting));
+        };
+        if (column.figure != nullptr) {
+            report.add(column.figure, "percent", Better::neither, samples_->of_each(average));
+        }
+    }
     report.add("step_imbalance", "percent", Better::neither,
                samples_->of_each([&](std::size_t i) { return imbalance_percent(samples_->shares[i]); }));
 }

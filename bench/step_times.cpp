@@ -15,6 +15,36 @@ double seconds(const Event& event) {
     return static_cast<double>(event.end_ns - event.begin_ns) * 1e-9;
 }
 
+/// Whether this is a thread's share of a scope around it.
+bool is_share(const Event& event) {
+    return std::string_view(event.category) == "thread";
+}
+
+/// Scopes inside of a pass have other names.
+bool is_pass_of_experts(const Event& event) {
+    const std::string_view name = event.name;
+    return !is_share(event) && (name == "experts.forward" || name == "experts.backward");
+}
+
+bool is_exchange(const Event& event) {
+    return std::string_view(event.name).starts_with("exchange.");
+}
+
+/// Adds what the experts' worker did to the trace of the thread that made the step, whose events are `inside`.
+void add_worker(std::span<const Event> events, std::span<const Event> inside, const Event& step, StepTrace& trace) {
+    for (const Event& pass : events) {
+        if (!is_pass_of_experts(pass) || pass.thread == step.thread || pass.begin_ns < step.begin_ns ||
+            pass.end_ns > step.end_ns) {
+            continue;
+        }
+        trace.of_scope[pass.name] += seconds(pass);
+        for (const Event& event : inside) {
+            const std::int64_t common = std::min(event.end_ns, pass.end_ns) - std::max(event.begin_ns, pass.begin_ns);
+            trace.hidden += is_exchange(event) && common > 0 ? static_cast<double>(common) * 1e-9 : 0;
+        }
+    }
+}
+
 }  // namespace
 
 StepTrace trace_of_step(std::span<const Event> events) {
@@ -25,7 +55,7 @@ StepTrace trace_of_step(std::span<const Event> events) {
     std::vector<Event> inside;
     std::copy_if(events.begin(), events.end(), std::back_inserter(inside), [&](const Event& event) {
         return event.thread == step->thread && event.begin_ns >= step->begin_ns && event.end_ns <= step->end_ns &&
-               std::string_view(event.category) != "thread";  // this thread's share of a scope around it
+               !is_share(event);
     });
     std::stable_sort(inside.begin(), inside.end(), [](const Event& a, const Event& b) {
         return a.begin_ns != b.begin_ns ? a.begin_ns < b.begin_ns : a.end_ns > b.end_ns;
@@ -35,11 +65,13 @@ StepTrace trace_of_step(std::span<const Event> events) {
     std::int64_t end_of_collective = 0;
     for (const Event& event : inside) {
         trace.of_scope[event.name] += seconds(event);
+        trace.exchange += is_exchange(event) ? seconds(event) : 0;
         if (std::string_view(event.category) == "mpi" && event.begin_ns >= end_of_collective) {  // not inside another
             trace.collectives.push_back(seconds(event));
             end_of_collective = event.end_ns;
         }
     }
+    add_worker(events, inside, *step, trace);
     return trace;
 }
 
@@ -49,7 +81,8 @@ std::vector<StepShares> share_out(const mpi::Communicator& world, const StepTrac
     core::require(world.min(count) == world.max(count), core::ExitCode::runtime_failure,
                   "ranks differ in the number of collectives of a step ({} here); please report it", count);
     std::vector<double> row = mine.collectives;
-    row.push_back(mine.total);
+    const std::size_t calls = row.size();
+    row.insert(row.end(), {mine.total, mine.exchange, mine.hidden});
     const std::size_t width = row.size();
     std::vector<double> all(world.is_root() ? ranks * width : 0);
     world.gather_blocks<double>(row, all, std::vector<index_t>(ranks, static_cast<index_t>(width)));
@@ -57,7 +90,7 @@ std::vector<StepShares> share_out(const mpi::Communicator& world, const StepTrac
         return {};
     }
     std::vector<StepShares> shares(ranks);
-    for (std::size_t c = 0; c + 1 < width; ++c) {
+    for (std::size_t c = 0; c < calls; ++c) {
         double shortest = all[c];
         for (std::size_t r = 1; r < ranks; ++r) {
             shortest = std::min(shortest, all[r * width + c]);
@@ -68,7 +101,9 @@ std::vector<StepShares> share_out(const mpi::Communicator& world, const StepTrac
         }
     }
     for (std::size_t r = 0; r < ranks; ++r) {
-        shares[r].total = all[(r + 1) * width - 1];
+        shares[r].total = all[r * width + calls];
+        shares[r].exchange = all[r * width + calls + 1];
+        shares[r].hidden = all[r * width + calls + 2];
     }
     return shares;
 }

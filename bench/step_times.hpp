@@ -16,9 +16,11 @@ struct StepTrace {
     double total = 0;
     std::vector<double> collectives;         ///< in order; the same number on all ranks
     std::map<std::string, double> of_scope;  ///< sums by name, nested scopes in those around them too
+    double exchange = 0;                     ///< of rows with other ranks
+    double hidden = 0;                       ///< that part of it in which the experts' worker computed
 };
 
-/// The trace of the one scope "step" in `events` and of all that lies in it.
+/// The trace of the one scope "step" in `events`, of all that lies in it, and of the experts' worker meanwhile.
 [[nodiscard]] StepTrace trace_of_step(std::span<const core::trace::Event> events);
 
 /// How one rank spent a step. A collective ends when its data have come; what it takes longer on this rank than on the
@@ -27,7 +29,10 @@ struct StepShares {
     double total = 0;     ///< seconds
     double transfer = 0;  ///< seconds of collectives without waiting
     double waiting = 0;   ///< seconds
+    double exchange = 0;  ///< as in StepTrace
+    double hidden = 0;
 
+    /// Seconds outside of collectives.
     [[nodiscard]] double computing() const { return total - transfer - waiting; }
 };
 

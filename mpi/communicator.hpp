@@ -63,6 +63,10 @@ public:
     /// Collective. The ranks of this group that share the caller's host memory.
     [[nodiscard]] Communicator split_by_node() const;
 
+    /// The same group, whose all_gather_rows and all_to_all_rows sleep between looks at their progress: other threads
+    /// can use the core of the one that waits.
+    [[nodiscard]] Communicator patient() const;
+
     void barrier() const;
     /// A barrier for long waits: asks every millisecond and sleeps in between, so that cores are free for other ranks.
     void quiet_barrier() const;
@@ -132,6 +136,7 @@ private:
     [[nodiscard]] std::string gather_joined(const std::string& text, std::span<const index_t> lengths) const;
 
     std::shared_ptr<const Handle> handle_;
+    bool is_patient_ = false;
 };
 
 }  // namespace moesaic::mpi

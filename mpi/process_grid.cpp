@@ -67,6 +67,8 @@ ProcessGrid::ProcessGrid(const Communicator& world, const GridShape& wanted)
     data_ = world.split(in_replica, rank);
     replica_ = world.split(rank / replica, rank);
     same_experts_ = world.split(in_expert, rank);
+    const bool is_split = replica_.split_by_node().size() < replica_.size();
+    replicas_span_hosts_ = world.max(static_cast<index_t>(is_split ? 1 : 0)) == 1;
 }
 
 }  // namespace moesaic::mpi

@@ -57,6 +57,8 @@ public:
     [[nodiscard]] const Communicator& replica() const noexcept { return replica_; }
     /// The ranks of all replicas that hold slices of the same experts.
     [[nodiscard]] const Communicator& same_experts() const noexcept { return same_experts_; }
+    /// Whether rows travel between hosts: some replica's ranks do not share memory. The same on all ranks.
+    [[nodiscard]] bool replicas_span_hosts() const noexcept { return replicas_span_hosts_; }
 
 private:
     GridShape shape_;
@@ -66,6 +68,7 @@ private:
     Communicator tensor_;
     Communicator replica_;
     Communicator same_experts_;
+    bool replicas_span_hosts_ = false;
 };
 
 }  // namespace moesaic::mpi

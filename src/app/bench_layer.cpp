@@ -29,7 +29,7 @@ public:
         activations_.declare(set);
         set.add("layers", layers_,
                 "layers that take turns; auto: enough that weights come from memory, not from caches",
-                core::auto_or_at_least(1));
+                core::auto_or_within(1, 1000));
     }
     void declare_sections(core::OptionSet& set) override {
         set.add("lora.rank", lora_rank_, "rank of the adapters; 0: frozen experts alone", at_least(0));

@@ -46,6 +46,7 @@ std::unique_ptr<bench::Benchmark> prepare_step(const Runtime& runtime, bench::Re
     settings.lora.rank = workload.lora_rank;
     settings.lora.alpha = static_cast<double>(workload.lora_rank);  // scale 1; speed does not depend on it
     settings.activations = workload.activations;
+    settings.chunks = runtime.chunks;
     settings.max_tokens = workload.step.batches.per_pass(runtime.world.size()) * workload.step.length;
     const train::MemoryPlan plan = plan_memory(runtime, architecture, settings, sizeof(core::bf16), Purpose::training);
     workload.step.planned_bytes = plan.total();
@@ -77,6 +78,7 @@ public:
         workload_.model.declare(set);
         set.add("lora.rank", workload_.lora_rank, "rank of the adapters", at_least(1));
         parallel_.declare_grid(set);
+        parallel_.declare_chunks(set);
     }
     [[nodiscard]] train::ParallelOptions parallel() const override { return parallel_; }
     [[nodiscard]] std::unique_ptr<bench::Benchmark> prepare(const Runtime& runtime,
@@ -95,7 +97,10 @@ private:
 /// docs/benchmarking.md has the rules: only how ranks share the work may be chosen.
 class ReferenceOptions final : public BenchmarkOptions {
 public:
-    void declare_sections(core::OptionSet& set) override { parallel_.declare_grid(set); }
+    void declare_sections(core::OptionSet& set) override {
+        parallel_.declare_grid(set);
+        parallel_.declare_chunks(set);
+    }
     [[nodiscard]] train::ParallelOptions parallel() const override { return parallel_; }
     [[nodiscard]] std::unique_ptr<bench::Benchmark> prepare(const Runtime& runtime,
                                                             bench::Report& report) const override {

@@ -32,6 +32,7 @@ struct EvalConfiguration {
         data.declare_eval(options);
         train.declare_batch_size(options);
         parallel.declare(options);
+        parallel.declare_chunks(options);
         compute.declare(options);
         output.declare_watchdog(options);
     }
@@ -50,9 +51,10 @@ train::Evaluation evaluate(const Runtime& runtime, const EvalConfiguration& conf
             lora = train::read_adapter_settings(configuration.adapter, architecture);
         }
     });
-    const auto decoder = load_model<T>(runtime, architecture, configuration.model,
-                                       {.lora = lora, .max_tokens = data.largest_sum(configuration.train.batch_size)},
-                                       Purpose::evaluation);
+    const auto decoder = load_model<T>(
+        runtime, architecture, configuration.model,
+        {.lora = lora, .max_tokens = data.largest_sum(configuration.train.batch_size), .chunks = runtime.chunks},
+        Purpose::evaluation);
     runtime.world.agree([&] {
         if (!configuration.adapter.empty()) {
             train::load_adapter(configuration.adapter, architecture, decoder->lora());

@@ -52,6 +52,12 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     const mpi::Placement placement = mpi::place(world, 0);
     // The grid that the options ask for, whatever ranks run now: that of `world` where they leave it open.
     const mpi::GridShape grid = mpi::complete(configuration.parallel.grid(), world.size(), placement.node_ranks);
+    world.agree([&] {
+        core::require(grid.ranks() <= train::most_ranks, ExitCode::usage,
+                      "parallel.data x parallel.expert x parallel.tensor = {} x {} x {} are too many ranks (at most "
+                      "{}); use fewer",
+                      grid.data, grid.expert, grid.tensor, train::most_ranks);
+    });
     MemoryRequest request;
     request.data_ranks = grid.data;
     request.expert_ranks = grid.expert;
@@ -75,11 +81,13 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
                              describe(grid), sequences, configuration.data.max_length, configuration.train.activations,
                              describe(plan)));
     print(world, describe_choices(architecture, settings, request));
-    // A tensor group fills a node, as it does by default.
-    world.agree([&] { require_memory(placement, request.tensor_ranks, configuration.model.name(), plan.total()); });
-    print(world,
-          fmt::format("fits: {:.1f} GiB per rank are available on {} with {} ranks on it\n",
-                      memory_of_rank(placement, request.tensor_ranks) / gib, placement.host, request.tensor_ranks));
+    const bool ranks_run =
+        grid.ranks() == world.size();  // otherwise a tensor group fills a node, as it does by default
+    const index_t node_ranks = ranks_run ? placement.node_ranks : grid.tensor;
+    world.agree([&] { require_memory(placement, node_ranks, configuration.model.name(), plan.total()); });
+    print(world, fmt::format("fits: {:.1f} GiB per rank are available on {} with {} ranks on it{}\n",
+                             memory_of_rank(placement, node_ranks) / gib, placement.host, node_ranks,
+                             ranks_run ? "" : " (a tensor group; start so many ranks to count those of a node)"));
     return ExitCode::success;
 }
 

@@ -25,7 +25,8 @@ Runtime::Runtime(const mpi::Communicator& communicator, const train::ParallelOpt
       placement(mpi::place(world, static_cast<int>(core::parse_auto(parallel.threads)), parallel.topology)),
       threads_bound(mpi::bind_threads(placement)),
       kernels(choose_kernels(world, compute.isa_level())),
-      grid(world, parallel.grid()) {}
+      grid(world, parallel.grid()),
+      chunks(core::parse_auto(parallel.chunks)) {}
 
 Runtime::Runtime(const mpi::Communicator& group, const mpi::Placement& placed, bool bound,
                  const train::ParallelOptions& parallel, const train::ComputeOptions& compute)
@@ -33,7 +34,8 @@ Runtime::Runtime(const mpi::Communicator& group, const mpi::Placement& placed, b
       placement(placed),
       threads_bound(bound),
       kernels(choose_kernels(world, compute.isa_level())),
-      grid(world, parallel.grid()) {}
+      grid(world, parallel.grid()),
+      chunks(core::parse_auto(parallel.chunks)) {}
 
 std::vector<std::string> parse(const mpi::Communicator& world, core::OptionSet& options,
                                std::span<const std::string> arguments, bool first_word_is_config) {

@@ -31,6 +31,7 @@ struct Runtime {
     bool threads_bound;
     kernels::KernelSet kernels;
     mpi::ProcessGrid grid;
+    index_t chunks;  ///< of DecoderSettings
 };
 
 /// Collective. Parses the arguments of a command; every rank gets the same result or the same usage error.

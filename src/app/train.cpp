@@ -68,7 +68,8 @@ std::string checkpoint_to_resume(const Runtime& runtime, const train::OutputOpti
 model::DecoderSettings settings_of(const Runtime& runtime, const TrainConfiguration& configuration,
                                    const TrainInputs& inputs) {
     return {inputs.lora, configuration.train.activations_of_layers(),
-            inputs.max_tokens(configuration, runtime.world.size()), configuration.train.router_aux_coefficient > 0};
+            inputs.max_tokens(configuration, runtime.world.size()), configuration.train.router_aux_coefficient > 0,
+            runtime.chunks};
 }
 
 template <class T>

@@ -22,6 +22,7 @@ struct TrainConfiguration {
         data.declare_eval(options);
         train.declare(options);
         parallel.declare(options);
+        parallel.declare_chunks(options);
         compute.declare(options);
         output.declare(options);
     }

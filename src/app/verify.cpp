@@ -174,7 +174,8 @@ std::unique_ptr<model::Decoder<T>> Verification<T>::load_decoder() const {
     runtime_.world.agree([&] { lora = train::read_adapter_settings(adapter, architecture_); });
     auto decoder =
         load_model<T>(runtime_, architecture_, model_of(reference_),
-                      {.lora = lora, .max_tokens = data_.largest_sum(reference_.batch_size)}, Purpose::training);
+                      {.lora = lora, .max_tokens = data_.largest_sum(reference_.batch_size), .chunks = runtime_.chunks},
+                      Purpose::training);
     runtime_.world.agree([&] {
         train::load_adapter(adapter, architecture_, decoder->lora());
         decoder->update_lora();
@@ -270,6 +271,7 @@ ExitCode run_verify(const mpi::Communicator& world, Arguments arguments) {
     compute.precision = "both";
     core::OptionSet options;
     parallel.declare(options);
+    parallel.declare_chunks(options);
     options.add("compute.precision", compute.precision, "fp32, bf16 or both", core::one_of({"fp32", "bf16", "both"}));
     compute.declare_isa(options);
     if (asks_for_help(arguments)) {

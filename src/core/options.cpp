@@ -274,6 +274,13 @@ OptionSet::Check<std::int64_t> at_least(std::int64_t minimum) {
     };
 }
 
+OptionSet::Check<std::int64_t> integer_within(std::int64_t minimum, std::int64_t maximum) {
+    return [minimum, maximum](const std::int64_t& value) {
+        return value >= minimum && value <= maximum ? std::string()
+                                                    : fmt::format("must be between {} and {}", minimum, maximum);
+    };
+}
+
 OptionSet::Check<double> positive() {
     return [](const double& value) { return value > 0 ? std::string() : std::string("must be positive"); };
 }
@@ -294,13 +301,13 @@ OptionSet::Check<std::string> one_of(std::vector<std::string> choices) {
     };
 }
 
-OptionSet::Check<std::string> auto_or_at_least(std::int64_t minimum) {
-    return [minimum](const std::string& value) {
+OptionSet::Check<std::string> auto_or_within(std::int64_t minimum, std::int64_t maximum) {
+    return [minimum, maximum](const std::string& value) {
         std::int64_t number = 0;
-        if (value == "auto" || (from_text(value, number) && number >= minimum)) {
+        if (value == "auto" || (from_text(value, number) && number >= minimum && number <= maximum)) {
             return std::string();
         }
-        return fmt::format("must be auto or an integer of at least {}", minimum);
+        return fmt::format("must be auto or an integer between {} and {}", minimum, maximum);
     };
 }
 

@@ -69,13 +69,14 @@ struct Section {
 
 /// Checks for `OptionSet::add`.
 OptionSet::Check<std::int64_t> at_least(std::int64_t minimum);
+OptionSet::Check<std::int64_t> integer_within(std::int64_t minimum, std::int64_t maximum);
 OptionSet::Check<double> positive();
 OptionSet::Check<double> within(double minimum, double maximum);
 OptionSet::Check<std::string> one_of(std::vector<std::string> choices);
-/// "auto" or an integer of at least `minimum`; see `parse_auto`.
-OptionSet::Check<std::string> auto_or_at_least(std::int64_t minimum);
+/// "auto" or such an integer; see `parse_auto`.
+OptionSet::Check<std::string> auto_or_within(std::int64_t minimum, std::int64_t maximum);
 
-/// The value of an option checked by `auto_or_at_least`: 0 for "auto".
+/// The value of an option checked by `auto_or_within`: 0 for "auto".
 [[nodiscard]] std::int64_t parse_auto(const std::string& value);
 
 /// The candidate with the smallest edit distance to `word`, or an empty string if none is near.

@@ -9,6 +9,19 @@ namespace moesaic::model {
 using core::bf16;
 using core::trace::Scope;
 
+namespace {
+
+template <class T>
+std::shared_ptr<TokenExchange<T>> make_exchange(const Architecture& architecture, const DecoderSettings& settings,
+                                                const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid) {
+    const index_t chunks = settings.chunks > 0 ? settings.chunks
+                                               : automatic_chunks(grid, settings.max_tokens / grid.data().size(),
+                                                                  architecture.experts, architecture.experts_per_token);
+    return std::make_shared<TokenExchange<T>>(grid, kernels, architecture.experts, chunks);
+}
+
+}  // namespace
+
 template <class T>
 Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& settings,
                     const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid)
@@ -17,7 +30,7 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
       grid_(grid),
       lora_{settings.lora, {}},
       lora_shared_{kernels, lora_.settings},
-      exchange_(std::make_shared<TokenExchange<T>>(grid, kernels, architecture.experts)),
+      exchange_(make_exchange<T>(architecture_, settings, kernels, grid)),
       rotary_(architecture.attention.rope),
       embedding_(architecture.vocabulary, architecture.hidden),
       output_norm_(static_cast<std::size_t>(architecture.hidden)) {

@@ -78,6 +78,7 @@ void ExpertWorkspace<T>::clear_cache() {
     for (Matrix<A>* matrix : {&output, &grad_input, &grad_weights, &weight_gradient_parts}) {
         *matrix = {};
     }
+    synced = {};
     chunks = {};
     row_weights = {};
     activated = {};
@@ -254,6 +255,18 @@ void ExpertBackend<T>::sync(Pending kind, const char* operation) {
     pending_ = Pending::nothing;
     workspace_->in_flight = false;  // also if the job failed: the next submission may follow
     workspace_->worker.wait();
+    workspace_->set_results_aside();
+}
+
+template <class T>
+void ExpertBackend<T>::abandon() noexcept {
+    if (pending_ != Pending::nothing) {
+        try {
+            sync(pending_, "abandon");
+        } catch (...) {
+            // Nobody wants the result, nor its error: one is on its way already.
+        }
+    }
 }
 
 template <class T>

@@ -109,7 +109,8 @@ public:
     /// model.
     ExpertGradients<T> backward(MatrixView<const T> grad_output, bool with_input_gradients = true);
 
-    /// The same without blocking: inputs must stay until the sync, which returns the result or throws the error.
+    /// The same without blocking: inputs must stay until the sync, which returns the result or throws the error. The
+    /// result is valid until the next sync, so that the next submission may follow at once.
     void submit_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
                         MatrixView<const A> weights, bool save_for_backward, const Dropout& dropout = {});
     MatrixView<const A> sync_forward();
@@ -137,6 +138,9 @@ protected:
     /// Accumulates into gradients(); computes grad_input and grad_weights of the workspace if asked to.
     virtual void do_backward(const SavedForward<T>& saved, MatrixView<const T> grad_output,
                              bool with_input_gradients) = 0;
+
+    /// For destructors of subclasses: waits for a submission that was never synced, as after an exception.
+    void abandon() noexcept;
 
     [[nodiscard]] ExpertWorkspace<T>& workspace() const noexcept { return *workspace_; }
     [[nodiscard]] const ExpertFactors<const A>& factors() const noexcept { return factors_; }

@@ -12,6 +12,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <utility>
 #include <vector>
 
 namespace moesaic::model {
@@ -75,10 +76,11 @@ struct ThreadScratch {
 template <class T>
 struct ExpertWorkspace {
     using A = accumulator_t<T>;
-    Matrix<A> output;         // [T, H]
-    Matrix<A> grad_input;     // [T, H]
-    Matrix<A> grad_weights;   // [T, K]
-    SavedForward<T> unsaved;  ///< serves forwards that are not saved
+    Matrix<A> output;                 // [T, H]
+    Matrix<A> grad_input;             // [T, H]
+    Matrix<A> grad_weights;           // [T, K]
+    std::array<Matrix<A>, 3> synced;  ///< the same of the submission that was synced last
+    SavedForward<T> unsaved;          ///< serves forwards that are not saved
     core::Worker worker;
     bool in_flight = false;
 
@@ -100,6 +102,12 @@ struct ExpertWorkspace {
     Matrix<A> weight_gradient_parts;                      // [blocks of I, T * K]
     std::vector<ThreadScratch<T>> of_thread;
 
+    /// Keeps the results from being overwritten by the next submission.
+    void set_results_aside() noexcept {
+        std::swap(output, synced[0]);
+        std::swap(grad_input, synced[1]);
+        std::swap(grad_weights, synced[2]);
+    }
     /// Gives the memory back; the views returned by earlier calls become invalid.
     void clear_cache();
 };

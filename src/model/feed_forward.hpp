@@ -26,6 +26,7 @@ struct DecoderSettings {
     Activations activations = Activations::retain;
     index_t max_tokens = 0;           ///< bound of the rows of all ranks in one pass
     bool keep_probabilities = false;  ///< of the routers, for the auxiliary loss
+    index_t chunks = 0;               ///< in which rows travel to experts; 0: automatic_chunks
 };
 
 /// Maps tape.feed_input [T, H] to [T, H].

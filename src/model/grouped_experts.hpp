@@ -28,6 +28,7 @@ public:
     using A = accumulator_t<T>;
 
     /// `kernels` must outlive the object.
+    ~GroupedExperts() override { this->abandon(); }
     GroupedExperts(const ExpertConfig& config, std::shared_ptr<ExpertWorkspace<T>> workspace,
                    const kernels::KernelSet& kernels);
     [[nodiscard]] std::size_t weight_bytes() const noexcept override;

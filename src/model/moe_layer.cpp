@@ -6,6 +6,7 @@
 #include "model/router_balance.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 namespace moesaic::model {
@@ -24,6 +25,21 @@ void copy_softmax(const ElementwiseKernels<A>& kernels, MatrixView<const A> logi
         std::copy_n(logits[row], logits.cols(), out[row]);
         softmax<A>(kernels, out.row(row));
     }
+}
+
+/// While the experts' worker computes a chunk, this thread, which alone calls MPI, brings the rows of the next one and
+/// gives back the results of the one before.
+template <class Iterator, class Bring, class Submit, class Sync, class GiveBack>
+void run_pipeline(Iterator chunk, Iterator end, const Bring& bring, const Submit& submit, const Sync& sync,
+                  const GiveBack& give_back) {
+    submit(bring(*chunk));
+    for (Iterator next = std::next(chunk); next != end; chunk = next++) {
+        const auto rows = bring(*next);
+        const auto results = sync();
+        submit(rows);
+        give_back(*chunk, results);
+    }
+    give_back(*chunk, sync());
 }
 
 }  // namespace
@@ -55,6 +71,7 @@ MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, const Dec
     config.intermediate_begin = part_.intermediate.begin;
     config.max_tokens = settings.max_tokens;
     config.activations = settings.activations;
+    config.max_cache_depth = exchange_->chunks();
     const ExpertParameters<A> adapters(architecture, layer, part_, parameters);
     adapters.configure(config);
     experts_ = std::make_unique<GroupedExperts<T>>(config, std::move(workspace), kernels);
@@ -134,11 +151,23 @@ void MoeLayer<T>::route_backward(const LayerTape<T>& tape, std::span<const A> gr
 template <class T>
 void MoeLayer<T>::forward(MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output, bool save) {
     route(tape, input);
-    exchange_->plan(tape.expert_ids, tape.routes);
-    const ExpertRows<T> rows = exchange_->dispatch(tape.routes, tape.feed_input, tape.expert_ids, tape.expert_weights);
-    const MatrixView<const A> partial =
-        experts_->forward(rows.hidden, rows.expert_ids, rows.weights, save, rows.dropout);
-    exchange_->combine(tape.routes, partial, output);
+    exchange_->plan(tape.expert_ids, tape.chunks);
+    const auto bring = [&](const RowRoutes& chunk) {
+        return exchange_->dispatch(chunk, tape.feed_input, tape.expert_ids, tape.expert_weights);
+    };
+    const auto give_back = [&](const RowRoutes& chunk, MatrixView<const A> partial) {
+        exchange_->combine(chunk, partial, output);
+    };
+    if (tape.chunks.size() == 1) {
+        const ExpertRows<T> rows = bring(tape.chunks[0]);
+        give_back(tape.chunks[0], experts_->forward(rows.hidden, rows.expert_ids, rows.weights, save, rows.dropout));
+    } else {
+        const auto submit = [&](const ExpertRows<T>& rows) {
+            experts_->submit_forward(rows.hidden, rows.expert_ids, rows.weights, save, rows.dropout);
+        };
+        run_pipeline(
+            tape.chunks.begin(), tape.chunks.end(), bring, submit, [&] { return experts_->sync_forward(); }, give_back);
+    }
     if (shared_) {
         shared_->forward(input, tape, output);
     }
@@ -148,21 +177,28 @@ template <class T>
 void MoeLayer<T>::backward(const LayerTape<T>& tape, MatrixView<const A> grad_output,
                            std::span<const A> grad_probabilities, MatrixView<A> grad_input) {
     const bool with_input_gradients = grad_input.cols() > 0;  // the same on all ranks, unlike the rows
-    const ExpertGradients<T> partial =
-        experts_->backward(exchange_->dispatch_gradient(tape.routes, grad_output), with_input_gradients);
-    if (!with_input_gradients) {
-        if (shared_ && shared_->is_trainable()) {
-            shared_->backward(tape, grad_output, {});
-        }
-        return;
-    }
-    exchange_->combine(tape.routes, partial.input, grad_input);
     router_scratch_->grad_weights.resize(grad_output.rows(), architecture_.experts_per_token);
-    exchange_->combine_weights(tape.routes, partial.weights, router_scratch_->grad_weights);
-    if (shared_) {
+    const auto bring = [&](const RowRoutes& chunk) { return exchange_->dispatch_gradient(chunk, grad_output); };
+    const auto give_back = [&](const RowRoutes& chunk, const ExpertGradients<T>& partial) {
+        if (with_input_gradients) {
+            exchange_->combine(chunk, partial.input, grad_input);
+            exchange_->combine_weights(chunk, partial.weights, router_scratch_->grad_weights);
+        }
+    };
+    if (tape.chunks.size() == 1) {
+        give_back(tape.chunks[0], experts_->backward(bring(tape.chunks[0]), with_input_gradients));
+    } else {  // the last chunk was saved last
+        const auto submit = [&](MatrixView<const T> rows) { experts_->submit_backward(rows, with_input_gradients); };
+        run_pipeline(
+            tape.chunks.rbegin(), tape.chunks.rend(), bring, submit, [&] { return experts_->sync_backward(); },
+            give_back);
+    }
+    if (shared_ && (with_input_gradients || shared_->is_trainable())) {
         shared_->backward(tape, grad_output, grad_input);
     }
-    route_backward(tape, grad_probabilities, grad_input);
+    if (with_input_gradients) {
+        route_backward(tape, grad_probabilities, grad_input);
+    }
 }
 
 template class MoeLayer<bf16>;

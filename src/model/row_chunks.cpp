@@ -21,11 +21,9 @@ std::vector<RowChunk> make_chunks(const RoutedRows& routed, index_t largest) {
 }
 
 std::vector<WorkItem> make_items(const std::vector<RowChunk>& chunks, index_t strips, int threads) {
-    // Reading an expert's weights takes as long as computing with about this many rows.
-    constexpr double rows_worth_reading = 64;
     constexpr double items_per_thread = 6;
     const auto work_of = [&](const RowChunk& chunk) {
-        return (static_cast<double>(chunk.rows) + rows_worth_reading) * static_cast<double>(strips);
+        return static_cast<double>(chunk.rows + rows_worth_reading) * static_cast<double>(strips);
     };
     double total = 0;
     for (const RowChunk& chunk : chunks) {

@@ -8,6 +8,9 @@
 
 namespace moesaic::model {
 
+/// Reading an expert's weights takes as long as computing with about this many rows.
+inline constexpr index_t rows_worth_reading = 64;
+
 /// Rows of one expert that are worked on together, as many as stay in the L2 cache.
 struct RowChunk {
     index_t expert;

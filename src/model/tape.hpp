@@ -55,7 +55,7 @@ struct LayerTape {
     Matrix<A> probabilities;          // [T, E] softmax of its logits, if wanted and if scores are not that
     Matrix<std::int32_t> expert_ids;  // [T, K]
     Matrix<A> expert_weights;         // [T, K]
-    RowRoutes routes;                 // of the rows to these experts
+    std::vector<RowRoutes> chunks;    // routes of the rows to these experts
 };
 
 template <class T>

@@ -14,7 +14,8 @@ namespace moesaic::train {
 namespace {
 
 using core::at_least;
-using core::auto_or_at_least;
+using core::auto_or_within;
+using core::integer_within;
 using core::one_of;
 using core::positive;
 using core::within;
@@ -162,7 +163,7 @@ void TrainOptions::declare_batch_size(core::OptionSet& set) {
 void ParallelOptions::declare(core::OptionSet& set) {
     declare_grid(set);
     set.add("parallel.threads", threads, "threads per rank; auto: one per physical core of the rank",
-            auto_or_at_least(1));
+            auto_or_within(1, most_threads));
 }
 
 void ParallelOptions::declare_topology(core::OptionSet& set) {
@@ -172,9 +173,18 @@ void ParallelOptions::declare_topology(core::OptionSet& set) {
 
 void ParallelOptions::declare_grid(core::OptionSet& set) {
     set.add("parallel.tensor", tensor, "ranks that share each expert's intermediate dimension; auto: ranks per node",
-            auto_or_at_least(1));
-    set.add("parallel.expert", expert, "groups of such ranks that hold different experts", at_least(1));
-    set.add("parallel.data", data, "replicas of all experts; auto: all remaining ranks", auto_or_at_least(1));
+            auto_or_within(1, most_ranks));
+    set.add("parallel.expert", expert, "groups of such ranks that hold different experts",
+            integer_within(1, most_ranks));
+    set.add("parallel.data", data, "replicas of all experts; auto: all remaining ranks", auto_or_within(1, most_ranks));
+}
+
+void ParallelOptions::declare_chunks(core::OptionSet& set) {
+    set.add(
+        "parallel.chunks", chunks,
+        "parts in which rows travel to experts, which compute one while others travel; auto: up to 4 between hosts, "
+        "1 within a host",
+        auto_or_within(1, 64));
 }
 
 void ComputeOptions::declare(core::OptionSet& set) {

@@ -76,15 +76,21 @@ struct TrainOptions {
     [[nodiscard]] AdamWSettings adamw() const { return {beta1, beta2, epsilon, weight_decay}; }
 };
 
+/// Bounds of options, far above what any machine has: products of them stay in range.
+inline constexpr std::int64_t most_ranks = 1 << 20;
+inline constexpr std::int64_t most_threads = 1 << 12;
+
 struct ParallelOptions {
     std::string tensor = "auto";
     std::int64_t expert = 1;
     std::string data = "auto";
+    std::string chunks = "auto";
     std::string threads = "auto";
     std::string topology = {};
     void declare(core::OptionSet& set);
     void declare_topology(core::OptionSet& set);
     void declare_grid(core::OptionSet& set);
+    void declare_chunks(core::OptionSet& set);
     [[nodiscard]] mpi::GridShape grid() const {
         return {.data = core::parse_auto(data), .expert = expert, .tensor = core::parse_auto(tensor)};
     }

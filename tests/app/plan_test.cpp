@@ -53,6 +53,15 @@ TEST(PlanProgram, PlansForRanksThatDoNotRun) {
     EXPECT_LT(gib(groups.output, "LoRA factors and gradients"), gib(many.output, "LoRA factors and gradients") / 4);
 }
 
+TEST(PlanProgram, CountsTheRanksOfANode) {
+    const std::string plan = "plan --model.path " + reference + " --parallel.expert 2 ";
+    const Result running = test::moesaic(4, plan);
+    EXPECT_NE(running.output.find("= data 1 x expert 2 x tensor 2"), std::string::npos) << running.output;
+    EXPECT_NE(running.output.find(" with 4 ranks on it\n"), std::string::npos) << running.output;
+    const Result planned = alone(plan + "--parallel.data 1 --parallel.tensor 2");
+    EXPECT_NE(planned.output.find(" with 2 ranks on it (a tensor group"), std::string::npos) << planned.output;
+}
+
 TEST(PlanProgram, WhatDoesNotFitEndsWithExitCode5) {
     const Result result = alone("plan --model.synthetic qwen3-235b-a22b --train.batch_size 1000000");
     EXPECT_EQ(result.exit_code, 5) << result.output;

@@ -356,7 +356,8 @@ TEST_F(ProgramTest, DropoutIsTheSameOnAnyNumberOfRanks) {
         return values;
     };
     train(1, "one", "--train.steps 6");
-    train(4, "four", "--train.steps 6 --train.micro_batch 1 --parallel.expert 4 --parallel.tensor 1");
+    train(4, "four",
+          "--train.steps 6 --train.micro_batch 1 --parallel.expert 4 --parallel.tensor 1 --parallel.chunks 2");
     train(2, "resumed", "--train.steps 3");
     train(4, "resumed", "--train.steps 6 --output.adapter_layout fused --parallel.expert 2 --parallel.tensor 2");
     const std::vector<double> expected = losses("one");
@@ -390,6 +391,12 @@ TEST_F(ProgramTest, UsageErrorsExplainThemselves) {
     expect_error(train_arguments("out", "--parallel.tensor 3"), 2, "parallel.tensor = 1 x 1 x 3");
     expect_error(train_arguments("out", "--parallel.expert 0"), 2, "parallel.expert");
     expect_error(train_arguments("out", "--parallel.expert 3"), 2, "parallel.tensor = 1 x 3 x ");
+    expect_error(train_arguments("out", "--parallel.expert 4294967297"), 2, "parallel.expert = 4294967297");
+    expect_error(train_arguments("out", "--parallel.data 3037000500 --parallel.tensor 2"), 2,
+                 "parallel.data = 3037000");
+    expect_error(train_arguments("out", "--parallel.threads 4294967297"), 2, "parallel.threads = 4294967297");
+    expect_error("plan --model.path " + reference + " --parallel.data 1048576 --parallel.tensor 16", 2,
+                 "too many ranks");
     expect_error("plan --model.path " + reference + " --parallel.expert 1000", 2, "exceeds the number of experts");
     expect_error("train --lora.targets experts,routers", 2, "lora.targets");
     expect_error("train --lora.dropout 1", 2, "lora.dropout");

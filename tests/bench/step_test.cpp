@@ -93,16 +93,34 @@ TEST(StepTimes, CollectivesInsideOthersCountOnce) {
     EXPECT_THROW((void)trace_of_step({}), core::Error);
 }
 
+TEST(StepTimes, ExchangeIsHiddenWhereTheWorkerComputes) {
+    const StepTrace trace = trace_of_step(std::vector<Event>{
+        event("exchange.dispatch", "compute", 10, 14), event("mpi.all_gather_rows", "mpi", 11, 14),
+        event("exchange.dispatch", "compute", 14, 18), event("experts.forward", "compute", 15, 20, 1),
+        event("experts.up", "compute", 16, 17, 1), event("experts.forward", "thread", 15, 20, 2),
+        event("exchange.combine", "compute", 19, 24), event("experts.forward", "compute", 25, 27, 1),
+        event("experts.backward", "compute", 27, 28), event("exchange.combine", "compute", 30, 40),
+        event("experts.forward", "compute", 30, 40, 1), event("step", "step", 10, 29)});
+    EXPECT_DOUBLE_EQ(trace.exchange, 0.013);
+    EXPECT_DOUBLE_EQ(trace.hidden, 0.004);
+    EXPECT_DOUBLE_EQ(trace.of_scope.at("experts.forward"), 0.007);
+    EXPECT_DOUBLE_EQ(trace.of_scope.at("experts.backward"), 0.001);
+}
+
 TEST(StepTimes, WaitingIsWhatTheShortestDidNotNeed) {
     const auto world = mpi::Communicator::world();
     StepTrace mine;
     mine.total = 10;
+    mine.exchange = 4;
+    mine.hidden = 1 + world.rank();
     mine.collectives = {1.0 + world.rank(), 2};  // rank 0 comes last to the first collective
     const auto shares = share_out(world, mine);
     ASSERT_EQ(shares.size(), world.is_root() ? static_cast<std::size_t>(world.size()) : 0U);
     double computing = 0;
     for (std::size_t r = 0; r < shares.size(); ++r) {
         EXPECT_DOUBLE_EQ(shares[r].transfer, 3);
+        EXPECT_DOUBLE_EQ(shares[r].exchange, 4);
+        EXPECT_DOUBLE_EQ(shares[r].hidden, 1 + static_cast<double>(r));
         EXPECT_DOUBLE_EQ(shares[r].waiting, static_cast<double>(r));
         EXPECT_DOUBLE_EQ(shares[r].computing(), 7 - static_cast<double>(r));
         computing += shares[r].computing();

@@ -17,7 +17,7 @@ protected:
         set_.add("data.train", train, "file");
         set_.add("data.shuffle", shuffle, "shuffle");
         set_.add("compute.isa", isa, "level", one_of({"auto", "amx"}));
-        set_.add("parallel.tensor", tensor, "ranks", auto_or_at_least(1));
+        set_.add("parallel.tensor", tensor, "ranks", auto_or_within(1, 64));
     }
     ~OptionsTest() override { std::filesystem::remove(file_); }
 
@@ -97,6 +97,8 @@ TEST_F(OptionsTest, WrongValuesNameKeyValueAndReason) {
     EXPECT_NE(error_of({"--data.shuffle", "maybe"}).find("true or false"), std::string::npos);
     EXPECT_NE(error_of({"--compute.isa", "sse"}).find("one of auto, amx"), std::string::npos);
     EXPECT_NE(error_of({"--parallel.tensor", "0"}).find("auto"), std::string::npos);
+    EXPECT_NE(error_of({"--parallel.tensor", "65"}).find("between 1 and 64"), std::string::npos);
+    EXPECT_EQ(error_of({"--parallel.tensor", "64"}), "no error");
     EXPECT_NE(error_of({"--train.steps"}), "no error");
     EXPECT_EQ(steps, 3);  // unchanged by errors
 }

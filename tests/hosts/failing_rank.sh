@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Training on three ranks, one of which fails; each time another one, at another moment:
+# Training on three ranks, one of which fails; each time another one, at another moment, in every other run while experts
+# compute one of two chunks of rows:
 #   failing_rank.sh throw|kill|stop|slow TIMES
 # The job must end in time with one message and a code other than 0; a rank that is slow is only reported.
 set -euo pipefail
@@ -16,7 +17,7 @@ for ((i = 0; i < $2; i++)); do
     [ "$failure" != slow ] || steps=8
     export FAILURE=$failure FAILURE_RANK=$rank FAILURE_CALL=$((20 + 7 * i))
     finish_within $((watchdog + 10)) "${mpirun[@]}" -x LD_PRELOAD="${INJECT:?}" \
-        "${training[@]}" --train.steps "$steps" --output.dir "$scratch/run" --output.watchdog "$watchdog"
+        "${training[@]}" --train.steps "$steps" --parallel.chunks $((2 - i % 2)) --output.dir "$scratch/run" --output.watchdog "$watchdog"
     case $failure in
     throw) expect_lines 1 "^moesaic: rank $rank: injected failure" && expect_lines 1 '^moesaic:' ;;
     kill) expect_lines 1 "rank $rank .*exited on signal 9" ;;

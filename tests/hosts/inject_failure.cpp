@@ -45,6 +45,12 @@ extern "C" int MPI_Allgatherv(const void* mine, int count, MPI_Datatype type, vo
     return PMPI_Allgatherv(mine, count, type, all, counts, offsets, all_type, comm);
 }
 
+extern "C" int MPI_Iallgatherv(const void* mine, int count, MPI_Datatype type, void* all, const int* counts,
+                               const int* offsets, MPI_Datatype all_type, MPI_Comm comm, MPI_Request* request) {
+    fail_if_due();
+    return PMPI_Iallgatherv(mine, count, type, all, counts, offsets, all_type, comm, request);
+}
+
 // The entry of GNU's OpenMP library to every parallel region.
 extern "C" void GOMP_parallel(void (*region)(void*), void* data, unsigned threads, unsigned flags) {
     static const auto original = reinterpret_cast<decltype(&GOMP_parallel)>(dlsym(RTLD_NEXT, "GOMP_parallel"));

@@ -41,6 +41,12 @@ Inputs inputs_of(index_t rank, index_t more, bool spread) {
     return inputs;
 }
 
+Matrix<double> copy_of(MatrixView<const double> rows) {
+    Matrix<double> copy(rows.rows(), rows.cols());
+    std::copy_n(rows.data(), copy.size(), copy.data());
+    return copy;
+}
+
 /// What an expert adds to a row's result, per unit of its routing weight.
 double result_of(double value, std::int32_t expert, std::uint64_t token) {
     return value * (expert + 2) + 0.001 * static_cast<double>(token);
@@ -92,32 +98,48 @@ void expect_results(const Inputs& inputs, MatrixView<const double> output, Matri
     }
 }
 
+void go_there_and_back(TokenExchange<double>& exchange, const mpi::ProcessGrid& grid, const Inputs& inputs) {
+    std::vector<RowRoutes> chunks;
+    exchange.begin_pass(inputs.values.rows(), {.probability = 0.1, .rows = inputs.tokens});
+    exchange.plan(inputs.expert_ids, chunks);
+    ASSERT_EQ(std::ssize(chunks), exchange.chunks());
+    Matrix<double> output(inputs.values.rows(), hidden);
+    Matrix<double> weights(inputs.values.rows(), choices);
+    const auto bring = [&](const RowRoutes& chunk) {
+        return exchange.dispatch(chunk, inputs.values, inputs.expert_ids, inputs.weights);
+    };
+    ExpertRows<double> rows = bring(chunks[0]);
+    for (std::size_t c = 0; c < chunks.size(); ++c) {
+        // The next chunk arrives while this one is computed.
+        const ExpertRows<double> next = c + 1 < chunks.size() ? bring(chunks[c + 1]) : ExpertRows<double>();
+        const Partial partial = compute(rows, grid);
+        exchange.combine(chunks[c], partial.output, output);
+        exchange.combine_weights(chunks[c], partial.weights, weights);
+        rows = next;
+    }
+    expect_results(inputs, output, weights);
+    for (const RowRoutes& chunk :
+         chunks) {  // gradients follow their rows: as hidden states they arrive where those did
+        const Matrix<double> there = copy_of(bring(chunk).hidden);
+        const MatrixView<const double> gradient = exchange.dispatch_gradient(chunk, inputs.values);
+        ASSERT_EQ(gradient.rows(), there.rows());
+        for (index_t t = 0; t < gradient.rows(); ++t) {
+            EXPECT_EQ(gradient(t, 0), there.view()(t, 0));
+        }
+    }
+}
+
 TEST(TokenExchange, RowsReachTheirExpertsAndResultsTheirOwners) {
     const mpi::Communicator world = mpi::Communicator::world();
     const kernels::KernelSet kernels("portable");
     for (const mpi::GridShape& shape : test::grids_of(world.size())) {
         SCOPED_TRACE(describe(shape));
         const mpi::ProcessGrid grid(world, shape);
-        TokenExchange<double> exchange(grid, kernels, experts);
-        RowRoutes routes;
-        for (const bool spread : {true, false}) {
-            for (const index_t more : {6, 0}) {
-                const Inputs inputs = inputs_of(world.rank(), more, spread);
-                exchange.begin_pass(inputs.values.rows(), {.probability = 0.1, .rows = inputs.tokens});
-                exchange.plan(inputs.expert_ids, routes);
-                const Partial partial =
-                    compute(exchange.dispatch(routes, inputs.values, inputs.expert_ids, inputs.weights), grid);
-                Matrix<double> output(inputs.values.rows(), hidden);
-                Matrix<double> weights(inputs.values.rows(), choices);
-                exchange.combine(routes, partial.output, output);
-                exchange.combine_weights(routes, partial.weights, weights);
-                expect_results(inputs, output, weights);
-                // Gradients follow their rows: as hidden states they arrive where those did.
-                const MatrixView<const double> gradient = exchange.dispatch_gradient(routes, inputs.values);
-                const auto again = exchange.dispatch(routes, inputs.values, inputs.expert_ids, inputs.weights);
-                ASSERT_EQ(gradient.rows(), again.hidden.rows());
-                for (index_t t = 0; t < gradient.rows(); ++t) {
-                    EXPECT_EQ(gradient(t, 0), again.hidden(t, 0));
+        for (const index_t chunks : {1, 3}) {
+            TokenExchange<double> exchange(grid, kernels, experts, chunks);
+            for (const bool spread : {true, false}) {
+                for (const index_t more : {6, 0}) {
+                    go_there_and_back(exchange, grid, inputs_of(world.rank(), more, spread));
                 }
             }
         }
@@ -137,7 +159,8 @@ index_t rows_to_group(index_t rank, index_t group, index_t groups) {
 }
 
 /// The formula of docs/architecture.md for one layer, forward and backward.
-ExchangeVolume formula(const mpi::GridShape& shape, index_t rank, index_t row_bytes, index_t weight_bytes) {
+ExchangeVolume formula(const mpi::GridShape& shape, index_t chunks, index_t rank, index_t row_bytes,
+                       index_t weight_bytes) {
     const index_t groups = shape.expert;
     const index_t slices = shape.tensor;
     const index_t group = rank / slices % groups;
@@ -160,7 +183,7 @@ ExchangeVolume formula(const mpi::GridShape& shape, index_t rank, index_t row_by
     const index_t own = received(rank % slices);
     const index_t out = 2 * row_bytes + choices * (4 + weight_bytes);
     const index_t back = 2 * row_bytes + choices * weight_bytes;
-    return {.counts = groups == 1 ? 8 * (slices - 1) : 8 * groups * (groups * slices - 1),
+    return {.counts = groups == 1 ? 8 * (slices - 1) : 8 * chunks * groups * (groups * slices - 1),
             .all_to_all = to_others * out + (own - rows_to_group(rank, group, groups)) * back,
             .gather = (slices - 1) * own * out,
             .reduce = others_received * back};
@@ -174,27 +197,30 @@ TYPED_TEST_SUITE(ExchangeBytes, ActivationTypes);
 TYPED_TEST(ExchangeBytes, AreThoseOfTheFormula) {
     const mpi::Communicator world = mpi::Communicator::world();
     const kernels::KernelSet kernels("portable");
+    const index_t chunks = 2;
     for (const mpi::GridShape& shape : test::grids_of(world.size())) {
         SCOPED_TRACE(describe(shape));
         const Inputs inputs = inputs_of(world.rank(), 6, true);
         const index_t rows = inputs.values.rows();
         const auto values = test::random_matrix<TypeParam>(rows, hidden, 1);
         const auto weights = test::random_matrix<float>(rows, choices, 2);
-        TokenExchange<TypeParam> exchange(mpi::ProcessGrid(world, shape), kernels, experts);
-        RowRoutes routes;
+        TokenExchange<TypeParam> exchange(mpi::ProcessGrid(world, shape), kernels, experts, chunks);
+        std::vector<RowRoutes> routes;
         exchange.begin_pass(rows, {});
         exchange.plan(inputs.expert_ids, routes);
-        const index_t arrived = exchange.dispatch(routes, values, inputs.expert_ids, weights).hidden.rows();
-        const auto partial = test::random_matrix<float>(arrived, hidden, 3);
-        const auto partial_weights = test::random_matrix<float>(arrived, choices, 4);
         Matrix<float> output(rows, hidden);
         Matrix<float> grad_weights(rows, choices);
-        exchange.combine(routes, partial, output);
-        static_cast<void>(exchange.dispatch_gradient(routes, output));
-        exchange.combine(routes, partial, output);
-        exchange.combine_weights(routes, partial_weights, grad_weights);
+        for (const RowRoutes& chunk : routes) {
+            const index_t arrived = exchange.dispatch(chunk, values, inputs.expert_ids, weights).hidden.rows();
+            const auto partial = test::random_matrix<float>(arrived, hidden, 3);
+            const auto partial_weights = test::random_matrix<float>(arrived, choices, 4);
+            exchange.combine(chunk, partial, output);
+            static_cast<void>(exchange.dispatch_gradient(chunk, output));
+            exchange.combine(chunk, partial, output);
+            exchange.combine_weights(chunk, partial_weights, grad_weights);
+        }
         const ExchangeVolume expected =
-            formula(shape, world.rank(), hidden * static_cast<index_t>(sizeof(TypeParam)), sizeof(float));
+            formula(shape, chunks, world.rank(), hidden * static_cast<index_t>(sizeof(TypeParam)), sizeof(float));
         EXPECT_EQ(exchange.volume().counts, expected.counts);
         EXPECT_EQ(exchange.volume().all_to_all, expected.all_to_all);
         EXPECT_EQ(exchange.volume().gather, expected.gather);

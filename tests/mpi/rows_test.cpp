@@ -91,9 +91,11 @@ TYPED_TEST(AllGatherRows, OfAnyShape) {
             const index_t first = this->first_row(counts);
             const Matrix<TypeParam> mine = rows_of<TypeParam>(first, counts[this->rank_], cols);
             Matrix<TypeParam> all(total(counts), cols);
-            all.fill(element<TypeParam>(-1, -1));
-            this->world_.template all_gather_rows<TypeParam>(mine, all, counts);
-            expect_rows<TypeParam>(all, 0);
+            for (const Communicator& group : {this->world_, this->world_.patient()}) {
+                all.fill(element<TypeParam>(-1, -1));
+                group.template all_gather_rows<TypeParam>(mine, all, counts);
+                expect_rows<TypeParam>(all, 0);
+            }
         }
     }
 }
@@ -170,14 +172,17 @@ TYPED_TEST(AllToAllRows, BlocksArriveInTheOrderOfRanks) {
                 std::copy_n(rows_of<TypeParam>(100 * rank + 10 * r + i, 1, cols).data(), cols, sent.view()[row]);
             }
         }
-        Matrix<TypeParam> received(total(from), cols);
-        this->world_.template all_to_all_rows<TypeParam>(sent, to, received, from);
-        index_t first = 0;
-        for (index_t s = 0; s < size; ++s) {
-            const MatrixView<const TypeParam> block =
-                std::as_const(received).view().rows(first, from[static_cast<std::size_t>(s)]);
-            expect_rows<TypeParam>(block, 100 * s + 10 * rank);
-            first += block.rows();
+        for (const Communicator& group : {this->world_, this->world_.patient()}) {
+            Matrix<TypeParam> received(total(from), cols);
+            received.fill(element<TypeParam>(-1, -1));
+            group.template all_to_all_rows<TypeParam>(sent, to, received, from);
+            index_t first = 0;
+            for (index_t s = 0; s < size; ++s) {
+                const MatrixView<const TypeParam> block =
+                    std::as_const(received).view().rows(first, from[static_cast<std::size_t>(s)]);
+                expect_rows<TypeParam>(block, 100 * s + 10 * rank);
+                first += block.rows();
+            }
         }
     }
 }

@@ -11,6 +11,7 @@
 #include <filesystem>
 #include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace moesaic::train {
@@ -26,7 +27,7 @@ struct Curve {
 };
 
 Curve train_case(const std::filesystem::path& folder, const Communicator& world, const mpi::GridShape& shape,
-                 index_t batch_size) {
+                 index_t batch_size, index_t chunks) {
     constexpr index_t steps = 3;
     const kernels::KernelSet kernels("portable");
     const mpi::ProcessGrid grid(world, shape);
@@ -34,7 +35,8 @@ Curve train_case(const std::filesystem::path& folder, const Communicator& world,
     const Dataset data = load_dataset(world, folder / "train.jsonl", architecture.vocabulary, 1000);
     model::Decoder<float> decoder(architecture,
                                   {.lora = read_adapter_settings(folder / "adapter_init", architecture),
-                                   .max_tokens = data.largest_sum(batch_size)},
+                                   .max_tokens = data.largest_sum(batch_size),
+                                   .chunks = chunks},
                                   kernels, grid);
     const auto tensors = io::TensorSource::open_model(folder);
     decoder.load(model::CheckpointWeights<float>(tensors, architecture));
@@ -90,15 +92,15 @@ void expect_same(const Curve& found, const Curve& expected) {
 
 class ReferenceCase : public testing::TestWithParam<std::string> {};
 
-/// Batches of three are fewer sequences than four ranks.
+/// Batches of three are fewer sequences than four ranks. Larger ones travel to experts in several chunks.
 TEST_P(ReferenceCase, TrainsAlikeOnEveryGrid) {
     const auto folder = std::filesystem::path(MOESAIC_TEST_DATA) / GetParam();
     const Communicator world = Communicator::world();
-    for (const index_t batch_size : {3, 8}) {
-        const Curve alone = train_case(folder, Communicator::self(), {}, batch_size);
+    for (const auto& [batch_size, chunks] : {std::pair<index_t, index_t>{3, 1}, {8, 3}}) {
+        const Curve alone = train_case(folder, Communicator::self(), {}, batch_size, 1);
         for (const mpi::GridShape& shape : test::grids_of(world.size())) {
             SCOPED_TRACE(describe(shape));
-            const Curve together = train_case(folder, world, shape, batch_size);
+            const Curve together = train_case(folder, world, shape, batch_size, chunks);
             if (world.is_root()) {
                 expect_same(together, alone);
             }
