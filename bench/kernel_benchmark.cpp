@@ -88,12 +88,12 @@ std::vector<Contender> contenders_for(Operands& operands, const kernels::KernelS
     std::vector<Contender> contenders = {
         {"gemm",
          [=, &operands, &frozen](std::size_t copy) {
-             multiply({frozen[copy], model::Direction::forward, operands.x, operands.y});
+             multiply({frozen[copy], model::Direction::forward, operands.x, operands.y, false, {}});
          },
          forward(operands)},
         {"gemm_backward",
          [=, &operands, &frozen](std::size_t copy) {
-             multiply({frozen[copy], model::Direction::backward, operands.dy, operands.dx});
+             multiply({frozen[copy], model::Direction::backward, operands.dy, operands.dx, false, {}});
          },
          backward(operands)},
         {"gemm_contraction", [&](std::size_t) { kernels.run(contraction(operands)); }, contraction(operands)}};

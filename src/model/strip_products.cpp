@@ -52,18 +52,22 @@ void StripProducts<T>::multiply(const kernels::StripProduct<A>& product) const {
 template <class T>
 void StripProducts<T>::weights_by_tokens(WeightStream<T>& weights, index_t features, const Strips& tokens,
                                          index_t token_count, A* c, index_t stride, bool accumulate,
-                                         core::Buffer<std::byte>& panel, const TokenTerm& more) const {
+                                         core::Buffer<std::byte>& panel, const TokenTerm& more,
+                                         const Strips& low) const {
     const index_t strips = blocks_of(token_count);
     for (index_t p = 0; p < weights.panels_per_run(); ++p) {
         const BlockRun<T> now = weights.panel(weights.now());
         const std::byte* left = left_of_blocks(now.first, 1, now.blocks, panel).data;
         const BlockRun<T> later = weights.take_panel_to_ask_for();
         const bool adds = more.k > 0 && p == weights.panels_per_run() - 1;
+        const index_t depth = now.blocks * block_size;
+        const index_t first = p * weights.panel_blocks();
         for (index_t s = 0; s < strips; ++s) {
-            multiply({features, extent_of_block(token_count, s), now.blocks * block_size, left,
-                      tokens.at(s, p * weights.panel_blocks()), c + s * block_size, stride, accumulate || p > 0,
-                      ask_for(later, s, strips),
-                      adds ? kernels::StripTerm{more.factor, more.tokens.at(s), more.k} : kernels::StripTerm{}});
+            const kernels::StripTerm term = low.data != nullptr ? kernels::StripTerm{left, low.at(s, first), depth}
+                                            : adds ? kernels::StripTerm{more.factor, more.tokens.at(s), more.k}
+                                                   : kernels::StripTerm{};
+            multiply({features, extent_of_block(token_count, s), depth, left, tokens.at(s, first), c + s * block_size,
+                      stride, accumulate || p > 0, ask_for(later, s, strips), term});
         }
         weights.finish();
     }

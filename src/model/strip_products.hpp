@@ -77,10 +77,11 @@ public:
     /// Longest panel of weights, in blocks.
     [[nodiscard]] index_t largest_panel() const { return kernel_.panel_depth / block_size; }
     /// C[features, tokens] = W tokens^T for the next run of a stream, a strip of rows of W. `more` adds the product of
-    /// a packed left strip of the same features with further strips of the same tokens.
+    /// a packed left strip of the same features with further strips of the same tokens; `low`, that of W with what
+    /// rounding took from the tokens. One of them at most.
     void weights_by_tokens(WeightStream<T>& weights, index_t features, const Strips& tokens, index_t token_count, A* c,
-                           index_t stride, bool accumulate, core::Buffer<std::byte>& panel,
-                           const TokenTerm& more = {}) const;
+                           index_t stride, bool accumulate, core::Buffer<std::byte>& panel, const TokenTerm& more = {},
+                           const Strips& low = {}) const;
     /// C[tokens, features] = tokens W for the next run of a stream, a column of blocks of W, whose rows are k. `more`
     /// adds the product of further strips of the same tokens with a packed right strip of the same features.
     void tokens_by_weights(const Strips& tokens, index_t token_count, WeightStream<T>& weights, index_t features, A* c,
