@@ -94,7 +94,7 @@ struct KernelBenchmark::Products {
     void add_contenders(const kernels::KernelSet& kernels) {
         const auto multiply = [this, &kernels](const FrozenMatrix<bf16>& w, model::Direction direction, View in,
                                                MatrixView<float> out) {
-            const model::FrozenProduct<bf16> product = {w, direction, in, out};
+            const model::FrozenProduct<bf16> product = {w, direction, in, out, false, {}};
             model::multiply<bf16>(kernels, {&product, 1}, scratch);
         };
         const Gemm<bf16> forward = product(View(x), false, View(weights.plain[0]), true, y.view());

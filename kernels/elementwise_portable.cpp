@@ -18,6 +18,14 @@ void narrow(index_t n, const A* in, T* out) {
 }
 
 template <class T, class A = accumulator_t<T>>
+void split(index_t n, const A* in, T* high, T* low) {
+    for (index_t i = 0; i < n; ++i) {
+        high[i] = static_cast<T>(in[i]);
+        low[i] = static_cast<T>(in[i] - core::widen(high[i]));
+    }
+}
+
+template <class T, class A = accumulator_t<T>>
 void narrow_rows(index_t rows, index_t cols, const A* in, index_t in_stride, T* out, index_t out_stride) {
     for (index_t row = 0; row < rows; ++row) {
         narrow(cols, in + row * in_stride, out + row * out_stride);
@@ -218,6 +226,7 @@ constexpr ElementwiseKernels<T> describe() {
     return {
         .narrow = narrow<T>,
         .widen = widen<T>,
+        .split = split<T>,
         .narrow_rows = narrow_rows<T>,
         .transpose_narrow = transpose<A, T>,
         .transpose_widen = transpose<T, A>,

@@ -31,6 +31,8 @@ struct ElementwiseTable {
 
     void (*narrow)(Index n, const A* in, T* out);
     void (*widen)(Index n, const T* in, A* out);
+    /// high = T(in), low = T(in - high): their sum has twice the digits of T. Of an A as narrow as T, low is zero.
+    void (*split)(Index n, const A* in, T* high, T* low);
     /// out[r][c] = T(in[r][c]) for in [rows, cols].
     void (*narrow_rows)(Index rows, Index cols, const A* in, Index in_stride, T* out, Index out_stride);
     /// out[c][r] = in[r][c] for in [rows, cols].

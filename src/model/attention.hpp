@@ -38,13 +38,15 @@ struct AttentionInputs {
     std::span<const index_t> offsets;
 };
 
-/// output [T, heads * Dv]; log_sum [T, heads] is the logarithm of each softmax's denominator, kept for backward.
+/// output [T, heads * Dv]; log_sum [T, heads] is the logarithm of each softmax's denominator, kept for backward. Where
+/// T is narrower, products have the operands in two parts of type T (see LoraLinear).
 template <class T>
-void attention_forward(const kernels::KernelSet& kernels, const AttentionShape& shape, const AttentionInputs<T>& in,
-                       MatrixView<T> output, MatrixView<accumulator_t<T>> log_sum);
+void attention_forward(const kernels::KernelSet& kernels, const AttentionShape& shape,
+                       const AttentionInputs<accumulator_t<T>>& in, MatrixView<accumulator_t<T>> output,
+                       MatrixView<accumulator_t<T>> log_sum);
 
-/// Overwrites grad_query [T, heads * D], grad_key [T, kv_heads * D] and grad_value [T, kv_heads * Dv]. Scores are
-/// recomputed in blocks.
+/// Given inputs and output of forward, rounded to T. Overwrites grad_query [T, heads * D], grad_key [T, kv_heads * D]
+/// and grad_value [T, kv_heads * Dv]. Scores are recomputed in blocks.
 template <class T>
 void attention_backward(const kernels::KernelSet& kernels, const AttentionShape& shape, const AttentionInputs<T>& in,
                         MatrixView<const T> output, MatrixView<const accumulator_t<T>> log_sum,

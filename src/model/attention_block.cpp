@@ -50,18 +50,20 @@ void AttentionBlock<T>::update_lora() {
 }
 
 template <class T>
-void AttentionBlock<T>::forward(const TokenBatch& batch, const RotaryTable<A>& rotary, LayerTape<T>& tape,
-                                MatrixView<A> output, AttentionScratch<T>& scratch) const {
+void AttentionBlock<T>::forward(const TokenBatch& batch, const RotaryTable<A>& rotary, MatrixView<const A> input,
+                                LayerTape<T>& tape, MatrixView<A> output, AttentionScratch<T>& scratch) const {
     const index_t rows = batch.rows();
     tape.query.resize(rows, shape_.heads * shape_.head_size);
     tape.key.resize(rows, shape_.kv_heads * shape_.head_size);
     tape.value.resize(rows, shape_.kv_heads * shape_.value_size);
     tape.attended.resize(rows, shape_.heads * shape_.value_size);
     tape.log_sum.resize(rows, shape_.heads);
-    project({batch.positions, rotary}, tape, scratch);
-    attention_forward<T>(kernels_, shape_, {tape.query, tape.key, tape.value, batch.offsets}, tape.attended,
+    project({batch.positions, rotary}, input, tape, scratch);
+    scratch.attended.resize(rows, tape.attended.cols());
+    attention_forward<T>(kernels_, shape_, {scratch.query, scratch.key, scratch.value, batch.offsets}, scratch.attended,
                          tape.log_sum);
-    output_projection_.forward(tape.attended, output);
+    convert<T>(kernels_.elementwise<T>(), scratch.attended, tape.attended.view());
+    output_projection_.forward(scratch.attended, output);
 }
 
 template <class T>

@@ -19,10 +19,10 @@ namespace moesaic::model {
 template <class T>
 struct AttentionScratch {
     using A = accumulator_t<T>;
-    Matrix<A> query;          // [T, heads * D] projected; gradient
+    Matrix<A> query;          // [T, heads * D], and its gradient
     Matrix<A> key;            // [T, kv_heads * D] the same
     Matrix<A> value;          // [T, kv_heads * Dv] the same
-    Matrix<A> attended;       // [T, heads * Dv] gradient
+    Matrix<A> attended;       // [T, heads * Dv] the same
     Matrix<A> latent;         // [T, R] compressed queries, or keys and values
     Matrix<A> expanded;       // [T, heads * (D - Dr + Dv)]
     Matrix<A> work;           // of HeadTransform
@@ -49,10 +49,10 @@ public:
     /// To be called after the factors changed.
     void update_lora();
 
-    /// output [T, H] = attention(tape.attention_input) for the sequences of `batch`; fills the attention part of
-    /// `tape`.
-    void forward(const TokenBatch& batch, const RotaryTable<A>& rotary, LayerTape<T>& tape, MatrixView<A> output,
-                 AttentionScratch<T>& scratch) const;
+    /// output [T, H] = attention(input) for the sequences of `batch`; fills the attention part of `tape`. `input` is
+    /// tape.attention_input before it was rounded to T.
+    void forward(const TokenBatch& batch, const RotaryTable<A>& rotary, MatrixView<const A> input, LayerTape<T>& tape,
+                 MatrixView<A> output, AttentionScratch<T>& scratch) const;
     /// Accumulates LoRA gradients and, unless it is empty, overwrites grad_input [T, H], the gradient of
     /// tape.attention_input.
     void backward(const TokenBatch& batch, const RotaryTable<A>& rotary, const LayerTape<T>& tape,
@@ -65,8 +65,9 @@ protected:
     /// Projections to queries, keys and values.
     [[nodiscard]] virtual std::vector<LoraLinear<T>*> input_projections() = 0;
     virtual void load_norms(const WeightSource<T>& source) = 0;
-    /// From tape.attention_input to tape.query, key and value.
-    virtual void project(const Rotation<A>& rotation, LayerTape<T>& tape, AttentionScratch<T>& scratch) const = 0;
+    /// From input [T, H] to query, key and value in `scratch`, and rounded in `tape`.
+    virtual void project(const Rotation<A>& rotation, MatrixView<const A> input, LayerTape<T>& tape,
+                         AttentionScratch<T>& scratch) const = 0;
     /// Given gradients of query, key and value in `scratch`: what `backward` says.
     virtual void project_backward(const Rotation<A>& rotation, const LayerTape<T>& tape, MatrixView<A> grad_input,
                                   AttentionScratch<T>& scratch) const = 0;

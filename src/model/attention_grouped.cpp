@@ -42,8 +42,8 @@ void GroupedAttention<T>::load_norms(const WeightSource<T>& source) {
 }
 
 template <class T>
-void GroupedAttention<T>::project(const Rotation<A>& rotation, LayerTape<T>& tape, AttentionScratch<T>& scratch) const {
-    const MatrixView<const T> x = tape.attention_input;
+void GroupedAttention<T>::project(const Rotation<A>& rotation, MatrixView<const A> x, LayerTape<T>& tape,
+                                  AttentionScratch<T>& scratch) const {
     scratch.query.resize(x.rows(), tape.query.cols());
     scratch.key.resize(x.rows(), tape.key.cols());
     scratch.value.resize(x.rows(), tape.value.cols());

@@ -19,7 +19,8 @@ protected:
         return {&query_projection_, &key_projection_, &value_projection_};
     }
     void load_norms(const WeightSource<T>& source) override;
-    void project(const Rotation<A>& rotation, LayerTape<T>& tape, AttentionScratch<T>& scratch) const override;
+    void project(const Rotation<A>& rotation, MatrixView<const A> input, LayerTape<T>& tape,
+                 AttentionScratch<T>& scratch) const override;
     void project_backward(const Rotation<A>& rotation, const LayerTape<T>& tape, MatrixView<A> grad_input,
                           AttentionScratch<T>& scratch) const override;
 

@@ -1,5 +1,7 @@
 #include "model/attention_latent.hpp"
 
+#include "model/elementwise.hpp"
+
 #include <algorithm>
 
 namespace moesaic::model {
@@ -64,16 +66,15 @@ void LatentAttention<T>::load_norms(const WeightSource<T>& source) {
 }
 
 template <class T>
-void LatentAttention<T>::project_query(const Rotation<A>& rotation, LayerTape<T>& tape,
+void LatentAttention<T>::project_query(const Rotation<A>& rotation, MatrixView<const A> x, LayerTape<T>& tape,
                                        AttentionScratch<T>& scratch) const {
-    const MatrixView<const T> x = tape.attention_input;
     scratch.query.resize(x.rows(), query_up_.out());
     if (query_down_) {
         scratch.latent.resize(x.rows(), query_down_->out());
         query_down_->forward(x, scratch.latent);
         tape.query_latent.resize(x.rows(), query_down_->out());
         query_norm_.forward(rotation, scratch.latent, tape.query_heads, tape.query_latent);
-        query_up_.forward(tape.query_latent, scratch.query);
+        query_up_.forward(scratch.latent, scratch.query);
     } else {
         query_up_.forward(x, scratch.query);
     }
@@ -82,21 +83,18 @@ void LatentAttention<T>::project_query(const Rotation<A>& rotation, LayerTape<T>
 }
 
 template <class T>
-void LatentAttention<T>::assemble(MatrixView<const A> expanded, MatrixView<const A> shared_key,
-                                  LayerTape<T>& tape) const {
-    const kernels::ElementwiseKernels<T>& row_kernels = this->kernels().template elementwise<T>();
+void LatentAttention<T>::assemble(MatrixView<const A> expanded, MatrixView<const A> shared_key, MatrixView<A> keys,
+                                  MatrixView<A> values) const {
     const AttentionShape& shape = this->shape();
     const index_t plain = plain_size();
-    const MatrixView<T> keys = tape.key;
-    const MatrixView<T> values = tape.value;
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < expanded.rows(); ++row) {
         const A* in = expanded[row];
         for (index_t head = 0; head < shape.heads; ++head, in += plain + shape.value_size) {
-            T* const key = keys[row] + head * shape.head_size;
-            row_kernels.narrow(plain, in, key);
-            row_kernels.narrow(rotated_size_, shared_key[row], key + plain);
-            row_kernels.narrow(shape.value_size, in + plain, values[row] + head * shape.value_size);
+            A* const key = keys[row] + head * shape.head_size;
+            std::copy_n(in, plain, key);
+            std::copy_n(shared_key[row], rotated_size_, key + plain);
+            std::copy_n(in + plain, shape.value_size, values[row] + head * shape.value_size);
         }
     }
 }
@@ -124,23 +122,27 @@ void LatentAttention<T>::assemble_backward(const AttentionScratch<T>& scratch, M
 }
 
 template <class T>
-void LatentAttention<T>::project(const Rotation<A>& rotation, LayerTape<T>& tape, AttentionScratch<T>& scratch) const {
-    project_query(rotation, tape, scratch);
-    const MatrixView<const T> x = tape.attention_input;
+void LatentAttention<T>::project(const Rotation<A>& rotation, MatrixView<const A> x, LayerTape<T>& tape,
+                                 AttentionScratch<T>& scratch) const {
+    project_query(rotation, x, tape, scratch);
     scratch.latent.resize(x.rows(), kv_down_.out());
     kv_down_.forward(x, scratch.latent);
     tape.kv_latent.resize(x.rows(), kv_rank_);
     const MatrixView<A> latent = scratch.latent;
     kv_norm_.forward(rotation, latent.columns(0, kv_rank_), tape.key_heads, tape.kv_latent);
     scratch.expanded.resize(x.rows(), kv_up_.out());
-    kv_up_.forward(tape.kv_latent, scratch.expanded);
+    kv_up_.forward(latent.columns(0, kv_rank_), scratch.expanded);
     const MatrixView<A> shared_key = latent.columns(kv_rank_, rotated_size_);
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < x.rows(); ++row) {
         rotation.table.rotate(this->kernels().template elementwise<A>(), {rotated_size_, 0}, shared_key.row(row),
                               rotation.positions[static_cast<std::size_t>(row)]);
     }
-    assemble(scratch.expanded, shared_key, tape);
+    scratch.key.resize(x.rows(), tape.key.cols());
+    scratch.value.resize(x.rows(), tape.value.cols());
+    assemble(scratch.expanded, shared_key, scratch.key, scratch.value);
+    convert<T>(this->kernels().template elementwise<T>(), scratch.key, tape.key.view());
+    convert<T>(this->kernels().template elementwise<T>(), scratch.value, tape.value.view());
 }
 
 template <class T>

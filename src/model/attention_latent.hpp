@@ -19,16 +19,19 @@ public:
 protected:
     std::vector<LoraLinear<T>*> input_projections() override;
     void load_norms(const WeightSource<T>& source) override;
-    void project(const Rotation<A>& rotation, LayerTape<T>& tape, AttentionScratch<T>& scratch) const override;
+    void project(const Rotation<A>& rotation, MatrixView<const A> input, LayerTape<T>& tape,
+                 AttentionScratch<T>& scratch) const override;
     void project_backward(const Rotation<A>& rotation, const LayerTape<T>& tape, MatrixView<A> grad_input,
                           AttentionScratch<T>& scratch) const override;
 
 private:
-    void project_query(const Rotation<A>& rotation, LayerTape<T>& tape, AttentionScratch<T>& scratch) const;
+    void project_query(const Rotation<A>& rotation, MatrixView<const A> input, LayerTape<T>& tape,
+                       AttentionScratch<T>& scratch) const;
     void project_query_backward(const Rotation<A>& rotation, const LayerTape<T>& tape, MatrixView<A> grad_input,
                                 AttentionScratch<T>& scratch) const;
     /// Keys and values of all heads from expanded latents [T, heads * (Dn + Dv)] and rotated shared keys [T, Dr].
-    void assemble(MatrixView<const A> expanded, MatrixView<const A> shared_key, LayerTape<T>& tape) const;
+    void assemble(MatrixView<const A> expanded, MatrixView<const A> shared_key, MatrixView<A> keys,
+                  MatrixView<A> values) const;
     /// From gradients of keys and values those of the expanded latents and, summed over heads, of the shared keys.
     void assemble_backward(const AttentionScratch<T>& scratch, MatrixView<T> grad_expanded,
                            MatrixView<A> grad_shared_key) const;

@@ -62,6 +62,21 @@ public:
         }
     }
 
+    /// The same for operands in two parts, of which the second may be missing in both: the product of two second
+    /// parts is left out, which is smaller than what rounding took from either.
+    struct Parts {
+        const std::byte* high;
+        const std::byte* low;
+    };
+    void multiply(index_t k, const Parts& left, const Parts& right, index_t strip_bytes, MatrixView<A> c,
+                  bool accumulate) const {
+        multiply(k, left.high, right.high, strip_bytes, c, accumulate);
+        if (left.low != nullptr) {
+            multiply(k, left.high, right.low, strip_bytes, c, true);
+            multiply(k, left.low, right.high, strip_bytes, c, true);
+        }
+    }
+
 private:
     StripProducts<T> products_;
 };

@@ -129,7 +129,7 @@ void Decoder<T>::embed(const TokenBatch& batch, MatrixView<A> out) const {
 }
 
 template <class T>
-typename Decoder<T>::StreamPoint Decoder<T>::entry_of(std::size_t layer, Tape<T>& tape, index_t rows, bool save) const {
+typename Decoder<T>::StreamPoint Decoder<T>::entry_of(std::size_t layer, Tape<T>& tape, index_t rows, bool save) {
     const index_t hidden = architecture_.hidden;
     const bool last = layer == layers_.size();
     // Without backward one layer's tape serves all layers.
@@ -140,7 +140,8 @@ typename Decoder<T>::StreamPoint Decoder<T>::entry_of(std::size_t layer, Tape<T>
     stream.resize(rows, hidden);
     normed.resize(rows, hidden);
     rstd.resize(static_cast<std::size_t>(rows));
-    return {stream, last ? output_norm_ : layers_[layer].input_norm, {normed, {}, rstd}};
+    const MatrixView<A> wide = last ? MatrixView<A>() : block_input_.view();
+    return {stream, last ? output_norm_ : layers_[layer].input_norm, {normed, wide, rstd}};
 }
 
 template <class T>
@@ -166,7 +167,7 @@ MatrixView<const T> Decoder<T>::forward(const TokenBatch& batch, Tape<T>& tape, 
     for (std::size_t l = 0; l < layers_.size(); ++l) {
         Layer& layer = layers_[l];
         LayerTape<T>& kept = tape.layers[save ? l : 0];
-        layer.attention->forward(batch, rotary_, kept, block_output_, attention_scratch_);
+        layer.attention->forward(batch, rotary_, block_input_, kept, block_output_, attention_scratch_);
         kept.middle.resize(rows, hidden);
         kept.feed_input.resize(rows, hidden);
         kept.middle_rstd.resize(static_cast<std::size_t>(rows));

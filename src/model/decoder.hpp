@@ -66,7 +66,7 @@ private:
         const std::vector<A>& weight;
         NormOutput<T> norm;
     };
-    StreamPoint entry_of(std::size_t layer, Tape<T>& tape, index_t rows, bool save) const;
+    StreamPoint entry_of(std::size_t layer, Tape<T>& tape, index_t rows, bool save);
     void start_dropout(const TokenBatch& batch, bool save);
     void embed(const TokenBatch& batch, MatrixView<A> out) const;
 

@@ -30,6 +30,14 @@ void convert(const ElementwiseKernels<T>& kernels, MatrixView<const accumulator_
 }
 
 template <class T>
+void widen(const ElementwiseKernels<T>& kernels, MatrixView<const T> in, MatrixView<accumulator_t<T>> out) {
+#pragma omp parallel for schedule(static)
+    for (index_t row = 0; row < in.rows(); ++row) {
+        kernels.widen(in.cols(), in[row], out[row]);
+    }
+}
+
+template <class T>
 MatrixView<const T> as_operand(const ElementwiseKernels<T>& kernels, MatrixView<const accumulator_t<T>> in,
                                Matrix<T>& storage) {
     if constexpr (std::is_same_v<T, accumulator_t<T>>) {
@@ -38,6 +46,22 @@ MatrixView<const T> as_operand(const ElementwiseKernels<T>& kernels, MatrixView<
         storage.resize(in.rows(), in.cols());
         convert<T>(kernels, in, storage.view());
         return storage.view();
+    }
+}
+
+template <class T>
+SplitOperand<T> split(const ElementwiseKernels<T>& kernels, MatrixView<const accumulator_t<T>> in,
+                      SplitStorage<T>& storage) {
+    if constexpr (std::is_same_v<T, accumulator_t<T>>) {
+        return {in, {}};
+    } else {
+        storage.high.resize(in.rows(), in.cols());
+        storage.low.resize(in.rows(), in.cols());
+#pragma omp parallel for schedule(static)
+        for (index_t row = 0; row < in.rows(); ++row) {
+            kernels.split(in.cols(), in[row], storage.high.view()[row], storage.low.view()[row]);
+        }
+        return {storage.high, storage.low};
     }
 }
 
@@ -86,8 +110,11 @@ void swiglu_backward(const ElementwiseKernels<T>& kernels, MatrixView<const accu
 
 #define MOESAIC_INSTANTIATE(T)                                                                                         \
     template void convert<T>(const ElementwiseKernels<T>&, MatrixView<const accumulator_t<T>>, MatrixView<T>);         \
+    template void widen<T>(const ElementwiseKernels<T>&, MatrixView<const T>, MatrixView<accumulator_t<T>>);           \
     template MatrixView<const T> as_operand<T>(const ElementwiseKernels<T>&, MatrixView<const accumulator_t<T>>,       \
                                                Matrix<T>&);                                                            \
+    template SplitOperand<T> split<T>(const ElementwiseKernels<T>&, MatrixView<const accumulator_t<T>>,                \
+                                      SplitStorage<T>&);                                                               \
     template void swiglu_forward<T>(const ElementwiseKernels<T>&, MatrixView<const T>, MatrixView<const T>,            \
                                     const accumulator_t<T>*, MatrixView<T>);                                           \
     template void swiglu_backward<T>(const ElementwiseKernels<T>&, MatrixView<const accumulator_t<T>>,                 \

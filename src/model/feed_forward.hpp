@@ -63,8 +63,8 @@ public:
 
     explicit DenseFeedForward(GatedMlp<T> mlp) : mlp_(std::move(mlp)) {}
     void load(const WeightSource<T>& source) override { mlp_.load(source); }
-    void forward(MatrixView<const A>, LayerTape<T>& tape, MatrixView<A> output, bool) override {
-        mlp_.forward(tape.feed_input, tape.mlp, output);
+    void forward(MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output, bool) override {
+        mlp_.forward(input, tape.mlp, output);
     }
     void backward(const LayerTape<T>& tape, MatrixView<const A> grad_output, std::span<const A>,
                   MatrixView<A> grad_input) override {

@@ -15,6 +15,12 @@ namespace {
 constexpr index_t chunk_strips = 8;
 constexpr index_t segment_blocks = 64;
 
+/// Token rows of a product.
+struct PackedTokens {
+    Strips x;
+    Strips low;  ///< data is null where there is none
+};
+
 /// Part of a product: token strips [first_token, last_token), output feature strips [first, last).
 struct Item {
     std::size_t product;
@@ -75,7 +81,7 @@ public:
     using A = accumulator_t<T>;
 
     ItemWork(const kernels::KernelSet& kernels, const StripProducts<T>& products, const FrozenProduct<T>& product,
-             const Strips& operand, const Item& item, typename FrozenScratch<T>::OfThread& scratch)
+             const PackedTokens& operand, const Item& item, typename FrozenScratch<T>::OfThread& scratch)
         : elementwise_(kernels.elementwise<A>()),
           products_(products),
           product_(product),
@@ -97,7 +103,7 @@ public:
 
 private:
     void multiply_few_rows() {
-        const auto* x = reinterpret_cast<const A*>(operand_.data);
+        const auto* x = reinterpret_cast<const A*>(operand_.x.data);
         for (index_t strip = item_.first; strip < item_.last; ++strip) {
             products_.few_rows_by_weights(tokens_, x, blocks_from(0, strip, blocks_of(sizes_.in)), !forward_, sizes_.in,
                                           extent_of_block(sizes_.out, strip), product_.y.data() + strip * block_size,
@@ -152,8 +158,11 @@ private:
     /// Adds one segment of the contraction to the sums of a strip; the last one makes them results.
     void add(index_t segment, index_t strip, A* sums) {
         const index_t features = extent_of_block(sizes_.out, strip);
-        Strips tokens = operand_;
-        tokens.data = operand_.at(item_.first_token, begin_of(segment));
+        const auto from_here = [&](Strips strips) {
+            strips.data = strips.data == nullptr ? nullptr : strips.at(item_.first_token, begin_of(segment));
+            return strips;
+        };
+        const Strips tokens = from_here(operand_.x);
         const bool is_last = segment == sizes_.segments - 1;
         const auto done = [&](index_t token_strip) {
             if (is_last) {
@@ -162,7 +171,7 @@ private:
         };
         if (forward_) {
             products_.weights_by_tokens(scratch_.weights, features, tokens, tokens_, sums, stride_, segment > 0,
-                                        scratch_.panel, {}, done);
+                                        scratch_.panel, {}, done, from_here(operand_.low));
         } else {
             products_.tokens_by_weights(tokens, tokens_, scratch_.weights, features, sums, segment > 0, scratch_.panels,
                                         {}, done);
@@ -196,7 +205,7 @@ private:
     const StripProducts<T>& products_;
     const FrozenProduct<T>& product_;
     Sizes<T> sizes_;
-    const Strips& operand_;
+    const PackedTokens& operand_;
     const Item& item_;
     typename FrozenScratch<T>::OfThread& scratch_;
     bool forward_;
@@ -204,35 +213,43 @@ private:
     index_t stride_;  ///< between features in the sums of forward; no multiple of 1 KiB, whose lines collide in L1
 };
 
-/// Few rows are not packed: [M, K] in the accumulator's type.
+/// Few rows are not packed: x + low [M, K] in the accumulator's type.
 template <class T>
-Strips widen_few_rows(const kernels::KernelSet& kernels, MatrixView<const T> x, core::Buffer<std::byte>& storage) {
+Strips widen_few_rows(const kernels::KernelSet& kernels, MatrixView<const T> x, MatrixView<const T> low,
+                      core::Buffer<std::byte>& storage) {
     using A = accumulator_t<T>;
     auto* out = reinterpret_cast<A*>(storage.reserve(static_cast<std::size_t>(x.rows() * x.cols()) * sizeof(A)));
     for (index_t row = 0; row < x.rows(); ++row) {
-        kernels.elementwise<T>().widen(x.cols(), x[row], out + row * x.cols());
+        A* of_row = out + row * x.cols();
+        kernels.elementwise<T>().widen(x.cols(), x[row], of_row);
+        for (index_t i = 0; i < low.cols(); ++i) {
+            of_row[i] += core::widen(low(row, i));
+        }
     }
     return {storage.data(), 0, 0};
 }
 
 /// Token rows of every product as packed strips; products of the same x share them.
 template <class T>
-std::vector<Strips> pack_operands(const kernels::KernelSet& kernels, const StripProducts<T>& products,
-                                  std::span<const FrozenProduct<T>> batch, int threads, FrozenScratch<T>& scratch) {
+std::vector<PackedTokens> pack_operands(const kernels::KernelSet& kernels, const StripProducts<T>& products,
+                                        std::span<const FrozenProduct<T>> batch, int threads,
+                                        FrozenScratch<T>& scratch) {
     struct Task {
-        const FrozenProduct<T>* product;
+        MatrixView<const T> rows;
+        Direction direction;
         Strips strips;
         index_t strip;
     };
-    std::vector<Strips> operands;
+    std::vector<PackedTokens> operands;
     std::vector<Task> tasks;
-    scratch.operands.resize(std::max(scratch.operands.size(), batch.size()));
+    scratch.operands.resize(std::max(scratch.operands.size(), 2 * batch.size()));
     for (std::size_t p = 0; p < batch.size(); ++p) {
         const FrozenProduct<T>& product = batch[p];
         const auto same = std::find_if(
             batch.begin(), batch.begin() + static_cast<std::ptrdiff_t>(p), [&](const FrozenProduct<T>& earlier) {
-                return earlier.x.data() == product.x.data() && earlier.x.cols() == product.x.cols() &&
-                       earlier.x.rows() == product.x.rows() && earlier.direction == product.direction;
+                return earlier.x.data() == product.x.data() && earlier.low.data() == product.low.data() &&
+                       earlier.x.cols() == product.x.cols() && earlier.x.rows() == product.x.rows() &&
+                       earlier.direction == product.direction;
             });
         if (same != batch.begin() + static_cast<std::ptrdiff_t>(p)) {
             operands.push_back(operands[static_cast<std::size_t>(same - batch.begin())]);
@@ -240,23 +257,27 @@ std::vector<Strips> pack_operands(const kernels::KernelSet& kernels, const Strip
         }
         const Sizes<T> sizes(product);
         if (sizes.tokens <= products.few_rows()) {
-            operands.push_back(widen_few_rows(kernels, product.x, scratch.operands[p]));
+            operands.push_back({widen_few_rows(kernels, product.x, product.low, scratch.operands[2 * p]), {}});
             continue;
         }
-        const bool forward = product.direction == Direction::forward;
-        operands.push_back(forward
-                               ? products.right_strips(scratch.operands[p], sizes.token_strips, blocks_of(sizes.in))
-                               : products.left_strips(scratch.operands[p], sizes.token_strips, blocks_of(sizes.in)));
-        for (index_t strip = 0; strip < sizes.token_strips; ++strip) {
-            tasks.push_back({&product, operands.back(), strip});
-        }
+        const auto pack = [&](MatrixView<const T> rows, core::Buffer<std::byte>& storage) {
+            const Strips strips = product.direction == Direction::forward
+                                      ? products.right_strips(storage, sizes.token_strips, blocks_of(sizes.in))
+                                      : products.left_strips(storage, sizes.token_strips, blocks_of(sizes.in));
+            for (index_t strip = 0; strip < sizes.token_strips; ++strip) {
+                tasks.push_back({rows, product.direction, strips, strip});
+            }
+            return strips;
+        };
+        operands.push_back({pack(product.x, scratch.operands[2 * p]),
+                            product.low.empty() ? Strips() : pack(product.low, scratch.operands[2 * p + 1])});
     }
     core::parallel_for(static_cast<index_t>(tasks.size()), threads, [&](index_t i) {
         const Task& task = tasks[static_cast<std::size_t>(i)];
-        const MatrixView<const T> x = task.product->x;
+        const MatrixView<const T> x = task.rows;
         const auto vectors =
             products.rows(x[task.strip * block_size], x.stride(), extent_of_block(x.rows(), task.strip), x.cols());
-        if (task.product->direction == Direction::forward) {
+        if (task.direction == Direction::forward) {
             products.pack_right(task.strips.at(task.strip), vectors);
         } else {
             products.pack_left(task.strips.at(task.strip), vectors);
@@ -296,7 +317,7 @@ void multiply(const kernels::KernelSet& kernels, std::span<const FrozenProduct<T
     }
     const int threads = core::threads_for(work);
     const StripProducts<T> products(kernels);
-    const std::vector<Strips> operands = pack_operands(kernels, products, batch, threads, scratch);
+    const std::vector<PackedTokens> operands = pack_operands(kernels, products, batch, threads, scratch);
     const std::vector<Item> items = cut_into_items(batch, threads);
     scratch.of_thread.resize(std::max(scratch.of_thread.size(), static_cast<std::size_t>(threads)));
     core::parallel_for(static_cast<index_t>(items.size()), threads, [&](index_t i) {

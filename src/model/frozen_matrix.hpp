@@ -56,6 +56,7 @@ struct FrozenProduct {
     MatrixView<const T> x;
     MatrixView<accumulator_t<T>> y;
     bool accumulate = false;  ///< adds to y instead of overwriting it
+    MatrixView<const T> low;  ///< forward: [M, K], what rounding took from x and is to be added; empty for none
 };
 
 /// Work buffers that grow and are kept between calls.
@@ -67,7 +68,7 @@ struct FrozenScratch {
         RightPanels panels;
         WeightStream<T> weights;
     };
-    std::vector<core::Buffer<std::byte>> operands;  ///< packed token rows, one for each x
+    std::vector<core::Buffer<std::byte>> operands;  ///< packed token rows, two for each product: of x and of low
     std::vector<OfThread> of_thread;
 };
 

@@ -2,6 +2,7 @@
 
 #include "model/elementwise.hpp"
 
+#include <array>
 #include <utility>
 
 namespace moesaic::model {
@@ -39,23 +40,30 @@ void GatedMlp<T>::update_lora() {
 }
 
 template <class T>
-void GatedMlp<T>::project_up(MatrixView<const T> x, GatedMlpTape<T>& tape) {
-    Matrix<A>& sums = scratch_->sums;
-    for (const auto& [projection, out] : {std::pair{&gate_, &tape.gate}, std::pair{&up_, &tape.up}}) {
-        sums.resize(x.rows(), projection->out());
-        out->resize(x.rows(), projection->out());
-        projection->forward(x, sums);
-        convert<T>(kernels_.elementwise<T>(), sums, out->view());
+void GatedMlp<T>::project_up(MatrixView<const A> x) {
+    scratch_->gate.resize(x.rows(), gate_.out());
+    scratch_->up.resize(x.rows(), up_.out());
+    LoraLinear<T>::forward(
+        std::array<typename LoraLinear<T>::Forward, 2>{{{gate_, x, scratch_->gate}, {up_, x, scratch_->up}}});
+}
+
+template <class T>
+void GatedMlp<T>::keep(GatedMlpTape<T>& tape) const {
+    for (const auto& [sums, out] : {std::pair{&scratch_->gate, &tape.gate}, std::pair{&scratch_->up, &tape.up}}) {
+        out->resize(sums->rows(), sums->cols());
+        convert<T>(kernels_.elementwise<T>(), *sums, out->view());
     }
 }
 
 template <class T>
-void GatedMlp<T>::forward(MatrixView<const T> x, GatedMlpTape<T>& tape, MatrixView<A> output, const A* weights) {
-    GatedMlpTape<T>& kept = retain_ ? tape : scratch_->recomputed;
-    project_up(x, kept);
-    scratch_->activated.resize(x.rows(), down_.in());
-    swiglu_forward<T>(kernels_.elementwise<T>(), kept.gate, kept.up, weights, scratch_->activated);
-    down_.forward(scratch_->activated, output);
+void GatedMlp<T>::forward(MatrixView<const A> x, GatedMlpTape<T>& tape, MatrixView<A> output, const A* weights) {
+    project_up(x);
+    if (retain_) {
+        keep(tape);
+    }
+    scratch_->wide_activated.resize(x.rows(), down_.in());
+    swiglu_forward<A>(kernels_.elementwise<A>(), scratch_->gate, scratch_->up, weights, scratch_->wide_activated);
+    down_.forward(scratch_->wide_activated, output);
 }
 
 template <class T>
@@ -63,17 +71,21 @@ void GatedMlp<T>::backward(MatrixView<const T> x, const GatedMlpTape<T>& tape, M
                            MatrixView<A> grad_x, bool accumulate, const RowWeights<A>& weights) {
     GatedMlpScratch<T>& work = *scratch_;
     if (!retain_) {
-        project_up(x, work.recomputed);
+        work.input.resize(x.rows(), x.cols());
+        widen<T>(kernels_.elementwise<T>(), x, work.input.view());
+        project_up(work.input);
+        keep(work.recomputed);
     }
     const GatedMlpTape<T>& kept = retain_ ? tape : work.recomputed;
     for (Matrix<T>* matrix : {&work.activated, &work.grad_gate, &work.grad_up}) {
         matrix->resize(x.rows(), down_.in());
     }
-    work.sums.resize(x.rows(), down_.in());
+    work.grad_activated.resize(x.rows(), down_.in());
     swiglu_forward<T>(kernels_.elementwise<T>(), kept.gate, kept.up, weights.values, work.activated);
-    down_.backward(work.activated, as_operand<T>(kernels_.elementwise<T>(), grad_output, work.grad_output), work.sums);
-    swiglu_backward<T>(kernels_.elementwise<T>(), work.sums, kept.gate, kept.up, weights.values, work.grad_gate,
-                       work.grad_up, weights.gradients);
+    down_.backward(work.activated, as_operand<T>(kernels_.elementwise<T>(), grad_output, work.grad_output),
+                   work.grad_activated);
+    swiglu_backward<T>(kernels_.elementwise<T>(), work.grad_activated, kept.gate, kept.up, weights.values,
+                       work.grad_gate, work.grad_up, weights.gradients);
     gate_.backward(x, work.grad_gate, grad_x, accumulate);
     up_.backward(x, work.grad_up, grad_x, true);
 }

@@ -14,13 +14,17 @@ namespace moesaic::model {
 /// Work buffers that these networks share.
 template <class T>
 struct GatedMlpScratch {
-    Matrix<accumulator_t<T>> sums;    // [T, I]
-    GatedMlpTape<T> recomputed;       // where gate and up are not kept
-    Matrix<T> activated;              // [T, I]
-    Matrix<T> grad_output;            // [T, H]
-    Matrix<T> grad_gate;              // [T, I]
-    Matrix<T> grad_up;                // [T, I]
-    Matrix<accumulator_t<T>> output;  // [T, H] of shared experts
+    Matrix<accumulator_t<T>> gate;            // [T, I]
+    Matrix<accumulator_t<T>> up;              // [T, I]
+    Matrix<accumulator_t<T>> wide_activated;  // [T, I]
+    Matrix<accumulator_t<T>> grad_activated;  // [T, I]
+    Matrix<accumulator_t<T>> input;           // [T, H] where gate and up are computed again
+    GatedMlpTape<T> recomputed;               // where gate and up are not kept
+    Matrix<T> activated;                      // [T, I] in backward
+    Matrix<T> grad_output;                    // [T, H]
+    Matrix<T> grad_gate;                      // [T, I]
+    Matrix<T> grad_up;                        // [T, I]
+    Matrix<accumulator_t<T>> output;          // [T, H] of shared experts
 };
 
 /// Factors on the rows of a network's output [T], and their gradients; null for 1.
@@ -45,16 +49,18 @@ public:
     void update_lora();
 
     /// [T, H] to [T, H]; row t of the output is multiplied by weights[t] unless that is null.
-    void forward(MatrixView<const T> x, GatedMlpTape<T>& tape, MatrixView<A> output, const A* weights = nullptr);
+    void forward(MatrixView<const A> x, GatedMlpTape<T>& tape, MatrixView<A> output, const A* weights = nullptr);
     /// Accumulates LoRA gradients, and writes grad_x, or adds to it if `accumulate`, unless it is empty.
-    void backward(MatrixView<const T> x,            // [T, H] as in forward
+    void backward(MatrixView<const T> x,            // [T, H] as in forward, rounded
                   const GatedMlpTape<T>& tape,      //
                   MatrixView<const A> grad_output,  // [T, H]
                   MatrixView<A> grad_x,             // [T, H] or empty
                   bool accumulate = false, const RowWeights<A>& weights = {});
 
 private:
-    void project_up(MatrixView<const T> x, GatedMlpTape<T>& tape);
+    /// Gate and up of x [T, H] in the scratch.
+    void project_up(MatrixView<const A> x);
+    void keep(GatedMlpTape<T>& tape) const;
 
     bool retain_;
     const kernels::KernelSet& kernels_;

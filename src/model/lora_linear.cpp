@@ -1,7 +1,5 @@
 #include "model/lora_linear.hpp"
 
-#include "model/elementwise.hpp"
-
 #include <algorithm>
 #include <array>
 #include <utility>
@@ -54,13 +52,14 @@ void LoraLinear<T>::add_bias(MatrixView<A> y) const {
 }
 
 template <class T>
-MatrixView<const T> LoraLinear<T>::input_of_a(MatrixView<const T> x, T* storage) const {
+template <class S>
+MatrixView<const S> LoraLinear<T>::input_of_a(MatrixView<const S> x, S* storage) const {
     const Dropout& dropout = shared_.dropout;
     if (!dropout.is_active()) {
         return x;
     }
     const DropoutMask mask(dropout, dropout_module(module_));
-    const MatrixView<T> dropped(storage, x.rows(), x.cols());
+    const MatrixView<S> dropped(storage, x.rows(), x.cols());
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < x.rows(); ++row) {
         std::copy_n(x[row], x.cols(), dropped[row]);
@@ -84,11 +83,19 @@ void LoraLinear<T>::forward(std::span<const Forward> batch) {
     if (batch.empty()) {
         return;
     }
-    std::vector<FrozenProduct<T>> frozen;
-    for (const Forward& entry : batch) {
-        frozen.push_back({entry.linear.weight_, Direction::forward, entry.x, entry.y});
-    }
     LoraShared<T>& shared = batch.front().linear.shared_;
+    shared.inputs.resize(std::max(shared.inputs.size(), batch.size()));
+    std::vector<FrozenProduct<T>> frozen;
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+        const Forward& entry = batch[i];
+        const auto same = std::find_if(batch.begin(), batch.begin() + static_cast<std::ptrdiff_t>(i),
+                                       [&](const Forward& earlier) { return earlier.x.data() == entry.x.data(); });
+        const auto first = static_cast<std::size_t>(same - batch.begin());
+        const SplitOperand<T> x = first < i
+                                      ? SplitOperand<T>{frozen[first].x, frozen[first].low}
+                                      : split<T>(shared.kernels.template elementwise<T>(), entry.x, shared.inputs[i]);
+        frozen.push_back({entry.linear.weight_, Direction::forward, x.high, entry.y, false, x.low});
+    }
     multiply<T>(shared.kernels, frozen, shared.frozen);
     for (const Forward& entry : batch) {
         if (!entry.linear.bias_.empty()) {
@@ -115,27 +122,24 @@ void LoraLinear<T>::add_adapters(LoraShared<T>& shared, std::span<const Forward>
         return;
     }
     shared.down_sum.resize(1, low_rank_size);
-    shared.down.resize(1, low_rank_size);
-    shared.dropped.resize(1, dropped_size);
-    std::vector<Gemm<T>> down_products;
-    std::vector<Gemm<T>> up_products;
+    shared.wide_dropped.resize(1, dropped_size);
+    std::vector<Gemm<A>> down_products;
+    std::vector<Gemm<A>> up_products;
     index_t begin = 0;
-    T* dropped = shared.dropped.data();
+    A* dropped = shared.wide_dropped.data();
     for (const Forward* entry : adapted) {
         const LoraLinear& linear = entry->linear;
         const index_t rows = entry->x.rows();
         const index_t rank = linear.shape_.rank;
-        const MatrixView<A> sums(shared.down_sum.data() + begin, rows, rank);
-        const MatrixView<const T> down(shared.down.data() + begin, rows, rank);
-        down_products.push_back(product<T>(linear.input_of_a(entry->x, dropped), false, linear.a_, true, sums,
+        const MatrixView<A> down(shared.down_sum.data() + begin, rows, rank);
+        down_products.push_back(product<A>(linear.input_of_a(entry->x, dropped), false, linear.factors_.a(), true, down,
                                            static_cast<A>(linear.shape_.scale)));
-        up_products.push_back(product<T>(down, false, linear.b_, true, entry->y, 1, true));
+        up_products.push_back(product<A>(down, false, linear.factors_.b(), true, entry->y, 1, true));
         begin += rows * rank;
         dropped += shared.dropout.is_active() ? rows * entry->x.cols() : 0;
     }
-    shared.kernels.template run<T>(down_products);
-    convert<T>(shared.kernels.template elementwise<T>(), shared.down_sum, shared.down.view());
-    shared.kernels.template run<T>(up_products);
+    shared.kernels.template run<A>(down_products);
+    shared.kernels.template run<A>(up_products);
 }
 
 template <class T>
@@ -143,7 +147,7 @@ void LoraLinear<T>::backward(MatrixView<const T> x, MatrixView<const T> grad_y, 
                              bool accumulate) const {
     const kernels::KernelSet& kernels = shared_.kernels;
     if (!grad_x.empty()) {
-        const FrozenProduct<T> frozen = {weight_, Direction::backward, grad_y, grad_x, accumulate};
+        const FrozenProduct<T> frozen = {weight_, Direction::backward, grad_y, grad_x, accumulate, {}};
         multiply<T>(kernels, {&frozen, 1}, shared_.frozen);
     }
     if (!is_adapted()) {

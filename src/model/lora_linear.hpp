@@ -6,6 +6,7 @@
 #include "core/scalar.hpp"
 #include "kernels/gemm.hpp"
 #include "model/dropout.hpp"
+#include "model/elementwise.hpp"
 #include "model/frozen_matrix.hpp"
 #include "model/lora_parameters.hpp"
 #include "model/weights.hpp"
@@ -28,10 +29,12 @@ struct LoraShared {
     const LoraSettings& settings;
     FrozenScratch<T> frozen{};
     Dropout dropout{};                        // of the present pass, for this rank's tokens
-    Matrix<T> dropped{};                      // [sum M, K]: inputs of A after dropout
+    std::vector<SplitStorage<T>> inputs{};    // [M, K] each
+    Matrix<accumulator_t<T>> wide_dropped{};  // [sum M, K]: inputs of A after dropout, in forward
+    Matrix<T> dropped{};                      // [M, K] the same in backward
     Matrix<accumulator_t<T>> grad_dropped{};  // [M, K]
     Matrix<accumulator_t<T>> down_sum{};      // [sum M, R]: products with A or B before they are rounded
-    Matrix<T> down{};                         // [sum M, R]
+    Matrix<T> down{};                         // [M, R]
     Matrix<accumulator_t<T>> back_sum{};      // [M, R]
     Matrix<T> back{};                         // [M, R]
 };
@@ -51,6 +54,10 @@ struct LinearShape {
 };
 
 /// A replicated frozen projection from K to N features, with an adapter where the settings ask for one.
+///
+/// The routers behind it choose experts by what it computes, and a choice is not continuous: were inputs rounded to
+/// BF16, about one token in a hundred would go elsewhere than in FP32. Forward therefore takes inputs in two BF16
+/// parts, and adapters, which are small, in FP32. Gradients have no such jumps and are computed in BF16.
 template <class T>
 class LoraLinear {
 public:
@@ -72,18 +79,18 @@ public:
     /// One application: y is overwritten.
     struct Forward {
         const LoraLinear& linear;
-        MatrixView<const T> x;  // [M, K]
+        MatrixView<const A> x;  // [M, K]
         MatrixView<A> y;        // [M, N]
     };
     /// Applies projections of one model together, so that small ones share the thread team. Results must not overlap.
     static void forward(std::span<const Forward> batch);
-    void forward(MatrixView<const T> x, MatrixView<A> y) const {
+    void forward(MatrixView<const A> x, MatrixView<A> y) const {
         const Forward one{*this, x, y};
         forward({&one, 1});
     }
 
-    /// Given x as in forward and dL/dy: accumulates dL/dA and dL/dB, and writes dL/dx, or adds it if `accumulate`,
-    /// unless grad_x is empty. x A^T is recomputed, which costs less than keeping it.
+    /// Given x as in forward, rounded, and dL/dy: accumulates dL/dA and dL/dB, and writes dL/dx, or adds it if
+    /// `accumulate`, unless grad_x is empty. x A^T is recomputed, which costs less than keeping it.
     void backward(MatrixView<const T> x,       // [M, K]
                   MatrixView<const T> grad_y,  // [M, N]
                   MatrixView<A> grad_x,        // [M, K] or empty
@@ -93,7 +100,8 @@ private:
     static void add_adapters(LoraShared<T>& shared, std::span<const Forward> batch);
     void add_bias(MatrixView<A> y) const;
     /// x, or x after dropout in `storage` [M, K].
-    [[nodiscard]] MatrixView<const T> input_of_a(MatrixView<const T> x, T* storage) const;
+    template <class S>
+    [[nodiscard]] MatrixView<const S> input_of_a(MatrixView<const S> x, S* storage) const;
     void add_dropped(MatrixView<const A> grad_dropped, MatrixView<A> grad_x) const;
 
     std::string module_;
@@ -102,7 +110,7 @@ private:
     std::vector<A> bias_;     // [N] or empty
     LoraShape shape_;
     ModuleFactors<A> factors_;  // in the layer's bucket
-    Matrix<T> a_;               // [R, K]
+    Matrix<T> a_;               // [R, K] rounded, for backward
     Matrix<T> b_;               // [N, R]
 };
 

@@ -45,7 +45,7 @@ std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, Matri
     }
     std::vector<TargetResult> results(targets.size());
     const auto multiply_head = [&](Direction direction, MatrixView<const T> x, MatrixView<A> y) {
-        const FrozenProduct<T> product = {head, direction, x, y};
+        const FrozenProduct<T> product = {head, direction, x, y, false, {}};
         multiply<T>(kernels, {&product, 1}, scratch.frozen);
     };
     for (index_t begin = 0; begin < static_cast<index_t>(targets.size()); begin += targets_per_block) {

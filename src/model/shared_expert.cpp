@@ -38,7 +38,7 @@ void SharedExpert<T>::forward(MatrixView<const A> wide_input, LayerTape<T>& tape
         }
     }
     scratch_->output.resize(rows, output.cols());
-    mlp_.forward(tape.feed_input, tape.mlp, scratch_->output, is_gated() ? tape.shared_weights.data() : nullptr);
+    mlp_.forward(wide_input, tape.mlp, scratch_->output, is_gated() ? tape.shared_weights.data() : nullptr);
     const MatrixView<const A> result = scratch_->output;
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < rows; ++row) {

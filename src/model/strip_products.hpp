@@ -79,11 +79,12 @@ public:
     /// C[features, tokens] = W tokens^T for the next run of a stream, a strip of rows of W. `more` adds the product of
     /// a packed left strip of the same features with further strips of the same tokens. done(s) is called as soon as
     /// the sums of token strip s are complete, while they are in the L1 cache: what it writes to memory then leaves
-    /// the core during the products of the next strip.
+    /// the core during the products of the next strip. `low`, which excludes `more`, adds the product of W with what
+    /// rounding took from the tokens.
     template <class Done>
     void weights_by_tokens(WeightStream<T>& weights, index_t features, const Strips& tokens, index_t token_count, A* c,
                            index_t stride, bool accumulate, core::Buffer<std::byte>& panel, const TokenTerm& more,
-                           const Done& done) const;
+                           const Done& done, const Strips& low = {}) const;
     /// C[tokens, features] = tokens W for the next run of a stream, a column of blocks of W, whose rows are k. `more`
     /// adds the product of further strips of the same tokens with a packed right strip of the same features.
     template <class Done>
@@ -147,19 +148,22 @@ template <class T>
 template <class Done>
 void StripProducts<T>::weights_by_tokens(WeightStream<T>& weights, index_t features, const Strips& tokens,
                                          index_t token_count, A* c, index_t stride, bool accumulate,
-                                         core::Buffer<std::byte>& panel, const TokenTerm& more,
-                                         const Done& done) const {
+                                         core::Buffer<std::byte>& panel, const TokenTerm& more, const Done& done,
+                                         const Strips& low) const {
     const index_t strips = blocks_of(token_count);
     for (index_t p = 0; p < weights.panels_per_run(); ++p) {
         const BlockRun<T> now = weights.panel(weights.now());
         const std::byte* left = left_of_blocks(now.first, 1, now.blocks, panel).data;
         const BlockRun<T> later = weights.take_panel_to_ask_for();
         const bool is_last = p == weights.panels_per_run() - 1;
+        const index_t depth = now.blocks * block_size;
+        const index_t first = p * weights.panel_blocks();
         for (index_t s = 0; s < strips; ++s) {
-            multiply({features, extent_of_block(token_count, s), now.blocks * block_size, left,
-                      tokens.at(s, p * weights.panel_blocks()), c + s * block_size, stride, accumulate || p > 0,
-                      ask_for(later, s, strips),
-                      is_last ? kernels::StripTerm{more.factor, more.tokens.at(s), more.k} : kernels::StripTerm{}});
+            const kernels::StripTerm term = low.data != nullptr ? kernels::StripTerm{left, low.at(s, first), depth}
+                                            : is_last ? kernels::StripTerm{more.factor, more.tokens.at(s), more.k}
+                                                      : kernels::StripTerm{};
+            multiply({features, extent_of_block(token_count, s), depth, left, tokens.at(s, first), c + s * block_size,
+                      stride, accumulate || p > 0, ask_for(later, s, strips), term});
             if (is_last) {
                 done(s);
             }

@@ -226,9 +226,13 @@ double buffer_bytes(const Sizes& s) {
     const double latent = std::max(s.query_latent, s.kv_latent + s.rotated) + s.expanded;
     const double attention = (heads + latent + s.queries) * float_bytes + (s.hidden + heads + latent) * s.scalar;
     const double mlp_width = std::max(s.dense_layers > 0 ? s.dense : 0, s.shared);
-    const double mlp = mlp_width * (float_bytes + 5 * s.scalar);
-    const double packed = padded(std::max({s.hidden, s.queries, mlp_width})) * s.scalar;
-    const double own = decoder + attention + mlp + packed + s.experts * float_bytes;
+    const double mlp = mlp_width * (4 * float_bytes + 5 * s.scalar);
+    // Operands of forward in two parts: inputs of a projection; queries, keys and values, the last two packed besides.
+    const double parts = s.scalar < float_bytes ? 2 : 0;
+    const double widest = std::max({s.hidden, s.queries, s.attended, mlp_width});
+    const double split = parts * (widest + s.queries + std::max(s.keys, s.values) + s.keys + s.values) * s.scalar;
+    const double packed = std::max(parts, 1.0) * padded(widest) * s.scalar;
+    const double own = decoder + attention + mlp + split + packed + s.experts * float_bytes;
     const double pre_activations = s.retain ? 0 : 2;  // computed again, besides activations and three gradients
     const double routed =
         (s.hidden + (4 + pre_activations) * padded(s.slice) + 4 * padded(static_cast<double>(s.settings.lora.rank))) *

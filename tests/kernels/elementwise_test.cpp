@@ -81,6 +81,33 @@ TEST_P(Elementwise, NarrowAndWiden) {
     });
 }
 
+TEST_P(Elementwise, Split) {
+    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
+        const auto in = values<accumulator_t<T>>(n, 1, true);
+        GuardedArray<T> high(n);
+        GuardedArray<T> low(n);
+        GuardedArray<T> expected_high(n);
+        GuardedArray<T> expected_low(n);
+        kernels.split(n, in.data(), high.data(), low.data());
+        portable.split(n, in.data(), expected_high.data(), expected_low.data());
+        expect_same(high, expected_high);
+        expect_same(low, expected_low);
+    });
+}
+
+TEST(ElementwiseBf16, PartsOfASplitAddUpToSixteenBits) {
+    const std::array<float, 5> in = {1.0F, 1.00390625F, 0.1F, -3.14159274F, 1e30F};
+    std::array<bf16, 5> high{};
+    std::array<bf16, 5> low{};
+    elementwise_kernels<bf16>().front().kernels->split(5, in.data(), high.data(), low.data());
+    for (std::size_t i = 0; i < in.size(); ++i) {
+        EXPECT_EQ(high[i].bits(), bf16(in[i]).bits());
+        EXPECT_NEAR(core::widen(high[i]) + core::widen(low[i]), in[i], std::abs(in[i]) * 0x1p-17F);
+    }
+    EXPECT_EQ(core::widen(low[0]), 0.0F);
+    EXPECT_NE(core::widen(low[2]), 0.0F);
+}
+
 TEST(ElementwiseBf16, NarrowRoundsEveryPatternToNearestEven) {
     constexpr index_t n = 1 << 16;
     for (const auto& implementation : elementwise_kernels<bf16>()) {

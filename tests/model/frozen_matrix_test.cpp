@@ -38,7 +38,9 @@ double error_of(const FrozenProduct<T>& product, const Matrix<T>& weight, Matrix
             double sum = product.accumulate ? before(row, col) : 0.0;
             for (index_t k = 0; k < product.x.cols(); ++k) {
                 const T w = forward ? weight.view()(col, k) : weight.view()(k, col);
-                sum += static_cast<double>(core::widen(product.x(row, k))) * static_cast<double>(core::widen(w));
+                const double low = product.low.empty() ? 0 : core::widen(product.low(row, k));
+                sum +=
+                    (static_cast<double>(core::widen(product.x(row, k))) + low) * static_cast<double>(core::widen(w));
             }
             norm += sum * sum;
             error += std::pow(product.y(row, col) - sum, 2);
@@ -59,15 +61,19 @@ void expect_exact_products(const KernelSet& kernels, double bound) {
         weight.assign(plain);
         const Matrix<T> x = random_matrix<T>(shape.m, shape.k, 2);
         const Matrix<T> grad = random_matrix<T>(shape.m, shape.n, 3);
+        const Matrix<T> low = random_matrix<T>(shape.m, shape.k, 6);
         for (const bool accumulate : {false, true}) {
             Matrix<A> y = random_matrix<A>(shape.m, shape.n, 4);
             Matrix<A> grad_x = random_matrix<A>(shape.m, shape.k, 5);
+            Matrix<A> of_both = random_matrix<A>(shape.m, shape.n, 4);
             const Matrix<A> y_before = random_matrix<A>(shape.m, shape.n, 4);
             const Matrix<A> grad_x_before = random_matrix<A>(shape.m, shape.k, 5);
-            const std::vector<FrozenProduct<T>> batch = {{weight, Direction::forward, x, y, accumulate},
-                                                         {weight, Direction::backward, grad, grad_x, accumulate}};
+            const FrozenProduct<T> batch[] = {{weight, Direction::forward, x, y, accumulate, {}},
+                                              {weight, Direction::backward, grad, grad_x, accumulate, {}},
+                                              {weight, Direction::forward, x, of_both, accumulate, low}};
             multiply<T>(kernels, batch, scratch);
             EXPECT_LT(error_of(batch[0], plain, y_before), bound);
+            EXPECT_LT(error_of(batch[2], plain, y_before), bound);
             EXPECT_LT(error_of(batch[1], plain, grad_x_before), bound);
         }
     }
@@ -90,11 +96,11 @@ TEST_P(FrozenMatrixLevels, GiveTheSameBitsForAnyThreadCountAndInAnyCompany) {
     Matrix<float> together[2] = {{300, 260}, {300, 70}};
     Matrix<float> alone(300, 70);
     omp_set_num_threads(4);
-    const std::vector<FrozenProduct<bf16>> batch = {{first, Direction::forward, x, together[0]},
-                                                    {second, Direction::forward, x, together[1]}};
+    const std::vector<FrozenProduct<bf16>> batch = {{first, Direction::forward, x, together[0], false, {}},
+                                                    {second, Direction::forward, x, together[1], false, {}}};
     multiply<bf16>(kernels, batch, scratch);
     omp_set_num_threads(1);
-    const FrozenProduct<bf16> one = {second, Direction::forward, x, alone};
+    const FrozenProduct<bf16> one = {second, Direction::forward, x, alone, false, {}};
     multiply<bf16>(kernels, {&one, 1}, scratch);
     EXPECT_TRUE(std::ranges::equal(alone.flat(), together[1].flat()));
 }

@@ -198,6 +198,52 @@ TEST(LoraLinearGradient, OfTheInputIsOptionalAndAccumulates) {
     }
 }
 
+/// Weights that BF16 holds exactly.
+class RoundedWeights final : public WeightSource<double> {
+public:
+    void read(const std::string& name, const TensorPart& part, MatrixView<double> out) const override {
+        Matrix<core::bf16> rounded(out.rows(), out.cols());
+        test::RandomWeights<core::bf16>().read(name, part, rounded);
+        for (index_t row = 0; row < out.rows(); ++row) {
+            std::transform(rounded.view()[row], rounded.view()[row] + out.cols(), out[row],
+                           [](core::bf16 x) { return core::widen(x); });
+        }
+    }
+    void read_exactly(const std::string& name, MatrixView<double> out) const override {
+        test::RandomWeights<double>().read_exactly(name, out);
+    }
+};
+
+/// Inputs in two parts and adapters in FP32: see LoraLinear.
+TEST(LoraLinearForward, InBf16KeepsMoreDigitsThanBf16Has) {
+    const kernels::KernelSet kernels;
+    const LoraSettings settings{3, 2.0, true, {LoraTarget::attention}};
+    LoraShared<core::bf16> shared{kernels, settings};
+    ParameterBucket<float> bucket;
+    LoraLinear<core::bf16> linear{"q_proj", {50, 70, true}, LoraTarget::attention, {shared, bucket}};
+    LoraShared<double> exact_shared{kernels, settings};
+    ParameterBucket<double> exact_bucket;
+    LoraLinear<double> exact{"q_proj", {50, 70, true}, LoraTarget::attention, {exact_shared, exact_bucket}};
+    allocate(bucket);
+    allocate(exact_bucket);
+    fill_random(bucket.values.view(), 3);
+    std::copy_n(bucket.values.data(), bucket.values.size(), exact_bucket.values.data());
+    linear.load(test::RandomWeights<core::bf16>());
+    exact.load(RoundedWeights());
+    for (const index_t rows : {3, 90}) {  // few rows have a way of their own
+        const Matrix<float> x = random_matrix<float>(rows, 70, 1);
+        Matrix<double> exact_x(rows, 70);
+        std::copy_n(x.data(), x.size(), exact_x.data());
+        Matrix<float> y(rows, 50);
+        Matrix<double> exact_y(rows, 50);
+        linear.forward(x, y);
+        exact.forward(exact_x, exact_y);
+        for (std::size_t i = 0; i < y.size(); ++i) {
+            EXPECT_NEAR(y.data()[i], exact_y.data()[i], 2e-4) << i;  // BF16 inputs: 1e-2
+        }
+    }
+}
+
 TEST(LoraLinearForward, DropsElementsOfTheInputOfAAlone) {
     AdaptedLinear model;
     const Matrix<double> x = random_matrix<double>(3, 7, 1);
