@@ -61,4 +61,4 @@ figures | awk '
           if (NR != 3 || difference * difference > 1e-8) { print "The adapter on disk is not what was trained."; exit 1 } }'
 echo
 echo "Results are in $out: run.json, metrics.jsonl, adapter/ (for Hugging Face PEFT), checkpoints/,"
-echo "trace.json (open it in https://ui.perfetto.dev). The next quick start replaces them."
+echo "report.html, trace.json (open it in https://ui.perfetto.dev). The next quick start replaces them."

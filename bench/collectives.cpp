@@ -1,8 +1,6 @@
 #include "bench/collectives.hpp"
 
-#include "bench/statistics.hpp"
 #include "bench/timing.hpp"
-#include "core/error.hpp"
 
 #include <fmt/format.h>
 
@@ -23,6 +21,8 @@ struct Operation {
     std::function<void()> run;
     std::function<void()> prepare;     ///< fills the input, on every rank
     std::function<bool()> is_correct;  ///< after one run from a prepared input
+    index_t repeats = 1;               ///< in one measurement
+    std::vector<double> seconds{};     ///< of one run
 };
 
 /// Small integers, whose sums are exact in FP32; they differ between ranks and neighbouring elements.
@@ -54,8 +54,10 @@ bool all_equal(const Matrix<float>& values, const Expected& expected) {
     return true;
 }
 
-/// Buffers of every operation at one size: blocks of `n` floats of each rank.
-class Exchange {
+}  // namespace
+
+/// Every operation at one size: blocks of `n` floats of each rank.
+class CollectiveBenchmark::Exchange {
 public:
     Exchange(const mpi::Communicator& world, index_t n)
         : world_(world),
@@ -64,19 +66,23 @@ public:
           mine_(n, 1),
           all_(n * ranks_, 1),
           received_(n * ranks_, 1),
-          counts_(static_cast<std::size_t>(ranks_), n) {}
-
-    [[nodiscard]] std::vector<Operation> operations() {
+          counts_(static_cast<std::size_t>(ranks_), n) {
         const auto bytes = static_cast<double>(n_ * static_cast<index_t>(sizeof(float)));
         const auto others = static_cast<double>(ranks_ - 1);
-        return {ping_pong(bytes),
-                all_reduce(bytes * 2 * others / static_cast<double>(ranks_)),
-                reduce_scatter(bytes * others),
-                all_gather(bytes * others),
-                all_to_all(bytes * others),
-                broadcast(bytes),
-                gather(bytes * others)};
+        operations = {ping_pong(bytes),
+                      all_reduce(bytes * 2 * others / static_cast<double>(ranks_)),
+                      reduce_scatter(bytes * others),
+                      all_gather(bytes * others),
+                      all_to_all(bytes * others),
+                      broadcast(bytes),
+                      gather(bytes * others)};
     }
+    Exchange(const Exchange&) = delete;  // operations refer to the other members
+    Exchange& operator=(const Exchange&) = delete;
+
+    [[nodiscard]] index_t bytes() const { return n_ * static_cast<index_t>(sizeof(float)); }
+
+    std::vector<Operation> operations;
 
 private:
     /// There and back between the first and the last rank; the time of both ways.
@@ -158,55 +164,68 @@ private:
     std::vector<index_t> counts_;
 };
 
-void check(const mpi::Communicator& world, const Operation& operation, index_t bytes) {
-    operation.prepare();
-    operation.run();
-    world.agree([&] {
-        core::require(operation.is_correct(), core::ExitCode::verification_failed,
-                      "{} of {} bytes gives a wrong result (some elements differ from the exact ones); check the MPI "
-                      "library and its transport",
-                      operation.name, bytes);
-    });
-}
-
-/// Seconds of one run. Sums that are repeated in place overflow to infinity, which costs no time.
-Summary measure(const mpi::Communicator& world, const Operation& operation, index_t repeat) {
+CollectiveBenchmark::CollectiveBenchmark(Report& report, const CollectiveSettings& settings) : world_(report.world()) {
     constexpr double seconds_per_measurement = 0.02;
-    const index_t runs = repeats_for(world, seconds_per_measurement, operation.run);
-    std::vector<double> samples;
-    for (index_t i = 0; i < repeat; ++i) {
-        samples.push_back(seconds_of_slowest(world,
-                                             [&] {
-                                                 for (index_t run = 0; run < runs; ++run) {
-                                                     operation.run();
-                                                 }
-                                             }) /
-                          static_cast<double>(runs));
+    for (const index_t bytes : settings.bytes) {
+        world_.agree([&] {
+            exchanges_.push_back(std::make_unique<Exchange>(world_, bytes / static_cast<index_t>(sizeof(float))));
+        });
+        for (Operation& operation : exchanges_.back()->operations) {
+            operation.prepare();
+            operation.run();
+            report.add_check(fmt::format("error_{}_{}", operation.name, bytes), operation.is_correct() ? 0 : 1, 0);
+            operation.repeats = repeats_for(world_, seconds_per_measurement, operation.run);
+        }
     }
-    return summarize(samples);
 }
 
-}  // namespace
+CollectiveBenchmark::~CollectiveBenchmark() = default;
 
-void run_collective_benchmark(Report& report, const CollectiveSettings& settings) {
-    const mpi::Communicator& world = report.world();
+/// Sums that are repeated in place overflow to infinity, which costs no time.
+void CollectiveBenchmark::repeat(bool record) {
+    for (const auto& exchange : exchanges_) {
+        for (Operation& operation : exchange->operations) {
+            const double seconds = seconds_of_slowest(world_, [&] {
+                for (index_t run = 0; run < operation.repeats; ++run) {
+                    operation.run();
+                }
+            });
+            if (record) {
+                operation.seconds.push_back(seconds / static_cast<double>(operation.repeats));
+            }
+        }
+    }
+}
+
+std::vector<std::span<const double>> CollectiveBenchmark::samples() const {
+    std::vector<std::span<const double>> all;
+    for (const auto& exchange : exchanges_) {
+        for (const Operation& operation : exchange->operations) {
+            all.emplace_back(operation.seconds);
+        }
+    }
+    return all;
+}
+
+void CollectiveBenchmark::report(Report& report, const MachineLimits&) const {
     report.say(fmt::format("{:<15} {:>10} {:>12} {:>8} {:>10} {:>14}\n", "operation", "bytes", "us", "+- %", "GB/s",
                            "% of ping-pong"));
-    for (const index_t bytes : settings.bytes) {
-        Exchange exchange(world, bytes / static_cast<index_t>(sizeof(float)));
+    for (const auto& exchange : exchanges_) {
         double ping_pong = 0;  // GB/s
-        for (const Operation& operation : exchange.operations()) {
-            check(world, operation, bytes);
-            const Summary seconds = measure(world, operation, settings.repeat);
-            const Summary bandwidth = rate(operation.bytes_per_rank * 1e-9, seconds);
+        for (const Operation& operation : exchange->operations) {
+            const std::vector<double> bandwidth = rates(operation.bytes_per_rank * 1e-9, operation.seconds);
             // A message has arrived after half of there and back.
-            const Summary time = scaled(operation.name == "ping_pong" ? 0.5e6 : 1e6, seconds);
-            ping_pong = operation.name == "ping_pong" ? bandwidth.median : ping_pong;
-            report.say(fmt::format("{:<15} {:>10} {:>12.2f} {:>8.1f} {:>10.3f} {:>14.0f}\n", operation.name, bytes,
-                                   time.median, time.spread_percent(), bandwidth.median,
-                                   100 * bandwidth.median / ping_pong));
-            report.add(fmt::format("{}_{}", operation.name, bytes), "us", time);
-            report.add(fmt::format("{}_{}_bandwidth", operation.name, bytes), "GB/s", bandwidth);
+            const std::vector<double> microseconds =
+                scaled(operation.name == "ping_pong" ? 0.5e6 : 1e6, operation.seconds);
+            const Summary time = summarize(microseconds);
+            const double median = summarize(bandwidth).median;
+            ping_pong = operation.name == "ping_pong" ? median : ping_pong;
+            report.say(fmt::format("{:<15} {:>10} {:>12.2f} {:>8.1f} {:>10.3f} {:>14.0f}\n", operation.name,
+                                   exchange->bytes(), time.median, time.spread_percent(), median,
+                                   100 * median / ping_pong));
+            const std::string figure = fmt::format("{}_{}", operation.name, exchange->bytes());
+            report.add(figure, "us", Better::lower, microseconds);
+            report.add(figure + "_bandwidth", "GB/s", Better::neither, bandwidth);
         }
     }
     report.say("\n");

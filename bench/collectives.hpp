@@ -1,9 +1,10 @@
 // moesaic bench collectives: what training exchanges between ranks, beside a ping-pong over the same transport.
 #pragma once
 
-#include "bench/report.hpp"
+#include "bench/benchmark.hpp"
 #include "core/matrix.hpp"
 
+#include <memory>
 #include <vector>
 
 namespace moesaic::bench {
@@ -12,11 +13,24 @@ using core::index_t;
 
 struct CollectiveSettings {
     std::vector<index_t> bytes;  ///< message sizes; what they are the size of: docs/benchmarking.md
-    index_t repeat = 7;          ///< measurements of each
 };
 
-/// Collective. Checks the result of every operation at every size, then measures. Throws with
-/// ExitCode::verification_failed on all ranks if a result is wrong. The report's world has two ranks or more.
-void run_collective_benchmark(Report& report, const CollectiveSettings& settings);
+/// What ranks exchange, at several sizes. The group has two ranks or more.
+class CollectiveBenchmark final : public Benchmark {
+public:
+    /// Collective. Runs every operation at every size and adds the share of wrong elements to the checks of the report.
+    CollectiveBenchmark(Report& report, const CollectiveSettings& settings);
+    ~CollectiveBenchmark() override;
+
+    void repeat(bool record) override;
+    [[nodiscard]] std::vector<std::span<const double>> samples() const override;
+    void report(Report& report, const MachineLimits& limits) const override;
+
+private:
+    class Exchange;
+
+    mpi::Communicator world_;
+    std::vector<std::unique_ptr<Exchange>> exchanges_;  ///< of every size
+};
 
 }  // namespace moesaic::bench

@@ -1,9 +1,10 @@
 // moesaic bench kernels: single matrix products in BF16.
 #pragma once
 
-#include "bench/report.hpp"
+#include "bench/benchmark.hpp"
 #include "kernels/gemm.hpp"
 
+#include <memory>
 #include <vector>
 
 namespace moesaic::bench {
@@ -12,14 +13,33 @@ struct KernelSettings {
     std::vector<index_t> rows;  ///< values of M
     index_t n = 0;              ///< of the weights [N, K]
     index_t k = 0;
-    bool cold = false;  ///< weights come from memory, else from the caches as far as they fit
-    index_t repeat = 0;
+    bool cold = false;         ///< weights come from memory, else from the caches as far as they fit
     index_t memory_bytes = 0;  ///< what this rank may use
 };
 
-/// Collective. Verifies and measures x W^T (forward), dy W (backward) and dy^T x (contraction over tokens), and
-/// oneDNN's x W^T with packed weights beside them. Throws with ExitCode::verification_failed before it measures what is
-/// wrong.
-void run_kernel_benchmark(Report& report, const kernels::KernelSet& kernels, const KernelSettings& settings);
+/// x W^T (forward), dy W (backward) and dy^T x (contraction over tokens), and oneDNN's x W^T with packed weights beside
+/// them.
+class KernelBenchmark final : public Benchmark {
+public:
+    /// Collective. Computes everything once and adds the errors to the checks of the report. Throws with
+    /// ExitCode::out_of_resources what does not fit. `kernels` must outlive the object.
+    KernelBenchmark(Report& report, const kernels::KernelSet& kernels, const KernelSettings& settings);
+    ~KernelBenchmark() override;
+
+    void repeat(bool record) override;
+    [[nodiscard]] std::vector<std::span<const double>> samples() const override;
+    void report(Report& report, const MachineLimits& limits) const override;
+
+private:
+    struct Weights;
+    struct Products;
+
+    mpi::Communicator world_;
+    const kernels::KernelSet& kernels_;
+    KernelSettings settings_;
+    std::unique_ptr<Weights> weights_;
+    std::vector<std::unique_ptr<Products>> products_;  ///< of every M
+    std::size_t next_copy_ = 0;                        ///< of the weights
+};
 
 }  // namespace moesaic::bench

@@ -2,7 +2,7 @@
 
 #include "bench/expert_layer.hpp"
 #include "bench/layer_check.hpp"
-#include "bench/machine_report.hpp"
+#include "bench/machine.hpp"
 #include "bench/routing.hpp"
 #include "bench/timing.hpp"
 #include "core/error.hpp"
@@ -20,100 +20,6 @@ using core::bf16;
 using Layers = std::deque<ExpertLayer<bf16>>;  // layers keep their address
 
 constexpr double gib = 1024.0 * 1024.0 * 1024.0;
-
-/// The layers with LoRA, or frozen ones if the rank is 0, and their frozen twins if it is not.
-struct Setup {
-    LayerSettings settings;
-    LayerSettings frozen_settings;
-    index_t count = 0;
-    Layers layers;
-    Layers frozen;
-
-    [[nodiscard]] bool has_twins() const { return settings.lora_rank > 0; }
-    [[nodiscard]] index_t memory() const {
-        return memory_of_layers(settings, count) + (has_twins() ? memory_of_layers(frozen_settings, count) : 0);
-    }
-    [[nodiscard]] index_t all_weight_bytes() const { return count * weight_bytes(settings.shape); }
-};
-
-/// Takes as many layers as have three times the weights that the last-level cache holds, so that they come from memory;
-/// as far as they fit, and not without bound for tiny layers.
-void choose_count(Setup& setup, index_t memory_bytes) {
-    constexpr index_t most = 64;
-    for (setup.count = 1; setup.count < most && setup.all_weight_bytes() < 3 * last_level_cache_bytes();
-         ++setup.count) {
-    }
-    while (setup.count > 1 && setup.memory() > memory_bytes) {
-        --setup.count;
-    }
-}
-
-Setup plan(const Report& report, const LayerBenchmarkSettings& wanted) {
-    Setup setup;
-    const index_t most_tokens = *std::max_element(wanted.tokens.begin(), wanted.tokens.end());
-    setup.settings = {wanted.shape, std::max(most_tokens, tokens_of_check(wanted.shape)), wanted.lora_rank,
-                      wanted.activations, 1};
-    setup.frozen_settings = setup.settings;
-    setup.frozen_settings.lora_rank = 0;
-    setup.count = wanted.layers;
-    if (wanted.layers == 0) {
-        choose_count(setup, wanted.memory_bytes);
-    }
-    setup.count = report.world().min(setup.count);
-    const double needed = static_cast<double>(setup.memory()) / gib;
-    const double available = static_cast<double>(wanted.memory_bytes) / gib;
-    report.say(fmt::format(
-        "layers {}{}: {:.2f} GiB per rank, {:.2f} GiB are available; weights {} {:.2f} GiB{}\n", setup.count,
-        setup.has_twins() ? ", and as many without LoRA" : "", needed, available, setup.has_twins() ? "2 x" : "",
-        static_cast<double>(setup.all_weight_bytes()) / gib,
-        setup.all_weight_bytes() < last_level_cache_bytes() ? " (they fit into the last-level cache)" : ""));
-    report.world().agree([&] {
-        core::require(
-            setup.memory() <= wanted.memory_bytes, core::ExitCode::out_of_resources,
-            "the layers need {:.1f} GiB ({:.1f} GiB are available to a rank); use fewer --tokens, --layers 1, "
-            "--lora.rank 0 or fewer --experts",
-            needed, available);
-    });
-    return setup;
-}
-
-void build(const Report& report, Setup& setup, const kernels::KernelSet& kernels) {
-    report.world().agree([&] {
-        const auto workspace = std::make_shared<model::ExpertWorkspace<bf16>>();
-        for (index_t i = 0; i < setup.count; ++i) {
-            LayerSettings settings = setup.settings;
-            settings.seed += static_cast<std::uint64_t>(i);
-            setup.layers.emplace_back(settings, workspace, kernels);
-            if (setup.has_twins()) {
-                settings.lora_rank = 0;
-                setup.frozen.emplace_back(settings, workspace, kernels);
-            }
-        }
-    });
-}
-
-/// Collective. Errors of the worst rank; throws if they are too large.
-void verify(Report& report, Setup& setup) {
-    LayerErrors errors;
-    report.world().agree([&] {
-        errors = measure_errors(setup.layers.front(), setup.settings);
-        require_accurate(errors);
-    });
-    const auto add = [&](const char* name, double error) { report.add(name, "relative", report.world().max(error)); };
-    add("error_output", errors.output);
-    add("error_grad_input", errors.grad_input);
-    add("error_grad_routing", errors.grad_routing);
-    if (setup.has_twins()) {
-        add("error_grad_lora", errors.grad_lora);
-    }
-    report.say("verified against FP32:");
-    for (const Figure& figure : report.figures()) {
-        if (figure.name.starts_with("error_")) {
-            report.say(fmt::format(" {} {:.2e}", figure.name.substr(6), figure.value));
-        }
-    }
-    report.say(fmt::format(" (at most {})\n\n", layer_error_bound));
-}
 
 /// Seconds per layer of every repetition, on the slowest rank.
 struct Times {
@@ -139,9 +45,9 @@ struct Inputs {
 };
 
 /// All layers forward, then all backward, as in training: a layer's weights leave the caches before its backward.
-void sweep(const Report& report, Layers& layers, const Inputs& inputs, Times& times) {
+void sweep(const mpi::Communicator& world, Layers& layers, const Inputs& inputs, Times& times) {
     const auto count = static_cast<double>(layers.size());
-    const double forward = seconds_of_slowest(report.world(), [&] {
+    const double forward = seconds_of_slowest(world, [&] {
         for (std::size_t i = 0; i < layers.size(); ++i) {
             const Routes& routes = inputs.routes[i];
             layers[i].backend().forward(inputs.hidden.view(), routes.experts.view(), routes.weights.view(),
@@ -149,7 +55,7 @@ void sweep(const Report& report, Layers& layers, const Inputs& inputs, Times& ti
         }
     });
     times.saved_bytes = layers.front().backend().saved_bytes();
-    const double backward = seconds_of_slowest(report.world(), [&] {
+    const double backward = seconds_of_slowest(world, [&] {
         for (std::size_t i = layers.size(); i-- > 0;) {
             layers[i].backend().backward(inputs.grad_output.view());
         }
@@ -184,13 +90,14 @@ PassCost cost_of_pass(const LayerShape& shape, const Inputs& inputs) {
 void report_pass(Report& report, const std::string& pass, const std::string& suffix, const std::vector<double>& seconds,
                  const PassCost& cost, const MachineLimits& machine, double passes) {
     const Summary time = summarize(seconds);
+    const Better better = passes == 1 ? Better::lower : Better::neither;  // of both passes, their sum says nothing new
     const double floor = passes * cost.floor_seconds(machine);
-    const Summary reached = rate(100 * floor, time);
-    report.add("layer_" + pass + suffix, "ms", scaled(1e3, time));
-    report.add("layer_" + pass + "_floor" + suffix, "percent", reached);
+    const double reached = 100 * floor / time.median;
+    report.add("layer_" + pass + suffix, "ms", better, scaled(1e3, seconds), reached);
+    report.add("layer_" + pass + "_floor" + suffix, "percent", Better::neither, rates(100 * floor, seconds));
     report.say(fmt::format("  {:<18} {:>10.2f} +- {:4.1f}% {:>10.1f} {:>8.1f} {:>10.2f} {:>8.1f}%\n", pass,
                            time.median * 1e3, time.spread_percent(), passes * cost.operations / time.median * 1e-9,
-                           passes * cost.bytes / time.median * 1e-9, floor * 1e3, reached.median));
+                           passes * cost.bytes / time.median * 1e-9, floor * 1e3, reached));
 }
 
 void report_lora(Report& report, const LayerShape& shape, index_t rank, const std::string& suffix, const Times& with,
@@ -198,8 +105,8 @@ void report_lora(Report& report, const LayerShape& shape, index_t rank, const st
     std::vector<double> overhead(with.both.size());
     std::transform(with.both.begin(), with.both.end(), without.both.begin(), overhead.begin(),
                    [](double a, double b) { return 100 * (a / b - 1); });
-    const Summary percent = summarize(std::move(overhead));
-    report.add("lora_overhead" + suffix, "percent", percent);
+    const Summary percent = summarize(overhead);
+    report.add("lora_overhead" + suffix, "percent", Better::neither, overhead);
     // Multiply-adds of a row and projection, forward and backward: A and B; A and B for the input, gradients of A and
     // B.
     const double lora = 3.0 * 3.0 * static_cast<double>(rank * (shape.hidden + shape.intermediate));
@@ -209,39 +116,108 @@ void report_lora(Report& report, const LayerShape& shape, index_t rank, const st
         percent.median, percent.low, percent.high, summarize(without.both).median * 1e3, 100 * lora / base));
 }
 
-void measure(Report& report, Setup& setup, const LayerBenchmarkSettings& settings, index_t tokens,
-             const MachineLimits& machine) {
-    const Inputs inputs(settings, tokens, setup.count);
-    Times times;
-    Times frozen_times;
-    for (index_t i = -1; i < settings.repeat; ++i) {
-        if (i == 0) {  // what came before was warm-up
-            times = {};
-            frozen_times = {};
-        }
-        sweep(report, setup.layers, inputs, times);
-        if (setup.has_twins()) {
-            sweep(report, setup.frozen, inputs, frozen_times);
-        }
-    }
-    const PassCost cost = cost_of_pass(settings.shape, inputs);
-    const std::string suffix = settings.tokens.size() > 1 ? fmt::format("_T{}", tokens) : "";
-    report.say(fmt::format(
-        "{} tokens, {:.1f} rows per expert\n", tokens,
-        static_cast<double>(tokens * settings.shape.experts_per_token) / static_cast<double>(settings.shape.experts)));
-    report_pass(report, "forward", suffix, times.forward, cost, machine, 1);
-    report_pass(report, "backward", suffix, times.backward, cost, machine, 1);
-    report_pass(report, "forward_backward", suffix, times.both, cost, machine, 2);
-    if (setup.has_twins()) {
-        report_lora(report, settings.shape, settings.lora_rank, suffix, times, frozen_times);
-    }
-    report.add("activation_bytes_per_token" + suffix, "B",
-               static_cast<double>(times.saved_bytes) / static_cast<double>(tokens));
-}
-
 }  // namespace
 
-void run_layer_benchmark(Report& report, const kernels::KernelSet& kernels, const LayerBenchmarkSettings& settings) {
+/// The layers with LoRA, or frozen ones if the rank is 0, and their frozen twins if it is not.
+struct LayerBenchmark::Setup {
+    LayerSettings settings;
+    LayerSettings frozen_settings;
+    index_t count = 0;
+    Layers layers;
+    Layers frozen;
+
+    [[nodiscard]] bool has_twins() const { return settings.lora_rank > 0; }
+    [[nodiscard]] index_t memory() const {
+        return memory_of_layers(settings, count) + (has_twins() ? memory_of_layers(frozen_settings, count) : 0);
+    }
+    [[nodiscard]] index_t all_weight_bytes() const { return count * weight_bytes(settings.shape); }
+
+    void choose_count(index_t memory_bytes);
+    void plan(const Report& report, const LayerBenchmarkSettings& wanted);
+    void build(const Report& report, const kernels::KernelSet& kernels);
+    void verify(Report& report);
+};
+
+/// Takes as many layers as have three times the weights that the last-level cache holds, so that they come from memory;
+/// as far as they fit, and not without bound for tiny layers.
+void LayerBenchmark::Setup::choose_count(index_t memory_bytes) {
+    constexpr index_t most = 64;
+    for (count = 1; count < most && all_weight_bytes() < 3 * last_level_cache_bytes(); ++count) {
+    }
+    while (count > 1 && memory() > memory_bytes) {
+        --count;
+    }
+}
+
+void LayerBenchmark::Setup::plan(const Report& report, const LayerBenchmarkSettings& wanted) {
+    const index_t most_tokens = *std::max_element(wanted.tokens.begin(), wanted.tokens.end());
+    settings = {wanted.shape, std::max(most_tokens, tokens_of_check(wanted.shape)), wanted.lora_rank,
+                wanted.activations, 1};
+    frozen_settings = settings;
+    frozen_settings.lora_rank = 0;
+    count = wanted.layers;
+    if (wanted.layers == 0) {
+        choose_count(wanted.memory_bytes);
+    }
+    count = report.world().min(count);
+    const double needed = static_cast<double>(memory()) / gib;
+    const double available = static_cast<double>(wanted.memory_bytes) / gib;
+    report.say(
+        fmt::format("layers {}{}: {:.2f} GiB per rank, {:.2f} GiB are available; weights {} {:.2f} GiB{}\n", count,
+                    has_twins() ? ", and as many without LoRA" : "", needed, available, has_twins() ? "2 x" : "",
+                    static_cast<double>(all_weight_bytes()) / gib,
+                    all_weight_bytes() < last_level_cache_bytes() ? " (they fit into the last-level cache)" : ""));
+    report.world().agree([&] {
+        core::require(
+            memory() <= wanted.memory_bytes, core::ExitCode::out_of_resources,
+            "the layers need {:.1f} GiB ({:.1f} GiB are available to a rank); use fewer --tokens, --layers 1, "
+            "--lora.rank 0 or fewer --experts",
+            needed, available);
+    });
+}
+
+void LayerBenchmark::Setup::build(const Report& report, const kernels::KernelSet& kernels) {
+    report.world().agree([&] {
+        const auto workspace = std::make_shared<model::ExpertWorkspace<bf16>>();
+        for (index_t i = 0; i < count; ++i) {
+            LayerSettings own = settings;
+            own.seed += static_cast<std::uint64_t>(i);
+            layers.emplace_back(own, workspace, kernels);
+            if (has_twins()) {
+                own.lora_rank = 0;
+                frozen.emplace_back(own, workspace, kernels);
+            }
+        }
+    });
+}
+
+/// Collective. The first layer against FP32.
+void LayerBenchmark::Setup::verify(Report& report) {
+    LayerErrors errors;
+    report.world().agree([&] { errors = measure_errors(layers.front(), settings); });
+    report.say("against FP32:");
+    for (const Check& check : checks_of(errors)) {
+        if (has_twins() || check.name != "error_grad_lora") {
+            report.add_check(check.name, check.error, check.bound);
+            report.say(fmt::format(" {} {:.2e}", check.name.substr(6), check.error));
+        }
+    }
+    report.say(fmt::format(" (at most {})\n", layer_error_bound));
+}
+
+/// One number of tokens.
+struct LayerBenchmark::Pass {
+    Pass(const LayerBenchmarkSettings& settings, index_t tokens_in, index_t layers)
+        : tokens(tokens_in), inputs(settings, tokens_in, layers) {}
+    index_t tokens;
+    Inputs inputs;
+    Times times;
+    Times frozen_times;
+};
+
+LayerBenchmark::LayerBenchmark(Report& report, const kernels::KernelSet& kernels,
+                               const LayerBenchmarkSettings& settings)
+    : world_(report.world()), settings_(settings), setup_(std::make_unique<Setup>()) {
     const LayerShape& shape = settings.shape;
     report.say(fmt::format("expert layer {}: H {}, I {}, E {}, K {}, LoRA rank {}, BF16, routing {}, kernel {}\n",
                            shape.name, shape.hidden, shape.intermediate, shape.experts, shape.experts_per_token,
@@ -253,17 +229,56 @@ void run_layer_benchmark(Report& report, const kernels::KernelSet& kernels, cons
     config.activations = model::Activations::recompute;
     report.say(fmt::format("kept for backward, bytes per token: {} (retain), {} (recompute)\n", retained,
                            model::saved_bytes_per_token<bf16>(config)));
-    Setup setup = plan(report, settings);
-    const MachineLimits machine = report_machine(report, kernels, settings.memory_bytes);
-    build(report, setup, kernels);
-    verify(report, setup);
+    setup_->plan(report, settings);
+    setup_->build(report, kernels);
+    setup_->verify(report);
+    for (const index_t tokens : settings.tokens) {
+        passes_.push_back(std::make_unique<Pass>(settings, tokens, setup_->count));
+    }
+}
+
+LayerBenchmark::~LayerBenchmark() = default;
+
+void LayerBenchmark::repeat(bool record) {
+    for (const auto& pass : passes_) {
+        Times warm_up;
+        sweep(world_, setup_->layers, pass->inputs, record ? pass->times : warm_up);
+        if (setup_->has_twins()) {
+            sweep(world_, setup_->frozen, pass->inputs, record ? pass->frozen_times : warm_up);
+        }
+    }
+}
+
+std::vector<std::span<const double>> LayerBenchmark::samples() const {
+    std::vector<std::span<const double>> all;
+    for (const auto& pass : passes_) {
+        all.emplace_back(pass->times.forward);
+        all.emplace_back(pass->times.backward);
+    }
+    return all;
+}
+
+void LayerBenchmark::report(Report& report, const MachineLimits& limits) const {
+    const LayerShape& shape = settings_.shape;
     report.say(fmt::format("{:<20} {:>10} {:>8} {:>10} {:>8} {:>10} {:>9}\n", "pass", "ms", "", "GFLOP/s", "GB/s",
                            "floor ms", "of floor"));
-    for (const index_t tokens : settings.tokens) {
-        measure(report, setup, settings, tokens, machine);
+    for (const auto& pass : passes_) {
+        const PassCost cost = cost_of_pass(shape, pass->inputs);
+        const std::string suffix = passes_.size() > 1 ? fmt::format("_T{}", pass->tokens) : "";
+        report.say(fmt::format(
+            "{} tokens, {:.1f} rows per expert\n", pass->tokens,
+            static_cast<double>(pass->tokens * shape.experts_per_token) / static_cast<double>(shape.experts)));
+        report_pass(report, "forward", suffix, pass->times.forward, cost, limits, 1);
+        report_pass(report, "backward", suffix, pass->times.backward, cost, limits, 1);
+        report_pass(report, "forward_backward", suffix, pass->times.both, cost, limits, 2);
+        if (setup_->has_twins()) {
+            report_lora(report, shape, settings_.lora_rank, suffix, pass->times, pass->frozen_times);
+        }
+        report.add("activation_bytes_per_token" + suffix, "B",
+                   static_cast<double>(pass->times.saved_bytes) / static_cast<double>(pass->tokens));
     }
     report.add("weight_bytes_per_parameter", "B",
-               static_cast<double>(setup.layers.front().backend().weight_bytes()) /
+               static_cast<double>(setup_->layers.front().backend().weight_bytes()) /
                    static_cast<double>(shape.experts * shape.expert_parameters()));
     report.say("\n");
 }

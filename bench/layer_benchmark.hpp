@@ -1,11 +1,12 @@
 // moesaic bench layer: forward and backward of one expert layer with LoRA.
 #pragma once
 
-#include "bench/report.hpp"
+#include "bench/benchmark.hpp"
 #include "bench/shapes.hpp"
 #include "kernels/gemm.hpp"
 #include "model/expert_backend.hpp"
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -17,13 +18,30 @@ struct LayerBenchmarkSettings {
     std::string routing;
     index_t lora_rank = 0;  ///< 0: frozen experts alone
     model::Activations activations = model::Activations::retain;
-    index_t layers = 0;  ///< copies that take turns, so that weights come from memory; 0: enough for that
-    index_t repeat = 0;
+    index_t layers = 0;        ///< copies that take turns, so that weights come from memory; 0: enough for that
     index_t memory_bytes = 0;  ///< what this rank may use
 };
 
-/// Collective. Verifies the layer against FP32, then measures; every rank has a whole layer of its own. Throws with
-/// ExitCode::out_of_resources what does not fit, with ExitCode::verification_failed what is wrong.
-void run_layer_benchmark(Report& report, const kernels::KernelSet& kernels, const LayerBenchmarkSettings& settings);
+/// Every rank has whole layers of its own.
+class LayerBenchmark final : public Benchmark {
+public:
+    /// Collective. Builds the layers and adds the errors of the first, against FP32, to the checks of the report.
+    /// Throws with ExitCode::out_of_resources what does not fit. `kernels` must outlive the object.
+    LayerBenchmark(Report& report, const kernels::KernelSet& kernels, const LayerBenchmarkSettings& settings);
+    ~LayerBenchmark() override;
+
+    void repeat(bool record) override;
+    [[nodiscard]] std::vector<std::span<const double>> samples() const override;
+    void report(Report& report, const MachineLimits& limits) const override;
+
+private:
+    struct Setup;
+    struct Pass;
+
+    mpi::Communicator world_;
+    LayerBenchmarkSettings settings_;
+    std::unique_ptr<Setup> setup_;
+    std::vector<std::unique_ptr<Pass>> passes_;  ///< of every number of tokens
+};
 
 }  // namespace moesaic::bench

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "bench/expert_layer.hpp"
+#include "bench/results.hpp"
 #include "bench/routing.hpp"
 
 #include <vector>
@@ -32,8 +33,8 @@ struct LayerErrors {
 [[nodiscard]] double relative_error(const Matrix<float>& found, const Matrix<float>& expected);
 [[nodiscard]] LayerErrors compare(const LayerResult& found, const LayerResult& expected);
 
-/// Throws with ExitCode::verification_failed if an error exceeds the bound.
-void require_accurate(const LayerErrors& errors);
+/// The errors as named checks.
+[[nodiscard]] std::vector<Check> checks_of(const LayerErrors& errors);
 
 /// Runs a few tokens through the first experts of `layer`, and through a layer in FP32 of these experts alone, computed
 /// by the portable kernels. Sized to take seconds.

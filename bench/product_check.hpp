@@ -14,7 +14,4 @@ inline constexpr double product_error_bound = 1e-4;
 /// the reference. alpha must be 1 and `accumulate` false.
 [[nodiscard]] double product_error(const kernels::Gemm<core::bf16>& product);
 
-/// Throws with ExitCode::verification_failed unless the error is within the bound. `what` names the implementation.
-void require_correct(const kernels::Gemm<core::bf16>& product, const std::string& what);
-
 }  // namespace moesaic::bench

@@ -1,12 +1,32 @@
 #include "bench/report.hpp"
 
-#include "core/build_info.hpp"
+#include "core/error.hpp"
 
 #include <fmt/format.h>
 
+#include <cmath>
 #include <cstdio>
+#include <limits>
 
 namespace moesaic::bench {
+
+void require_passed(std::span<const Check> checks, std::string_view case_name) {
+    for (const Check& check : checks) {
+        core::require(check.error <= check.bound, core::ExitCode::verification_failed,
+                      "{} computes a wrong result ({}: {:.2e}, at most {:.2e} is rounding); please report it with the "
+                      "output of moesaic doctor",
+                      case_name, check.name, check.error, check.bound);
+    }
+}
+
+void print_figures(const CaseResult& result, const std::string& prefix) {
+    for (const Check& check : result.checks) {
+        fmt::print("FOM {}{} = {:.6g} relative\n", prefix, check.name, check.error);
+    }
+    for (const Figure& figure : result.figures) {
+        fmt::print("FOM {}{} = {:.6g} {}\n", prefix, figure.name, figure.value, figure.unit);
+    }
+}
 
 void Report::say(std::string_view text) const {
     if (world_.is_root()) {
@@ -15,50 +35,24 @@ void Report::say(std::string_view text) const {
     }
 }
 
-void Report::add(const std::string& name, const std::string& unit, const Summary& samples) {
-    figures_.push_back({name, unit, samples.median, samples});
+void Report::add_check(const std::string& name, double error, double bound) {
+    const double infinite = std::numeric_limits<double>::infinity();
+    result_.checks.push_back({name, world_.max(std::isnan(error) ? infinite : error), bound});
 }
 
-void Report::add_limit(const std::string& name, const std::string& unit, const Summary& samples) {
-    figures_.push_back({name, unit, samples.max, samples});
+void Report::add(const std::string& name, const std::string& unit, Better better, const std::vector<double>& samples,
+                 std::optional<double> floor_percent) {
+    const Summary summary = summarize(samples);
+    result_.figures.push_back({name, unit, better, summary.median, summary, floor_percent, samples});
+}
+
+void Report::add_limit(const std::string& name, const std::string& unit, const std::vector<double>& samples) {
+    const Summary summary = summarize(samples);
+    result_.figures.push_back({name, unit, Better::neither, summary.max, summary, {}, samples});
 }
 
 void Report::add(const std::string& name, const std::string& unit, double value) {
-    figures_.push_back({name, unit, value, {}});
-}
-
-void Report::print_figures() const {
-    for (const Figure& figure : figures_) {
-        say(fmt::format("FOM {} = {:.6g} {}\n", figure.name, figure.value, figure.unit));
-    }
-}
-
-nlohmann::ordered_json Report::to_json(std::string_view benchmark, const Environment& environment) const {
-    nlohmann::ordered_json document;
-    document["schema"] = "moesaic-bench-1";
-    document["benchmark"] = benchmark;
-    document["environment"] = {{"cpu", environment.cpu},
-                               {"host", environment.host},
-                               {"isa", environment.isa},
-                               {"ranks", environment.ranks},
-                               {"threads", environment.threads},
-                               {"compiler", fmt::format("{} {} {}", core::build_info::compiler,
-                                                        core::build_info::build_type, core::build_info::flags)},
-                               {"version", core::build_info::version},
-                               {"git_revision", core::build_info::git_revision}};
-    document["figures"] = nlohmann::ordered_json::array();
-    for (const Figure& figure : figures_) {
-        nlohmann::ordered_json entry = {{"name", figure.name}, {"unit", figure.unit}, {"value", figure.value}};
-        entry["n"] = figure.samples.n;
-        if (figure.samples.n > 0) {
-            entry["min"] = figure.samples.min;
-            entry["median"] = figure.samples.median;
-            entry["max"] = figure.samples.max;
-            entry["interval"] = {figure.samples.low, figure.samples.high};
-        }
-        document["figures"].push_back(std::move(entry));
-    }
-    return document;
+    result_.figures.push_back({.name = name, .unit = unit, .value = value});
 }
 
 }  // namespace moesaic::bench

@@ -1,58 +1,47 @@
-// What a benchmark found: figures of merit as lines for people and scripts, and as a JSON file.
+// What one case found: checks, figures of merit as lines for people and scripts, and what goes into the file.
 #pragma once
 
-#include "bench/statistics.hpp"
+#include "bench/results.hpp"
 #include "mpi/communicator.hpp"
 
-#include <filesystem>
-#include <nlohmann/json.hpp>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace moesaic::bench {
 
-/// One figure of merit. Figures that are not measured repeatedly have n = 0 in `samples`.
-struct Figure {
-    std::string name;
-    std::string unit;
-    double value = 0;
-    Summary samples;
-};
+/// Throws with ExitCode::verification_failed unless every error is within its bound; NaN is not.
+void require_passed(std::span<const Check> checks, std::string_view case_name);
 
-/// Where and with what the figures were measured.
-struct Environment {
-    std::string cpu;
-    std::string host;
-    std::string isa;  ///< name of the BF16 kernel
-    int threads = 1;  ///< per rank
-    int ranks = 1;
-};
+/// Prints one line "FOM PREFIXname = value unit" per check and figure.
+void print_figures(const CaseResult& result, const std::string& prefix);
 
-/// Collects the figures of one run; speaks on rank 0 only.
+/// Collects the result of one case; speaks on rank 0 only.
 class Report {
 public:
-    explicit Report(const mpi::Communicator& world) : world_(world) {}
+    /// `result` has the name of the case and what else is known before it runs.
+    Report(const mpi::Communicator& world, CaseResult result) : world_(world), result_(std::move(result)) {}
 
     [[nodiscard]] const mpi::Communicator& world() const noexcept { return world_; }
-    [[nodiscard]] const std::vector<Figure>& figures() const noexcept { return figures_; }
+    [[nodiscard]] const CaseResult& result() const noexcept { return result_; }
+    [[nodiscard]] CaseResult& result() noexcept { return result_; }
 
     /// Prints at once.
     void say(std::string_view text) const;
+    /// Collective. Errors of all ranks count: the worst is kept.
+    void add_check(const std::string& name, double error, double bound);
     /// A figure whose value is the median of its samples.
-    void add(const std::string& name, const std::string& unit, const Summary& samples);
-    /// A limit of the machine, whose value is the best sample: what disturbs a measurement only lowers it.
-    void add_limit(const std::string& name, const std::string& unit, const Summary& samples);
+    void add(const std::string& name, const std::string& unit, Better better, const std::vector<double>& samples,
+             std::optional<double> floor_percent = {});
+    /// A limit of the machine, no merit of the program. Its value is the best sample: what disturbs only lowers it.
+    void add_limit(const std::string& name, const std::string& unit, const std::vector<double>& samples);
+    /// What is counted.
     void add(const std::string& name, const std::string& unit, double value);
-
-    /// Prints one line "FOM name = value unit" per figure.
-    void print_figures() const;
-    /// The whole result as docs/benchmarking.md describes it.
-    [[nodiscard]] nlohmann::ordered_json to_json(std::string_view benchmark, const Environment& environment) const;
 
 private:
     mpi::Communicator world_;
-    std::vector<Figure> figures_;
+    CaseResult result_;
 };
 
 }  // namespace moesaic::bench

@@ -10,6 +10,10 @@ namespace {
 /// holds the median with 95 % if at most 2.5 % of the draws have r or fewer samples below it, binomial (n, 1/2).
 std::size_t samples_to_leave_out(std::size_t n) {
     const auto count = static_cast<double>(n);
+    constexpr std::size_t many = 1000;  // 2^-n vanishes beyond; the normal distribution is close enough long before
+    if (n > many) {
+        return static_cast<std::size_t>(0.5 * count - 0.98 * std::sqrt(count)) - 1;
+    }
     double term = std::exp2(-count);  // probability of exactly r samples below the median
     double below = term;
     std::size_t r = 0;
@@ -35,22 +39,16 @@ Summary summarize(std::vector<double> samples) {
             .high = samples[n - 1 - left_out]};
 }
 
-Summary rate(double numerator, const Summary& times) {
-    return {.n = times.n,
-            .min = numerator / times.max,
-            .median = numerator / times.median,
-            .max = numerator / times.min,
-            .low = numerator / times.high,
-            .high = numerator / times.low};
+std::vector<double> rates(double numerator, const std::vector<double>& times) {
+    std::vector<double> values(times.size());
+    std::transform(times.begin(), times.end(), values.begin(), [=](double time) { return numerator / time; });
+    return values;
 }
 
-Summary scaled(double factor, const Summary& summary) {
-    return {.n = summary.n,
-            .min = factor * summary.min,
-            .median = factor * summary.median,
-            .max = factor * summary.max,
-            .low = factor * summary.low,
-            .high = factor * summary.high};
+std::vector<double> scaled(double factor, const std::vector<double>& samples) {
+    std::vector<double> values(samples.size());
+    std::transform(samples.begin(), samples.end(), values.begin(), [=](double value) { return factor * value; });
+    return values;
 }
 
 }  // namespace moesaic::bench

@@ -28,9 +28,9 @@ struct Summary {
 /// `samples` must not be empty.
 [[nodiscard]] Summary summarize(std::vector<double> samples);
 
-/// The summary of numerator / x for every sample x: a rate from times.
-[[nodiscard]] Summary rate(double numerator, const Summary& times);
-/// The summary of factor * x, factor > 0: another unit.
-[[nodiscard]] Summary scaled(double factor, const Summary& summary);
+/// numerator / x for every sample x: rates from times.
+[[nodiscard]] std::vector<double> rates(double numerator, const std::vector<double>& times);
+/// factor * x for every sample x: another unit.
+[[nodiscard]] std::vector<double> scaled(double factor, const std::vector<double>& samples);
 
 }  // namespace moesaic::bench

@@ -1,5 +1,6 @@
 #include "bench/step_benchmark.hpp"
 
+#include "bench/peak_memory.hpp"
 #include "bench/step_check.hpp"
 #include "bench/step_run.hpp"
 #include "bench/step_times.hpp"
@@ -8,115 +9,165 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <functional>
 #include <utility>
 
 namespace moesaic::bench {
 namespace {
 
+/// What a rank has to do at least in one pass, forward or backward, with frozen weights.
+struct PassCost {
+    double operations = 0;
+    double bytes = 0;  ///< of weights, read once
+
+    [[nodiscard]] double floor_seconds(const MachineLimits& limits) const {
+        return std::max(bytes / limits.bytes_per_second, operations / limits.peak_flops);
+    }
+};
+
+/// A tensor group computes the choices of its experts, each rank a slice of them. Experts are chosen equally often.
+PassCost cost_of_experts(const model::Architecture& a, const mpi::ProcessGrid& grid, index_t tokens) {
+    const auto parameters = static_cast<double>(3 * a.expert_intermediate * a.hidden);
+    const double choices = static_cast<double>(tokens * a.moe_layers() * a.experts_per_token) / grid.world().size();
+    const double chosen = static_cast<double>(a.experts_per_token) / static_cast<double>(a.experts);
+    const double replica_tokens = static_cast<double>(tokens) / grid.data().size();
+    const double experts_in_use = static_cast<double>(a.experts) * (1 - std::pow(1 - chosen, replica_tokens));
+    const double held = experts_in_use * static_cast<double>(a.moe_layers()) * parameters /
+                        (grid.expert().size() * grid.tensor().size());
+    return {2 * choices * parameters, held * sizeof(core::bf16)};
+}
+
+PassCost cost_of_head(const model::Architecture& a, const mpi::ProcessGrid& grid, index_t tokens) {
+    const auto parameters = static_cast<double>(a.vocabulary * a.hidden);
+    return {2 * parameters * static_cast<double>(tokens) / grid.world().size(), parameters * sizeof(core::bf16)};
+}
+
+}  // namespace
+
 /// All repetitions of a step; what is known of other ranks is there on rank 0 only.
-struct StepSamples {
+struct StepBenchmark::Samples {
     std::vector<double> seconds;                  ///< of the slowest rank
     std::vector<StepTrace> traces;                ///< of this rank
     std::vector<std::vector<StepShares>> shares;  ///< of all ranks
-};
 
-StepSamples measure(Report& report, train::Trainer<core::bf16>& trainer, index_t repeat) {
-    StepSamples samples;
-    core::trace::enable(true);
-    for (index_t i = -1; i < repeat; ++i) {
-        (void)core::trace::take();
-        const double seconds = seconds_of_slowest(report.world(), [&] { trainer.step(); });
-        const StepTrace trace = trace_of_step(core::trace::take());
-        std::vector<StepShares> shares = share_out(report.world(), trace);
-        if (i < 0) {  // warm-up
-            continue;
+    [[nodiscard]] std::vector<double> of_each(const std::function<double(std::size_t)>& value) const {
+        std::vector<double> values;
+        for (std::size_t i = 0; i < seconds.size(); ++i) {
+            values.push_back(value(i));
         }
-        samples.seconds.push_back(seconds);
-        samples.traces.push_back(trace);
-        samples.shares.push_back(std::move(shares));
+        return values;
     }
-    core::trace::enable(false);
-    return samples;
-}
-
-Summary over_samples(const StepSamples& samples, const std::function<double(std::size_t)>& value) {
-    std::vector<double> values;
-    for (std::size_t i = 0; i < samples.seconds.size(); ++i) {
-        values.push_back(value(i));
-    }
-    return summarize(std::move(values));
-}
-
-/// Floating-point operations of a rank with frozen weights: those of one pass, forward or backward.
-struct Operations {
-    double experts = 0;
-    double head = 0;
 };
 
-Operations operations_of(const model::Architecture& a, const mpi::ProcessGrid& grid, index_t tokens) {
-    const double own_tokens = static_cast<double>(tokens) / grid.world().size();
-    // A tensor group computes the choices of its experts, each rank a slice of them.
-    const double choices = own_tokens * static_cast<double>(a.moe_layers() * a.experts_per_token);
-    return {2 * choices * 3 * static_cast<double>(a.expert_intermediate * a.hidden),
-            2 * own_tokens * static_cast<double>(a.vocabulary * a.hidden)};
+/// Sequences for a few steps, which repeat.
+struct StepBenchmark::Run {
+    static constexpr index_t steps_of_data = 8;
+
+    Run(std::unique_ptr<model::Decoder<core::bf16>> decoder_in, const kernels::KernelSet& kernels,
+        const mpi::ProcessGrid& grid, const StepBenchmarkSettings& settings)
+        : decoder(std::move(decoder_in)),
+          data(random_tokens(settings.batches.batch_size * steps_of_data, settings.length,
+                             decoder->architecture().vocabulary, 0)),
+          step(*decoder, kernels, grid, data, settings.batches) {}
+
+    std::unique_ptr<model::Decoder<core::bf16>> decoder;
+    train::Dataset data;
+    StepRun<core::bf16> step;
+};
+
+StepBenchmark::StepBenchmark(std::unique_ptr<model::Decoder<core::bf16>> decoder, const kernels::KernelSet& kernels,
+                             const mpi::ProcessGrid& grid, const StepBenchmarkSettings& settings)
+    : grid_(grid),
+      settings_(settings),
+      run_(std::make_unique<Run>(std::move(decoder), kernels, grid, settings)),
+      samples_(std::make_unique<Samples>()) {
+    randomise(run_->decoder->lora(), 0);
+    run_->decoder->update_lora();
+}
+
+StepBenchmark::~StepBenchmark() = default;
+
+void StepBenchmark::repeat(bool record) {
+    const mpi::Communicator& world = grid_.world();
+    core::trace::enable(true);
+    (void)core::trace::take();
+    const double seconds = seconds_of_slowest(world, [&] { run_->step.trainer.step(); });
+    const StepTrace trace = trace_of_step(core::trace::take());
+    core::trace::enable(false);
+    ++steps_;
+    std::vector<StepShares> shares = share_out(world, trace);
+    if (record) {
+        samples_->seconds.push_back(seconds);
+        samples_->traces.push_back(trace);
+        samples_->shares.push_back(std::move(shares));
+    }
+}
+
+std::vector<std::span<const double>> StepBenchmark::samples() const {
+    return {samples_->seconds};
 }
 
 /// Parts of the step on rank 0. The innermost ones are indented.
-void report_parts(Report& report, const StepSamples& samples, const Operations& operations,
-                  const MachineLimits& machine) {
+void StepBenchmark::report_parts(Report& report, const MachineLimits& limits) const {
     struct Part {
         const char* label;
         const char* figure;  ///< or null
         const char* scope;
         double operations;  ///< or 0
     };
+    const model::Architecture& architecture = run_->decoder->architecture();
+    const index_t tokens = settings_.batches.batch_size * settings_.length;
+    const double experts = cost_of_experts(architecture, grid_, tokens).operations;
+    const double head = cost_of_head(architecture, grid_, tokens).operations;
     const std::array parts = {Part{"forward", "step_forward", "decoder.forward", 0},
                               Part{"  attention scores", nullptr, "attention.forward", 0},
-                              Part{"  experts", "step_experts_forward", "experts.forward", operations.experts},
-                              Part{"head and loss", "step_loss", "loss", 2 * operations.head},
+                              Part{"  experts", "step_experts_forward", "experts.forward", experts},
+                              Part{"head and loss", "step_loss", "loss", 2 * head},
                               Part{"backward", "step_backward", "decoder.backward", 0},
                               Part{"  attention scores", nullptr, "attention.backward", 0},
-                              Part{"  experts", "step_experts_backward", "experts.backward", operations.experts},
+                              Part{"  experts", "step_experts_backward", "experts.backward", experts},
                               Part{"reduce gradients", "step_reduce", "gradients.reduce", 0},
                               Part{"AdamW", "step_optimizer", "optimizer.step", 0}};
     report.say(fmt::format("{:<20} {:>10} {:>8} {:>9} {:>10} {:>8}\n", "part, on rank 0", "ms", "", "of step",
                            "GFLOP/s", "of peak"));
     for (const Part& part : parts) {
         const auto seconds_of = [&](std::size_t i) {
-            const auto found = samples.traces[i].of_scope.find(part.scope);
-            return found == samples.traces[i].of_scope.end() ? 0.0 : found->second;
+            const auto found = samples_->traces[i].of_scope.find(part.scope);
+            return found == samples_->traces[i].of_scope.end() ? 0.0 : found->second;
         };
-        const Summary time = over_samples(samples, seconds_of);
-        const Summary share =
-            over_samples(samples, [&](std::size_t i) { return 100 * seconds_of(i) / samples.traces[i].total; });
+        const std::vector<double> seconds = samples_->of_each(seconds_of);
+        const Summary time = summarize(seconds);
+        const Summary share = summarize(
+            samples_->of_each([&](std::size_t i) { return 100 * seconds_of(i) / samples_->traces[i].total; }));
         const double flops = part.operations / time.median;
         report.say(fmt::format("  {:<18} {:>10.2f} +- {:4.1f}% {:>8.1f}%{}\n", part.label, time.median * 1e3,
                                time.spread_percent(), share.median,
                                part.operations > 0
-                                   ? fmt::format(" {:>10.1f} {:>7.1f}%", flops * 1e-9, 100 * flops / machine.peak_flops)
+                                   ? fmt::format(" {:>10.1f} {:>7.1f}%", flops * 1e-9, 100 * flops / limits.peak_flops)
                                    : ""));
         if (part.figure != nullptr) {
-            report.add(part.figure, "ms", scaled(1e3, time));
+            report.add(part.figure, "ms", Better::neither, scaled(1e3, seconds));
         }
     }
 }
 
 /// Computing, transfers and waiting: a line per rank, and figures of the averages.
-void report_ranks(Report& report, const StepSamples& samples) {
+void StepBenchmark::report_ranks(Report& report) const {
     if (!report.world().is_root()) {
         return;
     }
-    const auto ranks = samples.shares.front().size();
+    const auto ranks = samples_->shares.front().size();
     const auto percent = [&](double StepShares::*part, std::size_t i, std::size_t rank) {
-        const StepShares& shares = samples.shares[i][rank];
+        const StepShares& shares = samples_->shares[i][rank];
         return 100 * shares.*part / shares.total;
     };
     report.say(fmt::format("\n{:<20} {:>9} {:>9} {:>9}\n", "rank", "computing", "transfer", "waiting"));
     for (std::size_t rank = 0; rank < ranks; ++rank) {
         const auto median = [&](double StepShares::*part) {
-            return over_samples(samples, [&](std::size_t i) { return percent(part, i, rank); }).median;
+            return summarize(samples_->of_each([&](std::size_t i) { return percent(part, i, rank); })).median;
         };
         const double transfer = median(&StepShares::transfer);
         const double waiting = median(&StepShares::waiting);
@@ -124,7 +175,7 @@ void report_ranks(Report& report, const StepSamples& samples) {
             fmt::format("  {:<18} {:>8.1f}% {:>8.1f}% {:>8.1f}%\n", rank, 100 - transfer - waiting, transfer, waiting));
     }
     const auto average = [&](double StepShares::*part) {
-        return over_samples(samples, [&](std::size_t i) {
+        return samples_->of_each([&](std::size_t i) {
             double sum = 0;
             for (std::size_t rank = 0; rank < ranks; ++rank) {
                 sum += percent(part, i, rank);
@@ -132,53 +183,50 @@ void report_ranks(Report& report, const StepSamples& samples) {
             return sum / static_cast<double>(ranks);
         });
     };
-    report.add("step_transfer", "percent", average(&StepShares::transfer));
-    report.add("step_waiting", "percent", average(&StepShares::waiting));
-    report.add("step_imbalance", "percent",
-               over_samples(samples, [&](std::size_t i) { return imbalance_percent(samples.shares[i]); }));
+    report.add("step_transfer", "percent", Better::neither, average(&StepShares::transfer));
+    report.add("step_waiting", "percent", Better::neither, average(&StepShares::waiting));
+    report.add("step_imbalance", "percent", Better::neither,
+               samples_->of_each([&](std::size_t i) { return imbalance_percent(samples_->shares[i]); }));
 }
 
-}  // namespace
+void StepBenchmark::report(Report& report, const MachineLimits& limits) const {
+    const model::Architecture& architecture = run_->decoder->architecture();
+    const index_t tokens = settings_.batches.batch_size * settings_.length;
+    report_parts(report, limits);
+    report_ranks(report);
+    const std::int64_t sent = report.world().sum(run_->decoder->exchange_volume().total());
+    if (const index_t token_layers = steps_ * tokens * architecture.moe_layers(); token_layers > 0) {
+        report.add("exchange_bytes_per_token", "B", static_cast<double>(sent) / static_cast<double>(token_layers));
+    }
+    constexpr double passes = 2;
+    const double floor = passes * (cost_of_experts(architecture, grid_, tokens).floor_seconds(limits) +
+                                   cost_of_head(architecture, grid_, tokens).floor_seconds(limits));
+    const Summary seconds = summarize(samples_->seconds);
+    const double reached = 100 * floor / seconds.median;
+    const std::vector<double> speed = rates(static_cast<double>(tokens), samples_->seconds);
+    report.add("step_seconds", "s", Better::neither, samples_->seconds, reached);
+    report.add("step_tokens_per_second", "tokens/s", Better::higher, speed, reached);
+    report.add("step_floor", "percent", Better::neither, rates(100 * floor, samples_->seconds));
+    report.say(fmt::format("\n{} tokens per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s, {:.1f}% of the floor\n", tokens,
+                           seconds.median, seconds.spread_percent(), summarize(speed).median, reached));
+    constexpr double gib = 1024.0 * 1024.0 * 1024.0;
+    const double peak = report.world().max(
+        static_cast<double>(peak_memory_bytes() - std::min(peak_memory_bytes(), settings_.resident_before)) / gib);
+    report.add("memory_plan", "GiB", settings_.planned_bytes / gib);
+    report.add("memory_peak", "GiB", peak);
+    report.say(fmt::format("memory of a rank: {:.2f} GiB at the peak, {:.2f} GiB planned\n\n", peak,
+                           settings_.planned_bytes / gib));
+}
 
 void verify_step(Report& report, const model::Architecture& architecture, const model::DecoderSettings& settings,
                  const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid) {
-    StepErrors errors = measure_step_errors(architecture, settings, kernels, grid);
-    report.world().agree([&] {
-        if (report.world().is_root()) {
-            require_accurate(errors);
-        }
-    });
-    report.add("error_log_probability", "relative", errors.log_probability);
-    report.add("error_grad_lora", "relative", errors.grad_lora);
-    report.say(
-        fmt::format("a step of a small model of the same widths, verified against FP32: log_probability {:.2e} "
-                    "grad_lora {:.2e} (at most {})\n",
-                    errors.log_probability, errors.grad_lora, step_error_bound));
-}
-
-void run_step_benchmark(Report& report, model::Decoder<core::bf16>& decoder, const kernels::KernelSet& kernels,
-                        const mpi::ProcessGrid& grid, const MachineLimits& machine,
-                        const StepBenchmarkSettings& settings) {
-    const train::Dataset data = random_tokens(settings.batches.batch_size * (settings.repeat + 1), settings.length,
-                                              decoder.architecture().vocabulary, 0);
-    StepRun<core::bf16> run(decoder, kernels, grid, data, settings.batches);
-    randomise(decoder.lora(), 0);
-    decoder.update_lora();
-    const StepSamples samples = measure(report, run.trainer, settings.repeat);
-    const Summary seconds = summarize(samples.seconds);
-    const index_t tokens = settings.batches.batch_size * settings.length;
-    const index_t token_layers = (settings.repeat + 1) * tokens * decoder.architecture().moe_layers();
-    const std::int64_t sent = report.world().sum(decoder.exchange_volume().total());
-    const Summary speed = rate(static_cast<double>(tokens), seconds);
-    report_parts(report, samples, operations_of(decoder.architecture(), grid, tokens), machine);
-    report_ranks(report, samples);
-    if (token_layers > 0) {
-        report.add("exchange_bytes_per_token", "B", static_cast<double>(sent) / static_cast<double>(token_layers));
+    const StepErrors errors = measure_step_errors(architecture, settings, kernels, grid);
+    report.say("a step of a small model of the same widths, against FP32:");
+    for (const Check& check : checks_of(errors)) {  // known on rank 0, zeros elsewhere
+        report.add_check(check.name, check.error, check.bound);
+        report.say(fmt::format(" {} {:.2e}", check.name.substr(6), check.error));
     }
-    report.add("step_seconds", "s", seconds);
-    report.add("step_tokens_per_second", "tokens/s", speed);
-    report.say(fmt::format("\n{} tokens per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s\n", tokens, seconds.median,
-                           seconds.spread_percent(), speed.median));
+    report.say(fmt::format(" (at most {})\n", step_error_bound));
 }
 
 }  // namespace moesaic::bench

@@ -1,7 +1,6 @@
 #include "bench/step_check.hpp"
 
 #include "bench/step_run.hpp"
-#include "core/error.hpp"
 #include "model/synthetic.hpp"
 #include "train/lora_state.hpp"
 #include "train/memory_plan.hpp"
@@ -62,15 +61,9 @@ StepErrors compare(const StepOutput& found, const StepOutput& expected) {
             relative_error(found.grad_lora, expected.grad_lora, 0)};
 }
 
-void require_accurate(const StepErrors& errors) {
-    const auto check = [](const char* what, double error) {
-        core::require(error <= step_error_bound, core::ExitCode::verification_failed,
-                      "the training step computes wrong {} (error {:.2e} against FP32, at most {} is rounding); please "
-                      "report it with the output of moesaic doctor",
-                      what, error, step_error_bound);
-    };
-    check("log-probabilities", errors.log_probability);
-    check("LoRA gradients", errors.grad_lora);
+std::vector<Check> checks_of(const StepErrors& errors) {
+    return {{"error_log_probability", errors.log_probability, step_error_bound},
+            {"error_grad_lora", errors.grad_lora, step_error_bound}};
 }
 
 model::Architecture model_of_check(const model::Architecture& architecture, index_t expert_groups) {

@@ -1,6 +1,7 @@
 // Does a training step compute what the same step computes in FP32 on one rank?
 #pragma once
 
+#include "bench/results.hpp"
 #include "kernels/gemm.hpp"
 #include "model/decoder.hpp"
 #include "mpi/process_grid.hpp"
@@ -26,8 +27,8 @@ struct StepErrors {
 };
 
 [[nodiscard]] StepErrors compare(const StepOutput& found, const StepOutput& expected);
-/// Throws with ExitCode::verification_failed if an error exceeds the bound or is NaN.
-void require_accurate(const StepErrors& errors);
+/// The errors as named checks.
+[[nodiscard]] std::vector<Check> checks_of(const StepErrors& errors);
 
 /// A model small enough to be computed in FP32, in which every kind of layer and all widths are as in `architecture`:
 /// few layers and tokens of the vocabulary, and as few experts as a token chooses and groups of ranks need. Tokens

@@ -24,7 +24,8 @@ StepTrace trace_of_step(std::span<const Event> events) {
                   "the trace has no step ({} events); please report it", events.size());
     std::vector<Event> inside;
     std::copy_if(events.begin(), events.end(), std::back_inserter(inside), [&](const Event& event) {
-        return event.thread == step->thread && event.begin_ns >= step->begin_ns && event.end_ns <= step->end_ns;
+        return event.thread == step->thread && event.begin_ns >= step->begin_ns && event.end_ns <= step->end_ns &&
+               std::string_view(event.category) != "thread";  // this thread's share of a scope around it
     });
     std::stable_sort(inside.begin(), inside.end(), [](const Event& a, const Event& b) {
         return a.begin_ns != b.begin_ns ? a.begin_ns < b.begin_ns : a.end_ns > b.end_ns;

@@ -2,8 +2,8 @@
 #   cmake -D MOESAIC=<executable> -D FILE=docs/options.md [-D WRITE=ON] -P options_table.cmake
 cmake_minimum_required(VERSION 3.25)
 
-set(commands train eval plan verify doctor "bench kernels" "bench layer" "bench step"
-    "bench collectives")
+set(commands train eval plan verify doctor "bench machine" "bench kernels" "bench layer" "bench step"
+    "bench reference" "bench collectives" "bench suite")
 set(semicolon "@semicolon@")  # help texts have semicolons, which separate the elements of CMake's lists
 
 # One row per option and help text; a row knows which commands have it.

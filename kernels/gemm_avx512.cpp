@@ -86,9 +86,9 @@ constexpr MicroKernel<Element, float> description = {
 
 }  // namespace
 
-void multiply_few_rows_avx512(std::int64_t k, const float* left, const Operand<std::uint16_t>& right,
+void multiply_few_rows_avx512(std::int64_t k, const float* left, const Operand<std::uint16_t>& right, std::int64_t step,
                               const ResultBlock<float>& result) {
-    multiply_few_rows(k, left, right, result);
+    multiply_few_rows(k, left, right, step, result);
 }
 
 constinit const FloatKernel avx512_float = description<float>;

@@ -91,9 +91,9 @@ struct MicroKernel {
     Pack<Element> pack_right;
     void (*multiply)(const StripProduct<Sum>& product);
     /// Products of at most `few_rows` rows can do without packing: left [rows, k] is contiguous, right is read where it
-    /// is stored.
+    /// is stored, in blocks of 32 elements of k that begin `step` elements apart.
     std::int64_t few_rows;
-    void (*multiply_few_rows)(std::int64_t k, const Sum* left, const Operand<Element>& right,
+    void (*multiply_few_rows)(std::int64_t k, const Sum* left, const Operand<Element>& right, std::int64_t step,
                               const ResultBlock<Sum>& result);
     /// Processor state around calls of `multiply`; null where there is none.
     void (*begin)();
@@ -125,7 +125,7 @@ void pack_vectors_of_32(void* strip, const Operand<std::uint16_t>& operand);
 /// Blocks [2][16 pairs of k][16 vectors][2]: two AMX tiles of the right operand (VNNI).
 void pack_pairs(void* strip, const Operand<std::uint16_t>& operand);
 /// `Bf16Kernel::multiply_few_rows` by widening to FP32.
-void multiply_few_rows_avx512(std::int64_t k, const float* left, const Operand<std::uint16_t>& right,
+void multiply_few_rows_avx512(std::int64_t k, const float* left, const Operand<std::uint16_t>& right, std::int64_t step,
                               const ResultBlock<float>& result);
 
 }  // namespace detail

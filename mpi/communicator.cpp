@@ -8,11 +8,14 @@
 #include "core/trace.hpp"
 #include "mpi/check.hpp"
 #include "mpi/progress.hpp"
+#include "mpi/transfer_numbers.hpp"
 #include "mpi/transfer_sizes.hpp"
 
 #include <algorithm>
 #include <array>
+#include <chrono>
 #include <numeric>
+#include <thread>
 #include <utility>
 
 namespace moesaic::mpi {
@@ -22,11 +25,13 @@ using core::ExitCode;
 
 /// One MPI communicator; ends with its last user unless MPI owns it.
 struct Communicator::Handle {
-    Handle(MPI_Comm communicator, bool owned, std::shared_ptr<Progress> of_process)
+    /// `group`: its number in traces.
+    Handle(MPI_Comm communicator, bool owned, std::shared_ptr<Progress> of_process, std::uint64_t group)
         : comm(communicator), is_owned(owned), progress(std::move(of_process)) {
         check(MPI_Comm_set_errhandler(comm, MPI_ERRORS_RETURN), "MPI_Comm_set_errhandler");
         check(MPI_Comm_rank(comm, &rank), "MPI_Comm_rank");
         check(MPI_Comm_size(comm, &size), "MPI_Comm_size");
+        numbers = std::make_unique<TransferNumbers>(group, rank, size);
     }
     ~Handle() {
         int finalized = 0;
@@ -41,6 +46,7 @@ struct Communicator::Handle {
     MPI_Comm comm;
     bool is_owned;
     std::shared_ptr<Progress> progress;
+    std::unique_ptr<TransferNumbers> numbers;
     int rank = 0;
     int size = 1;
 };
@@ -48,9 +54,12 @@ struct Communicator::Handle {
 /// A collective from call to return, as the trace and the watchdog see it. Transfers of unknown size have 0 bytes.
 class Communicator::Call {
 public:
-    Call(const Communicator& group, const char* name, std::int64_t bytes)
+    Call(const Communicator& group, const char* name, std::int64_t bytes, bool with_arrows = false)
+        : Call(group, name, bytes, group.handle_->numbers->next_call(with_arrows)) {}
+    Call(const Communicator& group, const char* name, std::int64_t bytes, const core::trace::Transfer& transfer)
         : scope_(name, "mpi", bytes), progress_(group.size() > 1 ? &group.progress() : nullptr) {
         if (progress_ != nullptr) {
+            scope_.set_transfer(transfer);
             progress_->enter(name);
         }
     }
@@ -190,11 +199,13 @@ MPI_Comm checked_builtin(MPI_Comm comm) {
 Communicator::Communicator(std::shared_ptr<const Handle> handle) : handle_(std::move(handle)) {}
 
 Communicator Communicator::world() {
-    return Communicator(std::make_shared<Handle>(checked_builtin(MPI_COMM_WORLD), false, std::make_shared<Progress>()));
+    return Communicator(
+        std::make_shared<Handle>(checked_builtin(MPI_COMM_WORLD), false, std::make_shared<Progress>(), 1));
 }
 
 Communicator Communicator::self() {
-    return Communicator(std::make_shared<Handle>(checked_builtin(MPI_COMM_SELF), false, std::make_shared<Progress>()));
+    return Communicator(
+        std::make_shared<Handle>(checked_builtin(MPI_COMM_SELF), false, std::make_shared<Progress>(), 2));
 }
 
 int Communicator::rank() const noexcept {
@@ -215,7 +226,7 @@ Communicator Communicator::split(int colour, int key) const {
                   "a group of ranks has colour {} (negative); this is a defect of the caller", colour);
     MPI_Comm part = MPI_COMM_NULL;
     check(MPI_Comm_split(handle_->comm, colour, key, &part), "MPI_Comm_split");
-    return Communicator(std::make_shared<Handle>(part, true, handle_->progress));
+    return Communicator(std::make_shared<Handle>(part, true, handle_->progress, handle_->numbers->of_part(colour)));
 }
 
 Communicator Communicator::split_by_node() const {
@@ -223,13 +234,30 @@ Communicator Communicator::split_by_node() const {
     MPI_Comm part = MPI_COMM_NULL;
     check(MPI_Comm_split_type(handle_->comm, MPI_COMM_TYPE_SHARED, rank(), MPI_INFO_NULL, &part),
           "MPI_Comm_split_type");
-    return Communicator(std::make_shared<Handle>(part, true, handle_->progress));
+    int first = rank();  // of the ranks on this node, which tells nodes apart
+    check(MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, part), "MPI_Allreduce");
+    return Communicator(std::make_shared<Handle>(part, true, handle_->progress, handle_->numbers->of_part(first)));
 }
 
 void Communicator::barrier() const {
     const Call call(*this, "mpi.barrier", 0);
     if (size() > 1) {
         check(MPI_Barrier(handle_->comm), "MPI_Barrier");
+    }
+}
+
+void Communicator::quiet_barrier() const {
+    const Call call(*this, "mpi.quiet_barrier", 0);
+    if (size() == 1) {
+        return;
+    }
+    MPI_Request request = MPI_REQUEST_NULL;
+    check(MPI_Ibarrier(handle_->comm, &request), "MPI_Ibarrier");
+    for (int done = 0; done == 0;) {
+        check(MPI_Test(&request, &done, MPI_STATUS_IGNORE), "MPI_Test");
+        if (done == 0) {
+            std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
     }
 }
 
@@ -294,7 +322,7 @@ void Communicator::broadcast(std::string& text, int root) const {
 }
 
 void Communicator::send(std::span<const std::byte> bytes, int to) const {
-    const Call call(*this, "mpi.send", bytes_of<std::byte>(bytes.size()));
+    const Call call(*this, "mpi.send", bytes_of<std::byte>(bytes.size()), handle_->numbers->next_sent(to));
     for_each_piece(bytes.size(), largest_piece, [&](std::size_t offset, std::size_t length) {
         check(MPI_Send(bytes.data() + offset, static_cast<int>(length), MPI_BYTE, to, message_tag, handle_->comm),
               "MPI_Send");
@@ -302,7 +330,7 @@ void Communicator::send(std::span<const std::byte> bytes, int to) const {
 }
 
 void Communicator::receive(std::span<std::byte> bytes, int from) const {
-    const Call call(*this, "mpi.receive", 0);
+    const Call call(*this, "mpi.receive", 0, handle_->numbers->next_received(from));
     for_each_piece(bytes.size(), largest_piece, [&](std::size_t offset, std::size_t length) {
         check(MPI_Recv(bytes.data() + offset, static_cast<int>(length), MPI_BYTE, from, message_tag, handle_->comm,
                        MPI_STATUS_IGNORE),
@@ -353,7 +381,7 @@ std::string Communicator::gather_joined(const std::string& text, std::span<const
 template <class T>
 void Communicator::all_gather_rows(MatrixView<const T> mine, MatrixView<T> all, std::span<const index_t> counts) const {
     const char* const name = "mpi.all_gather_rows";
-    const Call call(*this, name, bytes_of(mine));
+    const Call call(*this, name, bytes_of(mine), true);
     check_rows(name, mine, all, counts, rank(), size());
     const Blocks blocks = make_blocks(counts, 1, name);
     if (all.empty()) {
@@ -377,7 +405,7 @@ template <class T>
 void Communicator::reduce_scatter_rows(MatrixView<const T> all, MatrixView<T> mine,
                                        std::span<const index_t> counts) const {
     const char* const name = "mpi.reduce_scatter_rows";
-    const Call call(*this, name, bytes_of(all));
+    const Call call(*this, name, bytes_of(all), true);
     check_rows(name, mine, all, counts, rank(), size());
     if (all.empty()) {
         return;
@@ -396,7 +424,7 @@ template <class T>
 void Communicator::all_to_all_rows(MatrixView<const T> sent, std::span<const index_t> sent_counts,
                                    MatrixView<T> received, std::span<const index_t> received_counts) const {
     const char* const name = "mpi.all_to_all_rows";
-    const Call call(*this, name, bytes_of(sent));
+    const Call call(*this, name, bytes_of(sent), true);
     const index_t cols = std::max(sent.cols(), received.cols());
     check_blocks(name, sent, sent_counts, cols, size());
     check_blocks(name, received, received_counts, cols, size());

@@ -64,6 +64,8 @@ public:
     [[nodiscard]] Communicator split_by_node() const;
 
     void barrier() const;
+    /// A barrier for long waits: asks every millisecond and sleeps in between, so that cores are free for other ranks.
+    void quiet_barrier() const;
     /// Element-wise results over all ranks, in place. T: float, double, std::int64_t.
     template <class T>
     void sum(std::span<T> values) const;

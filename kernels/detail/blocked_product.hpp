@@ -164,8 +164,9 @@ private:
                     rows[row * depth + kk] = core::widen(product_.a[offset]);
                 }
             }
+            const auto columns = right(0, product_.n, k, depth);
             kernel_.multiply_few_rows(
-                depth, rows, right(0, product_.n, k, depth),
+                depth, rows, columns, block_size * (columns.k_contiguous ? 1 : columns.stride),
                 {product_.c, product_.ldc, product_.m, product_.n, product_.alpha, product_.accumulate || k > 0});
         }
     }

@@ -1,110 +1,121 @@
-// moesaic bench kernels, moesaic bench layer
-#include "app/bench_options.hpp"
+// moesaic bench NAME and moesaic bench suite
+#include "app/bench_run.hpp"
 #include "app/command.hpp"
-#include "app/runtime.hpp"
-#include "bench/kernel_benchmark.hpp"
-#include "bench/layer_benchmark.hpp"
-#include "bench/routing.hpp"
 #include "core/error.hpp"
-#include "model/synthetic.hpp"
-#include "train/options.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
+#include <set>
+
 namespace moesaic::app {
 namespace {
 
-using core::at_least;
 using core::ExitCode;
 
-std::string known_shapes() {
-    return fmt::format("{}", fmt::join(model::synthetic_names(), ", "));
+/// The settings whose keys begin with `prefix`, without it, but for those of all cases.
+std::vector<std::pair<std::string, std::string>> parameters_of(const core::OptionSet& set, const std::string& prefix,
+                                                               const std::set<std::string>& common) {
+    std::vector<std::pair<std::string, std::string>> parameters;
+    for (const core::OptionSet::Setting& setting : set.settings()) {
+        if (setting.key.starts_with(prefix) && !common.contains(setting.key)) {
+            parameters.emplace_back(setting.key.substr(prefix.size()), setting.value);
+        }
+    }
+    return parameters;
+}
+
+std::set<std::string> keys_of(const core::OptionSet& set) {
+    std::set<std::string> keys;
+    for (const core::OptionSet::Setting& setting : set.settings()) {
+        keys.insert(setting.key);
+    }
+    return keys;
+}
+
+/// The first word, or what follows --config.
+std::string deck_of(Arguments arguments) {
+    if (!arguments.empty() && !arguments.front().starts_with("-")) {
+        return arguments.front();
+    }
+    const auto option = std::find(arguments.begin(), arguments.end(), "--config");
+    core::require(option != arguments.end() && option + 1 != arguments.end(), ExitCode::usage,
+                  "bench suite needs a deck (a file that lists benchmarks); give one first, as in moesaic bench suite "
+                  "inputs/bench-quick.cfg");
+    return *(option + 1);
+}
+
+/// Sections of a deck are cases: [BENCHMARK] or [BENCHMARK.LABEL].
+std::vector<CaseSpec> cases_of_deck(const std::string& deck) {
+    std::vector<CaseSpec> specs;
+    std::set<std::string> names;
+    for (const core::Section& section : core::sections_of(deck)) {
+        const std::string word = section.name.substr(0, section.name.find('.'));
+        const auto& kinds = benchmark_kinds();
+        const auto kind =
+            std::find_if(kinds.begin(), kinds.end(), [&](const auto& known) { return known.name == word; });
+        if (kind == kinds.end()) {
+            std::vector<std::string> known;
+            std::transform(kinds.begin(), kinds.end(), std::back_inserter(known),
+                           [](const BenchmarkKind& each) { return std::string(each.name); });
+            const std::string near = core::nearest(word, known);
+            core::fail(ExitCode::usage, "{}:{}: [{}] is no benchmark (known are {}); {}", deck, section.line,
+                       section.name, fmt::join(known, ", "),
+                       near.empty() ? "write [BENCHMARK] or [BENCHMARK.LABEL]" : "did you mean " + near + "?");
+        }
+        core::require(names.insert(section.name).second, ExitCode::usage,
+                      "{}:{}: [{}] is there twice (names of cases are unique); write [{}.LABEL]", deck, section.line,
+                      section.name, word);
+        specs.emplace_back(*kind, section.name);
+    }
+    core::require(!specs.empty(), ExitCode::usage, "{} lists no benchmark (sections as [layer]); write some", deck);
+    return specs;
 }
 
 }  // namespace
 
-ExitCode run_bench_kernels(const mpi::Communicator& world, Arguments arguments) {
-    std::string rows = "1,4,16,64,128,256,1024";
-    std::string shape;
-    std::int64_t n = 0;
-    std::int64_t k = 0;
-    bool cold = false;
-    BenchOptions common = {.threads = "1", .repeat = 15, .output = {}, .compute = {}};
+ExitCode run_bench(const BenchmarkKind& kind, const mpi::Communicator& world, Arguments arguments) {
+    BenchOptions common;
     core::OptionSet options;
-    options.add("m", rows, "rows M of the activations, separated by commas");
-    options.add("shape", shape, "weights of the gate projection of a model: " + known_shapes());
-    options.add("n", n, "rows N of the weights; 0: of the shape, or 2048", at_least(0));
-    options.add("k", k, "columns K of the weights; 0: of the shape, or 2048", at_least(0));
-    options.add("cold", cold, "take copies of the weights in turn, so that they come from memory and not from caches");
+    std::vector<CaseSpec> specs;
+    specs.emplace_back(kind, std::string(kind.name));
     common.declare(options);
-    common.declare_compute(options);
-    if (!parse_options_only(world, "bench kernels", options, arguments)) {
+    const std::set<std::string> common_keys = keys_of(options);
+    specs.back().declare(options, "");
+    const std::string command = fmt::format("bench {}", kind.name);
+    if (!parse_options_only(world, command, options, arguments)) {
         return ExitCode::success;
     }
-    bench::KernelSettings settings;
-    settings.cold = cold;
-    settings.repeat = common.repeat;
-    world.agree([&] {
-        common.check_output();
-        settings.rows = bench::parse_sizes("m", rows);
-        const bench::LayerShape named =
-            shape.empty() ? bench::LayerShape{"", 2048, 2048, 1, 1} : bench::layer_shape(shape);
-        settings.n = n > 0 ? n : named.intermediate;
-        settings.k = k > 0 ? k : named.hidden;
-    });
-    const Runtime runtime = common.make_runtime(world);
-    settings.memory_bytes = static_cast<index_t>(memory_of_rank(runtime.placement, runtime.placement.node_ranks));
-    bench::Report report(world);
-    bench::run_kernel_benchmark(report, runtime.kernels, settings);
-    common.finish(runtime, report, "kernels");
+    specs.back().parameters = parameters_of(options, "", common_keys);
+    run_cases(world, specs, common, command, options.config_file().string());
     return ExitCode::success;
 }
 
-ExitCode run_bench_layer(const mpi::Communicator& world, Arguments arguments) {
-    std::string shape = "qwen3-30b-a3b";
-    bench::LayerShape sizes;
-    std::string tokens = "2048";
-    std::string routing = "uniform";
-    std::string activations = "retain";
-    std::string layers = "auto";
-    std::int64_t lora_rank = 16;
-    BenchOptions common = {.threads = "auto", .repeat = 7, .output = {}, .compute = {}};
+ExitCode run_bench_suite(const mpi::Communicator& world, Arguments arguments) {
+    BenchOptions common;
     core::OptionSet options;
-    options.add("shape", shape, "sizes of a model's expert layer: " + known_shapes());
-    options.add("hidden", sizes.hidden, "hidden size; 0: of the shape", at_least(0));
-    options.add("intermediate", sizes.intermediate, "intermediate size of an expert; 0: of the shape", at_least(0));
-    options.add("experts", sizes.experts, "experts; 0: of the shape", at_least(0));
-    options.add("experts-per-token", sizes.experts_per_token, "experts per token; 0: of the shape", at_least(0));
-    options.add("tokens", tokens, "tokens per pass, separated by commas");
-    options.add("routing", routing,
-                "uniform: all experts equally often; skewed: popularity 1/rank; hot: one expert gets all tokens",
-                core::one_of(bench::routing_names()));
-    declare_activations(options, activations);
-    options.add("layers", layers, "layers that take turns; auto: enough that weights come from memory, not from caches",
-                core::auto_or_at_least(1));
     common.declare(options);
-    options.add("lora.rank", lora_rank, "rank of the adapters; 0: frozen experts alone", at_least(0));
-    common.declare_compute(options);
-    if (!parse_options_only(world, "bench layer", options, arguments)) {
+    std::vector<CaseSpec> specs;
+    if (!asks_for_help(arguments)) {
+        world.agree([&] { specs = cases_of_deck(deck_of(arguments)); });
+    }
+    for (CaseSpec& spec : specs) {
+        spec.declare(options, spec.name + ".");
+    }
+    if (!parse_options_only(world, "bench suite", options, arguments)) {
         return ExitCode::success;
     }
-    bench::LayerBenchmarkSettings settings;
-    settings.routing = routing;
-    settings.lora_rank = lora_rank;
-    settings.activations = activations_of(activations);
-    settings.layers = core::parse_auto(layers);
-    settings.repeat = common.repeat;
-    world.agree([&] {
-        common.check_output();
-        settings.tokens = bench::parse_sizes("tokens", tokens);
-        settings.shape = bench::layer_shape(shape).with(sizes);
+    for (CaseSpec& spec : specs) {
+        spec.parameters = parameters_of(options, spec.name + ".", {});
+    }
+    std::erase_if(specs, [&](const CaseSpec& spec) {
+        const bool left_out = world.size() < spec.kind->least_ranks;
+        print(world,
+              left_out ? fmt::format("-- {}: left out (it needs {} ranks)\n", spec.name, spec.kind->least_ranks) : "");
+        return left_out;
     });
-    const Runtime runtime = common.make_runtime(world);
-    settings.memory_bytes = static_cast<index_t>(memory_of_rank(runtime.placement, runtime.placement.node_ranks));
-    bench::Report report(world);
-    bench::run_layer_benchmark(report, runtime.kernels, settings);
-    common.finish(runtime, report, "layer");
+    run_cases(world, specs, common, "bench suite", options.config_file().string());
     return ExitCode::success;
 }
 

@@ -1,12 +1,10 @@
-// moesaic bench step
-#include "app/bench_options.hpp"
+// moesaic bench step, moesaic bench reference
+#include "app/activations_option.hpp"
+#include "app/benchmarks.hpp"
 #include "app/command.hpp"
-#include "app/runtime.hpp"
-#include "bench/machine_report.hpp"
 #include "bench/peak_memory.hpp"
 #include "bench/step_benchmark.hpp"
 #include "bench/step_check.hpp"
-#include "core/error.hpp"
 
 #include <fmt/format.h>
 
@@ -15,13 +13,12 @@
 namespace moesaic::app {
 namespace {
 
-using core::ExitCode;
-
-constexpr double gib = 1024.0 * 1024.0 * 1024.0;
+using core::at_least;
 
 std::string describe_step(const Runtime& runtime, const train::ModelOptions& options,
                           const model::Architecture& architecture, const model::DecoderSettings& settings,
                           const train::MemoryPlan& plan) {
+    constexpr double gib = 1024.0 * 1024.0 * 1024.0;
     std::string text =
         fmt::format("training step of {}: layers {}, H {}, I {}, E {}, K {}, V {}, LoRA rank {}, BF16, kernel {}\n",
                     options.name(), architecture.layers, architecture.hidden, architecture.expert_intermediate,
@@ -35,65 +32,90 @@ std::string describe_step(const Runtime& runtime, const train::ModelOptions& opt
     return text + "\n";
 }
 
-/// Collective. The plan, and what the process that needed most really used.
-void report_memory(bench::Report& report, const train::MemoryPlan& plan) {
-    const double peak = report.world().max(static_cast<double>(bench::peak_memory_bytes()) / gib);
-    const double planned = plan.total() / gib;
-    report.add("memory_plan", "GiB", planned);
-    report.add("memory_peak", "GiB", peak);
-    report.say(fmt::format("memory of a rank: {:.2f} GiB at the peak, {:.2f} GiB planned\n\n", peak, planned));
+/// What is trained in one step.
+struct StepWorkload {
+    train::ModelOptions model = {};
+    bench::StepBenchmarkSettings step = {};
+    model::Activations activations = model::Activations::retain;
+    std::int64_t lora_rank = 16;
+};
+
+std::unique_ptr<bench::Benchmark> prepare_step(const Runtime& runtime, bench::Report& report, StepWorkload workload) {
+    const model::Architecture architecture = read_architecture(runtime, workload.model);
+    model::DecoderSettings settings;
+    settings.lora.rank = workload.lora_rank;
+    settings.lora.alpha = static_cast<double>(workload.lora_rank);  // scale 1; speed does not depend on it
+    settings.activations = workload.activations;
+    settings.max_tokens = workload.step.batches.per_pass(runtime.world.size()) * workload.step.length;
+    const train::MemoryPlan plan = plan_memory(runtime, architecture, settings, sizeof(core::bf16), Purpose::training);
+    workload.step.planned_bytes = plan.total();
+    report.say(describe_step(runtime, workload.model, architecture, settings, plan));
+    runtime.world.agree([&] {
+        require_memory(
+            runtime.placement, runtime.placement.node_ranks, workload.model.name(),
+            std::max(plan.total(), bench::memory_of_step_check(architecture, settings, runtime.grid.expert().size())));
+    });
+    bench::verify_step(report, architecture, settings, runtime.kernels, runtime.grid);
+    bench::reset_peak_memory();
+    workload.step.resident_before = bench::peak_memory_bytes();
+    return std::make_unique<bench::StepBenchmark>(
+        load_model<core::bf16>(runtime, architecture, workload.model, settings, Purpose::training), runtime.kernels,
+        runtime.grid, workload.step);
 }
+
+class StepOptions final : public BenchmarkOptions {
+public:
+    void declare(core::OptionSet& set) override {
+        train::BatchSettings& batches = workload_.step.batches;
+        set.add("batch", batches.batch_size, "sequences per step, all ranks together", at_least(1));
+        set.add("length", workload_.step.length, "tokens per sequence", at_least(2));
+        set.add("micro-batch", batches.micro_batch, "sequences per rank and pass; 0: all of a step at once",
+                at_least(0));
+        activations_.declare(set);
+    }
+    void declare_sections(core::OptionSet& set) override {
+        workload_.model.declare(set);
+        set.add("lora.rank", workload_.lora_rank, "rank of the adapters", at_least(1));
+        parallel_.declare_grid(set);
+    }
+    [[nodiscard]] train::ParallelOptions parallel() const override { return parallel_; }
+    [[nodiscard]] std::unique_ptr<bench::Benchmark> prepare(const Runtime& runtime,
+                                                            bench::Report& report) const override {
+        StepWorkload workload = workload_;
+        workload.activations = activations_.value();
+        return prepare_step(runtime, report, workload);
+    }
+
+private:
+    StepWorkload workload_ = {.step = {.batches = {.batch_size = 4}, .length = 512}};
+    ActivationsOption activations_;
+    train::ParallelOptions parallel_;
+};
+
+/// docs/benchmarking.md has the rules: only how ranks share the work may be chosen.
+class ReferenceOptions final : public BenchmarkOptions {
+public:
+    void declare_sections(core::OptionSet& set) override { parallel_.declare_grid(set); }
+    [[nodiscard]] train::ParallelOptions parallel() const override { return parallel_; }
+    [[nodiscard]] std::unique_ptr<bench::Benchmark> prepare(const Runtime& runtime,
+                                                            bench::Report& report) const override {
+        StepWorkload workload = {.step = {.batches = {.batch_size = runtime.world.size()}, .length = 256}};
+        workload.model.synthetic = "moesaic-reference";
+        return prepare_step(runtime, report, workload);
+    }
+
+private:
+    train::ParallelOptions parallel_;
+};
 
 }  // namespace
 
-ExitCode run_bench_step(const mpi::Communicator& world, Arguments arguments) {
-    bench::StepBenchmarkSettings settings = {.batches = {.batch_size = 4}, .length = 512, .repeat = 0};
-    train::ModelOptions model;
-    train::ParallelOptions parallel;
-    std::string activations = "retain";
-    std::int64_t lora_rank = 16;
-    BenchOptions common = {.threads = "auto", .repeat = 7, .output = {}, .compute = {}};
-    core::OptionSet options;
-    options.add("batch", settings.batches.batch_size, "sequences per step, all ranks together", core::at_least(1));
-    options.add("length", settings.length, "tokens per sequence", core::at_least(2));
-    options.add("micro-batch", settings.batches.micro_batch, "sequences per rank and pass; 0: all of a step at once",
-                core::at_least(0));
-    declare_activations(options, activations);
-    common.declare(options);
-    model.declare(options);
-    options.add("lora.rank", lora_rank, "rank of the adapters", core::at_least(1));
-    parallel.declare_grid(options);
-    common.declare_compute(options);
-    if (!parse_options_only(world, "bench step", options, arguments)) {
-        return ExitCode::success;
-    }
-    settings.repeat = common.repeat;
-    world.agree([&] { common.check_output(); });
-    const Runtime runtime = common.make_runtime(world, parallel);
-    const model::Architecture architecture = read_architecture(runtime, model);
-    model::DecoderSettings decoder_settings;
-    decoder_settings.lora.rank = lora_rank;
-    decoder_settings.lora.alpha = static_cast<double>(lora_rank);  // scale 1; speed does not depend on it
-    decoder_settings.activations = activations_of(activations);
-    decoder_settings.max_tokens = settings.batches.per_pass(world.size()) * settings.length;
-    const train::MemoryPlan plan =
-        plan_memory(runtime, architecture, decoder_settings, sizeof(core::bf16), Purpose::training);
-    bench::Report report(world);
-    report.say(describe_step(runtime, model, architecture, decoder_settings, plan));
-    world.agree([&] {
-        require_memory(runtime.placement, runtime.placement.node_ranks, model.name(),
-                       std::max(plan.total(), bench::memory_of_step_check(architecture, decoder_settings,
-                                                                          runtime.grid.expert().size())));
-    });
-    const bench::MachineLimits machine = bench::report_machine(
-        report, runtime.kernels, static_cast<index_t>(memory_of_rank(runtime.placement, runtime.placement.node_ranks)));
-    bench::verify_step(report, architecture, decoder_settings, runtime.kernels, runtime.grid);
-    bench::reset_peak_memory();
-    const auto decoder = load_model<core::bf16>(runtime, architecture, model, decoder_settings, Purpose::training);
-    bench::run_step_benchmark(report, *decoder, runtime.kernels, runtime.grid, machine, settings);
-    report_memory(report, plan);
-    common.finish(runtime, report, "step");
-    return ExitCode::success;
+std::unique_ptr<BenchmarkOptions> make_step_options() {
+    return std::make_unique<StepOptions>();
+}
+
+std::unique_ptr<BenchmarkOptions> make_reference_options() {
+    return std::make_unique<ReferenceOptions>();
 }
 
 }  // namespace moesaic::app

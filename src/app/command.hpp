@@ -4,6 +4,7 @@
 #include "core/error.hpp"
 #include "mpi/communicator.hpp"
 
+#include <functional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -13,12 +14,14 @@ namespace moesaic::app {
 
 using Arguments = std::span<const std::string>;
 
+struct BenchmarkKind;
+
 /// A sub-command. `run` is called on all ranks and returns the exit code; errors are thrown.
 struct Command {
-    std::string_view name;   ///< one word, or two where the first stands for a group of commands
-    std::string_view usage;  ///< what follows the name on the command line
-    std::string_view summary;
-    core::ExitCode (*run)(const mpi::Communicator& world, Arguments arguments);
+    std::string name;   ///< one word, or two where the first stands for a group of commands
+    std::string usage;  ///< what follows the name on the command line
+    std::string summary;
+    std::function<core::ExitCode(const mpi::Communicator& world, Arguments arguments)> run;
 };
 
 [[nodiscard]] const std::vector<Command>& commands();
@@ -26,12 +29,12 @@ struct Command {
 core::ExitCode run_train(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_eval(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_verify(const mpi::Communicator& world, Arguments arguments);
+core::ExitCode run_report(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_plan(const mpi::Communicator& world, Arguments arguments);
-core::ExitCode run_bench_kernels(const mpi::Communicator& world, Arguments arguments);
-core::ExitCode run_bench_layer(const mpi::Communicator& world, Arguments arguments);
-core::ExitCode run_bench_collectives(const mpi::Communicator& world, Arguments arguments);
-core::ExitCode run_bench_step(const mpi::Communicator& world, Arguments arguments);
+core::ExitCode run_bench_suite(const mpi::Communicator& world, Arguments arguments);
+/// One benchmark of the list.
+core::ExitCode run_bench(const BenchmarkKind& kind, const mpi::Communicator& world, Arguments arguments);
 
 /// Prints on rank 0 only.
 void print(const mpi::Communicator& world, std::string_view text);

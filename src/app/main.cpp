@@ -1,4 +1,5 @@
 // Entry point: chooses the sub-command and turns errors into one line and an exit code.
+#include "app/benchmarks.hpp"
 #include "app/command.hpp"
 #include "core/build_info.hpp"
 #include "core/options.hpp"
@@ -16,22 +17,29 @@
 namespace moesaic::app {
 
 const std::vector<Command>& commands() {
-    static const std::vector<Command> all = {
-        {"train", "[CONFIG] [--section.key VALUE ...]", "fine-tune LoRA factors of the experts", run_train},
-        {"eval", "[CONFIG] [--section.key VALUE ...]", "loss, perplexity and exact match on a data file", run_eval},
-        {"verify", "CASE... [--section.key VALUE ...]", "run reference cases and compare every quantity", run_verify},
-        {"plan", "[CONFIG] [--section.key VALUE ...]", "memory that a training run needs, without loading weights",
-         run_plan},
-        {"doctor", "[--section.key VALUE ...]", "check this machine: ISA levels, topology, binding, MPI, memory",
-         run_doctor},
-        {"bench kernels", "[CONFIG] [--key VALUE ...]", "measure matrix products, with oneDNN beside them",
-         run_bench_kernels},
-        {"bench layer", "[CONFIG] [--key VALUE ...]", "measure one expert layer, forward and backward",
-         run_bench_layer},
-        {"bench step", "[CONFIG] [--key VALUE ...]", "measure whole training steps on random tokens", run_bench_step},
-        {"bench collectives", "[CONFIG] [--key VALUE ...]", "measure the exchange between ranks",
-         run_bench_collectives},
-    };
+    static const std::vector<Command> all = [] {
+        std::vector<Command> list = {
+            {"train", "[CONFIG] [--section.key VALUE ...]", "fine-tune LoRA factors of the experts", run_train},
+            {"eval", "[CONFIG] [--section.key VALUE ...]", "loss, perplexity and exact match on a data file", run_eval},
+            {"verify", "CASE... [--section.key VALUE ...]", "run reference cases and compare every quantity",
+             run_verify},
+            {"plan", "[CONFIG] [--section.key VALUE ...]", "memory that a training run needs, without loading weights",
+             run_plan},
+            {"doctor", "[--section.key VALUE ...]", "check this machine: ISA levels, topology, binding, MPI, memory",
+             run_doctor},
+            {"report", "FOLDER|FILE... | --compare A B",
+             "pages about runs and benchmarks (HTML, Markdown, CSV), or compare two benchmarks", run_report},
+        };
+        for (const BenchmarkKind& kind : benchmark_kinds()) {
+            list.push_back({fmt::format("bench {}", kind.name), "[CONFIG] [--key VALUE ...]", std::string(kind.summary),
+                            [&kind](const mpi::Communicator& world, Arguments arguments) {
+                                return run_bench(kind, world, arguments);
+                            }});
+        }
+        list.push_back({"bench suite", "DECK [--key VALUE ...]", "measure all that a deck lists, one headline figure",
+                        run_bench_suite});
+        return list;
+    }();
     return all;
 }
 

@@ -1,19 +1,22 @@
 #include "app/run_output.hpp"
 
+#include "app/report_page.hpp"
+#include "bench/peak_memory.hpp"
 #include "core/build_info.hpp"
 #include "core/error.hpp"
 #include "core/trace.hpp"
 #include "io/files.hpp"
 #include "io/json.hpp"
+#include "report/run_page.hpp"
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <chrono>
+#include <cmath>
 
 namespace moesaic::app {
 namespace {
@@ -215,50 +218,47 @@ void RunOutput::say(const std::string& line) {
     }
 }
 
+void RunOutput::set_memory_plan(const train::MemoryPlan& plan) {
+    for (const train::MemoryPlan::Item& item : plan.items) {
+        run_["memory_plan"].push_back({{"purpose", item.purpose}, {"bytes", item.bytes}});
+    }
+}
+
+void RunOutput::begin_trace() {
+    trace_.emplace(runtime_, folder_.trace_parts());
+}
+
 void RunOutput::finish(const nlohmann::json& totals) {
+    if (trace_) {
+        run_["trace"] = trace_->join(folder_.trace());
+        trace_.reset();
+    }
+    const auto peaks = runtime_.world.all_gather(static_cast<std::int64_t>(bench::peak_memory_bytes()));
     runtime_.world.agree([&] {
         if (runtime_.world.is_root()) {
+            for (std::size_t rank = 0; rank < peaks.size(); ++rank) {
+                run_["ranks"][rank]["peak_memory_bytes"] = peaks[rank];
+            }
             run_["finished"] = utc_now();
             run_["totals"] = totals;
             io::write_file_atomically(folder_.run(), run_.dump(2) + "\n");
+            write_report(report::describe_run(folder_.path), folder_.report());
         }
     });
+    if (runtime_.world.size() > 1 && run_.contains("trace")) {
+        say_clocks();
+    }
 }
 
-void RunOutput::write_trace() {
-    const mpi::Communicator& world = runtime_.world;
-    // Ranks leave a barrier at nearly the same moment: the median difference of clocks then is their offset.
-    constexpr std::size_t readings = 9;
-    std::array<double, readings> differences{};
-    for (double& difference : differences) {
-        world.barrier();
-        const auto mine = static_cast<double>(now_ns());
-        double root = mine;
-        world.broadcast(std::span<double>(&root, 1));
-        difference = root - mine;
+void RunOutput::say_clocks() {
+    double error_us = 0;
+    double drift_ppm = 0;
+    for (const auto& rank : run_["trace"]) {
+        error_us = std::max(error_us, rank["error_us"].get<double>());
+        drift_ppm = std::max(drift_ppm, std::abs(rank["drift_ppm"].get<double>()));
     }
-    std::nth_element(differences.begin(), differences.begin() + readings / 2, differences.end());
-    const double to_root = differences[readings / 2];
-    // Times count from the first event of all ranks, so that microseconds keep their digits.
-    const std::vector<core::trace::Event> events = core::trace::take();
-    double first = static_cast<double>(now_ns()) + to_root;
-    for (const core::trace::Event& event : events) {
-        first = std::min(first, static_cast<double>(event.begin_ns) + to_root);
-    }
-    const auto offset = static_cast<std::int64_t>(to_root - world.min(first));
-
-    const std::string name = fmt::format("rank {} ({})", world.rank(), runtime_.placement.host);
-    const std::vector<std::string> all =
-        world.gather(core::trace::to_chrome_events(events, world.rank(), name, offset));
-    const auto dropped = world.sum(core::trace::dropped());
-    world.agree([&] {
-        if (world.is_root()) {
-            io::write_file_atomically(
-                folder_.trace(), fmt::format("{{\"displayTimeUnit\":\"ms\",\"otherData\":{{\"dropped_events\":{}}},"
-                                             "\"traceEvents\":[\n{}\n]}}\n",
-                                             dropped, fmt::join(all, ",\n")));
-        }
-    });
+    say(fmt::format("trace: clocks of all ranks agree within {:.2f} us; corrected for a drift of up to {:.3f} ppm",
+                    error_us, drift_ppm));
 }
 
 }  // namespace moesaic::app

@@ -1,7 +1,8 @@
-// The output folder of a training run: run.json, metrics.jsonl, trace.json; and the progress line.
+// The output folder of a training run: run.json, metrics.jsonl, trace.json, the report; and the progress line.
 #pragma once
 
 #include "app/runtime.hpp"
+#include "app/trace_output.hpp"
 #include "core/options.hpp"
 #include "train/options.hpp"
 #include "train/trainer.hpp"
@@ -11,6 +12,7 @@
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,6 +27,10 @@ struct RunFolder {
     [[nodiscard]] std::filesystem::path checkpoints() const { return path / "checkpoints"; }
     [[nodiscard]] std::filesystem::path adapter() const { return path / "adapter"; }
     [[nodiscard]] std::filesystem::path trace() const { return path / "trace.json"; }
+    /// Of the report's files, without their ending.
+    [[nodiscard]] std::filesystem::path report() const { return path / "report"; }
+    /// Traces of single ranks, while the run lasts.
+    [[nodiscard]] std::filesystem::path trace_parts() const { return path / "trace"; }
 };
 
 /// Collective to construct; files are written by rank 0.
@@ -46,20 +52,24 @@ public:
     /// Prints a line of its own, after ending an unfinished progress line.
     void say(const std::string& line);
 
-    /// Collective. Adds `totals` to run.json.
+    /// What the report compares the used memory with.
+    void set_memory_plan(const train::MemoryPlan& plan);
+    /// Collective. Begins to record what all ranks do.
+    void begin_trace();
+    /// Collective. Writes the trace, adds `totals` to run.json, and writes the report.
     void finish(const nlohmann::json& totals);
-    /// Collective. Writes the events of all ranks on the clock of rank 0.
-    void write_trace();
 
 private:
     void write_line(const nlohmann::ordered_json& line);
     /// Says which rank all others wait for, unless it said so of the same rank before.
     void report_straggler(const train::StepResult& result);
     void show_progress(const train::StepResult& result);
+    void say_clocks();
 
     const Runtime& runtime_;
     RunFolder folder_;
     nlohmann::ordered_json run_;
+    std::optional<TraceOutput> trace_;
     std::FILE* metrics_ = nullptr;
     index_t first_step_ = 0;
     index_t total_steps_ = 0;

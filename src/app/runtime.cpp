@@ -27,6 +27,14 @@ Runtime::Runtime(const mpi::Communicator& communicator, const train::ParallelOpt
       kernels(choose_kernels(world, compute.isa_level())),
       grid(world, parallel.grid()) {}
 
+Runtime::Runtime(const mpi::Communicator& group, const mpi::Placement& placed, bool bound,
+                 const train::ParallelOptions& parallel, const train::ComputeOptions& compute)
+    : world(group),
+      placement(placed),
+      threads_bound(bound),
+      kernels(choose_kernels(world, compute.isa_level())),
+      grid(world, parallel.grid()) {}
+
 std::vector<std::string> parse(const mpi::Communicator& world, core::OptionSet& options,
                                std::span<const std::string> arguments, bool first_word_is_config) {
     std::vector<std::string> words;

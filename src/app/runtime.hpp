@@ -22,6 +22,9 @@ using core::index_t;
 struct Runtime {
     Runtime(const mpi::Communicator& world, const train::ParallelOptions& parallel,
             const train::ComputeOptions& compute);
+    /// For ranks that were placed, and whose threads were started, before.
+    Runtime(const mpi::Communicator& group, const mpi::Placement& placed, bool bound,
+            const train::ParallelOptions& parallel, const train::ComputeOptions& compute);
 
     mpi::Communicator world;
     mpi::Placement placement;

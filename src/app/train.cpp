@@ -5,7 +5,6 @@
 #include "app/stop_signals.hpp"
 #include "app/train_configuration.hpp"
 #include "core/error.hpp"
-#include "core/trace.hpp"
 #include "io/checkpoint.hpp"
 #include "mpi/watchdog.hpp"
 #include "train/adapter.hpp"
@@ -66,6 +65,12 @@ std::string checkpoint_to_resume(const Runtime& runtime, const train::OutputOpti
     return output.resume == "auto" || output.resume == "never" ? file : output.resume;
 }
 
+model::DecoderSettings settings_of(const Runtime& runtime, const TrainConfiguration& configuration,
+                                   const TrainInputs& inputs) {
+    return {inputs.lora, configuration.train.activations_of_layers(),
+            inputs.max_tokens(configuration, runtime.world.size()), configuration.train.router_aux_coefficient > 0};
+}
+
 template <class T>
 class TrainRun {
 public:
@@ -101,11 +106,8 @@ TrainRun<T>::TrainRun(const Runtime& runtime, const TrainConfiguration& configur
       configuration_(configuration),
       inputs_(inputs),
       output_(output),
-      decoder_(load_model<T>(
-          runtime, inputs.architecture, configuration.model,
-          {inputs.lora, configuration.train.activations_of_layers(),
-           inputs.max_tokens(configuration, runtime.world.size()), configuration.train.router_aux_coefficient > 0},
-          Purpose::training)),
+      decoder_(load_model<T>(runtime, inputs.architecture, configuration.model,
+                             settings_of(runtime, configuration, inputs), Purpose::training)),
       optimizer_(decoder_->lora(), runtime.kernels, runtime.grid, configuration.train.adamw()),
       coordinator_(runtime.world, {configuration.train.max_gradient_norm, configuration.train.save_every,
                                    configuration.output.wall_time_seconds()}),
@@ -117,7 +119,10 @@ TrainRun<T>::TrainRun(const Runtime& runtime, const TrainConfiguration& configur
       trainer_({*decoder_, runtime_.kernels, runtime_.grid, optimizer_, coordinator_, batches_,
                 train::Schedule{configuration.train.schedule, configuration.train.learning_rate,
                                 configuration.train.warmup_steps, total_steps_},
-                stop_signal_arrived, configuration.train.router_aux_coefficient}) {}
+                stop_signal_arrived, configuration.train.router_aux_coefficient}) {
+    output.set_memory_plan(plan_memory(runtime, inputs.architecture, settings_of(runtime, configuration, inputs),
+                                       sizeof(T), Purpose::training));
+}
 
 template <class T>
 void TrainRun<T>::start_or_resume() {
@@ -231,19 +236,17 @@ ExitCode run_train(const mpi::Communicator& world, Arguments arguments) {
     if (!parse_options_only(world, "train", configuration.options, arguments)) {
         return ExitCode::success;
     }
-    core::trace::enable(configuration.output.trace);
     const mpi::Watchdog watchdog(world, configuration.output.watchdog);
     const Runtime runtime(world, configuration.parallel, configuration.compute);
     RunOutput output(runtime, configuration.output.directory, configuration.options.settings());
+    if (configuration.output.trace) {
+        output.begin_trace();
+    }
     const TrainInputs inputs = read_inputs(runtime, configuration);
     listen_for_stop_signals();
-    const ExitCode code = with_precision(configuration.compute.precision, [&](auto scalar) {
+    return with_precision(configuration.compute.precision, [&](auto scalar) {
         return TrainRun<decltype(scalar)>(runtime, configuration, inputs, output).run();
     });
-    if (configuration.output.trace) {
-        output.write_trace();
-    }
-    return code;
 }
 
 }  // namespace moesaic::app

@@ -71,6 +71,13 @@ constexpr std::string_view type_name<std::int64_t> = "an integer";
 template <>
 constexpr std::string_view type_name<double> = "a number";
 
+std::ifstream open_config_file(const std::filesystem::path& file) {
+    std::ifstream stream(file);
+    require(stream.good() && std::filesystem::is_regular_file(file), ExitCode::usage,
+            "can't read the configuration file {} (no such file, or not readable); check the path", file.string());
+    return stream;
+}
+
 /// Where in an INI file `section.key` is set, for messages; the file's name alone if it can't be found.
 std::string location(const std::filesystem::path& file, const std::string& key) {
     std::ifstream stream(file);
@@ -100,6 +107,7 @@ struct OptionSet::Implementation {
     };
 
     std::vector<Entry> entries;
+    std::string prefix;
     std::filesystem::path config_file;
 
     [[nodiscard]] std::vector<std::string> keys() const {
@@ -135,9 +143,7 @@ struct OptionSet::Implementation {
         require(config_file.empty(), ExitCode::usage, "two configuration files given ({} and {}); give one",
                 config_file.string(), file.string());
         config_file = file;
-        std::ifstream stream(file);
-        require(stream.good() && std::filesystem::is_regular_file(file), ExitCode::usage,
-                "can't read the configuration file {} (no such file, or not readable); check the path", file.string());
+        std::ifstream stream = open_config_file(file);
         try {
             const auto parsed = po::parse_config_file(stream, po::options_description(), true);
             apply(parsed.options, [&](const std::string& key) { return location(file, key); });
@@ -153,8 +159,13 @@ OptionSet::~OptionSet() = default;
 OptionSet::OptionSet(OptionSet&&) noexcept = default;
 OptionSet& OptionSet::operator=(OptionSet&&) noexcept = default;
 
+void OptionSet::set_prefix(const std::string& prefix) {
+    implementation_->prefix = prefix;
+}
+
 template <class T>
-void OptionSet::add(const std::string& key, T& target, const std::string& help, Check<T> check) {
+void OptionSet::add(const std::string& name, T& target, const std::string& help, Check<T> check) {
+    const std::string key = implementation_->prefix + name;
     auto assign = [&target, key, check = std::move(check)](const std::string& text, const std::string& origin) {
         T value{};
         require(from_text(text, value), ExitCode::usage, "{} = {} is not {} ({}); correct the value", key, text,
@@ -241,6 +252,20 @@ std::string OptionSet::help() const {
         text += fmt::format("  --{:<26} {}{}\n", entry.key, entry.help, preset);
     }
     return text;
+}
+
+std::vector<Section> sections_of(const std::filesystem::path& file) {
+    std::ifstream stream = open_config_file(file);
+    std::vector<Section> sections;
+    std::string line;
+    for (int number = 1; std::getline(stream, line); ++number) {
+        const std::size_t begin = line.find_first_not_of(" \t");
+        const std::size_t end = line.find(']');
+        if (begin != std::string::npos && line[begin] == '[' && end != std::string::npos) {
+            sections.push_back({line.substr(begin + 1, end - begin - 1), number});
+        }
+    }
+    return sections;
 }
 
 OptionSet::Check<std::int64_t> at_least(std::int64_t minimum) {

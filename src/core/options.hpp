@@ -26,6 +26,9 @@ public:
     template <class T>
     using Check = std::function<std::string(const T&)>;
 
+    /// What is put before the keys of options that are added from now on.
+    void set_prefix(const std::string& prefix);
+
     /// Declares an option whose default is what `target` holds now; `target` receives the value when arguments are
     /// parsed and must outlive the set. T: bool, std::int64_t, double, std::string.
     template <class T>
@@ -55,6 +58,14 @@ private:
     struct Implementation;
     std::unique_ptr<Implementation> implementation_;
 };
+
+/// The names of the [sections] of an INI file, with the numbers of their lines. Throws a usage error for a file that
+/// can't be read.
+struct Section {
+    std::string name;
+    int line = 0;
+};
+[[nodiscard]] std::vector<Section> sections_of(const std::filesystem::path& file);
 
 /// Checks for `OptionSet::add`.
 OptionSet::Check<std::int64_t> at_least(std::int64_t minimum);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/matrix.hpp"
+#include "core/trace.hpp"
 
 #include <omp.h>
 
@@ -36,16 +37,22 @@ private:
 }
 
 /// body(i) for i in [0, count), handed to the threads of the team one by one in this order: put the longest first. The
-/// first exception that a body throws is thrown again when all have ended.
+/// first exception that a body throws is thrown again when all have ended. The trace shows for how long each thread of
+/// several works, under the name of the innermost open scope.
 template <class Body>
 void parallel_for(index_t count, int threads, const Body& body) {
     ExceptionStore errors;
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-    for (index_t i = 0; i < count; ++i) {
-        try {
-            body(i);
-        } catch (...) {
-            errors.keep_current();
+    const char* const work = threads > 1 ? trace::innermost_scope() : nullptr;
+#pragma omp parallel num_threads(threads)
+    {
+        const trace::Scope share(work, "thread");
+#pragma omp for schedule(dynamic, 1) nowait
+        for (index_t i = 0; i < count; ++i) {
+            try {
+                body(i);
+            } catch (...) {
+                errors.keep_current();
+            }
         }
     }
     errors.rethrow();

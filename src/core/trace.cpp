@@ -1,45 +1,78 @@
 #include "core/trace.hpp"
 
-#include <fmt/format.h>
-
-#include <algorithm>
 #include <atomic>
-#include <chrono>
-#include <iterator>
 #include <memory>
 #include <mutex>
-#include <set>
+#include <utility>
 
 namespace moesaic::core::trace {
 namespace {
 
-/// Bounds the memory of one thread's buffer: 2^20 events of 48 bytes.
-constexpr std::size_t events_per_thread = std::size_t{1} << 20U;
+/// Bounds the memory of one thread's ring: 2^15 records of 72 bytes.
+constexpr std::size_t records_per_thread = std::size_t{1} << 15U;
+constexpr std::size_t most_counters = std::size_t{1} << 12U;
 
-struct ThreadBuffer {
-    int thread = 0;
-    std::vector<Event> events;
+struct Record {
+    const char* name;
+    const char* category;
+    std::int64_t begin;  // ticks
+    std::int64_t end;    // ticks
+    std::int64_t bytes;
+    Transfer transfer;
+};
+
+/// Written by one thread, emptied by whoever calls take().
+struct Ring {
+    explicit Ring(int index) : thread(index) {}
+
+    int thread;
+    std::unique_ptr<Record[]> records = std::make_unique_for_overwrite<Record[]>(records_per_thread);
+    std::atomic<std::size_t> written{0};
+    std::atomic<std::size_t> taken{0};
 };
 
 std::atomic<bool> recording{false};
-std::atomic<std::int64_t> dropped_events{0};
-std::mutex buffers_mutex;
-std::vector<std::unique_ptr<ThreadBuffer>> buffers;  // guarded by buffers_mutex; entries live as long as the process
+std::atomic<std::int64_t> dropped_records{0};
+std::mutex shared_mutex;
+// All guarded by shared_mutex. Rings live as long as the process.
+std::vector<std::unique_ptr<Ring>> rings;
+std::vector<Counter> counters;
+TickScale scale;
 
-ThreadBuffer& buffer_of_this_thread() {
-    thread_local ThreadBuffer* mine = nullptr;
+thread_local const char* innermost = nullptr;
+
+Ring& ring_of_this_thread() {
+    thread_local Ring* mine = nullptr;
     if (mine == nullptr) {
-        const std::lock_guard lock(buffers_mutex);
-        buffers.push_back(std::make_unique<ThreadBuffer>());
-        mine = buffers.back().get();
-        mine->thread = static_cast<int>(buffers.size()) - 1;
+        const std::lock_guard lock(shared_mutex);
+        rings.push_back(std::make_unique<Ring>(static_cast<int>(rings.size())));
+        mine = rings.back().get();
     }
     return *mine;
 }
 
+void keep(const Record& record) noexcept {
+    try {
+        Ring& ring = ring_of_this_thread();
+        const std::size_t written = ring.written.load(std::memory_order_relaxed);
+        if (written - ring.taken.load(std::memory_order_acquire) < records_per_thread) {
+            ring.records[written % records_per_thread] = record;
+            ring.written.store(written + 1, std::memory_order_release);
+            return;
+        }
+    } catch (const std::bad_alloc&) {
+        // A trace is worth less than the run that it describes: count the event as dropped.
+    }
+    dropped_records.fetch_add(1, std::memory_order_relaxed);
+}
+
 }  // namespace
 
-void enable(bool on) noexcept {
+void enable(bool on) {
+    if (on) {
+        const std::lock_guard lock(shared_mutex);
+        scale.calibrate();
+    }
     recording.store(on, std::memory_order_relaxed);
 }
 
@@ -47,71 +80,69 @@ bool enabled() noexcept {
     return recording.load(std::memory_order_relaxed);
 }
 
-std::int64_t now_ns() noexcept {
-    return std::chrono::duration_cast<std::chrono::nanoseconds>(std::chrono::steady_clock::now().time_since_epoch())
-        .count();
+Scope::Scope(const char* name, const char* category, std::int64_t bytes) noexcept
+    : name_(name), category_(category), bytes_(bytes), begin_(-1) {
+    if (enabled() && name != nullptr) {
+        outer_ = std::exchange(innermost, name);
+        begin_ = ticks();
+    }
 }
 
 Scope::~Scope() {
-    if (begin_ < 0) {
+    if (begin_ >= 0) {
+        keep({name_, category_, begin_, ticks(), bytes_, transfer_});
+        innermost = outer_;
+    }
+}
+
+const char* innermost_scope() noexcept {
+    return innermost;
+}
+
+void count(std::string name, std::vector<std::string> series, std::vector<std::int64_t> values) {
+    if (!enabled()) {
         return;
     }
-    try {
-        ThreadBuffer& buffer = buffer_of_this_thread();
-        if (buffer.events.size() < events_per_thread) {
-            buffer.events.push_back({name_, category_, begin_, now_ns(), bytes_, buffer.thread});
-            return;
-        }
-    } catch (const std::bad_alloc&) {
-        // A trace is worth less than the run that it describes: count the event as dropped.
+    const std::lock_guard lock(shared_mutex);
+    if (counters.size() == most_counters) {
+        dropped_records.fetch_add(1, std::memory_order_relaxed);
+        return;
     }
-    dropped_events.fetch_add(1, std::memory_order_relaxed);
+    counters.push_back({std::move(name), std::move(series), std::move(values), monotonic_ns()});
 }
 
 std::vector<Event> take() {
-    const std::lock_guard lock(buffers_mutex);
+    const std::lock_guard lock(shared_mutex);
+    std::vector<std::size_t> ends;
+    for (const auto& ring : rings) {
+        ends.push_back(ring->written.load(std::memory_order_acquire));
+    }
+    scale.calibrate();  // after the last end that is converted
     std::vector<Event> all;
-    for (const auto& buffer : buffers) {
-        all.insert(all.end(), buffer->events.begin(), buffer->events.end());
-        buffer->events.clear();
+    for (std::size_t r = 0; r < rings.size(); ++r) {
+        Ring& ring = *rings[r];
+        for (std::size_t i = ring.taken.load(std::memory_order_relaxed); i != ends[r]; ++i) {
+            const Record& record = ring.records[i % records_per_thread];
+            all.push_back({record.name, record.category, scale.to_ns(record.begin), scale.to_ns(record.end),
+                           record.bytes, ring.thread, record.transfer});
+        }
+        ring.taken.store(ends[r], std::memory_order_release);
     }
     return all;
 }
 
-std::int64_t dropped() noexcept {
-    return dropped_events.load(std::memory_order_relaxed);
+std::vector<Counter> take_counters() {
+    const std::lock_guard lock(shared_mutex);
+    return std::exchange(counters, {});
 }
 
-std::string to_chrome_events(const std::vector<Event>& events, int rank, std::string_view process_name,
-                             std::int64_t offset_ns) {
-    std::string out = fmt::format(
-        R"({{"name":"process_name","ph":"M","pid":{0},"tid":0,"args":{{"name":"{1}"}}}},
-{{"name":"process_sort_index","ph":"M","pid":{0},"tid":0,"args":{{"sort_index":{0}}}}})",
-        rank, process_name);
-    std::set<int> threads;
-    for (const Event& event : events) {
-        threads.insert(event.thread);
-    }
-    auto sink = std::back_inserter(out);
-    for (const int thread : threads) {
-        fmt::format_to(sink,
-                       ",\n"
-                       R"({{"name":"thread_name","ph":"M","pid":{},"tid":{},"args":{{"name":"thread {}"}}}})",
-                       rank, thread, thread);
-    }
-    for (const Event& event : events) {
-        const double begin = static_cast<double>(event.begin_ns + offset_ns) * 1e-3;
-        const double duration = static_cast<double>(event.end_ns - event.begin_ns) * 1e-3;
-        fmt::format_to(sink,
-                       ",\n"
-                       R"({{"name":"{}","cat":"{}","ph":"X","ts":{:.3f},"dur":{:.3f},"pid":{},"tid":{})",
-                       event.name, event.category, begin, duration, rank, event.thread);
-        if (event.bytes >= 0) {
-            fmt::format_to(sink, R"(,"args":{{"bytes":{}}})", event.bytes);
-        }
-        out += '}';
-    }
-    return out;
+std::int64_t dropped() noexcept {
+    return dropped_records.load(std::memory_order_relaxed);
+}
+
+double ticks_per_second() {
+    const std::lock_guard lock(shared_mutex);
+    return scale.ticks_per_second();
 }
 
 }  // namespace moesaic::core::trace

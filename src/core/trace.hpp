@@ -1,55 +1,82 @@
-// Trace scopes: named intervals of every thread, kept in bounded buffers and written as a Chrome trace at the end.
+// Trace scopes: named intervals of every thread and counters, kept in bounded buffers until somebody takes them.
 #pragma once
+
+#include "core/tick_clock.hpp"
 
 #include <cstdint>
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace moesaic::core::trace {
 
+/// The message arrows of one transfer: equal numbers on two ranks are the two ends of an arrow. 0: none.
+struct Transfer {
+    std::uint64_t call;  ///< the same on all ranks of a collective call, and of no other
+    std::uint64_t sent;
+    std::uint64_t received;
+};
+
 /// One finished interval. Times are nanoseconds of the monotonic clock of this host.
 struct Event {
     const char* name;      ///< a string literal
-    const char* category;  ///< a string literal: "compute", "mpi", "io", "step"
+    const char* category;  ///< a string literal: "compute", "thread", "mpi", "io", "step"
     std::int64_t begin_ns;
     std::int64_t end_ns;
     std::int64_t bytes;  ///< payload of a transfer, or -1
     int thread;          ///< index of the thread in this process
+    Transfer transfer = {};
+};
+
+/// Values of one or several quantities at one moment.
+struct Counter {
+    std::string name;
+    std::vector<std::string> series;  ///< names of the values; empty: their numbers
+    std::vector<std::int64_t> values;
+    std::int64_t at_ns = 0;
 };
 
 /// Starts or stops recording in this process. When off, a scope costs one relaxed load.
-void enable(bool on) noexcept;
+void enable(bool on);
 [[nodiscard]] bool enabled() noexcept;
 
 /// Nanoseconds of the monotonic clock.
-[[nodiscard]] std::int64_t now_ns() noexcept;
+[[nodiscard]] inline std::int64_t now_ns() noexcept {
+    return monotonic_ns();
+}
 
-/// Records the interval from construction to destruction on the calling thread.
+/// Records the interval from construction to destruction on the calling thread. `name` and `category` are string
+/// literals; no name: records nothing.
 class Scope {
 public:
-    explicit Scope(const char* name, const char* category = "compute", std::int64_t bytes = -1) noexcept
-        : name_(name), category_(category), bytes_(bytes), begin_(enabled() ? now_ns() : -1) {}
+    explicit Scope(const char* name, const char* category = "compute", std::int64_t bytes = -1) noexcept;
     ~Scope();
     Scope(const Scope&) = delete;
     Scope& operator=(const Scope&) = delete;
 
+    /// Call while the scope is open.
+    void set_transfer(const Transfer& transfer) noexcept { transfer_ = transfer; }
+
 private:
     const char* name_;
     const char* category_;
+    const char* outer_ = nullptr;
     std::int64_t bytes_;
+    Transfer transfer_{};
     std::int64_t begin_;
 };
 
-/// Takes the events recorded so far, in order of their end on each thread. Call while no scope is open on other
-/// threads.
-[[nodiscard]] std::vector<Event> take();
-/// Events that were not kept because a thread's buffer was full.
-[[nodiscard]] std::int64_t dropped() noexcept;
+/// Name of the innermost open scope of the calling thread, or null; what a team of threads works on for it.
+[[nodiscard]] const char* innermost_scope() noexcept;
 
-/// The events as members of a Chrome trace array, one per line, comma-separated, pid = `rank`; times in microseconds
-/// after adding `offset_ns`. Format: "Trace Event Format", complete events ("ph":"X") and metadata events ("ph":"M").
-[[nodiscard]] std::string to_chrome_events(const std::vector<Event>& events, int rank, std::string_view process_name,
-                                           std::int64_t offset_ns);
+/// Records values of this moment, if recording is on.
+void count(std::string name, std::vector<std::string> series, std::vector<std::int64_t> values);
+
+/// Takes the events recorded so far, in order of their end on each thread.
+[[nodiscard]] std::vector<Event> take();
+[[nodiscard]] std::vector<Counter> take_counters();
+/// Events and counters that were not kept because a buffer was full.
+[[nodiscard]] std::int64_t dropped() noexcept;
+/// Rate of the time stamps; valid after `take`.
+[[nodiscard]] double ticks_per_second();
 
 }  // namespace moesaic::core::trace

@@ -108,8 +108,9 @@ public:
         }
 #pragma omp parallel num_threads(threads)
         {
+            const core::trace::Scope share("attention.forward", "thread");
             const typename AttentionStrips<T>::TileState tiles(strips_.products());
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(dynamic, 1) nowait
             for (index_t t = 0; t < count; ++t) {
                 compute(tasks[static_cast<std::size_t>(t)], scratch[static_cast<std::size_t>(omp_get_thread_num())]);
             }

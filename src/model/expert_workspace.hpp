@@ -68,7 +68,6 @@ struct ThreadScratch {
     core::Buffer<A> low_rank_sums;
     core::Buffer<A> dropped_sums;  // [tokens, 32] gradients before dropout's mask
     std::array<core::Buffer<A>, 2> sums;
-    std::array<core::Buffer<A>, 2> pre_activations;  // [tokens, 32]
 };
 
 /// Work buffers shared by the layers of a process; they grow, and shrink only in `clear_cache`. At most one submission

@@ -103,17 +103,11 @@ public:
 
 private:
     void multiply_few_rows() {
-        const BlockedMatrix<T>& blocks = product_.weight.blocks();
         const auto* x = reinterpret_cast<const A*>(operand_.x.data);
         for (index_t strip = item_.first; strip < item_.last; ++strip) {
-            A* out = product_.y.data() + strip * block_size;
-            for (index_t b = 0; b < blocks_of(sizes_.in); ++b) {
-                const index_t depth = extent_of_block(sizes_.in, b);
-                products_.few_rows_by_block(tokens_, x + sizes_.tokens * b * block_size,
-                                            forward_ ? blocks.block(strip, b) : blocks.block(b, strip), !forward_,
-                                            depth, extent_of_block(sizes_.out, strip), out, product_.y.stride(),
-                                            product_.accumulate || b > 0);
-            }
+            products_.few_rows_by_weights(tokens_, x, blocks_from(0, strip, blocks_of(sizes_.in)), !forward_, sizes_.in,
+                                          extent_of_block(sizes_.out, strip), product_.y.data() + strip * block_size,
+                                          product_.y.stride(), product_.accumulate);
         }
     }
 
@@ -143,11 +137,7 @@ private:
         const index_t size = forward_ ? block_size * stride_ : blocks_of(tokens_) * block_elements;
         A* sums = scratch_.sums.reserve(static_cast<std::size_t>(group * size));
         for (const Run& run : runs) {
-            A* of_strip = sums + (run.strip - item_.first) % group * size;
-            add(run.segment, extent_of_block(sizes_.out, run.strip), of_strip);
-            if (run.segment == sizes_.segments - 1) {
-                write(run.strip, of_strip);
-            }
+            add(run.segment, run.strip, sums + (run.strip - item_.first) % group * size);
         }
     }
 
@@ -155,51 +145,59 @@ private:
         return cut(blocks_of(sizes_.in), segment, sizes_.segments);
     }
     [[nodiscard]] BlockRun<T> weights_of(index_t segment, index_t strip) const {
-        const BlockedMatrix<T>& blocks = product_.weight.blocks();
         const index_t first = begin_of(segment);
-        const index_t count = begin_of(segment + 1) - first;
+        return blocks_from(first, strip, begin_of(segment + 1) - first);
+    }
+    /// `count` blocks along the contraction for one strip of features.
+    [[nodiscard]] BlockRun<T> blocks_from(index_t first, index_t strip, index_t count) const {
+        const BlockedMatrix<T>& blocks = product_.weight.blocks();
         return forward_ ? BlockRun<T>{blocks.block(strip, first), block_elements, count}
                         : BlockRun<T>{blocks.block(first, strip), blocks.row_stride(), count};
     }
 
-    /// Adds one segment of the contraction to the sums of a strip.
-    void add(index_t segment, index_t features, A* sums) {
+    /// Adds one segment of the contraction to the sums of a strip; the last one makes them results.
+    void add(index_t segment, index_t strip, A* sums) {
+        const index_t features = extent_of_block(sizes_.out, strip);
         const auto from_here = [&](Strips strips) {
             strips.data = strips.data == nullptr ? nullptr : strips.at(item_.first_token, begin_of(segment));
             return strips;
         };
         const Strips tokens = from_here(operand_.x);
-        const bool accumulate = segment > 0;
+        const bool is_last = segment == sizes_.segments - 1;
+        const auto done = [&](index_t token_strip) {
+            if (is_last) {
+                write(strip, token_strip, sums);
+            }
+        };
         if (forward_) {
-            products_.weights_by_tokens(scratch_.weights, features, tokens, tokens_, sums, stride_, accumulate,
-                                        scratch_.panel, {}, from_here(operand_.low));
+            products_.weights_by_tokens(scratch_.weights, features, tokens, tokens_, sums, stride_, segment > 0,
+                                        scratch_.panel, {}, done, from_here(operand_.low));
         } else {
-            products_.tokens_by_weights(tokens, tokens_, scratch_.weights, features, sums, accumulate, scratch_.panels);
+            products_.tokens_by_weights(tokens, tokens_, scratch_.weights, features, sums, segment > 0, scratch_.panels,
+                                        {}, done);
         }
     }
 
-    /// Sums of forward are [32 features, tokens], those of backward [tokens, 32 features].
-    void write(index_t strip, const A* sums) {
+    /// One block of the result. Sums of forward are [32 features, tokens], those of backward [tokens, 32 features].
+    void write(index_t strip, index_t token_strip, const A* sums) {
         const index_t features = extent_of_block(sizes_.out, strip);
-        const MatrixView<A> out =
-            product_.y.rows(item_.first_token * block_size, tokens_).columns(strip * block_size, features);
-        const A* by_token = sums;
-        if (forward_ && !product_.accumulate) {
-            elementwise_.transpose_narrow(features, tokens_, sums, stride_, out.data(), out.stride());
+        const index_t tokens = extent_of_block(tokens_, token_strip);
+        const index_t first_token = (item_.first_token + token_strip) * block_size;
+        const MatrixView<A> out = product_.y.rows(first_token, tokens).columns(strip * block_size, features);
+        sums += token_strip * (forward_ ? block_size : block_elements);
+        if (!product_.accumulate) {
+            const auto copy = forward_ ? elementwise_.transpose_narrow : elementwise_.narrow_rows;
+            forward_ ? copy(features, tokens, sums, stride_, out.data(), out.stride())
+                     : copy(tokens, features, sums, block_size, out.data(), out.stride());
             return;
         }
+        std::array<A, block_elements> transposed;
         if (forward_) {
-            A* transposed = scratch_.transposed.reserve(static_cast<std::size_t>(tokens_ * block_size));
-            elementwise_.transpose_narrow(features, tokens_, sums, stride_, transposed, block_size);
-            by_token = transposed;
+            elementwise_.transpose_narrow(features, tokens, sums, stride_, transposed.data(), block_size);
+            sums = transposed.data();
         }
-        for (index_t row = 0; row < tokens_; ++row) {
-            const A* from = by_token + row * block_size;
-            if (product_.accumulate) {
-                elementwise_.add(features, out[row], from, out[row]);
-            } else {
-                std::copy_n(from, features, out[row]);
-            }
+        for (index_t row = 0; row < tokens; ++row) {
+            elementwise_.add(features, out[row], sums + row * block_size, out[row]);
         }
     }
 
@@ -215,22 +213,17 @@ private:
     index_t stride_;  ///< between features in the sums of forward; no multiple of 1 KiB, whose lines collide in L1
 };
 
-/// Few rows are not packed: blocks [K / 32][M][32] of x + low in the accumulator's type.
+/// Few rows are not packed: x + low [M, K] in the accumulator's type.
 template <class T>
 Strips widen_few_rows(const kernels::KernelSet& kernels, MatrixView<const T> x, MatrixView<const T> low,
                       core::Buffer<std::byte>& storage) {
     using A = accumulator_t<T>;
-    std::array<A, block_size> wide_low;
     auto* out = reinterpret_cast<A*>(storage.reserve(static_cast<std::size_t>(x.rows() * x.cols()) * sizeof(A)));
-    for (index_t b = 0; b < blocks_of(x.cols()); ++b) {
-        const index_t depth = extent_of_block(x.cols(), b);
-        for (index_t row = 0; row < x.rows(); ++row) {
-            A* of_row = out + (b * block_size * x.rows()) + row * depth;
-            kernels.elementwise<T>().widen(depth, x[row] + b * block_size, of_row);
-            if (!low.empty()) {
-                kernels.elementwise<T>().widen(depth, low[row] + b * block_size, wide_low.data());
-                kernels.elementwise<A>().add(depth, of_row, wide_low.data(), of_row);
-            }
+    for (index_t row = 0; row < x.rows(); ++row) {
+        A* of_row = out + row * x.cols();
+        kernels.elementwise<T>().widen(x.cols(), x[row], of_row);
+        for (index_t i = 0; i < low.cols(); ++i) {
+            of_row[i] += core::widen(low(row, i));
         }
     }
     return {storage.data(), 0, 0};

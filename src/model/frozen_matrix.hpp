@@ -64,7 +64,6 @@ template <class T>
 struct FrozenScratch {
     struct OfThread {
         core::Buffer<accumulator_t<T>> sums;
-        core::Buffer<accumulator_t<T>> transposed;
         core::Buffer<std::byte> panel;
         RightPanels panels;
         WeightStream<T> weights;

@@ -13,6 +13,7 @@ GroupedExperts<T>::GroupedExperts(const ExpertConfig& config, std::shared_ptr<Ex
     : ExpertBackend<T>(config, std::move(workspace)),
       products_(kernels),
       elementwise_(kernels.elementwise<T>()),
+      elementwise_of_sums_(kernels.elementwise<A>()),
       hidden_blocks_(blocks_of(config.hidden)),
       intermediate_blocks_(blocks_of(config.intermediate)),
       rank_blocks_(blocks_of(this->config().lora_rank)) {}

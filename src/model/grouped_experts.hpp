@@ -82,13 +82,14 @@ private:
     void backward_down(const SavedForward<T>& saved, const PreActivations<T>& kept, MatrixView<const T> grad_output);
     void backward_up(bool with_input_gradients);
     void sum_weight_gradients(const RoutedRows& routed);
-    void activation_gradients(const Part& part, index_t strip, const PreActivations<T>& kept);
+    void activation_gradients(const Part& part, index_t strip, index_t s, const A* sums, const PreActivations<T>& kept);
     template <class FactorStrip>
     void low_rank_rows(const Part& part, const Strips& tokens, index_t k, const FactorStrip& factor_strip,
                        T* out) const;
     [[nodiscard]] Strips low_rank_gradient(Projection p, const Part& part, const Strips& grad, std::size_t slot);
+    template <class Done>
     void input_gradient(Projection p, const Part& part, index_t strip, const Strips& grad, const Strips& low_rank,
-                        bool accumulate, A* sums) const;
+                        bool accumulate, A* sums, const Done& done) const;
 
     // grouped_experts_lora.cpp
     /// L of a gradient L^T Z, and the factor that it belongs to.
@@ -105,10 +106,12 @@ private:
                                           const RowChunk& chunk, index_t first, index_t last,
                                           ThreadScratch<T>& scratch);
     void drop_blocks(const DropoutMask& mask, const RowChunk& chunk, index_t first, index_t last, T* blocks) const;
-    void add_to_gradient(const LoraTerm& term, index_t expert, index_t first, index_t count, const A* sums) const;
+    void add_to_gradient(const LoraTerm& term, index_t expert, index_t first, index_t count, A* sums, index_t stride,
+                         ThreadScratch<T>& scratch) const;
 
     const StripProducts<T> products_;
     const kernels::ElementwiseKernels<T>& elementwise_;
+    const kernels::ElementwiseKernels<A>& elementwise_of_sums_;
     index_t hidden_blocks_;
     index_t intermediate_blocks_;
     index_t rank_blocks_;

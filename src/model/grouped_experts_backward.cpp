@@ -2,6 +2,9 @@
 // W: blocks of the same weights become the right operand by interleaving pairs of their rows in the cache.
 #include "model/grouped_experts.hpp"
 
+#include <algorithm>
+#include <array>
+
 namespace moesaic::model {
 
 using core::bf16;
@@ -35,8 +38,8 @@ void GroupedExperts<T>::backward_down(const SavedForward<T>& saved, const PreAct
         A* sums = part.scratch.sums[0].reserve(static_cast<std::size_t>(part.strips() * block_elements));
         part.scratch.panels.forget();
         for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
-            input_gradient(Projection::down, part, strip, grad, low_rank, false, sums);
-            activation_gradients(part, strip, kept);
+            input_gradient(Projection::down, part, strip, grad, low_rank, false, sums,
+                           [&](index_t s) { activation_gradients(part, strip, s, sums + s * block_elements, kept); });
         }
     });
 }
@@ -77,42 +80,49 @@ void GroupedExperts<T>::backward_up(bool with_input_gradients) {
         A* sums = part.scratch.sums[0].reserve(static_cast<std::size_t>(part.strips() * block_elements));
         part.scratch.panels.forget();
         for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
-            input_gradient(Projection::gate, part, strip, grad_gate, low_rank_gate, false, sums);
-            input_gradient(Projection::up, part, strip, grad_up, low_rank_up, true, sums);
-            elementwise_.narrow_rows(part.rows(), extent_of_block(config.hidden, strip), sums, block_size,
-                                     work.rows_out.view()[part.chunk.begin] + strip * block_size, config.hidden);
+            const auto write = [&](index_t s) {
+                elementwise_.narrow_rows(extent_of_block(part.rows(), s), extent_of_block(config.hidden, strip),
+                                         sums + s * block_elements, block_size,
+                                         work.rows_out.view()[part.chunk.begin + s * block_size] + strip * block_size,
+                                         config.hidden);
+            };
+            input_gradient(Projection::gate, part, strip, grad_gate, low_rank_gate, false, sums, [](index_t) {});
+            input_gradient(Projection::up, part, strip, grad_up, low_rank_up, true, sums, write);
         }
     });
 }
 
-/// Gradients of gate and up for one strip of intermediate features, given the activation's gradient in sums[0].
+/// Gradients of gate and up for one strip of intermediate features and strip s of tokens, given the activation's
+/// gradient `sums` [32, 32].
 template <class T>
-void GroupedExperts<T>::activation_gradients(const Part& part, index_t strip, const PreActivations<T>& kept) {
+void GroupedExperts<T>::activation_gradients(const Part& part, index_t strip, index_t s, const A* sums,
+                                             const PreActivations<T>& kept) {
     ExpertWorkspace<T>& work = this->workspace();
     const index_t intermediate = this->config().intermediate;
     const index_t features = extent_of_block(intermediate, strip);
-    std::array<A*, 2> by_token;
+    const index_t rows = extent_of_block(part.rows(), s);
+    const index_t first_row = part.chunk.begin + s * block_size;
+    std::array<std::array<A, block_elements>, 2> by_token;
     for (std::size_t i = 0; i < 2; ++i) {
-        by_token[i] = part.scratch.pre_activations[i].reserve(static_cast<std::size_t>(part.rows() * block_size));
         const T* from = kept.values[i].data() + intermediate * part.chunk.begin + strip * block_size * part.rows();
-        elementwise_.transpose_widen(features, part.rows(), from, part.rows(), by_token[i], block_size);
+        elementwise_.transpose_widen(features, rows, from + s * block_size, part.rows(), by_token[i].data(),
+                                     block_size);
     }
-    A* weight_gradient = work.weight_gradient_parts.view()[strip] + part.chunk.begin;
-    const A* weights = work.row_weights.data() + part.chunk.begin;
+    const index_t block = ((part.chunk.first_strip + s) * intermediate_blocks_ + strip) * block_elements;
+    A* weight_gradient = work.weight_gradient_parts.view()[strip] + first_row;
     const DropoutMask mask = mask_of(Projection::down, part.chunk.expert);
-    for (index_t row = 0; row < part.rows(); ++row) {
-        const index_t block = (part.chunk.first_strip + row / block_size) * intermediate_blocks_ + strip;
-        const index_t at = block * block_elements + row % block_size * block_size;
-        T* grad_gate = work.grad_pre_activations[0].data() + at;
-        T* grad_up = work.grad_pre_activations[1].data() + at;
-        T* activation = work.activation.data() + at;
+    for (index_t row = 0; row < rows; ++row) {
         const index_t from = row * block_size;
+        T* grad_gate = work.grad_pre_activations[0].data() + block + from;
+        T* grad_up = work.grad_pre_activations[1].data() + block + from;
+        T* activation = work.activation.data() + block + from;
+        const auto of_row = static_cast<std::size_t>(first_row + row);
         weight_gradient[row] =
-            elementwise_.swiglu_backward(features, part.scratch.sums[0].data() + from, by_token[0] + from,
-                                         by_token[1] + from, weights[row], grad_gate, grad_up, activation);
+            elementwise_.swiglu_backward(features, sums + from, by_token[0].data() + from, by_token[1].data() + from,
+                                         work.row_weights[of_row], grad_gate, grad_up, activation);
         if (has_dropout()) {  // the activation is for LoRA alone
-            mask.apply(work.row_tokens[static_cast<std::size_t>(part.chunk.begin + row)],
-                       this->config().intermediate_begin + strip * block_size, features, activation);
+            mask.apply(work.row_tokens[of_row], this->config().intermediate_begin + strip * block_size, features,
+                       activation);
         }
         for (T* out : {grad_gate, grad_up, activation}) {
             std::fill(out + features, out + block_size, static_cast<T>(0.0F));
@@ -178,10 +188,11 @@ Strips GroupedExperts<T>::low_rank_gradient(Projection p, const Part& part, cons
 }
 
 /// sums = the gradient of a projection's input for one strip of its features: through the part's next weights, and
-/// through A with its scale. Added to sums if `accumulate`.
+/// through A with its scale. Added to sums if `accumulate`. done(s) is called when those of token strip s are complete.
 template <class T>
+template <class Done>
 void GroupedExperts<T>::input_gradient(Projection p, const Part& part, index_t strip, const Strips& grad,
-                                       const Strips& low_rank, bool accumulate, A* sums) const {
+                                       const Strips& low_rank, bool accumulate, A* sums, const Done& done) const {
     const ExpertConfig& config = this->config();
     const index_t features = extent_of_block(p == Projection::down ? config.intermediate : config.hidden, strip);
     TokenTerm term;
@@ -192,20 +203,24 @@ void GroupedExperts<T>::input_gradient(Projection p, const Part& part, index_t s
                              products_.columns(a.data() + strip * block_size, a.stride(), features, a.rows()));
         term = {factor.data, low_rank, a.rows()};
     }
-    products_.tokens_by_weights(grad, part.rows(), part.scratch.weights, features, sums, accumulate,
-                                part.scratch.panels, has_dropout() ? TokenTerm() : term);
     if (!has_dropout() || term.k == 0) {
+        products_.tokens_by_weights(grad, part.rows(), part.scratch.weights, features, sums, accumulate,
+                                    part.scratch.panels, term, done);
         return;
     }
-    // What comes through A has passed the mask of the projection's input.
+    // What comes through A passes the mask of the projection's input.
     A* product = part.scratch.dropped_sums.reserve(static_cast<std::size_t>(part.strips() * block_elements));
     products_.tokens_by_strip(term.tokens, part.rows(), term.factor, features, term.k, product);
     const DropoutMask mask = mask_of(p, part.chunk.expert);
     const index_t first = (p == Projection::down ? config.intermediate_begin : 0) + strip * block_size;
-    for (index_t row = 0; row < part.rows(); ++row) {
-        mask.add(this->workspace().row_tokens[static_cast<std::size_t>(part.chunk.begin + row)], first, features,
-                 product + row * block_size, sums + row * block_size);
-    }
+    const std::uint64_t* row_tokens = this->workspace().row_tokens.data() + part.chunk.begin;
+    products_.tokens_by_weights(
+        grad, part.rows(), part.scratch.weights, features, sums, accumulate, part.scratch.panels, {}, [&](index_t s) {
+            for (index_t row = s * block_size; row < part.rows() && row < (s + 1) * block_size; ++row) {
+                mask.add(row_tokens[row], first, features, product + row * block_size, sums + row * block_size);
+            }
+            done(s);
+        });
 }
 
 #define MOESAIC_INSTANTIATE(T)                                                                       \

@@ -47,7 +47,8 @@ void GroupedExperts<T>::project_up(const SavedForward<T>& saved, PreActivations<
                 const auto i = static_cast<std::size_t>(p);
                 A* sums = part.scratch.sums[i].reserve(static_cast<std::size_t>(block_size * part.stride()));
                 products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(), false,
-                                            part.scratch.panel, low_rank_term(p, part, strip, low_ranks[i]));
+                                            part.scratch.panel, low_rank_term(p, part, strip, low_ranks[i]),
+                                            [](index_t) {});
             }
             if (kept != nullptr) {
                 keep(part, strip, *kept);
@@ -77,10 +78,13 @@ void GroupedExperts<T>::project_down() {
         A* sums = part.scratch.sums[0].reserve(static_cast<std::size_t>(block_size * part.stride()));
         for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
             const index_t features = extent_of_block(hidden, strip);
+            const auto write = [&](index_t s) {
+                elementwise_.transpose_narrow(
+                    features, extent_of_block(part.rows(), s), sums + s * block_size, part.stride(),
+                    work.rows_out.view()[part.chunk.begin + s * block_size] + strip * block_size, hidden);
+            };
             products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(), false,
-                                        part.scratch.panel, low_rank_term(Projection::down, part, strip, low));
-            elementwise_.transpose_narrow(features, part.rows(), sums, part.stride(),
-                                          work.rows_out.view()[part.chunk.begin] + strip * block_size, hidden);
+                                        part.scratch.panel, low_rank_term(Projection::down, part, strip, low), write);
         }
     });
 }

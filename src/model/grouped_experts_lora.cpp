@@ -2,6 +2,7 @@
 // low-rank activation or gradient and Z [tokens, width] what the factor's other dimension stands for.
 #include "model/grouped_experts.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <span>
 
@@ -111,7 +112,8 @@ void GroupedExperts<T>::lora_gradients(const SavedForward<T>& saved, const PreAc
         const index_t expert = work.chunks[static_cast<std::size_t>(item.first_chunk)].expert;
         const index_t cols = item.last_block - item.first_block;
         const auto results = static_cast<index_t>(terms.size()) * rank_blocks_;
-        A* sums = scratch.sums[0].reserve(static_cast<std::size_t>(results * cols * block_elements));
+        const index_t stride = cols * block_size + 16;  // no multiple of 1 KiB, whose lines collide in L1
+        A* sums = scratch.sums[0].reserve(static_cast<std::size_t>(results * block_size * stride));
         for (index_t c = item.first_chunk; c < item.last_chunk; ++c) {
             const RowChunk& chunk = work.chunks[static_cast<std::size_t>(c)];
             const Strips left = products_.left_strips(scratch.tokens, results, chunk.strips());
@@ -130,14 +132,14 @@ void GroupedExperts<T>::lora_gradients(const SavedForward<T>& saved, const PreAc
                 for (index_t r = 0; r < results; ++r) {
                     const index_t count = extent_of_block(this->config().lora_rank, r % rank_blocks_);
                     products_.strip_by_strip(left.at(r), count, right.data, block_size, chunk.rows,
-                                             sums + (r * cols + col) * block_elements, block_size,
+                                             sums + r * block_size * stride + col * block_size, stride,
                                              c > item.first_chunk);
                 }
             }
         }
         for (std::size_t t = 0; t < terms.size(); ++t) {
-            const A* of_term = sums + static_cast<index_t>(t) * rank_blocks_ * cols * block_elements;
-            add_to_gradient(terms[t], expert, item.first_block, cols, of_term);
+            A* of_term = sums + static_cast<index_t>(t) * rank_blocks_ * block_size * stride;
+            add_to_gradient(terms[t], expert, item.first_block, cols, of_term, stride, scratch);
         }
     });
 }
@@ -199,39 +201,31 @@ void GroupedExperts<T>::drop_blocks(const DropoutMask& mask, const RowChunk& chu
 }
 
 /// Adds L^T Z, column blocks [first, first + count), to the gradient: A is [R, width]; B is [width, R], so that it
-/// takes the transpose. The scale is in L where that is the activation x A^T.
+/// takes the transpose. The scale is in L where that is the activation x A^T; else `sums` [R, stride] are scaled.
 template <class T>
-void GroupedExperts<T>::add_to_gradient(const LoraTerm& term, index_t expert, index_t first, index_t count,
-                                        const A* sums) const {
+void GroupedExperts<T>::add_to_gradient(const LoraTerm& term, index_t expert, index_t first, index_t count, A* sums,
+                                        index_t stride, ThreadScratch<T>& scratch) const {
     const index_t rank = this->config().lora_rank;
     const auto& gradients = this->gradients()[term.projection];
-    const A scale = static_cast<A>(this->config().lora_scale(term.projection, expert));
-    const bool is_a = term.factor == LoraFactor::a;
-    const index_t width = is_a ? gradients.a.cols() : gradients.b.rows() / this->config().experts;
-    // Sums are [blocks of R][count][32, 32].
-    const auto row_of = [&](index_t r, index_t col) {
-        return sums + (r / block_size * count + col) * block_elements + r % block_size * block_size;
-    };
-    if (is_a) {
+    const index_t begin = first * block_size;
+    if (term.factor == LoraFactor::a) {
+        const index_t width = std::min(count * block_size, gradients.a.cols() - begin);
+        const A scale = static_cast<A>(this->config().lora_scale(term.projection, expert));
         for (index_t r = 0; r < rank; ++r) {
-            for (index_t col = 0; col < count; ++col) {
-                const A* row = row_of(r, col);
-                A* gradient = gradients.a[expert * rank + r] + (first + col) * block_size;
-                const index_t elements = extent_of_block(width, first + col);
-                for (index_t c = 0; c < elements; ++c) {
-                    gradient[c] += scale * row[c];
-                }
-            }
+            A* row = sums + r * stride;
+            A* gradient = gradients.a[expert * rank + r] + begin;
+            elementwise_.scale(width, scale, row);
+            elementwise_.add(width, row, gradient, gradient);
         }
         return;
     }
-    for (index_t col = 0; col < count; ++col) {
-        for (index_t c = 0; c < extent_of_block(width, first + col); ++c) {
-            A* gradient = gradients.b[expert * width + (first + col) * block_size + c];
-            for (index_t r = 0; r < rank; ++r) {
-                gradient[r] += row_of(r, col)[c];
-            }
-        }
+    const index_t rows = gradients.b.rows() / this->config().experts;
+    const index_t width = std::min(count * block_size, rows - begin);
+    A* transposed = scratch.sums[1].reserve(static_cast<std::size_t>(width * rank));
+    elementwise_of_sums_.transpose_narrow(rank, width, sums, stride, transposed, rank);
+    for (index_t row = 0; row < width; ++row) {
+        A* gradient = gradients.b[expert * rows + begin + row];
+        elementwise_.add(rank, transposed + row * rank, gradient, gradient);
     }
 }
 

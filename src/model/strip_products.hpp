@@ -77,15 +77,19 @@ public:
     /// Longest panel of weights, in blocks.
     [[nodiscard]] index_t largest_panel() const { return kernel_.panel_depth / block_size; }
     /// C[features, tokens] = W tokens^T for the next run of a stream, a strip of rows of W. `more` adds the product of
-    /// a packed left strip of the same features with further strips of the same tokens; `low`, that of W with what
-    /// rounding took from the tokens. One of them at most.
+    /// a packed left strip of the same features with further strips of the same tokens. done(s) is called as soon as
+    /// the sums of token strip s are complete, while they are in the L1 cache: what it writes to memory then leaves
+    /// the core during the products of the next strip. `low`, which excludes `more`, adds the product of W with what
+    /// rounding took from the tokens.
+    template <class Done>
     void weights_by_tokens(WeightStream<T>& weights, index_t features, const Strips& tokens, index_t token_count, A* c,
-                           index_t stride, bool accumulate, core::Buffer<std::byte>& panel, const TokenTerm& more = {},
-                           const Strips& low = {}) const;
+                           index_t stride, bool accumulate, core::Buffer<std::byte>& panel, const TokenTerm& more,
+                           const Done& done, const Strips& low = {}) const;
     /// C[tokens, features] = tokens W for the next run of a stream, a column of blocks of W, whose rows are k. `more`
     /// adds the product of further strips of the same tokens with a packed right strip of the same features.
+    template <class Done>
     void tokens_by_weights(const Strips& tokens, index_t token_count, WeightStream<T>& weights, index_t features, A* c,
-                           bool accumulate, RightPanels& panels, const TokenTerm& more = {}) const;
+                           bool accumulate, RightPanels& panels, const TokenTerm& more, const Done& done) const;
     /// The same with a small operand that is packed already, k at most what its strip holds.
     void strip_by_tokens(const std::byte* left, index_t features, index_t k, const Strips& tokens, index_t token_count,
                          A* c, index_t stride) const;
@@ -97,14 +101,16 @@ public:
         multiply({rows, cols, k, left, right, c, stride, accumulate, {}, {}});
     }
 
-    /// Products of at most so many tokens are better computed block by block, without strips.
+    /// Products of at most so many tokens are better computed without strips.
     [[nodiscard]] index_t few_rows() const { return kernel_.few_rows; }
-    /// C[tokens, 32] += x W^T, or x W if `transposed`, for one block of weights; x [tokens, 32], C `stride` apart.
-    void few_rows_by_block(index_t tokens, const A* x, const T* block, bool transposed, index_t k, index_t features,
-                           A* c, index_t stride, bool accumulate) const {
+    /// C[tokens, features] = x W^T for a strip of rows of W, or x W for a column of blocks (`transposed`); x [tokens,
+    /// k] is contiguous, rows of C are `stride` apart.
+    void few_rows_by_weights(index_t tokens, const A* x, const BlockRun<T>& weights, bool transposed, index_t k,
+                             index_t features, A* c, index_t stride, bool accumulate) const {
         kernel_.multiply_few_rows(
-            k, x, transposed ? columns(block, block_size, features, k) : rows(block, block_size, features, k),
-            {c, stride, tokens, features, A(1), accumulate});
+            k, x,
+            transposed ? columns(weights.first, block_size, features, k) : rows(weights.first, block_size, features, k),
+            weights.step, {c, stride, tokens, features, A(1), accumulate});
     }
 
     /// Processor state that products need: lives on the stack of the thread that computes them.
@@ -137,5 +143,75 @@ private:
 
     const kernels::micro_kernel_t<T>& kernel_;
 };
+
+template <class T>
+template <class Done>
+void StripProducts<T>::weights_by_tokens(WeightStream<T>& weights, index_t features, const Strips& tokens,
+                                         index_t token_count, A* c, index_t stride, bool accumulate,
+                                         core::Buffer<std::byte>& panel, const TokenTerm& more, const Done& done,
+                                         const Strips& low) const {
+    const index_t strips = blocks_of(token_count);
+    for (index_t p = 0; p < weights.panels_per_run(); ++p) {
+        const BlockRun<T> now = weights.panel(weights.now());
+        const std::byte* left = left_of_blocks(now.first, 1, now.blocks, panel).data;
+        const BlockRun<T> later = weights.take_panel_to_ask_for();
+        const bool is_last = p == weights.panels_per_run() - 1;
+        const index_t depth = now.blocks * block_size;
+        const index_t first = p * weights.panel_blocks();
+        for (index_t s = 0; s < strips; ++s) {
+            const kernels::StripTerm term = low.data != nullptr ? kernels::StripTerm{left, low.at(s, first), depth}
+                                            : is_last ? kernels::StripTerm{more.factor, more.tokens.at(s), more.k}
+                                                      : kernels::StripTerm{};
+            multiply({features, extent_of_block(token_count, s), depth, left, tokens.at(s, first), c + s * block_size,
+                      stride, accumulate || p > 0, ask_for(later, s, strips), term});
+            if (is_last) {
+                done(s);
+            }
+        }
+        weights.finish();
+    }
+}
+
+template <class T>
+template <class Done>
+void StripProducts<T>::tokens_by_weights(const Strips& tokens, index_t token_count, WeightStream<T>& weights,
+                                         index_t features, A* c, bool accumulate, RightPanels& panels,
+                                         const TokenTerm& more, const Done& done) const {
+    constexpr index_t pairs = block_size / 2;
+    const index_t strips = blocks_of(token_count);
+    const Strips both = right_strips(panels.storage, 2, weights.panel_blocks());
+    for (index_t p = 0; p < weights.panels_per_run(); ++p) {
+        const BlockRun<T> now = weights.panel(weights.now());
+        if (!panels.is_packed) {
+            pack_panel(now, 0, both.at(panels.in_use));
+        }
+        const BlockRun<T> next = kernel_.packs_ahead ? weights.panel(weights.now() + 1) : BlockRun<T>();
+        const BlockRun<T> later = weights.take_panel_to_ask_for();
+        std::byte* free_panel = both.at(1 - panels.in_use);
+        const bool is_last = p == weights.panels_per_run() - 1;
+        for (index_t s = 0; s < strips; ++s) {
+            kernels::Ahead ahead = ask_for(later, s, strips);
+            ahead.blocks = reinterpret_cast<const char*>(next.first);
+            ahead.step = next.blocks > 0 ? next.step * static_cast<index_t>(sizeof(T)) : ahead.step;
+            ahead.block_count = next.blocks;
+            ahead.strip = free_panel;
+            ahead.first_pair = pairs * s / strips;
+            ahead.last_pair = pairs * (s + 1) / strips;
+            multiply({extent_of_block(token_count, s), features, now.blocks * block_size,
+                      tokens.at(s, p * weights.panel_blocks()), both.at(panels.in_use), c + s * block_elements,
+                      block_size, accumulate || p > 0, ahead,
+                      is_last ? kernels::StripTerm{more.tokens.at(s), more.factor, more.k} : kernels::StripTerm{}});
+            if (is_last) {
+                done(s);
+            }
+        }
+        panels.is_packed = next.blocks > 0;
+        if (panels.is_packed) {
+            pack_panel(next, now.blocks, free_panel);  // what the last panel of a run had no time for
+            panels.in_use = 1 - panels.in_use;
+        }
+        weights.finish();
+    }
+}
 
 }  // namespace moesaic::model

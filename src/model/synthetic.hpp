@@ -13,8 +13,8 @@ namespace moesaic::model {
 
 /// Names that `synthetic_architecture` knows.
 [[nodiscard]] std::vector<std::string> synthetic_names();
-/// The architecture of a published model. Throws a usage error that names the nearest one, and the option that the name
-/// was given for, if there is none of this name.
+/// The architecture of a published model, or of the reference benchmark. Throws a usage error that names the nearest
+/// one, and the option that the name was given for, if there is none of this name.
 [[nodiscard]] Architecture synthetic_architecture(std::string_view name, std::string_view option = "model.synthetic");
 
 /// Random weights of mean 0 whose variance keeps that of activations; norms are ones, biases zero. All are BF16 values,

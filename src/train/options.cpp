@@ -188,7 +188,7 @@ void ComputeOptions::declare_isa(core::OptionSet& set) {
 }
 
 void OutputOptions::declare(core::OptionSet& set) {
-    set.add("output.dir", directory, "folder for metrics, checkpoints, adapter and trace");
+    set.add("output.dir", directory, "folder for metrics, checkpoints, adapter, trace and report");
     set.add("output.trace", trace, "record and write trace.json");
     set.add("output.adapter_layout", adapter_layout,
             "per-expert: a pair of factors for each expert's projection; fused: as PEFT adapts fused experts",

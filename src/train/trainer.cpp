@@ -7,6 +7,7 @@
 #include <array>
 #include <cmath>
 #include <numeric>
+#include <string>
 
 namespace moesaic::train {
 
@@ -15,6 +16,22 @@ using core::trace::now_ns;
 using core::trace::Scope;
 using model::TargetResult;
 using model::TokenBatch;
+
+namespace {
+
+/// The trace's counters of an optimizer step: tokens of all ranks. counts: [MoE layers * E]
+void trace_expert_counts(const model::Architecture& architecture, std::span<const index_t> counts) {
+    const auto experts = static_cast<std::size_t>(architecture.experts);
+    for (index_t layer = 0; layer < architecture.layers && core::trace::enabled(); ++layer) {
+        if (architecture.is_moe[static_cast<std::size_t>(layer)]) {
+            core::trace::count("tokens per expert, layer " + std::to_string(layer), {},
+                               {counts.begin(), counts.begin() + architecture.experts});
+            counts = counts.subspan(experts);
+        }
+    }
+}
+
+}  // namespace
 
 template <class T>
 StepResult Trainer<T>::step() {
@@ -51,6 +68,9 @@ mpi::StepReport Trainer<T>::compute_gradients() {
         report.target_tokens += static_cast<std::int64_t>(targets.size());
     }
     parts_.grid.world().sum(std::span<index_t>(expert_counts_));
+    if (parts_.grid.world().is_root()) {
+        trace_expert_counts(architecture, expert_counts_);
+    }
     parts_.optimizer.reduce_gradients();
     report.squared_norm = parts_.optimizer.squared_norm();
     report.finite = std::isfinite(report.loss_sum) && std::isfinite(report.squared_norm);

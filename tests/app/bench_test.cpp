@@ -1,12 +1,13 @@
 // moesaic bench as a user runs it, on shapes that take seconds.
 #include "app/program.hpp"
-#include "io/json.hpp"
+#include "bench/results.hpp"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
 #include <regex>
 #include <set>
 
@@ -98,23 +99,136 @@ TEST(BenchProgram, TwoRanksPrintOnceAndWriteJson) {
     ASSERT_EQ(result.exit_code, 0) << result.output;
     expect_figures(result.output, layer_figures);
     EXPECT_EQ(result.output.find("FOM layer_forward "), result.output.rfind("FOM layer_forward "));
-    const nlohmann::json document = io::read_json(file);
+    const bench::Results results = bench::read_results(file);
     std::filesystem::remove(file);
-    EXPECT_EQ(document["schema"], "moesaic-bench-1");
-    EXPECT_EQ(document["benchmark"], "layer");
-    for (const char* key : {"cpu", "host", "isa", "ranks", "threads", "compiler", "git_revision"}) {
-        EXPECT_TRUE(document["environment"].contains(key)) << key;
+    EXPECT_EQ(results.command, "bench layer");
+    EXPECT_EQ(results.ranks.size(), 2U);
+    ASSERT_EQ(results.cases.size(), 1U);
+    const bench::CaseResult& layer = results.cases[0];
+    EXPECT_EQ(layer.ranks, 2);
+    EXPECT_EQ(layer.checks.size() + layer.figures.size(), figures(result.output).size());
+    EXPECT_EQ(layer.rounds, std::vector<bench::index_t>{2});
+    EXPECT_EQ(layer.machine->peak.size(), 2U);
+    EXPECT_EQ(layer.find("layer_forward")->unit, "ms");
+    EXPECT_EQ(layer.find("layer_forward")->summary.n, 2);
+    EXPECT_NE(std::find(layer.parameters.begin(), layer.parameters.end(),
+                        std::pair<std::string, std::string>("hidden", "48")),
+              layer.parameters.end());
+}
+
+/// A folder for decks and results, removed at the end.
+struct Folder {
+    Folder() : path(std::filesystem::temp_directory_path() / ("moesaic-suite-" + std::to_string(getpid()))) {
+        std::filesystem::create_directories(path);
     }
-    EXPECT_EQ(document["environment"]["ranks"], 2);
-    const auto& entries = document["figures"];
-    EXPECT_EQ(entries.size(), figures(result.output).size());
-    const auto forward = std::find_if(entries.begin(), entries.end(),
-                                      [](const nlohmann::json& entry) { return entry["name"] == "layer_forward"; });
-    ASSERT_NE(forward, entries.end());
-    EXPECT_EQ((*forward)["unit"], "ms");
-    EXPECT_EQ((*forward)["n"], 2);
-    EXPECT_EQ((*forward)["value"], (*forward)["median"]);
-    EXPECT_LE((*forward)["min"].get<double>(), (*forward)["interval"][0].get<double>());
+    ~Folder() { std::filesystem::remove_all(path); }
+    Folder(const Folder&) = delete;
+    Folder& operator=(const Folder&) = delete;
+    [[nodiscard]] std::string write(const std::string& name, const std::string& text) const {
+        std::ofstream(path / name) << text;
+        return (path / name).string();
+    }
+    std::filesystem::path path;
+};
+
+const std::string tiny_deck =
+    "rounds = 2\nrepeat = 4\nseconds = 0\n[machine]\n[kernels.small]\nm = 1,7\nn = 40\nk = 33\n[layer]\nhidden = 48\n"
+    "intermediate = 20\nexperts = 5\nexperts-per-token = 2\ntokens = 9\nlayers = 1\nlora.rank = 3\nranks = powers\n"
+    "threads = 1\n[collectives]\nbytes = 8\n[step]\nthreads = 1\nbatch = 2\nlength = 7\nmodel.path = " MOESAIC_TEST_DATA
+    "/qwen3_moe\n";
+
+TEST(BenchSuite, RunsWhatTheDeckListsOnOneAndTwoRanks) {
+    const Folder folder;
+    const std::string deck = folder.write("deck.cfg", tiny_deck);
+    const std::string output = (folder.path / "result.json").string();
+    for (const int ranks : {1, 2}) {
+        const Result result = moesaic(ranks, "bench suite " + deck + " --kernels.small.k 34 --output " + output);
+        ASSERT_EQ(result.exit_code, 0) << result.output;
+        const bench::Results results = bench::read_results(output);
+        std::vector<std::string> names;
+        for (const bench::CaseResult& found : results.cases) {
+            names.push_back(found.name);
+            EXPECT_EQ(found.rounds, (std::vector<bench::index_t>{2, 2})) << found.name;
+            EXPECT_EQ(found.checks.empty(), found.benchmark == "machine") << found.name;
+        }
+        const std::vector<std::string> expected =
+            ranks == 1
+                ? std::vector<std::string>{"machine", "kernels.small", "layer", "step"}
+                : std::vector<std::string>{"machine", "kernels.small", "layer@1x1", "layer@2x1", "collectives", "step"};
+        EXPECT_EQ(names, expected);
+        EXPECT_EQ(results.find("kernels.small")->parameters[3], (std::pair<std::string, std::string>("k", "34")));
+        EXPECT_EQ(ranks == 2, result.output.find("efficiency") != std::string::npos) << result.output;
+        EXPECT_TRUE(figures(result.output).contains("kernels.small/gemm_M7")) << result.output;
+        EXPECT_FALSE(results.headline.has_value());
+    }
+}
+
+TEST(BenchSuite, AWrongKernelEndsItWithoutFigures) {
+    const Folder folder;
+    const std::string deck = folder.write("deck.cfg", tiny_deck);
+    const std::string output = (folder.path / "result.json").string();
+    for (const char* launch : {"", MOESAIC_MPIRUN " -q -n 2 --oversubscribe --bind-to none "}) {
+        const std::string program =
+            launch + std::string(MOESAIC_PLANTED) + " bench suite " + deck + " --output " + output;
+        const Result wrong = test::shell("MOESAIC_TEST_PLANT=wrong " + program);
+        EXPECT_EQ(wrong.exit_code, 3) << wrong.output;
+        const auto lines = error_lines(wrong.output);
+        ASSERT_EQ(lines.size(), 1U) << wrong.output;
+        EXPECT_NE(lines[0].find("error_gemm_contraction_M1"), std::string::npos) << lines[0];
+        EXPECT_EQ(wrong.output.find("FOM"), std::string::npos) << wrong.output;
+        EXPECT_FALSE(std::filesystem::exists(output));
+    }
+    const Result right = test::shell(std::string(MOESAIC_PLANTED) + " bench suite " + deck);
+    EXPECT_EQ(right.exit_code, 0) << right.output;
+}
+
+TEST(BenchSuite, ReportComparesItsFiles) {
+    const std::string sample = MOESAIC_TEST_DATA "/bench/suite_two_ranks.json";
+    const Folder folder;
+    const Result same = alone("report --compare " + sample + " " + sample);
+    EXPECT_EQ(same.exit_code, 0) << same.output;
+    EXPECT_NE(same.output.find("layer.qwen3/layer_forward"), std::string::npos) << same.output;
+    bench::Results slow = bench::read_results(sample);
+    for (bench::CaseResult& found : slow.cases) {
+        for (bench::Figure& figure : found.figures) {
+            for (double& value : figure.samples) {
+                value *= figure.name == "layer_backward" ? 1.5 : 1;
+            }
+        }
+        found.rounds = {1, 1, 1, 1, 1, 1};
+    }
+    const std::string output = folder.write("slow.json", bench::to_json(slow).dump());
+    for (bench::CaseResult& found : slow.cases) {
+        for (bench::Figure& figure : found.figures) {
+            for (double& value : figure.samples) {
+                value /= figure.name == "layer_backward" ? 1.5 : 1;
+            }
+        }
+    }
+    const std::string normal = folder.write("normal.json", bench::to_json(slow).dump());
+    const Result slower = alone("report --compare " + normal + " " + output);
+    EXPECT_EQ(slower.exit_code, 3) << slower.output;
+    EXPECT_NE(slower.output.find("SLOWER"), std::string::npos) << slower.output;
+    EXPECT_EQ(alone("report --compare " + normal + " " + output + " --threshold 60").exit_code, 0);
+    expect_error("report --compare " + normal, 2, "needs two sides");
+    expect_error("report --compare " + normal + " " + folder.write("bad.json", "{}"), 4, "schema none");
+    expect_error("report --compare " + normal + " nowhere.json", 2, "nowhere.json");
+}
+
+TEST(BenchSuite, DecksExplainTheirErrors) {
+    const Folder folder;
+    expect_error("bench suite", 2, "needs a deck");
+    expect_error("bench suite nowhere.cfg", 2, "nowhere.cfg");
+    expect_error("bench suite " + folder.write("a.cfg", "[layr]\n"), 2, "a.cfg:1: [layr] is no benchmark");
+    expect_error("bench suite " + folder.write("b.cfg", "[layer]\n[layer]\n"), 2, "b.cfg:2: [layer] is there twice");
+    expect_error("bench suite " + folder.write("c.cfg", "[layer]\ntoken = 5\n"), 2, "did you mean layer.tokens?");
+    expect_error("bench suite " + folder.write("d.cfg", "repeat = 3\n"), 2, "lists no benchmark");
+    expect_error("bench suite " + folder.write("e.cfg", "[layer]\nranks = 2\n"), 2, "ranks = 2 exceeds");
+    for (const char* deck : {"bench-quick.cfg", "bench-full.cfg", "bench-cluster.cfg"}) {
+        // All keys are understood before the output is looked at.
+        expect_error(std::string("bench suite ") + MOESAIC_INPUTS "/" + deck + " --output /nowhere/a.json", 2,
+                     "there is no folder /nowhere");
+    }
 }
 
 TEST(BenchProgram, StepPrintsItsFigures) {

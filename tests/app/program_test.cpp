@@ -1,5 +1,6 @@
 // The executable as a user runs it: under mpirun, with its files, messages and exit codes.
 #include "app/program.hpp"
+#include "io/files.hpp"
 #include "io/json.hpp"
 
 #include <fmt/format.h>
@@ -13,6 +14,8 @@
 #include <regex>
 #include <set>
 #include <sstream>
+
+#include "support/xml.hpp"
 
 namespace moesaic::app {
 namespace {
@@ -209,6 +212,20 @@ TEST_F(ProgramTest, TrainReproducesTheReferenceAndLeavesItsFiles) {
             }
         }
         EXPECT_EQ(names.size(), static_cast<std::size_t>(ranks));
+        EXPECT_EQ(trace["otherData"]["ranks"].size(), static_cast<std::size_t>(ranks));
+        EXPECT_EQ(run["trace"].size(), static_cast<std::size_t>(ranks));
+        EXPECT_FALSE(fs::exists(folder_ / out / "trace"));  // of single ranks, while the run lasts
+
+        const std::string html = io::read_file(folder_ / out / "report.html", std::size_t{1} << 24U);
+        moesaic::test::XmlReader page(html);
+        EXPECT_EQ(page.check(), "");
+        std::set<double> shown;
+        for (const std::string& number : page.data()) {
+            shown.insert(std::stod(number));
+        }
+        for (const auto& line : metrics(out)) {
+            EXPECT_TRUE(shown.contains(line[line.contains("eval_loss") ? "eval_loss" : "loss"].get<double>()));
+        }
         for (const auto& [rank, of_rank] : names) {
             for (const char* name : {"step", "decoder.forward", "decoder.backward", "experts.forward", "loss",
                                      "optimizer.step", "gradients.reduce", "checkpoint.save"}) {
@@ -247,6 +264,11 @@ TEST_F(ProgramTest, KilledRunContinuesTheLossCurveAtAnotherRankCount) {
               "/metrics.jsonl 2>/dev/null | grep -c loss)\" -ge 11 ] && break; sleep 0.05; done; kill -9 $pid; "
               "wait $pid");
     ASSERT_EQ(killed.exit_code, 137) << killed.output;
+    const nlohmann::json trace = io::read_json(folder_ / "killed/trace/rank-0.json");
+    EXPECT_GT(trace["traceEvents"].size(), 100U);
+    EXPECT_EQ(moesaic(1, "report " + path("killed")).exit_code, 0);
+    EXPECT_NE(io::read_file(folder_ / "killed/report.md", 1U << 24U).find("did not come to its end"),
+              std::string::npos);
     const Result resumed = moesaic(2, train_arguments("killed", "--train.steps 20"));
     ASSERT_EQ(resumed.exit_code, 0) << resumed.output;
     EXPECT_TRUE(std::regex_search(resumed.output, std::regex("resuming from .*step-000000(10|15|20)\\.h5")))

@@ -1,6 +1,7 @@
 // The verification before a measurement: right results pass, planted errors do not.
 #include "bench/layer_check.hpp"
 #include "bench/product_check.hpp"
+#include "bench/report.hpp"
 #include "core/error.hpp"
 #include "core/random_fill.hpp"
 
@@ -44,7 +45,6 @@ TEST(ProductCheck, AllKernelsAndTranspositionsPass) {
             const auto product = kernels::product(View(a), transpose_a, View(b), transpose_b, c.view());
             best.run(product);
             EXPECT_LT(product_error(product), product_error_bound / 10);
-            EXPECT_NO_THROW(require_correct(product, "test"));
         }
     }
 }
@@ -55,11 +55,14 @@ TEST(ProductCheck, OneWrongElementIsFound) {
     Matrix<float> c(20, 2048);
     const auto product = kernels::product(View(a), false, View(b), true, c.view());
     kernels::KernelSet().run(product);
-    require_correct(product, "test");
+    EXPECT_LE(product_error(product), product_error_bound);
     const float right = c.view()(13, 1000);
     for (const float wrong : {right + 10, 0.0F, -right, std::numeric_limits<float>::quiet_NaN()}) {
         c.view()(13, 1000) = wrong;
-        expect_refused([&] { require_correct(product, "test"); });
+        expect_refused([&] {
+            const Check check = {"product", product_error(product), product_error_bound};
+            require_passed({&check, 1}, "test");
+        });
     }
 }
 
@@ -74,7 +77,7 @@ TEST(LayerCheck, LayerAgreesWithItsReference) {
         const kernels::KernelSet kernels;
         ExpertLayer<bf16> layer(settings, std::make_shared<model::ExpertWorkspace<bf16>>(), kernels);
         const LayerErrors errors = measure_errors(layer, settings);
-        EXPECT_NO_THROW(require_accurate(errors));
+        EXPECT_NO_THROW(require_passed(checks_of(errors), "layer"));
         EXPECT_GT(errors.output, 1e-5);  // it did compare BF16 with FP32
         EXPECT_EQ(errors.grad_lora > 1e-5, rank > 0);
     }
@@ -93,7 +96,7 @@ TEST(LayerCheck, PlantedErrorsAreFound) {
         return result;
     };
     const LayerResult expected = make();
-    EXPECT_NO_THROW(require_accurate(compare(make(), expected)));
+    EXPECT_NO_THROW(require_passed(checks_of(compare(make(), expected)), "layer"));
     const std::vector<std::function<Matrix<float>&(LayerResult&)>> parts = {
         [](LayerResult& r) -> Matrix<float>& { return r.output; },
         [](LayerResult& r) -> Matrix<float>& { return r.grad_input; },
@@ -105,7 +108,7 @@ TEST(LayerCheck, PlantedErrorsAreFound) {
         for (const float wrong : {5.0F, std::numeric_limits<float>::quiet_NaN()}) {
             LayerResult found = make();
             part(found).view()(3, 1) = wrong;
-            expect_refused([&] { require_accurate(compare(found, expected)); });
+            expect_refused([&] { require_passed(checks_of(compare(found, expected)), "layer"); });
         }
     }
 }

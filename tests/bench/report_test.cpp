@@ -1,33 +1,51 @@
-// What needs ranks: limits of the machine, figures, JSON.
+// What needs ranks: limits of the machine, the loop that measures, what a case finds.
 #include "bench/report.hpp"
+#include "bench/disturbances.hpp"
+#include "bench/environment.hpp"
 #include "bench/machine.hpp"
 #include "bench/timing.hpp"
+#include "core/error.hpp"
 #include "kernels/peak.hpp"
 
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <limits>
 #include <thread>
 
 namespace moesaic::bench {
 namespace {
 
-TEST(Report, JsonHasEveryFigureWithItsSamples) {
-    Report report(mpi::Communicator::world());
-    report.add("time", "ms", summarize({3, 1, 2}));
-    report.add_limit("peak", "GFLOP/s", summarize({5, 7, 6}));
+TEST(Report, FiguresHaveTheirSamples) {
+    Report report(mpi::Communicator::world(), {.name = "a case"});
+    report.add("time", "ms", Better::lower, {3, 1, 2}, 50);
+    report.add_limit("peak", "GFLOP/s", {5, 7, 6});
     report.add("bytes", "B", 2);
-    const auto document = report.to_json("layer", {"a cpu", "a host", "avx2", 2, 1});
-    EXPECT_EQ(document["environment"]["isa"], "avx2");
-    ASSERT_EQ(document["figures"].size(), 3U);
-    const auto& time = document["figures"][0];
-    EXPECT_EQ(time["value"], 2);
-    EXPECT_EQ(time["n"], 3);
-    EXPECT_EQ(time["interval"], (std::vector<double>{1, 3}));
-    EXPECT_EQ(document["figures"][1]["value"], 7);
-    EXPECT_EQ(document["figures"][1]["median"], 6);
-    EXPECT_EQ(document["figures"][2]["n"], 0);
-    EXPECT_FALSE(document["figures"][2].contains("median"));
+    const CaseResult& result = report.result();
+    ASSERT_EQ(result.figures.size(), 3U);
+    EXPECT_EQ(result.find("time")->value, 2);
+    EXPECT_EQ(result.find("time")->samples, (std::vector<double>{3, 1, 2}));
+    EXPECT_EQ(result.find("peak")->value, 7);
+    EXPECT_EQ(result.find("peak")->summary.median, 6);
+    EXPECT_EQ(result.find("bytes")->summary.n, 0);
+    EXPECT_EQ(result.find("byte"), nullptr);
+}
+
+TEST(Report, ErrorsOfAnyRankCount) {
+    const auto world = mpi::Communicator::world();
+    Report report(world, {.name = "a case"});
+    report.add_check("fine", world.rank() * 0.1, 1);
+    EXPECT_DOUBLE_EQ(report.result().checks[0].error, (world.size() - 1) * 0.1);
+    EXPECT_NO_THROW(require_passed(report.result().checks, "a case"));
+    const bool last = world.rank() == world.size() - 1;
+    report.add_check("wrong", last ? std::numeric_limits<double>::quiet_NaN() : 0, 1);
+    try {
+        require_passed(report.result().checks, "a case");
+        ADD_FAILURE() << "a wrong result passes";
+    } catch (const core::Error& error) {
+        EXPECT_EQ(error.code(), core::ExitCode::verification_failed);
+        EXPECT_NE(std::string(error.what()).find("wrong: inf"), std::string::npos) << error.what();
+    }
 }
 
 TEST(Timing, TheSlowestRankCounts) {
@@ -48,23 +66,91 @@ TEST(Timing, TheSlowestRankCounts) {
     EXPECT_LE(repeats, 20);
 }
 
-TEST(Machine, PeakOfEveryLevelThatRuns) {
+/// Gives the times that it is told, one after the other.
+class GivenTimes final : public Benchmark {
+public:
+    explicit GivenTimes(std::vector<double> times) : times_(std::move(times)) {}
+    void repeat(bool record) override {
+        if (record) {
+            recorded_.push_back(times_[recorded_.size() % times_.size()]);
+        } else {
+            ++warm_ups;
+        }
+    }
+    [[nodiscard]] std::vector<std::span<const double>> samples() const override { return {recorded_}; }
+    void report(Report&, const MachineLimits&) const override {}
+    int warm_ups = 0;
+
+private:
+    std::vector<double> times_;
+    std::vector<double> recorded_;
+};
+
+index_t repetitions(std::vector<double> times, const Repetition& repetition) {
+    Report report(mpi::Communicator::world(), {.name = "a case"});
+    GivenTimes benchmark(std::move(times));
+    for (index_t round = 0; round < repetition.rounds; ++round) {
+        measure_round(report, benchmark, nullptr, repetition);
+    }
+    EXPECT_EQ(benchmark.warm_ups, repetition.rounds);
+    EXPECT_EQ(report.result().rounds.size(), static_cast<std::size_t>(repetition.rounds));
+    return static_cast<index_t>(benchmark.samples().front().size());
+}
+
+TEST(Repetition, EndsWhenTheIntervalIsNarrowOrTimeIsUp) {
+    EXPECT_EQ(repetitions({1, 1.001}, {.rounds = 1, .least = 7, .spread_percent = 2, .seconds = 60}), 7);
+    EXPECT_EQ(repetitions({1, 2}, {.rounds = 1, .least = 7, .spread_percent = 2, .seconds = 0}), 7);
+    EXPECT_GT(repetitions({1, 2}, {.rounds = 1, .least = 7, .spread_percent = 2, .seconds = 0.02}), 7);
+    // Wide at first: 1.1 is the upper bound until enough samples are at 1.
+    EXPECT_GT(repetitions({1.1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, {.least = 6, .spread_percent = 2, .seconds = 60}), 6);
+    // Three in each round, but six are the least that can tell how wide the interval is.
+    EXPECT_EQ(repetitions({1, 1, 1}, {.rounds = 3, .least = 7, .spread_percent = 2, .seconds = 60}), 12);
+    EXPECT_EQ(repetitions({1, 1, 1}, {.rounds = 3, .least = 7, .spread_percent = 2, .seconds = 0}), 9);
+}
+
+TEST(Machine, LimitsOfEveryLevelThatRuns) {
     const auto world = mpi::Communicator::world();
     for (const kernels::PeakLoop& loop : kernels::peak_loops()) {
         if (kernels::runs(loop.isa)) {
-            const Peak peak = measure_peak(world, loop.isa);
-            EXPECT_GT(peak.one_thread.min, 0) << kernels::name(loop.isa);
-            EXPECT_LT(peak.one_thread.max, 1e5) << kernels::name(loop.isa);
+            MachineProbe probe(world, loop.isa, index_t{1} << 28U);
+            for (int i = 0; i < 5; ++i) {  // all parts of its buffer
+                const MachineProbe::Sample sample = probe.measure();
+                EXPECT_GT(sample.gflops, 0) << kernels::name(loop.isa);
+                EXPECT_LT(sample.gflops, 1e6) << kernels::name(loop.isa);
+                EXPECT_GT(sample.gigabytes_per_second, 0.01);
+                EXPECT_LT(sample.gigabytes_per_second, 1e4);
+            }
         }
+    }
+    EXPECT_GT(last_level_cache_bytes(), 0);
+    EXPECT_EQ(bf16_level(kernels::KernelSet("portable")), kernels::Isa::portable);
+}
+
+TEST(Environment, OfThisRankIsWhatTheSchemaSays) {
+    const auto world = mpi::Communicator::world();
+    const auto rank = describe_rank(mpi::place(world, 1), true, kernels::KernelSet());
+    EXPECT_EQ(rank["rank"], world.rank());
+    EXPECT_FALSE(rank["cpu"]["model"].get<std::string>().empty());
+    EXPECT_EQ(rank["cpu"]["isa"][0], "portable");
+    EXPECT_GE(rank["cpu"]["threads_per_core"].get<int>(), 1);
+    EXPECT_GT(rank["memory"]["bytes"].get<std::uint64_t>(), 0U);
+    EXPECT_EQ(rank["placement"]["threads"], 1);
+    for (const char* key : {"version", "git_revision", "compiler", "build_type", "flags", "mpi", "hdf5", "onednn"}) {
+        EXPECT_TRUE(describe_program()[key].is_string()) << key;
     }
 }
 
-TEST(Machine, MemoryReadsWithinReason) {
-    const Summary read = measure_dram_read(mpi::Communicator::world(), kernels::Isa::portable, index_t{1} << 28U);
-    EXPECT_GT(read.min, 0.01);
-    EXPECT_LT(read.max, 1e4);
-    EXPECT_GT(last_level_cache_bytes(), 0);
-    EXPECT_EQ(bf16_level(kernels::KernelSet("portable")), kernels::Isa::portable);
+TEST(Disturbances, WarningsArriveOnRankZero) {
+    const auto world = mpi::Communicator::world();
+    mpi::Placement placement = mpi::place(world, 1);
+    placement.cores_shared = true;
+    const auto lines = noise_warnings(world, placement, false, read_counters());
+    if (world.is_root()) {
+        ASSERT_GE(lines.size(), static_cast<std::size_t>(2 * world.size()));
+        EXPECT_EQ(lines[0], "rank 0: threads are not bound to cores");
+    } else {
+        EXPECT_TRUE(lines.empty());
+    }
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 // Training steps as they are measured: the check before, and where the time goes.
+#include "bench/report.hpp"
 #include "bench/step_benchmark.hpp"
 
 #include "bench/step_check.hpp"
@@ -29,7 +30,7 @@ TEST(StepCheck, AStepOfAllRanksAgreesWithFp32OnOne) {
             EXPECT_LT(errors.log_probability, step_error_bound / 2);
             EXPECT_GT(errors.grad_lora, 0);
             EXPECT_LT(errors.grad_lora, step_error_bound / 2);
-            EXPECT_NO_THROW(require_accurate(errors));
+            EXPECT_NO_THROW(require_passed(checks_of(errors), "step"));
         }
     }
 }
@@ -39,7 +40,7 @@ TEST(StepCheck, WrongStepsAreRefused) {
     EXPECT_EQ(compare(right, right).log_probability, 0);
     const auto refused = [&](const StepOutput& found) {
         try {
-            require_accurate(compare(found, right));
+            require_passed(checks_of(compare(found, right)), "step");
         } catch (const core::Error& error) {
             return error.code() == core::ExitCode::verification_failed;
         }

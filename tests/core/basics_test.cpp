@@ -1,4 +1,5 @@
 // BF16, counter-based random numbers, buffers, the worker and trace scopes.
+#include "core/chrome_trace.hpp"
 #include "core/matrix.hpp"
 #include "core/random.hpp"
 #include "core/scalar.hpp"
@@ -159,7 +160,8 @@ TEST(Trace, RecordsScopesOfAllThreads) {
     EXPECT_GE(events[1].end_ns, events[0].end_ns);
     EXPECT_NE(events[2].thread, events[0].thread);
     EXPECT_TRUE(trace::take().empty());
-    const std::string text = trace::to_chrome_events(events, 3, "rank 3", 0);
+    std::string text;
+    trace::ChromeFormatter(3, 0).append(text, events);
     EXPECT_NE(text.find(R"("ph":"X")"), std::string::npos);
     EXPECT_NE(text.find(R"("pid":3)"), std::string::npos);
     EXPECT_NE(text.find(R"("args":{"bytes":128})"), std::string::npos);

@@ -11,8 +11,9 @@ set(sees_mpi core mpi)
 set(sees_model core io text kernels mpi model)
 set(sees_train ${sees_model} train)
 set(sees_bench ${sees_train} bench)
-set(sees_app ${sees_bench} app)
-set(layers core io text kernels mpi model train bench app)
+set(sees_report core io bench report)
+set(sees_app ${sees_bench} report app)
+set(layers core io text kernels mpi model train bench report app)
 
 # Headers that one place wraps for all others: a pattern of headers, and one of the files that may have them.
 set(wrapped_headers

@@ -1,0 +1,64 @@
+#include "bench/benchmark.hpp"
+
+#include "bench/machine.hpp"
+#include "core/trace.hpp"
+#include "kernels/isa.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+namespace moesaic::bench {
+namespace {
+
+bool is_narrow(const Benchmark& benchmark, double spread_percent) {
+    const auto samples = benchmark.samples();
+    return std::all_of(samples.begin(), samples.end(), [&](std::span<const double> values) {
+        constexpr index_t least = 6;  // fewer can't tell
+        const Summary summary = summarize({values.begin(), values.end()});
+        return summary.n >= least && summary.spread_percent() <= spread_percent;
+    });
+}
+
+}  // namespace
+
+void measure_round(Report& report, Benchmark& benchmark, MachineProbe* machine, const Repetition& repetition) {
+    CaseResult& result = report.result();
+    const index_t least = (repetition.least + repetition.rounds - 1) / repetition.rounds;
+    const std::int64_t begin = core::trace::now_ns();
+    benchmark.repeat(/*record=*/false);
+    index_t done = 0;
+    for (bool enough = false; !enough;) {
+        if (machine != nullptr) {
+            const MachineProbe::Sample sample = machine->measure();
+            result.machine->peak.push_back(sample.gflops);
+            result.machine->dram_read.push_back(sample.gigabytes_per_second);
+        }
+        benchmark.repeat(/*record=*/true);
+        ++done;
+        const double seconds = report.world().max(static_cast<double>(core::trace::now_ns() - begin) * 1e-9);
+        enough = done >= least && (seconds * static_cast<double>(repetition.rounds) >= repetition.seconds ||
+                                   is_narrow(benchmark, repetition.spread_percent));
+    }
+    result.rounds.push_back(done);
+}
+
+MachineLimits report_limits(Report& report) {
+    if (!report.result().machine) {
+        return {};
+    }
+    const MachineSamples machine = *report.result().machine;
+    const bool amx = machine.level == kernels::name(kernels::Isa::amx);
+    const Summary peak = summarize(machine.peak);
+    const Summary read = summarize(machine.dram_read);
+    report.say(
+        fmt::format("limits of a rank, all threads: multiply-add in registers {:.1f} GFLOP/s (median {:.1f}; {}{}), "
+                    "read from memory {:.1f} GB/s (median {:.1f})\n",
+                    peak.max, peak.median, machine.level, amx ? "" : ", no AMX: the peak is that of vector registers",
+                    read.max, read.median));
+    report.add_limit(amx ? "amx_peak" : "isa_peak", "GFLOP/s", machine.peak);
+    report.add_limit("dram_read", "GB/s", machine.dram_read);
+    return {1e9 * peak.max, 1e9 * read.max};
+}
+
+}  // namespace moesaic::bench

@@ -1,0 +1,57 @@
+// Is one program slower than another? Two sides of results, of one run or of several runs each.
+#pragma once
+
+#include "bench/results.hpp"
+
+#include <string>
+#include <vector>
+
+namespace moesaic::bench {
+
+/// Two-sided p-value of the Mann-Whitney U test (Mann & Whitney 1947), exact for values without ties and at most 20 on
+/// each side, else with the normal approximation and the correction for ties. Sides must not be empty.
+[[nodiscard]] double mann_whitney(const std::vector<double>& a, const std::vector<double>& b);
+
+/// Hodges-Lehmann estimate of how much b exceeds a: the median of all differences of pairs.
+[[nodiscard]] double shift(const std::vector<double>& a, const std::vector<double>& b);
+
+/// p-values adjusted for their number (Holm 1979), in the same order.
+[[nodiscard]] std::vector<double> holm(const std::vector<double>& p);
+
+/// Repetitions of one figure in one round of one run, and the limits of the machine beside them.
+struct Block {
+    double log_time = 0;  ///< of a unit of work; median of the repetitions
+    double log_peak = 0;  ///< 0 if unknown
+    double log_read = 0;  ///< 0 if unknown
+};
+
+enum class Verdict : std::uint8_t { same, slower, faster, unclear };
+
+/// What changed from side A to side B in one figure.
+struct Change {
+    std::string figure;        ///< "CASE/FIGURE"
+    double percent = 0;        ///< of time: above 0, B takes longer; the part that the machine's limits don't explain
+    double raw_percent = 0;    ///< as measured
+    double p = 1;              ///< adjusted for the number of figures
+    double noise_percent = 0;  ///< half the range that 90 % of the blocks of a side are in, of the worse side
+    Verdict verdict = Verdict::same;
+};
+
+struct Comparison {
+    std::vector<Change> changes;
+    std::vector<std::string> notes;  ///< what makes the sides hard to compare
+    bool by_run = false;             ///< blocks are whole runs, of which both sides have enough; else rounds
+
+    [[nodiscard]] bool has_slower() const;
+};
+
+/// Compares every figure that has a better and is in both sides. A figure is slower if it takes at least `threshold`
+/// percent longer, with less than 5 % probability that one of all figures does so by chance; and if it would still do
+/// so had the machine's measured limits been the same on both sides. Throws a usage error for sides without common
+/// figures.
+[[nodiscard]] Comparison compare(const std::vector<Results>& a, const std::vector<Results>& b, double threshold);
+
+/// A table for people.
+[[nodiscard]] std::string to_text(const Comparison& comparison, double threshold);
+
+}  // namespace moesaic::bench

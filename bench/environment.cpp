@@ -1,0 +1,269 @@
+#include "bench/environment.hpp"
+
+#include "bench/onednn.hpp"
+#include "core/build_info.hpp"
+#include "io/hdf5_version.hpp"
+#include "kernels/isa.hpp"
+#include "mpi/communicator.hpp"
+
+#include <fmt/format.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+#include <fstream>
+#include <map>
+#include <optional>
+#include <set>
+
+namespace moesaic::bench {
+namespace {
+
+using nlohmann::ordered_json;
+using std::filesystem::path;
+
+/// The first line of a small file of the system.
+std::optional<std::string> first_line(const path& file) {
+    std::ifstream stream(file);
+    std::string line;
+    return std::getline(stream, line) ? std::optional(line) : std::nullopt;
+}
+
+ordered_json or_null(const std::optional<std::string>& text) {
+    return text ? ordered_json(*text) : ordered_json(nullptr);
+}
+
+/// What follows the first `separator` in the first line that begins with `key`, without blanks and quotes around it.
+std::optional<std::string> value_of(const path& file, std::string_view key, char separator) {
+    std::ifstream stream(file);
+    for (std::string line; std::getline(stream, line);) {
+        const std::size_t at = line.find(separator);
+        if (line.starts_with(key) && at != std::string::npos) {
+            const std::size_t begin = line.find_first_not_of(" \t\"", at + 1);
+            const std::size_t end = line.find_last_not_of(" \t\"");
+            return begin == std::string::npos ? "" : line.substr(begin, end - begin + 1);
+        }
+    }
+    return std::nullopt;
+}
+
+/// A number with an optional suffix K, as the system writes sizes; 0 if it is none.
+std::int64_t number(const std::string& text) {
+    std::int64_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    return error != std::errc() ? 0 : end != text.data() + text.size() && *end == 'K' ? value * 1024 : value;
+}
+
+/// Processors in a list such as "0-3,8".
+std::int64_t count_of_list(const std::string& list) {
+    std::int64_t count = 0;
+    for (std::size_t begin = 0; begin < list.size();) {
+        const std::size_t end = std::min(list.find(',', begin), list.size());
+        const std::string range = list.substr(begin, end - begin);
+        const std::size_t dash = range.find('-');
+        count += dash == std::string::npos ? 1 : number(range.substr(dash + 1)) - number(range.substr(0, dash)) + 1;
+        begin = end + 1;
+    }
+    return count;
+}
+
+ordered_json caches(const path& cpu) {
+    ordered_json list = ordered_json::array();
+    for (int index = 0;; ++index) {
+        const path folder = cpu / fmt::format("cache/index{}", index);
+        const auto level = first_line(folder / "level");
+        if (!level) {
+            return list;
+        }
+        std::string type = first_line(folder / "type").value_or("unknown");
+        std::transform(type.begin(), type.end(), type.begin(), [](unsigned char c) { return std::tolower(c); });
+        list.push_back({{"level", number(*level)},
+                        {"type", type},
+                        {"bytes", number(first_line(folder / "size").value_or(""))},
+                        {"shared_by", count_of_list(first_line(folder / "shared_cpu_list").value_or("0"))}});
+    }
+}
+
+ordered_json describe_cpu(const path& root, int processing_unit) {
+    const path cpu = root / fmt::format("sys/devices/system/cpu/cpu{}", processing_unit);
+    ordered_json levels = ordered_json::array();
+    for (const kernels::IsaReport& report : kernels::self_test()) {
+        if (report.usable) {
+            levels.push_back(kernels::name(report.isa));
+        }
+    }
+    const auto mhz = value_of(root / "proc/cpuinfo", "cpu MHz", ':');
+    return {{"model", value_of(root / "proc/cpuinfo", "model name", ':').value_or("unknown")},
+            {"microcode", value_of(root / "proc/cpuinfo", "microcode", ':').value_or("unknown")},
+            {"isa", levels},
+            {"logical", sysconf(_SC_NPROCESSORS_ONLN)},
+            {"threads_per_core",
+             std::max<std::int64_t>(1, count_of_list(first_line(cpu / "topology/thread_siblings_list").value_or("0")))},
+            {"mhz", mhz ? ordered_json(static_cast<double>(number(mhz->substr(0, mhz->find('.'))))) : nullptr},
+            {"governor", or_null(first_line(cpu / "cpufreq/scaling_governor"))},
+            {"caches", caches(cpu)}};
+}
+
+/// The choice in brackets of "always [madvise] never".
+ordered_json chosen_of(const std::optional<std::string>& choices) {
+    if (!choices || choices->find('[') == std::string::npos) {
+        return nullptr;
+    }
+    const std::size_t begin = choices->find('[') + 1;
+    return choices->substr(begin, choices->find(']') - begin);
+}
+
+ordered_json describe_memory(const path& root, const mpi::Placement& placement) {
+    ordered_json nodes = ordered_json::array();
+    for (int node = 0;; ++node) {
+        const path file = root / fmt::format("sys/devices/system/node/node{}/meminfo", node);
+        const auto total = value_of(file, fmt::format("Node {} MemTotal", node), ':');
+        if (!total) {
+            break;
+        }
+        nodes.push_back({{"node", node}, {"bytes", number(total->substr(0, total->find(' '))) * 1024}});
+    }
+    return {{"bytes", placement.memory_bytes},
+            {"available_bytes", placement.memory_available_bytes},
+            {"numa", nodes},
+            {"transparent_huge_pages", chosen_of(first_line(root / "sys/kernel/mm/transparent_hugepage/enabled"))}};
+}
+
+/// Variables that change how programs run. Those in which launchers pass addresses and tokens are left out.
+ordered_json describe_variables() {
+    constexpr std::array prefixes = {"OMP_",           "SLURM_",       "OMPI_MCA_mpi_", "OMPI_MCA_btl",
+                                     "OMPI_MCA_pml",   "OMPI_MCA_mtl", "OMPI_MCA_coll", "OMPI_MCA_hwloc",
+                                     "OMPI_MCA_rmaps", "UCX_",         "FI_",           "I_MPI_",
+                                     "MOESAIC"};
+    std::map<std::string, std::string> found;
+    for (char** entry = environ; *entry != nullptr; ++entry) {
+        const std::string_view text = *entry;
+        const std::size_t equals = text.find('=');
+        const bool wanted =
+            std::any_of(prefixes.begin(), prefixes.end(), [&](const char* prefix) { return text.starts_with(prefix); });
+        if (equals != std::string_view::npos && wanted && !text.starts_with("SLURM_JWT")) {
+            found[std::string(text.substr(0, equals))] = text.substr(equals + 1);
+        }
+    }
+    ordered_json variables = ordered_json::object();
+    for (const auto& [name, value] : found) {
+        variables[name] = value;
+    }
+    return variables;
+}
+
+/// Leaves of nested objects by their keys, joined by dots.
+void flatten(const ordered_json& object, const std::string& prefix, std::map<std::string, ordered_json>& leaves) {
+    for (const auto& [key, value] : object.items()) {
+        if (value.is_object()) {
+            flatten(value, prefix + key + ".", leaves);
+        } else {
+            leaves[prefix + key] = value;
+        }
+    }
+}
+
+bool must_differ(const std::string& key) {
+    static const std::set<std::string> keys = {"rank",
+                                               "host",
+                                               "cpu.mhz",
+                                               "memory.available_bytes",
+                                               "system.load",
+                                               "placement.numa_nodes",
+                                               "placement.cores",
+                                               "variables.SLURM_PROCID",
+                                               "variables.SLURM_LOCALID",
+                                               "variables.SLURM_NODEID",
+                                               "variables.SLURM_GTIDS",
+                                               "variables.SLURM_TASK_PID",
+                                               "variables.SLURM_TOPOLOGY_ADDR",
+                                               "variables.SLURM_LAUNCH_NODE_IPADDR",
+                                               "variables.SLURM_CPU_BIND",
+                                               "variables.SLURM_CPU_BIND_LIST"};
+    return keys.contains(key);
+}
+
+/// "0-3,8" for {0, 1, 2, 3, 8}.
+std::string ranges(const std::vector<std::size_t>& sorted) {
+    std::string text;
+    for (std::size_t begin = 0; begin < sorted.size();) {
+        std::size_t end = begin + 1;
+        while (end < sorted.size() && sorted[end] == sorted[end - 1] + 1) {
+            ++end;
+        }
+        text += fmt::format("{}{}", text.empty() ? "" : ",", sorted[begin]);
+        text += end - begin > 1 ? fmt::format("-{}", sorted[end - 1]) : "";
+        begin = end;
+    }
+    return text;
+}
+
+}  // namespace
+
+ordered_json describe_program() {
+    return {{"version", core::build_info::version},
+            {"git_revision", core::build_info::git_revision},
+            {"compiler", core::build_info::compiler},
+            {"build_type", core::build_info::build_type},
+            {"flags", core::build_info::flags},
+            {"mpi", mpi::Environment::library_version()},
+            {"hdf5", io::hdf5_version()},
+            {"onednn", onednn_version()}};
+}
+
+ordered_json describe_rank(const mpi::Placement& placement, bool threads_bound, const kernels::KernelSet& kernels,
+                           const path& root) {
+    utsname system{};
+    uname(&system);
+    const std::string load = first_line(root / "proc/loadavg").value_or("0");
+    const int unit = placement.processing_units.empty() ? 0 : placement.processing_units.front();
+    return {{"rank", placement.rank},
+            {"host", placement.host},
+            {"cpu", describe_cpu(root, unit)},
+            {"memory", describe_memory(root, placement)},
+            {"system",
+             {{"kernel", fmt::format("{} {}", system.sysname, system.release)},
+              {"operating_system", value_of(root / "etc/os-release", "PRETTY_NAME", '=').value_or("unknown")},
+              {"load", std::strtod(load.c_str(), nullptr)}}},
+            {"placement",
+             {{"numa_nodes", placement.numa_nodes},
+              {"cores", placement.cores},
+              {"threads", placement.threads},
+              {"bound", threads_bound},
+              {"cores_shared", placement.cores_shared},
+              {"bound_by_launcher", placement.bound_by_launcher}}},
+            {"kernels", {{"bf16", kernels.gemm_name<core::bf16>()}, {"fp32", kernels.gemm_name<float>()}}},
+            {"variables", describe_variables()}};
+}
+
+ordered_json differences(const std::vector<ordered_json>& ranks) {
+    std::set<std::string> keys;
+    std::vector<std::map<std::string, ordered_json>> leaves(ranks.size());
+    for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
+        flatten(ranks[rank], "", leaves[rank]);
+        for (const auto& [key, value] : leaves[rank]) {
+            keys.insert(key);
+        }
+    }
+    ordered_json list = ordered_json::array();
+    for (const std::string& key : keys) {
+        std::map<std::string, std::vector<std::size_t>> ranks_with;  // by value
+        for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
+            const auto found = leaves[rank].find(key);
+            ranks_with[found == leaves[rank].end() ? "null" : found->second.dump()].push_back(rank);
+        }
+        if (ranks_with.size() == 1 || must_differ(key)) {
+            continue;
+        }
+        ordered_json values = ordered_json::array();
+        for (const auto& [value, holders] : ranks_with) {
+            values.push_back({{"value", ordered_json::parse(value)}, {"ranks", ranges(holders)}});
+        }
+        list.push_back({{"key", key}, {"values", values}});
+    }
+    return list;
+}
+
+}  // namespace moesaic::bench

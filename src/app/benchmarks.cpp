@@ -1,0 +1,18 @@
+#include "app/benchmarks.hpp"
+
+namespace moesaic::app {
+
+const std::vector<BenchmarkKind>& benchmark_kinds() {
+    static const std::vector<BenchmarkKind> all = {
+        {"machine", "measure what the machine can do at best", "auto", true, true, 1, make_machine_options},
+        {"kernels", "measure matrix products, with oneDNN beside them", "1", true, true, 1, make_kernel_options},
+        {"layer", "measure one expert layer, forward and backward", "auto", true, true, 1, make_layer_options},
+        {"step", "measure whole training steps on random tokens", "auto", true, false, 1, make_step_options},
+        {"reference", "measure the steps that moesaic_tokens_per_second stands for", "auto", true, false, 1,
+         make_reference_options},
+        {"collectives", "measure the exchange between ranks", "1", false, false, 2, make_collective_options},
+    };
+    return all;
+}
+
+}  // namespace moesaic::app

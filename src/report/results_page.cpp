@@ -1,0 +1,304 @@
+#include "report/results_page.hpp"
+
+#include "report/roofline.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <charconv>
+#include <map>
+#include <numeric>
+#include <optional>
+#include <string_view>
+
+namespace moesaic::report {
+namespace {
+
+using bench::CaseResult;
+using bench::Results;
+
+/// Figures of a case without the part of their name that says for how many threads or rows, and what that part says.
+struct Suffix {
+    std::string stem;
+    double number = 0;
+};
+
+/// "all_reduce_1024" with separator "_": all_reduce and 1024.
+std::optional<Suffix> split_number(const std::string& name, std::string_view separator) {
+    const std::size_t at = name.rfind(separator);
+    if (at == std::string::npos) {
+        return {};
+    }
+    Suffix suffix{name.substr(0, at), 0};
+    const char* const end = name.data() + name.size();
+    const auto read = std::from_chars(name.data() + at + separator.size(), end, suffix.number);
+    return read.ec == std::errc() && read.ptr == end ? std::optional(suffix) : std::nullopt;
+}
+
+void add_point(std::map<std::string, Series>& series, const std::string& name, double x, const bench::Figure& figure) {
+    Series& of_name = series.try_emplace(name, Series{name, {}, {}, {}, {}, true}).first->second;
+    of_name.x.push_back(x);
+    of_name.y.push_back(figure.value);
+    of_name.low.push_back(figure.summary.n > 0 ? figure.summary.low : figure.value);
+    of_name.high.push_back(figure.summary.n > 0 ? figure.summary.high : figure.value);
+}
+
+/// All in order of x.
+std::vector<Series> in_order(const std::map<std::string, Series>& by_name) {
+    std::vector<Series> all;
+    for (const auto& [name, series] : by_name) {
+        std::vector<std::size_t> order(series.x.size());
+        std::iota(order.begin(), order.end(), std::size_t{0});
+        std::sort(order.begin(), order.end(), [&, &x = series.x](std::size_t a, std::size_t b) { return x[a] < x[b]; });
+        Series sorted{series.name, {}, {}, {}, {}, true};
+        for (const std::size_t i : order) {
+            sorted.x.push_back(series.x[i]);
+            sorted.y.push_back(series.y[i]);
+            sorted.low.push_back(series.low[i]);
+            sorted.high.push_back(series.high[i]);
+        }
+        all.push_back(sorted);
+    }
+    return all;
+}
+
+/// Time and bandwidth of every operation between ranks, by message size.
+std::optional<Section> collectives_section(const Results& results) {
+    std::map<std::string, Series> times;
+    std::map<std::string, Series> bandwidths;
+    for (const CaseResult& result : results.cases) {
+        for (const bench::Figure& figure : result.figures) {
+            constexpr std::string_view of_bandwidth = "_bandwidth";
+            const bool is_bandwidth = figure.name.ends_with(of_bandwidth);
+            const auto parts =
+                split_number(figure.name.substr(0, figure.name.size() - (is_bandwidth ? of_bandwidth.size() : 0)), "_");
+            if (result.benchmark == "collectives" && parts) {
+                add_point(is_bandwidth ? bandwidths : times, fmt::format("{}, {} ranks", parts->stem, result.ranks),
+                          parts->number, figure);
+            }
+        }
+    }
+    if (times.empty()) {
+        return {};
+    }
+    Section section{"Collectives", {}};
+    section.blocks.emplace_back(
+        Figure{LineChart{"Time of collectives", {"message", "bytes", true}, {"time", "us", true}, in_order(times)},
+               "Medians with 95 % intervals, of the slowest rank."});
+    if (!bandwidths.empty()) {
+        section.blocks.emplace_back(Figure{LineChart{"Bandwidth of collectives",
+                                                     {"message", "bytes", true},
+                                                     {"per rank", "GB/s", true},
+                                                     in_order(bandwidths)},
+                                           "Bytes that a rank sends, over the time."});
+    }
+    return section;
+}
+
+/// Cases that differ only in ranks and threads: "NAME@RANKSxTHREADS".
+std::optional<Section> scaling_section(const Results& results) {
+    std::map<std::string, std::vector<std::pair<double, const bench::Figure*>>> groups;
+    for (const CaseResult& result : results.cases) {
+        const std::string stem = result.name.substr(0, result.name.find('@'));
+        for (const bench::Figure& figure : result.figures) {
+            if (figure.better != bench::Better::neither && figure.summary.n > 0) {
+                groups[stem + ": " + figure.name].emplace_back(static_cast<double>(result.ranks * result.threads),
+                                                               &figure);
+            }
+        }
+    }
+    LineChart speed{"Speed-up", {"threads of all ranks", "", true}, {"over the fewest threads", "x", true}, {}};
+    LineChart efficiency{"Efficiency", {"threads of all ranks", "", true}, {"of ideal speed-up", "%", false, true}, {}};
+    for (auto& [name, points] : groups) {
+        std::sort(points.begin(), points.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
+        const auto [fewest, base] = points.front();
+        if (points.back().first == fewest || base->value <= 0) {
+            continue;
+        }
+        Series faster{name, {}, {}, {}, {}, true};
+        Series efficient = faster;
+        for (const auto& [threads, figure] : points) {
+            const bool time = figure->better == bench::Better::lower;
+            const auto over = [&, &of_base = *base](double value) {
+                return value <= 0 ? 0.0 : time ? of_base.value / value : value / of_base.value;
+            };
+            const double ends[] = {over(figure->summary.low), over(figure->summary.high)};
+            faster.x.push_back(threads);
+            faster.y.push_back(over(figure->value));
+            faster.low.push_back(std::min(ends[0], ends[1]));
+            faster.high.push_back(std::max(ends[0], ends[1]));
+            const double ideal = threads / fewest / 100;
+            efficient.x.push_back(threads);
+            efficient.y.push_back(faster.y.back() / ideal);
+            efficient.low.push_back(faster.low.back() / ideal);
+            efficient.high.push_back(faster.high.back() / ideal);
+        }
+        speed.series.push_back(faster);
+        efficiency.series.push_back(efficient);
+    }
+    if (speed.series.empty()) {
+        return {};
+    }
+    return Section{"Scaling", {Figure{speed, "Intervals are those of the medians."}, Figure{efficiency, ""}}};
+}
+
+/// Parts of a layer or a step in bars.
+std::optional<Section> parts_section(const Results& results) {
+    BarChart layers{"Expert layers", {"time per pass, median", "ms"}, {}, {"forward", "backward"}, {}};
+    BarChart steps{"Training steps",
+                   {"time, median", "ms"},
+                   {},
+                   {"forward", "head and loss", "backward", "reduce gradients", "AdamW"},
+                   {}};
+    const auto value = [](const CaseResult& result, const std::string& name) {
+        const bench::Figure* const figure = result.find(name);
+        return figure == nullptr ? 0 : figure->value;
+    };
+    for (const CaseResult& result : results.cases) {
+        for (const bench::Figure& figure : result.figures) {
+            constexpr std::string_view of_layer = "layer_forward";
+            const bool is_forward = figure.name.starts_with(of_layer) && figure.unit == "ms";
+            const std::string suffix = is_forward ? figure.name.substr(of_layer.size()) : "";
+            if (is_forward && !suffix.starts_with("_backward")) {  // of both passes together
+                layers.bars.push_back(result.name + suffix);
+                layers.values.push_back({figure.value, value(result, "layer_backward" + suffix)});
+            }
+        }
+        if (result.find("step_forward") != nullptr) {
+            steps.bars.push_back(result.name);
+            steps.values.push_back({value(result, "step_forward"), value(result, "step_loss"),
+                                    value(result, "step_backward"), value(result, "step_reduce"),
+                                    value(result, "step_optimizer")});
+        }
+    }
+    Section section{"Layers and steps", {}};
+    for (const BarChart& chart : {layers, steps}) {
+        if (!chart.bars.empty()) {
+            section.blocks.emplace_back(Figure{chart, ""});
+        }
+    }
+    return section.blocks.empty() ? std::nullopt : std::optional(section);
+}
+
+Table figures_of(const CaseResult& result) {
+    Table table{fmt::format("{}: {} rank(s) of {} thread(s)", result.name, result.ranks, result.threads),
+                {{"figure", ""},
+                 {"unit", ""},
+                 {"value", ""},
+                 {"n", ""},
+                 {"95 % from", ""},
+                 {"to", ""},
+                 {"min", ""},
+                 {"max", ""},
+                 {"floor reached", "%"}},
+                {}};
+    for (const bench::Figure& figure : result.figures) {
+        std::vector<Cell> row = {figure.name, figure.unit, figure.value};
+        if (figure.summary.n > 0) {
+            row.insert(row.end(), {static_cast<double>(figure.summary.n), figure.summary.low, figure.summary.high,
+                                   figure.summary.min, figure.summary.max});
+        } else {
+            row.insert(row.end(), 5, std::string());
+        }
+        row.push_back(figure.floor_percent ? Cell(*figure.floor_percent) : Cell(std::string()));
+        table.rows.push_back(row);
+    }
+    return table;
+}
+
+Section cases_section(const Results& results) {
+    Section section{"All figures", {}};
+    Table checks{
+        "Verified before anything was measured", {{"case", ""}, {"quantity", ""}, {"error", ""}, {"at most", ""}}, {}};
+    for (const CaseResult& result : results.cases) {
+        section.blocks.emplace_back(figures_of(result));
+        std::string parameters;
+        for (const auto& [key, value] : result.parameters) {
+            parameters += fmt::format("{}{} = {}", parameters.empty() ? "" : ", ", key, value);
+        }
+        if (!parameters.empty()) {
+            section.blocks.emplace_back(Paragraph{parameters + "."});
+        }
+        for (const bench::Check& check : result.checks) {
+            checks.rows.push_back({result.name, check.name, check.error, check.bound});
+        }
+    }
+    if (!checks.rows.empty()) {
+        section.blocks.emplace_back(checks);
+    }
+    return section;
+}
+
+/// Members of nested objects as "cpu.model", arrays and values as JSON.
+void flatten(const nlohmann::ordered_json& value, const std::string& key, Table& table) {
+    if (value.is_object()) {
+        for (const auto& [name, member] : value.items()) {
+            flatten(member, key.empty() ? name : key + "." + name, table);
+        }
+    } else {
+        table.rows.push_back({key, value.is_string() ? value.get<std::string>() : value.dump()});
+    }
+}
+
+Section environment_section(const Results& results) {
+    Section section{"Environment", {}};
+    Table program{"Program", {{"", ""}, {"", ""}}, {}};
+    flatten(results.program, "", program);
+    section.blocks.emplace_back(program);
+    if (results.ranks.is_array() && !results.ranks.empty()) {
+        Table rank{"Rank 0", {{"", ""}, {"", ""}}, {}};
+        flatten(results.ranks.front(), "", rank);
+        section.blocks.emplace_back(rank);
+    }
+    Table differences{"Where ranks differ", {{"key", ""}, {"values", ""}}, {}};
+    for (const auto& difference : results.differences) {
+        differences.rows.push_back(
+            {difference.value("key", ""), difference.value("values", nlohmann::ordered_json()).dump()});
+    }
+    if (!differences.rows.empty()) {
+        section.blocks.emplace_back(differences);
+    }
+    for (const std::string& warning : results.warnings) {
+        section.blocks.emplace_back(Paragraph{"Warning: " + warning});
+    }
+    return section;
+}
+
+std::vector<Headline> headlines_of(const Results& results) {
+    if (!results.headline) {
+        return {};
+    }
+    const bench::Headline& headline = *results.headline;
+    int samples = 0;
+    if (const CaseResult* const result = results.find(headline.case_name)) {
+        for (const bench::Figure& figure : result->figures) {
+            samples = figure.value == headline.value ? static_cast<int>(figure.summary.n) : samples;
+        }
+    }
+    std::string note = "case " + headline.case_name;
+    note += headline.floor_percent
+                ? fmt::format("; {:.1f} % of what the machine's limits allow", *headline.floor_percent)
+                : "";
+    return {{headline.name, headline.value, headline.unit, samples, std::pair{headline.low, headline.high}, note}};
+}
+
+}  // namespace
+
+Document describe_results(const Results& results) {
+    Document document;
+    document.title = "moesaic: " + results.command;
+    document.subtitle = fmt::format("Started {}; {:.0f} s; {} rank(s){}.", results.started, results.seconds,
+                                    results.ranks.size(), results.deck.empty() ? "" : "; " + results.deck);
+    document.headlines = headlines_of(results);
+    for (const auto& section :
+         {roofline_section(results), scaling_section(results), parts_section(results), collectives_section(results)}) {
+        if (section) {
+            document.sections.push_back(*section);
+        }
+    }
+    document.sections.push_back(cases_section(results));
+    document.sections.push_back(environment_section(results));
+    return document;
+}
+
+}  // namespace moesaic::report

@@ -1,0 +1,73 @@
+// Where the time of training steps went, from the trace of all ranks.
+#pragma once
+
+#include "report/trace_file.hpp"
+
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace moesaic::report {
+
+/// Seconds by phase: the part of a scope's name before its first dot, with "collectives" for all of MPI. A moment
+/// belongs to the innermost scope that is open then.
+using PhaseSeconds = std::map<std::string, double>;
+
+/// One rank, over all steps. Seconds.
+struct RankSteps {
+    PhaseSeconds phases;
+    double total = 0;
+    double waiting = 0;     ///< in collectives, until the last rank came
+    double transfer = 0;    ///< in collectives, after that
+    double overlapped = 0;  ///< of all MPI time: while another thread of the rank computed
+
+    [[nodiscard]] double computing() const { return total - waiting - transfer; }
+};
+
+/// How evenly the threads of a rank shared the work under one scope.
+struct ThreadBalance {
+    int rank = 0;
+    std::string scope;
+    int threads = 0;
+    double mean = 0;     ///< seconds of a thread
+    double longest = 0;  ///< seconds of the thread that worked for longest, region by region
+
+    [[nodiscard]] double imbalance_percent() const { return mean > 0 ? 100 * (longest / mean - 1) : 0; }
+};
+
+/// The chain of work and transfers that decided how long the steps took: from the end of a step back to its begin, and
+/// from each collective to the rank that came to it last. Seconds, of all steps together.
+struct CriticalPath {
+    double total = 0;
+    PhaseSeconds phases;            ///< "collectives": transfers on the path
+    std::map<int, double> by_rank;  ///< computing on the path
+    int changes = 0;                ///< from one rank to another
+};
+
+/// Tokens of all steps, by layer and expert.
+struct ExpertTokens {
+    std::vector<std::string> layers;
+    std::vector<std::vector<double>> tokens;  ///< [layers][E]
+};
+
+struct TraceSummary {
+    int steps = 0;
+    std::map<int, RankSteps> ranks;
+    std::vector<ThreadBalance> threads;  ///< of ranks with several threads
+    CriticalPath critical_path;
+    ExpertTokens experts;
+    std::map<int, double> peak_memory_bytes;  ///< resident
+    std::map<int, double> peak_bandwidth;     ///< bytes per second sent, over 100 ms
+    /// The least time by which the first rank left a collective that no rank can leave before all have come, after the
+    /// last one came; seconds. Below zero by what is left of the clocks' differences.
+    double least_overlap = 0;
+    int checked_collectives = 0;
+
+    /// Percent by which the rank that computes longest exceeds the average.
+    [[nodiscard]] double rank_imbalance_percent() const;
+};
+
+[[nodiscard]] TraceSummary analyse(const Trace& trace);
+
+}  // namespace moesaic::report

@@ -1,0 +1,225 @@
+#include "report/trace_page.hpp"
+
+#include "io/json.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <numeric>
+
+namespace moesaic::report {
+namespace {
+
+constexpr double ms = 1e3;
+constexpr double us = 1e6;
+
+double percent(double part, double whole) {
+    return whole > 0 ? 100 * part / whole : 0;
+}
+
+/// Phases with a hundredth or more of the time of all ranks, the longest first.
+std::vector<std::string> phases_of(const TraceSummary& summary) {
+    PhaseSeconds sums;
+    double total = 0;
+    for (const auto& [rank, steps] : summary.ranks) {
+        for (const auto& [phase, seconds] : steps.phases) {
+            sums[phase] += seconds;
+            total += seconds;
+        }
+    }
+    std::vector<std::string> phases;
+    for (const auto& [phase, seconds] : sums) {
+        if (seconds >= 0.01 * total) {
+            phases.push_back(phase);
+        }
+    }
+    std::sort(phases.begin(), phases.end(),
+              [&](const std::string& a, const std::string& b) { return sums.at(a) > sums.at(b); });
+    return phases;
+}
+
+/// Milliseconds per step of `phases`, and of all others together.
+std::vector<double> stack(const PhaseSeconds& seconds, const std::vector<std::string>& phases, int steps) {
+    std::vector<double> values;
+    double rest = 0;
+    for (const auto& [phase, of_phase] : seconds) {
+        rest += ms * of_phase / steps;
+    }
+    for (const std::string& phase : phases) {
+        const auto found = seconds.find(phase);
+        values.push_back(found == seconds.end() ? 0 : ms * found->second / steps);
+        rest -= values.back();
+    }
+    values.push_back(std::max(0.0, rest));
+    return values;
+}
+
+Figure time_by_phase(const TraceSummary& summary) {
+    const std::vector<std::string> phases = phases_of(summary);
+    BarChart chart{"Time of a step by phase", {"time per step, mean", "ms"}, {}, phases, {}};
+    chart.parts.emplace_back("other");
+    for (const auto& [rank, steps] : summary.ranks) {
+        chart.bars.push_back(fmt::format("rank {}", rank));
+        chart.values.push_back(stack(steps.phases, phases, summary.steps));
+    }
+    return {chart,
+            fmt::format("Mean of {} steps. Each moment counts for the innermost scope that the rank's main thread "
+                        "was in; all MPI calls are collectives.",
+                        summary.steps)};
+}
+
+Table ranks_table(const TraceSummary& summary) {
+    Table table{"Computing, transfers and waiting",
+                {{"rank", ""},
+                 {"step, mean", "ms"},
+                 {"computing", "% of step"},
+                 {"transfer", "% of step"},
+                 {"waiting for others", "% of step"},
+                 {"transfer and waiting overlapped with work of other threads", "%"},
+                 {"sent per second, peak", "MB/s"}},
+                {}};
+    for (const auto& [rank, steps] : summary.ranks) {
+        const auto sent = summary.peak_bandwidth.find(rank);
+        table.rows.push_back({static_cast<double>(rank), ms * steps.total / std::max(1, summary.steps),
+                              percent(steps.computing(), steps.total), percent(steps.transfer, steps.total),
+                              percent(steps.waiting, steps.total),
+                              percent(steps.overlapped, steps.transfer + steps.waiting),
+                              sent == summary.peak_bandwidth.end() ? 0.0 : sent->second * 1e-6});
+    }
+    return table;
+}
+
+Figure critical_path(const TraceSummary& summary) {
+    const CriticalPath& path = summary.critical_path;
+    const std::vector<std::string> phases = phases_of(summary);
+    BarChart chart{"Critical path of a step", {"time per step, mean", "ms"}, {"critical path"}, phases, {}};
+    chart.parts.emplace_back("other");
+    chart.values.push_back(stack(path.phases, phases, summary.steps));
+    std::string shares;
+    const double computing = std::accumulate(path.by_rank.begin(), path.by_rank.end(), 0.0,
+                                             [](double sum, const auto& rank) { return sum + rank.second; });
+    for (const auto& [rank, seconds] : path.by_rank) {
+        shares += fmt::format("{}rank {}: {:.0f} %", shares.empty() ? "" : ", ", rank, percent(seconds, computing));
+    }
+    return {chart,
+            fmt::format("From the end of a step back to its begin, and from each collective to the rank that came "
+                        "to it last: only what lies on this path makes a step longer. It changes ranks {:.1f} times "
+                        "per step; computing on it is of {}.",
+                        static_cast<double>(path.changes) / summary.steps, shares)};
+}
+
+Table threads_table(const TraceSummary& summary) {
+    Table table{"Balance of threads",
+                {{"rank", ""},
+                 {"scope", ""},
+                 {"threads", ""},
+                 {"work of a thread, mean", "ms per step"},
+                 {"longest thread over mean", "%"}},
+                {}};
+    for (const ThreadBalance& balance : summary.threads) {
+        table.rows.push_back({static_cast<double>(balance.rank), balance.scope, static_cast<double>(balance.threads),
+                              ms * balance.mean / std::max(1, summary.steps), balance.imbalance_percent()});
+    }
+    return table;
+}
+
+Table clocks_table(const nlohmann::json& clocks) {
+    Table table{"Clocks of the ranks",
+                {{"rank", ""},
+                 {"clock", ""},
+                 {"offset to rank 0 at the start", "us"},
+                 {"at the end", "us"},
+                 {"drift", "ppm"},
+                 {"error at most", "us"}},
+                {}};
+    const std::string source = "the trace";
+    for (const auto& clock : clocks) {
+        table.rows.push_back({io::get<double>(clock, "rank", source), io::get<std::string>(clock, "clock", source),
+                              io::get<double>(clock, "offset_us", source),
+                              io::get<double>(clock, "offset_at_end_us", source),
+                              io::get<double>(clock, "drift_ppm", source), io::get<double>(clock, "error_us", source)});
+    }
+    return table;
+}
+
+Section experts_section(const ExpertTokens& experts) {
+    HeatMap map{"Load of the experts", "layer", "expert", "of mean", experts.layers, {}, {}};
+    constexpr std::array limits = {0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0};
+    std::array<double, limits.size() + 1> counts{};
+    for (const std::vector<double>& tokens : experts.tokens) {
+        const double mean = std::accumulate(tokens.begin(), tokens.end(), 0.0) /
+                            std::max<double>(1, static_cast<double>(tokens.size()));
+        std::vector<double>& row = map.values.emplace_back();
+        for (const double t : tokens) {
+            row.push_back(mean > 0 ? t / mean : 0);
+            counts[static_cast<std::size_t>(std::upper_bound(limits.begin(), limits.end(), row.back()) -
+                                            limits.begin())] += 1;
+        }
+        while (map.columns.size() < tokens.size()) {
+            map.columns.push_back(std::to_string(map.columns.size()));
+        }
+    }
+    BarChart histogram{"Experts by their load", {"experts of all layers", ""}, {}, {"experts"}, {}};
+    for (std::size_t i = 0; i <= limits.size(); ++i) {
+        histogram.bars.push_back(i == 0               ? fmt::format("below {}", limits[0])
+                                 : i == limits.size() ? fmt::format("{} or more", limits.back())
+                                                      : fmt::format("{} to {}", limits[i - 1], limits[i]));
+        histogram.values.push_back({counts[i]});
+    }
+    return {"Load of the experts",
+            {Figure{map,
+                    "Tokens of all steps and ranks that the routers sent to each expert, over the mean of its layer: "
+                    "1 is a fair share."},
+             Figure{histogram, "Load in units of a fair share."}}};
+}
+
+std::string clock_text(const Trace& trace, const TraceSummary& summary) {
+    std::string text = fmt::format(
+        "No rank can leave a barrier, a sum or a gathering of values before all have come. In {} of them, the first "
+        "left {:.2f} "
+        "us or more after the last had come, on the clock of rank 0; less than zero would show an error of the clocks.",
+        summary.checked_collectives, us * summary.least_overlap);
+    if (trace.clocks.is_null()) {
+        text += " The run did not come to its end: clocks are compared at its start only.";
+    }
+    if (trace.dropped > 0) {
+        text += fmt::format(" {} events were not kept.", trace.dropped);
+    }
+    return text;
+}
+
+}  // namespace
+
+std::vector<Section> sections_of(const Trace& trace, const TraceSummary& summary) {
+    std::vector<Section> sections;
+    if (!summary.experts.layers.empty()) {
+        sections.push_back(experts_section(summary.experts));
+    }
+    Section time{"Where the time goes", {}};
+    if (summary.steps == 0) {
+        time.blocks.emplace_back(Paragraph{"The trace holds no training step."});
+        sections.push_back(time);
+        return sections;
+    }
+    time.blocks.emplace_back(time_by_phase(summary));
+    time.blocks.emplace_back(ranks_table(summary));
+    if (summary.ranks.size() > 1) {
+        time.blocks.emplace_back(Paragraph{fmt::format(
+            "The rank that computes for longest exceeds the average by {:.1f} %.", summary.rank_imbalance_percent())});
+        time.blocks.emplace_back(critical_path(summary));
+    }
+    if (!summary.threads.empty()) {
+        time.blocks.emplace_back(threads_table(summary));
+    }
+    if (summary.ranks.size() > 1) {
+        time.blocks.emplace_back(Paragraph{clock_text(trace, summary)});
+    }
+    if (!trace.clocks.is_null()) {
+        time.blocks.emplace_back(clocks_table(trace.clocks));
+    }
+    sections.push_back(time);
+    return sections;
+}
+
+}  // namespace moesaic::report

@@ -1,0 +1,149 @@
+// Comparison of results: tests of ranks against tables, planted slow-downs, drift of the machine.
+#include "bench/compare.hpp"
+
+#include "core/error.hpp"
+#include "core/random.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+namespace moesaic::bench {
+namespace {
+
+TEST(MannWhitney, AgreesWithTheTables) {
+    // Critical values of U for a two-sided 5 % (Mann & Whitney): 5 and 5: 2; 6 and 6: 5; 8 and 6: 8.
+    EXPECT_NEAR(mann_whitney({1, 2, 3, 4}, {5, 6, 7, 8}), 2.0 / 70, 1e-12);
+    EXPECT_NEAR(mann_whitney({1, 2, 3}, {4, 5, 6}), 2.0 / 20, 1e-12);
+    EXPECT_LE(mann_whitney({1, 2, 3, 4, 7}, {5, 6, 8, 9, 10}), 0.05);  // U = 2
+    EXPECT_GT(mann_whitney({1, 2, 3, 5, 7}, {4, 6, 8, 9, 10}), 0.05);  // U = 3
+    EXPECT_EQ(mann_whitney({1}, {2}), 1);
+    EXPECT_EQ(mann_whitney({2, 2, 2}, {2, 2, 2}), 1);
+    std::vector<double> a;
+    std::vector<double> b;
+    for (int i = 0; i < 20; ++i) {
+        a.push_back(i);
+        b.push_back(i + 6.5);
+    }
+    const double exact = mann_whitney(a, b);
+    a.push_back(100);  // beyond the exact distribution
+    a.push_back(-100);
+    EXPECT_NEAR(mann_whitney(a, b), exact, 0.01);
+}
+
+TEST(MannWhitney, RejectsAsOftenAsItSays) {
+    const core::CounterRandom random(5, 0);
+    std::uint64_t draws = 0;
+    int rejected = 0;
+    constexpr int trials = 4000;
+    for (int trial = 0; trial < trials; ++trial) {
+        std::vector<double> a(6);
+        std::vector<double> b(7);
+        for (auto* side : {&a, &b}) {
+            for (double& value : *side) {
+                value = random.normal(draws++);
+            }
+        }
+        rejected += mann_whitney(a, b) < 0.05 ? 1 : 0;
+    }
+    EXPECT_LT(rejected, trials * 6 / 100);
+    EXPECT_GT(rejected, trials * 2 / 100);
+}
+
+TEST(Compare, HolmAdjustsInOrder) {
+    EXPECT_EQ(holm({0.01, 0.04, 0.03}), (std::vector<double>{0.03, 0.06, 0.06}));
+    EXPECT_EQ(holm({0.9, 0.5}), (std::vector<double>{1, 1}));
+    EXPECT_DOUBLE_EQ(shift({1, 2, 3}, {11, 12, 14}), 10);
+}
+
+/// One run: two figures over rounds, with noise; times are multiplied by what the program and the machine make of them.
+struct Plan {
+    double program = 1;   ///< time of the first figure
+    double machine = 1;   ///< time of both, and of the probes
+    double noise = 0.01;  ///< standard deviation of the logarithm
+    std::size_t rounds = 6;
+};
+
+Results make_run(const Plan& plan, std::uint64_t seed) {
+    const core::CounterRandom random(seed, 0);
+    std::uint64_t draws = 0;
+    const auto noisy = [&](double value) { return value * std::exp(plan.noise * random.normal(draws++)); };
+    CaseResult result = {
+        .name = "layer", .benchmark = "layer", .machine = MachineSamples{.level = "amx", .peak = {}, .dram_read = {}}};
+    Figure time = {.name = "time", .unit = "ms", .better = Better::lower};
+    Figure speed = {.name = "speed", .unit = "GFLOP/s", .better = Better::higher};
+    constexpr int repetitions = 4;
+    for (std::size_t round = 0; round < plan.rounds; ++round) {
+        result.rounds.push_back(repetitions);
+        for (int i = 0; i < repetitions; ++i) {
+            time.samples.push_back(noisy(5 * plan.program * plan.machine));
+            speed.samples.push_back(noisy(100 / plan.machine));
+            result.machine->peak.push_back(noisy(1000 / plan.machine));
+            result.machine->dram_read.push_back(noisy(50 / plan.machine));
+        }
+    }
+    result.figures = {time, speed};
+    Results run;
+    run.ranks = nlohmann::ordered_json::array({nlohmann::ordered_json::object()});
+    run.cases = {result};
+    return run;
+}
+
+TEST(Compare, APlantedSlowdownIsFlagged) {
+    const Comparison comparison = compare({make_run({}, 1)}, {make_run({.program = 1.1}, 2)}, 5);
+    ASSERT_EQ(comparison.changes.size(), 2U);
+    EXPECT_EQ(comparison.changes[0].figure, "layer/time");
+    EXPECT_EQ(comparison.changes[0].verdict, Verdict::slower);
+    EXPECT_NEAR(comparison.changes[0].percent, 10, 2);
+    EXPECT_EQ(comparison.changes[1].verdict, Verdict::same);
+    EXPECT_TRUE(comparison.has_slower());
+    EXPECT_FALSE(compare({make_run({}, 1)}, {make_run({.program = 1.1}, 2)}, 15).has_slower());
+    const Comparison reverse = compare({make_run({.program = 1.1}, 2)}, {make_run({}, 1)}, 5);
+    EXPECT_EQ(reverse.changes[0].verdict, Verdict::faster);
+    EXPECT_FALSE(reverse.has_slower());
+    EXPECT_NE(to_text(comparison, 5).find("SLOWER"), std::string::npos);
+}
+
+TEST(Compare, TheMachineExplainsItsShare) {
+    // The whole machine slower by a quarter: its probes say so.
+    EXPECT_FALSE(compare({make_run({}, 1)}, {make_run({.machine = 1.25}, 2)}, 5).has_slower());
+    // A slow-down on top of that is still found.
+    const Comparison both = compare({make_run({}, 1)}, {make_run({.program = 1.2, .machine = 1.25}, 2)}, 5);
+    EXPECT_EQ(both.changes[0].verdict, Verdict::slower);
+    EXPECT_NEAR(both.changes[0].percent, 20, 4);
+    EXPECT_NEAR(both.changes[0].raw_percent, 50, 5);
+    EXPECT_EQ(both.changes[1].verdict, Verdict::same);
+}
+
+TEST(Compare, NoiseIsNoSlowdown) {
+    for (std::uint64_t seed = 0; seed < 60; ++seed) {
+        const Comparison comparison =
+            compare({make_run({.noise = 0.1}, 2 * seed)}, {make_run({.noise = 0.1}, 2 * seed + 1)}, 5);
+        EXPECT_FALSE(comparison.has_slower()) << seed;
+    }
+    EXPECT_EQ(compare({make_run({.noise = 0.3}, 1)}, {make_run({.noise = 0.3}, 2)}, 5).changes[0].verdict,
+              Verdict::unclear);
+}
+
+TEST(Compare, ManyRunsCountAsBlocks) {
+    std::vector<Results> a;
+    std::vector<Results> b;
+    for (std::uint64_t i = 0; i < 6; ++i) {  // each run has a drift of its own that no probe sees
+        a.push_back(make_run({.program = 1 + 0.02 * static_cast<double>(i % 3), .rounds = 1}, i));
+        b.push_back(make_run({.program = 1.12 + 0.02 * static_cast<double>(i % 3), .rounds = 1}, i + 100));
+    }
+    const Comparison slower = compare(a, b, 5);
+    EXPECT_TRUE(slower.by_run);
+    EXPECT_EQ(slower.changes[0].verdict, Verdict::slower);
+    EXPECT_FALSE(compare(a, a, 5).has_slower());
+    EXPECT_FALSE(compare({a[0]}, {b[0]}, 5).by_run);
+}
+
+TEST(Compare, SidesWithoutCommonFiguresAreAnError) {
+    Results other = make_run({}, 1);
+    other.cases[0].name = "step";
+    EXPECT_THROW(static_cast<void>(compare({make_run({}, 1)}, {other}, 5)), core::Error);
+}
+
+}  // namespace
+}  // namespace moesaic::bench

@@ -1,0 +1,164 @@
+// Result files: what is written is read again; damaged ones are refused; what ranks and hosts tell.
+#include "bench/results.hpp"
+#include "bench/disturbances.hpp"
+#include "bench/environment.hpp"
+#include "bench/google_benchmark.hpp"
+#include "core/error.hpp"
+#include "io/json.hpp"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+
+namespace moesaic::bench {
+namespace {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+const std::filesystem::path sample = std::filesystem::path(MOESAIC_TEST_DATA) / "bench/suite_two_ranks.json";
+
+/// A folder that is removed with its files.
+class Folder {
+public:
+    Folder() : path_(std::filesystem::temp_directory_path() / ("moesaic-results-" + std::to_string(getpid()))) {
+        std::filesystem::create_directories(path_);
+    }
+    ~Folder() { std::filesystem::remove_all(path_); }
+    Folder(const Folder&) = delete;
+    Folder& operator=(const Folder&) = delete;
+    [[nodiscard]] std::filesystem::path write(const std::string& name, const std::string& text) const {
+        std::filesystem::create_directories((path_ / name).parent_path());
+        std::ofstream(path_ / name) << text;
+        return path_ / name;
+    }
+    [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+
+private:
+    std::filesystem::path path_;
+};
+
+TEST(Results, AreTheSameAfterWritingAndReading) {
+    const Results results = read_results(sample);
+    EXPECT_EQ(results.ranks.size(), 2U);
+    EXPECT_EQ(results.cases.size(), 5U);
+    const CaseResult* layer = results.find("layer.qwen3");
+    ASSERT_NE(layer, nullptr);
+    EXPECT_EQ(layer->machine->level, "amx");
+    EXPECT_EQ(layer->find("layer_forward")->better, Better::lower);
+    EXPECT_EQ(layer->find("layer_forward")->summary.n, 6);
+    EXPECT_EQ(layer->find("layer_forward")->floor_percent, 80.2);
+    EXPECT_FALSE(results.find("collectives")->machine.has_value());
+    EXPECT_EQ(results.headline->case_name, "step.reference");
+    const Folder folder;
+    const auto text = to_json(results).dump();
+    EXPECT_EQ(to_json(read_results(folder.write("a.json", text))).dump(), text);
+    EXPECT_EQ(json::parse(text), io::read_json(sample));
+}
+
+TEST(Results, DamagedFilesAreRefused) {
+    const json whole = io::read_json(sample);
+    const Folder folder;
+    const auto expect_refused = [&](const char* part, const std::function<void(json&)>& damage) {
+        json document = whole;
+        damage(document);
+        try {
+            static_cast<void>(read_results(folder.write("damaged.json", document.dump())));
+            ADD_FAILURE() << part << " is not noticed";
+        } catch (const core::Error& error) {
+            EXPECT_EQ(error.code(), core::ExitCode::corrupt_input);
+            EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+            EXPECT_NE(std::string(error.what()).find("damaged.json"), std::string::npos) << error.what();
+        }
+    };
+    expect_refused("schema", [](json& d) { d["schema"] = "moesaic-bench-1"; });
+    expect_refused("cases", [](json& d) { d["cases"] = 5; });
+    expect_refused("name", [](json& d) { d["cases"][1].erase("name"); });
+    expect_refused("samples", [](json& d) { d["cases"][1]["figures"][0]["samples"].push_back(1); });
+    expect_refused("repetitions", [](json& d) { d["cases"][1]["rounds"][0] = -4; });
+    expect_refused("machine", [](json& d) { d["cases"][1]["machine"]["peak"] = {1}; });
+    expect_refused("better", [](json& d) { d["cases"][1]["figures"][0]["better"] = "bigger"; });
+    expect_refused("interval", [](json& d) { d["headline"]["interval"] = {1}; });
+    expect_refused("ranks", [](json& d) { d["ranks"] = {{"a", 1}}; });
+}
+
+TEST(Results, GoogleBenchmarkHasEveryRepetitionOfWhatIsMeasured) {
+    const ordered_json document = to_google_benchmark(read_results(sample));
+    EXPECT_EQ(document["context"]["num_cpus"], 112);
+    int forward = 0;
+    for (const auto& entry : document["benchmarks"]) {
+        EXPECT_GT(entry["real_time"].get<double>(), 0);
+        EXPECT_EQ(entry["time_unit"], "ns");
+        if (entry["name"] == "layer.qwen3/layer_forward") {
+            EXPECT_EQ(entry["repetition_index"], forward++);
+            EXPECT_NEAR(entry["real_time"].get<double>(), 9.1e6, 2e5);
+        }
+    }
+    EXPECT_EQ(forward, 6);
+}
+
+TEST(Environment, DifferencesNameKeyAndRanks) {
+    const std::vector<ordered_json> ranks = {
+        {{"rank", 0}, {"cpu", {{"microcode", "a"}, {"mhz", 1}}}, {"variables", {{"OMP_X", "1"}}}},
+        {{"rank", 1}, {"cpu", {{"microcode", "a"}, {"mhz", 2}}}, {"variables", ordered_json::object()}},
+        {{"rank", 2}, {"cpu", {{"microcode", "b"}, {"mhz", 3}}}, {"variables", {{"OMP_X", "1"}}}}};
+    const ordered_json found = differences(ranks);
+    ASSERT_EQ(found.size(), 2U) << found;
+    EXPECT_EQ(found[0]["key"], "cpu.microcode");
+    EXPECT_EQ(found[0]["values"][0]["ranks"], "0-1");
+    EXPECT_EQ(found[0]["values"][1]["value"], "b");
+    EXPECT_EQ(found[1]["key"], "variables.OMP_X");
+    EXPECT_EQ(found[1]["values"][0]["ranks"], "0,2");
+    EXPECT_TRUE(found[1]["values"][1]["value"].is_null());
+}
+
+TEST(Environment, ReadsTheFilesOfTheSystem) {
+    const Folder folder;
+    static_cast<void>(
+        folder.write("proc/cpuinfo", "processor : 0\nmodel name\t: A CPU\nmicrocode\t: 0x2b\ncpu MHz : 2100.5\n"));
+    static_cast<void>(folder.write("proc/loadavg", "1.5 1.0 0.5 1/100 4\n"));
+    static_cast<void>(folder.write("etc/os-release", "NAME=x\nPRETTY_NAME=\"A system\"\n"));
+    static_cast<void>(folder.write("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n"));
+    static_cast<void>(folder.write("sys/devices/system/node/node0/meminfo", "Node 0 MemTotal:       1024 kB\n"));
+    const std::string cpu = "sys/devices/system/cpu/cpu3/";
+    static_cast<void>(folder.write(cpu + "topology/thread_siblings_list", "3,7\n"));
+    static_cast<void>(folder.write(cpu + "cpufreq/scaling_governor", "powersave\n"));
+    static_cast<void>(folder.write(cpu + "cpufreq/scaling_cur_freq", "1000000\n"));
+    static_cast<void>(folder.write(cpu + "cpufreq/base_frequency", "2000000\n"));
+    static_cast<void>(folder.write(cpu + "cache/index0/level", "2\n"));
+    static_cast<void>(folder.write(cpu + "cache/index0/type", "Unified\n"));
+    static_cast<void>(folder.write(cpu + "cache/index0/size", "2048K\n"));
+    static_cast<void>(folder.write(cpu + "cache/index0/shared_cpu_list", "0-3,8\n"));
+    mpi::Placement placement;
+    placement.processing_units = {3};
+    const ordered_json rank = describe_rank(placement, true, kernels::KernelSet("portable"), folder.path());
+    EXPECT_EQ(rank["cpu"]["model"], "A CPU");
+    EXPECT_EQ(rank["cpu"]["microcode"], "0x2b");
+    EXPECT_EQ(rank["cpu"]["mhz"], 2100);
+    EXPECT_EQ(rank["cpu"]["threads_per_core"], 2);
+    EXPECT_EQ(rank["cpu"]["governor"], "powersave");
+    EXPECT_EQ(rank["cpu"]["caches"].dump(), R"([{"level":2,"type":"unified","bytes":2097152,"shared_by":5}])");
+    EXPECT_EQ(rank["memory"]["numa"][0]["bytes"], 1048576);
+    EXPECT_EQ(rank["memory"]["transparent_huge_pages"], "madvise");
+    EXPECT_EQ(rank["system"]["operating_system"], "A system");
+    EXPECT_EQ(rank["system"]["load"], 1.5);
+    EXPECT_EQ(conditions(placement, true, folder.path()).size(), 2U);
+    EXPECT_EQ(conditions(placement, false, folder.path()).size(), 3U);
+}
+
+TEST(Disturbances, AreWhatOthersDid) {
+    const SystemCounters before = {.seconds = 0, .load = 0.1};
+    SystemCounters after = {.seconds = 10, .busy = 20, .load = 2};
+    EXPECT_TRUE(disturbances(before, after, 20, 4).empty());
+    EXPECT_EQ(disturbances(before, after, 15, 4).size(), 1U);  // others: 5 of 40 CPU seconds
+    after.stolen = 4;
+    EXPECT_EQ(disturbances(before, after, 20, 4).size(), 1U);
+    after.throttled = 1;
+    EXPECT_EQ(disturbances({.load = 3}, after, 15, 4).size(), 4U);
+}
+
+}  // namespace
+}  // namespace moesaic::bench
