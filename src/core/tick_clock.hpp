@@ -32,9 +32,10 @@ extern const bool has_invariant_tsc;
 /// therefore follows all that the system does to the monotonic clock.
 class TickScale {
 public:
-    /// Reads both clocks. Ticks are converted best between two calls.
+    /// Reads both clocks.
     void calibrate();
-    /// Nanoseconds of the monotonic clock; needs two calibrations.
+    /// Nanoseconds of the monotonic clock; needs two calibrations. Moments before the last one keep their order, also
+    /// over later calibrations; later moments are extrapolated, which may undo it.
     [[nodiscard]] std::int64_t to_ns(std::int64_t ticks) const;
     /// Between the first and the last calibration.
     [[nodiscard]] double ticks_per_second() const;

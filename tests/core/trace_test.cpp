@@ -54,10 +54,11 @@ TEST(TickScale, KeepsItsOrderAndPlaceOverManyCalibrations) {
     const std::int64_t first = ticks();
     std::int64_t last_ns = 0;
     for (int i = 0; i < 10000; ++i) {
+        const std::int64_t moment = ticks();
         scale.calibrate();
-        const std::int64_t now = scale.to_ns(ticks());
-        EXPECT_GE(now, last_ns);
-        last_ns = now;
+        const std::int64_t moment_ns = scale.to_ns(moment);
+        EXPECT_GE(moment_ns, last_ns);
+        last_ns = moment_ns;
     }
     EXPECT_NEAR(static_cast<double>(scale.to_ns(first)), static_cast<double>(first_ns), 2e4);
 }
