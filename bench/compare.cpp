@@ -1,5 +1,6 @@
 #include "bench/compare.hpp"
 
+#include "bench/significance.hpp"
 #include "core/error.hpp"
 
 #include <fmt/format.h>
@@ -7,63 +8,11 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <numeric>
 
 namespace moesaic::bench {
 namespace {
 
 constexpr double significance = 0.05;
-
-/// U of b over a: pairs in which b is larger, ties count half.
-double u_statistic(const std::vector<double>& a, const std::vector<double>& b) {
-    double u = 0;
-    for (const double x : a) {
-        for (const double y : b) {
-            u += y > x ? 1 : y == x ? 0.5 : 0;
-        }
-    }
-    return u;
-}
-
-/// Number of arrangements of m and n values for each U, by the recursion over which side has the largest value.
-std::vector<double> arrangements(std::size_t m, std::size_t n) {
-    std::vector<std::vector<double>> counts(n + 1, std::vector<double>(m * n + 1, 0.0));  // for the present m
-    for (auto& row : counts) {
-        row[0] = 1;  // m = 0
-    }
-    for (std::size_t i = 1; i <= m; ++i) {
-        for (std::size_t j = 1; j <= n; ++j) {
-            // The largest value is one of b, which exceeds all i of a, or one of a.
-            std::vector<double> next = counts[j];
-            for (std::size_t u = i; u < next.size(); ++u) {
-                next[u] += counts[j - 1][u - i];
-            }
-            counts[j] = std::move(next);
-        }
-    }
-    return counts[n];
-}
-
-double exact_p(double u, std::size_t m, std::size_t n) {
-    const std::vector<double> counts = arrangements(m, n);
-    const double total = std::accumulate(counts.begin(), counts.end(), 0.0);
-    const auto extreme = static_cast<std::size_t>(std::min(u, static_cast<double>(m * n) - u));
-    const double tail = std::accumulate(counts.begin(), counts.begin() + static_cast<std::ptrdiff_t>(extreme) + 1, 0.0);
-    return std::min(1.0, 2 * tail / total);
-}
-
-/// Sum of t^3 - t over groups of t equal values.
-double tie_term(std::vector<double> all) {
-    std::sort(all.begin(), all.end());
-    double sum = 0;
-    for (auto begin = all.begin(); begin != all.end();) {
-        const auto end = std::upper_bound(begin, all.end(), *begin);
-        const auto t = static_cast<double>(end - begin);
-        sum += t * t * t - t;
-        begin = end;
-    }
-    return sum;
-}
 
 double median_of(std::vector<double> values) {
     return summarize(std::move(values)).median;
@@ -93,9 +42,8 @@ Block block_of(const CaseResult& result, const Figure& figure, std::size_t begin
     return block;
 }
 
-/// One block per run, or per round of each run.
 std::vector<Block> blocks_of(const std::vector<Results>& side, const std::string& case_name, const std::string& name,
-                             bool by_run) {
+                             Pairing pairing) {
     std::vector<Block> blocks;
     for (const Results& run : side) {
         const CaseResult* result = run.find(case_name);
@@ -103,7 +51,7 @@ std::vector<Block> blocks_of(const std::vector<Results>& side, const std::string
         if (figure == nullptr || figure->samples.empty()) {
             continue;
         }
-        if (by_run) {
+        if (pairing != Pairing::rounds) {
             blocks.push_back(block_of(*result, *figure, 0, figure->samples.size()));
             continue;
         }
@@ -126,11 +74,23 @@ std::vector<double> values_of(const std::vector<Block>& blocks, const Value& val
     return values;
 }
 
-double noise_percent(const std::vector<Block>& blocks) {
-    std::vector<double> times = values_of(blocks, [](const Block& block) { return block.log_time; });
-    std::sort(times.begin(), times.end());
-    const std::size_t cut = times.size() / 20;
-    return 50 * std::expm1(times[times.size() - 1 - cut] - times[cut]);
+/// Half the range that 90 % of these logarithms are in.
+double noise_percent(std::vector<double> logarithms) {
+    std::sort(logarithms.begin(), logarithms.end());
+    const std::size_t cut = logarithms.size() / 20;
+    return 50 * std::expm1(logarithms[logarithms.size() - 1 - cut] - logarithms[cut]);
+}
+
+/// Of runs in turns: neighbours share the mood of the machine.
+Change change_of_neighbours(const std::vector<Block>& a, const std::vector<Block>& b) {
+    std::vector<double> differences(a.size());
+    std::transform(b.begin(), b.end(), a.begin(), differences.begin(),
+                   [](const Block& after, const Block& before) { return after.log_time - before.log_time; });
+    const double percent = 100 * std::expm1(center(differences));
+    return {.percent = percent,
+            .raw_percent = percent,
+            .p = signed_rank(differences),
+            .noise_percent = noise_percent(std::move(differences))};
 }
 
 /// The change that is nearest to none among those with and without the limits of the machine taken into account. Work
@@ -140,7 +100,10 @@ Change change_of(const std::vector<Block>& a, const std::vector<Block>& b) {
                                      +[](const Block& block) { return block.log_time + block.log_peak; },
                                      +[](const Block& block) { return block.log_time + block.log_read; }};
     Change change;
-    change.noise_percent = std::max(noise_percent(a), noise_percent(b));
+    const auto times = [](const std::vector<Block>& blocks) {
+        return values_of(blocks, [](const Block& block) { return block.log_time; });
+    };
+    change.noise_percent = std::max(noise_percent(times(a)), noise_percent(times(b)));
     double smallest = 0;
     bool agree = true;  // on the direction
     change.p = 0;
@@ -166,6 +129,23 @@ Verdict verdict_of(const Change& change, double threshold) {
         return change.percent > 0 ? Verdict::slower : Verdict::faster;
     }
     return change.noise_percent >= threshold ? Verdict::unclear : Verdict::same;
+}
+
+/// Sides are in the order in which their runs started.
+Pairing pairing_of(const std::vector<Results>& a, const std::vector<Results>& b) {
+    constexpr std::size_t enough_runs = 5;
+    if (std::min(a.size(), b.size()) < enough_runs) {
+        return Pairing::rounds;
+    }
+    if (a.size() != b.size()) {
+        return Pairing::runs;
+    }
+    for (std::size_t i = 1; i < a.size(); ++i) {
+        if (std::max(a[i - 1].started, b[i - 1].started) >= std::min(a[i].started, b[i].started)) {
+            return Pairing::runs;
+        }
+    }
+    return Pairing::turns;
 }
 
 /// What differs between the sides besides the program.
@@ -200,57 +180,18 @@ std::vector<std::string> notes_on(const std::vector<Results>& a, const std::vect
 
 }  // namespace
 
-double mann_whitney(const std::vector<double>& a, const std::vector<double>& b) {
-    const double u = u_statistic(a, b);
-    std::vector<double> all = a;
-    all.insert(all.end(), b.begin(), b.end());
-    const double ties = tie_term(all);
-    constexpr std::size_t most_for_exact = 20;
-    if (ties == 0 && a.size() <= most_for_exact && b.size() <= most_for_exact) {
-        return exact_p(u, a.size(), b.size());
-    }
-    const auto m = static_cast<double>(a.size());
-    const auto n = static_cast<double>(b.size());
-    const double variance = m * n / 12 * (m + n + 1 - ties / ((m + n) * (m + n - 1)));
-    if (variance <= 0) {
-        return 1;  // all values are equal
-    }
-    const double distance = std::max(0.0, std::abs(u - m * n / 2) - 0.5);  // continuity correction
-    return std::erfc(distance / std::sqrt(2 * variance));
-}
-
-double shift(const std::vector<double>& a, const std::vector<double>& b) {
-    std::vector<double> differences;
-    for (const double x : a) {
-        for (const double y : b) {
-            differences.push_back(y - x);
-        }
-    }
-    return median_of(std::move(differences));
-}
-
-std::vector<double> holm(const std::vector<double>& p) {
-    std::vector<std::size_t> order(p.size());
-    std::iota(order.begin(), order.end(), std::size_t{0});
-    std::sort(order.begin(), order.end(), [&](std::size_t i, std::size_t j) { return p[i] < p[j]; });
-    std::vector<double> adjusted(p.size());
-    double largest = 0;
-    for (std::size_t k = 0; k < order.size(); ++k) {
-        largest = std::max(largest, std::min(1.0, static_cast<double>(p.size() - k) * p[order[k]]));
-        adjusted[order[k]] = largest;
-    }
-    return adjusted;
-}
-
 bool Comparison::has_slower() const {
     return std::any_of(changes.begin(), changes.end(),
                        [](const Change& change) { return change.verdict == Verdict::slower; });
 }
 
-Comparison compare(const std::vector<Results>& a, const std::vector<Results>& b, double threshold) {
-    constexpr std::size_t enough_runs = 5;
+Comparison compare(std::vector<Results> a, std::vector<Results> b, double threshold) {
     Comparison comparison;
-    comparison.by_run = std::min(a.size(), b.size()) >= enough_runs;
+    for (std::vector<Results>* side : {&a, &b}) {
+        std::stable_sort(side->begin(), side->end(),
+                         [](const Results& one, const Results& other) { return one.started < other.started; });
+    }
+    comparison.pairing = pairing_of(a, b);
     comparison.notes = notes_on(a, b);
     std::vector<double> p;
     for (const CaseResult& result : a.front().cases) {
@@ -258,13 +199,15 @@ Comparison compare(const std::vector<Results>& a, const std::vector<Results>& b,
             if (figure.better == Better::neither) {
                 continue;
             }
-            const auto blocks_a = blocks_of(a, result.name, figure.name, comparison.by_run);
-            const auto blocks_b = blocks_of(b, result.name, figure.name, comparison.by_run);
+            const auto blocks_a = blocks_of(a, result.name, figure.name, comparison.pairing);
+            const auto blocks_b = blocks_of(b, result.name, figure.name, comparison.pairing);
             if (blocks_b.empty()) {
                 comparison.notes.push_back(fmt::format("{}/{} is in A only", result.name, figure.name));
                 continue;
             }
-            comparison.changes.push_back(change_of(blocks_a, blocks_b));
+            const bool neighbours = comparison.pairing == Pairing::turns && blocks_a.size() == blocks_b.size();
+            comparison.changes.push_back(neighbours ? change_of_neighbours(blocks_a, blocks_b)
+                                                    : change_of(blocks_a, blocks_b));
             comparison.changes.back().figure = result.name + "/" + figure.name;
             p.push_back(comparison.changes.back().p);
         }
@@ -293,8 +236,11 @@ std::string to_text(const Comparison& comparison, double threshold) {
     }
     text += fmt::format(
         "own: what the limits of the machine, measured beside, don't explain. Significant: p < {}, at least "
-        "{} %. Compared by {}.\n",
-        significance, threshold, comparison.by_run ? "run" : "round");
+        "{} %. Compared: {}.\n",
+        significance, threshold,
+        comparison.pairing == Pairing::turns  ? "neighbouring runs"
+        : comparison.pairing == Pairing::runs ? "runs"
+                                              : "rounds");
     for (const std::string& note : comparison.notes) {
         text += "note: " + note + "\n";
     }

@@ -8,17 +8,14 @@
 
 namespace moesaic::bench {
 
-/// Two-sided p-value of the Mann-Whitney U test (Mann & Whitney 1947), exact for values without ties and at most 20 on
-/// each side, else with the normal approximation and the correction for ties. Sides must not be empty.
-[[nodiscard]] double mann_whitney(const std::vector<double>& a, const std::vector<double>& b);
+/// What is set against what.
+enum class Pairing : std::uint8_t {
+    rounds,  ///< all rounds of all runs of one side against those of the other
+    runs,    ///< whole runs, of which both sides have five and more
+    turns,   ///< each run and its neighbour, where the runs of both sides took turns
+};
 
-/// Hodges-Lehmann estimate of how much b exceeds a: the median of all differences of pairs.
-[[nodiscard]] double shift(const std::vector<double>& a, const std::vector<double>& b);
-
-/// p-values adjusted for their number (Holm 1979), in the same order.
-[[nodiscard]] std::vector<double> holm(const std::vector<double>& p);
-
-/// Repetitions of one figure in one round of one run, and the limits of the machine beside them.
+/// Repetitions of one figure in one round of one run, or in a whole run, and the limits of the machine beside them.
 struct Block {
     double log_time = 0;  ///< of a unit of work; median of the repetitions
     double log_peak = 0;  ///< 0 if unknown
@@ -29,7 +26,7 @@ enum class Verdict : std::uint8_t { same, slower, faster, unclear };
 
 /// What changed from side A to side B in one figure.
 struct Change {
-    std::string figure;        ///< "CASE/FIGURE"
+    std::string figure = {};   ///< "CASE/FIGURE"
     double percent = 0;        ///< of time: above 0, B takes longer; the part that the machine's limits don't explain
     double raw_percent = 0;    ///< as measured
     double p = 1;              ///< adjusted for the number of figures
@@ -40,16 +37,16 @@ struct Change {
 struct Comparison {
     std::vector<Change> changes;
     std::vector<std::string> notes;  ///< what makes the sides hard to compare
-    bool by_run = false;             ///< blocks are whole runs, of which both sides have enough; else rounds
+    Pairing pairing = Pairing::rounds;
 
     [[nodiscard]] bool has_slower() const;
 };
 
 /// Compares every figure that has a better and is in both sides. A figure is slower if it takes at least `threshold`
-/// percent longer, with less than 5 % probability that one of all figures does so by chance; and if it would still do
-/// so had the machine's measured limits been the same on both sides. Throws a usage error for sides without common
-/// figures.
-[[nodiscard]] Comparison compare(const std::vector<Results>& a, const std::vector<Results>& b, double threshold);
+/// percent longer, with less than 5 % probability that one of all figures does so by chance; and, unless runs took
+/// turns, if it would still do so had the machine's measured limits been the same on both sides. Throws a usage error
+/// for sides without common figures.
+[[nodiscard]] Comparison compare(std::vector<Results> a, std::vector<Results> b, double threshold);
 
 /// A table for people.
 [[nodiscard]] std::string to_text(const Comparison& comparison, double threshold);

@@ -13,7 +13,7 @@ old=$1
 new=$2
 deck=$3
 folder=$4
-runs=${5:-8}
+runs=${5:-12}
 read -ra launch <<<"${LAUNCH:-}"
 
 mkdir -p "$folder/old" "$folder/new"

@@ -68,6 +68,7 @@ ReferenceCase read_case(const std::filesystem::path& folder) {
         find_number(bf16, "grads_step0_worst_tensor_error", source),
         find_error(bf16, "grad_norm", reference.fp32.gradient_norms, source),
     };
+    reference.closest_choice = find_number(expected, "closest_choice", source);
     return reference;
 }
 

@@ -41,6 +41,9 @@ struct ReferenceCase {
     double max_gradient_norm = 0;
     ReferenceResults fp32;
     ReferenceErrors bf16;
+    /// Smallest difference between the last score that a router chose and the first that it did not, in FP32; nothing
+    /// where the case does not say.
+    std::optional<double> closest_choice;
 };
 
 [[nodiscard]] ReferenceCase read_case(const std::filesystem::path& folder);

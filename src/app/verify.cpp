@@ -260,6 +260,9 @@ bool Verification<T>::run() {
     table_.add("train_loss", largest_relative_error(train_losses, reference_.fp32.train_losses), loss_bound);
     check_gradient_norms(norms);
     table_.add("final_eval_loss", largest_relative_error(losses(), reference_.fp32.final_eval_losses), loss_bound);
+    if (reference_.closest_choice) {  // tells errors from rounding that sent a token elsewhere
+        table_.note("difference of the closest scores", *reference_.closest_choice);
+    }
     return !table_.failed();
 }
 

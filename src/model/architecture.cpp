@@ -1,7 +1,6 @@
 #include "model/architecture.hpp"
 
 #include "core/error.hpp"
-#include "core/options.hpp"
 #include "io/json.hpp"
 #include "model/families/families.hpp"
 
@@ -55,7 +54,9 @@ Architecture read_architecture(const nlohmann::json& config, const std::string& 
                    "{}: model_type \"{}\" is not supported (supported: {}); use a model of these families", source,
                    model_type, fmt::join(known, ", "));
     }
-    Architecture architecture = found->read(config, source);
+    const Configuration configuration(config, source);
+    Architecture architecture = found->read(configuration);
+    configuration.refuse_unread();
     architecture.family = model_type;
     return architecture;
 }

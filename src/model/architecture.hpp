@@ -15,6 +15,7 @@
 namespace moesaic::model {
 
 using core::index_t;
+class Configuration;  // families/configuration.hpp
 
 enum class AttentionKind : std::uint8_t {
     grouped,  ///< queries, keys and values are projections of the input; several query heads share a key head
@@ -100,7 +101,7 @@ struct Architecture {
 /// A model family: the `model_type` of transformers and how its configuration is read.
 struct Family {
     std::string model_type;
-    Architecture (*read)(const nlohmann::json& config, const std::string& source);
+    Architecture (*read)(const Configuration& config);
 };
 
 /// All families; a new one is a file in `families/` and a line here.

@@ -1,6 +1,7 @@
 // Comparison of results: tests of ranks against tables, planted slow-downs, drift of the machine.
 #include "bench/compare.hpp"
 
+#include "bench/significance.hpp"
 #include "core/error.hpp"
 #include "core/random.hpp"
 
@@ -48,6 +49,24 @@ TEST(MannWhitney, RejectsAsOftenAsItSays) {
     }
     EXPECT_LT(rejected, trials * 6 / 100);
     EXPECT_GT(rejected, trials * 2 / 100);
+}
+
+TEST(SignedRank, AgreesWithTheTables) {
+    // Critical sums of ranks for a two-sided 5 % (Wilcoxon): 6: 0, 8: 3, 10: 8.
+    EXPECT_DOUBLE_EQ(signed_rank({1, 2, 3, 4, 5, 6}), 2.0 / 64);
+    EXPECT_DOUBLE_EQ(signed_rank({-1, -2, -3, -4, -5, -6}), 2.0 / 64);
+    EXPECT_LE(signed_rank({-1, -2, 3, 4, 5, 6, 7, 8}), 0.05);  // 3
+    EXPECT_GT(signed_rank({-1, 2, -3, 4, 5, 6, 7, 8}), 0.05);  // 4
+    EXPECT_DOUBLE_EQ(signed_rank({-1, -2, 3}), 1);             // 3 of 0 to 6
+    EXPECT_EQ(signed_rank({0, 0}), 1);
+    std::vector<double> many;
+    for (int i = 1; i <= 20; ++i) {
+        many.push_back(i % 4 == 0 ? -i : i);
+    }
+    const double exact = signed_rank(many);
+    many.back() = -19;  // a tie, so that the normal approximation is used
+    EXPECT_NEAR(signed_rank(many), exact, 0.01);
+    EXPECT_DOUBLE_EQ(center({1, 2, 6}), 2.75);  // of 1, 1.5, 2, 3.5, 4, 6
 }
 
 TEST(Compare, HolmAdjustsInOrder) {
@@ -133,10 +152,36 @@ TEST(Compare, ManyRunsCountAsBlocks) {
         b.push_back(make_run({.program = 1.12 + 0.02 * static_cast<double>(i % 3), .rounds = 1}, i + 100));
     }
     const Comparison slower = compare(a, b, 5);
-    EXPECT_TRUE(slower.by_run);
+    EXPECT_EQ(slower.pairing, Pairing::runs);
     EXPECT_EQ(slower.changes[0].verdict, Verdict::slower);
     EXPECT_FALSE(compare(a, a, 5).has_slower());
-    EXPECT_FALSE(compare({a[0]}, {b[0]}, 5).by_run);
+    EXPECT_EQ(compare({a[0]}, {b[0]}, 5).pairing, Pairing::rounds);
+}
+
+/// Runs of both sides in turns, in the given order of names, on a machine whose speed drifts by far more than the
+/// change.
+Comparison compare_turns(double change) {
+    constexpr int runs = 12;
+    std::vector<Results> a;
+    std::vector<Results> b;
+    for (int i = 0; i < runs; ++i) {
+        const double drift = 1 + 0.5 * std::abs(std::sin(i));
+        a.push_back(make_run({.program = drift, .rounds = 1}, static_cast<std::uint64_t>(i)));
+        b.push_back(make_run({.program = drift * change, .rounds = 1}, static_cast<std::uint64_t>(i + 100)));
+        a.back().started = "2026-01-01T00:" + std::to_string(10 + 2 * i) + ":00Z";
+        b.back().started = "2026-01-01T00:" + std::to_string(11 + 2 * i) + ":00Z";
+    }
+    std::swap(b.front(), b.back());  // files may have any names
+    return compare(a, b, 5);
+}
+
+TEST(Compare, RunsInTurnsAreComparedWithTheirNeighbours) {
+    const Comparison slower = compare_turns(1.1);
+    EXPECT_EQ(slower.pairing, Pairing::turns);
+    EXPECT_EQ(slower.changes[0].verdict, Verdict::slower);
+    EXPECT_NEAR(slower.changes[0].percent, 10, 1);
+    EXPECT_EQ(slower.changes[1].verdict, Verdict::same);
+    EXPECT_EQ(compare_turns(1).changes[0].verdict, Verdict::same);
 }
 
 TEST(Compare, SidesWithoutCommonFiguresAreAnError) {

@@ -89,6 +89,13 @@ TEST_F(ArchitectureTest, RefusesWhatItDoesNotSupportByName) {
         {"final_logit_softcapping", 30.0},
         {"partial_rotary_factor", 0.5},
         {"quantization_config", {{"quant_method", "awq"}}},
+        {"compression_config", {{"quant_method", "compressed-tensors"}}},
+        {"attention_kind", "linear"},
+        {"attn_output_gate", true},
+        {"attention_chunk_size", 8192},
+        {"dual_chunk_attention_config", {{"chunk_size", 262144}}},
+        {"shared_expert_intermediate_size", 32},
+        {"residual_multiplier", 0.22},
         {"layer_types", nlohmann::json(6, "linear_attention")},
         {"rope_parameters", {{"rope_type", "longrope"}, {"rope_theta", 1e4}}},
         {"rope_parameters", {{"rope_type", "default"}, {"mrope_section", {1, 2, 3}}}},
@@ -101,6 +108,27 @@ TEST_F(ArchitectureTest, RefusesWhatItDoesNotSupportByName) {
         EXPECT_NE(message.find(key), std::string::npos) << message;
         EXPECT_NE(message.find("config.json"), std::string::npos) << message;
     }
+}
+
+TEST_F(ArchitectureTest, IgnoresWhatSaysNothingAboutTheModel) {
+    nlohmann::json config = transformers_5();
+    config.update({{"architectures", {"Qwen3MoeForCausalLM"}},
+                   {"_attn_implementation", "flash_attention_2"},
+                   {"attn_output_gate", false},
+                   {"attention_chunk_size", nullptr},
+                   {"auto_map", {{"AutoConfig", "configuration.Config"}}},
+                   {"chunk_size_feed_forward", 0},
+                   {"dtype", "bfloat16"},
+                   {"initializer_range", 0.02},
+                   {"max_window_layers", 48},
+                   {"num_nextn_predict_layers", 1},
+                   {"output_router_logits", true},
+                   {"pretraining_tp", 1},
+                   {"router_aux_loss_coef", 0.001},
+                   {"sliding_window", 4096},
+                   {"unsloth_fixed", true},
+                   {"use_cache", true}});
+    EXPECT_EQ(error_of(config).second, "");
 }
 
 TEST_F(ArchitectureTest, NamesMissingAndWrongFields) {
@@ -141,16 +169,25 @@ struct Refusal {
 };
 
 TEST_F(ArchitectureTest, RefusesByNameWhatAFamilyDoesNotHave) {
-    const std::vector<Refusal> refusals = {
-        {"mixtral", "router_jitter_noise", 0.1},    {"mixtral", "attention_bias", true},
-        {"qwen2_moe", "attention_bias", true},      {"olmoe", "sliding_window", 8},
-        {"glm4_moe", "use_sliding_window", true},   {"glm4_moe", "topk_method", "greedy"},
-        {"glm4_moe", "scoring_func", "softmax"},    {"glm4_moe", "moe_layer_freq", 2},
-        {"deepseek_v2", "moe_layer_freq", 2},       {"deepseek_v2", "topk_method", "noaux_tc"},
-        {"deepseek_v2", "scoring_func", "sigmoid"}, {"deepseek_v2", "rope_interleave", false},
-        {"deepseek_v3", "scoring_func", "softmax"}, {"deepseek_v3", "topk_method", "greedy"},
-        {"deepseek_v3", "moe_layer_freq", 2},       {"deepseek_v3", "num_key_value_heads", 2},
-        {"deepseek_v3", "sliding_window", 8},       {"kimi_k2", "qk_head_dim", 7}};
+    const std::vector<Refusal> refusals = {{"mixtral", "router_jitter_noise", 0.1},
+                                           {"mixtral", "attention_bias", true},
+                                           {"qwen2_moe", "attention_bias", true},
+                                           {"olmoe", "sliding_window", 8},
+                                           {"glm4_moe", "use_sliding_window", true},
+                                           {"glm4_moe", "topk_method", "greedy"},
+                                           {"glm4_moe", "scoring_func", "softmax"},
+                                           {"glm4_moe", "moe_layer_freq", 2},
+                                           {"deepseek_v2", "moe_layer_freq", 2},
+                                           {"deepseek_v2", "topk_method", "noaux_tc"},
+                                           {"deepseek_v2", "scoring_func", "sigmoid"},
+                                           {"deepseek_v2", "rope_interleave", false},
+                                           {"deepseek_v3", "scoring_func", "softmax"},
+                                           {"deepseek_v3", "topk_method", "greedy"},
+                                           {"deepseek_v3", "moe_layer_freq", 2},
+                                           {"deepseek_v3", "num_key_value_heads", 2},
+                                           {"deepseek_v3", "sliding_window", 8},
+                                           {"deepseek_v3", "index_topk", 2048},
+                                           {"kimi_k2", "qk_head_dim", 7}};
     for (const auto& [family, key, value] : refusals) {
         nlohmann::json config = test::small_config(family);
         ASSERT_EQ(error_of(config).second, "") << family;

@@ -3,7 +3,6 @@
 
 #include "model/architecture.hpp"
 
-#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -54,13 +53,7 @@ inline nlohmann::json small_config(const std::string& family) {
 
 /// A configuration as the reader of its family understands it.
 inline model::Architecture read_config(const nlohmann::json& config) {
-    const auto& families = model::families();
-    const std::string name = config["model_type"];
-    const auto family = std::find_if(families.begin(), families.end(),
-                                     [&](const model::Family& one) { return one.model_type == name; });
-    model::Architecture architecture = family->read(config, "config.json");
-    architecture.family = name;
-    return architecture;
+    return model::read_architecture(config, "config.json");
 }
 
 inline model::Architecture small_architecture(const std::string& family = "qwen3_moe") {

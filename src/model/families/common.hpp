@@ -2,21 +2,16 @@
 #pragma once
 
 #include "model/architecture.hpp"
+#include "model/families/configuration.hpp"
 
 #include <functional>
-#include <nlohmann/json_fwd.hpp>
 #include <string>
 
 namespace moesaic::model {
 
-/// Refuses a configuration feature that would change the mathematics: throws a usage error naming the key and its value
-/// unless the key is missing, null, or equal to `supported`.
-void refuse_unless(const nlohmann::json& config, const std::string& key, const nlohmann::json& supported,
-                   const std::string& source);
-
 /// Sizes that every family has, the norm epsilon, the head, and what no family supports (quantised weights, activations
 /// other than SiLU). All layers are MoE and see the whole sequence until told otherwise.
-[[nodiscard]] Architecture read_common(const nlohmann::json& config, const std::string& source);
+[[nodiscard]] Architecture read_common(const Configuration& config);
 
 /// What RoPE is applied to, unless the configuration says otherwise.
 struct RopeDefaults {
@@ -26,42 +21,39 @@ struct RopeDefaults {
 };
 
 /// Type, frequencies and scaling of RoPE.
-[[nodiscard]] RopeSettings read_rope(const nlohmann::json& config, const std::string& source,
-                                     const RopeDefaults& defaults);
+[[nodiscard]] RopeSettings read_rope(const Configuration& config, const RopeDefaults& defaults);
 
 /// Grouped-query attention: heads, their size, and RoPE.
-void read_grouped_attention(const nlohmann::json& config, const std::string& source, double partial_rotary_factor,
-                            Architecture& architecture);
+void read_grouped_attention(const Configuration& config, double partial_rotary_factor, Architecture& architecture);
 
 /// Multi-head latent attention: sizes, biases, and RoPE of a part of each head.
-void read_latent_attention(const nlohmann::json& config, const std::string& source, Architecture& architecture);
+void read_latent_attention(const Configuration& config, Architecture& architecture);
 
 /// Sliding windows, if `enabled`: `sliding_window` for the layers that `layer_types` names, or that `slides` where it
 /// is missing.
-void read_windows(const nlohmann::json& config, const std::string& source, bool enabled,
-                  const std::function<bool(index_t layer)>& slides, Architecture& architecture);
+void read_windows(const Configuration& config, bool enabled, const std::function<bool(index_t layer)>& slides,
+                  Architecture& architecture);
 /// For families without sliding windows.
-void refuse_windows(const nlohmann::json& config, const std::string& source, Architecture& architecture);
+void refuse_windows(const Configuration& config, Architecture& architecture);
 
 /// Number of experts under the first of its names that is there, experts per token, and the experts' intermediate size
 /// under `intermediate_key`.
-void read_experts(const nlohmann::json& config, const std::string& source, const std::string& intermediate_key,
-                  Architecture& architecture);
+void read_experts(const Configuration& config, const std::string& intermediate_key, Architecture& architecture);
 
 /// Groups of experts: `n_group` and `topk_group`.
-void read_expert_groups(const nlohmann::json& config, const std::string& source, Architecture& architecture);
+void read_expert_groups(const Configuration& config, Architecture& architecture);
 
 /// The router of DeepSeek-V3 and GLM: sigmoid scores and a correction bias.
-void read_deepseek_router(const nlohmann::json& config, const std::string& source, Architecture& architecture);
+void read_deepseek_router(const Configuration& config, Architecture& architecture);
 
 /// The layers of Qwen: `decoder_sparse_step` and `mlp_only_layers`.
-void read_qwen_layers(const nlohmann::json& config, const std::string& source, Architecture& architecture);
+void read_qwen_layers(const Configuration& config, Architecture& architecture);
 
 /// The layers of DeepSeek and GLM: dense ones first, `first_k_dense_replace` of them, and the shared experts, whose
 /// intermediate sizes add up.
-void read_deepseek_layers(const nlohmann::json& config, const std::string& source, Architecture& architecture);
+void read_deepseek_layers(const Configuration& config, Architecture& architecture);
 
 /// Throws if there are dense layers, but their size is missing.
-void require_dense_size(const std::string& source, const Architecture& architecture);
+void require_dense_size(const Configuration& config, const Architecture& architecture);
 
 }  // namespace moesaic::model

@@ -1,23 +1,22 @@
-#include "io/json.hpp"
 #include "model/families/common.hpp"
 #include "model/families/families.hpp"
 
 namespace moesaic::model {
 
-Architecture read_deepseek_v2(const nlohmann::json& config, const std::string& source) {
-    refuse_unless(config, "scoring_func", "softmax", source);
-    refuse_unless(config, "rope_interleave", true, source);
-    Architecture architecture = read_common(config, source);
-    read_latent_attention(config, source, architecture);
-    read_experts(config, source, "moe_intermediate_size", architecture);
-    read_deepseek_layers(config, source, architecture);
+Architecture read_deepseek_v2(const Configuration& config) {
+    config.refuse_unless("scoring_func", "softmax");
+    config.refuse_unless("rope_interleave", true);
+    Architecture architecture = read_common(config);
+    read_latent_attention(config, architecture);
+    read_experts(config, "moe_intermediate_size", architecture);
+    read_deepseek_layers(config, architecture);
     // norm_topk_prob is not read: transformers scales the weights in either case and never normalises them.
-    architecture.router.scale = io::get_or<double>(config, "routed_scaling_factor", 1, source);
-    const auto method = io::get_or<std::string>(config, "topk_method", "greedy", source);
+    architecture.router.scale = config.get_or<double>("routed_scaling_factor", 1);
+    const auto method = config.get_or<std::string>("topk_method", "greedy");
     if (method == "group_limited_greedy") {
-        read_expert_groups(config, source, architecture);
+        read_expert_groups(config, architecture);
     } else {
-        refuse_unless(config, "topk_method", "greedy", source);
+        config.refuse_unless("topk_method", "greedy");
     }
     return architecture;
 }

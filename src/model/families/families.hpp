@@ -2,19 +2,17 @@
 #pragma once
 
 #include "model/architecture.hpp"
-
-#include <nlohmann/json_fwd.hpp>
-#include <string>
+#include "model/families/configuration.hpp"
 
 namespace moesaic::model {
 
-[[nodiscard]] Architecture read_qwen2_moe(const nlohmann::json& config, const std::string& source);
-[[nodiscard]] Architecture read_qwen3_moe(const nlohmann::json& config, const std::string& source);
-[[nodiscard]] Architecture read_mixtral(const nlohmann::json& config, const std::string& source);
-[[nodiscard]] Architecture read_olmoe(const nlohmann::json& config, const std::string& source);
-[[nodiscard]] Architecture read_glm4_moe(const nlohmann::json& config, const std::string& source);
-[[nodiscard]] Architecture read_deepseek_v2(const nlohmann::json& config, const std::string& source);
+[[nodiscard]] Architecture read_qwen2_moe(const Configuration& config);
+[[nodiscard]] Architecture read_qwen3_moe(const Configuration& config);
+[[nodiscard]] Architecture read_mixtral(const Configuration& config);
+[[nodiscard]] Architecture read_olmoe(const Configuration& config);
+[[nodiscard]] Architecture read_glm4_moe(const Configuration& config);
+[[nodiscard]] Architecture read_deepseek_v2(const Configuration& config);
 /// Also Kimi-K2, whose mathematics and tensors are the same.
-[[nodiscard]] Architecture read_deepseek_v3(const nlohmann::json& config, const std::string& source);
+[[nodiscard]] Architecture read_deepseek_v3(const Configuration& config);
 
 }  // namespace moesaic::model

@@ -14,15 +14,14 @@ using core::ExitCode;
 /// One of the two generations of RoPE keys: transformers 5 keeps `rope_parameters`; version 4 `rope_scaling` with
 /// `rope_theta` and `partial_rotary_factor` beside it.
 struct RopeKeys {
-    const nlohmann::json& config;
+    const Configuration& config;
     const std::string& source;
     std::string name;
     nlohmann::json object;
 
-    RopeKeys(const nlohmann::json& whole, const std::string& file) : config(whole), source(file) {
-        const bool generation_5 = config.contains("rope_parameters") && !config["rope_parameters"].is_null();
-        name = generation_5 ? "rope_parameters" : "rope_scaling";
-        object = io::get_or<nlohmann::json>(config, name, nlohmann::json::object(), source);
+    explicit RopeKeys(const Configuration& whole) : config(whole), source(whole.source()) {
+        name = config.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
+        object = config.get_or<nlohmann::json>(name, nlohmann::json::object());
         core::require(object.is_object(), ExitCode::corrupt_input, "{}: {} is no object; correct the file", source,
                       name);
         refuse_unknown();
@@ -56,7 +55,7 @@ struct RopeKeys {
     }
     /// A key that version 4 keeps outside of the object.
     [[nodiscard]] double flat(const std::string& key, double fallback) const {
-        return positive(key, io::get_or<double>(config, key, fallback, source));
+        return positive(key, config.get_or<double>(key, fallback));
     }
 };
 
@@ -108,25 +107,26 @@ void read_llama3(const RopeKeys& keys, RopeSettings& rope) {
 
 }  // namespace
 
-RopeSettings read_rope(const nlohmann::json& config, const std::string& source, const RopeDefaults& defaults) {
-    const RopeKeys keys(config, source);
+RopeSettings read_rope(const Configuration& config, const RopeDefaults& defaults) {
+    const RopeKeys keys(config);
     RopeSettings rope;
     rope.type = read_type(keys);
     rope.theta = keys.flat("rope_theta", rope.theta);
     const double part = keys.flat("partial_rotary_factor", defaults.partial_rotary_factor);
     core::require(part == 1 || (defaults.partial_rotary_factor < 1 && part < 1), ExitCode::usage,
-                  "{}: partial_rotary_factor = {} is not supported (1 is); use another model", source, part);
+                  "{}: partial_rotary_factor = {} is not supported (1 is); use another model", config.source(), part);
     rope.size = static_cast<index_t>(static_cast<double>(defaults.head_size) * part);
     core::require(
         rope.size > 0 && rope.size % 2 == 0, ExitCode::corrupt_input,
         "{}: {} elements of a head of {} are rotated ({} times partial_rotary_factor = {}; RoPE needs pairs); "
         "correct the file",
-        source, rope.size, defaults.head_size, defaults.head_size_key, part);
+        config.source(), rope.size, defaults.head_size, defaults.head_size_key, part);
     if (rope.type == RopeType::standard) {
         return rope;
     }
-    const index_t positions = io::get_size(config, "max_position_embeddings", source);
-    rope.trained_positions = io::get_size_or(keys.object, "original_max_position_embeddings", positions, source);
+    const index_t positions = config.get_size("max_position_embeddings");
+    rope.trained_positions =
+        io::get_size_or(keys.object, "original_max_position_embeddings", positions, config.source());
     const double ratio = static_cast<double>(positions) / static_cast<double>(rope.trained_positions);
     rope.factor = rope.type == RopeType::yarn ? keys.positive("factor", ratio) : keys.positive("factor");
     if (rope.type == RopeType::dynamic) {
