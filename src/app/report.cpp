@@ -60,18 +60,19 @@ fs::path report_name(const fs::path& input, const std::string& folder) {
     return (folder.empty() ? beside : fs::path(folder)) / (is_folder ? fs::path("report") : input.stem());
 }
 
-void write_pages(const mpi::Communicator& world, const std::vector<std::string>& inputs, const std::string& folder) {
+void write_page(const mpi::Communicator& world, const std::vector<std::string>& inputs, const std::string& folder) {
     world.agree([&] {
         core::require(
             !inputs.empty(), ExitCode::usage,
             "no input given (there is nothing to report on); write moesaic report FOLDER, the output folder of "
             "a run, or FILE, the result of a benchmark");
-        for (const std::string& input : inputs) {
-            if (world.is_root()) {
-                const fs::path name = report_name(input, folder);
-                write_report(describe(input), name);
-                print(world, fmt::format("{0}.html, {0}.md, {0}.csv\n", name.string()));
-            }
+        if (world.is_root()) {
+            std::vector<report::Document> documents;
+            std::transform(inputs.begin(), inputs.end(), std::back_inserter(documents),
+                           [](const std::string& input) { return describe(input); });
+            const fs::path name = report_name(inputs.front(), folder);
+            write_report(report::join(documents), name);
+            print(world, fmt::format("{0}.html, {0}.md, {0}.csv\n", name.string()));
         }
     });
 }
@@ -94,7 +95,7 @@ ExitCode run_report(const mpi::Communicator& world, Arguments arguments) {
     if (compares) {
         return compare(world, words, threshold);
     }
-    write_pages(world, words, folder);
+    write_page(world, words, folder);
     return ExitCode::success;
 }
 

@@ -248,7 +248,31 @@ void append_csv(std::string& out, const std::string& section, const Table& table
     }
 }
 
+std::string title_of(const Document& document) {
+    return "moesaic: " + document.subject;
+}
+
 }  // namespace
+
+Document join(const std::vector<Document>& documents) {
+    if (documents.size() == 1) {
+        return documents.front();
+    }
+    Document joined;
+    for (const Document& document : documents) {
+        joined.subject += (joined.subject.empty() ? "" : ", ") + document.subject;
+        joined.subtitle += (joined.subtitle.empty() ? "" : " ") + document.subject + ": " + document.subtitle;
+        for (Headline headline : document.headlines) {
+            headline.name = document.subject + ": " + headline.name;
+            joined.headlines.push_back(std::move(headline));
+        }
+        for (Section section : document.sections) {
+            section.title = document.subject + ": " + section.title;
+            joined.sections.push_back(std::move(section));
+        }
+    }
+    return joined;
+}
 
 Table table_of(const Figure& figure) {
     return std::visit([](const auto& chart) { return numbers_of(chart); }, figure.chart);
@@ -268,7 +292,7 @@ std::string to_html(const Document& document) {
         "<meta charset=\"utf-8\"/>\n<meta name=\"viewport\" content=\"width=device-width\"/>\n"
         "<title>{}</title>\n<style>{}</style>\n</head>\n<body>\n<h1>{}</h1>\n"
         "<p class=\"subtitle\">{}</p>\n<ul class=\"headlines\">\n",
-        escape_xml(document.title), style, escape_xml(document.title), escape_xml(document.subtitle));
+        escape_xml(title_of(document)), style, escape_xml(title_of(document)), escape_xml(document.subtitle));
     for (const Headline& headline : document.headlines) {
         out += html_of(headline);
     }
@@ -284,7 +308,7 @@ std::string to_html(const Document& document) {
 }
 
 std::string to_markdown(const Document& document) {
-    std::string out = "# " + escape_markdown(document.title) + "\n\n" + escape_markdown(document.subtitle) + "\n\n";
+    std::string out = "# " + escape_markdown(title_of(document)) + "\n\n" + escape_markdown(document.subtitle) + "\n\n";
     out += markdown_of(table_of(document.headlines));
     for (const Section& section : document.sections) {
         out += "## " + escape_markdown(section.title) + "\n\n";

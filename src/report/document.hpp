@@ -54,11 +54,14 @@ struct Headline {
 };
 
 struct Document {
-    std::string title;
+    std::string subject;  ///< what it is about: the title after "moesaic: "
     std::string subtitle;
     std::vector<Headline> headlines;
     std::vector<Section> sections;
 };
+
+/// One page about several subjects, in their order; titles of sections and headlines begin with the subject.
+[[nodiscard]] Document join(const std::vector<Document>& documents);
 
 /// The numbers that a chart shows.
 [[nodiscard]] Table table_of(const Figure& figure);

@@ -286,7 +286,7 @@ std::vector<Headline> headlines_of(const Results& results) {
 
 Document describe_results(const Results& results) {
     Document document;
-    document.title = "moesaic: " + results.command;
+    document.subject = results.command;
     document.subtitle = fmt::format("Started {}; {:.0f} s; {} rank(s){}.", results.started, results.seconds,
                                     results.ranks.size(), results.deck.empty() ? "" : "; " + results.deck);
     document.headlines = headlines_of(results);

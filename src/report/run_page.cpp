@@ -266,7 +266,7 @@ Document describe_run(const fs::path& folder) {
     const nlohmann::json run = io::read_json(file);
     const Metrics metrics = read_metrics(folder / "metrics.jsonl");
     Document document;
-    document.title = "moesaic: training run " + folder.filename().string();
+    document.subject = "training run " + folder.filename().string();
     const bool finished = run.contains("finished");
     document.subtitle =
         fmt::format("Started {}, {}; {} rank(s); {} steps.", io::get<std::string>(run, "started", source),

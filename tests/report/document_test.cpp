@@ -68,7 +68,7 @@ TEST(Chart, SeriesDifferWithoutColour) {
 
 Document document() {
     Document all{
-        "title " + nasty, "subtitle", {{"speed", 1234.5678, "tokens/s", 20, std::pair{1200.25, 1300.5}, ""}}, {}};
+        "subject " + nasty, "subtitle", {{"speed", 1234.5678, "tokens/s", 20, std::pair{1200.25, 1300.5}, ""}}, {}};
     Section section{nasty,
                     {Paragraph{nasty}, Table{nasty, {{"name", ""}, {"value", "ms"}}, {{nasty, 0.1}, {"b", 1e-9}}}}};
     for (const Figure& figure : figures()) {
@@ -90,6 +90,19 @@ TEST(Document, IsOnePageWithoutScriptsOrOtherFiles) {
     EXPECT_EQ(html.find("url("), std::string::npos);
     EXPECT_EQ(html.find("@import"), std::string::npos);
     EXPECT_NE(html.find("n = 20, 95 %: 1200 to 1300"), std::string::npos);
+}
+
+TEST(Document, JoinsSubjectsOnOnePage) {
+    Document other = document();
+    other.subject = "other";
+    const Document joined = join({document(), other});
+    EXPECT_EQ(joined.subject, document().subject + ", other");
+    ASSERT_EQ(joined.sections.size(), 2U);
+    EXPECT_EQ(joined.sections[1].title, "other: " + nasty);
+    ASSERT_EQ(joined.headlines.size(), 2U);
+    EXPECT_EQ(joined.headlines[1].name, "other: speed");
+    EXPECT_EQ(XmlReader(to_html(joined)).check(), "");
+    EXPECT_EQ(to_csv(join({other})), to_csv(other));
 }
 
 /// All numbers of the CSV file, which are those of the HTML page.
