@@ -27,11 +27,11 @@ report_skipped() {
     fi
 }
 
-# run_tests PRESET [CTEST OPTION...]
+# run_tests PRESET [CTEST OPTION...]; suites say how many processors they need.
 run_tests() {
     local preset=$1 code=0
     shift
-    ctest --preset "$preset" --output-on-failure "$@" || code=$?
+    ctest --preset "$preset" --parallel "$(nproc)" --output-on-failure "$@" || code=$?
     report_skipped "$preset"
     return "$code"
 }
