@@ -12,7 +12,7 @@
 namespace moesaic::bench {
 namespace {
 
-constexpr double significance = 0.05;
+constexpr double significance = 0.01;
 
 double median_of(std::vector<double> values) {
     return summarize(std::move(values)).median;
@@ -51,7 +51,7 @@ std::vector<Block> blocks_of(const std::vector<Results>& side, const std::string
         if (figure == nullptr || figure->samples.empty()) {
             continue;
         }
-        if (pairing != Pairing::rounds) {
+        if (pairing == Pairing::runs) {
             blocks.push_back(block_of(*result, *figure, 0, figure->samples.size()));
             continue;
         }
@@ -81,8 +81,8 @@ double noise_percent(std::vector<double> logarithms) {
     return 50 * std::expm1(logarithms[logarithms.size() - 1 - cut] - logarithms[cut]);
 }
 
-/// Of runs in turns: neighbours share the mood of the machine.
-Change change_of_neighbours(const std::vector<Block>& a, const std::vector<Block>& b) {
+/// Of rounds in turns: both of a pair share the mood of the machine.
+Change change_of_pairs(const std::vector<Block>& a, const std::vector<Block>& b) {
     std::vector<double> differences(a.size());
     std::transform(b.begin(), b.end(), a.begin(), differences.begin(),
                    [](const Block& after, const Block& before) { return after.log_time - before.log_time; });
@@ -131,21 +131,14 @@ Verdict verdict_of(const Change& change, double threshold) {
     return change.noise_percent >= threshold ? Verdict::unclear : Verdict::same;
 }
 
-/// Sides are in the order in which their runs started.
 Pairing pairing_of(const std::vector<Results>& a, const std::vector<Results>& b) {
-    constexpr std::size_t enough_runs = 5;
-    if (std::min(a.size(), b.size()) < enough_runs) {
-        return Pairing::rounds;
+    constexpr std::size_t enough_runs = 7;
+    const auto in_turns = [](const Results& run) { return run.turns; };
+    if (a.size() == b.size() && std::all_of(a.begin(), a.end(), in_turns) &&
+        std::all_of(b.begin(), b.end(), in_turns)) {
+        return Pairing::turns;
     }
-    if (a.size() != b.size()) {
-        return Pairing::runs;
-    }
-    for (std::size_t i = 1; i < a.size(); ++i) {
-        if (std::max(a[i - 1].started, b[i - 1].started) >= std::min(a[i].started, b[i].started)) {
-            return Pairing::runs;
-        }
-    }
-    return Pairing::turns;
+    return std::min(a.size(), b.size()) >= enough_runs ? Pairing::runs : Pairing::rounds;
 }
 
 /// What differs between the sides besides the program.
@@ -185,12 +178,8 @@ bool Comparison::has_slower() const {
                        [](const Change& change) { return change.verdict == Verdict::slower; });
 }
 
-Comparison compare(std::vector<Results> a, std::vector<Results> b, double threshold) {
+Comparison compare(const std::vector<Results>& a, const std::vector<Results>& b, double threshold) {
     Comparison comparison;
-    for (std::vector<Results>* side : {&a, &b}) {
-        std::stable_sort(side->begin(), side->end(),
-                         [](const Results& one, const Results& other) { return one.started < other.started; });
-    }
     comparison.pairing = pairing_of(a, b);
     comparison.notes = notes_on(a, b);
     std::vector<double> p;
@@ -205,9 +194,8 @@ Comparison compare(std::vector<Results> a, std::vector<Results> b, double thresh
                 comparison.notes.push_back(fmt::format("{}/{} is in A only", result.name, figure.name));
                 continue;
             }
-            const bool neighbours = comparison.pairing == Pairing::turns && blocks_a.size() == blocks_b.size();
-            comparison.changes.push_back(neighbours ? change_of_neighbours(blocks_a, blocks_b)
-                                                    : change_of(blocks_a, blocks_b));
+            const bool pairs = comparison.pairing == Pairing::turns && blocks_a.size() == blocks_b.size();
+            comparison.changes.push_back(pairs ? change_of_pairs(blocks_a, blocks_b) : change_of(blocks_a, blocks_b));
             comparison.changes.back().figure = result.name + "/" + figure.name;
             p.push_back(comparison.changes.back().p);
         }
@@ -238,7 +226,7 @@ std::string to_text(const Comparison& comparison, double threshold) {
         "own: what the limits of the machine, measured beside, don't explain. Significant: p < {}, at least "
         "{} %. Compared: {}.\n",
         significance, threshold,
-        comparison.pairing == Pairing::turns  ? "neighbouring runs"
+        comparison.pairing == Pairing::turns  ? "rounds in turns"
         : comparison.pairing == Pairing::runs ? "runs"
                                               : "rounds");
     for (const std::string& note : comparison.notes) {

@@ -11,8 +11,8 @@ namespace moesaic::bench {
 /// What is set against what.
 enum class Pairing : std::uint8_t {
     rounds,  ///< all rounds of all runs of one side against those of the other
-    runs,    ///< whole runs, of which both sides have five and more
-    turns,   ///< each run and its neighbour, where the runs of both sides took turns
+    runs,    ///< whole runs, of which both sides have seven and more
+    turns,   ///< each round and the one that the other side measured in turn with it
 };
 
 /// Repetitions of one figure in one round of one run, or in a whole run, and the limits of the machine beside them.
@@ -43,10 +43,10 @@ struct Comparison {
 };
 
 /// Compares every figure that has a better and is in both sides. A figure is slower if it takes at least `threshold`
-/// percent longer, with less than 5 % probability that one of all figures does so by chance; and, unless runs took
+/// percent longer, with less than 1 % probability that one of all figures does so by chance; and, unless runs took
 /// turns, if it would still do so had the machine's measured limits been the same on both sides. Throws a usage error
 /// for sides without common figures.
-[[nodiscard]] Comparison compare(std::vector<Results> a, std::vector<Results> b, double threshold);
+[[nodiscard]] Comparison compare(const std::vector<Results>& a, const std::vector<Results>& b, double threshold);
 
 /// A table for people.
 [[nodiscard]] std::string to_text(const Comparison& comparison, double threshold);

@@ -1,11 +1,16 @@
-// moesaic_microbench: every matrix product kernel of the project by itself, on one thread, under Google Benchmark.
+// moesaic_microbench: every kernel of the project by itself, on one thread, under Google Benchmark.
 #include "core/random_fill.hpp"
+#include "kernels/elementwise.hpp"
 #include "kernels/gemm.hpp"
 
 #include <benchmark/benchmark.h>
 
+#include <array>
+#include <cstdint>
+#include <functional>
 #include <string>
 #include <type_traits>
+#include <vector>
 
 namespace moesaic::bench {
 namespace {
@@ -32,7 +37,7 @@ Matrix<T> random_matrix(index_t rows, index_t cols) {
 
 /// C = A B^T with B of 512 x 512, which fits into the second-level cache.
 template <class T>
-void run(benchmark::State& state, const kernels::GemmKernel<T>& kernel) {
+void run_product(benchmark::State& state, const kernels::GemmKernel<T>& kernel) {
     constexpr index_t n = 512;
     constexpr index_t k = 512;
     const index_t m = state.range(0);
@@ -48,12 +53,150 @@ void run(benchmark::State& state, const kernels::GemmKernel<T>& kernel) {
         benchmark::Counter(2.0 * static_cast<double>(m * n * k), benchmark::Counter::kIsIterationInvariantRate);
 }
 
+/// Rows that elementwise operations work on: 64 of 2048 elements, which fit into the second-level cache.
+template <class T>
+struct Rows {
+    using A = accumulator_t<T>;
+    static constexpr index_t rows = 64;
+    static constexpr index_t n = 2048;
+    static constexpr index_t all = rows * n;
+
+    Matrix<T> narrow = random_matrix<T>(rows, n);
+    Matrix<T> narrow_out = random_matrix<T>(rows, n);
+    Matrix<T> narrow_out2 = random_matrix<T>(rows, n);
+    Matrix<T> narrow_out3 = random_matrix<T>(rows, n);
+    Matrix<A> x = random_matrix<A>(rows, n);
+    Matrix<A> y = random_matrix<A>(rows, n);
+    Matrix<A> z = random_matrix<A>(rows, n);
+    Matrix<A> first_moment = random_matrix<A>(rows, n);
+    Matrix<A> second_moment = Matrix<A>(rows, n);
+    Matrix<A> ones = Matrix<A>(rows, n);
+
+    Rows() {
+        second_moment.fill(A(0));
+        ones.fill(A(1));
+    }
+};
+
+/// An operation once over all rows.
+template <class T>
+struct Operation {
+    std::string name;
+    double bytes;  ///< read and written, per element
+    std::function<void(const kernels::ElementwiseKernels<T>&, Rows<T>&)> run;
+};
+
+/// All operations of ElementwiseTable.
+template <class T>
+std::vector<Operation<T>> operations() {
+    using R = Rows<T>;
+    using K = kernels::ElementwiseKernels<T>;
+    using A = accumulator_t<T>;
+    constexpr double t = sizeof(T);
+    constexpr double a = sizeof(A);
+    const A half = A(0.5);
+    const auto keep = [](auto value) { benchmark::DoNotOptimize(value); };
+    return {
+        {"narrow", a + t, [](const K& k, R& r) { k.narrow(R::all, r.x.data(), r.narrow_out.data()); }},
+        {"widen", a + t, [](const K& k, R& r) { k.widen(R::all, r.narrow.data(), r.z.data()); }},
+        {"split", a + 2 * t,
+         [](const K& k, R& r) { k.split(R::all, r.x.data(), r.narrow_out.data(), r.narrow_out2.data()); }},
+        {"narrow_rows", a + t,
+         [](const K& k, R& r) { k.narrow_rows(R::rows, R::n, r.x.data(), R::n, r.narrow_out.data(), R::n); }},
+        {"transpose_narrow", a + t,
+         [](const K& k, R& r) { k.transpose_narrow(R::rows, R::n, r.x.data(), R::n, r.narrow_out.data(), R::rows); }},
+        {"transpose_widen", a + t,
+         [](const K& k, R& r) { k.transpose_widen(R::rows, R::n, r.narrow.data(), R::n, r.z.data(), R::rows); }},
+        {"add", 3 * a, [](const K& k, R& r) { k.add(R::all, r.x.data(), r.y.data(), r.z.data()); }},
+        {"scale", 2 * a, [](const K& k, R& r) { k.scale(R::all, A(1), r.z.data()); }},
+        {"scale_narrow", a + t,
+         [=](const K& k, R& r) { k.scale_narrow(R::all, half, r.x.data(), r.narrow_out.data()); }},
+        {"sum_rows", t + a / 8,
+         [](const K& k, R& r) {
+             for (index_t row = 0; row < R::rows; row += 8) {
+                 std::array<const T*, 8> rows{};
+                 for (std::size_t i = 0; i < rows.size(); ++i) {
+                     rows[i] = r.narrow.view()[row + static_cast<index_t>(i)];
+                 }
+                 k.sum_rows(R::n, 8, rows.data(), r.z.data());
+             }
+         }},
+        {"dot", 2 * t, [=](const K& k, R& r) { keep(k.dot(R::all, r.narrow.data(), r.narrow_out.data())); }},
+        {"sum_of_squares", a, [=](const K& k, R& r) { keep(k.sum_of_squares(R::all, r.x.data())); }},
+        {"swiglu_forward", 2 * a + t,
+         [](const K& k, R& r) { k.swiglu_forward(R::all, r.x.data(), r.y.data(), nullptr, r.narrow_out.data()); }},
+        {"swiglu_backward", 3 * a + 3 * t,
+         [=](const K& k, R& r) {
+             keep(k.swiglu_backward(R::all, r.z.data(), r.x.data(), r.y.data(), half, r.narrow_out.data(),
+                                    r.narrow_out2.data(), r.narrow_out3.data()));
+         }},
+        {"rms_norm_forward", a + t,
+         [=](const K& k, R& r) {
+             for (index_t row = 0; row < R::rows; ++row) {
+                 keep(
+                     k.rms_norm_forward(R::n, r.x.view()[row], r.y.data(), A(1e-6), r.narrow_out.view()[row], nullptr));
+             }
+         }},
+        {"rms_norm_backward", 3 * a,
+         [=](const K& k, R& r) {
+             for (index_t row = 0; row < R::rows; ++row) {
+                 k.rms_norm_backward(R::n, r.y.view()[row], r.x.view()[row], r.y.data(), half, nullptr,
+                                     r.z.view()[row]);
+             }
+         }},
+        {"rotate", 2 * a,
+         [](const K& k, R& r) {
+             for (index_t row = 0; row < R::rows; ++row) {  // by no angle: the values stay
+                 k.rotate(R::n / 2, r.ones.data(), r.second_moment.data(), A(1), r.z.view()[row]);
+             }
+         }},
+        {"largest", a, [=](const K& k, R& r) { keep(k.largest(R::all, r.x.data())); }},
+        {"sum_of_exp", a, [=](const K& k, R& r) { keep(k.sum_of_exp(R::all, r.x.data(), half)); }},
+        {"exp", a + t,
+         [=](const K& k, R& r) { keep(k.exp(R::all, r.x.data(), half, half, half, r.narrow_out.data())); }},
+        {"softmax_backward", 2 * a + 2 * t,
+         [=](const K& k, R& r) {
+             k.softmax_backward(R::all, r.x.data(), r.y.data(), half, half, half, r.narrow_out.data(),
+                                r.narrow_out2.data());
+         }},
+        {"adamw", 7 * a,
+         [](const K& k, R& r) {
+             const kernels::AdamWFactors<A> factors{A(0.9), A(0.999), A(1), A(1e-3), A(1), A(1e-8), A(1)};
+             k.adamw(R::all, factors, r.x.data(), r.first_moment.data(), r.second_moment.data(), r.y.data(),
+                     r.z.data());
+         }},
+    };
+}
+
+template <class T>
+void add_elementwise() {
+    for (const kernels::ElementwiseImplementation<T>& implementation : kernels::elementwise_kernels<T>()) {
+        if (!kernels::runs(implementation.isa)) {
+            continue;
+        }
+        for (const Operation<T>& operation : operations<T>()) {
+            const std::string name = operation.name + "/" + type_name<T>() + "/" + std::string(implementation.name);
+            benchmark::RegisterBenchmark(name.c_str(), [&implementation, operation](benchmark::State& state) {
+                Rows<T> rows;
+                for ([[maybe_unused]] auto iteration : state) {
+                    operation.run(*implementation.kernels, rows);
+                    benchmark::ClobberMemory();
+                }
+                state.SetBytesProcessed(static_cast<std::int64_t>(static_cast<double>(state.iterations()) *
+                                                                  static_cast<double>(Rows<T>::all) * operation.bytes));
+            });
+        }
+    }
+}
+
 template <class T>
 void add_all() {
+    add_elementwise<T>();
     for (const kernels::GemmKernel<T>& kernel : kernels::gemm_kernels<T>()) {
         if (kernels::runs(kernel.isa)) {
             const std::string name = std::string("gemm/") + type_name<T>() + "/" + std::string(kernel.name);
-            benchmark::RegisterBenchmark(name.c_str(), [&kernel](benchmark::State& state) { run(state, kernel); })
+            benchmark::RegisterBenchmark(name.c_str(),
+                                         [&kernel](benchmark::State& state) { run_product(state, kernel); })
                 ->ArgName("M")
                 ->Arg(1)
                 ->Arg(16)

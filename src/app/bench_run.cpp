@@ -6,6 +6,7 @@
 #include "bench/google_benchmark.hpp"
 #include "bench/machine.hpp"
 #include "bench/shapes.hpp"
+#include "bench/turns.hpp"
 #include "core/error.hpp"
 #include "core/trace.hpp"
 #include "io/files.hpp"
@@ -70,6 +71,11 @@ public:
         threads_of_all_cores_ = static_cast<int>(world.min(static_cast<index_t>(placement_.threads)));
         use_threads(threads_of_all_cores_);
         bound_at_start_ = bound_;
+        world_.agree([&] {
+            if (world_.is_root() && !options_.turns.empty()) {
+                turns_ = std::make_unique<bench::Turns>(options_.turns);
+            }
+        });
     }
 
     void run(const std::vector<CaseSpec>& specs) {
@@ -97,6 +103,7 @@ public:
         results.ranks = objects;
         results.differences = bench::differences(objects);
         results.cases = std::move(cases_);
+        results.turns = !options_.turns.empty();
         return results;
     }
 
@@ -128,9 +135,11 @@ private:
         }
         for (index_t round = 0; round < options_.repetition.rounds; ++round) {
             for (Instance& instance : instances) {
+                take_turn();
                 within(instance, [&] {
                     bench::measure_round(*instance.report, *instance.benchmark, instance.machine, options_.repetition);
                 });
+                pass_turn();
             }
         }
         for (Instance& instance : instances) {
@@ -141,6 +150,34 @@ private:
             });
             instance.benchmark.reset();
         }
+    }
+
+    /// Collective. Waits for another run; ranks other than the root sleep as well.
+    void take_turn() {
+        if (options_.turns.empty()) {
+            return;
+        }
+        std::exception_ptr error;
+        try {
+            if (turns_) {
+                turns_->take();
+            }
+        } catch (...) {
+            error = std::current_exception();
+        }
+        world_.quiet_barrier();
+        world_.agree([&] {
+            if (error) {
+                std::rethrow_exception(error);
+            }
+        });
+    }
+    void pass_turn() {
+        world_.agree([&] {
+            if (turns_) {
+                turns_->pass();
+            }
+        });
     }
 
     /// Collective. Runs `work` on the ranks of the case with its threads; the others sleep. An error that its ranks
@@ -219,6 +256,7 @@ private:
     bool bound_at_start_ = false;
     std::map<std::tuple<index_t, int, kernels::Isa>, std::unique_ptr<bench::MachineProbe>> machines_;
     std::vector<bench::CaseResult> cases_;
+    std::unique_ptr<bench::Turns> turns_;  ///< of the root
 };
 
 /// The figure of merit of the reference workload on most ranks and threads, if it is among the cases.
@@ -334,6 +372,7 @@ void BenchOptions::declare(core::OptionSet& set) {
     set.add("rounds", repetition.rounds, "in which all cases take turns, so that each is spread over the whole run",
             core::at_least(1));
     set.add("output", output, "write everything to this JSON file");
+    set.add("turns", turns, "GET,GIVE: named pipes through which two runs pass turns of measuring back and forth");
     set.add("google-benchmark", google_output, "write the times to this file as Google Benchmark does");
 }
 

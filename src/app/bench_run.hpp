@@ -34,6 +34,7 @@ struct BenchOptions {
     bench::Repetition repetition;
     std::string output;
     std::string google_output;
+    std::string turns;  ///< pipes of bench::Turns, or empty
 
     void declare(core::OptionSet& set);
     /// Throws a usage error now rather than after the measurements.

@@ -183,30 +183,59 @@ TEST(BenchSuite, AWrongKernelEndsItWithoutFigures) {
     EXPECT_EQ(right.exit_code, 0) << right.output;
 }
 
+TEST(BenchSuite, BuildsAreComparedInTurns) {
+    const Folder folder;
+    const std::string deck = folder.write("deck.cfg", tiny_deck);
+    for (const char* launch : {"", "LAUNCH='" MOESAIC_MPIRUN " -q -n 2 --oversubscribe --bind-to none' "}) {
+        const Result result =
+            test::shell(launch + std::string(MOESAIC_INPUTS "/../bench/examples/compare_builds.sh ") + MOESAIC_PROGRAM +
+                        " " + MOESAIC_PLANTED + " " + deck + " " + (folder.path / "results").string() + " 3");
+        EXPECT_EQ(result.exit_code, 0) << result.output;  // three rounds can't tell anything
+        EXPECT_NE(result.output.find("rounds in turns"), std::string::npos) << result.output;
+        for (const char* name : {"old.json", "new.json"}) {
+            const bench::Results results = bench::read_results(folder.path / "results" / name);
+            EXPECT_TRUE(results.turns);
+            EXPECT_EQ(results.cases[0].rounds.size(), 3U);
+        }
+    }
+    expect_error("bench suite " + deck + " --turns " + deck + "," + deck, 2, "no named pipe");
+    const Result broken = test::shell(MOESAIC_INPUTS "/../bench/examples/compare_builds.sh " MOESAIC_PROGRAM " false " +
+                                      deck + " " + (folder.path / "results").string() + " 3");
+    EXPECT_NE(broken.exit_code, 0) << broken.output;
+}
+
 TEST(BenchSuite, ReportComparesItsFiles) {
     const std::string sample = MOESAIC_TEST_DATA "/bench/suite_two_ranks.json";
     const Folder folder;
     const Result same = alone("report --compare " + sample + " " + sample);
     EXPECT_EQ(same.exit_code, 0) << same.output;
     EXPECT_NE(same.output.find("layer.qwen3/layer_forward"), std::string::npos) << same.output;
-    bench::Results slow = bench::read_results(sample);
-    for (bench::CaseResult& found : slow.cases) {
+    bench::Results results = bench::read_results(sample);
+    const auto twice = [](std::vector<double>& samples) {  // six are too few for so many figures
+        const std::size_t n = samples.size();
+        for (std::size_t i = 0; i < n; ++i) {
+            samples.push_back(samples[i] * 1.0001);
+        }
+    };
+    for (bench::CaseResult& found : results.cases) {
+        for (bench::Figure& figure : found.figures) {
+            twice(figure.samples);
+        }
+        if (found.machine) {
+            twice(found.machine->peak);
+            twice(found.machine->dram_read);
+        }
+        found.rounds.assign(12, 1);
+    }
+    const std::string normal = folder.write("normal.json", bench::to_json(results).dump());
+    for (bench::CaseResult& found : results.cases) {
         for (bench::Figure& figure : found.figures) {
             for (double& value : figure.samples) {
                 value *= figure.name == "layer_backward" ? 1.5 : 1;
             }
         }
-        found.rounds = {1, 1, 1, 1, 1, 1};
     }
-    const std::string output = folder.write("slow.json", bench::to_json(slow).dump());
-    for (bench::CaseResult& found : slow.cases) {
-        for (bench::Figure& figure : found.figures) {
-            for (double& value : figure.samples) {
-                value /= figure.name == "layer_backward" ? 1.5 : 1;
-            }
-        }
-    }
-    const std::string normal = folder.write("normal.json", bench::to_json(slow).dump());
+    const std::string output = folder.write("slow.json", bench::to_json(results).dump());
     const Result slower = alone("report --compare " + normal + " " + output);
     EXPECT_EQ(slower.exit_code, 3) << slower.output;
     EXPECT_NE(slower.output.find("SLOWER"), std::string::npos) << slower.output;

@@ -2,12 +2,20 @@
 #include "bench/compare.hpp"
 
 #include "bench/significance.hpp"
+#include "bench/turns.hpp"
 #include "core/error.hpp"
 #include "core/random.hpp"
 
 #include <gtest/gtest.h>
 
+#include <sys/stat.h>
+#include <unistd.h>
+
 #include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <thread>
 
 namespace moesaic::bench {
 namespace {
@@ -147,7 +155,7 @@ TEST(Compare, NoiseIsNoSlowdown) {
 TEST(Compare, ManyRunsCountAsBlocks) {
     std::vector<Results> a;
     std::vector<Results> b;
-    for (std::uint64_t i = 0; i < 6; ++i) {  // each run has a drift of its own that no probe sees
+    for (std::uint64_t i = 0; i < 7; ++i) {  // each run has a drift of its own that no probe sees
         a.push_back(make_run({.program = 1 + 0.02 * static_cast<double>(i % 3), .rounds = 1}, i));
         b.push_back(make_run({.program = 1.12 + 0.02 * static_cast<double>(i % 3), .rounds = 1}, i + 100));
     }
@@ -158,30 +166,60 @@ TEST(Compare, ManyRunsCountAsBlocks) {
     EXPECT_EQ(compare({a[0]}, {b[0]}, 5).pairing, Pairing::rounds);
 }
 
-/// Runs of both sides in turns, in the given order of names, on a machine whose speed drifts by far more than the
-/// change.
+/// Two runs that took turns, on a machine whose speed drifts by far more than the change.
 Comparison compare_turns(double change) {
-    constexpr int runs = 12;
-    std::vector<Results> a;
-    std::vector<Results> b;
-    for (int i = 0; i < runs; ++i) {
-        const double drift = 1 + 0.5 * std::abs(std::sin(i));
-        a.push_back(make_run({.program = drift, .rounds = 1}, static_cast<std::uint64_t>(i)));
-        b.push_back(make_run({.program = drift * change, .rounds = 1}, static_cast<std::uint64_t>(i + 100)));
-        a.back().started = "2026-01-01T00:" + std::to_string(10 + 2 * i) + ":00Z";
-        b.back().started = "2026-01-01T00:" + std::to_string(11 + 2 * i) + ":00Z";
+    constexpr std::size_t rounds = 20;
+    Results a = make_run({.rounds = rounds}, 1);
+    Results b = make_run({.program = change, .rounds = rounds}, 2);
+    for (Results* run : {&a, &b}) {
+        run->turns = true;
+        for (Figure& figure : run->cases[0].figures) {
+            const std::size_t repetitions = figure.samples.size() / rounds;
+            for (std::size_t i = 0; i < figure.samples.size(); ++i) {
+                const double drift = 1 + 0.5 * std::abs(std::sin(i / repetitions));
+                figure.samples[i] *= figure.better == Better::lower ? drift : 1 / drift;
+            }
+        }
     }
-    std::swap(b.front(), b.back());  // files may have any names
-    return compare(a, b, 5);
+    return compare({a}, {b}, 5);
 }
 
-TEST(Compare, RunsInTurnsAreComparedWithTheirNeighbours) {
+TEST(Compare, RoundsInTurnsAreComparedPairByPair) {
     const Comparison slower = compare_turns(1.1);
     EXPECT_EQ(slower.pairing, Pairing::turns);
     EXPECT_EQ(slower.changes[0].verdict, Verdict::slower);
     EXPECT_NEAR(slower.changes[0].percent, 10, 1);
     EXPECT_EQ(slower.changes[1].verdict, Verdict::same);
     EXPECT_EQ(compare_turns(1).changes[0].verdict, Verdict::same);
+}
+
+/// Two runs that pass turns through pipes, as programs do.
+TEST(Turns, AlternateUntilOneEnds) {
+    const auto folder = std::filesystem::temp_directory_path() / ("moesaic-turns-" + std::to_string(getpid()));
+    std::filesystem::create_directories(folder);
+    const std::string a = folder / "a";
+    const std::string b = folder / "b";
+    ASSERT_EQ(mkfifo(a.c_str(), 0600), 0);
+    ASSERT_EQ(mkfifo(b.c_str(), 0600), 0);
+    std::fstream start(a, std::ios::in | std::ios::out);  // as whoever starts the two
+    start << 't' << std::flush;
+    std::string order;
+    const auto run = [&](char name, const std::string& pipes, int rounds) {
+        Turns turns(pipes);
+        for (int i = 0; i < rounds; ++i) {
+            turns.take();
+            order += name;  // no other thread has its turn
+            turns.pass();
+        }
+    };
+    std::thread other([&] { run('B', b + "," + a, 6); });
+    run('A', a + "," + b, 3);
+    other.join();
+    EXPECT_EQ(order, "ABABABBBB");
+    EXPECT_THROW(Turns("no comma"), core::Error);
+    EXPECT_THROW(Turns(a + "," + (folder / "none").string()), core::Error);
+    EXPECT_THROW(Turns(folder.string() + "," + a), core::Error);
+    std::filesystem::remove_all(folder);
 }
 
 TEST(Compare, SidesWithoutCommonFiguresAreAnError) {
