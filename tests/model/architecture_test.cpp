@@ -113,7 +113,8 @@ TEST_F(ArchitectureTest, RefusesWhatItDoesNotSupportByName) {
 TEST_F(ArchitectureTest, IgnoresWhatSaysNothingAboutTheModel) {
     nlohmann::json config = transformers_5();
     config.update({{"architectures", {"Qwen3MoeForCausalLM"}},
-                   {"_attn_implementation", "flash_attention_2"},
+                   {"_attn_implementation_autoset", true},
+                   {"use_flash_attn", true},
                    {"attn_output_gate", false},
                    {"attention_chunk_size", nullptr},
                    {"auto_map", {{"AutoConfig", "configuration.Config"}}},

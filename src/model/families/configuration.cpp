@@ -10,33 +10,21 @@ namespace moesaic::model {
 namespace {
 
 /// What names of features that change the mathematics have in them.
-constexpr std::array parts_of_models = {"act",      "attention",  "attn",     "bias",   "cap",      "chunk",  "clip",
-                                        "compress", "conv",       "embed",    "expert", "gate",     "gating", "head",
-                                        "index",    "latent",     "layer",    "linear", "mamba",    "mlp",    "moe",
-                                        "norm",     "multiplier", "position", "quant",  "residual", "rope",   "rotary",
-                                        "rout",     "scal",       "sparse",   "ssm",    "window"};
+constexpr std::array parts_of_models = {
+    "activation", "attention", "attn", "bias",   "cap",        "chunk",    "clip",   "compress", "conv",
+    "embed",      "expert",    "gate", "gating", "head",       "index",    "latent", "layer",    "linear",
+    "mamba",      "mlp",       "moe",  "norm",   "multiplier", "position", "quant",  "residual", "rope",
+    "rotary",     "rout",      "scal", "sparse", "ssm",        "window"};
 
 /// Keys with such names that have no influence where the family's reader does not ask for them, in transformers either:
 /// ways of computing, settings of training from scratch, multi-token prediction, repetitions, and details of features
 /// that are switched off.
-constexpr std::array without_influence = {"_attn_implementation",
-                                          "_experts_implementation",
-                                          "attn_implementation",
-                                          "chunk_size_feed_forward",
-                                          "experts_implementation",
-                                          "output_attentions",
-                                          "output_router_logits",
-                                          "router_aux_loss_coef",
-                                          "num_nextn_predict_layers",
-                                          "head_dim",
-                                          "num_experts",
-                                          "num_local_experts",
-                                          "n_routed_experts",
-                                          "rope_scaling",
-                                          "sliding_window",
-                                          "max_window_layers",
-                                          "mlp_only_layers",
-                                          "norm_topk_prob"};
+constexpr std::array without_influence = {
+    "attn_implementation",  "chunk_size_feed_forward", "experts_implementation",   "output_attentions",
+    "output_router_logits", "router_aux_loss_coef",    "num_nextn_predict_layers", "head_dim",
+    "num_experts",          "num_local_experts",       "n_routed_experts",         "rope_scaling",
+    "sliding_window",       "max_window_layers",       "mlp_only_layers",          "norm_topk_prob",
+    "use_flash_attn"};
 
 /// Whether the value switches a feature off, in the ways in which configurations do so.
 bool says_off(const nlohmann::json& value) {
@@ -65,8 +53,8 @@ void Configuration::refuse_unread() const {
         const bool suspicious =
             std::any_of(parts_of_models.begin(), parts_of_models.end(),
                         [&key = key](std::string_view part) { return key.find(part) != std::string::npos; });
-        const bool harmless =
-            std::find(without_influence.begin(), without_influence.end(), key) != without_influence.end();
+        const bool harmless = key.starts_with('_') || std::find(without_influence.begin(), without_influence.end(),
+                                                                key) != without_influence.end();
         core::require(
             !suspicious || harmless || read_.contains(key) || says_off(value), core::ExitCode::usage,
             "{}: {} = {} is not supported (nothing computes it); use a model without it, or remove the key if "

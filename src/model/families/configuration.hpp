@@ -44,7 +44,7 @@ public:
     void refuse_unless(const std::string& key, const nlohmann::json& supported) const;
     /// Throws a usage error naming the first key that nobody has read, unless its value says "off" (null, false, zero,
     /// nothing), its name does not sound like a part of the model, or it is known to say nothing about what the model
-    /// computes.
+    /// computes; names that begin with "_" are notes of transformers to itself.
     void refuse_unread() const;
 
     /// For messages.
