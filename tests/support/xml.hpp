@@ -6,24 +6,25 @@
 #include <cctype>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace moesaic::test {
 
 class XmlReader {
 public:
-    explicit XmlReader(std::string_view text) : text_(text) {}
+    explicit XmlReader(std::string text) : owned_(std::move(text)) {}
 
     /// The first error, or an empty string. Collects the `value` attributes of <data> elements.
     std::string check() {
         constexpr std::string_view doctype = "<!DOCTYPE html>";
-        if (text_.starts_with(doctype)) {
+        if (text().starts_with(doctype)) {
             at_ = doctype.size();
         }
-        while (at_ < text_.size() && error_.empty()) {
-            if (text_[at_] == '<') {
+        while (at_ < text().size() && error_.empty()) {
+            if (text()[at_] == '<') {
                 tag();
-            } else if (open_.empty() && std::isspace(static_cast<unsigned char>(text_[at_])) == 0) {
+            } else if (open_.empty() && std::isspace(static_cast<unsigned char>(text()[at_])) == 0) {
                 fail("text outside of the document");
             } else {
                 character();
@@ -38,22 +39,23 @@ public:
     [[nodiscard]] const std::vector<std::string>& elements() const { return elements_; }
 
 private:
+    [[nodiscard]] std::string_view text() const { return owned_; }
     void fail(const std::string& what) {
         if (error_.empty()) {
-            error_ = what + " before '" + std::string(text_.substr(at_, 40)) + "'";
+            error_ = what + " before '" + std::string(text().substr(at_, 40)) + "'";
         }
-        at_ = text_.size();
+        at_ = text().size();
     }
 
     void character() {
-        const auto c = static_cast<unsigned char>(text_[at_]);
+        const auto c = static_cast<unsigned char>(text()[at_]);
         if (c < 0x20 && c != '\n' && c != '\t' && c != '\r') {
             return fail("control character");
         }
         if (c == '&') {
             bool known = false;
             for (const std::string_view entity : {"&amp;", "&lt;", "&gt;", "&quot;", "&apos;"}) {
-                known = known || text_.substr(at_).starts_with(entity);
+                known = known || text().substr(at_).starts_with(entity);
             }
             if (!known) {
                 return fail("unknown entity");
@@ -64,14 +66,15 @@ private:
 
     std::string name() {
         const std::size_t begin = at_;
-        while (at_ < text_.size() && (std::isalnum(static_cast<unsigned char>(text_[at_])) != 0 || text_[at_] == '-')) {
+        while (at_ < text().size() &&
+               (std::isalnum(static_cast<unsigned char>(text()[at_])) != 0 || text()[at_] == '-')) {
             ++at_;
         }
-        return std::string(text_.substr(begin, at_ - begin));
+        return std::string(text().substr(begin, at_ - begin));
     }
 
     bool take(char c) {
-        const bool found = at_ < text_.size() && text_[at_] == c;
+        const bool found = at_ < text().size() && text()[at_] == c;
         at_ += found ? 1 : 0;
         return found;
     }
@@ -111,21 +114,21 @@ private:
             return fail("attribute " + key + " without quoted value");
         }
         const std::size_t begin = at_;
-        while (at_ < text_.size() && text_[at_] != '"') {
-            if (text_[at_] == '<') {
+        while (at_ < text().size() && text()[at_] != '"') {
+            if (text()[at_] == '<') {
                 return fail("< in an attribute");
             }
             character();
         }
         if (element == "data") {
-            data_.emplace_back(text_.substr(begin, at_ - begin));
+            data_.emplace_back(text().substr(begin, at_ - begin));
         }
         if (!take('"')) {
             fail("attribute " + key + " does not end");
         }
     }
 
-    std::string_view text_;
+    std::string owned_;
     std::size_t at_ = 0;
     std::string error_;
     std::vector<std::string> open_;
