@@ -1,5 +1,6 @@
 #include "app/bench_run.hpp"
 
+#include "app/bench_summary.hpp"
 #include "app/command.hpp"
 #include "bench/disturbances.hpp"
 #include "bench/environment.hpp"
@@ -20,7 +21,6 @@
 #include <exception>
 #include <filesystem>
 #include <map>
-#include <optional>
 #include <set>
 #include <sstream>
 #include <tuple>
@@ -258,81 +258,6 @@ private:
     std::vector<bench::CaseResult> cases_;
     std::unique_ptr<bench::Turns> turns_;  ///< of the root
 };
-
-/// The figure of merit of the reference workload on most ranks and threads, if it is among the cases.
-std::optional<bench::Headline> headline_of(const std::vector<bench::CaseResult>& cases) {
-    const bench::CaseResult* best = nullptr;
-    for (const bench::CaseResult& result : cases) {
-        if (result.benchmark == "reference" &&
-            (best == nullptr || result.ranks * result.threads >= best->ranks * best->threads)) {
-            best = &result;
-        }
-    }
-    if (best == nullptr) {
-        return std::nullopt;
-    }
-    const bench::Figure& figure = *best->find("step_tokens_per_second");
-    return bench::Headline{.name = "moesaic_tokens_per_second",
-                           .unit = figure.unit,
-                           .value = figure.value,
-                           .low = figure.summary.low,
-                           .high = figure.summary.high,
-                           .case_name = best->name,
-                           .floor_percent = figure.floor_percent};
-}
-
-void print_figures(const bench::Results& results) {
-    for (const std::string& warning : results.warnings) {
-        fmt::print("warning: {}\n", warning);
-    }
-    for (const auto& difference : results.differences) {
-        fmt::print("warning: ranks differ in {}\n", difference["key"].get<std::string>());
-    }
-    // A benchmark alone needs no name before its figures; in a suite, and with several ranks or threads, each case has
-    // one.
-    const bool alone = results.cases.size() == 1 && results.cases.front().name == results.cases.front().benchmark &&
-                       results.command != "bench suite";
-    for (const bench::CaseResult& result : results.cases) {
-        bench::print_figures(result, alone ? "" : result.name + "/");
-    }
-    if (const auto& headline = results.headline) {
-        fmt::print("{:.6g} tokens/s [{:.6g}, {:.6g}] with {}; {:.1f} % of what the machine's limits allow\n",
-                   headline->value, headline->low, headline->high, headline->case_name,
-                   headline->floor_percent.value_or(0));
-        fmt::print("FOM {}_floor = {:.6g} percent\n", headline->name, headline->floor_percent.value_or(0));
-        fmt::print("FOM {} = {:.6g} {}\n", headline->name, headline->value, headline->unit);
-    }
-}
-
-/// How results of one case change with ranks and threads, per figure of merit: the work of all ranks in a second.
-void print_scaling(const std::vector<CaseSpec>& specs, const std::vector<bench::CaseResult>& cases) {
-    for (const CaseSpec& spec : specs) {
-        const bench::CaseResult* first = nullptr;
-        for (const bench::CaseResult& result : cases) {
-            if (!result.name.starts_with(spec.name + "@")) {
-                continue;
-            }
-            if (first == nullptr) {
-                first = &result;
-                fmt::print("scaling of {} from {} x {} (ranks x threads)\n", spec.name, first->ranks, first->threads);
-                continue;
-            }
-            const auto cores =
-                static_cast<double>(result.ranks * result.threads) / static_cast<double>(first->ranks * first->threads);
-            for (const bench::Figure& figure : result.figures) {
-                if (figure.better == bench::Better::neither) {
-                    continue;
-                }
-                const double ratio = figure.value / first->find(figure.name)->value;
-                const double of_rank = figure.better == bench::Better::lower ? 1 / ratio : ratio;
-                const double work =
-                    spec.kind->alone ? static_cast<double>(result.ranks) / static_cast<double>(first->ranks) : 1;
-                fmt::print("  {:>4} x {:<4} {:<28} {:>8.2f} times as fast, efficiency {:5.1f} %\n", result.ranks,
-                           result.threads, figure.name, of_rank * work, 100 * of_rank * work / cores);
-            }
-        }
-    }
-}
 
 }  // namespace
 
