@@ -1,5 +1,6 @@
 #include "bench/disturbances.hpp"
 
+#include "bench/system_files.hpp"
 #include "core/trace.hpp"
 
 #include <fmt/format.h>
@@ -20,18 +21,12 @@ double seconds(const timeval& time) {
     return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
 }
 
-std::string first_word(const path& file) {
-    std::ifstream stream(file);
-    std::string word;
-    stream >> word;
-    return word;
-}
-
 std::int64_t throttle_count(const path& root) {
     std::int64_t sum = 0;
     std::error_code error;
     for (const auto& cpu : std::filesystem::directory_iterator(root / "sys/devices/system/cpu", error)) {
-        sum += std::strtoll(first_word(cpu.path() / "thermal_throttle/core_throttle_count").c_str(), nullptr, 10);
+        sum += std::strtoll(first_line(cpu.path() / "thermal_throttle/core_throttle_count").value_or("").c_str(),
+                            nullptr, 10);
     }
     return sum;
 }
@@ -60,7 +55,7 @@ SystemCounters read_counters(const path& root) {
         counters.busy = (user + nice + system + irq + softirq) / ticks;
         counters.stolen = steal / ticks;
     }
-    counters.load = std::strtod(first_word(root / "proc/loadavg").c_str(), nullptr);
+    counters.load = std::strtod(first_line(root / "proc/loadavg").value_or("").c_str(), nullptr);
     counters.throttled = throttle_count(root);
     return counters;
 }
@@ -97,12 +92,12 @@ std::vector<std::string> conditions(const mpi::Placement& placement, bool thread
     }
     const int unit = placement.processing_units.empty() ? 0 : placement.processing_units.front();
     const path frequency = root / fmt::format("sys/devices/system/cpu/cpu{}/cpufreq", unit);
-    const std::string governor = first_word(frequency / "scaling_governor");
+    const std::string governor = first_line(frequency / "scaling_governor").value_or("");
     if (!governor.empty() && governor != "performance") {
         lines.push_back(fmt::format("frequency governor {} (performance repeats better)", governor));
     }
-    const double now = std::strtod(first_word(frequency / "scaling_cur_freq").c_str(), nullptr);
-    const double base = std::strtod(first_word(frequency / "base_frequency").c_str(), nullptr);
+    const double now = std::strtod(first_line(frequency / "scaling_cur_freq").value_or("").c_str(), nullptr);
+    const double base = std::strtod(first_line(frequency / "base_frequency").value_or("").c_str(), nullptr);
     if (now > 0 && now < base) {
         lines.push_back(fmt::format("clock at {:.0f} MHz, below its base of {:.0f}", now / 1000, base / 1000));
     }

@@ -1,6 +1,8 @@
 #include "bench/environment.hpp"
 
+#include "bench/caches.hpp"
 #include "bench/onednn.hpp"
+#include "bench/system_files.hpp"
 #include "core/build_info.hpp"
 #include "io/hdf5_version.hpp"
 #include "kernels/isa.hpp"
@@ -12,8 +14,6 @@
 
 #include <algorithm>
 #include <array>
-#include <charconv>
-#include <fstream>
 #include <map>
 #include <optional>
 #include <set>
@@ -24,66 +24,17 @@ namespace {
 using nlohmann::ordered_json;
 using std::filesystem::path;
 
-/// The first line of a small file of the system.
-std::optional<std::string> first_line(const path& file) {
-    std::ifstream stream(file);
-    std::string line;
-    return std::getline(stream, line) ? std::optional(line) : std::nullopt;
-}
-
 ordered_json or_null(const std::optional<std::string>& text) {
     return text ? ordered_json(*text) : ordered_json(nullptr);
 }
 
-/// What follows the first `separator` in the first line that begins with `key`, without blanks and quotes around it.
-std::optional<std::string> value_of(const path& file, std::string_view key, char separator) {
-    std::ifstream stream(file);
-    for (std::string line; std::getline(stream, line);) {
-        const std::size_t at = line.find(separator);
-        if (line.starts_with(key) && at != std::string::npos) {
-            const std::size_t begin = line.find_first_not_of(" \t\"", at + 1);
-            const std::size_t end = line.find_last_not_of(" \t\"");
-            return begin == std::string::npos ? "" : line.substr(begin, end - begin + 1);
-        }
-    }
-    return std::nullopt;
-}
-
-/// A number with an optional suffix K, as the system writes sizes; 0 if it is none.
-std::int64_t number(const std::string& text) {
-    std::int64_t value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    return error != std::errc() ? 0 : end != text.data() + text.size() && *end == 'K' ? value * 1024 : value;
-}
-
-/// Processors in a list such as "0-3,8".
-std::int64_t count_of_list(const std::string& list) {
-    std::int64_t count = 0;
-    for (std::size_t begin = 0; begin < list.size();) {
-        const std::size_t end = std::min(list.find(',', begin), list.size());
-        const std::string range = list.substr(begin, end - begin);
-        const std::size_t dash = range.find('-');
-        count += dash == std::string::npos ? 1 : number(range.substr(dash + 1)) - number(range.substr(0, dash)) + 1;
-        begin = end + 1;
-    }
-    return count;
-}
-
-ordered_json caches(const path& cpu) {
+ordered_json describe_caches(const path& root, int processing_unit) {
     ordered_json list = ordered_json::array();
-    for (int index = 0;; ++index) {
-        const path folder = cpu / fmt::format("cache/index{}", index);
-        const auto level = first_line(folder / "level");
-        if (!level) {
-            return list;
-        }
-        std::string type = first_line(folder / "type").value_or("unknown");
-        std::transform(type.begin(), type.end(), type.begin(), [](unsigned char c) { return std::tolower(c); });
-        list.push_back({{"level", number(*level)},
-                        {"type", type},
-                        {"bytes", number(first_line(folder / "size").value_or(""))},
-                        {"shared_by", count_of_list(first_line(folder / "shared_cpu_list").value_or("0"))}});
+    for (const Cache& cache : read_caches(processing_unit, root)) {
+        list.push_back(
+            {{"level", cache.level}, {"type", cache.type}, {"bytes", cache.bytes}, {"shared_by", cache.shared_by}});
     }
+    return list;
 }
 
 ordered_json describe_cpu(const path& root, int processing_unit) {
@@ -101,9 +52,9 @@ ordered_json describe_cpu(const path& root, int processing_unit) {
             {"logical", sysconf(_SC_NPROCESSORS_ONLN)},
             {"threads_per_core",
              std::max<std::int64_t>(1, count_of_list(first_line(cpu / "topology/thread_siblings_list").value_or("0")))},
-            {"mhz", mhz ? ordered_json(static_cast<double>(number(mhz->substr(0, mhz->find('.'))))) : nullptr},
+            {"mhz", mhz ? ordered_json(static_cast<double>(number_of(mhz->substr(0, mhz->find('.'))))) : nullptr},
             {"governor", or_null(first_line(cpu / "cpufreq/scaling_governor"))},
-            {"caches", caches(cpu)}};
+            {"caches", describe_caches(root, processing_unit)}};
 }
 
 /// The choice in brackets of "always [madvise] never".
@@ -123,12 +74,32 @@ ordered_json describe_memory(const path& root, const mpi::Placement& placement) 
         if (!total) {
             break;
         }
-        nodes.push_back({{"node", node}, {"bytes", number(total->substr(0, total->find(' '))) * 1024}});
+        nodes.push_back({{"node", node}, {"bytes", number_of(total->substr(0, total->find(' '))) * 1024}});
     }
     return {{"bytes", placement.memory_bytes},
             {"available_bytes", placement.memory_available_bytes},
             {"numa", nodes},
             {"transparent_huge_pages", chosen_of(first_line(root / "sys/kernel/mm/transparent_hugepage/enabled"))}};
+}
+
+/// Interfaces of the host that are up, but for the loopback, and InfiniBand ports.
+ordered_json describe_network(const path& root) {
+    ordered_json interfaces = ordered_json::array();
+    for (const path& folder : entries_of(root / "sys/class/net")) {
+        const auto megabits = first_line(folder / "speed");  // -1 where the driver doesn't know
+        if (first_line(folder / "operstate") == "up") {
+            const std::int64_t speed = megabits ? number_of(*megabits) : 0;
+            interfaces.push_back({{"name", folder.filename().string()},
+                                  {"rate", speed > 0 ? ordered_json(fmt::format("{} Mb/s", speed)) : nullptr}});
+        }
+    }
+    for (const path& device : entries_of(root / "sys/class/infiniband")) {
+        for (const path& port : entries_of(device / "ports")) {
+            interfaces.push_back({{"name", fmt::format("{}:{}", device.filename().string(), port.filename().string())},
+                                  {"rate", or_null(first_line(port / "rate"))}});
+        }
+    }
+    return interfaces;
 }
 
 /// Variables that change how programs run. Those in which launchers pass addresses and tokens are left out.
@@ -234,11 +205,13 @@ ordered_json describe_rank(const mpi::Placement& placement, bool threads_bound, 
               {"bound", threads_bound},
               {"cores_shared", placement.cores_shared},
               {"bound_by_launcher", placement.bound_by_launcher}}},
+            {"transport", mpi::Environment::transport()},
+            {"network", describe_network(root)},
             {"kernels", {{"bf16", kernels.gemm_name<core::bf16>()}, {"fp32", kernels.gemm_name<float>()}}},
             {"variables", describe_variables()}};
 }
 
-ordered_json differences(const std::vector<ordered_json>& ranks) {
+std::vector<Difference> differences(const std::vector<ordered_json>& ranks) {
     std::set<std::string> keys;
     std::vector<std::map<std::string, ordered_json>> leaves(ranks.size());
     for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
@@ -247,7 +220,7 @@ ordered_json differences(const std::vector<ordered_json>& ranks) {
             keys.insert(key);
         }
     }
-    ordered_json list = ordered_json::array();
+    std::vector<Difference> list;
     for (const std::string& key : keys) {
         std::map<std::string, std::vector<std::size_t>> ranks_with;  // by value
         for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
@@ -257,11 +230,10 @@ ordered_json differences(const std::vector<ordered_json>& ranks) {
         if (ranks_with.size() == 1 || must_differ(key)) {
             continue;
         }
-        ordered_json values = ordered_json::array();
+        Difference& difference = list.emplace_back(Difference{key, {}});
         for (const auto& [value, holders] : ranks_with) {
-            values.push_back({{"value", ordered_json::parse(value)}, {"ranks", ranges(holders)}});
+            difference.values.push_back({ordered_json::parse(value), ranges(holders)});
         }
-        list.push_back({{"key", key}, {"values", values}});
     }
     return list;
 }

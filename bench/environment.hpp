@@ -1,6 +1,7 @@
 // Where results come from: what each rank finds out about its machine, and where ranks differ.
 #pragma once
 
+#include "bench/results.hpp"
 #include "kernels/gemm.hpp"
 #include "mpi/placement.hpp"
 
@@ -22,6 +23,6 @@ namespace moesaic::bench {
 
 /// Keys whose values are not the same on all ranks, with the ranks that have each value. What must differ is left out:
 /// the rank's number and name, its place, and what changes from moment to moment.
-[[nodiscard]] nlohmann::ordered_json differences(const std::vector<nlohmann::ordered_json>& ranks);
+[[nodiscard]] std::vector<Difference> differences(const std::vector<nlohmann::ordered_json>& ranks);
 
 }  // namespace moesaic::bench

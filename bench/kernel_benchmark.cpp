@@ -1,6 +1,6 @@
 #include "bench/kernel_benchmark.hpp"
 
-#include "bench/machine.hpp"
+#include "bench/caches.hpp"
 #include "bench/onednn.hpp"
 #include "bench/product_check.hpp"
 #include "bench/timing.hpp"

@@ -1,8 +1,8 @@
 #include "bench/layer_benchmark.hpp"
 
+#include "bench/caches.hpp"
 #include "bench/expert_layer.hpp"
 #include "bench/layer_check.hpp"
-#include "bench/machine.hpp"
 #include "bench/routing.hpp"
 #include "bench/timing.hpp"
 #include "core/error.hpp"

@@ -137,6 +137,29 @@ CaseResult read_case(const json& entry, const std::string& file) {
     return result;
 }
 
+ordered_json to_json(const std::vector<Difference>& differences) {
+    ordered_json list = ordered_json::array();
+    for (const Difference& difference : differences) {
+        ordered_json values = ordered_json::array();
+        for (const auto& [value, ranks] : difference.values) {
+            values.push_back({{"value", value}, {"ranks", ranks}});
+        }
+        list.push_back({{"key", difference.key}, {"values", values}});
+    }
+    return list;
+}
+
+std::vector<Difference> read_differences(const json& document, const std::string& source) {
+    std::vector<Difference> differences;
+    for (const json& entry : get<std::vector<json>>(document, "differences", source)) {
+        Difference& difference = differences.emplace_back(Difference{get<std::string>(entry, "key", source), {}});
+        for (const json& value : get<std::vector<json>>(entry, "values", source)) {
+            difference.values.push_back({get<json>(value, "value", source), get<std::string>(value, "ranks", source)});
+        }
+    }
+    return differences;
+}
+
 ordered_json to_json(const std::optional<Headline>& headline) {
     if (!headline) {
         return nullptr;
@@ -190,7 +213,7 @@ ordered_json to_json(const Results& results) {
                              {"turns", results.turns},
                              {"program", results.program},
                              {"ranks", results.ranks},
-                             {"differences", results.differences},
+                             {"differences", to_json(results.differences)},
                              {"warnings", results.warnings}};
     document["cases"] = ordered_json::array();
     for (const CaseResult& result : results.cases) {
@@ -214,13 +237,12 @@ Results read_results(const std::filesystem::path& file) {
                        .turns = io::get_or<bool>(document, "turns", false, source),
                        .program = get<json>(document, "program", source),
                        .ranks = get<json>(document, "ranks", source),
-                       .differences = get<json>(document, "differences", source),
                        .warnings = get<std::vector<std::string>>(document, "warnings", source)};
-    core::require(results.ranks.is_array() && results.differences.is_array() && results.program.is_object(),
-                  core::ExitCode::corrupt_input,
-                  "{}: program, ranks or differences are not what docs/results.md says (an object and two arrays); "
-                  "write the file again",
-                  source);
+    core::require(
+        results.ranks.is_array() && results.program.is_object(), core::ExitCode::corrupt_input,
+        "{}: program or ranks are not what docs/results.md says (an object and an array); write the file again",
+        source);
+    results.differences = read_differences(document, source);
     for (const json& entry : get<std::vector<json>>(document, "cases", source)) {
         results.cases.push_back(read_case(entry, source));
     }

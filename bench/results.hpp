@@ -66,15 +66,25 @@ struct Headline {
     std::optional<double> floor_percent = {};
 };
 
+/// What is not the same on all ranks.
+struct Difference {
+    struct Holders {
+        nlohmann::ordered_json value;
+        std::string ranks;  ///< that have it, "0-3,7"
+    };
+    std::string key;  ///< of the objects of ranks, "cpu.microcode"
+    std::vector<Holders> values;
+};
+
 struct Results {
     std::string command;
     std::string deck;     ///< empty: none
     std::string started;  ///< UTC
     double seconds = 0;
-    bool turns = false;                       ///< another run measured in turns with this one
-    nlohmann::ordered_json program = {};      ///< object of texts
-    nlohmann::ordered_json ranks = {};        ///< array, one object per rank
-    nlohmann::ordered_json differences = {};  ///< array
+    bool turns = false;                   ///< another run measured in turns with this one
+    nlohmann::ordered_json program = {};  ///< object of texts
+    nlohmann::ordered_json ranks = {};    ///< array, one object per rank
+    std::vector<Difference> differences = {};
     std::vector<std::string> warnings = {};
     std::vector<CaseResult> cases = {};
     std::optional<Headline> headline = {};

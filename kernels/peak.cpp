@@ -2,6 +2,8 @@
 
 #include "kernels/detail/peak_loop.hpp"
 
+#include <algorithm>
+
 namespace moesaic::kernels {
 
 std::span<const PeakLoop> peak_loops() {
@@ -15,6 +17,11 @@ std::span<const PeakLoop> peak_loops() {
 #endif
     };
     return list;
+}
+
+const PeakLoop& peak_loop(Isa isa) {
+    const auto loops = peak_loops();
+    return *std::find_if(loops.begin(), loops.end(), [isa](const PeakLoop& loop) { return loop.isa == isa; });
 }
 
 }  // namespace moesaic::kernels

@@ -20,5 +20,7 @@ struct PeakLoop {
 
 /// One loop per level that is built in, slowest level first.
 [[nodiscard]] std::span<const PeakLoop> peak_loops();
+/// That of a level that is built in.
+[[nodiscard]] const PeakLoop& peak_loop(Isa isa);
 
 }  // namespace moesaic::kernels

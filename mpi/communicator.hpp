@@ -36,6 +36,9 @@ public:
 
     /// Library name and version in one line.
     [[nodiscard]] static std::string library_version();
+    /// How messages travel: the components that Open MPI has chosen, as "ob1 over self, tcp, vader" or "ucx". Empty
+    /// with a library that doesn't tell; there the version may.
+    [[nodiscard]] static std::string transport();
     /// Ends all ranks at once with `exit_code`; for failures after which ranks can no longer meet in a collective.
     [[noreturn]] static void abort(int exit_code) noexcept;
 

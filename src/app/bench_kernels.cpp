@@ -1,7 +1,7 @@
 // moesaic bench machine, moesaic bench kernels
 #include "app/benchmarks.hpp"
 #include "bench/kernel_benchmark.hpp"
-#include "bench/machine.hpp"
+#include "bench/machine_benchmark.hpp"
 #include "bench/shapes.hpp"
 #include "model/synthetic.hpp"
 
@@ -15,8 +15,11 @@ using core::at_least;
 
 class MachineOptions final : public BenchmarkOptions {
 public:
-    [[nodiscard]] std::unique_ptr<bench::Benchmark> prepare(const Runtime&, bench::Report&) const override {
-        return std::make_unique<bench::MachineBenchmark>();
+    [[nodiscard]] std::unique_ptr<bench::Benchmark> prepare(const Runtime& runtime,
+                                                            bench::Report& report) const override {
+        const double memory = memory_of_rank(runtime.placement, runtime.placement.node_ranks);
+        return std::make_unique<bench::MachineBenchmark>(report, runtime.kernels, runtime.placement,
+                                                         static_cast<index_t>(memory));
     }
 };
 

@@ -29,8 +29,8 @@ void print_figures(const bench::Results& results) {
     for (const std::string& warning : results.warnings) {
         fmt::print("warning: {}\n", warning);
     }
-    for (const auto& difference : results.differences) {
-        fmt::print("warning: ranks differ in {}\n", difference["key"].get<std::string>());
+    for (const bench::Difference& difference : results.differences) {
+        fmt::print("warning: ranks differ in {}\n", difference.key);
     }
     // A benchmark alone needs no name before its figures; in a suite, and with several ranks or threads, each case has
     // one.

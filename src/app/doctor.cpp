@@ -123,11 +123,13 @@ ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments) {
     const auto warnings = world.gather(warnings_of_rank(runtime, binding));
     const std::string exchange = describe_exchange(world);
     const std::string idle = idle_cores(runtime);
+    const std::string transport = mpi::Environment::transport();
     print(world, fmt::format("moesaic {} ({}), {}\n\nISA levels of rank 0 (self-test)\n{}\nRanks: {} = "
-                             "{}\n{}\nExchange, {}\n{}\n{}{}",
+                             "{}\n{}\nExchange, {}{}\n{}\n{}{}",
                              core::build_info::version, core::build_info::git_revision, core::build_info::compiler,
                              describe_isa(), world.size(), describe(runtime.grid.shape()), ranks,
-                             mpi::Environment::library_version(), exchange, fmt::join(warnings, ""), idle));
+                             mpi::Environment::library_version(), transport.empty() ? "" : ": " + transport, exchange,
+                             fmt::join(warnings, ""), idle));
     return ExitCode::success;
 }
 

@@ -92,6 +92,7 @@ RunOutput::RunOutput(const Runtime& runtime, const std::string& folder,
         run_["compiler"] =
             fmt::format("{} {} {}", core::build_info::compiler, core::build_info::build_type, core::build_info::flags);
         run_["mpi"] = mpi::Environment::library_version();
+        run_["transport"] = mpi::Environment::transport();
         run_["kernels"] = {{"bf16", runtime.kernels.gemm_name<core::bf16>()},
                            {"fp32", runtime.kernels.gemm_name<float>()}};
         run_["grid"] = {{"data", runtime.grid.data().size()},

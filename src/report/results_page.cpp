@@ -229,15 +229,49 @@ Section cases_section(const Results& results) {
     return section;
 }
 
-/// Members of nested objects as "cpu.model", arrays and values as JSON.
+/// Members of an object as "key value" after commas, elements of an array after semicolons.
+std::string readable(const nlohmann::ordered_json& value) {
+    if (value.is_string()) {
+        return value.get<std::string>();
+    }
+    if (!value.is_structured()) {
+        return value.is_null() ? "unknown" : value.dump();
+    }
+    std::string text;
+    for (const auto& [key, member] : value.items()) {
+        text += text.empty() ? "" : value.is_array() ? "; " : ", ";
+        text += (value.is_array() ? "" : key + " ") + readable(member);
+    }
+    return text;
+}
+
+/// Members of nested objects as "cpu.model" and text.
 void flatten(const nlohmann::ordered_json& value, const std::string& key, Table& table) {
     if (value.is_object()) {
         for (const auto& [name, member] : value.items()) {
             flatten(member, key.empty() ? name : key + "." + name, table);
         }
     } else {
-        table.rows.push_back({key, value.is_string() ? value.get<std::string>() : value.dump()});
+        table.rows.push_back({key, readable(value)});
     }
+}
+
+/// "VALUE on ranks 0-2; OTHER on ranks 3".
+std::string holders_of(const bench::Difference& difference) {
+    std::string text;
+    for (const auto& [value, ranks] : difference.values) {
+        text += fmt::format("{}{} on ranks {}", text.empty() ? "" : "; ", readable(value), ranks);
+    }
+    return text;
+}
+
+/// What may have spoiled the figures, for readers to know before they see them.
+std::optional<Section> warnings_section(const Results& results) {
+    Section section{"Warnings", {}};
+    for (const std::string& warning : results.warnings) {
+        section.blocks.emplace_back(Paragraph{warning});
+    }
+    return section.blocks.empty() ? std::nullopt : std::optional(section);
 }
 
 Section environment_section(const Results& results) {
@@ -251,15 +285,11 @@ Section environment_section(const Results& results) {
         section.blocks.emplace_back(rank);
     }
     Table differences{"Where ranks differ", {{"key", ""}, {"values", ""}}, {}};
-    for (const auto& difference : results.differences) {
-        differences.rows.push_back(
-            {difference.value("key", ""), difference.value("values", nlohmann::ordered_json()).dump()});
+    for (const bench::Difference& difference : results.differences) {
+        differences.rows.push_back({difference.key, holders_of(difference)});
     }
     if (!differences.rows.empty()) {
         section.blocks.emplace_back(differences);
-    }
-    for (const std::string& warning : results.warnings) {
-        section.blocks.emplace_back(Paragraph{"Warning: " + warning});
     }
     return section;
 }
@@ -290,8 +320,8 @@ Document describe_results(const Results& results) {
     document.subtitle = fmt::format("Started {}; {:.0f} s; {} rank(s){}.", results.started, results.seconds,
                                     results.ranks.size(), results.deck.empty() ? "" : "; " + results.deck);
     document.headlines = headlines_of(results);
-    for (const auto& section :
-         {roofline_section(results), scaling_section(results), parts_section(results), collectives_section(results)}) {
+    for (const auto& section : {warnings_section(results), roofline_section(results), scaling_section(results),
+                                parts_section(results), collectives_section(results)}) {
         if (section) {
             document.sections.push_back(*section);
         }

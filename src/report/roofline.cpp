@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <map>
+#include <set>
 #include <string_view>
 
 namespace moesaic::report {
@@ -14,6 +16,10 @@ namespace {
 
 using bench::CaseResult;
 using bench::Results;
+
+constexpr const char* explanation =
+    "The limits were measured in the same run, by as many threads. Operations are those of the base weights; bytes are "
+    "what must come from memory at least: what caches hold already can lift a point to their slopes.";
 
 /// A parameter of a case as a number; 0 if it is none.
 double parameter(const CaseResult& result, std::string_view key) {
@@ -35,24 +41,38 @@ std::string text_parameter(const CaseResult& result, std::string_view key) {
     return {};
 }
 
-struct Ceilings {
-    double peak = 0;       ///< GFLOP/s of a rank
-    double bandwidth = 0;  ///< GB/s of a rank
-    std::string peak_name;
+/// Cases whose ranks had as many threads while as many ranks measured: they share limits.
+struct Team {
+    bench::index_t ranks = 0;
+    bench::index_t threads = 0;
+
+    explicit Team(const CaseResult& result) : ranks(result.ranks), threads(result.threads) {}
+    auto operator<=>(const Team&) const = default;
 };
 
-std::optional<Ceilings> ceilings_of(const Results& results) {
-    for (const CaseResult& result : results.cases) {
-        const bench::Figure* bandwidth = result.find("dram_read");
-        for (const char* name : {"amx_peak", "isa_peak"}) {
-            const bench::Figure* const peak = result.find(name);
-            if (peak != nullptr && bandwidth != nullptr && peak->value > 0 && bandwidth->value > 0) {
-                return Ceilings{peak->value, bandwidth->value, name};
+/// Limits of a rank of a team, the best that any case has seen; 0 where none was measured.
+class Limits {
+public:
+    Limits(const Results& results, const Team& team) {
+        for (const CaseResult& result : results.cases) {
+            for (const bench::Figure& figure : result.figures) {
+                if (Team(result) == team && figure.value > 0) {
+                    double& best = of_name_[figure.name];
+                    best = std::max(best, figure.value);
+                }
             }
         }
     }
-    return {};
-}
+    [[nodiscard]] double of(const std::string& name) const {
+        const auto found = of_name_.find(name);
+        return found == of_name_.end() ? 0 : found->second;
+    }
+    [[nodiscard]] const char* peak_name() const { return of("amx_peak") > 0 ? "amx_peak" : "isa_peak"; }
+    [[nodiscard]] double peak() const { return of(peak_name()); }
+
+private:
+    std::map<std::string, double> of_name_;
+};
 
 /// Products of BF16 operands, [m, k] times [k, n], with FP32 results.
 void add_products(const CaseResult& result, std::vector<Series>& series) {
@@ -105,45 +125,75 @@ void add_layer(const CaseResult& result, std::vector<Series>& series) {
     }
 }
 
-}  // namespace
+double least_x(const Series& series) {
+    return *std::min_element(series.x.begin(), series.x.end());
+}
 
-std::optional<Section> roofline_section(const Results& results) {
-    const auto ceilings = ceilings_of(results);
-    if (!ceilings) {
-        return {};
-    }
-    LineChart chart{
-        "Roofline of a rank", {"operations per byte from memory", "FLOP/B", true}, {"speed", "GFLOP/s", true}, {}};
+double greatest_x(const Series& series) {
+    return *std::max_element(series.x.begin(), series.x.end());
+}
+
+/// What a rank of the team reached, below its limits; nothing where either is missing.
+std::optional<LineChart> roofline_of(const Results& results, const Team& team) {
+    const Limits limits(results, team);
     std::vector<Series> points;
     for (const CaseResult& result : results.cases) {
-        if (result.benchmark == "kernels") {
+        if (Team(result) == team && result.benchmark == "kernels") {
             add_products(result, points);
-        } else if (result.benchmark == "layer") {
+        } else if (Team(result) == team && result.benchmark == "layer") {
             add_layer(result, points);
         }
     }
-    const double ridge = ceilings->peak / ceilings->bandwidth;
+    const double peak = limits.peak();
+    if (points.empty() || peak <= 0 || limits.of("dram_read") <= 0) {
+        return {};
+    }
+    // The axis ends with whole powers of ten, and the limits with it.
+    const double ridge = peak / limits.of("dram_read");
     double least = ridge / 10;
     double most = ridge * 10;
     for (const Series& series : points) {
-        least = std::min(least, *std::min_element(series.x.begin(), series.x.end()));
-        most = std::max(most, *std::max_element(series.x.begin(), series.x.end()));
+        least = std::min(least, least_x(series));
+        most = std::max(most, greatest_x(series));
     }
-    chart.series.push_back({fmt::format("limits: dram_read {:.4g} GB/s, {} {:.4g} GFLOP/s", ceilings->bandwidth,
-                                        ceilings->peak_name, ceilings->peak),
-                            {least, ridge, most},
-                            {least * ceilings->bandwidth, ceilings->peak, ceilings->peak},
-                            {},
-                            {},
-                            false});
-    for (Series& series : points) {
-        chart.series.push_back(std::move(series));
+    least = std::pow(10, std::floor(std::log10(least)));
+    most = std::pow(10, std::ceil(std::log10(most)));
+
+    LineChart chart{fmt::format("Roofline of a rank: {} rank(s), {} thread(s) each", team.ranks, team.threads),
+                    {"operations per byte from memory", "FLOP/B", true},
+                    {"speed", "GFLOP/s", true},
+                    {}};
+    const auto add_limit = [&](const std::string& name, const std::vector<double>& x, const std::vector<double>& y) {
+        chart.series.push_back({name, x, y, {}, {}, false});
+    };
+    add_limit(fmt::format("{} {:.4g} GFLOP/s", limits.peak_name(), peak), {ridge, most}, {peak, peak});
+    for (const char* name : {"dram_read", "l3_read", "l2_read"}) {
+        const double bandwidth = limits.of(name);
+        const double end = peak / bandwidth;
+        if (bandwidth > 0 && end > least) {
+            add_limit(fmt::format("{} {:.4g} GB/s", name, bandwidth), {least, end}, {least * bandwidth, peak});
+        }
     }
-    return Section{
-        "Roofline",
-        {Figure{chart,
-                "The limits were measured in the same run. Operations are those of the base weights; bytes are "
-                "what must come from memory at least, so that caches can lift a point above the slope."}}};
+    chart.series.insert(chart.series.end(), points.begin(), points.end());
+    return chart;
+}
+
+}  // namespace
+
+std::optional<Section> roofline_section(const Results& results) {
+    std::set<Team> teams;
+    for (const CaseResult& result : results.cases) {
+        if (result.benchmark == "kernels" || result.benchmark == "layer") {
+            teams.emplace(result);
+        }
+    }
+    Section section{"Roofline", {}};
+    for (const Team& team : teams) {
+        if (const auto chart = roofline_of(results, team)) {
+            section.blocks.emplace_back(Figure{*chart, section.blocks.empty() ? explanation : ""});
+        }
+    }
+    return section.blocks.empty() ? std::nullopt : std::optional(section);
 }
 
 }  // namespace moesaic::report

@@ -1,8 +1,11 @@
 // What needs ranks: limits of the machine, the loop that measures, what a case finds.
 #include "bench/report.hpp"
+#include "bench/benchmark.hpp"
+#include "bench/caches.hpp"
 #include "bench/disturbances.hpp"
 #include "bench/environment.hpp"
 #include "bench/machine.hpp"
+#include "bench/machine_benchmark.hpp"
 #include "bench/timing.hpp"
 #include "core/error.hpp"
 #include "kernels/peak.hpp"
@@ -124,6 +127,45 @@ TEST(Machine, LimitsOfEveryLevelThatRuns) {
     }
     EXPECT_GT(last_level_cache_bytes(), 0);
     EXPECT_EQ(bf16_level(kernels::KernelSet("portable")), kernels::Isa::portable);
+}
+
+TEST(Machine, WorkingSetsStayInTheirCaches) {
+    const auto sets_of = [](index_t second_level, index_t third_level, int threads) {
+        return working_sets({{1, "data", 48 << 10, 2},
+                             {1, "instruction", 32 << 10, 2},
+                             {2, "unified", second_level, 2},
+                             {3, "unified", third_level, 112}},
+                            /*units_per_core=*/2, threads);
+    };
+    constexpr index_t mebibyte = index_t{1} << 20U;
+    EXPECT_EQ(sets_of(2 * mebibyte, 105 * mebibyte, 8).second_level, mebibyte);
+    EXPECT_EQ(sets_of(2 * mebibyte, 105 * mebibyte, 8).third_level, 4 * mebibyte);
+    // Of all 56 cores: 224 MiB would not fit.
+    EXPECT_EQ(sets_of(2 * mebibyte, 105 * mebibyte, 56).second_level, mebibyte);
+    EXPECT_EQ(sets_of(2 * mebibyte, 105 * mebibyte, 56).third_level, std::nullopt);
+    EXPECT_EQ(sets_of(mebibyte / 4, 105 * mebibyte, 112).third_level, mebibyte / 2);
+    EXPECT_EQ(working_sets({}, 1, 4).second_level, std::nullopt);
+    // Four cores of one thread share the second level.
+    EXPECT_EQ(working_sets({{2, "unified", 4 * mebibyte, 4}}, 1, 4).second_level, mebibyte / 2);
+}
+
+TEST(Machine, ReadsOfCachesAndSumsInMemoryAreFigures) {
+    const auto world = mpi::Communicator::world();
+    Report report(world, {.name = "machine"});
+    const kernels::KernelSet kernels;
+    MachineBenchmark benchmark(report, kernels, mpi::place(world, 1), index_t{1} << 28U);
+    benchmark.repeat(false);
+    benchmark.repeat(true);
+    benchmark.report(report, {});
+    require_passed(report.result().checks, "machine");
+    for (const Figure& figure : report.result().figures) {
+        EXPECT_EQ(figure.summary.n, 1U) << figure.name;
+        EXPECT_GT(figure.value, 0.01) << figure.name;
+        EXPECT_LT(figure.value, 1e5) << figure.name;
+    }
+    EXPECT_NE(report.result().find("stream_add"), nullptr);
+    EXPECT_EQ(report.result().find("l2_read") != nullptr,
+              world.min(working_sets(read_caches(0), 1, 1).second_level.value_or(0)) > 0);
 }
 
 TEST(Environment, OfThisRankIsWhatTheSchemaSays) {

@@ -105,14 +105,14 @@ TEST(Environment, DifferencesNameKeyAndRanks) {
         {{"rank", 0}, {"cpu", {{"microcode", "a"}, {"mhz", 1}}}, {"variables", {{"OMP_X", "1"}}}},
         {{"rank", 1}, {"cpu", {{"microcode", "a"}, {"mhz", 2}}}, {"variables", ordered_json::object()}},
         {{"rank", 2}, {"cpu", {{"microcode", "b"}, {"mhz", 3}}}, {"variables", {{"OMP_X", "1"}}}}};
-    const ordered_json found = differences(ranks);
-    ASSERT_EQ(found.size(), 2U) << found;
-    EXPECT_EQ(found[0]["key"], "cpu.microcode");
-    EXPECT_EQ(found[0]["values"][0]["ranks"], "0-1");
-    EXPECT_EQ(found[0]["values"][1]["value"], "b");
-    EXPECT_EQ(found[1]["key"], "variables.OMP_X");
-    EXPECT_EQ(found[1]["values"][0]["ranks"], "0,2");
-    EXPECT_TRUE(found[1]["values"][1]["value"].is_null());
+    const std::vector<Difference> found = differences(ranks);
+    ASSERT_EQ(found.size(), 2U);
+    EXPECT_EQ(found[0].key, "cpu.microcode");
+    EXPECT_EQ(found[0].values[0].ranks, "0-1");
+    EXPECT_EQ(found[0].values[1].value, "b");
+    EXPECT_EQ(found[1].key, "variables.OMP_X");
+    EXPECT_EQ(found[1].values[0].ranks, "0,2");
+    EXPECT_TRUE(found[1].values[1].value.is_null());
 }
 
 TEST(Environment, ReadsTheFilesOfTheSystem) {
@@ -132,6 +132,12 @@ TEST(Environment, ReadsTheFilesOfTheSystem) {
     static_cast<void>(folder.write(cpu + "cache/index0/type", "Unified\n"));
     static_cast<void>(folder.write(cpu + "cache/index0/size", "2048K\n"));
     static_cast<void>(folder.write(cpu + "cache/index0/shared_cpu_list", "0-3,8\n"));
+    static_cast<void>(folder.write("sys/class/net/eth1/operstate", "up\n"));
+    static_cast<void>(folder.write("sys/class/net/eth1/speed", "-1\n"));
+    static_cast<void>(folder.write("sys/class/net/eth0/operstate", "up\n"));
+    static_cast<void>(folder.write("sys/class/net/eth0/speed", "25000\n"));
+    static_cast<void>(folder.write("sys/class/net/eth2/operstate", "down\n"));
+    static_cast<void>(folder.write("sys/class/infiniband/mlx5_0/ports/1/rate", "200 Gb/sec (4X HDR)\n"));
     mpi::Placement placement;
     placement.processing_units = {3};
     const ordered_json rank = describe_rank(placement, true, kernels::KernelSet("portable"), folder.path());
@@ -145,6 +151,11 @@ TEST(Environment, ReadsTheFilesOfTheSystem) {
     EXPECT_EQ(rank["memory"]["transparent_huge_pages"], "madvise");
     EXPECT_EQ(rank["system"]["operating_system"], "A system");
     EXPECT_EQ(rank["system"]["load"], 1.5);
+    EXPECT_EQ(rank["network"].size(), 3U);
+    EXPECT_EQ(rank["network"][0].dump(), R"({"name":"eth0","rate":"25000 Mb/s"})");
+    EXPECT_EQ(rank["network"][1].dump(), R"({"name":"eth1","rate":null})");
+    EXPECT_EQ(rank["network"][2]["name"], "mlx5_0:1");
+    EXPECT_EQ(rank["network"][2]["rate"], "200 Gb/sec (4X HDR)");
     EXPECT_EQ(conditions(placement, true, folder.path()).size(), 2U);
     EXPECT_EQ(conditions(placement, false, folder.path()).size(), 3U);
 }

@@ -23,6 +23,22 @@ TEST(Environment, NamesTheLibraryInOneLine) {
     EXPECT_EQ(version.find('\n'), std::string::npos);
 }
 
+TEST(Environment, TransportIsTheOneInUse) {
+    const std::string transport = Environment::transport();
+    EXPECT_EQ(Environment::transport(), transport);
+    if (!Environment::library_version().starts_with("Open MPI")) {
+        GTEST_SKIP() << "only Open MPI tells";
+    }
+    EXPECT_FALSE(transport.empty());
+    if (transport.starts_with("ob1")) {  // elsewhere a network of its own may have been chosen
+        EXPECT_NE(transport.find(" over "), std::string::npos) << transport;
+        EXPECT_NE(transport.find("self"), std::string::npos) << transport;
+        // The test starts its ranks on one host; version 5 calls shared memory "sm".
+        const bool shared_memory = transport.find("vader") != std::string::npos || transport.ends_with("sm");
+        EXPECT_EQ(shared_memory, Communicator::world().size() > 1) << transport;
+    }
+}
+
 TEST(Communicator, SelfIsAlone) {
     const Communicator self = Communicator::self();
     EXPECT_EQ(self.size(), 1);

@@ -57,5 +57,36 @@ TEST(ResultsPage, ComparesCasesOfOneNameByThreads) {
     EXPECT_NE(csv.find("Scaling,Efficiency,2,layer: time,%,75\r\n"), std::string::npos) << csv;
 }
 
+/// Points are compared with the limits that as many threads have.
+TEST(ResultsPage, RooflineOfEveryNumberOfThreads) {
+    bench::Results results;
+    for (const bench::index_t threads : {1, 4}) {
+        const auto scale = static_cast<double>(threads);
+        bench::CaseResult machine{.name = "machine", .benchmark = "machine", .threads = threads};
+        for (const auto& [name, value] : {std::pair{"amx_peak", 1000}, {"dram_read", 10}, {"l2_read", 50}}) {
+            machine.figures.push_back({.name = name, .unit = "", .value = value * scale});
+        }
+        results.cases.push_back(machine);
+        bench::CaseResult layer{.name = "layer", .benchmark = "layer", .threads = threads};
+        layer.parameters = {{"shape", "qwen3-30b-a3b"}, {"tokens", "128"},          {"hidden", "0"},
+                            {"intermediate", "0"},      {"experts-per-token", "4"}, {"experts", "8"}};
+        layer.figures.push_back(
+            {"layer_forward", "ms", bench::Better::lower, 10 / scale, bench::summarize({10 / scale})});
+        results.cases.push_back(layer);
+    }
+    const std::string csv = to_csv(describe_results(results));
+    for (const char* line :
+         {"1 thread(s) each\",1,dram_read 10 GB/s,GFLOP/s,100\r\n",
+          "1 thread(s) each\",1,l2_read 50 GB/s,GFLOP/s,500\r\n",
+          "4 thread(s) each\",1,dram_read 40 GB/s,GFLOP/s,400\r\n",
+          "4 thread(s) each\",1,l2_read 200 GB/s,GFLOP/s,2000\r\n",
+          // 512 rows on 8 experts, 64 operations per byte: 2 x 512 x 3 x 2048 x 768 of them in 10 and 2.5 ms.
+          "1 thread(s) each\",3,operations per byte from memory,FLOP/B,64\r\n",
+          "1 thread(s) each\",3,layer layer_forward,GFLOP/s,483.1838208",
+          "4 thread(s) each\",3,layer layer_forward,GFLOP/s,1932.7352832"}) {
+        EXPECT_NE(csv.find(line), std::string::npos) << line << csv;
+    }
+}
+
 }  // namespace
 }  // namespace moesaic::report

@@ -1,0 +1,59 @@
+#include "bench/system_files.hpp"
+
+#include <algorithm>
+#include <charconv>
+#include <fstream>
+
+namespace moesaic::bench {
+
+using std::filesystem::path;
+
+std::optional<std::string> first_line(const path& file) {
+    std::ifstream stream(file);
+    std::string line;
+    return std::getline(stream, line) ? std::optional(line) : std::nullopt;
+}
+
+std::optional<std::string> value_of(const path& file, std::string_view key, char separator) {
+    std::ifstream stream(file);
+    for (std::string line; std::getline(stream, line);) {
+        const std::size_t at = line.find(separator);
+        if (line.starts_with(key) && at != std::string::npos) {
+            const std::size_t begin = line.find_first_not_of(" \t\"", at + 1);
+            const std::size_t end = line.find_last_not_of(" \t\"");
+            return begin == std::string::npos ? "" : line.substr(begin, end - begin + 1);
+        }
+    }
+    return std::nullopt;
+}
+
+std::int64_t number_of(const std::string& text) {
+    std::int64_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    return error != std::errc() ? 0 : end != text.data() + text.size() && *end == 'K' ? value * 1024 : value;
+}
+
+std::int64_t count_of_list(const std::string& list) {
+    std::int64_t count = 0;
+    for (std::size_t begin = 0; begin < list.size();) {
+        const std::size_t end = std::min(list.find(',', begin), list.size());
+        const std::string range = list.substr(begin, end - begin);
+        const std::size_t dash = range.find('-');
+        count +=
+            dash == std::string::npos ? 1 : number_of(range.substr(dash + 1)) - number_of(range.substr(0, dash)) + 1;
+        begin = end + 1;
+    }
+    return count;
+}
+
+std::vector<path> entries_of(const path& folder) {
+    std::error_code error;
+    std::vector<path> entries;
+    for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+        entries.push_back(entry.path());
+    }
+    std::sort(entries.begin(), entries.end());
+    return entries;
+}
+
+}  // namespace moesaic::bench
