@@ -147,12 +147,8 @@ public:
         {
             const typename AttentionStrips<T>::TileState tiles(strips_.products());
             for (const std::vector<Task>& round : rounds) {
-                const auto count = static_cast<index_t>(round.size());
-#pragma omp for schedule(dynamic, 1)
-                for (index_t t = 0; t < count; ++t) {
-                    compute(round[static_cast<std::size_t>(t)],
-                            scratch[static_cast<std::size_t>(omp_get_thread_num())]);
-                }
+                compute(round, scratch[static_cast<std::size_t>(omp_get_thread_num())]);
+#pragma omp barrier  // the next round adds to the same gradients
             }
         }
     }
@@ -170,6 +166,16 @@ private:
                 delta_.view()(row, head) =
                     row_kernels_.dot(size, output[row] + head * size, grad_output_[row] + head * size);
             }
+        }
+    }
+
+    /// What the calling thread computes of a round.
+    void compute(const std::vector<Task>& round, Scratch<T>& scratch) const {
+        const core::trace::Scope share("attention.backward", "thread");
+        const auto count = static_cast<index_t>(round.size());
+#pragma omp for schedule(dynamic, 1) nowait
+        for (index_t t = 0; t < count; ++t) {
+            compute(round[static_cast<std::size_t>(t)], scratch);
         }
     }
 
