@@ -5,6 +5,7 @@
 #include "bench/compare.hpp"
 #include "core/error.hpp"
 #include "core/options.hpp"
+#include "io/files.hpp"
 
 #include <fmt/format.h>
 
@@ -70,6 +71,9 @@ void write_page(const mpi::Communicator& world, const std::vector<std::string>& 
             std::vector<report::Document> documents;
             std::transform(inputs.begin(), inputs.end(), std::back_inserter(documents),
                            [](const std::string& input) { return describe(input); });
+            if (!folder.empty()) {
+                io::create_folder(folder);
+            }
             const fs::path name = report_name(inputs.front(), folder);
             write_report(report::join(documents), name);
             print(world, fmt::format("{0}.html, {0}.md, {0}.csv\n", name.string()));
@@ -83,7 +87,7 @@ ExitCode run_report(const mpi::Communicator& world, Arguments arguments) {
     std::string folder;
     double threshold = 5;
     core::OptionSet options;
-    options.add("output", folder, "folder for the pages instead of the input's own");
+    options.add("output", folder, "folder for the pages instead of the input's own; created if it is not there");
     options.add("threshold", threshold, "with --compare: percent of time that count as slower", core::positive());
     if (asks_for_help(arguments)) {
         print_help(world, "report", options.help());
