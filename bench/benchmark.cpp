@@ -49,16 +49,16 @@ MachineLimits report_limits(Report& report) {
     }
     const MachineSamples machine = *report.result().machine;
     const bool amx = machine.level == kernels::name(kernels::Isa::amx);
-    const Summary peak = summarize(machine.peak);
-    const Summary read = summarize(machine.dram_read);
-    report.say(
-        fmt::format("limits of a rank, all threads: multiply-add in registers {:.1f} GFLOP/s (median {:.1f}; {}{}), "
-                    "read from memory {:.1f} GB/s (median {:.1f})\n",
-                    peak.max, peak.median, machine.level, amx ? "" : ", no AMX: the peak is that of vector registers",
-                    read.max, read.median));
+    const double peak = best_of(machine.peak);
+    const double read = best_of(machine.dram_read);
+    report.say(fmt::format(
+        "limits of a rank, all threads: multiply-add in registers {:.1f} GFLOP/s (median {:.1f}; {}{}), read from "
+        "memory {:.1f} GB/s (median {:.1f})\n",
+        peak, summarize(machine.peak).median, machine.level,
+        amx ? "" : ", no AMX: the peak is that of vector registers", read, summarize(machine.dram_read).median));
     report.add_limit(amx ? "amx_peak" : "isa_peak", "GFLOP/s", machine.peak);
     report.add_limit("dram_read", "GB/s", machine.dram_read);
-    return {1e9 * peak.max, 1e9 * read.max};
+    return {1e9 * peak, 1e9 * read};
 }
 
 }  // namespace moesaic::bench

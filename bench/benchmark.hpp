@@ -8,12 +8,6 @@
 
 namespace moesaic::bench {
 
-/// Limits that results are compared with: the best of several measurements.
-struct MachineLimits {
-    double peak_flops = 0;        ///< per second, all threads of a rank
-    double bytes_per_second = 0;  ///< read from memory by all threads of a rank
-};
-
 class MachineProbe;
 
 /// A benchmark that is set up and has put what it verified into its report. All ranks of its group call the functions.

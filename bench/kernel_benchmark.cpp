@@ -36,6 +36,14 @@ struct Contender {
     Gemm<bf16> result;  ///< what the product is with copy 0
     index_t repeats = 1;
     std::vector<double> seconds{};  ///< per product
+
+    /// Operands of BF16 and a result of FP32, each moved once.
+    [[nodiscard]] Work work() const {
+        const auto m = static_cast<double>(result.m);
+        const auto n = static_cast<double>(result.n);
+        const auto k = static_cast<double>(result.k);
+        return {2 * m * n * k, sizeof(bf16) * (m * k + n * k) + sizeof(float) * m * n};
+    }
 };
 
 /// How much faster the first is, from pairs that were measured one right after the other.
@@ -197,7 +205,7 @@ void KernelBenchmark::report(Report& report, const MachineLimits& limits) const 
             const double of_peak = 100e9 * summary.median / limits.peak_flops;
             const bool own = contender.figure != "onednn";
             report.add(fmt::format("{}_M{}", contender.figure, m), "GFLOP/s", own ? Better::higher : Better::neither,
-                       speed, of_peak);
+                       speed, of_peak, contender.work());
             row += fmt::format(" {:>9.1f} +- {:4.1f}%", summary.median, summary.spread_percent());
             if (&contender == &contenders.front()) {
                 row += fmt::format(" {:5.1f}%", of_peak);

@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <deque>
+#include <optional>
 
 namespace moesaic::bench {
 namespace {
@@ -66,16 +67,7 @@ void sweep(const mpi::Communicator& world, Layers& layers, const Inputs& inputs,
 }
 
 /// What one pass must do at least: base weights only, each expert in use read once.
-struct PassCost {
-    double operations = 0;
-    double bytes = 0;
-
-    [[nodiscard]] double floor_seconds(const MachineLimits& machine) const {
-        return std::max(bytes / machine.bytes_per_second, operations / machine.peak_flops);
-    }
-};
-
-PassCost cost_of_pass(const LayerShape& shape, const Inputs& inputs) {
+Work work_of_pass(const LayerShape& shape, const Inputs& inputs) {
     index_t experts = 0;
     for (const Routes& routes : inputs.routes) {
         experts += routes.experts_in_use();
@@ -86,18 +78,18 @@ PassCost cost_of_pass(const LayerShape& shape, const Inputs& inputs) {
     return {2 * rows * parameters, experts_per_layer * parameters * sizeof(bf16)};
 }
 
-/// One line of the table and its figures.
+/// One line of the table and its figures. Of both passes together, `better` is none: their sum says nothing new.
 void report_pass(Report& report, const std::string& pass, const std::string& suffix, const std::vector<double>& seconds,
-                 const PassCost& cost, const MachineLimits& machine, double passes) {
+                 Better better, const Work& work, const MachineLimits& limits) {
     const Summary time = summarize(seconds);
-    const Better better = passes == 1 ? Better::lower : Better::neither;  // of both passes, their sum says nothing new
-    const double floor = passes * cost.floor_seconds(machine);
+    const double floor = work.floor_seconds(limits);
     const double reached = 100 * floor / time.median;
-    report.add("layer_" + pass + suffix, "ms", better, scaled(1e3, seconds), reached);
+    report.add("layer_" + pass + suffix, "ms", better, scaled(1e3, seconds), reached,
+               better == Better::neither ? std::nullopt : std::optional(work));
     report.add("layer_" + pass + "_floor" + suffix, "percent", Better::neither, rates(100 * floor, seconds));
     report.say(fmt::format("  {:<18} {:>10.2f} +- {:4.1f}% {:>10.1f} {:>8.1f} {:>10.2f} {:>8.1f}%\n", pass,
-                           time.median * 1e3, time.spread_percent(), passes * cost.operations / time.median * 1e-9,
-                           passes * cost.bytes / time.median * 1e-9, floor * 1e3, reached));
+                           time.median * 1e3, time.spread_percent(), work.operations / time.median * 1e-9,
+                           work.bytes / time.median * 1e-9, floor * 1e3, reached));
 }
 
 void report_lora(Report& report, const LayerShape& shape, index_t rank, const std::string& suffix, const Times& with,
@@ -263,14 +255,15 @@ void LayerBenchmark::report(Report& report, const MachineLimits& limits) const {
     report.say(fmt::format("{:<20} {:>10} {:>8} {:>10} {:>8} {:>10} {:>9}\n", "pass", "ms", "", "GFLOP/s", "GB/s",
                            "floor ms", "of floor"));
     for (const auto& pass : passes_) {
-        const PassCost cost = cost_of_pass(shape, pass->inputs);
+        const Work one = work_of_pass(shape, pass->inputs);
+        const Work both = {2 * one.operations, 2 * one.bytes};
         const std::string suffix = passes_.size() > 1 ? fmt::format("_T{}", pass->tokens) : "";
         report.say(fmt::format(
             "{} tokens, {:.1f} rows per expert\n", pass->tokens,
             static_cast<double>(pass->tokens * shape.experts_per_token) / static_cast<double>(shape.experts)));
-        report_pass(report, "forward", suffix, pass->times.forward, cost, limits, 1);
-        report_pass(report, "backward", suffix, pass->times.backward, cost, limits, 1);
-        report_pass(report, "forward_backward", suffix, pass->times.both, cost, limits, 2);
+        report_pass(report, "forward", suffix, pass->times.forward, Better::lower, one, limits);
+        report_pass(report, "backward", suffix, pass->times.backward, Better::lower, one, limits);
+        report_pass(report, "forward_backward", suffix, pass->times.both, Better::neither, both, limits);
         if (setup_->has_twins()) {
             report_lora(report, shape, settings_.lora_rank, suffix, pass->times, pass->frozen_times);
         }

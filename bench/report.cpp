@@ -41,14 +41,13 @@ void Report::add_check(const std::string& name, double error, double bound) {
 }
 
 void Report::add(const std::string& name, const std::string& unit, Better better, const std::vector<double>& samples,
-                 std::optional<double> floor_percent) {
+                 std::optional<double> floor_percent, std::optional<Work> work) {
     const Summary summary = summarize(samples);
-    result_.figures.push_back({name, unit, better, summary.median, summary, floor_percent, samples});
+    result_.figures.push_back({name, unit, better, summary.median, summary, floor_percent, samples, work});
 }
 
 void Report::add_limit(const std::string& name, const std::string& unit, const std::vector<double>& samples) {
-    const Summary summary = summarize(samples);
-    result_.figures.push_back({name, unit, Better::neither, summary.max, summary, {}, samples});
+    result_.figures.push_back({name, unit, Better::neither, best_of(samples), summarize(samples), {}, samples, {}});
 }
 
 void Report::add(const std::string& name, const std::string& unit, double value) {

@@ -33,8 +33,8 @@ public:
     void add_check(const std::string& name, double error, double bound);
     /// A figure whose value is the median of its samples.
     void add(const std::string& name, const std::string& unit, Better better, const std::vector<double>& samples,
-             std::optional<double> floor_percent = {});
-    /// A limit of the machine, no merit of the program. Its value is the best sample: what disturbs only lowers it.
+             std::optional<double> floor_percent = {}, std::optional<Work> work = {});
+    /// A limit of the machine, no merit of the program. Its value is the best of the samples (best_of).
     void add_limit(const std::string& name, const std::string& unit, const std::vector<double>& samples);
     /// What is counted.
     void add(const std::string& name, const std::string& unit, double value);

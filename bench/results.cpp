@@ -15,7 +15,7 @@ using io::get;
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-constexpr const char* schema = "moesaic-bench-2";
+constexpr const char* schema = "moesaic-bench-3";
 
 ordered_json or_null(const std::optional<double>& value) {
     return value ? ordered_json(*value) : ordered_json(nullptr);
@@ -49,9 +49,23 @@ ordered_json to_json(const Figure& figure) {
         entry["max"] = figure.summary.max;
         entry["interval"] = {figure.summary.low, figure.summary.high};
         entry["floor_percent"] = or_null(figure.floor_percent);
+        entry["operations"] = figure.work ? ordered_json(figure.work->operations) : nullptr;
+        entry["bytes"] = figure.work ? ordered_json(figure.work->bytes) : nullptr;
         entry["samples"] = figure.samples;
     }
     return entry;
+}
+
+std::optional<Work> read_work(const json& figure, const std::string& source) {
+    const auto operations = optional_number(figure, "operations", source);
+    const auto bytes = optional_number(figure, "bytes", source);
+    if (!operations && !bytes) {
+        return std::nullopt;
+    }
+    core::require(operations.value_or(0) > 0 && bytes.value_or(0) > 0, core::ExitCode::corrupt_input,
+                  "{}: a figure has {} operations and {} bytes (both are above 0 or null); write the file again",
+                  source, operations.value_or(0), bytes.value_or(0));
+    return Work{*operations, *bytes};
 }
 
 Figure read_figure(const json& entry, const std::string& source, std::size_t repetitions) {
@@ -66,13 +80,17 @@ Figure read_figure(const json& entry, const std::string& source, std::size_t rep
                       figure.name, figure.samples.size(), repetitions);
         figure.summary = summarize(figure.samples);
         figure.floor_percent = optional_number(entry, "floor_percent", source);
+        figure.work = read_work(entry, source);
     }
     return figure;
 }
 
 ordered_json to_json(const CaseResult& result) {
-    ordered_json entry = {
-        {"name", result.name}, {"benchmark", result.benchmark}, {"ranks", result.ranks}, {"threads", result.threads}};
+    ordered_json entry = {{"name", result.name},
+                          {"benchmark", result.benchmark},
+                          {"ranks", result.ranks},
+                          {"threads", result.threads},
+                          {"alone", result.alone}};
     entry["parameters"] = ordered_json::object();
     for (const auto& [key, value] : result.parameters) {
         entry["parameters"][key] = value;
@@ -115,6 +133,7 @@ CaseResult read_case(const json& entry, const std::string& file) {
     result.benchmark = get<std::string>(entry, "benchmark", source);
     result.ranks = io::get_size(entry, "ranks", source);
     result.threads = io::get_size(entry, "threads", source);
+    result.alone = get<bool>(entry, "alone", source);
     const json parameters = get<json>(entry, "parameters", source);
     for (const auto& [key, value] : parameters.items()) {
         result.parameters.emplace_back(key, get<std::string>(parameters, key, source));
@@ -195,6 +214,15 @@ auto find_by_name(const Entries& entries, const std::string& name) -> decltype(e
 }
 
 }  // namespace
+
+std::optional<double> Figure::gflops(double of_value) const {
+    static const std::map<std::string, double> seconds = {{"s", 1}, {"ms", 1e-3}, {"us", 1e-6}};
+    if (!work) {
+        return std::nullopt;
+    }
+    const auto found = seconds.find(unit);
+    return found == seconds.end() ? of_value : 1e-9 * work->operations / (found->second * of_value);
+}
 
 const Figure* CaseResult::find(const std::string& figure) const {
     return find_by_name(figures, figure);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "bench/statistics.hpp"
+#include "bench/work.hpp"
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -24,6 +25,10 @@ struct Figure {
     Summary summary = {};
     std::optional<double> floor_percent = {};  ///< of the fastest that the machine's limits allow
     std::vector<double> samples = {};          ///< one per repetition, in order
+    std::optional<Work> work = {};             ///< that a time is of, or a speed in GFLOP/s
+
+    /// Speed of that work; nothing for figures without it.
+    [[nodiscard]] std::optional<double> gflops(double value) const;
 };
 
 /// What was verified before anything was measured.
@@ -45,6 +50,7 @@ struct CaseResult {
     std::string benchmark = {};
     index_t ranks = 1;
     index_t threads = 1;  ///< per rank
+    bool alone = false;   ///< each rank does the whole work by itself
     std::vector<std::pair<std::string, std::string>> parameters = {};
     std::vector<Check> checks = {};
     std::vector<index_t> rounds = {};  ///< repetitions in each

@@ -39,6 +39,12 @@ Summary summarize(std::vector<double> samples) {
             .high = samples[n - 1 - left_out]};
 }
 
+double best_of(std::vector<double> rates) {
+    std::sort(rates.begin(), rates.end());
+    const auto best = static_cast<std::ptrdiff_t>((rates.size() + 3) / 4);
+    return summarize({rates.end() - best, rates.end()}).median;
+}
+
 std::vector<double> rates(double numerator, const std::vector<double>& times) {
     std::vector<double> values(times.size());
     std::transform(times.begin(), times.end(), values.begin(), [=](double time) { return numerator / time; });

@@ -28,6 +28,10 @@ struct Summary {
 /// `samples` must not be empty.
 [[nodiscard]] Summary summarize(std::vector<double> samples);
 
+/// The median of the best quarter: what the machine can do, where disturbances only lower samples, but not what one
+/// odd clock reading says.
+[[nodiscard]] double best_of(std::vector<double> rates);
+
 /// numerator / x for every sample x: rates from times.
 [[nodiscard]] std::vector<double> rates(double numerator, const std::vector<double>& times);
 /// factor * x for every sample x: another unit.

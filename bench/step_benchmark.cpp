@@ -6,6 +6,7 @@
 #include "bench/step_times.hpp"
 #include "bench/timing.hpp"
 #include "core/trace.hpp"
+#include "train/memory_plan.hpp"
 
 #include <fmt/format.h>
 
@@ -18,18 +19,10 @@
 namespace moesaic::bench {
 namespace {
 
-/// What a rank has to do at least in one pass, forward or backward, with frozen weights.
-struct PassCost {
-    double operations = 0;
-    double bytes = 0;  ///< of weights, read once
-
-    [[nodiscard]] double floor_seconds(const MachineLimits& limits) const {
-        return std::max(bytes / limits.bytes_per_second, operations / limits.peak_flops);
-    }
-};
+// Work of a rank in one pass, forward or backward; as the weights are frozen, backward has gradients of inputs only.
 
 /// A tensor group computes the choices of its experts, each rank a slice of them. Experts are chosen equally often.
-PassCost cost_of_experts(const model::Architecture& a, const mpi::ProcessGrid& grid, index_t tokens) {
+Work work_of_experts(const model::Architecture& a, const mpi::ProcessGrid& grid, index_t tokens) {
     const auto parameters = static_cast<double>(3 * a.expert_intermediate * a.hidden);
     const double choices = static_cast<double>(tokens * a.moe_layers() * a.experts_per_token) / grid.world().size();
     const double chosen = static_cast<double>(a.experts_per_token) / static_cast<double>(a.experts);
@@ -40,10 +33,42 @@ PassCost cost_of_experts(const model::Architecture& a, const mpi::ProcessGrid& g
     return {2 * choices * parameters, held * sizeof(core::bf16)};
 }
 
-PassCost cost_of_head(const model::Architecture& a, const mpi::ProcessGrid& grid, index_t tokens) {
+Work work_of_head(const model::Architecture& a, const mpi::ProcessGrid& grid, index_t tokens) {
     const auto parameters = static_cast<double>(a.vocabulary * a.hidden);
     return {2 * parameters * static_cast<double>(tokens) / grid.world().size(), parameters * sizeof(core::bf16)};
 }
+
+/// Attention's projections, dense layers and shared experts.
+Work work_of_projections(const model::Architecture& a, const mpi::ProcessGrid& grid, index_t tokens) {
+    const double parameters = train::replicated_parameters(a);
+    return {2 * parameters * static_cast<double>(tokens) / grid.world().size(), parameters * sizeof(core::bf16)};
+}
+
+/// Of a whole step: these three after each other, forward and backward.
+struct StepWork {
+    StepWork(const model::Architecture& a, const mpi::ProcessGrid& grid, index_t tokens)
+        : parts{work_of_experts(a, grid, tokens), work_of_projections(a, grid, tokens), work_of_head(a, grid, tokens)} {
+    }
+
+    std::array<Work, 3> parts;  ///< of one pass
+    static constexpr double passes = 2;
+
+    [[nodiscard]] double floor_seconds(const MachineLimits& limits) const {
+        double seconds = 0;
+        for (const Work& part : parts) {
+            seconds += passes * part.floor_seconds(limits);
+        }
+        return seconds;
+    }
+    [[nodiscard]] Work sum() const {
+        Work all;
+        for (const Work& part : parts) {
+            all.operations += passes * part.operations;
+            all.bytes += passes * part.bytes;
+        }
+        return all;
+    }
+};
 
 }  // namespace
 
@@ -120,8 +145,8 @@ void StepBenchmark::report_parts(Report& report, const MachineLimits& limits) co
     };
     const model::Architecture& architecture = run_->decoder->architecture();
     const index_t tokens = settings_.batches.batch_size * settings_.length;
-    const double experts = cost_of_experts(architecture, grid_, tokens).operations;
-    const double head = cost_of_head(architecture, grid_, tokens).operations;
+    const double experts = work_of_experts(architecture, grid_, tokens).operations;
+    const double head = work_of_head(architecture, grid_, tokens).operations;
     const std::array parts = {Part{"forward", "step_forward", "decoder.forward", 0},
                               Part{"  attention scores", nullptr, "attention.forward", 0},
                               Part{"  experts", "step_experts_forward", "experts.forward", experts},
@@ -209,13 +234,12 @@ void StepBenchmark::report(Report& report, const MachineLimits& limits) const {
     if (const index_t token_layers = steps_ * tokens * architecture.moe_layers(); token_layers > 0) {
         report.add("exchange_bytes_per_token", "B", static_cast<double>(sent) / static_cast<double>(token_layers));
     }
-    constexpr double passes = 2;
-    const double floor = passes * (cost_of_experts(architecture, grid_, tokens).floor_seconds(limits) +
-                                   cost_of_head(architecture, grid_, tokens).floor_seconds(limits));
+    const StepWork work(architecture, grid_, tokens);
+    const double floor = work.floor_seconds(limits);
     const Summary seconds = summarize(samples_->seconds);
     const double reached = 100 * floor / seconds.median;
     const std::vector<double> speed = rates(static_cast<double>(tokens), samples_->seconds);
-    report.add("step_seconds", "s", Better::neither, samples_->seconds, reached);
+    report.add("step_seconds", "s", Better::neither, samples_->seconds, reached, work.sum());
     report.add("step_tokens_per_second", "tokens/s", Better::higher, speed, reached);
     report.add("step_floor", "percent", Better::neither, rates(100 * floor, samples_->seconds));
     report.say(fmt::format("\n{} tokens per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s, {:.1f}% of the floor\n", tokens,

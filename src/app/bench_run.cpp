@@ -215,6 +215,7 @@ private:
                                                                               .benchmark = std::string(spec.kind->name),
                                                                               .ranks = instance.ranks,
                                                                               .threads = instance.threads,
+                                                                              .alone = spec.kind->alone,
                                                                               .parameters = spec.parameters});
         instance.report->say(
             fmt::format("-- {}: ranks {}, threads {}\n", instance.name, instance.ranks, instance.threads));
@@ -339,7 +340,7 @@ void run_cases(const mpi::Communicator& world, const std::vector<CaseSpec>& spec
         if (!options.google_output.empty()) {
             io::write_file_atomically(options.google_output, bench::to_google_benchmark(results).dump(1) + "\n");
         }
-        print_scaling(specs, results.cases);
+        print_scaling(results.cases);
         print_figures(results);
     });
 }

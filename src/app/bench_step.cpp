@@ -104,7 +104,9 @@ public:
     [[nodiscard]] train::ParallelOptions parallel() const override { return parallel_; }
     [[nodiscard]] std::unique_ptr<bench::Benchmark> prepare(const Runtime& runtime,
                                                             bench::Report& report) const override {
-        StepWorkload workload = {.step = {.batches = {.batch_size = runtime.world.size()}, .length = 256}};
+        constexpr index_t tokens_per_thread = 128;
+        const index_t threads = runtime.world.size() * runtime.placement.threads;
+        StepWorkload workload = {.step = {.batches = {.batch_size = threads}, .length = tokens_per_thread}};
         workload.model.synthetic = "moesaic-reference";
         return prepare_step(runtime, report, workload);
     }

@@ -1,28 +1,44 @@
 #include "app/bench_summary.hpp"
 
+#include "bench/report.hpp"
+#include "bench/scaling.hpp"
+
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <span>
+#include <string>
+
 namespace moesaic::app {
+namespace {
+
+/// Fewer have no interval of 95 %.
+constexpr bench::index_t least_repetitions_of_headline = 6;
+
+}  // namespace
 
 std::optional<bench::Headline> headline_of(const std::vector<bench::CaseResult>& cases) {
     const bench::CaseResult* best = nullptr;
+    const bench::Figure* speed = nullptr;
     for (const bench::CaseResult& result : cases) {
-        if (result.benchmark == "reference" &&
-            (best == nullptr || result.ranks * result.threads >= best->ranks * best->threads)) {
+        const bench::Figure* const found =
+            result.benchmark == "reference" ? result.find("step_tokens_per_second") : nullptr;
+        if (found != nullptr && found->summary.n >= least_repetitions_of_headline &&
+            (speed == nullptr || found->value > speed->value)) {
             best = &result;
+            speed = found;
         }
     }
     if (best == nullptr) {
         return std::nullopt;
     }
-    const bench::Figure& figure = *best->find("step_tokens_per_second");
     return bench::Headline{.name = "moesaic_tokens_per_second",
-                           .unit = figure.unit,
-                           .value = figure.value,
-                           .low = figure.summary.low,
-                           .high = figure.summary.high,
+                           .unit = speed->unit,
+                           .value = speed->value,
+                           .low = speed->summary.low,
+                           .high = speed->summary.high,
                            .case_name = best->name,
-                           .floor_percent = figure.floor_percent};
+                           .floor_percent = speed->floor_percent};
 }
 
 void print_figures(const bench::Results& results) {
@@ -39,6 +55,12 @@ void print_figures(const bench::Results& results) {
     for (const bench::CaseResult& result : results.cases) {
         bench::print_figures(result, alone ? "" : result.name + "/");
     }
+    const bool has_reference =
+        std::any_of(results.cases.begin(), results.cases.end(),
+                    [](const bench::CaseResult& found) { return found.benchmark == "reference"; });
+    if (has_reference && !results.headline) {
+        fmt::print("no moesaic_tokens_per_second: it needs {} repetitions at least\n", least_repetitions_of_headline);
+    }
     if (const auto& headline = results.headline) {
         fmt::print("{:.6g} tokens/s [{:.6g}, {:.6g}] with {}; {:.1f} % of what the machine's limits allow\n",
                    headline->value, headline->low, headline->high, headline->case_name,
@@ -48,31 +70,17 @@ void print_figures(const bench::Results& results) {
     }
 }
 
-void print_scaling(const std::vector<CaseSpec>& specs, const std::vector<bench::CaseResult>& cases) {
-    for (const CaseSpec& spec : specs) {
-        const bench::CaseResult* first = nullptr;
-        for (const bench::CaseResult& result : cases) {
-            if (!result.name.starts_with(spec.name + "@")) {
-                continue;
-            }
-            if (first == nullptr) {
-                first = &result;
-                fmt::print("scaling of {} from {} x {} (ranks x threads)\n", spec.name, first->ranks, first->threads);
-                continue;
-            }
-            const auto cores =
-                static_cast<double>(result.ranks * result.threads) / static_cast<double>(first->ranks * first->threads);
-            for (const bench::Figure& figure : result.figures) {
-                if (figure.better == bench::Better::neither) {
-                    continue;
-                }
-                const double ratio = figure.value / first->find(figure.name)->value;
-                const double of_rank = figure.better == bench::Better::lower ? 1 / ratio : ratio;
-                const double work =
-                    spec.kind->alone ? static_cast<double>(result.ranks) / static_cast<double>(first->ranks) : 1;
-                fmt::print("  {:>4} x {:<4} {:<28} {:>8.2f} times as fast, efficiency {:5.1f} %\n", result.ranks,
-                           result.threads, figure.name, of_rank * work, 100 * of_rank * work / cores);
-            }
+void print_scaling(const std::vector<bench::CaseResult>& cases) {
+    std::string last;
+    for (const bench::Scaling& scaling : bench::scaling_of(cases)) {
+        if (scaling.name != last) {
+            const bench::CaseResult& first = *scaling.points.front().result;
+            fmt::print("scaling of {} from {} x {} (ranks x threads)\n", scaling.name, first.ranks, first.threads);
+            last = scaling.name;
+        }
+        for (const bench::Scaling::Point& point : std::span(scaling.points).subspan(1)) {
+            fmt::print("  {:>4} x {:<4} {:<28} {:>8.2f} times as fast, efficiency {:5.1f} %\n", point.result->ranks,
+                       point.result->threads, scaling.figure, point.speed_up, point.efficiency_percent);
         }
     }
 }

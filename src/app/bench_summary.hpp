@@ -1,7 +1,6 @@
 // What is printed after all cases of a benchmark: figures of merit, scaling, the headline.
 #pragma once
 
-#include "app/bench_run.hpp"
 #include "bench/results.hpp"
 
 #include <optional>
@@ -9,12 +8,12 @@
 
 namespace moesaic::app {
 
-/// The figure of merit of the reference workload on most ranks and threads, if it is among the cases.
+/// The fastest measurement of the reference workload; nothing without one of enough repetitions.
 [[nodiscard]] std::optional<bench::Headline> headline_of(const std::vector<bench::CaseResult>& cases);
 
 /// Prints how results of one case change with ranks and threads, per figure of merit: the work of all ranks in a
 /// second.
-void print_scaling(const std::vector<CaseSpec>& specs, const std::vector<bench::CaseResult>& cases);
+void print_scaling(const std::vector<bench::CaseResult>& cases);
 
 /// Prints warnings, all `FOM` lines, and the headline last.
 void print_figures(const bench::Results& results);

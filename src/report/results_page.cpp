@@ -1,5 +1,6 @@
 #include "report/results_page.hpp"
 
+#include "bench/scaling.hpp"
 #include "report/roofline.hpp"
 
 #include <fmt/format.h>
@@ -9,6 +10,7 @@
 #include <map>
 #include <numeric>
 #include <optional>
+#include <set>
 #include <string_view>
 
 namespace moesaic::report {
@@ -95,51 +97,66 @@ std::optional<Section> collectives_section(const Results& results) {
     return section;
 }
 
-/// Cases that differ only in ranks and threads: "NAME@RANKSxTHREADS".
-std::optional<Section> scaling_section(const Results& results) {
-    std::map<std::string, std::vector<std::pair<double, const bench::Figure*>>> groups;
-    for (const CaseResult& result : results.cases) {
-        const std::string stem = result.name.substr(0, result.name.find('@'));
-        for (const bench::Figure& figure : result.figures) {
-            if (figure.better != bench::Better::neither && figure.summary.n > 0) {
-                groups[stem + ": " + figure.name].emplace_back(static_cast<double>(result.ranks * result.threads),
-                                                               &figure);
-            }
-        }
+/// What one line of the charts stands for: several numbers of ranks that each have several numbers of threads would
+/// meet at the same number of threads of all ranks, so that each has a line of its own.
+std::vector<std::pair<std::string, std::vector<bench::Scaling::Point>>> lines_of(const bench::Scaling& scaling) {
+    const std::string name = scaling.name + ": " + scaling.figure;
+    std::map<bench::index_t, std::vector<bench::Scaling::Point>> by_ranks;
+    std::set<bench::index_t> threads_of_all;
+    for (const bench::Scaling::Point& point : scaling.points) {
+        by_ranks[point.result->ranks].push_back(point);
+        threads_of_all.insert(point.result->ranks * point.result->threads);
     }
+    if (threads_of_all.size() == scaling.points.size()) {
+        return {{name, scaling.points}};
+    }
+    std::vector<std::pair<std::string, std::vector<bench::Scaling::Point>>> lines;
+    for (const auto& [ranks, points] : by_ranks) {
+        lines.emplace_back(fmt::format("{}, {} rank(s)", name, ranks), points);
+    }
+    return lines;
+}
+
+/// Cases that differ only in ranks and threads.
+std::optional<Section> scaling_section(const Results& results) {
     LineChart speed{"Speed-up", {"threads of all ranks", "", true}, {"over the fewest threads", "x", true}, {}};
     LineChart efficiency{"Efficiency", {"threads of all ranks", "", true}, {"of ideal speed-up", "%", false, true}, {}};
-    for (auto& [name, points] : groups) {
-        std::sort(points.begin(), points.end(), [](const auto& a, const auto& b) { return a.first < b.first; });
-        const auto [fewest, base] = points.front();
-        if (points.back().first == fewest || base->value <= 0) {
-            continue;
+    Series ideal{"ideal", {}, {}, {}, {}, false};
+    for (const bench::Scaling& scaling : bench::scaling_of(results.cases)) {
+        for (const auto& [name, points] : lines_of(scaling)) {
+            Series faster{name, {}, {}, {}, {}, true};
+            Series efficient = faster;
+            for (const bench::Scaling::Point& point : points) {
+                const auto threads = static_cast<double>(point.result->ranks * point.result->threads);
+                faster.x.push_back(threads);
+                faster.y.push_back(point.speed_up);
+                faster.low.push_back(point.low);
+                faster.high.push_back(point.high);
+                const double percent = point.efficiency_percent / point.speed_up;
+                efficient.x.push_back(threads);
+                efficient.y.push_back(point.efficiency_percent);
+                efficient.low.push_back(percent * point.low);
+                efficient.high.push_back(percent * point.high);
+            }
+            speed.series.push_back(faster);
+            efficiency.series.push_back(efficient);
         }
-        Series faster{name, {}, {}, {}, {}, true};
-        Series efficient = faster;
-        for (const auto& [threads, figure] : points) {
-            const bool time = figure->better == bench::Better::lower;
-            const auto over = [&, &of_base = *base](double value) {
-                return value <= 0 ? 0.0 : time ? of_base.value / value : value / of_base.value;
-            };
-            const double ends[] = {over(figure->summary.low), over(figure->summary.high)};
-            faster.x.push_back(threads);
-            faster.y.push_back(over(figure->value));
-            faster.low.push_back(std::min(ends[0], ends[1]));
-            faster.high.push_back(std::max(ends[0], ends[1]));
-            const double ideal = threads / fewest / 100;
-            efficient.x.push_back(threads);
-            efficient.y.push_back(faster.y.back() / ideal);
-            efficient.low.push_back(faster.low.back() / ideal);
-            efficient.high.push_back(faster.high.back() / ideal);
+        const bench::CaseResult& first = *scaling.points.front().result;
+        const bench::CaseResult& last = *scaling.points.back().result;
+        const auto fewest = static_cast<double>(first.ranks * first.threads);
+        const auto most = static_cast<double>(last.ranks * last.threads);
+        if (ideal.x.empty() || most / fewest > ideal.y.back()) {
+            ideal.x = {fewest, most};
+            ideal.y = {1, most / fewest};
         }
-        speed.series.push_back(faster);
-        efficiency.series.push_back(efficient);
     }
     if (speed.series.empty()) {
         return {};
     }
-    return Section{"Scaling", {Figure{speed, "Intervals are those of the medians."}, Figure{efficiency, ""}}};
+    speed.series.insert(speed.series.begin(), ideal);
+    return Section{"Scaling",
+                   {Figure{speed, "Work of all ranks per second; intervals are those of the medians."},
+                    Figure{efficiency, "Speed-up over what as many threads more would give at best."}}};
 }
 
 /// Parts of a layer or a step in bars.

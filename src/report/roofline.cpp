@@ -1,15 +1,12 @@
 #include "report/roofline.hpp"
 
-#include "bench/shapes.hpp"
-
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <charconv>
 #include <cmath>
 #include <map>
+#include <regex>
 #include <set>
-#include <string_view>
 
 namespace moesaic::report {
 namespace {
@@ -20,26 +17,6 @@ using bench::Results;
 constexpr const char* explanation =
     "The limits were measured in the same run, by as many threads. Operations are those of the base weights; bytes are "
     "what must come from memory at least: what caches hold already can lift a point to their slopes.";
-
-/// A parameter of a case as a number; 0 if it is none.
-double parameter(const CaseResult& result, std::string_view key) {
-    for (const auto& [name, value] : result.parameters) {
-        double number = 0;
-        if (name == key && std::from_chars(value.data(), value.data() + value.size(), number).ec == std::errc()) {
-            return number;
-        }
-    }
-    return 0;
-}
-
-std::string text_parameter(const CaseResult& result, std::string_view key) {
-    for (const auto& [name, value] : result.parameters) {
-        if (name == key) {
-            return value;
-        }
-    }
-    return {};
-}
 
 /// Cases whose ranks had as many threads while as many ranks measured: they share limits.
 struct Team {
@@ -74,54 +51,19 @@ private:
     std::map<std::string, double> of_name_;
 };
 
-/// Products of BF16 operands, [m, k] times [k, n], with FP32 results.
-void add_products(const CaseResult& result, std::vector<Series>& series) {
-    const double n = parameter(result, "n");
-    const double k = parameter(result, "k");
-    for (const std::string_view stem : {"gemm_M", "onednn_M"}) {
-        Series points{fmt::format("{} {}", result.name, stem.substr(0, stem.size() - 2)), {}, {}, {}, {}, true};
-        for (const bench::Figure& figure : result.figures) {
-            double m = 0;
-            if (figure.name.starts_with(stem)) {
-                std::from_chars(figure.name.data() + stem.size(), figure.name.data() + figure.name.size(), m);
-            }
-            if (m > 0 && n > 0 && k > 0) {
-                points.x.push_back(2 * m * n * k / (2 * n * k + 2 * m * k + 4 * m * n));
-                points.y.push_back(figure.value);
-                points.low.push_back(figure.summary.low);
-                points.high.push_back(figure.summary.high);
-            }
+/// A line per figure; those that differ in rows or tokens alone, "NAME_M256" or "NAME_T64", share one.
+void add_points(const CaseResult& result, std::map<std::string, Series>& points) {
+    static const std::regex size("_[MT][0-9]+$");
+    for (const bench::Figure& figure : result.figures) {
+        if (figure.work && figure.summary.n > 0) {
+            const std::string name = fmt::format("{} {}", result.name, std::regex_replace(figure.name, size, ""));
+            Series& series = points.try_emplace(name, Series{name, {}, {}, {}, {}, true}).first->second;
+            const double ends[] = {*figure.gflops(figure.summary.low), *figure.gflops(figure.summary.high)};
+            series.x.push_back(figure.work->intensity());
+            series.y.push_back(*figure.gflops(figure.value));
+            series.low.push_back(std::min(ends[0], ends[1]));
+            series.high.push_back(std::max(ends[0], ends[1]));
         }
-        if (!points.x.empty()) {
-            series.push_back(points);
-        }
-    }
-}
-
-/// Base weights only; each expert is read once, and all are in use.
-void add_layer(const CaseResult& result, std::vector<Series>& series) {
-    const double tokens = parameter(result, "tokens");
-    const std::string name = text_parameter(result, "shape");
-    if (name.empty()) {
-        return;
-    }
-    bench::LayerShape shape = bench::layer_shape(name);
-    const auto size = [&](const char* key) { return static_cast<bench::index_t>(parameter(result, key)); };
-    shape = shape.with({"", size("hidden"), size("intermediate"), size("experts"), size("experts-per-token")});
-    const double rows = tokens * static_cast<double>(shape.experts_per_token);
-    const double experts = std::min(rows, static_cast<double>(shape.experts));
-    const double gigaflop = 2e-9 * rows * static_cast<double>(shape.expert_parameters());
-    for (const char* pass : {"layer_forward", "layer_backward"}) {
-        const bench::Figure* const time = result.find(pass);
-        if (time == nullptr || time->unit != "ms" || time->summary.low <= 0 || experts <= 0) {
-            continue;
-        }
-        series.push_back({fmt::format("{} {}", result.name, pass),
-                          {rows / experts},
-                          {gigaflop / (time->value * 1e-3)},
-                          {gigaflop / (time->summary.high * 1e-3)},
-                          {gigaflop / (time->summary.low * 1e-3)},
-                          true});
     }
 }
 
@@ -136,12 +78,10 @@ double greatest_x(const Series& series) {
 /// What a rank of the team reached, below its limits; nothing where either is missing.
 std::optional<LineChart> roofline_of(const Results& results, const Team& team) {
     const Limits limits(results, team);
-    std::vector<Series> points;
+    std::map<std::string, Series> points;
     for (const CaseResult& result : results.cases) {
-        if (Team(result) == team && result.benchmark == "kernels") {
-            add_products(result, points);
-        } else if (Team(result) == team && result.benchmark == "layer") {
-            add_layer(result, points);
+        if (Team(result) == team) {
+            add_points(result, points);
         }
     }
     const double peak = limits.peak();
@@ -152,7 +92,7 @@ std::optional<LineChart> roofline_of(const Results& results, const Team& team) {
     const double ridge = peak / limits.of("dram_read");
     double least = ridge / 10;
     double most = ridge * 10;
-    for (const Series& series : points) {
+    for (const auto& [name, series] : points) {
         least = std::min(least, least_x(series));
         most = std::max(most, greatest_x(series));
     }
@@ -174,7 +114,9 @@ std::optional<LineChart> roofline_of(const Results& results, const Team& team) {
             add_limit(fmt::format("{} {:.4g} GB/s", name, bandwidth), {least, end}, {least * bandwidth, peak});
         }
     }
-    chart.series.insert(chart.series.end(), points.begin(), points.end());
+    for (const auto& [name, series] : points) {
+        chart.series.push_back(series);
+    }
     return chart;
 }
 
@@ -183,9 +125,7 @@ std::optional<LineChart> roofline_of(const Results& results, const Team& team) {
 std::optional<Section> roofline_section(const Results& results) {
     std::set<Team> teams;
     for (const CaseResult& result : results.cases) {
-        if (result.benchmark == "kernels" || result.benchmark == "layer") {
-            teams.emplace(result);
-        }
+        teams.emplace(result);
     }
     Section section{"Roofline", {}};
     for (const Team& team : teams) {

@@ -281,4 +281,12 @@ MemoryPlan plan_memory(const Architecture& architecture, const model::DecoderSet
     return plan;
 }
 
+double replicated_parameters(const Architecture& architecture) {
+    double parameters = 0;
+    for (const Projections& projections : replicated_projections(Sizes(architecture, {}, {}))) {
+        parameters += projections.count * projections.out * projections.in;
+    }
+    return parameters;
+}
+
 }  // namespace moesaic::train

@@ -37,4 +37,7 @@ struct MemoryPlan {
 [[nodiscard]] MemoryPlan plan_memory(const model::Architecture& architecture, const model::DecoderSettings& settings,
                                      const MemoryRequest& request);
 
+/// Elements of the frozen projections that every rank holds whole: those of attention, dense layers and shared experts.
+[[nodiscard]] double replicated_parameters(const model::Architecture& architecture);
+
 }  // namespace moesaic::train
