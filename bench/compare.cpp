@@ -6,13 +6,14 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 
 namespace moesaic::bench {
 namespace {
 
 constexpr double significance = 0.01;
+constexpr double significance_of_limits = 0.05;
+constexpr std::size_t most_blocks_of_a_run = 10;  // without rounds
 
 double median_of(std::vector<double> values) {
     return summarize(std::move(values)).median;
@@ -42,6 +43,21 @@ Block block_of(const CaseResult& result, const Figure& figure, std::size_t begin
     return block;
 }
 
+/// Repetitions in each round. A run without rounds is cut: neighbours share the mood of the machine, and would look
+/// more certain than they are if each counted.
+std::vector<index_t> rounds_of(const CaseResult& result) {
+    if (result.rounds.size() != 1) {
+        return result.rounds;
+    }
+    const auto all = static_cast<std::size_t>(result.rounds.front());
+    const std::size_t blocks = std::min(all, most_blocks_of_a_run);
+    std::vector<index_t> rounds;
+    for (std::size_t block = 0; block < blocks; ++block) {
+        rounds.push_back(static_cast<index_t>((block + 1) * all / blocks - block * all / blocks));
+    }
+    return rounds;
+}
+
 std::vector<Block> blocks_of(const std::vector<Results>& side, const std::string& case_name, const std::string& name,
                              Pairing pairing) {
     std::vector<Block> blocks;
@@ -55,10 +71,8 @@ std::vector<Block> blocks_of(const std::vector<Results>& side, const std::string
             blocks.push_back(block_of(*result, *figure, 0, figure->samples.size()));
             continue;
         }
-        // A run without rounds has its repetitions instead.
-        const std::vector<index_t> alone(figure->samples.size(), 1);
         std::size_t begin = 0;
-        for (const index_t repetitions : result->rounds.size() > 1 ? result->rounds : alone) {
+        for (const index_t repetitions : rounds_of(*result)) {
             const auto count = static_cast<std::size_t>(repetitions);
             blocks.push_back(block_of(*result, *figure, begin, count));
             begin += count;
@@ -93,59 +107,93 @@ Change change_of_pairs(const std::vector<Block>& a, const std::vector<Block>& b)
             .noise_percent = noise_percent(std::move(differences))};
 }
 
-/// The change that is nearest to none among those with and without the limits of the machine taken into account. Work
-/// that is bound by computing takes as much longer as the peak is lower, and likewise for memory.
-Change change_of(const std::vector<Block>& a, const std::vector<Block>& b) {
-    const std::array explanations = {+[](const Block& block) { return block.log_time; },
-                                     +[](const Block& block) { return block.log_time + block.log_peak; },
-                                     +[](const Block& block) { return block.log_time + block.log_read; }};
-    Change change;
-    const auto times = [](const std::vector<Block>& blocks) {
-        return values_of(blocks, [](const Block& block) { return block.log_time; });
-    };
-    change.noise_percent = std::max(noise_percent(times(a)), noise_percent(times(b)));
-    double smallest = 0;
-    bool agree = true;  // on the direction
-    change.p = 0;
-    for (const auto& explanation : explanations) {
-        const std::vector<double> of_a = values_of(a, explanation);
-        const std::vector<double> of_b = values_of(b, explanation);
-        const double logarithm = shift(of_a, of_b);
-        change.p = std::max(change.p, mann_whitney(of_a, of_b));
-        if (&explanation == explanations.data()) {
-            change.raw_percent = 100 * std::expm1(logarithm);
-            smallest = logarithm;
-        } else {
-            agree = agree && logarithm * smallest > 0;
-            smallest = std::abs(logarithm) < std::abs(smallest) ? logarithm : smallest;
+/// Probability that such a difference is chance.
+double probability(const std::vector<double>& a, const std::vector<double>& b, Pairing pairing) {
+    return pairing == Pairing::runs ? welch(a, b) : mann_whitney(a, b);
+}
+
+/// Work that is bound by computing takes as much longer as the peak is lower, and likewise for memory. Where one of the
+/// two has changed, too, the rest counts.
+Change change_of(const std::vector<Block>& a, const std::vector<Block>& b, Pairing pairing) {
+    const auto time = [](const Block& block) { return block.log_time; };
+    const std::vector<double> of_a = values_of(a, time);
+    const std::vector<double> of_b = values_of(b, time);
+    const double measured = shift(of_a, of_b);
+    double own = measured;
+    for (const auto& limit :
+         {+[](const Block& block) { return block.log_peak; }, +[](const Block& block) { return block.log_read; }}) {
+        const std::vector<double> limit_a = values_of(a, limit);
+        const std::vector<double> limit_b = values_of(b, limit);
+        if (probability(limit_a, limit_b, pairing) < significance_of_limits) {
+            const double rest = measured + shift(limit_a, limit_b);
+            own = rest * measured <= 0 ? 0 : std::abs(rest) < std::abs(own) ? rest : own;
         }
     }
-    change.percent = agree ? 100 * std::expm1(smallest) : 0;
-    return change;
+    return {.percent = 100 * std::expm1(own),
+            .raw_percent = 100 * std::expm1(measured),
+            .p = probability(of_a, of_b, pairing),
+            .noise_percent = std::max(noise_percent(of_a), noise_percent(of_b))};
 }
 
 Verdict verdict_of(const Change& change, double threshold) {
-    if (std::abs(change.percent) >= threshold && change.p < significance) {
+    if (std::abs(change.raw_percent) >= threshold && change.p < significance) {
+        if (std::abs(change.percent) < threshold) {
+            return Verdict::machine;
+        }
         return change.percent > 0 ? Verdict::slower : Verdict::faster;
     }
-    return change.noise_percent >= threshold ? Verdict::unclear : Verdict::same;
+    return std::max(change.noise_percent, std::abs(change.raw_percent)) >= threshold ? Verdict::unclear : Verdict::same;
 }
 
 Pairing pairing_of(const std::vector<Results>& a, const std::vector<Results>& b) {
-    constexpr std::size_t enough_runs = 7;
     const auto in_turns = [](const Results& run) { return run.turns; };
     if (a.size() == b.size() && std::all_of(a.begin(), a.end(), in_turns) &&
         std::all_of(b.begin(), b.end(), in_turns)) {
         return Pairing::turns;
     }
-    return std::min(a.size(), b.size()) >= enough_runs ? Pairing::runs : Pairing::rounds;
+    return std::min(a.size(), b.size()) > 1 ? Pairing::runs : Pairing::rounds;
+}
+
+/// Cases of one name must have done the same. A parameter that one side doesn't know is newer than that side.
+void require_same_parameters(const CaseResult& a, const CaseResult& b) {
+    for (const auto& [key, value] : a.parameters) {
+        const auto found = std::find_if(b.parameters.begin(), b.parameters.end(),
+                                        [&key = key](const auto& parameter) { return parameter.first == key; });
+        core::require(found == b.parameters.end() || found->second == value, core::ExitCode::usage,
+                      "{}: {} differs ({} in A, {} in B); compare runs of the same deck", a.name, key, value,
+                      found == b.parameters.end() ? "" : found->second);
+    }
+}
+
+std::string describe_side(const char* name, const std::vector<Results>& runs) {
+    const Results& first = runs.front();
+    const auto text = [&](const char* key) {
+        return first.program.contains(key) && first.program[key].is_string() ? first.program[key].get<std::string>()
+                                                                             : std::string("unknown");
+    };
+    return fmt::format("{}: {} run(s) from {} on, revision {}, {}", name, runs.size(), first.started,
+                       text("git_revision"), text("compiler"));
+}
+
+std::vector<LimitChange> limits_of(const std::vector<Results>& a, const std::vector<Results>& b) {
+    std::vector<LimitChange> limits;
+    for (const CaseResult& result : a.front().cases) {
+        for (const Figure& figure : result.figures) {
+            const CaseResult* const other = b.front().find(result.name);
+            const Figure* const after = other == nullptr ? nullptr : other->find(figure.name);
+            if (result.benchmark == "machine" && after != nullptr && figure.value > 0) {
+                limits.push_back({result.name + "/" + figure.name, 100 * (after->value / figure.value - 1)});
+            }
+        }
+    }
+    return limits;
 }
 
 /// What differs between the sides besides the program.
 std::vector<std::string> notes_on(const std::vector<Results>& a, const std::vector<Results>& b) {
     std::vector<std::string> notes;
     const auto text = [](const Results& run, const char* object, const char* key) {
-        const auto& rank = run.ranks.at(0);
+        const auto rank = run.ranks.empty() ? nlohmann::ordered_json::object() : run.ranks.front();
         return rank.contains(object) && rank[object].contains(key) ? rank[object][key].dump() : std::string("unknown");
     };
     for (const auto& [object, key] : {std::pair{"cpu", "model"},
@@ -160,6 +208,12 @@ std::vector<std::string> notes_on(const std::vector<Results>& a, const std::vect
             notes.push_back(fmt::format("{}.{} differs: {} in A, {} in B", object, key, of_a, of_b));
         }
     }
+    if (pairing_of(a, b) == Pairing::rounds) {
+        notes.emplace_back(
+            "one run is compared with one: another run of the same build may differ by more than the rounds of a run "
+            "do; "
+            "several runs on each side, or runs in turns, can tell");
+    }
     if (a.front().ranks.size() != b.front().ranks.size()) {
         notes.push_back(fmt::format("ranks differ: {} in A, {} in B", a.front().ranks.size(), b.front().ranks.size()));
     }
@@ -173,58 +227,86 @@ std::vector<std::string> notes_on(const std::vector<Results>& a, const std::vect
 
 }  // namespace
 
-bool Comparison::has_slower() const {
-    return std::any_of(changes.begin(), changes.end(),
-                       [](const Change& change) { return change.verdict == Verdict::slower; });
+bool Comparison::fails(bool strict) const {
+    return std::any_of(changes.begin(), changes.end(), [strict](const Change& change) {
+        return change.verdict == Verdict::slower || change.verdict == Verdict::missing ||
+               (strict && change.verdict == Verdict::unclear);
+    });
 }
 
 Comparison compare(const std::vector<Results>& a, const std::vector<Results>& b, double threshold) {
     Comparison comparison;
     comparison.pairing = pairing_of(a, b);
+    comparison.sides = {describe_side("A", a), describe_side("B", b)};
+    comparison.limits = limits_of(a, b);
     comparison.notes = notes_on(a, b);
     std::vector<double> p;
     for (const CaseResult& result : a.front().cases) {
+        if (const CaseResult* const other = b.front().find(result.name)) {
+            require_same_parameters(result, *other);
+        }
         for (const Figure& figure : result.figures) {
-            if (figure.better == Better::neither) {
+            if (figure.better == Better::neither || figure.samples.empty()) {
                 continue;
             }
+            Change& change = comparison.changes.emplace_back();
             const auto blocks_a = blocks_of(a, result.name, figure.name, comparison.pairing);
             const auto blocks_b = blocks_of(b, result.name, figure.name, comparison.pairing);
             if (blocks_b.empty()) {
-                comparison.notes.push_back(fmt::format("{}/{} is in A only", result.name, figure.name));
-                continue;
+                change.verdict = Verdict::missing;
+            } else if (comparison.pairing == Pairing::turns && blocks_a.size() == blocks_b.size()) {
+                change = change_of_pairs(blocks_a, blocks_b);
+            } else {
+                change = change_of(blocks_a, blocks_b,
+                                   blocks_b.size() > 1 && blocks_a.size() > 1 ? comparison.pairing : Pairing::rounds);
             }
-            const bool pairs = comparison.pairing == Pairing::turns && blocks_a.size() == blocks_b.size();
-            comparison.changes.push_back(pairs ? change_of_pairs(blocks_a, blocks_b) : change_of(blocks_a, blocks_b));
-            comparison.changes.back().figure = result.name + "/" + figure.name;
-            p.push_back(comparison.changes.back().p);
+            change.figure = result.name + "/" + figure.name;
+            p.push_back(change.p);
         }
     }
-    core::require(!comparison.changes.empty(), core::ExitCode::usage,
+    core::require(std::any_of(comparison.changes.begin(), comparison.changes.end(),
+                              [](const Change& change) { return change.verdict != Verdict::missing; }),
+                  core::ExitCode::usage,
                   "the results have no figure in common (cases of A: {}, of B: {}); compare runs of the same deck",
                   a.front().cases.size(), b.front().cases.size());
     p = holm(p);
     for (std::size_t i = 0; i < p.size(); ++i) {
-        comparison.changes[i].p = p[i];
-        comparison.changes[i].verdict = verdict_of(comparison.changes[i], threshold);
+        Change& change = comparison.changes[i];
+        change.p = p[i];
+        if (change.verdict != Verdict::missing) {
+            change.verdict = verdict_of(change, threshold);
+        }
     }
     return comparison;
 }
 
 std::string to_text(const Comparison& comparison, double threshold) {
-    std::string text =
+    std::string text;
+    for (const std::string& side : comparison.sides) {
+        text += side + "\n";
+    }
+    text +=
         fmt::format("{:<46} {:>9} {:>9} {:>8} {:>8}\n", "time of B over that of A", "measured", "own", "p", "noise");
     for (const Change& change : comparison.changes) {
+        if (change.verdict == Verdict::missing) {
+            text += fmt::format("{:<46} {:>9}  MISSING in B\n", change.figure, "");
+            continue;
+        }
         const char* const verdict = change.verdict == Verdict::slower    ? "SLOWER"
                                     : change.verdict == Verdict::faster  ? "faster"
+                                    : change.verdict == Verdict::machine ? "machine"
                                     : change.verdict == Verdict::unclear ? "unclear"
                                                                          : "same";
         text += fmt::format("{:<46} {:>+8.1f}% {:>+8.1f}% {:>8.4f} {:>7.1f}%  {}\n", change.figure, change.raw_percent,
                             change.percent, change.p, change.noise_percent, verdict);
     }
+    for (const LimitChange& limit : comparison.limits) {
+        text += fmt::format("{:<46} {:>+8.1f}%  a limit of the machine: its rate\n", limit.name, limit.percent);
+    }
     text += fmt::format(
-        "own: what the limits of the machine, measured beside, don't explain. Significant: p < {}, at least "
-        "{} %. Compared: {}.\n",
+        "own: what a change of the machine's limits, measured beside, doesn't explain. Significant: p < {}, at least "
+        "{} "
+        "%. Compared: {}.\n",
         significance, threshold,
         comparison.pairing == Pairing::turns  ? "rounds in turns"
         : comparison.pairing == Pairing::runs ? "runs"

@@ -37,8 +37,8 @@ index_t bytes_beyond_caches(const mpi::Communicator& world, index_t memory_bytes
     return world.min(std::min(wanted, memory_bytes / 4));
 }
 
-MachineProbe::MachineProbe(const mpi::Communicator& world, kernels::Isa level, index_t memory_bytes)
-    : world_(world), loop_(kernels::peak_loop(level)) {
+MachineProbe::MachineProbe(const mpi::Communicator& world, const kernels::PeakLoop& loop, index_t memory_bytes)
+    : world_(world), loop_(loop) {
     const index_t bytes = bytes_beyond_caches(world, memory_bytes);
     world.agree([&] { memory_ = TeamMemory(parts, bytes / parts); });
     calls_ = repeats_for(world, seconds_per_measurement, [&] { run_on_all_threads(loop_, 1); });

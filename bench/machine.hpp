@@ -18,8 +18,9 @@ namespace moesaic::bench {
 /// Measures the limits of a rank while all ranks do: multiply-adds in registers, and reading memory, by all threads.
 class MachineProbe {
 public:
-    /// Collective. `memory_bytes`: what this rank may use. Allocates `bytes_beyond_caches`.
-    MachineProbe(const mpi::Communicator& world, kernels::Isa level, index_t memory_bytes);
+    /// Collective. `loop` must outlive the object. `memory_bytes`: what this rank may use. Allocates
+    /// `bytes_beyond_caches`.
+    MachineProbe(const mpi::Communicator& world, const kernels::PeakLoop& loop, index_t memory_bytes);
 
     struct Sample {
         double gflops = 0;                ///< of the slowest rank

@@ -2,6 +2,8 @@
 
 #include "bench/statistics.hpp"
 
+#include <boost/math/distributions/students_t.hpp>
+
 #include <algorithm>
 #include <cmath>
 #include <numeric>
@@ -117,6 +119,32 @@ double signed_rank(const std::vector<double>& differences) {
         return exact_p(rank_sums(sizes.size()), std::min(sum, 2 * mean - sum));
     }
     return normal_p(std::abs(sum - mean), mean * (2 * n + 1) / 6 - ties / 48);
+}
+
+double welch(const std::vector<double>& a, const std::vector<double>& b) {
+    const auto mean_of = [](const std::vector<double>& values) {
+        return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
+    };
+    /// Variance of the mean.
+    const auto variance_of = [](const std::vector<double>& values, double mean) {
+        const double squares = std::accumulate(values.begin(), values.end(), 0.0, [mean](double sum, double value) {
+            return sum + (value - mean) * (value - mean);
+        });
+        const auto n = static_cast<double>(values.size());
+        return squares / (n - 1) / n;
+    };
+    const double mean_a = mean_of(a);
+    const double mean_b = mean_of(b);
+    const double of_a = variance_of(a, mean_a);
+    const double of_b = variance_of(b, mean_b);
+    if (of_a + of_b <= 0) {
+        return mean_a == mean_b ? 1 : 0;
+    }
+    const double degrees =
+        (of_a + of_b) * (of_a + of_b) /
+        (of_a * of_a / static_cast<double>(a.size() - 1) + of_b * of_b / static_cast<double>(b.size() - 1));
+    const double t = std::abs(mean_a - mean_b) / std::sqrt(of_a + of_b);
+    return 2 * boost::math::cdf(boost::math::complement(boost::math::students_t(degrees), t));
 }
 
 double shift(const std::vector<double>& a, const std::vector<double>& b) {

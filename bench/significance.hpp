@@ -1,4 +1,4 @@
-// Nonparametric tests: is a difference more than chance?
+// Tests: is a difference more than chance?
 #pragma once
 
 #include <vector>
@@ -12,6 +12,11 @@ namespace moesaic::bench {
 /// Two-sided p-value of the Wilcoxon signed-rank test (Wilcoxon 1945) that differences of pairs are symmetric about 0;
 /// exact for at most 20 without ties. Zeros are left out.
 [[nodiscard]] double signed_rank(const std::vector<double>& differences);
+
+/// Two-sided p-value of the t test for unequal variances (Welch 1947) that the means of two normal populations are the
+/// same: for the few values of whole runs, of which tests by ranks could tell nothing. Two values at least on each
+/// side.
+[[nodiscard]] double welch(const std::vector<double>& a, const std::vector<double>& b);
 
 /// Hodges-Lehmann estimate of how much b exceeds a: the median of all differences of pairs.
 [[nodiscard]] double shift(const std::vector<double>& a, const std::vector<double>& b);

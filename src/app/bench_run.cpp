@@ -5,6 +5,7 @@
 #include "bench/disturbances.hpp"
 #include "bench/environment.hpp"
 #include "bench/google_benchmark.hpp"
+#include "bench/headline.hpp"
 #include "bench/machine.hpp"
 #include "bench/shapes.hpp"
 #include "bench/turns.hpp"
@@ -235,7 +236,8 @@ private:
         if (machine == nullptr) {
             const mpi::Placement& placement = instance.runtime->placement;
             const double memory = memory_of_rank(placement, placement.node_ranks);
-            machine = std::make_unique<bench::MachineProbe>(instance.group, level, static_cast<index_t>(memory));
+            machine = std::make_unique<bench::MachineProbe>(instance.group, kernels::peak_loop(level),
+                                                            static_cast<index_t>(memory));
         }
         return *machine;
     }
@@ -304,12 +306,9 @@ void BenchOptions::declare(core::OptionSet& set) {
 
 void BenchOptions::check_output() const {
     for (const std::string& file : {output, google_output}) {
-        if (file.empty()) {
-            continue;
+        if (!file.empty()) {
+            io::require_writable(file);
         }
-        const std::filesystem::path folder = std::filesystem::absolute(file).parent_path();
-        core::require(std::filesystem::is_directory(folder), ExitCode::usage,
-                      "can't write {} (there is no folder {}); create it, or choose another", file, folder.string());
     }
 }
 
@@ -317,7 +316,9 @@ void run_cases(const mpi::Communicator& world, const std::vector<CaseSpec>& spec
                const std::string& command, const std::string& deck) {
     const auto start = std::chrono::system_clock::now();
     world.agree([&] {
-        options.check_output();
+        if (world.is_root()) {
+            options.check_output();
+        }
         for (const CaseSpec& spec : specs) {
             spec.check(world.size());
         }
@@ -333,15 +334,15 @@ void run_cases(const mpi::Communicator& world, const std::vector<CaseSpec>& spec
         results.deck = deck;
         results.started = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(start));
         results.seconds = std::chrono::duration<double>(std::chrono::system_clock::now() - start).count();
-        results.headline = headline_of(results.cases);
+        results.headline = bench::headline_of(results.cases);
+        print_scaling(results.cases);
+        print_figures(results);
         if (!options.output.empty()) {
             io::write_file_atomically(options.output, bench::to_json(results).dump(1) + "\n");
         }
         if (!options.google_output.empty()) {
             io::write_file_atomically(options.google_output, bench::to_google_benchmark(results).dump(1) + "\n");
         }
-        print_scaling(results.cases);
-        print_figures(results);
     });
 }
 

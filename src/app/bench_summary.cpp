@@ -1,5 +1,6 @@
 #include "app/bench_summary.hpp"
 
+#include "bench/headline.hpp"
 #include "bench/report.hpp"
 #include "bench/scaling.hpp"
 
@@ -10,37 +11,6 @@
 #include <string>
 
 namespace moesaic::app {
-namespace {
-
-/// Fewer have no interval of 95 %.
-constexpr bench::index_t least_repetitions_of_headline = 6;
-
-}  // namespace
-
-std::optional<bench::Headline> headline_of(const std::vector<bench::CaseResult>& cases) {
-    const bench::CaseResult* best = nullptr;
-    const bench::Figure* speed = nullptr;
-    for (const bench::CaseResult& result : cases) {
-        const bench::Figure* const found =
-            result.benchmark == "reference" ? result.find("step_tokens_per_second") : nullptr;
-        if (found != nullptr && found->summary.n >= least_repetitions_of_headline &&
-            (speed == nullptr || found->value > speed->value)) {
-            best = &result;
-            speed = found;
-        }
-    }
-    if (best == nullptr) {
-        return std::nullopt;
-    }
-    return bench::Headline{.name = "moesaic_tokens_per_second",
-                           .unit = speed->unit,
-                           .value = speed->value,
-                           .low = speed->summary.low,
-                           .high = speed->summary.high,
-                           .case_name = best->name,
-                           .floor_percent = speed->floor_percent};
-}
-
 void print_figures(const bench::Results& results) {
     for (const std::string& warning : results.warnings) {
         fmt::print("warning: {}\n", warning);
@@ -59,7 +29,8 @@ void print_figures(const bench::Results& results) {
         std::any_of(results.cases.begin(), results.cases.end(),
                     [](const bench::CaseResult& found) { return found.benchmark == "reference"; });
     if (has_reference && !results.headline) {
-        fmt::print("no moesaic_tokens_per_second: it needs {} repetitions at least\n", least_repetitions_of_headline);
+        fmt::print("no moesaic_tokens_per_second: it needs {} repetitions at least\n",
+                   bench::least_repetitions_of_headline);
     }
     if (const auto& headline = results.headline) {
         fmt::print("{:.6g} tokens/s [{:.6g}, {:.6g}] with {}; {:.1f} % of what the machine's limits allow\n",

@@ -3,13 +3,9 @@
 
 #include "bench/results.hpp"
 
-#include <optional>
 #include <vector>
 
 namespace moesaic::app {
-
-/// The fastest measurement of the reference workload; nothing without one of enough repetitions.
-[[nodiscard]] std::optional<bench::Headline> headline_of(const std::vector<bench::CaseResult>& cases);
 
 /// Prints how results of one case change with ranks and threads, per figure of merit: the work of all ranks in a
 /// second.

@@ -37,8 +37,8 @@ std::vector<bench::Results> read_side(const fs::path& path) {
     return side;
 }
 
-ExitCode compare(const mpi::Communicator& world, const std::vector<std::string>& sides, double threshold) {
-    bool slower = false;
+ExitCode compare(const mpi::Communicator& world, const std::vector<std::string>& sides, double threshold, bool strict) {
+    bool fails = false;
     std::string text;
     world.agree([&] {
         core::require(
@@ -48,10 +48,10 @@ ExitCode compare(const mpi::Communicator& world, const std::vector<std::string>&
             sides.size());
         const bench::Comparison comparison = bench::compare(read_side(sides[0]), read_side(sides[1]), threshold);
         text = to_text(comparison, threshold);
-        slower = comparison.has_slower();
+        fails = comparison.fails(strict);
     });
     print(world, text);
-    return slower ? ExitCode::verification_failed : ExitCode::success;
+    return fails ? ExitCode::verification_failed : ExitCode::success;
 }
 
 /// Where the report of `input` goes, without ending: into a run's folder, beside a file, or into `folder` if given.
@@ -86,9 +86,11 @@ void write_page(const mpi::Communicator& world, const std::vector<std::string>& 
 ExitCode run_report(const mpi::Communicator& world, Arguments arguments) {
     std::string folder;
     double threshold = 5;
+    bool strict = false;
     core::OptionSet options;
     options.add("output", folder, "folder for the pages instead of the input's own; created if it is not there");
     options.add("threshold", threshold, "with --compare: percent of time that count as slower", core::positive());
+    options.add("strict", strict, "with --compare: figures that are unclear end it with exit code 3, too");
     if (asks_for_help(arguments)) {
         print_help(world, "report", options.help());
         return ExitCode::success;
@@ -97,7 +99,7 @@ ExitCode run_report(const mpi::Communicator& world, Arguments arguments) {
     const bool compares = std::erase(rest, "--compare") > 0;
     const std::vector<std::string> words = parse(world, options, rest, false);
     if (compares) {
-        return compare(world, words, threshold);
+        return compare(world, words, threshold, strict);
     }
     write_page(world, words, folder);
     return ExitCode::success;

@@ -151,6 +151,16 @@ void write_file_atomically(const std::filesystem::path& file, std::string_view t
     partial.commit();
 }
 
+void require_writable(const std::filesystem::path& file) {
+    const std::filesystem::path folder = std::filesystem::absolute(file).parent_path();
+    require(std::filesystem::is_directory(folder), ExitCode::usage,
+            "can't write {} (there is no folder {}); create it, or choose another", file.string(), folder.string());
+    require(!std::filesystem::is_directory(file), ExitCode::usage, "can't write {} (it is a folder); name a file in it",
+            file.string());
+    const PartialFile partial(file);
+    FileWriter(partial).close();
+}
+
 FileDescriptor& FileDescriptor::operator=(FileDescriptor&& other) noexcept {
     std::swap(descriptor_, other.descriptor_);
     return *this;

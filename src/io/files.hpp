@@ -35,6 +35,10 @@ void create_folder(const std::filesystem::path& folder);
 /// Replaces `file` by `text`: readers see the old or the new content, also after a crash. Folders must exist.
 void write_file_atomically(const std::filesystem::path& file, std::string_view text);
 
+/// Throws now what `write_file_atomically` would throw later, unless the disk fills up, and with ExitCode::usage for a
+/// folder that is not there. Leaves the file as it is.
+void require_writable(const std::filesystem::path& file);
+
 /// An open file, closed by the destructor; errors of closing are only reported by `close`.
 class FileDescriptor {
 public:

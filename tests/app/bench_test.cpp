@@ -277,6 +277,74 @@ TEST(BenchProgram, StepPrintsItsFigures) {
     }
 }
 
+const bench::Figure& figure_of(const bench::Results& results, const std::string& case_name, const std::string& name) {
+    const bench::CaseResult* const found = results.find(case_name);
+    EXPECT_NE(found, nullptr) << case_name;
+    const bench::Figure* const figure = found->find(name);
+    EXPECT_NE(figure, nullptr) << case_name << ' ' << name;
+    return *figure;
+}
+
+/// Quantities that are written twice, in two ways, agree; sizes of work are computed here by hand.
+TEST(BenchProgram, FiguresAgreeWithEachOther) {
+    const Folder folder;
+    const std::string output = (folder.path / "a.json").string();
+    const std::string often = " --repeat 6 --seconds 0 --output " + output;
+    ASSERT_EQ(moesaic(2, "bench reference --threads 1" + often).exit_code, 0);
+    bench::Results results = bench::read_results(output);
+    ASSERT_TRUE(results.headline);
+    EXPECT_EQ(results.headline->value, figure_of(results, "reference", "step_tokens_per_second").value);
+    const bench::Figure& seconds = figure_of(results, "reference", "step_seconds");
+    const bench::Figure& speed = figure_of(results, "reference", "step_tokens_per_second");
+    const bench::Figure& floor = figure_of(results, "reference", "step_floor");
+    // A rank's 128 tokens: 8 experts of 3 x 2048 x 768 in 2 layers; query and output 4096, key and value 512 wide;
+    // vocabulary of 16384. Forward and backward, two operations per weight.
+    const double weights = 2 * (8.0 * 3 * 2048 * 768 + 2048.0 * (2 * 4096 + 2 * 512)) + 2048.0 * 16384;
+    ASSERT_TRUE(seconds.work);
+    EXPECT_DOUBLE_EQ(seconds.work->operations, 2 * 2 * 128 * weights);
+    const double peak = results.find("reference")->figures[0].unit == "GFLOP/s"
+                            ? results.find("reference")->figures[0].value
+                            : results.find("reference")->find("isa_peak")->value;
+    for (std::size_t i = 0; i < seconds.samples.size(); ++i) {
+        EXPECT_NEAR(speed.samples[i] * seconds.samples[i], 2 * 128, 1e-6);
+        EXPECT_GE(floor.samples[i] * seconds.samples[i] * 1e7 * peak, 0.999 * seconds.work->operations);
+    }
+
+    ASSERT_EQ(alone("bench layer --hidden 64 --intermediate 32 --experts 4 --experts-per-token 2 --tokens 8 --layers 1 "
+                    "--threads 1" +
+                    often)
+                  .exit_code,
+              0);
+    results = bench::read_results(output);
+    const bench::Figure& forward = figure_of(results, "layer", "layer_forward");
+    const bench::Figure& backward = figure_of(results, "layer", "layer_backward");
+    const bench::Figure& both = figure_of(results, "layer", "layer_forward_backward");
+    ASSERT_TRUE(forward.work);
+    EXPECT_DOUBLE_EQ(forward.work->operations, 2.0 * 8 * 2 * 3 * 64 * 32);
+    EXPECT_DOUBLE_EQ(forward.work->bytes, 2.0 * 4 * 3 * 64 * 32);
+    for (std::size_t i = 0; i < both.samples.size(); ++i) {
+        EXPECT_NEAR(forward.samples[i] + backward.samples[i], both.samples[i], 1e-9);
+    }
+
+    ASSERT_EQ(moesaic(3, "bench collectives --bytes 4096" + often).exit_code, 0);
+    results = bench::read_results(output);
+    // Bytes that a rank must at least send or receive, of 3 ranks.
+    for (const auto& [operation, bytes] : {std::pair{"ping_pong", 4096.0},
+                                           {"all_reduce", 4096.0 * 2 * 2 / 3},
+                                           {"reduce_scatter", 4096.0 * 2},
+                                           {"all_gather", 4096.0 * 2},
+                                           {"all_to_all", 4096.0 * 2},
+                                           {"broadcast", 4096.0},
+                                           {"gather", 4096.0 * 2}}) {
+        const std::string name = std::string(operation) + "_4096";
+        const bench::Figure& time = figure_of(results, "collectives", name);
+        const bench::Figure& bandwidth = figure_of(results, "collectives", name + "_bandwidth");
+        for (std::size_t i = 0; i < time.samples.size(); ++i) {
+            EXPECT_NEAR(time.samples[i] * bandwidth.samples[i] * 1e3, bytes, 1e-6 * bytes) << operation;
+        }
+    }
+}
+
 TEST(BenchProgram, StepRefusesWhatDoesNotFit) {
     expect_error("bench step --model.synthetic qwen3-235b-a22b --batch 100000", 5, "qwen3-235b-a22b: about ");
     expect_error("bench step", 2, "model.path is not set");
@@ -294,6 +362,8 @@ TEST(BenchProgram, UsageErrorsExplainThemselves) {
     expect_error("bench layer --token 12", 2, "did you mean tokens?");
     expect_error("bench layer --experts 4", 2, "experts-per-token = 8 exceeds experts = 4");
     expect_error("bench kernels --output /nonexistent/a.json", 2, "no folder /nonexistent");
+    expect_error("bench kernels --output /tmp", 2, "it is a folder");
+    expect_error("bench kernels --google-benchmark /proc/a.json", 2, "can't write /proc/a.json");
     expect_error("bench layer --shape deepseek-v3 --layers 500", 5, "GiB");
     EXPECT_EQ(alone("bench").exit_code, 2);
     const Result help = alone("bench --help");

@@ -11,6 +11,7 @@
 #include "kernels/peak.hpp"
 
 #include <gtest/gtest.h>
+#include <omp.h>
 
 #include <chrono>
 #include <limits>
@@ -115,7 +116,7 @@ TEST(Machine, LimitsOfEveryLevelThatRuns) {
     const auto world = mpi::Communicator::world();
     for (const kernels::PeakLoop& loop : kernels::peak_loops()) {
         if (kernels::runs(loop.isa)) {
-            MachineProbe probe(world, loop.isa, index_t{1} << 28U);
+            MachineProbe probe(world, loop, index_t{1} << 28U);
             for (int i = 0; i < 5; ++i) {  // all parts of its buffer
                 const MachineProbe::Sample sample = probe.measure();
                 EXPECT_GT(sample.gflops, 0) << kernels::name(loop.isa);
@@ -127,6 +128,33 @@ TEST(Machine, LimitsOfEveryLevelThatRuns) {
     }
     EXPECT_GT(last_level_cache_bytes(), 0);
     EXPECT_EQ(bf16_level(kernels::KernelSet("portable")), kernels::Isa::portable);
+}
+
+/// Loops that take a known time: what is told of them must be what they do.
+TEST(Machine, RatesAreThoseOfTheLoops) {
+    static constexpr auto nap = std::chrono::milliseconds(20);  // longer ones than this are what a loaded machine adds
+    const kernels::PeakLoop sleeping = {kernels::Isa::portable, 100,
+                                        [](std::int64_t) {
+                                            std::this_thread::sleep_for(nap);
+                                            return 0.0F;
+                                        },
+                                        [](const float*, std::int64_t) {
+                                            std::this_thread::sleep_for(nap);
+                                            return 0.0F;
+                                        }};
+    const auto world = mpi::Communicator::world();
+    constexpr index_t memory = index_t{1} << 28U;
+    MachineProbe probe(world, sleeping, memory);
+    MachineProbe::Sample best;
+    for (int i = 0; i < 10; ++i) {
+        const MachineProbe::Sample sample = probe.measure();
+        best = {std::max(best.gflops, sample.gflops), std::max(best.gigabytes_per_second, sample.gigabytes_per_second)};
+    }
+    const double seconds = std::chrono::duration<double>(nap).count();
+    const auto calls = static_cast<double>(omp_get_max_threads());  // one of 20000 rounds on each
+    EXPECT_NEAR(best.gflops, 1e-9 * 100 * 20000 * calls / seconds, 0.2 * best.gflops);
+    const double part = static_cast<double>(bytes_beyond_caches(world, memory)) / 4;
+    EXPECT_NEAR(best.gigabytes_per_second, 1e-9 * part / seconds, 0.2 * best.gigabytes_per_second);
 }
 
 TEST(Machine, WorkingSetsStayInTheirCaches) {
