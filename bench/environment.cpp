@@ -45,9 +45,12 @@ ordered_json describe_cpu(const path& root, int processing_unit) {
             levels.push_back(kernels::name(report.isa));
         }
     }
-    const auto mhz = value_of(root / "proc/cpuinfo", "cpu MHz", ':');
-    return {{"model", value_of(root / "proc/cpuinfo", "model name", ':').value_or("unknown")},
-            {"microcode", value_of(root / "proc/cpuinfo", "microcode", ':').value_or("unknown")},
+    const auto of_unit = [&](std::string_view key) {
+        return value_of_processor(root / "proc/cpuinfo", processing_unit, key);
+    };
+    const auto mhz = of_unit("cpu MHz");
+    return {{"model", of_unit("model name").value_or("unknown")},
+            {"microcode", of_unit("microcode").value_or("unknown")},
             {"isa", levels},
             {"logical", sysconf(_SC_NPROCESSORS_ONLN)},
             {"threads_per_core",
@@ -179,6 +182,7 @@ ordered_json describe_program() {
             {"compiler", core::build_info::compiler},
             {"build_type", core::build_info::build_type},
             {"flags", core::build_info::flags},
+            {"kernel_flags", kernels::compile_options()},
             {"mpi", mpi::Environment::library_version()},
             {"hdf5", io::hdf5_version()},
             {"onednn", onednn_version()}};

@@ -1,6 +1,5 @@
 #include "bench/kernel_benchmark.hpp"
 
-#include "bench/caches.hpp"
 #include "bench/onednn.hpp"
 #include "bench/product_check.hpp"
 #include "bench/timing.hpp"
@@ -64,7 +63,7 @@ struct KernelBenchmark::Weights {
     explicit Weights(const KernelSettings& settings) {
         const index_t bytes = settings.n * settings.k * static_cast<index_t>(sizeof(bf16));
         constexpr index_t most = 1024;
-        const index_t copies = settings.cold ? std::min(2 * last_level_cache_bytes() / bytes + 2, most) : 1;
+        const index_t copies = settings.cold ? std::min(2 * settings.cache_bytes / bytes + 2, most) : 1;
         constexpr index_t layouts = 3;  // rows, blocks, and what oneDNN makes of them
         core::require(
             layouts * copies * bytes <= settings.memory_bytes, core::ExitCode::out_of_resources,

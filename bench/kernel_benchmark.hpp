@@ -15,6 +15,7 @@ struct KernelSettings {
     index_t k = 0;
     bool cold = false;         ///< weights come from memory, else from the caches as far as they fit
     index_t memory_bytes = 0;  ///< what this rank may use
+    index_t cache_bytes = 0;   ///< of its last-level caches
 };
 
 /// x W^T (forward), dy W (backward) and dy^T x (contraction over tokens), and oneDNN's x W^T with packed weights beside

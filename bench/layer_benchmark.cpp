@@ -1,6 +1,5 @@
 #include "bench/layer_benchmark.hpp"
 
-#include "bench/caches.hpp"
 #include "bench/expert_layer.hpp"
 #include "bench/layer_check.hpp"
 #include "bench/routing.hpp"
@@ -124,7 +123,7 @@ struct LayerBenchmark::Setup {
     }
     [[nodiscard]] index_t all_weight_bytes() const { return count * weight_bytes(settings.shape); }
 
-    void choose_count(index_t memory_bytes);
+    void choose_count(index_t memory_bytes, index_t cache_bytes);
     void plan(const Report& report, const LayerBenchmarkSettings& wanted);
     void build(const Report& report, const kernels::KernelSet& kernels);
     void verify(Report& report);
@@ -132,9 +131,9 @@ struct LayerBenchmark::Setup {
 
 /// Takes as many layers as have three times the weights that the last-level cache holds, so that they come from memory;
 /// as far as they fit, and not without bound for tiny layers.
-void LayerBenchmark::Setup::choose_count(index_t memory_bytes) {
+void LayerBenchmark::Setup::choose_count(index_t memory_bytes, index_t cache_bytes) {
     constexpr index_t most = 64;
-    for (count = 1; count < most && all_weight_bytes() < 3 * last_level_cache_bytes(); ++count) {
+    for (count = 1; count < most && all_weight_bytes() < 3 * cache_bytes; ++count) {
     }
     while (count > 1 && memory() > memory_bytes) {
         --count;
@@ -149,16 +148,15 @@ void LayerBenchmark::Setup::plan(const Report& report, const LayerBenchmarkSetti
     frozen_settings.lora_rank = 0;
     count = wanted.layers;
     if (wanted.layers == 0) {
-        choose_count(wanted.memory_bytes);
+        choose_count(wanted.memory_bytes, wanted.cache_bytes);
     }
     count = report.world().min(count);
     const double needed = static_cast<double>(memory()) / gib;
     const double available = static_cast<double>(wanted.memory_bytes) / gib;
-    report.say(
-        fmt::format("layers {}{}: {:.2f} GiB per rank, {:.2f} GiB are available; weights {} {:.2f} GiB{}\n", count,
-                    has_twins() ? ", and as many without LoRA" : "", needed, available, has_twins() ? "2 x" : "",
-                    static_cast<double>(all_weight_bytes()) / gib,
-                    all_weight_bytes() < last_level_cache_bytes() ? " (they fit into the last-level cache)" : ""));
+    report.say(fmt::format("layers {}{}: {:.2f} GiB per rank, {:.2f} GiB are available; weights {} {:.2f} GiB{}\n",
+                           count, has_twins() ? ", and as many without LoRA" : "", needed, available,
+                           has_twins() ? "2 x" : "", static_cast<double>(all_weight_bytes()) / gib,
+                           all_weight_bytes() < wanted.cache_bytes ? " (they fit into the last-level cache)" : ""));
     report.world().agree([&] {
         core::require(
             memory() <= wanted.memory_bytes, core::ExitCode::out_of_resources,

@@ -20,6 +20,7 @@ struct LayerBenchmarkSettings {
     model::Activations activations = model::Activations::retain;
     index_t layers = 0;        ///< copies that take turns, so that weights come from memory; 0: enough for that
     index_t memory_bytes = 0;  ///< what this rank may use
+    index_t cache_bytes = 0;   ///< of its last-level caches
 };
 
 /// Every rank has whole layers of its own.

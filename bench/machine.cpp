@@ -1,6 +1,5 @@
 #include "bench/machine.hpp"
 
-#include "bench/caches.hpp"
 #include "bench/timing.hpp"
 
 #include <omp.h>
@@ -32,14 +31,13 @@ kernels::Isa bf16_level(const kernels::KernelSet& kernels) {
     return std::find_if(list.begin(), list.end(), [name](const auto& kernel) { return kernel.name == name; })->isa;
 }
 
-index_t bytes_beyond_caches(const mpi::Communicator& world, index_t memory_bytes) {
-    const index_t wanted = std::clamp(3 * last_level_cache_bytes(), 256 * mebibyte, 4096 * mebibyte);
+index_t bytes_beyond_caches(const mpi::Communicator& world, index_t cache_bytes, index_t memory_bytes) {
+    const index_t wanted = std::clamp(3 * cache_bytes, 256 * mebibyte, 4096 * mebibyte);
     return world.min(std::min(wanted, memory_bytes / 4));
 }
 
-MachineProbe::MachineProbe(const mpi::Communicator& world, const kernels::PeakLoop& loop, index_t memory_bytes)
+MachineProbe::MachineProbe(const mpi::Communicator& world, const kernels::PeakLoop& loop, index_t bytes)
     : world_(world), loop_(loop) {
-    const index_t bytes = bytes_beyond_caches(world, memory_bytes);
     world.agree([&] { memory_ = TeamMemory(parts, bytes / parts); });
     calls_ = repeats_for(world, seconds_per_measurement, [&] { run_on_all_threads(loop_, 1); });
     for (index_t part = 0; part < parts; ++part) {

@@ -11,16 +11,15 @@ namespace moesaic::bench {
 /// The level of the BF16 kernel that `kernels` has chosen.
 [[nodiscard]] kernels::Isa bf16_level(const kernels::KernelSet& kernels);
 
-/// Bytes that are too many for the last-level cache: three times as many, but 256 MiB at least and 4 GiB at most, and a
-/// quarter of `memory_bytes`, which this rank may use. Collective: the least of all ranks.
-[[nodiscard]] index_t bytes_beyond_caches(const mpi::Communicator& world, index_t memory_bytes);
+/// Bytes that are too many for the last-level caches of a rank: three times as many, but 256 MiB at least and 4 GiB at
+/// most, and a quarter of `memory_bytes`, which this rank may use. Collective: the least of all ranks.
+[[nodiscard]] index_t bytes_beyond_caches(const mpi::Communicator& world, index_t cache_bytes, index_t memory_bytes);
 
 /// Measures the limits of a rank while all ranks do: multiply-adds in registers, and reading memory, by all threads.
 class MachineProbe {
 public:
-    /// Collective. `loop` must outlive the object. `memory_bytes`: what this rank may use. Allocates
-    /// `bytes_beyond_caches`.
-    MachineProbe(const mpi::Communicator& world, const kernels::PeakLoop& loop, index_t memory_bytes);
+    /// Collective. `loop` must outlive the object. Allocates `bytes`, shared out among the threads of now.
+    MachineProbe(const mpi::Communicator& world, const kernels::PeakLoop& loop, index_t bytes);
 
     struct Sample {
         double gflops = 0;                ///< of the slowest rank

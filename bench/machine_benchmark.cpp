@@ -54,8 +54,7 @@ MachineBenchmark::MachineBenchmark(Report& report, const kernels::KernelSet& ker
         }
     }
     constexpr index_t arrays = 3;
-    const index_t bytes = bytes_beyond_caches(world_, memory_bytes);
-    world_.agree([&] { arrays_ = TeamMemory(arrays, bytes / arrays); });
+    world_.agree([&] { arrays_ = TeamMemory(arrays, memory_bytes / arrays); });
     sum_arrays();
     double wrong = 0;
 #pragma omp parallel reduction(+ : wrong)

@@ -25,7 +25,7 @@ struct CacheWorkingSets {
 /// (McCalpin, 1995): c = a + b, of which 12 bytes per element count.
 class MachineBenchmark final : public Benchmark {
 public:
-    /// Collective. `kernels` must outlive the object. Allocates `bytes_beyond_caches` of `memory_bytes`.
+    /// Collective. `kernels` must outlive the object. Allocates `memory_bytes` for the arrays.
     MachineBenchmark(Report& report, const kernels::KernelSet& kernels, const mpi::Placement& placement,
                      index_t memory_bytes);
 

@@ -78,6 +78,11 @@ Figure read_figure(const json& entry, const std::string& source, std::size_t rep
         core::require(figure.samples.size() == repetitions, core::ExitCode::corrupt_input,
                       "{}: figure {} has {} samples ({} repetitions in rounds); write the file again", source,
                       figure.name, figure.samples.size(), repetitions);
+        core::require(figure.better == Better::neither ||
+                          std::all_of(figure.samples.begin(), figure.samples.end(), [](double x) { return x > 0; }),
+                      core::ExitCode::corrupt_input,
+                      "{}: figure {} has samples that are not above 0 (it is a time or a rate); write the file again",
+                      source, figure.name);
         figure.summary = summarize(figure.samples);
         figure.floor_percent = optional_number(entry, "floor_percent", source);
         figure.work = read_work(entry, source);
@@ -270,6 +275,10 @@ Results read_results(const std::filesystem::path& file) {
         results.ranks.is_array() && results.program.is_object(), core::ExitCode::corrupt_input,
         "{}: program or ranks are not what docs/results.md says (an object and an array); write the file again",
         source);
+    for (const auto& rank : results.ranks) {
+        core::require(rank.is_object(), core::ExitCode::corrupt_input,
+                      "{}: ranks has an entry that is no object; write the file again", source);
+    }
     results.differences = read_differences(document, source);
     for (const json& entry : get<std::vector<json>>(document, "cases", source)) {
         results.cases.push_back(read_case(entry, source));

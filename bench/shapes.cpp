@@ -42,7 +42,7 @@ std::vector<index_t> parse_sizes(std::string_view key, std::string_view list) {
         index_t size = 0;
         const auto [stop, error] = std::from_chars(begin, end, size);
         core::require(error == std::errc() && size >= 1 && (stop == end || *stop == ','), ExitCode::usage,
-                      "{} = {} is no list of sizes (integers of at least 1, separated by commas); write --{} 16,256",
+                      "{} = {} is no list of numbers (integers of at least 1, separated by commas); write {} = 1,2",
                       key, list, key);
         sizes.push_back(size);
         begin = stop;

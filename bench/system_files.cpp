@@ -14,17 +14,45 @@ std::optional<std::string> first_line(const path& file) {
     return std::getline(stream, line) ? std::optional(line) : std::nullopt;
 }
 
+namespace {
+
+/// What follows the first `separator`, without blanks and quotes around it.
+std::optional<std::string> value_in(const std::string& line, std::string_view key, char separator) {
+    const std::size_t at = line.find(separator);
+    if (!line.starts_with(key) || at == std::string::npos) {
+        return std::nullopt;
+    }
+    const std::size_t begin = line.find_first_not_of(" \t\"", at + 1);
+    const std::size_t end = line.find_last_not_of(" \t\"");
+    return begin == std::string::npos ? "" : line.substr(begin, end - begin + 1);
+}
+
+}  // namespace
+
 std::optional<std::string> value_of(const path& file, std::string_view key, char separator) {
     std::ifstream stream(file);
     for (std::string line; std::getline(stream, line);) {
-        const std::size_t at = line.find(separator);
-        if (line.starts_with(key) && at != std::string::npos) {
-            const std::size_t begin = line.find_first_not_of(" \t\"", at + 1);
-            const std::size_t end = line.find_last_not_of(" \t\"");
-            return begin == std::string::npos ? "" : line.substr(begin, end - begin + 1);
+        if (auto value = value_in(line, key, separator)) {
+            return value;
         }
     }
     return std::nullopt;
+}
+
+std::optional<std::string> value_of_processor(const path& cpuinfo, int processing_unit, std::string_view key) {
+    std::ifstream stream(cpuinfo);
+    std::optional<std::string> first;
+    std::string processor;
+    for (std::string line; std::getline(stream, line);) {
+        processor = value_in(line, "processor", ':').value_or(processor);
+        if (auto value = value_in(line, key, ':')) {
+            if (processor == std::to_string(processing_unit)) {
+                return value;
+            }
+            first = first ? first : value;
+        }
+    }
+    return first;
 }
 
 std::int64_t number_of(const std::string& text) {

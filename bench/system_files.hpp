@@ -17,6 +17,10 @@ namespace moesaic::bench {
 [[nodiscard]] std::optional<std::string> value_of(const std::filesystem::path& file, std::string_view key,
                                                   char separator);
 
+/// The same in the part of /proc/cpuinfo that is about one processing unit; in the first one if it has none about it.
+[[nodiscard]] std::optional<std::string> value_of_processor(const std::filesystem::path& cpuinfo, int processing_unit,
+                                                            std::string_view key);
+
 /// A number with an optional suffix K, as the system writes sizes; 0 if it is none.
 [[nodiscard]] std::int64_t number_of(const std::string& text);
 

@@ -285,4 +285,8 @@ std::vector<IsaReport> self_test() {
     return reports;
 }
 
+std::string_view compile_options() noexcept {
+    return MOESAIC_ISA_OPTIONS;
+}
+
 }  // namespace moesaic::kernels

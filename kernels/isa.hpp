@@ -28,4 +28,7 @@ struct IsaReport {
 };
 [[nodiscard]] std::vector<IsaReport> self_test();
 
+/// Compiler options of the files for later CPUs, beside those of the whole program; empty if none are built in.
+[[nodiscard]] std::string_view compile_options() noexcept;
+
 }  // namespace moesaic::kernels

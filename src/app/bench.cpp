@@ -64,6 +64,9 @@ std::vector<CaseSpec> cases_of_deck(const std::string& deck) {
                        section.name, fmt::join(known, ", "),
                        near.empty() ? "write [BENCHMARK] or [BENCHMARK.LABEL]" : "did you mean " + near + "?");
         }
+        core::require(section.name.find('@') == std::string::npos, ExitCode::usage,
+                      "{}:{}: [{}] has @ in its name (it stands before ranks and threads in results); leave it out",
+                      deck, section.line, section.name);
         core::require(names.insert(section.name).second, ExitCode::usage,
                       "{}:{}: [{}] is there twice (names of cases are unique); write [{}.LABEL]", deck, section.line,
                       section.name, word);
@@ -114,6 +117,13 @@ ExitCode run_bench_suite(const mpi::Communicator& world, Arguments arguments) {
         print(world,
               left_out ? fmt::format("-- {}: left out (it needs {} ranks)\n", spec.name, spec.kind->least_ranks) : "");
         return left_out;
+    });
+    world.agree([&] {
+        core::require(
+            !specs.empty(), ExitCode::usage,
+            "nothing is left to measure (all benchmarks of the deck need more ranks than {}); start more with "
+            "mpirun or srun",
+            world.size());
     });
     run_cases(world, specs, common, "bench suite", options.config_file().string());
     return ExitCode::success;

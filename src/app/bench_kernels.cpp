@@ -1,5 +1,6 @@
 // moesaic bench machine, moesaic bench kernels
 #include "app/benchmarks.hpp"
+#include "bench/caches.hpp"
 #include "bench/kernel_benchmark.hpp"
 #include "bench/machine_benchmark.hpp"
 #include "bench/shapes.hpp"
@@ -17,9 +18,8 @@ class MachineOptions final : public BenchmarkOptions {
 public:
     [[nodiscard]] std::unique_ptr<bench::Benchmark> prepare(const Runtime& runtime,
                                                             bench::Report& report) const override {
-        const double memory = memory_of_rank(runtime.placement, runtime.placement.node_ranks);
         return std::make_unique<bench::MachineBenchmark>(report, runtime.kernels, runtime.placement,
-                                                         static_cast<index_t>(memory));
+                                                         bytes_beyond_caches(runtime.world, runtime.placement));
     }
 };
 
@@ -39,6 +39,7 @@ public:
                                                             bench::Report& report) const override {
         bench::KernelSettings wanted = settings();
         wanted.memory_bytes = static_cast<index_t>(memory_of_rank(runtime.placement, runtime.placement.node_ranks));
+        wanted.cache_bytes = bench::last_level_cache_bytes(runtime.placement.processing_units);
         return std::make_unique<bench::KernelBenchmark>(report, runtime.kernels, wanted);
     }
 

@@ -234,10 +234,9 @@ private:
         const kernels::Isa level = bench::bf16_level(instance.runtime->kernels);
         auto& machine = machines_[{instance.ranks, instance.threads, level}];
         if (machine == nullptr) {
-            const mpi::Placement& placement = instance.runtime->placement;
-            const double memory = memory_of_rank(placement, placement.node_ranks);
-            machine = std::make_unique<bench::MachineProbe>(instance.group, kernels::peak_loop(level),
-                                                            static_cast<index_t>(memory));
+            machine =
+                std::make_unique<bench::MachineProbe>(instance.group, kernels::peak_loop(level),
+                                                      bytes_beyond_caches(instance.group, instance.runtime->placement));
         }
         return *machine;
     }
@@ -283,13 +282,13 @@ void CaseSpec::declare(core::OptionSet& set, const std::string& prefix) {
 }
 
 void CaseSpec::check(index_t world_ranks) const {
-    for (const index_t r : counts_of("ranks", ranks, "all", world_ranks)) {
+    for (const index_t r : counts_of(name + ".ranks", ranks, "all", world_ranks)) {
         core::require(r <= world_ranks, ExitCode::usage,
                       "{}: ranks = {} exceeds the ranks of the job, {}; start more with mpirun or srun, or lower it",
                       name, r, world_ranks);
         options->check(r);
     }
-    static_cast<void>(counts_of("threads", threads, "auto", 1));
+    static_cast<void>(counts_of(name + ".threads", threads, "auto", 1));
 }
 
 void BenchOptions::declare(core::OptionSet& set) {

@@ -1,5 +1,8 @@
 #include "app/benchmarks.hpp"
 
+#include "bench/caches.hpp"
+#include "bench/machine.hpp"
+
 namespace moesaic::app {
 
 const std::vector<BenchmarkKind>& benchmark_kinds() {
@@ -13,6 +16,11 @@ const std::vector<BenchmarkKind>& benchmark_kinds() {
         {"collectives", "measure the exchange between ranks", "1", false, false, 2, make_collective_options},
     };
     return all;
+}
+
+index_t bytes_beyond_caches(const mpi::Communicator& world, const mpi::Placement& placement) {
+    return bench::bytes_beyond_caches(world, bench::last_level_cache_bytes(placement.processing_units),
+                                      static_cast<index_t>(memory_of_rank(placement, placement.node_ranks)));
 }
 
 }  // namespace moesaic::app

@@ -261,7 +261,10 @@ std::vector<Section> sections_of(const std::filesystem::path& file) {
     for (int number = 1; std::getline(stream, line); ++number) {
         const std::size_t begin = line.find_first_not_of(" \t");
         const std::size_t end = line.find(']');
-        if (begin != std::string::npos && line[begin] == '[' && end != std::string::npos) {
+        if (begin != std::string::npos && line[begin] == '[') {
+            require(end != std::string::npos, ExitCode::usage,
+                    "{}:{}: {} is no section (the bracket ] is missing); add it", file.string(), number,
+                    line.substr(begin));
             sections.push_back({line.substr(begin + 1, end - begin - 1), number});
         }
     }

@@ -25,7 +25,7 @@ std::string to_svg(const BarChart& chart) {
     const double columns = 3;
     const double legend =
         chart.parts.size() > 1 ? legend_line * std::ceil(static_cast<double>(chart.parts.size()) / columns) : 0;
-    const Frame frame = {std::min(24 + 7.0 * static_cast<double>(letters), 260.0), 10, chart_width - 30,
+    const Frame frame = {std::min(24 + 7.0 * static_cast<double>(letters), 260.0), 10, chart_width - 90,
                          14 + (bar_height + gap) * static_cast<double>(chart.bars.size())};
     Drawing drawing(chart.title, chart_width, frame.bottom + 46 + legend);
     Axis axis = chart.x;
@@ -52,6 +52,7 @@ std::string to_svg(const BarChart& chart) {
                 drawing.text(left + length / 2, top + 15, std::to_string(p + 1), text_on(p));
             }
         }
+        drawing.text(x.at(reached) + 6, top + 15, fmt::format("{} {}", readable(reached), axis.unit));
     }
     for (std::size_t p = 0; p < chart.parts.size() && chart.parts.size() > 1; ++p) {
         const double left = frame.left + static_cast<double>(p % 3) * (frame.right - frame.left) / columns;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <functional>
 #include <map>
+#include <span>
 
 namespace moesaic::report {
 namespace {
@@ -111,7 +112,7 @@ figure { margin: 1em 0 1.6em; } figcaption { font-weight: bold; } figure p { mar
 svg { max-width: 100%; height: auto; } summary { cursor: pointer; color: #444; }
 @page { margin: 14mm; }
 @media print { body { font-size: 10.5pt; margin: 0; max-width: none; padding: 0; } figure, tr, .headlines li { break-inside: avoid; }
-  h2 { break-after: avoid; } details { display: none; } .scroll { overflow: visible; } }
+  h2, caption, figcaption { break-after: avoid; } details { display: none; } .scroll { overflow: visible; } }
 )";
 
 std::string html_of(const Cell& cell) {
@@ -120,6 +121,9 @@ std::string html_of(const Cell& cell) {
     }
     return "<td>" + escape_xml(std::get<std::string>(cell)) + "</td>";
 }
+
+/// Of one table: hundreds of ranks would make the page too long to read, and nothing of it is lost in the CSV file.
+constexpr std::size_t most_rows_of_page = 200;
 
 /// Numbers below their column's name are right-aligned, and so is the name.
 bool holds_numbers(const Table& table, std::size_t column) {
@@ -137,14 +141,17 @@ std::string html_of(const Table& table, bool with_caption = true) {
                            escape_xml(heading_of(table.columns[c])));
     }
     out += "</tr></thead>\n<tbody>\n";
-    for (const std::vector<Cell>& row : table.rows) {
+    const std::size_t shown = std::min(table.rows.size(), most_rows_of_page);
+    for (const std::vector<Cell>& row : std::span(table.rows).first(shown)) {
         out += "<tr>";
         for (const Cell& cell : row) {
             out += html_of(cell);
         }
         out += "</tr>\n";
     }
-    return out + "</tbody>\n</table></div>\n";
+    out += "</tbody>\n</table></div>\n";
+    const std::size_t left_out = table.rows.size() - shown;
+    return out + (left_out > 0 ? fmt::format("<p>{} more rows are in the CSV file.</p>\n", left_out) : "");
 }
 
 std::string title_of(const Figure& figure) {

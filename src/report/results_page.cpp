@@ -202,15 +202,19 @@ Table figures_of(const CaseResult& result) {
                 {{"figure", ""},
                  {"unit", ""},
                  {"value", ""},
+                 {"is", ""},
                  {"n", ""},
-                 {"95 % from", ""},
+                 {"median, 95 % from", ""},
                  {"to", ""},
                  {"min", ""},
                  {"max", ""},
                  {"floor reached", "%"}},
                 {}};
     for (const bench::Figure& figure : result.figures) {
-        std::vector<Cell> row = {figure.name, figure.unit, figure.value};
+        const char* const kind = figure.summary.n == 0                   ? "count"
+                                 : figure.value == figure.summary.median ? "median"
+                                                                         : "best";
+        std::vector<Cell> row = {figure.name, figure.unit, figure.value, std::string(kind)};
         if (figure.summary.n > 0) {
             row.insert(row.end(), {static_cast<double>(figure.summary.n), figure.summary.low, figure.summary.high,
                                    figure.summary.min, figure.summary.max});
@@ -323,10 +327,27 @@ std::vector<Headline> headlines_of(const Results& results) {
         }
     }
     std::string note = "case " + headline.case_name;
+    if (const CaseResult* const result = results.find(headline.case_name)) {
+        note += fmt::format(", {} rank(s) of {} thread(s)", result->ranks, result->threads);
+    }
     note += headline.floor_percent
                 ? fmt::format("; {:.1f} % of what the machine's limits allow", *headline.floor_percent)
                 : "";
     return {{headline.name, headline.value, headline.unit, samples, std::pair{headline.low, headline.high}, note}};
+}
+
+/// "2 x Intel Xeon ...", hosts of ranks by the model of their processors.
+std::string machines_of(const Results& results) {
+    std::map<std::string, std::set<std::string>> hosts;  // by model
+    for (const auto& rank : results.ranks) {
+        const auto cpu = rank.value("cpu", nlohmann::ordered_json::object());
+        hosts[cpu.value("model", "unknown")].insert(rank.value("host", "unknown"));
+    }
+    std::string text;
+    for (const auto& [model, names] : hosts) {
+        text += fmt::format("{}{} host(s) with {}", text.empty() ? "" : ", ", names.size(), model);
+    }
+    return text;
 }
 
 }  // namespace
@@ -334,8 +355,9 @@ std::vector<Headline> headlines_of(const Results& results) {
 Document describe_results(const Results& results) {
     Document document;
     document.subject = results.command;
-    document.subtitle = fmt::format("Started {}; {:.0f} s; {} rank(s){}.", results.started, results.seconds,
-                                    results.ranks.size(), results.deck.empty() ? "" : "; " + results.deck);
+    document.subtitle =
+        fmt::format("{}; {} rank(s){}. Started {}, {:.0f} s.", machines_of(results), results.ranks.size(),
+                    results.deck.empty() ? "" : "; " + results.deck, results.started, results.seconds);
     document.headlines = headlines_of(results);
     for (const auto& section : {warnings_section(results), roofline_section(results), scaling_section(results),
                                 parts_section(results), collectives_section(results)}) {

@@ -126,7 +126,11 @@ TEST(Machine, LimitsOfEveryLevelThatRuns) {
             }
         }
     }
-    EXPECT_GT(last_level_cache_bytes(), 0);
+    EXPECT_GT(last_level_cache_bytes({0}), 0);
+    constexpr index_t mebibyte = index_t{1} << 20U;
+    EXPECT_EQ(bytes_beyond_caches(world, 105 * mebibyte, 65536 * mebibyte), 315 * mebibyte);
+    EXPECT_EQ(bytes_beyond_caches(world, 105 * mebibyte, 400 * mebibyte), 100 * mebibyte);
+    EXPECT_EQ(bytes_beyond_caches(world, mebibyte, 65536 * mebibyte), 256 * mebibyte);
     EXPECT_EQ(bf16_level(kernels::KernelSet("portable")), kernels::Isa::portable);
 }
 
@@ -153,16 +157,16 @@ TEST(Machine, RatesAreThoseOfTheLoops) {
     const double seconds = std::chrono::duration<double>(nap).count();
     const auto calls = static_cast<double>(omp_get_max_threads());  // one of 20000 rounds on each
     EXPECT_NEAR(best.gflops, 1e-9 * 100 * 20000 * calls / seconds, 0.2 * best.gflops);
-    const double part = static_cast<double>(bytes_beyond_caches(world, memory)) / 4;
+    const double part = static_cast<double>(memory) / 4;
     EXPECT_NEAR(best.gigabytes_per_second, 1e-9 * part / seconds, 0.2 * best.gigabytes_per_second);
 }
 
 TEST(Machine, WorkingSetsStayInTheirCaches) {
     const auto sets_of = [](index_t second_level, index_t third_level, int threads) {
-        return working_sets({{1, "data", 48 << 10, 2},
-                             {1, "instruction", 32 << 10, 2},
-                             {2, "unified", second_level, 2},
-                             {3, "unified", third_level, 112}},
+        return working_sets({{1, "data", 48 << 10, 2, "0-1"},
+                             {1, "instruction", 32 << 10, 2, "0-1"},
+                             {2, "unified", second_level, 2, "0-1"},
+                             {3, "unified", third_level, 112, "0-111"}},
                             /*units_per_core=*/2, threads);
     };
     constexpr index_t mebibyte = index_t{1} << 20U;
@@ -174,7 +178,7 @@ TEST(Machine, WorkingSetsStayInTheirCaches) {
     EXPECT_EQ(sets_of(mebibyte / 4, 105 * mebibyte, 112).third_level, mebibyte / 2);
     EXPECT_EQ(working_sets({}, 1, 4).second_level, std::nullopt);
     // Four cores of one thread share the second level.
-    EXPECT_EQ(working_sets({{2, "unified", 4 * mebibyte, 4}}, 1, 4).second_level, mebibyte / 2);
+    EXPECT_EQ(working_sets({{2, "unified", 4 * mebibyte, 4, "0-3"}}, 1, 4).second_level, mebibyte / 2);
 }
 
 TEST(Machine, ReadsOfCachesAndSumsInMemoryAreFigures) {
@@ -205,7 +209,8 @@ TEST(Environment, OfThisRankIsWhatTheSchemaSays) {
     EXPECT_GE(rank["cpu"]["threads_per_core"].get<int>(), 1);
     EXPECT_GT(rank["memory"]["bytes"].get<std::uint64_t>(), 0U);
     EXPECT_EQ(rank["placement"]["threads"], 1);
-    for (const char* key : {"version", "git_revision", "compiler", "build_type", "flags", "mpi", "hdf5", "onednn"}) {
+    for (const char* key :
+         {"version", "git_revision", "compiler", "build_type", "flags", "kernel_flags", "mpi", "hdf5", "onednn"}) {
         EXPECT_TRUE(describe_program()[key].is_string()) << key;
     }
 }

@@ -1,5 +1,6 @@
 // Result files: what is written is read again; damaged ones are refused; what ranks and hosts tell.
 #include "bench/results.hpp"
+#include "bench/caches.hpp"
 #include "bench/disturbances.hpp"
 #include "bench/environment.hpp"
 #include "bench/google_benchmark.hpp"
@@ -117,8 +118,9 @@ TEST(Environment, DifferencesNameKeyAndRanks) {
 
 TEST(Environment, ReadsTheFilesOfTheSystem) {
     const Folder folder;
-    static_cast<void>(
-        folder.write("proc/cpuinfo", "processor : 0\nmodel name\t: A CPU\nmicrocode\t: 0x2b\ncpu MHz : 2100.5\n"));
+    static_cast<void>(folder.write("proc/cpuinfo",
+                                   "processor\t: 0\nmodel name\t: A CPU\nmicrocode\t: 0x2b\ncpu MHz : 800.5\n\n"
+                                   "processor\t: 3\nmodel name\t: A CPU\ncpu MHz : 2100.5\n"));
     static_cast<void>(folder.write("proc/loadavg", "1.5 1.0 0.5 1/100 4\n"));
     static_cast<void>(folder.write("etc/os-release", "NAME=x\nPRETTY_NAME=\"A system\"\n"));
     static_cast<void>(folder.write("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n"));
@@ -138,6 +140,14 @@ TEST(Environment, ReadsTheFilesOfTheSystem) {
     static_cast<void>(folder.write("sys/class/net/eth0/speed", "25000\n"));
     static_cast<void>(folder.write("sys/class/net/eth2/operstate", "down\n"));
     static_cast<void>(folder.write("sys/class/infiniband/mlx5_0/ports/1/rate", "200 Gb/sec (4X HDR)\n"));
+    // Processing units 5 and 6 share a cache of the third level, 9 has its own.
+    for (const auto& [unit, units] : {std::pair{5, "5-6"}, {6, "5-6"}, {9, "9"}}) {
+        const std::string cache = "sys/devices/system/cpu/cpu" + std::to_string(unit) + "/cache/index0/";
+        static_cast<void>(folder.write(cache + "level", "3\n"));
+        static_cast<void>(folder.write(cache + "size", "16384K\n"));
+        static_cast<void>(folder.write(cache + "shared_cpu_list", std::string(units) + "\n"));
+    }
+    EXPECT_EQ(last_level_cache_bytes({5, 6, 9}, folder.path()), index_t{32} << 20U);
     mpi::Placement placement;
     placement.processing_units = {3};
     const ordered_json rank = describe_rank(placement, true, kernels::KernelSet("portable"), folder.path());
