@@ -135,10 +135,15 @@ Change change_of(const std::vector<Block>& a, const std::vector<Block>& b, Pairi
             .noise_percent = std::max(noise_percent(of_a), noise_percent(of_b))};
 }
 
-Verdict verdict_of(const Change& change, double threshold) {
+/// Of single runs, the range of their rounds stands for how much runs of one build may differ.
+Verdict verdict_of(const Change& change, double threshold, Pairing pairing) {
+    const double range = pairing == Pairing::rounds ? 2 * change.noise_percent : 0;
     if (std::abs(change.raw_percent) >= threshold && change.p < significance) {
         if (std::abs(change.percent) < threshold) {
             return Verdict::machine;
+        }
+        if (std::abs(change.percent) < range) {
+            return Verdict::unclear;
         }
         return change.percent > 0 ? Verdict::slower : Verdict::faster;
     }
@@ -274,7 +279,7 @@ Comparison compare(const std::vector<Results>& a, const std::vector<Results>& b,
         Change& change = comparison.changes[i];
         change.p = p[i];
         if (change.verdict != Verdict::missing) {
-            change.verdict = verdict_of(change, threshold);
+            change.verdict = verdict_of(change, threshold, comparison.pairing);
         }
     }
     return comparison;

@@ -60,8 +60,9 @@ struct Comparison {
 
 /// Compares every figure of A that has a better. It is slower if it takes at least `threshold` percent longer, with
 /// less than 1 % probability that one of all figures does so by chance; and, unless runs took turns, if it would still
-/// do so had the machine's own limits not changed, as far as they did significantly. Throws a usage error for sides
-/// without common figures, and for cases whose parameters differ.
+/// do so had the machine's own limits not changed, as far as they did significantly. Of single runs the change must
+/// also exceed the range that 90 % of the rounds of a side are in. Throws a usage error for sides without common
+/// figures, and for cases whose parameters differ.
 [[nodiscard]] Comparison compare(const std::vector<Results>& a, const std::vector<Results>& b, double threshold);
 
 /// A table for people.
