@@ -15,7 +15,8 @@ namespace {
 
 using std::filesystem::path;
 
-constexpr double tolerated = 0.05;  // of the processors of a host
+constexpr double tolerated = 0.05;       // of the processors of a host
+constexpr double tolerated_load = 0.25;  // the same; the load of a minute also remembers runs before this one
 
 double seconds(const timeval& time) {
     return static_cast<double>(time.tv_sec) + 1e-6 * static_cast<double>(time.tv_usec);
@@ -66,7 +67,7 @@ std::vector<std::string> disturbances(const SystemCounters& before, const System
     const double available = processors * (after.seconds - before.seconds);
     const double others = after.busy - before.busy - own_cpu;
     const double stolen = after.stolen - before.stolen;
-    if (before.load > tolerated * processors) {
+    if (before.load > tolerated_load * processors) {
         lines.push_back(fmt::format("load average {:.1f} on {} processors before the start", before.load, processors));
     }
     if (others > tolerated * available) {

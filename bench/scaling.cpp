@@ -33,7 +33,10 @@ Scaling scaling_of(const std::string& name, const Figure& figure_of_first,
             continue;
         }
         const auto over = [&](double value) { return value > 0 ? speed(*result, *figure, value) / base : 0; };
-        const auto [low, high] = std::minmax({over(figure->summary.low), over(figure->summary.high)});
+        // The interval is that of the median; a limit's value is another one.
+        const bool is_median = figure->better != Better::neither;
+        const auto [low, high] = std::minmax({over(is_median ? figure->summary.low : figure->value),
+                                              over(is_median ? figure->summary.high : figure->value)});
         const auto threads = static_cast<double>(result->ranks * result->threads);
         const double ideal = threads / static_cast<double>(first.ranks * first.threads);
         scaling.points.push_back({result, over(figure->value), low, high, 100 * over(figure->value) / ideal});

@@ -153,7 +153,7 @@ std::optional<Section> scaling_section(const Results& results) {
     if (speed.series.empty()) {
         return {};
     }
-    speed.series.insert(speed.series.begin(), ideal);
+    speed.series.push_back(ideal);
     return Section{"Scaling",
                    {Figure{speed, "Work of all ranks per second; intervals are those of the medians."},
                     Figure{efficiency, "Speed-up over what as many threads more would give at best."}}};
