@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <filesystem>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -355,6 +356,7 @@ std::string machines_of(const Results& results) {
 Document describe_results(const Results& results) {
     Document document;
     document.subject = results.command;
+    document.subject += results.deck.empty() ? "" : " " + std::filesystem::path(results.deck).stem().string();
     document.subtitle =
         fmt::format("{}; {} rank(s){}. Started {}, {:.0f} s.", machines_of(results), results.ranks.size(),
                     results.deck.empty() ? "" : "; " + results.deck, results.started, results.seconds);

@@ -106,12 +106,12 @@ std::optional<LineChart> roofline_of(const Results& results, const Team& team) {
     const auto add_limit = [&](const std::string& name, const std::vector<double>& x, const std::vector<double>& y) {
         chart.series.push_back({name, x, y, {}, {}, false});
     };
-    add_limit(fmt::format("{} {:.4g} GFLOP/s", limits.peak_name(), peak), {ridge, most}, {peak, peak});
+    add_limit(fmt::format("{} {} GFLOP/s", limits.peak_name(), readable(peak)), {ridge, most}, {peak, peak});
     for (const char* name : {"dram_read", "l3_read", "l2_read"}) {
         const double bandwidth = limits.of(name);
         const double end = peak / bandwidth;
         if (bandwidth > 0 && end > least) {
-            add_limit(fmt::format("{} {:.4g} GB/s", name, bandwidth), {least, end}, {least * bandwidth, peak});
+            add_limit(fmt::format("{} {} GB/s", name, readable(bandwidth)), {least, end}, {least * bandwidth, peak});
         }
     }
     for (const auto& [name, series] : points) {
