@@ -172,6 +172,37 @@ TEST_F(ProgramTest, VerifyFailsOnAnotherReference) {
     EXPECT_NE(result.output.find("FAIL"), std::string::npos);
 }
 
+/// The counter of bandwidth, over time, is what ranks sent: some of the bytes of their MPI calls.
+void expect_bandwidth_of_messages(const nlohmann::json& events, int ranks) {
+    std::map<int, double> first;  // microseconds, of any event
+    std::map<int, double> sampled;
+    std::map<int, double> by_counter;
+    std::map<int, double> by_calls;
+    for (const auto& event : events) {
+        const int rank = event["pid"];
+        if (event.value("cat", "") == "mpi" && event["ph"] == "X") {
+            by_calls[rank] += event.contains("args") ? event["args"].value("bytes", 0.0) : 0;
+        }
+        if (event.contains("ts")) {
+            first.try_emplace(rank, event["ts"].get<double>());
+            first[rank] = std::min(first[rank], event["ts"].get<double>());
+        }
+    }
+    for (const auto& event : events) {
+        if (event["name"] == "MPI bandwidth") {
+            const int rank = event["pid"];
+            const double at = event["ts"];
+            const double since = sampled.contains(rank) ? sampled[rank] : first[rank];
+            by_counter[rank] += 1e-6 * (at - since) * event["args"]["bytes/s"].get<double>();
+            sampled[rank] = at;
+        }
+    }
+    for (int rank = 0; rank < ranks; ++rank) {
+        EXPECT_LT(by_counter[rank], 1.2 * by_calls[rank] + 1);
+        EXPECT_GT(by_counter[rank], ranks > 1 ? 0.05 * by_calls[rank] : -1);
+    }
+}
+
 TEST_F(ProgramTest, TrainReproducesTheReferenceAndLeavesItsFiles) {
     const nlohmann::json expected = io::read_json(reference + "/expected.json");
     for (const int ranks : {1, 2}) {
@@ -211,6 +242,7 @@ TEST_F(ProgramTest, TrainReproducesTheReferenceAndLeavesItsFiles) {
                 EXPECT_GE(event["dur"].get<double>(), 0.0);
             }
         }
+        expect_bandwidth_of_messages(trace["traceEvents"], ranks);
         EXPECT_EQ(names.size(), static_cast<std::size_t>(ranks));
         EXPECT_EQ(trace["otherData"]["ranks"].size(), static_cast<std::size_t>(ranks));
         EXPECT_EQ(run["trace"].size(), static_cast<std::size_t>(ranks));
