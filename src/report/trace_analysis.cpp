@@ -205,33 +205,43 @@ private:
         return busy;
     }
 
-    /// The k-th share of every thread in a scope belongs to the same region: a team works as a whole.
     void balance_threads(int rank, const Timeline& timeline) {
-        std::map<int, std::map<int, std::vector<double>>> by_scope;  // scope, thread: seconds of regions
-        for (const TraceInterval& share : timeline.shares) {
-            by_scope[share.name][share.thread].push_back(seconds_per_us * share.duration());
-        }
-        for (const auto& [scope, threads] : by_scope) {
-            if (threads.size() == 1) {
-                continue;
+        std::map<int, ThreadBalance> of_scope;
+        for (const TraceInterval& step : timeline.steps) {
+            std::map<int, std::map<int, std::vector<double>>> shares;  // scope, thread: seconds of regions
+            auto share = std::partition_point(timeline.shares.begin(), timeline.shares.end(),
+                                              [&](const TraceInterval& s) { return s.begin < step.begin; });
+            for (; share != timeline.shares.end() && share->begin < step.end; ++share) {
+                shares[share->name][share->thread].push_back(seconds_per_us * share->duration());
             }
-            ThreadBalance balance;
+            for (const auto& [scope, threads] : shares) {
+                if (threads.size() > 1) {
+                    add_regions(threads, of_scope[scope]);
+                }
+            }
+        }
+        for (auto& [scope, balance] : of_scope) {
             balance.rank = rank;
             balance.scope = trace_.names[static_cast<std::size_t>(scope)];
-            balance.threads = static_cast<int>(threads.size());
-            std::size_t regions = threads.begin()->second.size();
-            for (const auto& [thread, seconds] : threads) {
-                regions = std::min(regions, seconds.size());
-            }
-            for (std::size_t k = 0; k < regions; ++k) {
-                double longest = 0;
-                for (const auto& [thread, seconds] : threads) {
-                    longest = std::max(longest, seconds[k]);
-                    balance.mean += seconds[k] / static_cast<double>(threads.size());
-                }
-                balance.longest += longest;
-            }
             summary_.threads.push_back(balance);
+        }
+    }
+
+    /// The k-th share of every thread in a scope belongs to the same region: a team works as a whole. threads: by
+    /// number, seconds of their shares.
+    static void add_regions(const std::map<int, std::vector<double>>& threads, ThreadBalance& balance) {
+        balance.threads = std::max(balance.threads, static_cast<int>(threads.size()));
+        std::size_t regions = threads.begin()->second.size();
+        for (const auto& [thread, seconds] : threads) {
+            regions = std::min(regions, seconds.size());
+        }
+        for (std::size_t k = 0; k < regions; ++k) {
+            double longest = 0;
+            for (const auto& [thread, seconds] : threads) {
+                longest = std::max(longest, seconds[k]);
+                balance.mean += seconds[k] / static_cast<double>(threads.size());
+            }
+            balance.longest += longest;
         }
     }
 

@@ -126,6 +126,20 @@ TEST(TraceAnalysis, ComparesThreadsOfATeamAndCountsExperts) {
     EXPECT_EQ(summary.experts.tokens[0], (std::vector<double>{5, 7, 3, 0, 0, 0, 0, 0, 0, 0, 2}));
 }
 
+TEST(TraceAnalysis, ThreadsAreComparedWithinStepsOnly) {
+    std::vector<std::string> events = two_ranks();
+    for (const double evaluation : {-50.0, 200.0}) {
+        events.push_back(interval("evaluate", "step", 0, 0, evaluation, evaluation + 40));
+        events.push_back(interval("experts.up", "thread", 0, 0, evaluation, evaluation + 10));
+        events.push_back(interval("experts.up", "thread", 0, 1, evaluation, evaluation + 40));
+    }
+    const TraceText file(join(events));
+    const TraceSummary summary = analyse(file.read());
+    ASSERT_EQ(summary.threads.size(), 1U);
+    EXPECT_NEAR(summary.threads[0].mean, 0.015, 1e-9);
+    EXPECT_NEAR(summary.threads[0].longest, 0.020, 1e-9);
+}
+
 /// Clocks that disagree may let collectives end before others begin.
 TEST(TraceAnalysis, EndsWhateverTheTimesAre) {
     for (const double skew : {-1000.0, -40.0, -5.0, 0.0, 5.0, 40.0, 1000.0}) {
