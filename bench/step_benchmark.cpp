@@ -117,11 +117,9 @@ StepBenchmark::~StepBenchmark() = default;
 
 void StepBenchmark::repeat(bool record) {
     const mpi::Communicator& world = grid_.world();
-    core::trace::enable(true);
-    (void)core::trace::take();
+    EventCollector collector;
     const double seconds = seconds_of_slowest(world, [&] { run_->step.trainer.step(); });
-    const StepTrace trace = trace_of_step(core::trace::take());
-    core::trace::enable(false);
+    const StepTrace trace = trace_of_step(collector.stop());
     ++steps_;
     std::vector<StepShares> shares = share_out(world, trace);
     if (record) {

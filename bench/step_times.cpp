@@ -3,13 +3,21 @@
 #include "core/error.hpp"
 
 #include <algorithm>
+#include <array>
+#include <chrono>
+#include <cstring>
+#include <string>
 #include <string_view>
+#include <utility>
 
 namespace moesaic::bench {
 namespace {
 
 using core::index_t;
 using core::trace::Event;
+
+/// Often enough for the buffers of threads, and so seldom that it disturbs nothing.
+constexpr std::chrono::milliseconds interval(50);
 
 double seconds(const Event& event) {
     return static_cast<double>(event.end_ns - event.begin_ns) * 1e-9;
@@ -47,6 +55,40 @@ void add_worker(std::span<const Event> events, std::span<const Event> inside, co
 
 }  // namespace
 
+EventCollector::EventCollector() {
+    core::trace::enable(true);
+    static_cast<void>(core::trace::take());  // what others left
+    thread_ = std::thread([this] {
+        std::unique_lock lock(mutex_);
+        while (!changed_.wait_for(lock, interval, [this] { return stopping_; })) {
+            take();
+        }
+    });
+}
+
+EventCollector::~EventCollector() {
+    static_cast<void>(stop());
+}
+
+std::vector<Event> EventCollector::stop() {
+    if (thread_.joinable()) {
+        {
+            const std::lock_guard lock(mutex_);
+            stopping_ = true;
+        }
+        changed_.notify_all();
+        thread_.join();
+        take();
+        core::trace::enable(false);
+    }
+    return std::move(events_);
+}
+
+void EventCollector::take() {
+    const std::vector<Event> more = core::trace::take();
+    events_.insert(events_.end(), more.begin(), more.end());
+}
+
 StepTrace trace_of_step(std::span<const Event> events) {
     const auto is_step = [](const Event& event) { return std::string_view(event.name) == "step"; };
     const auto step = std::find_if(events.begin(), events.end(), is_step);
@@ -67,7 +109,7 @@ StepTrace trace_of_step(std::span<const Event> events) {
         trace.of_scope[event.name] += seconds(event);
         trace.exchange += is_exchange(event) ? seconds(event) : 0;
         if (std::string_view(event.category) == "mpi" && event.begin_ns >= end_of_collective) {  // not inside another
-            trace.collectives.push_back(seconds(event));
+            trace.collectives.push_back({event.transfer.call, seconds(event)});
             end_of_collective = event.end_ns;
         }
     }
@@ -76,34 +118,30 @@ StepTrace trace_of_step(std::span<const Event> events) {
 }
 
 std::vector<StepShares> share_out(const mpi::Communicator& world, const StepTrace& mine) {
-    const auto ranks = static_cast<std::size_t>(world.size());
-    const auto count = static_cast<index_t>(mine.collectives.size());
-    core::require(world.min(count) == world.max(count), core::ExitCode::runtime_failure,
-                  "ranks differ in the number of collectives of a step ({} here); please report it", count);
-    std::vector<double> row = mine.collectives;
-    const std::size_t calls = row.size();
-    row.insert(row.end(), {mine.total, mine.exchange, mine.hidden});
-    const std::size_t width = row.size();
-    std::vector<double> all(world.is_root() ? ranks * width : 0);
-    world.gather_blocks<double>(row, all, std::vector<index_t>(ranks, static_cast<index_t>(width)));
-    if (!world.is_root()) {
-        return {};
-    }
-    std::vector<StepShares> shares(ranks);
-    for (std::size_t c = 0; c < calls; ++c) {
-        double shortest = all[c];
-        for (std::size_t r = 1; r < ranks; ++r) {
-            shortest = std::min(shortest, all[r * width + c]);
-        }
-        for (std::size_t r = 0; r < ranks; ++r) {
-            shares[r].transfer += shortest;
-            shares[r].waiting += all[r * width + c] - shortest;
+    const std::size_t bytes = mine.collectives.size() * sizeof(CollectiveTime);
+    const auto texts = world.gather(std::string(reinterpret_cast<const char*>(mine.collectives.data()), bytes));
+    constexpr std::size_t sums = 3;
+    const std::array<double, sums> row = {mine.total, mine.exchange, mine.hidden};
+    std::vector<double> rows(world.is_root() ? static_cast<std::size_t>(world.size()) * sums : 0);
+    world.gather_blocks<double>(row, rows, std::vector<index_t>(static_cast<std::size_t>(world.size()), sums));
+    std::vector<std::vector<CollectiveTime>> all(texts.size());
+    std::map<std::uint64_t, double> shortest;  // of the ranks of a call
+    for (std::size_t r = 0; r < texts.size(); ++r) {
+        all[r].resize(texts[r].size() / sizeof(CollectiveTime));
+        std::memcpy(all[r].data(), texts[r].data(), texts[r].size());
+        for (const CollectiveTime& time : all[r]) {
+            double& least = shortest.try_emplace(time.call, time.seconds).first->second;
+            least = std::min(least, time.seconds);
         }
     }
-    for (std::size_t r = 0; r < ranks; ++r) {
-        shares[r].total = all[r * width + calls];
-        shares[r].exchange = all[r * width + calls + 1];
-        shares[r].hidden = all[r * width + calls + 2];
+    std::vector<StepShares> shares(texts.size());
+    for (std::size_t r = 0; r < shares.size(); ++r) {
+        shares[r] = {.total = rows[r * sums], .exchange = rows[r * sums + 1], .hidden = rows[r * sums + 2]};
+        for (const CollectiveTime& time : all[r]) {
+            const double transfer = time.call == 0 ? time.seconds : shortest.at(time.call);
+            shares[r].transfer += transfer;
+            shares[r].waiting += time.seconds - transfer;
+        }
     }
     return shares;
 }

@@ -254,7 +254,10 @@ void ExpertBackend<T>::sync(Pending kind, const char* operation) {
                   operation);
     pending_ = Pending::nothing;
     workspace_->in_flight = false;  // also if the job failed: the next submission may follow
-    workspace_->worker.wait();
+    {
+        const core::trace::Scope scope("experts.wait");
+        workspace_->worker.wait();
+    }
     workspace_->set_results_aside();
 }
 

@@ -1,23 +1,19 @@
 // Where the time of training steps went, from the trace of all ranks.
 #pragma once
 
-#include "report/trace_file.hpp"
+#include "report/critical_path.hpp"
 
 #include <map>
-#include <optional>
 #include <string>
 #include <vector>
 
 namespace moesaic::report {
 
-/// Seconds by phase: the part of a scope's name before its first dot, with "collectives" for all of MPI. A moment
-/// belongs to the innermost scope that is open then.
-using PhaseSeconds = std::map<std::string, double>;
-
 /// One rank, over all steps. Seconds.
 struct RankSteps {
     PhaseSeconds phases;
     double total = 0;
+    double median = 0;      ///< of a step
     double waiting = 0;     ///< in collectives, until the last rank came
     double transfer = 0;    ///< in collectives, after that
     double overlapped = 0;  ///< of all MPI time: while another thread of the rank computed
@@ -36,15 +32,6 @@ struct ThreadBalance {
     [[nodiscard]] double imbalance_percent() const { return mean > 0 ? 100 * (longest / mean - 1) : 0; }
 };
 
-/// The chain of work and transfers that decided how long the steps took: from the end of a step back to its begin, and
-/// from each collective to the rank that came to it last. Seconds, of all steps together.
-struct CriticalPath {
-    double total = 0;
-    PhaseSeconds phases;            ///< "collectives": transfers on the path
-    std::map<int, double> by_rank;  ///< computing on the path
-    int changes = 0;                ///< from one rank to another
-};
-
 /// Tokens of all steps, by layer and expert.
 struct ExpertTokens {
     std::vector<std::string> layers;
@@ -52,7 +39,8 @@ struct ExpertTokens {
 };
 
 struct TraceSummary {
-    int steps = 0;
+    int steps = 0;                              ///< that all ranks recorded; the following is about these
+    std::map<int, std::size_t> steps_of_ranks;  ///< that each of `ranks` recorded
     std::map<int, RankSteps> ranks;
     std::vector<ThreadBalance> threads;  ///< of ranks with several threads
     CriticalPath critical_path;

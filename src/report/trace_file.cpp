@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <charconv>
 #include <fstream>
+#include <nlohmann/json.hpp>
 #include <string_view>
 
 namespace moesaic::report {
@@ -61,7 +62,14 @@ private:
             const auto end = io::parse_json(fmt::format("{{{}", line.substr(before.size())), source(), {}, number_);
             const auto data = io::get<nlohmann::json>(end, "otherData", source());
             trace_.dropped += io::get_or<std::int64_t>(data, "dropped_events", 0, source());
-            trace_.clocks = io::get_or<nlohmann::json>(data, "ranks", nullptr, source());
+            for (const auto& clock : io::get_or<std::vector<nlohmann::json>>(data, "ranks", {}, source())) {
+                trace_.clocks.push_back({.rank = io::get<double>(clock, "rank", source()),
+                                         .kind = io::get<std::string>(clock, "clock", source()),
+                                         .offset_us = io::get<double>(clock, "offset_us", source()),
+                                         .offset_at_end_us = io::get<double>(clock, "offset_at_end_us", source()),
+                                         .drift_ppm = io::get<double>(clock, "drift_ppm", source()),
+                                         .error_us = io::get<double>(clock, "error_us", source())});
+            }
         }
     }
 
@@ -81,7 +89,11 @@ private:
     void read_interval(const nlohmann::json& event) {
         TraceInterval interval;
         interval.begin = io::get<double>(event, "ts", source());
-        interval.end = interval.begin + io::get<double>(event, "dur", source());
+        const auto duration = io::get<double>(event, "dur", source());
+        core::require(duration >= 0, ExitCode::corrupt_input,
+                      "{}:{}: an event lasts {} us (less than nothing); the file is damaged", file_.string(), number_,
+                      duration);
+        interval.end = interval.begin + duration;
         interval.name = index(io::get<std::string>(event, "name", source()));
         interval.category = index(io::get<std::string>(event, "cat", source()));
         interval.thread = io::get<int>(event, "tid", source());

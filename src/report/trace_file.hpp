@@ -4,7 +4,6 @@
 #include <cstdint>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -30,11 +29,21 @@ struct TraceCounter {
     std::vector<double> values;
 };
 
+/// How the clock of a rank was compared with that of rank 0.
+struct RankClock {
+    double rank = 0;
+    std::string kind;
+    double offset_us = 0;  ///< at the start
+    double offset_at_end_us = 0;
+    double drift_ppm = 0;
+    double error_us = 0;  ///< at most, of what remains
+};
+
 struct Trace {
     std::vector<std::string> names;
     std::map<int, std::vector<TraceInterval>> ranks;
     std::vector<TraceCounter> counters;
-    nlohmann::json clocks;  ///< "otherData".ranks, of a run that came to its end; else null
+    std::vector<RankClock> clocks;  ///< of a run that came to its end; else none
     std::int64_t dropped = 0;
     bool is_complete = true;  ///< false: the file ends in the middle
 

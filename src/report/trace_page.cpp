@@ -1,12 +1,11 @@
 #include "report/trace_page.hpp"
 
-#include "io/json.hpp"
-
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
 #include <numeric>
+#include <optional>
 
 namespace moesaic::report {
 namespace {
@@ -72,7 +71,9 @@ Figure time_by_phase(const TraceSummary& summary) {
 Table ranks_table(const TraceSummary& summary) {
     Table table{"Computing, transfers and waiting",
                 {{"rank", ""},
+                 {"steps", ""},
                  {"step, mean", "ms"},
+                 {"median", "ms"},
                  {"computing", "% of step"},
                  {"transfer", "% of step"},
                  {"waiting for others", "% of step"},
@@ -81,11 +82,11 @@ Table ranks_table(const TraceSummary& summary) {
                 {}};
     for (const auto& [rank, steps] : summary.ranks) {
         const auto sent = summary.peak_bandwidth.find(rank);
-        table.rows.push_back({static_cast<double>(rank), ms * steps.total / std::max(1, summary.steps),
-                              percent(steps.computing(), steps.total), percent(steps.transfer, steps.total),
-                              percent(steps.waiting, steps.total),
-                              percent(steps.overlapped, steps.transfer + steps.waiting),
-                              sent == summary.peak_bandwidth.end() ? 0.0 : sent->second * 1e-6});
+        table.rows.push_back(
+            {static_cast<double>(rank), static_cast<double>(summary.steps), ms * steps.total / summary.steps,
+             ms * steps.median, percent(steps.computing(), steps.total), percent(steps.transfer, steps.total),
+             percent(steps.waiting, steps.total), percent(steps.overlapped, steps.transfer + steps.waiting),
+             sent == summary.peak_bandwidth.end() ? 0.0 : sent->second * 1e-6});
     }
     return table;
 }
@@ -110,21 +111,25 @@ Figure critical_path(const TraceSummary& summary) {
 }
 
 Table threads_table(const TraceSummary& summary) {
-    Table table{"Balance of threads",
+    Table table{"Balance of threads, by what the longest costs",
                 {{"rank", ""},
                  {"scope", ""},
                  {"threads", ""},
                  {"work of a thread, mean", "ms per step"},
                  {"longest thread over mean", "%"}},
                 {}};
-    for (const ThreadBalance& balance : summary.threads) {
+    std::vector<ThreadBalance> worst_first = summary.threads;
+    std::stable_sort(worst_first.begin(), worst_first.end(), [](const ThreadBalance& a, const ThreadBalance& b) {
+        return a.longest - a.mean > b.longest - b.mean;
+    });
+    for (const ThreadBalance& balance : worst_first) {
         table.rows.push_back({static_cast<double>(balance.rank), balance.scope, static_cast<double>(balance.threads),
-                              ms * balance.mean / std::max(1, summary.steps), balance.imbalance_percent()});
+                              ms * balance.mean / summary.steps, balance.imbalance_percent()});
     }
     return table;
 }
 
-Table clocks_table(const nlohmann::json& clocks) {
+Table clocks_table(const std::vector<RankClock>& clocks) {
     Table table{"Clocks of the ranks",
                 {{"rank", ""},
                  {"clock", ""},
@@ -133,12 +138,9 @@ Table clocks_table(const nlohmann::json& clocks) {
                  {"drift", "ppm"},
                  {"error at most", "us"}},
                 {}};
-    const std::string source = "the trace";
-    for (const auto& clock : clocks) {
-        table.rows.push_back({io::get<double>(clock, "rank", source), io::get<std::string>(clock, "clock", source),
-                              io::get<double>(clock, "offset_us", source),
-                              io::get<double>(clock, "offset_at_end_us", source),
-                              io::get<double>(clock, "drift_ppm", source), io::get<double>(clock, "error_us", source)});
+    for (const RankClock& clock : clocks) {
+        table.rows.push_back(
+            {clock.rank, clock.kind, clock.offset_us, clock.offset_at_end_us, clock.drift_ppm, clock.error_us});
     }
     return table;
 }
@@ -167,11 +169,13 @@ Section experts_section(const ExpertTokens& experts) {
                                                       : fmt::format("{} to {}", limits[i - 1], limits[i]));
         histogram.values.push_back({counts[i]});
     }
-    return {"Load of the experts",
-            {Figure{map,
-                    "Tokens of all steps and ranks that the routers sent to each expert, over the mean of its layer: "
-                    "1 is a fair share."},
-             Figure{histogram, "Load in units of a fair share."}}};
+    return {
+        "Load of the experts",
+        {Figure{
+             map,
+             "Tokens of all recorded steps and ranks that the routers sent to each expert, over the mean of its layer: "
+             "1 is a fair share."},
+         Figure{histogram, "Load in units of a fair share."}}};
 }
 
 std::string clock_text(const Trace& trace, const TraceSummary& summary) {
@@ -180,13 +184,56 @@ std::string clock_text(const Trace& trace, const TraceSummary& summary) {
         "left {:.2f} "
         "us or more after the last had come, on the clock of rank 0; less than zero would show an error of the clocks.",
         summary.checked_collectives, us * summary.least_overlap);
-    if (trace.clocks.is_null()) {
+    if (trace.clocks.empty()) {
         text += " The run did not come to its end: clocks are compared at its start only.";
     }
-    if (trace.dropped > 0) {
-        text += fmt::format(" {} events were not kept.", trace.dropped);
-    }
     return text;
+}
+
+/// Greatest error of the clocks that their comparison allows; unknown of a run that did not come to its end.
+std::optional<double> clock_error(const Trace& trace) {
+    std::optional<double> largest;
+    for (const RankClock& clock : trace.clocks) {
+        largest = std::max(largest.value_or(0), clock.error_us / us);
+    }
+    return largest;
+}
+
+/// What the reader must know before the figures.
+std::vector<Paragraph> remarks(const Trace& trace, const TraceSummary& summary) {
+    std::vector<Paragraph> all;
+    std::size_t most = 0;
+    std::string numbers;
+    for (const auto& [rank, steps] : summary.steps_of_ranks) {
+        most = std::max(most, steps);
+        numbers += fmt::format("{}rank {}: {}", numbers.empty() ? "" : ", ", rank, steps);
+    }
+    if (most > static_cast<std::size_t>(summary.steps)) {
+        all.push_back(
+            {fmt::format("Ranks recorded different numbers of steps ({}). What follows is about the first {}, "
+                         "which all of them have.",
+                         numbers, summary.steps)});
+    }
+    if (trace.ranks.size() > summary.ranks.size()) {
+        all.push_back({fmt::format("{} of {} ranks recorded no step, and are left out.",
+                                   trace.ranks.size() - summary.ranks.size(), trace.ranks.size())});
+    }
+    if (!trace.is_complete) {
+        all.push_back(
+            {"The file ends in the middle: events are missing, of whole ranks perhaps, so that waiting and the "
+             "critical path can't be told with certainty."});
+    }
+    if (trace.dropped > 0) {
+        all.push_back({fmt::format("{} events were not kept, because buffers or files were full.", trace.dropped)});
+    }
+    const double tolerated = clock_error(trace).value_or(1e-3);
+    if (summary.checked_collectives > 0 && summary.least_overlap < -tolerated) {
+        all.push_back(
+            {fmt::format("The clocks of the ranks disagree by {:.0f} us: waiting, transfer and the critical path "
+                         "are wrong by about as much, per collective.",
+                         -us * summary.least_overlap)});
+    }
+    return all;
 }
 
 }  // namespace
@@ -202,6 +249,9 @@ std::vector<Section> sections_of(const Trace& trace, const TraceSummary& summary
         sections.push_back(time);
         return sections;
     }
+    for (const Paragraph& remark : remarks(trace, summary)) {
+        time.blocks.emplace_back(remark);
+    }
     time.blocks.emplace_back(time_by_phase(summary));
     time.blocks.emplace_back(ranks_table(summary));
     if (summary.ranks.size() > 1) {
@@ -215,7 +265,7 @@ std::vector<Section> sections_of(const Trace& trace, const TraceSummary& summary
     if (summary.ranks.size() > 1) {
         time.blocks.emplace_back(Paragraph{clock_text(trace, summary)});
     }
-    if (!trace.clocks.is_null()) {
+    if (!trace.clocks.empty()) {
         time.blocks.emplace_back(clocks_table(trace.clocks));
     }
     sections.push_back(time);

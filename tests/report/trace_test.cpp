@@ -1,5 +1,7 @@
+#include "report/document.hpp"
 #include "report/trace_analysis.hpp"
 #include "report/trace_file.hpp"
+#include "report/trace_page.hpp"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -33,7 +35,9 @@ private:
 };
 
 const std::string begin = "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n";
-const std::string end = "\n],\"otherData\":{\"dropped_events\":         2,\"ranks\":[{\"rank\":0}]}}\n";
+const std::string end =
+    "\n],\"otherData\":{\"dropped_events\":         2,\"ranks\":[{\"rank\":0,\"clock\":"
+    "\"tsc\",\"offset_us\":0,\"offset_at_end_us\":0,\"drift_ppm\":0,\"error_us\":0.5}]}}\n";
 
 /// Times in milliseconds.
 std::string interval(const std::string& name, const std::string& category, int rank, int thread, double from, double to,
@@ -140,6 +144,42 @@ TEST(TraceAnalysis, ThreadsAreComparedWithinStepsOnly) {
     EXPECT_NEAR(summary.threads[0].longest, 0.020, 1e-9);
 }
 
+/// The text of the page about a trace.
+std::string page_of(const Trace& trace) {
+    Document document;
+    document.sections = sections_of(trace, analyse(trace));
+    return to_markdown(document);
+}
+
+TEST(TraceAnalysis, StepsThatNotAllRanksHaveAreLeftOut) {
+    std::vector<std::string> events = two_ranks();
+    events.push_back(interval("step", "step", 0, 0, 100, 300));  // rank 1 was killed
+    events.push_back(interval("loss", "compute", 0, 0, 100, 300));
+    const TraceText file(join(events));
+    const TraceSummary summary = analyse(file.read());
+    EXPECT_EQ(summary.steps, 1);
+    EXPECT_EQ(summary.steps_of_ranks.at(0), 2U);
+    EXPECT_NEAR(summary.ranks.at(0).total, 0.100, 1e-9);
+    EXPECT_NEAR(summary.ranks.at(0).median, 0.100, 1e-9);
+    EXPECT_NEAR(summary.critical_path.total, 0.100, 1e-9);
+    EXPECT_NE(page_of(file.read()).find("rank 0: 2, rank 1: 1"), std::string::npos) << page_of(file.read());
+    const TraceText whole(join(two_ranks()));
+    EXPECT_EQ(page_of(whole.read()).find("different numbers of steps"), std::string::npos);
+}
+
+TEST(TraceAnalysis, ThePageSaysWhatIsMissing) {
+    const std::string whole = join(two_ranks());
+    const TraceText file(whole);
+    EXPECT_NE(page_of(file.read()).find("2 events were not kept"), std::string::npos);
+    EXPECT_EQ(page_of(file.read()).find("ends in the middle"), std::string::npos);
+    const TraceText cut(whole.substr(0, whole.size() - end.size()));
+    EXPECT_NE(page_of(cut.read()).find("ends in the middle"), std::string::npos);
+    std::vector<std::string> events = two_ranks();
+    events[6] = interval("mpi.sum", "mpi", 0, 0, 30, 40, "ab");  // left 20 ms before rank 1 came
+    const TraceText wrong(join(events));
+    EXPECT_NE(page_of(wrong.read()).find("disagree by 20000 us"), std::string::npos) << page_of(wrong.read());
+}
+
 /// Clocks that disagree may let collectives end before others begin.
 TEST(TraceAnalysis, EndsWhateverTheTimesAre) {
     for (const double skew : {-1000.0, -40.0, -5.0, 0.0, 5.0, 40.0, 1000.0}) {
@@ -172,7 +212,9 @@ TEST(TraceFile, DamageIsAnErrorOfTheInput) {
          {std::string("[]"), std::string(), begin + "{\"ph\":\"X\"},\n" + end, begin + "{\"ph\":1},\n" + end,
           begin + "nonsense\n" + end, begin + R"({"name":"x","ph":"C","ts":1,"pid":0,"args":{"7":1}})" + "\n" + end,
           begin + R"({"name":"x","cat":"y","ph":"X","ts":"1","dur":1,"pid":0,"tid":0})" + "\n" + end,
-          begin + "\n],\"otherData\":7}\n", begin + std::string(std::size_t{5} << 20U, ' ') + "\n" + end}) {
+          begin + R"({"name":"x","cat":"y","ph":"X","ts":1,"dur":-1,"pid":0,"tid":0})" + "\n" + end,
+          begin + "\n],\"otherData\":{\"ranks\":[{\"rank\":0}]}}\n", begin + "\n],\"otherData\":7}\n",
+          begin + std::string(std::size_t{5} << 20U, ' ') + "\n" + end}) {
         const TraceText file(text);
         try {
             (void)file.read();
