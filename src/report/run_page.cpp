@@ -119,7 +119,7 @@ Summary throughput_of(const Metrics& metrics) {
     return rates.empty() ? Summary() : summarize(rates);
 }
 
-Section throughput_section(const Metrics& metrics) {
+Section throughput_section(const Metrics& metrics, const nlohmann::json& run, const std::string& source) {
     LineChart chart{"Throughput", {"optimizer step", ""}, {"tokens of all ranks", "tokens/s", false, true}, {}};
     chart.series.push_back(series_of("tokens per second", metrics.steps, &Step::tokens_per_second));
     const Summary summary = throughput_of(metrics);
@@ -135,12 +135,20 @@ Section throughput_section(const Metrics& metrics) {
     LineChart load{
         "Busiest expert", {"optimizer step", ""}, {"tokens over the mean of its layer", "", false, true}, {}};
     load.series.push_back(series_of("largest of all layers", metrics.steps, &Step::expert_load_ratio));
-    return {"Throughput",
-            {Figure{chart, "Each step: forward and backward pass, exchange, update."}, table, Figure{load, ""}}};
+    Section section{"Throughput", {Figure{chart, "Each step: forward and backward pass, exchange, update."}, table}};
+    if (const auto totals = io::get_or<nlohmann::json>(run, "totals", nullptr, source); !totals.is_null()) {
+        section.blocks.emplace_back(Paragraph{
+            fmt::format("All tokens over the time of all steps, the slow ones too (train_tokens_per_second): {} "
+                        "tokens/s.",
+                        readable(io::get<double>(totals, "tokens_per_second", source)))});
+    }
+    section.blocks.emplace_back(Figure{load, ""});
+    return section;
 }
 
-/// The plan that the run was started with, against what ranks used at most.
-Section memory_section(const nlohmann::json& run, const std::string& source) {
+/// The plan that the run was started with, against what ranks used at most: as they say at their end, or as the trace
+/// has it of a run that did not come to its end.
+Section memory_section(const nlohmann::json& run, const TraceSummary& trace, const std::string& source) {
     Section section{"Memory", {}};
     double planned = 0;
     if (run.contains("memory_plan")) {
@@ -155,9 +163,12 @@ Section memory_section(const nlohmann::json& run, const std::string& source) {
     }
     Table peaks{"Peak of each rank", {{"rank", ""}, {"resident at most", "MiB"}, {"over the plan", "MiB"}}, {}};
     for (const auto& rank : io::get<std::vector<nlohmann::json>>(run, "ranks", source)) {
-        if (rank.contains("peak_memory_bytes")) {
-            const double bytes = io::get<double>(rank, "peak_memory_bytes", source);
-            peaks.rows.push_back({io::get<double>(rank, "rank", source), bytes / mebi, (bytes - planned) / mebi});
+        const int number = io::get<int>(rank, "rank", source);
+        const auto traced = trace.peak_memory_bytes.find(number);
+        const double bytes = io::get_or<double>(rank, "peak_memory_bytes",
+                                                traced == trace.peak_memory_bytes.end() ? 0 : traced->second, source);
+        if (bytes > 0) {
+            peaks.rows.push_back({static_cast<double>(number), bytes / mebi, (bytes - planned) / mebi});
         }
     }
     if (!peaks.rows.empty()) {
@@ -276,15 +287,17 @@ Document describe_run(const fs::path& folder) {
     document.headlines = headlines_of(metrics);
     if (!metrics.steps.empty() || !metrics.evaluations.empty()) {
         document.sections.push_back(loss_section(metrics));
-        document.sections.push_back(throughput_section(metrics));
+        document.sections.push_back(throughput_section(metrics, run, source));
     }
+    TraceSummary summary;
     if (const std::vector<fs::path> traces = traces_of(folder); !traces.empty()) {
         const Trace trace = read_trace(traces);
-        for (const Section& section : sections_of(trace, analyse(trace))) {
+        summary = analyse(trace);
+        for (const Section& section : sections_of(trace, summary)) {
             document.sections.push_back(section);
         }
     }
-    if (Section memory = memory_section(run, source); !memory.blocks.empty()) {
+    if (Section memory = memory_section(run, summary, source); !memory.blocks.empty()) {
         document.sections.push_back(memory);
     }
     document.sections.push_back(checkpoints_section(folder / "checkpoints"));
