@@ -87,6 +87,7 @@ struct Results {
     std::string deck;     ///< empty: none
     std::string started;  ///< UTC
     double seconds = 0;
+    bool complete = true;                 ///< false: the run had not come to its end yet
     bool turns = false;                   ///< another run measured in turns with this one
     nlohmann::ordered_json program = {};  ///< object of texts
     nlohmann::ordered_json ranks = {};    ///< array, one object per rank

@@ -79,7 +79,8 @@ public:
         });
     }
 
-    void run(const std::vector<CaseSpec>& specs) {
+    /// Calls `after_each` when results have grown, but for the last time.
+    void run(const std::vector<CaseSpec>& specs, const std::function<void()>& after_each) {
         std::vector<Instance> instances = expand(specs);
         if (options_.repetition.rounds > 1) {  // cases take turns, so all must be there
             run_together(instances);
@@ -88,10 +89,14 @@ public:
         for (Instance& instance : instances) {
             run_together({&instance, 1});
             machines_.clear();
+            if (&instance != &instances.back()) {
+                after_each();
+            }
         }
     }
 
-    [[nodiscard]] bench::Results results() {
+    /// Collective. Of the cases so far.
+    [[nodiscard]] bench::Results results() const {
         bench::Results results;
         results.program = bench::describe_program();
         const kernels::KernelSet kernels;
@@ -103,7 +108,7 @@ public:
         }
         results.ranks = objects;
         results.differences = bench::differences(objects);
-        results.cases = std::move(cases_);
+        results.cases = cases_;
         results.turns = !options_.turns.empty();
         return results;
     }
@@ -311,6 +316,19 @@ void BenchOptions::check_output() const {
     }
 }
 
+namespace {
+
+void write(const bench::Results& results, const BenchOptions& options) {
+    if (!options.output.empty()) {
+        io::write_file_atomically(options.output, bench::to_json(results).dump(1) + "\n");
+    }
+    if (!options.google_output.empty()) {
+        io::write_file_atomically(options.google_output, bench::to_google_benchmark(results).dump(1) + "\n");
+    }
+}
+
+}  // namespace
+
 void run_cases(const mpi::Communicator& world, const std::vector<CaseSpec>& specs, const BenchOptions& options,
                const std::string& command, const std::string& deck) {
     const auto start = std::chrono::system_clock::now();
@@ -323,24 +341,33 @@ void run_cases(const mpi::Communicator& world, const std::vector<CaseSpec>& spec
         }
     });
     CaseRunner runner(world, options);
-    runner.run(specs);
-    bench::Results results = runner.results();
-    world.agree([&] {
-        if (!world.is_root()) {
-            return;
-        }
+    const auto collect = [&](bool complete) {
+        bench::Results results = runner.results();
+        results.complete = complete;
         results.command = command;
         results.deck = deck;
         results.started = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(start));
         results.seconds = std::chrono::duration<double>(std::chrono::system_clock::now() - start).count();
-        results.headline = bench::headline_of(results.cases);
-        print_scaling(results.cases);
-        print_figures(results);
-        if (!options.output.empty()) {
-            io::write_file_atomically(options.output, bench::to_json(results).dump(1) + "\n");
+        if (complete) {  // every case is right
+            results.headline = bench::headline_of(results.cases);
         }
-        if (!options.google_output.empty()) {
-            io::write_file_atomically(options.google_output, bench::to_google_benchmark(results).dump(1) + "\n");
+        return results;
+    };
+    // A job that is ended by its time limit keeps what it has.
+    runner.run(specs, [&] {
+        const bench::Results results = collect(/*complete=*/false);
+        world.agree([&] {
+            if (world.is_root()) {
+                write(results, options);
+            }
+        });
+    });
+    const bench::Results results = collect(/*complete=*/true);
+    world.agree([&] {
+        if (world.is_root()) {
+            print_scaling(results.cases);
+            print_figures(results);
+            write(results, options);
         }
     });
 }

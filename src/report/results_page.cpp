@@ -290,6 +290,9 @@ std::string holders_of(const bench::Difference& difference) {
 /// What may have spoiled the figures, for readers to know before they see them.
 std::optional<Section> warnings_section(const Results& results) {
     Section section{"Warnings", {}};
+    if (!results.complete) {
+        section.blocks.emplace_back(Paragraph{"The run did not come to its end: cases of the deck are missing."});
+    }
     for (const std::string& warning : results.warnings) {
         section.blocks.emplace_back(Paragraph{warning});
     }

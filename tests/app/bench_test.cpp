@@ -183,6 +183,22 @@ TEST(BenchSuite, AWrongKernelEndsItWithoutFigures) {
     EXPECT_EQ(right.exit_code, 0) << right.output;
 }
 
+/// A job that ends early keeps the cases that it has measured: here the second one computes a wrong result.
+TEST(BenchSuite, ResultsAreThereAfterEachCase) {
+    const Folder folder;
+    const std::string output = (folder.path / "result.json").string();
+    const std::string deck =
+        folder.write("deck.cfg", "repeat = 1\nseconds = 0\n[machine]\n[kernels]\nm = 1\nn = 8\nk = 8\n");
+    const Result wrong = test::shell(std::string("MOESAIC_TEST_PLANT=wrong ") + MOESAIC_PLANTED + " bench suite " +
+                                     deck + " --output " + output);
+    EXPECT_EQ(wrong.exit_code, 3) << wrong.output;
+    const bench::Results results = bench::read_results(output);
+    EXPECT_FALSE(results.complete);
+    ASSERT_EQ(results.cases.size(), 1U);
+    EXPECT_EQ(results.cases[0].name, "machine");
+    EXPECT_FALSE(results.headline);
+}
+
 TEST(BenchSuite, BuildsAreComparedInTurns) {
     const Folder folder;
     const std::string deck = folder.write("deck.cfg", tiny_deck);
