@@ -14,6 +14,7 @@
 namespace moesaic::app {
 namespace {
 
+using test::alone;
 using test::error_lines;
 using test::moesaic;
 using test::Result;
@@ -41,11 +42,6 @@ void expect_figures(const std::string& output, std::vector<std::string> expected
         EXPECT_TRUE(found.contains(name)) << name << " is missing in\n" << output;
     }
     EXPECT_TRUE(found.contains("amx_peak") || found.contains("isa_peak")) << output;
-}
-
-/// Without mpirun, whose start takes longer than all of these.
-Result alone(const std::string& arguments) {
-    return test::shell(std::string(MOESAIC_PROGRAM) + " " + arguments);
 }
 
 void expect_error(const std::string& arguments, int exit_code, const std::string& part) {

@@ -10,13 +10,10 @@
 namespace moesaic::app {
 namespace {
 
+using test::alone;
 using test::Result;
 
 const std::string reference = MOESAIC_TEST_DATA "/qwen3_moe";
-
-Result alone(const std::string& arguments) {
-    return test::shell(std::string(MOESAIC_PROGRAM) + " " + arguments);
-}
 
 /// GiB in the line of the table that begins with `purpose`.
 double gib(const std::string& output, const std::string& purpose) {

@@ -34,6 +34,11 @@ inline Result moesaic(int ranks, const std::string& arguments) {
                  MOESAIC_PROGRAM + " " + arguments);
 }
 
+/// The same on one rank without mpirun, which waits for two seconds after each error.
+inline Result alone(const std::string& arguments) {
+    return shell(std::string(MOESAIC_PROGRAM) + " " + arguments);
+}
+
 /// Lines that the program itself wrote as an error.
 inline std::vector<std::string> error_lines(const std::string& output) {
     std::vector<std::string> lines;

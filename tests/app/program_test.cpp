@@ -21,6 +21,7 @@ namespace moesaic::app {
 namespace {
 
 namespace fs = std::filesystem;
+using test::alone;
 using test::error_lines;
 using test::moesaic;
 using test::Result;
@@ -57,7 +58,7 @@ protected:
     /// Exit code, and a message of one line with the given part, on 1 and on 2 ranks.
     void expect_error(const std::string& arguments, int exit_code, const std::string& part) const {
         for (const int ranks : {1, 2}) {
-            const Result result = moesaic(ranks, arguments);
+            const Result result = ranks == 1 ? alone(arguments) : moesaic(ranks, arguments);
             EXPECT_EQ(result.exit_code, exit_code) << arguments << "\n" << result.output;
             const auto lines = error_lines(result.output);
             ASSERT_EQ(lines.size(), 1U) << arguments << "\n" << result.output;
