@@ -12,7 +12,7 @@ public:
 
     void follow(std::size_t step) {
         double first = std::numeric_limits<double>::infinity();
-        double now = 0;
+        double now = -first;
         int rank = 0;
         for (const auto& [candidate, timeline] : timelines_) {
             first = std::min(first, timeline.steps[step].begin);

@@ -7,6 +7,8 @@
 namespace moesaic::report {
 namespace {
 
+constexpr double before_all = -std::numeric_limits<double>::infinity();  // times may be negative
+
 bool begins_earlier(const TraceInterval& a, const TraceInterval& b) {
     return a.begin != b.begin ? a.begin < b.begin : a.end > b.end;
 }
@@ -15,7 +17,7 @@ bool begins_earlier(const TraceInterval& a, const TraceInterval& b) {
 std::vector<Segment> flatten(std::span<const TraceInterval> intervals) {
     std::vector<Segment> segments;
     std::vector<const TraceInterval*> open;
-    double reached = 0;
+    double reached = before_all;
     const auto advance = [&](double to) {
         if (!open.empty() && to > reached) {
             segments.push_back({reached, to, open.back()->name, open.back()->category});
@@ -68,7 +70,7 @@ Timeline lay_out(std::vector<TraceInterval> intervals, int mpi, int thread, int 
         }
     }
     timeline.segments = flatten(nested);
-    double reached = 0;
+    double reached = before_all;
     for (const TraceInterval& interval : nested) {
         if (interval.call != 0 && interval.begin >= reached) {
             timeline.calls.push_back({interval.begin, interval.end, interval.call, interval.name});
@@ -78,22 +80,55 @@ Timeline lay_out(std::vector<TraceInterval> intervals, int mpi, int thread, int 
     return timeline;
 }
 
+/// What tells which steps of two ranks are the same is a collective of all ranks in them: its call has the same number
+/// everywhere.
+void keep_common_steps(std::map<int, Timeline>& timelines) {
+    if (timelines.size() < 2) {
+        return;
+    }
+    const Timeline& first = timelines.begin()->second;
+    std::map<std::uint64_t, std::size_t> step_of_call;  // of the first rank
+    for (std::size_t step = 0; step < first.steps.size(); ++step) {
+        for (const Call& call : that_begin_in(first.calls, first.steps[step].begin, first.steps[step].end)) {
+            step_of_call[call.call] = step;
+        }
+    }
+    std::map<std::size_t, std::vector<TraceInterval>> same;  // by step of the first rank: those of the ranks
+    for (const auto& [rank, timeline] : timelines) {
+        for (const TraceInterval& step : timeline.steps) {
+            const std::span<const Call> calls = that_begin_in(timeline.calls, step.begin, step.end);
+            const auto shared = std::find_if(calls.begin(), calls.end(),
+                                             [&](const Call& call) { return step_of_call.contains(call.call); });
+            if (shared != calls.end()) {
+                same[step_of_call.at(shared->call)].push_back(step);
+            }
+        }
+    }
+    for (auto& [rank, timeline] : timelines) {
+        timeline.steps.clear();
+    }
+    for (const auto& [number, steps] : same) {
+        if (steps.size() == timelines.size()) {
+            auto step = steps.begin();
+            for (auto& [rank, timeline] : timelines) {
+                timeline.steps.push_back(*step++);
+            }
+        }
+    }
+}
+
 }  // namespace
 
 std::map<int, Timeline> timelines_of(const Trace& trace) {
     std::map<int, Timeline> timelines;
-    std::size_t common = std::numeric_limits<std::size_t>::max();
     for (const auto& [rank, intervals] : trace.ranks) {
         Timeline timeline = lay_out(intervals, trace.index_of("mpi"), trace.index_of("thread"), trace.index_of("step"));
         timeline.recorded_steps = timeline.steps.size();
         if (timeline.recorded_steps > 0) {
-            common = std::min(common, timeline.recorded_steps);
             timelines[rank] = std::move(timeline);
         }
     }
-    for (auto& [rank, timeline] : timelines) {
-        timeline.steps.resize(common);
-    }
+    keep_common_steps(timelines);
     return timelines;
 }
 

@@ -44,8 +44,8 @@ struct Timeline {
     std::vector<TraceInterval> shares;  ///< of threads in the work of teams, in order of begin
 };
 
-/// By rank; of ranks that recorded a step. A rank that ended early has fewer steps: only those that all have are kept,
-/// the k-th is the same on all ranks.
+/// By rank; of ranks that recorded a step. Ranks may end at different steps or lack some in between: only those that
+/// all have are kept, so that the k-th step is the same on all.
 [[nodiscard]] std::map<int, Timeline> timelines_of(const Trace& trace);
 
 /// When and where the last rank came to a collective.

@@ -18,6 +18,10 @@ public:
     TraceSummary summary() {
         for (const auto& [rank, timeline] : timelines_) {
             summary_.steps = static_cast<int>(timeline.steps.size());
+            if (summary_.steps > 0) {
+                summary_.begin = seconds_per_us * timeline.steps.front().begin;
+                summary_.end = seconds_per_us * timeline.steps.back().end;
+            }
             summary_.steps_of_ranks[rank] = timeline.recorded_steps;
             summary_.ranks[rank] = sum_up(timeline);
             balance_threads(rank, timeline);
@@ -37,15 +41,17 @@ private:
             rank.total += seconds.back();
             add_phases(trace_, timeline, step.begin, step.end, rank.phases);
             for (const Call& call : that_begin_in(timeline.calls, step.begin, step.end)) {
-                const double waiting =
-                    std::clamp(arrivals_.at(call.call).last_begin - call.begin, 0.0, call.end - call.begin);
-                rank.waiting += seconds_per_us * waiting;
-                rank.transfer += seconds_per_us * (call.end - call.begin - waiting);
+                const Arrival& arrival = arrivals_.at(call.call);
+                const double duration = seconds_per_us * (call.end - call.begin);
+                const double waiting = std::clamp(seconds_per_us * (arrival.last_begin - call.begin), 0.0, duration);
+                rank.waiting += waiting;
+                rank.transfer += duration - waiting;
+                rank.alone += arrival.ranks == 1 ? duration : 0;
                 for_each_overlap(timeline.others, call.begin, call.end,
                                  [&](const Segment&, double us) { rank.overlapped += seconds_per_us * us; });
             }
         }
-        rank.median = bench::summarize(std::move(seconds)).median;
+        rank.median = seconds.empty() ? 0 : bench::summarize(std::move(seconds)).median;
         return rank;
     }
 

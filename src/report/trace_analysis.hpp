@@ -9,13 +9,14 @@
 
 namespace moesaic::report {
 
-/// One rank, over all steps. Seconds.
+/// One rank, over the steps that all ranks recorded. Seconds.
 struct RankSteps {
     PhaseSeconds phases;
     double total = 0;
     double median = 0;      ///< of a step
     double waiting = 0;     ///< in collectives, until the last rank came
     double transfer = 0;    ///< in collectives, after that
+    double alone = 0;       ///< in collectives that no other rank recorded: their waiting is unknown
     double overlapped = 0;  ///< of all MPI time: while another thread of the rank computed
 
     [[nodiscard]] double computing() const { return total - waiting - transfer; }
@@ -40,6 +41,8 @@ struct ExpertTokens {
 
 struct TraceSummary {
     int steps = 0;                              ///< that all ranks recorded; the following is about these
+    double begin = 0;                           ///< of the first of them, in seconds of the trace
+    double end = 0;                             ///< of the last one
     std::map<int, std::size_t> steps_of_ranks;  ///< that each of `ranks` recorded
     std::map<int, RankSteps> ranks;
     std::vector<ThreadBalance> threads;  ///< of ranks with several threads

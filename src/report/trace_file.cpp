@@ -78,15 +78,17 @@ private:
             line.pop_back();
         }
         const nlohmann::json event = io::parse_json(line, source(), {}, number_);
+        const int rank = io::get<int>(event, "pid", source());
+        std::vector<TraceInterval>& of_rank = trace_.ranks[rank];  // also where all that is left of a rank is its name
         const auto phase = io::get<std::string>(event, "ph", source());
         if (phase == "X") {
-            read_interval(event);
+            read_interval(event, of_rank);
         } else if (phase == "C") {
-            read_counter(event);
+            read_counter(event, rank);
         }
     }
 
-    void read_interval(const nlohmann::json& event) {
+    void read_interval(const nlohmann::json& event, std::vector<TraceInterval>& of_rank) {
         TraceInterval interval;
         interval.begin = io::get<double>(event, "ts", source());
         const auto duration = io::get<double>(event, "dur", source());
@@ -102,16 +104,15 @@ private:
             const std::string call = io::get_or<std::string>(event["args"], "call", "0", source());
             std::from_chars(call.data(), call.data() + call.size(), interval.call, 16);
         }
-        std::vector<TraceInterval>& all = trace_.ranks[io::get<int>(event, "pid", source())];
-        core::require(all.size() < most_events, ExitCode::corrupt_input,
+        core::require(of_rank.size() < most_events, ExitCode::corrupt_input,
                       "{} has more than {} events of one rank (it would not fit into memory); trace fewer steps",
                       file_.string(), most_events);
-        all.push_back(interval);
+        of_rank.push_back(interval);
     }
 
-    void read_counter(const nlohmann::json& event) {
+    void read_counter(const nlohmann::json& event, int rank) {
         TraceCounter counter;
-        counter.rank = io::get<int>(event, "pid", source());
+        counter.rank = rank;
         counter.name = index(io::get<std::string>(event, "name", source()));
         counter.at = io::get<double>(event, "ts", source());
         const auto values = io::get<nlohmann::json>(event, "args", source());

@@ -82,11 +82,14 @@ Table ranks_table(const TraceSummary& summary) {
                 {}};
     for (const auto& [rank, steps] : summary.ranks) {
         const auto sent = summary.peak_bandwidth.find(rank);
-        table.rows.push_back(
-            {static_cast<double>(rank), static_cast<double>(summary.steps), ms * steps.total / summary.steps,
-             ms * steps.median, percent(steps.computing(), steps.total), percent(steps.transfer, steps.total),
-             percent(steps.waiting, steps.total), percent(steps.overlapped, steps.transfer + steps.waiting),
-             sent == summary.peak_bandwidth.end() ? 0.0 : sent->second * 1e-6});
+        const auto unless_alone = [&](double seconds) {
+            return steps.alone > 0 ? Cell("unknown") : Cell(percent(seconds, steps.total));
+        };
+        table.rows.push_back({static_cast<double>(rank), static_cast<double>(summary.steps),
+                              ms * steps.total / summary.steps, ms * steps.median,
+                              percent(steps.computing(), steps.total), unless_alone(steps.transfer),
+                              unless_alone(steps.waiting), percent(steps.overlapped, steps.transfer + steps.waiting),
+                              sent == summary.peak_bandwidth.end() ? 0.0 : sent->second * 1e-6});
     }
     return table;
 }
@@ -202,21 +205,28 @@ std::optional<double> clock_error(const Trace& trace) {
 /// What the reader must know before the figures.
 std::vector<Paragraph> remarks(const Trace& trace, const TraceSummary& summary) {
     std::vector<Paragraph> all;
-    std::size_t most = 0;
-    std::string numbers;
-    for (const auto& [rank, steps] : summary.steps_of_ranks) {
-        most = std::max(most, steps);
-        numbers += fmt::format("{}rank {}: {}", numbers.empty() ? "" : ", ", rank, steps);
-    }
-    if (most > static_cast<std::size_t>(summary.steps)) {
-        all.push_back(
-            {fmt::format("Ranks recorded different numbers of steps ({}). What follows is about the first {}, "
-                         "which all of them have.",
-                         numbers, summary.steps)});
+    const auto fewer = [](const auto& a, const auto& b) { return a.second < b.second; };
+    const auto [fewest, most] =
+        std::minmax_element(summary.steps_of_ranks.begin(), summary.steps_of_ranks.end(), fewer);
+    if (most != summary.steps_of_ranks.end() && most->second > static_cast<std::size_t>(summary.steps)) {
+        all.push_back({fmt::format(
+            "The ranks recorded {} to {} steps (fewest on rank {}). {}.", fewest->second, most->second, fewest->first,
+            summary.steps == 0
+                ? "None of them is there on all ranks"
+                : fmt::format("What follows is about the {} that all of them have, from {:.2f} s to {:.2f} s "
+                              "of the trace",
+                              summary.steps, summary.begin, summary.end))});
     }
     if (trace.ranks.size() > summary.ranks.size()) {
-        all.push_back({fmt::format("{} of {} ranks recorded no step, and are left out.",
-                                   trace.ranks.size() - summary.ranks.size(), trace.ranks.size())});
+        all.push_back(
+            {fmt::format("{} of {} ranks recorded no step, and are left out: how long others waited for them "
+                         "can't be told.",
+                         trace.ranks.size() - summary.ranks.size(), trace.ranks.size())});
+    }
+    if (std::any_of(summary.ranks.begin(), summary.ranks.end(), [](const auto& r) { return r.second.alone > 0; })) {
+        all.push_back(
+            {"Of some collectives only one rank left a record: how long it waited in them can't be told, and "
+             "the critical path stays on it."});
     }
     if (!trace.is_complete) {
         all.push_back(
@@ -244,13 +254,13 @@ std::vector<Section> sections_of(const Trace& trace, const TraceSummary& summary
         sections.push_back(experts_section(summary.experts));
     }
     Section time{"Where the time goes", {}};
-    if (summary.steps == 0) {
-        time.blocks.emplace_back(Paragraph{"The trace holds no training step."});
-        sections.push_back(time);
-        return sections;
-    }
     for (const Paragraph& remark : remarks(trace, summary)) {
         time.blocks.emplace_back(remark);
+    }
+    if (summary.steps == 0) {
+        time.blocks.emplace_back(Paragraph{"The trace holds no training step that could be shown."});
+        sections.push_back(time);
+        return sections;
     }
     time.blocks.emplace_back(time_by_phase(summary));
     time.blocks.emplace_back(ranks_table(summary));
