@@ -21,6 +21,8 @@ using core::ExitCode;
 /// Longest line that can be an event or the end: values of all experts, or the clocks of all ranks.
 constexpr std::size_t longest_line = std::size_t{4} << 20U;
 constexpr std::size_t most_events = std::size_t{16} << 20U;
+constexpr double longest_us = 1e15;     // thirty years; sums of as many as fit into a file are finite
+constexpr double largest_count = 1e18;  // tokens, bytes, bytes per second
 
 class Reader {
 public:
@@ -65,10 +67,10 @@ private:
             for (const auto& clock : io::get_or<std::vector<nlohmann::json>>(data, "ranks", {}, source())) {
                 trace_.clocks.push_back({.rank = io::get<double>(clock, "rank", source()),
                                          .kind = io::get<std::string>(clock, "clock", source()),
-                                         .offset_us = io::get<double>(clock, "offset_us", source()),
-                                         .offset_at_end_us = io::get<double>(clock, "offset_at_end_us", source()),
-                                         .drift_ppm = io::get<double>(clock, "drift_ppm", source()),
-                                         .error_us = io::get<double>(clock, "error_us", source())});
+                                         .offset_us = number(clock, "offset_us", -longest_us, longest_us),
+                                         .offset_at_end_us = number(clock, "offset_at_end_us", -longest_us, longest_us),
+                                         .drift_ppm = number(clock, "drift_ppm", -longest_us, longest_us),
+                                         .error_us = number(clock, "error_us", 0, longest_us)});
             }
         }
     }
@@ -90,12 +92,8 @@ private:
 
     void read_interval(const nlohmann::json& event, std::vector<TraceInterval>& of_rank) {
         TraceInterval interval;
-        interval.begin = io::get<double>(event, "ts", source());
-        const auto duration = io::get<double>(event, "dur", source());
-        core::require(duration >= 0, ExitCode::corrupt_input,
-                      "{}:{}: an event lasts {} us (less than nothing); the file is damaged", file_.string(), number_,
-                      duration);
-        interval.end = interval.begin + duration;
+        interval.begin = number(event, "ts", -longest_us, longest_us);
+        interval.end = interval.begin + number(event, "dur", 0, longest_us);
         interval.name = index(io::get<std::string>(event, "name", source()));
         interval.category = index(io::get<std::string>(event, "cat", source()));
         interval.thread = io::get<int>(event, "tid", source());
@@ -114,7 +112,7 @@ private:
         TraceCounter counter;
         counter.rank = rank;
         counter.name = index(io::get<std::string>(event, "name", source()));
-        counter.at = io::get<double>(event, "ts", source());
+        counter.at = number(event, "ts", -longest_us, longest_us);
         const auto values = io::get<nlohmann::json>(event, "args", source());
         for (const auto& [key, value] : values.items()) {
             std::size_t place = counter.values.size();  // series are numbers, or there is one
@@ -124,9 +122,18 @@ private:
                           number_, trace_.names[static_cast<std::size_t>(counter.name)], io::printable(key),
                           values.size());
             counter.values.resize(values.size());
-            counter.values[place] = io::get<double>(values, key, source());
+            counter.values[place] = number(values, key, 0, largest_count);
         }
         trace_.counters.push_back(std::move(counter));
+    }
+
+    /// A number that nothing computed from it can make infinite.
+    [[nodiscard]] double number(const nlohmann::json& object, const std::string& key, double least, double most) const {
+        const auto value = io::get<double>(object, key, source());
+        core::require(value >= least && value <= most, ExitCode::corrupt_input,
+                      "{}:{}: '{}' is {} (it must be from {} to {}); the file is damaged", file_.string(), number_,
+                      io::printable(key), value, least, most);
+        return value;
     }
 
     int index(const std::string& name) {

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <array>
 #include <numeric>
-#include <optional>
 
 namespace moesaic::report {
 namespace {
@@ -193,11 +192,12 @@ std::string clock_text(const Trace& trace, const TraceSummary& summary) {
     return text;
 }
 
-/// Greatest error of the clocks that their comparison allows; unknown of a run that did not come to its end.
-std::optional<double> clock_error(const Trace& trace) {
-    std::optional<double> largest;
+/// Seconds by which the clocks of two ranks may differ, each of which is right within its error. Of a run that did not
+/// come to its end the errors are unknown.
+double tolerated_difference(const Trace& trace) {
+    double largest = trace.clocks.empty() ? 1e-3 : 0;
     for (const RankClock& clock : trace.clocks) {
-        largest = std::max(largest.value_or(0), clock.error_us / us);
+        largest = std::max(largest, 2 * clock.error_us / us);
     }
     return largest;
 }
@@ -236,12 +236,13 @@ std::vector<Paragraph> remarks(const Trace& trace, const TraceSummary& summary) 
     if (trace.dropped > 0) {
         all.push_back({fmt::format("{} events were not kept, because buffers or files were full.", trace.dropped)});
     }
-    const double tolerated = clock_error(trace).value_or(1e-3);
+    const double tolerated = tolerated_difference(trace);
     if (summary.checked_collectives > 0 && summary.least_overlap < -tolerated) {
         all.push_back(
-            {fmt::format("The clocks of the ranks disagree by {:.0f} us: waiting, transfer and the critical path "
-                         "are wrong by about as much, per collective.",
-                         -us * summary.least_overlap)});
+            {fmt::format("The clocks of the ranks disagree by {:.2f} us or more (at most {:.2f} us were "
+                         "expected): waiting, transfer and the critical path can't be trusted, they are "
+                         "wrong by as much per collective.",
+                         -us * summary.least_overlap, us * tolerated)});
     }
     return all;
 }

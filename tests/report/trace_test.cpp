@@ -222,7 +222,12 @@ TEST(TraceAnalysis, ThePageSaysWhatIsMissing) {
     std::vector<std::string> events = two_ranks();
     events[6] = interval("mpi.sum", "mpi", 0, 0, 30, 40, "ab");  // left 20 ms before rank 1 came
     const TraceText wrong(join(events));
-    EXPECT_NE(page_of(wrong.read()).find("disagree by 20000 us"), std::string::npos) << page_of(wrong.read());
+    EXPECT_NE(page_of(wrong.read()).find("disagree by 20000.00 us or more (at most 1.00 us were expected)"),
+              std::string::npos)
+        << page_of(wrong.read());
+    events[6] = interval("mpi.sum", "mpi", 0, 0, 30, 59.9992, "ab");  // within the errors of both clocks
+    const TraceText near(join(events));
+    EXPECT_EQ(page_of(near.read()).find("disagree"), std::string::npos) << page_of(near.read());
 }
 
 /// Clocks that disagree may let collectives end before others begin.
@@ -258,6 +263,10 @@ TEST(TraceFile, DamageIsAnErrorOfTheInput) {
           begin + "nonsense\n" + end, begin + R"({"name":"x","ph":"C","ts":1,"pid":0,"args":{"7":1}})" + "\n" + end,
           begin + R"({"name":"x","cat":"y","ph":"X","ts":"1","dur":1,"pid":0,"tid":0})" + "\n" + end,
           begin + R"({"name":"x","cat":"y","ph":"X","ts":1,"dur":-1,"pid":0,"tid":0})" + "\n" + end,
+          begin + R"({"name":"x","cat":"y","ph":"X","ts":1,"dur":1e308,"pid":0,"tid":0})" + "\n" + end,
+          begin + R"({"name":"x","cat":"y","ph":"X","ts":-1e300,"dur":1,"pid":0,"tid":0})" + "\n" + end,
+          begin + R"({"name":"x","ph":"C","ts":1,"pid":0,"args":{"bytes":1e300}})" + "\n" + end,
+          begin + R"({"name":"x","ph":"C","ts":1,"pid":0,"args":{"bytes":-1}})" + "\n" + end,
           begin + "\n],\"otherData\":{\"ranks\":[{\"rank\":0}]}}\n", begin + "\n],\"otherData\":7}\n",
           begin + std::string(std::size_t{5} << 20U, ' ') + "\n" + end}) {
         const TraceText file(text);
@@ -266,6 +275,7 @@ TEST(TraceFile, DamageIsAnErrorOfTheInput) {
             ADD_FAILURE() << "accepted " << text.substr(0, 200);
         } catch (const core::Error& error) {
             EXPECT_EQ(error.code(), core::ExitCode::corrupt_input) << error.what();
+            EXPECT_NE(std::string(error.what()).find("trace.json"), std::string::npos) << error.what();
         }
     }
 }
