@@ -6,6 +6,7 @@
 #include <array>
 #include <chrono>
 #include <cstring>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -38,17 +39,24 @@ bool is_exchange(const Event& event) {
     return std::string_view(event.name).starts_with("exchange.");
 }
 
-/// Adds what the experts' worker did to the trace of the thread that made the step, whose events are `inside`.
+/// Adds what the experts' worker did to the trace of the thread that made the step, whose events, in order, are
+/// `inside`.
 void add_worker(std::span<const Event> events, std::span<const Event> inside, const Event& step, StepTrace& trace) {
+    std::vector<Event> exchanges;  // one after the other, as the passes are
+    std::copy_if(inside.begin(), inside.end(), std::back_inserter(exchanges), is_exchange);
+    auto exchange = exchanges.begin();
     for (const Event& pass : events) {
         if (!is_pass_of_experts(pass) || pass.thread == step.thread || pass.begin_ns < step.begin_ns ||
             pass.end_ns > step.end_ns) {
             continue;
         }
         trace.of_scope[pass.name] += seconds(pass);
-        for (const Event& event : inside) {
-            const std::int64_t common = std::min(event.end_ns, pass.end_ns) - std::max(event.begin_ns, pass.begin_ns);
-            trace.hidden += is_exchange(event) && common > 0 ? static_cast<double>(common) * 1e-9 : 0;
+        while (exchange != exchanges.end() && exchange->end_ns <= pass.begin_ns) {
+            ++exchange;
+        }
+        for (auto e = exchange; e != exchanges.end() && e->begin_ns < pass.end_ns; ++e) {
+            const std::int64_t common = std::min(e->end_ns, pass.end_ns) - std::max(e->begin_ns, pass.begin_ns);
+            trace.hidden += static_cast<double>(common) * 1e-9;
         }
     }
 }
@@ -108,7 +116,7 @@ StepTrace trace_of_step(std::span<const Event> events) {
     for (const Event& event : inside) {
         trace.of_scope[event.name] += seconds(event);
         trace.exchange += is_exchange(event) ? seconds(event) : 0;
-        if (std::string_view(event.category) == "mpi" && event.begin_ns >= end_of_collective) {  // not inside another
+        if (event.transfer.call != 0 && event.begin_ns >= end_of_collective) {  // not inside another
             trace.collectives.push_back({event.transfer.call, seconds(event)});
             end_of_collective = event.end_ns;
         }
@@ -138,9 +146,8 @@ std::vector<StepShares> share_out(const mpi::Communicator& world, const StepTrac
     for (std::size_t r = 0; r < shares.size(); ++r) {
         shares[r] = {.total = rows[r * sums], .exchange = rows[r * sums + 1], .hidden = rows[r * sums + 2]};
         for (const CollectiveTime& time : all[r]) {
-            const double transfer = time.call == 0 ? time.seconds : shortest.at(time.call);
-            shares[r].transfer += transfer;
-            shares[r].waiting += time.seconds - transfer;
+            shares[r].transfer += shortest.at(time.call);
+            shares[r].waiting += time.seconds - shortest.at(time.call);
         }
     }
     return shares;

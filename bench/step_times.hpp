@@ -17,14 +17,14 @@ namespace moesaic::bench {
 
 /// A collective on one rank.
 struct CollectiveTime {
-    std::uint64_t call = 0;  ///< the same on all ranks that take part; 0 of a rank alone
+    std::uint64_t call = 0;  ///< the same on all ranks that take part
     double seconds = 0;
 };
 
 /// One rank's step, taken from its trace. Seconds.
 struct StepTrace {
     double total = 0;
-    std::vector<CollectiveTime> collectives;  ///< in order; of nested ones the outermost
+    std::vector<CollectiveTime> collectives;  ///< of several ranks, in order; of nested ones the outermost
     std::map<std::string, double> of_scope;   ///< sums by name, nested scopes in those around them too
     double exchange = 0;                      ///< of rows with other ranks
     double hidden = 0;                        ///< that part of it in which the experts' worker computed

@@ -11,9 +11,8 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
-#include <thread>
-
 #include <limits>
+#include <thread>
 
 namespace moesaic::bench {
 namespace {
@@ -73,25 +72,25 @@ TEST(StepCheck, TheSmallModelHasEveryKindOfLayer) {
 }
 
 /// Times in milliseconds.
-Event event(const char* name, const char* category, std::int64_t begin, std::int64_t end, int thread = 0) {
-    return {name, category, begin * 1000000, end * 1000000, -1, thread};
+Event event(const char* name, const char* category, std::int64_t begin, std::int64_t end, int thread = 0,
+            std::uint64_t call = 0) {
+    return {name, category, begin * 1000000, end * 1000000, -1, thread, {call, 0, 0}};
 }
 
 TEST(StepTimes, CollectivesInsideOthersCountOnce) {
-    const std::vector<Event> events = {event("mpi.barrier", "mpi", 0, 9),
-                                       event("experts.forward", "compute", 11, 13),
-                                       event("mpi.sum", "mpi", 14, 15),
-                                       event("coordinator.decide", "mpi", 13, 17),
-                                       event("experts.forward", "compute", 17, 18),
-                                       event("mpi.max", "mpi", 18, 19, 1),
-                                       event("mpi.max", "mpi", 18, 20),
-                                       event("step", "step", 10, 20),
-                                       event("mpi.max", "mpi", 21, 30)};
+    const std::vector<Event> events = {
+        event("mpi.barrier", "mpi", 0, 9, 0, 1),     event("experts.forward", "compute", 11, 13),
+        event("mpi.min", "mpi", 14, 15, 0, 2),       event("mpi.sum", "mpi", 13, 16, 0, 3),
+        event("coordinator.decide", "mpi", 12, 17),  // no call itself
+        event("experts.forward", "compute", 17, 18), event("mpi.max", "mpi", 18, 19, 1, 4),
+        event("mpi.max", "mpi", 18, 20, 0, 5),       event("step", "step", 10, 20),
+        event("mpi.max", "mpi", 21, 30, 0, 6)};
     const StepTrace trace = trace_of_step(events);
     EXPECT_DOUBLE_EQ(trace.total, 0.010);
     EXPECT_DOUBLE_EQ(trace.of_scope.at("experts.forward"), 0.003);
     ASSERT_EQ(trace.collectives.size(), 2U);
-    EXPECT_DOUBLE_EQ(trace.collectives[0].seconds, 0.004);
+    EXPECT_EQ(trace.collectives[0].call, 3U);
+    EXPECT_DOUBLE_EQ(trace.collectives[0].seconds, 0.003);
     EXPECT_DOUBLE_EQ(trace.collectives[1].seconds, 0.002);
     EXPECT_THROW((void)trace_of_step({}), core::Error);
 }
@@ -116,8 +115,7 @@ TEST(StepTimes, WaitingIsWhatTheShortestDidNotNeed) {
     mine.total = 10;
     mine.exchange = 4;
     mine.hidden = 1 + world.rank();
-    // Rank 0 comes last to the first collective; the second one is of each rank alone.
-    mine.collectives = {{7, 1.0 + world.rank()}, {0, 2}};
+    mine.collectives = {{7, 1.0 + world.rank()}, {8, 2}};  // rank 0 comes last to the first one
     const auto shares = share_out(world, mine);
     ASSERT_EQ(shares.size(), world.is_root() ? static_cast<std::size_t>(world.size()) : 0U);
     double computing = 0;
