@@ -119,7 +119,7 @@ Summary throughput_of(const Metrics& metrics) {
     return rates.empty() ? Summary() : summarize(rates);
 }
 
-Section throughput_section(const Metrics& metrics, const nlohmann::json& run, const std::string& source) {
+Section throughput_section(const Metrics& metrics) {
     LineChart chart{"Throughput", {"optimizer step", ""}, {"tokens of all ranks", "tokens/s", false, true}, {}};
     chart.series.push_back(series_of("tokens per second", metrics.steps, &Step::tokens_per_second));
     const Summary summary = throughput_of(metrics);
@@ -135,15 +135,8 @@ Section throughput_section(const Metrics& metrics, const nlohmann::json& run, co
     LineChart load{
         "Busiest expert", {"optimizer step", ""}, {"tokens over the mean of its layer", "", false, true}, {}};
     load.series.push_back(series_of("largest of all layers", metrics.steps, &Step::expert_load_ratio));
-    Section section{"Throughput", {Figure{chart, "Each step: forward and backward pass, exchange, update."}, table}};
-    if (const auto totals = io::get_or<nlohmann::json>(run, "totals", nullptr, source); !totals.is_null()) {
-        section.blocks.emplace_back(Paragraph{
-            fmt::format("All tokens over the time of all steps, the slow ones too (train_tokens_per_second): {} "
-                        "tokens/s.",
-                        readable(io::get<double>(totals, "tokens_per_second", source)))});
-    }
-    section.blocks.emplace_back(Figure{load, ""});
-    return section;
+    return {"Throughput",
+            {Figure{chart, "Each step: forward and backward pass, exchange, update."}, table, Figure{load, ""}}};
 }
 
 /// The plan that the run was started with, against what ranks used at most: as they say at their end, or as the trace
@@ -240,12 +233,20 @@ std::vector<fs::path> traces_of(const fs::path& folder) {
     return {parts.begin(), parts.end()};
 }
 
-std::vector<Headline> headlines_of(const Metrics& metrics) {
+std::vector<Headline> headlines_of(const Metrics& metrics, const nlohmann::json& run, const std::string& source) {
     std::vector<Headline> headlines;
     const Summary rate = throughput_of(metrics);
     if (rate.n > 0) {
         headlines.push_back({"throughput", rate.median, "tokens/s", static_cast<int>(rate.n),
                              std::pair{rate.low, rate.high}, "median of the steps"});
+        if (const auto totals = io::get_or<nlohmann::json>(run, "totals", nullptr, source); !totals.is_null()) {
+            headlines.push_back({"throughput of the whole run",
+                                 io::get<double>(totals, "tokens_per_second", source),
+                                 "tokens/s",
+                                 0,
+                                 {},
+                                 "all tokens over the time of all steps, slow ones too (train_tokens_per_second)"});
+        }
         headlines.push_back({"training loss",
                              metrics.steps.back().loss,
                              "nats/token",
@@ -284,10 +285,10 @@ Document describe_run(const fs::path& folder) {
                     finished ? "finished " + io::get<std::string>(run, "finished", source)
                              : "and did not come to its end (or still runs)",
                     io::get<std::vector<nlohmann::json>>(run, "ranks", source).size(), metrics.steps.size());
-    document.headlines = headlines_of(metrics);
+    document.headlines = headlines_of(metrics, run, source);
     if (!metrics.steps.empty() || !metrics.evaluations.empty()) {
         document.sections.push_back(loss_section(metrics));
-        document.sections.push_back(throughput_section(metrics, run, source));
+        document.sections.push_back(throughput_section(metrics));
     }
     TraceSummary summary;
     if (const std::vector<fs::path> traces = traces_of(folder); !traces.empty()) {

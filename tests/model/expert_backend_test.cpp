@@ -1,11 +1,14 @@
 // The expert backend alone: arithmetic, gradients, rules of use.
 #include "core/error.hpp"
+#include "core/trace.hpp"
 #include "model/grouped_experts.hpp"
 #include "support/random_model.hpp"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <map>
+#include <string>
 
 namespace moesaic::model {
 namespace {
@@ -354,6 +357,23 @@ TEST(ExpertBackend, AsynchronousCallsGiveTheSame) {
     bench.backend.submit_backward(grad);
     const auto dx = bench.backend.sync_backward().input;
     EXPECT_EQ(std::vector<float>(dx.data(), dx.data() + 30), expected_grad);
+}
+
+/// Waiting belongs to the phase of the experts, whose worker computes meanwhile.
+TEST(ExpertBackend, WaitingForTheWorkerIsInTheTrace) {
+    Bench<float> bench;
+    bench.make_ready();
+    core::trace::enable(true);
+    bench.backend.submit_forward(bench.hidden, bench.ids, bench.routing, false);
+    bench.backend.sync_forward();
+    core::trace::enable(false);
+    std::map<std::string, int> threads;
+    for (const core::trace::Event& event : core::trace::take()) {
+        threads[event.name] = event.thread;
+    }
+    ASSERT_TRUE(threads.contains("experts.wait"));
+    ASSERT_TRUE(threads.contains("experts.forward"));
+    EXPECT_NE(threads.at("experts.wait"), threads.at("experts.forward"));
 }
 
 TEST(ExpertBackend, OneSubmissionAtATime) {

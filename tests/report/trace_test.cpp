@@ -171,6 +171,21 @@ TEST(TraceAnalysis, StepsThatNotAllRanksHaveAreLeftOut) {
     EXPECT_EQ(page_of(whole.read()).find("The ranks recorded"), std::string::npos);
 }
 
+TEST(TraceAnalysis, ThreadsThatCostMostComeFirst) {
+    std::vector<std::string> events = two_ranks();
+    events.push_back(interval("attention.forward", "thread", 1, 0, 0, 50));
+    events.push_back(interval("attention.forward", "thread", 1, 1, 0, 20));
+    events.push_back(interval("loss", "thread", 1, 0, 64, 65));
+    events.push_back(interval("loss", "thread", 1, 1, 64, 64.1));  // 82 % of very little
+    const TraceText file(join(events));
+    const std::string page = page_of(file.read());
+    const std::size_t attention = page.find("| 1 | attention.forward | 2 | 35 | 42.86 |");
+    const std::size_t experts = page.find("| 0 | experts.up | 2 | 15 | 33.33 |");
+    EXPECT_LT(attention, experts) << page;
+    EXPECT_LT(experts, page.find("| 1 | loss | 2 |")) << page;
+    EXPECT_NE(page.find("| 1 | loss | 2 |"), std::string::npos) << page;
+}
+
 /// Of the second of three steps rank 1 has the collective only: its buffer was full when the step ended.
 TEST(TraceAnalysis, StepsOfRanksAreMatchedByTheirCollectives) {
     std::vector<std::string> events;
