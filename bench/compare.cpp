@@ -104,7 +104,8 @@ Change change_of_pairs(const std::vector<Block>& a, const std::vector<Block>& b)
     return {.percent = percent,
             .raw_percent = percent,
             .p = signed_rank(differences),
-            .noise_percent = noise_percent(std::move(differences))};
+            .noise_percent = noise_percent(std::move(differences)),
+            .pairing = Pairing::turns};
 }
 
 /// Probability that such a difference is chance.
@@ -132,12 +133,13 @@ Change change_of(const std::vector<Block>& a, const std::vector<Block>& b, Pairi
     return {.percent = 100 * std::expm1(own),
             .raw_percent = 100 * std::expm1(measured),
             .p = probability(of_a, of_b, pairing),
-            .noise_percent = std::max(noise_percent(of_a), noise_percent(of_b))};
+            .noise_percent = std::max(noise_percent(of_a), noise_percent(of_b)),
+            .pairing = pairing};
 }
 
 /// Of single runs, the range of their rounds stands for how much runs of one build may differ.
-Verdict verdict_of(const Change& change, double threshold, Pairing pairing) {
-    const double range = pairing == Pairing::rounds ? 2 * change.noise_percent : 0;
+Verdict verdict_of(const Change& change, double threshold) {
+    const double range = change.pairing == Pairing::rounds ? 2 * change.noise_percent : 0;
     if (std::abs(change.raw_percent) >= threshold && change.p < significance) {
         if (std::abs(change.percent) < threshold) {
             return Verdict::machine;
@@ -262,8 +264,8 @@ Comparison compare(const std::vector<Results>& a, const std::vector<Results>& b,
             } else if (comparison.pairing == Pairing::turns && blocks_a.size() == blocks_b.size()) {
                 change = change_of_pairs(blocks_a, blocks_b);
             } else {
-                change = change_of(blocks_a, blocks_b,
-                                   blocks_b.size() > 1 && blocks_a.size() > 1 ? comparison.pairing : Pairing::rounds);
+                const bool runs = comparison.pairing == Pairing::runs && std::min(blocks_a.size(), blocks_b.size()) > 1;
+                change = change_of(blocks_a, blocks_b, runs ? Pairing::runs : Pairing::rounds);
             }
             change.figure = result.name + "/" + figure.name;
             p.push_back(change.p);
@@ -279,7 +281,7 @@ Comparison compare(const std::vector<Results>& a, const std::vector<Results>& b,
         Change& change = comparison.changes[i];
         change.p = p[i];
         if (change.verdict != Verdict::missing) {
-            change.verdict = verdict_of(change, threshold, comparison.pairing);
+            change.verdict = verdict_of(change, threshold);
         }
     }
     return comparison;
@@ -310,8 +312,7 @@ std::string to_text(const Comparison& comparison, double threshold) {
     }
     text += fmt::format(
         "own: what a change of the machine's limits, measured beside, doesn't explain. Significant: p < {}, at least "
-        "{} "
-        "%. Compared: {}.\n",
+        "{} %. Compared: {}.\n",
         significance, threshold,
         comparison.pairing == Pairing::turns  ? "rounds in turns"
         : comparison.pairing == Pairing::runs ? "runs"

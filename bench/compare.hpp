@@ -38,6 +38,7 @@ struct Change {
     double raw_percent = 0;    ///< as measured
     double p = 1;              ///< of what was measured, adjusted for the number of figures
     double noise_percent = 0;  ///< half the range that 90 % of the blocks of a side are in, of the worse side
+    Pairing pairing = Pairing::rounds;  ///< that of the comparison, unless a run lacks the figure or rounds of it
     Verdict verdict = Verdict::same;
 };
 

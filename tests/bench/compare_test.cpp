@@ -188,6 +188,18 @@ TEST(Compare, WhatIsUnclearOrMissingFailsTheGate) {
     EXPECT_TRUE(missing.fails(/*strict=*/false));
 }
 
+/// Runs in turns of which one was cut short: without pairs, rounds are compared as those of single runs.
+TEST(Compare, TurnsWithoutPairsAreSingleRuns) {
+    Results a = make_run({.noise = 0.1, .rounds = 20}, 1);
+    Results b = make_run({.program = 1.12, .noise = 0.1, .rounds = 19}, 2);
+    a.turns = b.turns = true;
+    const Change change = compare({a}, {b}, 5).changes[0];
+    EXPECT_EQ(change.pairing, Pairing::rounds);
+    EXPECT_LT(change.p, 0.01);
+    EXPECT_LT(change.percent, 2 * change.noise_percent);
+    EXPECT_EQ(change.verdict, Verdict::unclear);
+}
+
 TEST(Compare, CasesOfOtherParametersAreRefused) {
     Results a = make_run({}, 1);
     Results b = make_run({}, 2);
