@@ -8,7 +8,7 @@ cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
 source cmake/setup.sh
 
 # Suites without MPI: fast under the sanitizers, and where raw memory and untrusted files are handled.
-sanitized=(core io kernels)
+sanitized=(core io host kernels)
 
 # Number and names of the cases that tests skipped inside ctest's log, which holds the output of all tests, and whether
 # some ran in emulation.

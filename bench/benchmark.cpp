@@ -15,7 +15,7 @@ bool is_narrow(const Benchmark& benchmark, double spread_percent) {
     const auto samples = benchmark.samples();
     return std::all_of(samples.begin(), samples.end(), [&](std::span<const double> values) {
         constexpr index_t least = 6;  // fewer can't tell
-        const Summary summary = summarize({values.begin(), values.end()});
+        const measure::Summary summary = measure::summarize({values.begin(), values.end()});
         return summary.n >= least && summary.spread_percent() <= spread_percent;
     });
 }
@@ -23,7 +23,7 @@ bool is_narrow(const Benchmark& benchmark, double spread_percent) {
 }  // namespace
 
 void measure_round(Report& report, Benchmark& benchmark, MachineProbe* machine, const Repetition& repetition) {
-    CaseResult& result = report.result();
+    measure::CaseResult& result = report.result();
     const index_t least = (repetition.least + repetition.rounds - 1) / repetition.rounds;
     const std::int64_t begin = core::trace::now_ns();
     benchmark.repeat(/*record=*/false);
@@ -43,19 +43,20 @@ void measure_round(Report& report, Benchmark& benchmark, MachineProbe* machine, 
     result.rounds.push_back(done);
 }
 
-MachineLimits report_limits(Report& report) {
+measure::MachineLimits report_limits(Report& report) {
     if (!report.result().machine) {
         return {};
     }
-    const MachineSamples machine = *report.result().machine;
+    const measure::MachineSamples machine = *report.result().machine;
     const bool amx = machine.level == kernels::name(kernels::Isa::amx);
-    const double peak = best_of(machine.peak);
-    const double read = best_of(machine.dram_read);
+    const double peak = measure::best_of(machine.peak);
+    const double read = measure::best_of(machine.dram_read);
     report.say(fmt::format(
         "limits of a rank, all threads: multiply-add in registers {:.1f} GFLOP/s (median {:.1f}; {}{}), read from "
         "memory {:.1f} GB/s (median {:.1f})\n",
-        peak, summarize(machine.peak).median, machine.level,
-        amx ? "" : ", no AMX: the peak is that of vector registers", read, summarize(machine.dram_read).median));
+        peak, measure::summarize(machine.peak).median, machine.level,
+        amx ? "" : ", no AMX: the peak is that of vector registers", read,
+        measure::summarize(machine.dram_read).median));
     report.add_limit(amx ? "amx_peak" : "isa_peak", "GFLOP/s", machine.peak);
     report.add_limit("dram_read", "GB/s", machine.dram_read);
     return {1e9 * peak, 1e9 * read};

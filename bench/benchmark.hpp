@@ -19,7 +19,7 @@ public:
     /// Recorded samples of what is measured, to find out when they are enough.
     [[nodiscard]] virtual std::vector<std::span<const double>> samples() const = 0;
     /// Collective. Prints tables and adds the figures.
-    virtual void report(Report& report, const MachineLimits& limits) const = 0;
+    virtual void report(Report& report, const measure::MachineLimits& limits) const = 0;
 };
 
 /// How often a case is repeated.
@@ -36,6 +36,6 @@ void measure_round(Report& report, Benchmark& benchmark, MachineProbe* machine, 
 
 /// Prints and adds the limits that were measured beside a case, the best of all samples: `amx_peak` (`isa_peak` where
 /// the level is not AMX) and `dram_read`. Zeros for a case without them.
-[[nodiscard]] MachineLimits report_limits(Report& report);
+[[nodiscard]] measure::MachineLimits report_limits(Report& report);
 
 }  // namespace moesaic::bench

@@ -207,25 +207,25 @@ std::vector<std::span<const double>> CollectiveBenchmark::samples() const {
     return all;
 }
 
-void CollectiveBenchmark::report(Report& report, const MachineLimits&) const {
+void CollectiveBenchmark::report(Report& report, const measure::MachineLimits&) const {
     report.say(fmt::format("{:<15} {:>10} {:>12} {:>8} {:>10} {:>14}\n", "operation", "bytes", "us", "+- %", "GB/s",
                            "% of ping-pong"));
     for (const auto& exchange : exchanges_) {
         double ping_pong = 0;  // GB/s
         for (const Operation& operation : exchange->operations) {
-            const std::vector<double> bandwidth = rates(operation.bytes_per_rank * 1e-9, operation.seconds);
+            const std::vector<double> bandwidth = measure::rates(operation.bytes_per_rank * 1e-9, operation.seconds);
             // A message has arrived after half of there and back.
             const std::vector<double> microseconds =
-                scaled(operation.name == "ping_pong" ? 0.5e6 : 1e6, operation.seconds);
-            const Summary time = summarize(microseconds);
-            const double median = summarize(bandwidth).median;
+                measure::scaled(operation.name == "ping_pong" ? 0.5e6 : 1e6, operation.seconds);
+            const measure::Summary time = measure::summarize(microseconds);
+            const double median = measure::summarize(bandwidth).median;
             ping_pong = operation.name == "ping_pong" ? median : ping_pong;
             report.say(fmt::format("{:<15} {:>10} {:>12.2f} {:>8.1f} {:>10.3f} {:>14.0f}\n", operation.name,
                                    exchange->bytes(), time.median, time.spread_percent(), median,
                                    100 * median / ping_pong));
             const std::string figure = fmt::format("{}_{}", operation.name, exchange->bytes());
-            report.add(figure, "us", Better::lower, microseconds);
-            report.add(figure + "_bandwidth", "GB/s", Better::neither, bandwidth);
+            report.add(figure, "us", measure::Better::lower, microseconds);
+            report.add(figure + "_bandwidth", "GB/s", measure::Better::neither, bandwidth);
         }
     }
     report.say("\n");

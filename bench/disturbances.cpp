@@ -1,7 +1,7 @@
 #include "bench/disturbances.hpp"
 
-#include "bench/system_files.hpp"
 #include "core/trace.hpp"
+#include "host/system_files.hpp"
 
 #include <fmt/format.h>
 #include <sys/resource.h>
@@ -26,7 +26,7 @@ std::int64_t throttle_count(const path& root) {
     std::int64_t sum = 0;
     std::error_code error;
     for (const auto& cpu : std::filesystem::directory_iterator(root / "sys/devices/system/cpu", error)) {
-        sum += std::strtoll(first_line(cpu.path() / "thermal_throttle/core_throttle_count").value_or("").c_str(),
+        sum += std::strtoll(host::first_line(cpu.path() / "thermal_throttle/core_throttle_count").value_or("").c_str(),
                             nullptr, 10);
     }
     return sum;
@@ -56,7 +56,7 @@ SystemCounters read_counters(const path& root) {
         counters.busy = (user + nice + system + irq + softirq) / ticks;
         counters.stolen = steal / ticks;
     }
-    counters.load = std::strtod(first_line(root / "proc/loadavg").value_or("").c_str(), nullptr);
+    counters.load = std::strtod(host::first_line(root / "proc/loadavg").value_or("").c_str(), nullptr);
     counters.throttled = throttle_count(root);
     return counters;
 }
@@ -83,7 +83,7 @@ std::vector<std::string> disturbances(const SystemCounters& before, const System
     return lines;
 }
 
-std::vector<std::string> conditions(const mpi::Placement& placement, bool threads_bound, const path& root) {
+std::vector<std::string> conditions(const host::Placement& placement, bool threads_bound, const path& root) {
     std::vector<std::string> lines;
     if (!threads_bound) {
         lines.emplace_back("threads are not bound to cores");
@@ -93,19 +93,19 @@ std::vector<std::string> conditions(const mpi::Placement& placement, bool thread
     }
     const int unit = placement.processing_units.empty() ? 0 : placement.processing_units.front();
     const path frequency = root / fmt::format("sys/devices/system/cpu/cpu{}/cpufreq", unit);
-    const std::string governor = first_line(frequency / "scaling_governor").value_or("");
+    const std::string governor = host::first_line(frequency / "scaling_governor").value_or("");
     if (!governor.empty() && governor != "performance") {
         lines.push_back(fmt::format("frequency governor {} (performance repeats better)", governor));
     }
-    const double now = std::strtod(first_line(frequency / "scaling_cur_freq").value_or("").c_str(), nullptr);
-    const double base = std::strtod(first_line(frequency / "base_frequency").value_or("").c_str(), nullptr);
+    const double now = std::strtod(host::first_line(frequency / "scaling_cur_freq").value_or("").c_str(), nullptr);
+    const double base = std::strtod(host::first_line(frequency / "base_frequency").value_or("").c_str(), nullptr);
     if (now > 0 && now < base) {
         lines.push_back(fmt::format("clock at {:.0f} MHz, below its base of {:.0f}", now / 1000, base / 1000));
     }
     return lines;
 }
 
-std::vector<std::string> noise_warnings(const mpi::Communicator& world, const mpi::Placement& placement,
+std::vector<std::string> noise_warnings(const mpi::Communicator& world, const host::Placement& placement,
                                         bool threads_bound, const SystemCounters& before) {
     const SystemCounters after = read_counters();
     const mpi::Communicator host = world.split_by_node();

@@ -1,8 +1,8 @@
 // What else the machine did while it was measured, and what keeps measurements from repeating.
 #pragma once
 
+#include "host/placement.hpp"
 #include "mpi/communicator.hpp"
-#include "mpi/placement.hpp"
 
 #include <filesystem>
 #include <string>
@@ -28,11 +28,11 @@ struct SystemCounters {
                                                     double own_cpu, double processors);
 
 /// Lines about what makes times of this rank differ from run to run.
-[[nodiscard]] std::vector<std::string> conditions(const mpi::Placement& placement, bool threads_bound,
+[[nodiscard]] std::vector<std::string> conditions(const host::Placement& placement, bool threads_bound,
                                                   const std::filesystem::path& root = "/");
 
 /// Collective. All lines of all ranks, each with its host or rank, on rank 0. `before` was read when the run began.
-[[nodiscard]] std::vector<std::string> noise_warnings(const mpi::Communicator& world, const mpi::Placement& placement,
+[[nodiscard]] std::vector<std::string> noise_warnings(const mpi::Communicator& world, const host::Placement& placement,
                                                       bool threads_bound, const SystemCounters& before);
 
 }  // namespace moesaic::bench

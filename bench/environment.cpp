@@ -1,9 +1,9 @@
 #include "bench/environment.hpp"
 
-#include "bench/caches.hpp"
 #include "bench/onednn.hpp"
-#include "bench/system_files.hpp"
 #include "core/build_info.hpp"
+#include "host/caches.hpp"
+#include "host/system_files.hpp"
 #include "io/hdf5_version.hpp"
 #include "kernels/isa.hpp"
 #include "mpi/communicator.hpp"
@@ -30,7 +30,7 @@ ordered_json or_null(const std::optional<std::string>& text) {
 
 ordered_json describe_caches(const path& root, int processing_unit) {
     ordered_json list = ordered_json::array();
-    for (const Cache& cache : read_caches(processing_unit, root)) {
+    for (const host::Cache& cache : host::read_caches(processing_unit, root)) {
         list.push_back(
             {{"level", cache.level}, {"type", cache.type}, {"bytes", cache.bytes}, {"shared_by", cache.shared_by}});
     }
@@ -46,7 +46,7 @@ ordered_json describe_cpu(const path& root, int processing_unit) {
         }
     }
     const auto of_unit = [&](std::string_view key) {
-        return value_of_processor(root / "proc/cpuinfo", processing_unit, key);
+        return host::value_of_processor(root / "proc/cpuinfo", processing_unit, key);
     };
     const auto mhz = of_unit("cpu MHz");
     return {{"model", of_unit("model name").value_or("unknown")},
@@ -54,9 +54,10 @@ ordered_json describe_cpu(const path& root, int processing_unit) {
             {"isa", levels},
             {"logical", sysconf(_SC_NPROCESSORS_ONLN)},
             {"threads_per_core",
-             std::max<std::int64_t>(1, count_of_list(first_line(cpu / "topology/thread_siblings_list").value_or("0")))},
-            {"mhz", mhz ? ordered_json(static_cast<double>(number_of(mhz->substr(0, mhz->find('.'))))) : nullptr},
-            {"governor", or_null(first_line(cpu / "cpufreq/scaling_governor"))},
+             std::max<std::int64_t>(
+                 1, host::count_of_list(host::first_line(cpu / "topology/thread_siblings_list").value_or("0")))},
+            {"mhz", mhz ? ordered_json(static_cast<double>(host::number_of(mhz->substr(0, mhz->find('.'))))) : nullptr},
+            {"governor", or_null(host::first_line(cpu / "cpufreq/scaling_governor"))},
             {"caches", describe_caches(root, processing_unit)}};
 }
 
@@ -69,37 +70,38 @@ ordered_json chosen_of(const std::optional<std::string>& choices) {
     return choices->substr(begin, choices->find(']') - begin);
 }
 
-ordered_json describe_memory(const path& root, const mpi::Placement& placement) {
+ordered_json describe_memory(const path& root, const host::Placement& placement) {
     ordered_json nodes = ordered_json::array();
     for (int node = 0;; ++node) {
         const path file = root / fmt::format("sys/devices/system/node/node{}/meminfo", node);
-        const auto total = value_of(file, fmt::format("Node {} MemTotal", node), ':');
+        const auto total = host::value_of(file, fmt::format("Node {} MemTotal", node), ':');
         if (!total) {
             break;
         }
-        nodes.push_back({{"node", node}, {"bytes", number_of(total->substr(0, total->find(' '))) * 1024}});
+        nodes.push_back({{"node", node}, {"bytes", host::number_of(total->substr(0, total->find(' '))) * 1024}});
     }
-    return {{"bytes", placement.memory_bytes},
-            {"available_bytes", placement.memory_available_bytes},
-            {"numa", nodes},
-            {"transparent_huge_pages", chosen_of(first_line(root / "sys/kernel/mm/transparent_hugepage/enabled"))}};
+    return {
+        {"bytes", placement.memory_bytes},
+        {"available_bytes", placement.memory_available_bytes},
+        {"numa", nodes},
+        {"transparent_huge_pages", chosen_of(host::first_line(root / "sys/kernel/mm/transparent_hugepage/enabled"))}};
 }
 
 /// Interfaces of the host that are up, but for the loopback, and InfiniBand ports.
 ordered_json describe_network(const path& root) {
     ordered_json interfaces = ordered_json::array();
-    for (const path& folder : entries_of(root / "sys/class/net")) {
-        const auto megabits = first_line(folder / "speed");  // -1 where the driver doesn't know
-        if (first_line(folder / "operstate") == "up") {
-            const std::int64_t speed = megabits ? number_of(*megabits) : 0;
+    for (const path& folder : host::entries_of(root / "sys/class/net")) {
+        const auto megabits = host::first_line(folder / "speed");  // -1 where the driver doesn't know
+        if (host::first_line(folder / "operstate") == "up") {
+            const std::int64_t speed = megabits ? host::number_of(*megabits) : 0;
             interfaces.push_back({{"name", folder.filename().string()},
                                   {"rate", speed > 0 ? ordered_json(fmt::format("{} Mb/s", speed)) : nullptr}});
         }
     }
-    for (const path& device : entries_of(root / "sys/class/infiniband")) {
-        for (const path& port : entries_of(device / "ports")) {
+    for (const path& device : host::entries_of(root / "sys/class/infiniband")) {
+        for (const path& port : host::entries_of(device / "ports")) {
             interfaces.push_back({{"name", fmt::format("{}:{}", device.filename().string(), port.filename().string())},
-                                  {"rate", or_null(first_line(port / "rate"))}});
+                                  {"rate", or_null(host::first_line(port / "rate"))}});
         }
     }
     return interfaces;
@@ -188,11 +190,11 @@ ordered_json describe_program() {
             {"onednn", onednn_version()}};
 }
 
-ordered_json describe_rank(const mpi::Placement& placement, bool threads_bound, const kernels::KernelSet& kernels,
+ordered_json describe_rank(const host::Placement& placement, bool threads_bound, const kernels::KernelSet& kernels,
                            const path& root) {
     utsname system{};
     uname(&system);
-    const std::string load = first_line(root / "proc/loadavg").value_or("0");
+    const std::string load = host::first_line(root / "proc/loadavg").value_or("0");
     const int unit = placement.processing_units.empty() ? 0 : placement.processing_units.front();
     return {{"rank", placement.rank},
             {"host", placement.host},
@@ -200,7 +202,7 @@ ordered_json describe_rank(const mpi::Placement& placement, bool threads_bound, 
             {"memory", describe_memory(root, placement)},
             {"system",
              {{"kernel", fmt::format("{} {}", system.sysname, system.release)},
-              {"operating_system", value_of(root / "etc/os-release", "PRETTY_NAME", '=').value_or("unknown")},
+              {"operating_system", host::value_of(root / "etc/os-release", "PRETTY_NAME", '=').value_or("unknown")},
               {"load", std::strtod(load.c_str(), nullptr)}}},
             {"placement",
              {{"numa_nodes", placement.numa_nodes},
@@ -215,7 +217,7 @@ ordered_json describe_rank(const mpi::Placement& placement, bool threads_bound, 
             {"variables", describe_variables()}};
 }
 
-std::vector<Difference> differences(const std::vector<ordered_json>& ranks) {
+std::vector<measure::Difference> differences(const std::vector<ordered_json>& ranks) {
     std::set<std::string> keys;
     std::vector<std::map<std::string, ordered_json>> leaves(ranks.size());
     for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
@@ -224,7 +226,7 @@ std::vector<Difference> differences(const std::vector<ordered_json>& ranks) {
             keys.insert(key);
         }
     }
-    std::vector<Difference> list;
+    std::vector<measure::Difference> list;
     for (const std::string& key : keys) {
         std::map<std::string, std::vector<std::size_t>> ranks_with;  // by value
         for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
@@ -234,7 +236,7 @@ std::vector<Difference> differences(const std::vector<ordered_json>& ranks) {
         if (ranks_with.size() == 1 || must_differ(key)) {
             continue;
         }
-        Difference& difference = list.emplace_back(Difference{key, {}});
+        measure::Difference& difference = list.emplace_back(measure::Difference{key, {}});
         for (const auto& [value, holders] : ranks_with) {
             difference.values.push_back({ordered_json::parse(value), ranges(holders)});
         }

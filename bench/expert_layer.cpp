@@ -1,7 +1,7 @@
 #include "bench/expert_layer.hpp"
 
 #include "core/random_fill.hpp"
-#include "model/grouped_experts.hpp"
+#include "ops/grouped_experts.hpp"
 
 #include <cmath>
 
@@ -9,18 +9,18 @@ namespace moesaic::bench {
 namespace {
 
 using core::bf16;
-using model::Projection;
-using model::projections;
+using ops::Projection;
+using ops::projections;
 
 constexpr auto bf16_bytes = static_cast<index_t>(sizeof(bf16));
 constexpr auto float_bytes = static_cast<index_t>(sizeof(float));
 
 /// The implementation that is measured.
 template <class T>
-std::unique_ptr<model::ExpertBackend<T>> make_backend(const model::ExpertConfig& config,
-                                                      std::shared_ptr<model::ExpertWorkspace<T>> workspace,
-                                                      const kernels::KernelSet& kernels) {
-    return std::make_unique<model::GroupedExperts<T>>(config, std::move(workspace), kernels);
+std::unique_ptr<ops::ExpertBackend<T>> make_backend(const ops::ExpertConfig& config,
+                                                    std::shared_ptr<ops::ExpertWorkspace<T>> workspace,
+                                                    const kernels::KernelSet& kernels) {
+    return std::make_unique<ops::GroupedExperts<T>>(config, std::move(workspace), kernels);
 }
 
 enum class Tensor : std::uint8_t { weight, lora_a, lora_b };
@@ -44,8 +44,8 @@ index_t lora_parameters(const LayerSettings& settings) {
 
 }  // namespace
 
-model::ExpertConfig LayerSettings::config() const {
-    model::ExpertConfig config;
+ops::ExpertConfig LayerSettings::config() const {
+    ops::ExpertConfig config;
     config.experts = shape.experts;
     config.experts_per_token = shape.experts_per_token;
     config.hidden = shape.hidden;
@@ -59,7 +59,7 @@ model::ExpertConfig LayerSettings::config() const {
 }
 
 template <class T>
-ExpertLayer<T>::ExpertLayer(const LayerSettings& settings, std::shared_ptr<model::ExpertWorkspace<T>> workspace,
+ExpertLayer<T>::ExpertLayer(const LayerSettings& settings, std::shared_ptr<ops::ExpertWorkspace<T>> workspace,
                             const kernels::KernelSet& kernels)
     : backend_(make_backend<T>(settings.config(), std::move(workspace), kernels)) {
     backend_->load_weights([&](index_t expert, Projection projection, MatrixView<T> out) {
@@ -75,7 +75,7 @@ template <class T>
 void ExpertLayer<T>::make_lora(const LayerSettings& settings) {
     const LayerShape& shape = settings.shape;
     const index_t rank = settings.lora_rank;
-    model::ExpertFactors<const A> factors;
+    ops::ExpertFactors<const A> factors;
     for (const Projection p : projections) {
         const bool down = p == Projection::down;
         const index_t in = down ? shape.intermediate : shape.hidden;
@@ -118,7 +118,7 @@ index_t memory_of_layers(const LayerSettings& settings, index_t layers) {
     const index_t rows = tokens * shape.experts_per_token;
     const index_t factors = lora_parameters(settings) * (2 * float_bytes + bf16_bytes);  // with gradients and operands
     const index_t pre_activations = 2 * rows * (shape.intermediate + settings.lora_rank) * bf16_bytes;
-    const bool retain = settings.activations == model::Activations::retain;
+    const bool retain = settings.activations == ops::Activations::retain;
     const index_t saved = tokens * shape.hidden * bf16_bytes + (retain ? pre_activations : 0);
     // Inputs and results per token; per row: outputs, activations and gradients before they are summed.
     const index_t shared = tokens * shape.hidden * (2 * bf16_bytes + 2 * float_bytes) +

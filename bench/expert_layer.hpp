@@ -3,7 +3,7 @@
 
 #include "bench/shapes.hpp"
 #include "kernels/gemm.hpp"
-#include "model/expert_backend.hpp"
+#include "ops/expert_backend.hpp"
 
 #include <memory>
 
@@ -17,10 +17,10 @@ struct LayerSettings {
     LayerShape shape;
     index_t max_tokens = 0;
     index_t lora_rank = 0;  ///< 0: frozen experts
-    model::Activations activations = model::Activations::retain;
+    ops::Activations activations = ops::Activations::retain;
     std::uint64_t seed = 0;
 
-    [[nodiscard]] model::ExpertConfig config() const;
+    [[nodiscard]] ops::ExpertConfig config() const;
 };
 
 /// Factors are BF16 values, so that layers of other types compute the same function. Expert e has the same weights
@@ -31,12 +31,12 @@ public:
     using A = accumulator_t<T>;
 
     /// `kernels` must outlive the object.
-    ExpertLayer(const LayerSettings& settings, std::shared_ptr<model::ExpertWorkspace<T>> workspace,
+    ExpertLayer(const LayerSettings& settings, std::shared_ptr<ops::ExpertWorkspace<T>> workspace,
                 const kernels::KernelSet& kernels);
 
-    [[nodiscard]] model::ExpertBackend<T>& backend() noexcept { return *backend_; }
+    [[nodiscard]] ops::ExpertBackend<T>& backend() noexcept { return *backend_; }
     /// Accumulated by backward passes; empty matrices for frozen experts.
-    [[nodiscard]] const model::ExpertFactors<A>& gradients() const noexcept { return gradients_; }
+    [[nodiscard]] const ops::ExpertFactors<A>& gradients() const noexcept { return gradients_; }
     void clear_gradients();
 
 private:
@@ -47,10 +47,10 @@ private:
 
     void make_lora(const LayerSettings& settings);
 
-    std::unique_ptr<model::ExpertBackend<T>> backend_;
-    std::array<Storage, model::projections.size()> factor_storage_;
-    std::array<Storage, model::projections.size()> gradient_storage_;
-    model::ExpertFactors<A> gradients_;
+    std::unique_ptr<ops::ExpertBackend<T>> backend_;
+    std::array<Storage, ops::projections.size()> factor_storage_;
+    std::array<Storage, ops::projections.size()> gradient_storage_;
+    ops::ExpertFactors<A> gradients_;
 };
 
 /// Bytes of the frozen weights of a layer in BF16.

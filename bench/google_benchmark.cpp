@@ -10,7 +10,7 @@ using nlohmann::ordered_json;
 /// Nanoseconds of one unit of time.
 const std::map<std::string, double> nanoseconds = {{"s", 1e9}, {"ms", 1e6}, {"us", 1e3}};
 
-double real_time(const Figure& figure, double sample) {
+double real_time(const measure::Figure& figure, double sample) {
     const auto unit = nanoseconds.find(figure.unit);
     return unit != nanoseconds.end() ? unit->second * sample : 1e9 / sample;
 }
@@ -28,7 +28,7 @@ ordered_json caches(const ordered_json& cpu) {
 
 }  // namespace
 
-ordered_json to_google_benchmark(const Results& results) {
+ordered_json to_google_benchmark(const measure::Results& results) {
     const ordered_json& rank = results.ranks.at(0);
     const ordered_json& cpu = rank.at("cpu");
     ordered_json document;
@@ -44,9 +44,9 @@ ordered_json to_google_benchmark(const Results& results) {
         {"library_build_type", "release"}};
     ordered_json& list = document["benchmarks"] = ordered_json::array();
     std::int64_t family = 0;
-    for (const CaseResult& result : results.cases) {
-        for (const Figure& figure : result.figures) {
-            if (figure.better == Better::neither) {
+    for (const measure::CaseResult& result : results.cases) {
+        for (const measure::Figure& figure : result.figures) {
+            if (figure.better == measure::Better::neither) {
                 continue;
             }
             const bool is_time = nanoseconds.contains(figure.unit);

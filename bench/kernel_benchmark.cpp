@@ -5,7 +5,7 @@
 #include "bench/timing.hpp"
 #include "core/error.hpp"
 #include "core/random_fill.hpp"
-#include "model/frozen_matrix.hpp"
+#include "ops/frozen_matrix.hpp"
 
 #include <fmt/format.h>
 
@@ -22,7 +22,7 @@ using core::Matrix;
 using core::MatrixView;
 using kernels::Gemm;
 using kernels::product;
-using model::FrozenMatrix;
+using ops::FrozenMatrix;
 
 constexpr double seconds_per_measurement = 0.01;
 constexpr double gib = 1024.0 * 1024.0 * 1024.0;
@@ -39,7 +39,7 @@ struct Contender {
     std::vector<double> seconds{};  ///< per product
 
     /// Operands of BF16 and a result of FP32, each moved once.
-    [[nodiscard]] Work work() const {
+    [[nodiscard]] measure::Work work() const {
         const auto m = static_cast<double>(result.m);
         const auto n = static_cast<double>(result.n);
         const auto k = static_cast<double>(result.k);
@@ -76,7 +76,7 @@ struct KernelBenchmark::Weights {
         for (index_t copy = 0; copy < copies; ++copy) {
             Matrix<bf16>& rows = plain.emplace_back(settings.n, settings.k);
             core::fill_random<bf16>(rows, 2, static_cast<std::uint64_t>(copy), 1);
-            frozen.emplace_back(settings.n, settings.k).assign(rows);
+            frozen.emplace_back(settings.n, settings.k).assign_rows(0, rows);
         }
     }
 };
@@ -101,19 +101,19 @@ struct KernelBenchmark::Products {
     Products& operator=(const Products&) = delete;
 
     void add_contenders(const kernels::KernelSet& kernels) {
-        const auto multiply = [this, &kernels](const FrozenMatrix<bf16>& w, model::Direction direction, View in,
+        const auto multiply = [this, &kernels](const FrozenMatrix<bf16>& w, ops::Direction direction, View in,
                                                MatrixView<float> out) {
-            const model::FrozenProduct<bf16> product = {w, direction, in, out, false, {}};
-            model::multiply<bf16>(kernels, {&product, 1}, scratch);
+            const ops::FrozenProduct<bf16> product = {w, direction, in, out, false, {}};
+            ops::multiply<bf16>(kernels, {&product, 1}, scratch);
         };
         const Gemm<bf16> forward = product(View(x), false, View(weights.plain[0]), true, y.view());
         const Gemm<bf16> backward = product(View(dy), false, View(weights.plain[0]), false, dx.view());
         const Gemm<bf16> contraction = product(View(dy), true, View(x), false, dw.view());
         contenders = {
-            {"gemm", [=, this](std::size_t copy) { multiply(weights.frozen[copy], model::Direction::forward, x, y); },
+            {"gemm", [=, this](std::size_t copy) { multiply(weights.frozen[copy], ops::Direction::forward, x, y); },
              forward, true},
             {"gemm_backward",
-             [=, this](std::size_t copy) { multiply(weights.frozen[copy], model::Direction::backward, dy, dx); },
+             [=, this](std::size_t copy) { multiply(weights.frozen[copy], ops::Direction::backward, dy, dx); },
              backward, false},
             {"gemm_contraction", [=, &kernels](std::size_t) { kernels.run(contraction); }, contraction, false}};
         if (onednn != nullptr) {
@@ -131,7 +131,7 @@ struct KernelBenchmark::Products {
     Matrix<float> y_onednn;
     Matrix<float> dx;
     Matrix<float> dw;
-    model::FrozenScratch<bf16> scratch;
+    ops::FrozenScratch<bf16> scratch;
     std::unique_ptr<OneDnnProduct> onednn;
     std::vector<Contender> contenders;
 };
@@ -185,7 +185,7 @@ std::vector<std::span<const double>> KernelBenchmark::samples() const {
     return all;
 }
 
-void KernelBenchmark::report(Report& report, const MachineLimits& limits) const {
+void KernelBenchmark::report(Report& report, const measure::MachineLimits& limits) const {
     const std::size_t copies = weights_->plain.size();
     report.say(
         fmt::format("GEMM BF16, N {}, K {}, threads {}, kernel {}, {} beside it; weights {}, {} cop{} of {:.1f} MiB\n"
@@ -201,12 +201,13 @@ void KernelBenchmark::report(Report& report, const MachineLimits& limits) const 
         const double gigaflops = 2e-9 * static_cast<double>(m) * static_cast<double>(settings_.n * settings_.k);
         std::string row = fmt::format("{:>6}", m);
         for (const Contender& contender : contenders) {
-            const std::vector<double> speed = rates(gigaflops, contender.seconds);
-            const Summary summary = summarize(speed);
+            const std::vector<double> speed = measure::rates(gigaflops, contender.seconds);
+            const measure::Summary summary = measure::summarize(speed);
             const double of_peak = 100e9 * summary.median / limits.peak_flops;
             const bool own = contender.figure != "onednn";
-            report.add(fmt::format("{}_M{}", contender.figure, m), "GFLOP/s", own ? Better::higher : Better::neither,
-                       speed, of_peak, contender.is_forward ? std::optional(contender.work()) : std::nullopt);
+            report.add(fmt::format("{}_M{}", contender.figure, m), "GFLOP/s",
+                       own ? measure::Better::higher : measure::Better::neither, speed, of_peak,
+                       contender.is_forward ? std::optional(contender.work()) : std::nullopt);
             row += fmt::format(" {:>9.1f} +- {:4.1f}%", summary.median, summary.spread_percent());
             if (&contender == &contenders.front()) {
                 row += fmt::format(" {:5.1f}%", of_peak);
@@ -214,8 +215,8 @@ void KernelBenchmark::report(Report& report, const MachineLimits& limits) const 
         }
         if (products->onednn != nullptr) {
             const auto ratios = paired_ratios(contenders.front().seconds, contenders.back().seconds);
-            report.add(fmt::format("gemm_over_onednn_M{}", m), "x", Better::neither, ratios);
-            row += fmt::format(" {:>7.2f}x  {}", summarize(ratios).median, products->onednn->implementation());
+            report.add(fmt::format("gemm_over_onednn_M{}", m), "x", measure::Better::neither, ratios);
+            row += fmt::format(" {:>7.2f}x  {}", measure::summarize(ratios).median, products->onednn->implementation());
         }
         report.say(row + "\n");
     }

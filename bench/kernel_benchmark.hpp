@@ -29,7 +29,7 @@ public:
 
     void repeat(bool record) override;
     [[nodiscard]] std::vector<std::span<const double>> samples() const override;
-    void report(Report& report, const MachineLimits& limits) const override;
+    void report(Report& report, const measure::MachineLimits& limits) const override;
 
 private:
     struct Weights;

@@ -66,7 +66,7 @@ void sweep(const mpi::Communicator& world, Layers& layers, const Inputs& inputs,
 }
 
 /// What one pass must do at least: base weights only, each expert in use read once.
-Work work_of_pass(const LayerShape& shape, const Inputs& inputs) {
+measure::Work work_of_pass(const LayerShape& shape, const Inputs& inputs) {
     index_t experts = 0;
     for (const Routes& routes : inputs.routes) {
         experts += routes.experts_in_use();
@@ -79,13 +79,14 @@ Work work_of_pass(const LayerShape& shape, const Inputs& inputs) {
 
 /// One line of the table and its figures. Of both passes together, `better` is none: their sum says nothing new.
 void report_pass(Report& report, const std::string& pass, const std::string& suffix, const std::vector<double>& seconds,
-                 Better better, const Work& work, const MachineLimits& limits) {
-    const Summary time = summarize(seconds);
+                 measure::Better better, const measure::Work& work, const measure::MachineLimits& limits) {
+    const measure::Summary time = measure::summarize(seconds);
     const double floor = work.floor_seconds(limits);
     const double reached = 100 * floor / time.median;
-    report.add("layer_" + pass + suffix, "ms", better, scaled(1e3, seconds), reached,
-               better == Better::neither ? std::nullopt : std::optional(work));
-    report.add("layer_" + pass + "_floor" + suffix, "percent", Better::neither, rates(100 * floor, seconds));
+    report.add("layer_" + pass + suffix, "ms", better, measure::scaled(1e3, seconds), reached,
+               better == measure::Better::neither ? std::nullopt : std::optional(work));
+    report.add("layer_" + pass + "_floor" + suffix, "percent", measure::Better::neither,
+               measure::rates(100 * floor, seconds));
     report.say(fmt::format("  {:<18} {:>10.2f} +- {:4.1f}% {:>10.1f} {:>8.1f} {:>10.2f} {:>8.1f}%\n", pass,
                            time.median * 1e3, time.spread_percent(), work.operations / time.median * 1e-9,
                            work.bytes / time.median * 1e-9, floor * 1e3, reached));
@@ -96,15 +97,15 @@ void report_lora(Report& report, const LayerShape& shape, index_t rank, const st
     std::vector<double> overhead(with.both.size());
     std::transform(with.both.begin(), with.both.end(), without.both.begin(), overhead.begin(),
                    [](double a, double b) { return 100 * (a / b - 1); });
-    const Summary percent = summarize(overhead);
-    report.add("lora_overhead" + suffix, "percent", Better::neither, overhead);
+    const measure::Summary percent = measure::summarize(overhead);
+    report.add("lora_overhead" + suffix, "percent", measure::Better::neither, overhead);
     // Multiply-adds of a row and projection, forward and backward: A and B; A and B for the input, gradients of A and
     // B.
     const double lora = 3.0 * 3.0 * static_cast<double>(rank * (shape.hidden + shape.intermediate));
     const double base = 2.0 * static_cast<double>(shape.expert_parameters());
     report.say(fmt::format(
         "  LoRA costs {:.1f} % [{:.1f}, {:.1f}] over frozen experts ({:.2f} ms), for {:.1f} % more operations\n",
-        percent.median, percent.low, percent.high, summarize(without.both).median * 1e3, 100 * lora / base));
+        percent.median, percent.low, percent.high, measure::summarize(without.both).median * 1e3, 100 * lora / base));
 }
 
 }  // namespace
@@ -168,7 +169,7 @@ void LayerBenchmark::Setup::plan(const Report& report, const LayerBenchmarkSetti
 
 void LayerBenchmark::Setup::build(const Report& report, const kernels::KernelSet& kernels) {
     report.world().agree([&] {
-        const auto workspace = std::make_shared<model::ExpertWorkspace<bf16>>();
+        const auto workspace = std::make_shared<ops::ExpertWorkspace<bf16>>();
         for (index_t i = 0; i < count; ++i) {
             LayerSettings own = settings;
             own.seed += static_cast<std::uint64_t>(i);
@@ -186,7 +187,7 @@ void LayerBenchmark::Setup::verify(Report& report) {
     LayerErrors errors;
     report.world().agree([&] { errors = measure_errors(layers.front(), settings); });
     report.say("against FP32:");
-    for (const Check& check : checks_of(errors)) {
+    for (const measure::Check& check : checks_of(errors)) {
         if (has_twins() || check.name != "error_grad_lora") {
             report.add_check(check.name, check.error, check.bound);
             report.say(fmt::format(" {} {:.2e}", check.name.substr(6), check.error));
@@ -212,13 +213,12 @@ LayerBenchmark::LayerBenchmark(Report& report, const kernels::KernelSet& kernels
     report.say(fmt::format("expert layer {}: H {}, I {}, E {}, K {}, LoRA rank {}, BF16, routing {}, kernel {}\n",
                            shape.name, shape.hidden, shape.intermediate, shape.experts, shape.experts_per_token,
                            settings.lora_rank, settings.routing, kernels.gemm_name<bf16>()));
-    model::ExpertConfig config =
-        LayerSettings{.shape = shape, .max_tokens = 1, .lora_rank = settings.lora_rank}.config();
-    config.activations = model::Activations::retain;
-    const index_t retained = model::saved_bytes_per_token<bf16>(config);
-    config.activations = model::Activations::recompute;
+    ops::ExpertConfig config = LayerSettings{.shape = shape, .max_tokens = 1, .lora_rank = settings.lora_rank}.config();
+    config.activations = ops::Activations::retain;
+    const index_t retained = ops::saved_bytes_per_token<bf16>(config);
+    config.activations = ops::Activations::recompute;
     report.say(fmt::format("kept for backward, bytes per token: {} (retain), {} (recompute)\n", retained,
-                           model::saved_bytes_per_token<bf16>(config)));
+                           ops::saved_bytes_per_token<bf16>(config)));
     setup_->plan(report, settings);
     setup_->build(report, kernels);
     setup_->verify(report);
@@ -248,20 +248,20 @@ std::vector<std::span<const double>> LayerBenchmark::samples() const {
     return all;
 }
 
-void LayerBenchmark::report(Report& report, const MachineLimits& limits) const {
+void LayerBenchmark::report(Report& report, const measure::MachineLimits& limits) const {
     const LayerShape& shape = settings_.shape;
     report.say(fmt::format("{:<20} {:>10} {:>8} {:>10} {:>8} {:>10} {:>9}\n", "pass", "ms", "", "GFLOP/s", "GB/s",
                            "floor ms", "of floor"));
     for (const auto& pass : passes_) {
-        const Work one = work_of_pass(shape, pass->inputs);
-        const Work both = {2 * one.operations, 2 * one.bytes};
+        const measure::Work one = work_of_pass(shape, pass->inputs);
+        const measure::Work both = {2 * one.operations, 2 * one.bytes};
         const std::string suffix = passes_.size() > 1 ? fmt::format("_T{}", pass->tokens) : "";
         report.say(fmt::format(
             "{} tokens, {:.1f} rows per expert\n", pass->tokens,
             static_cast<double>(pass->tokens * shape.experts_per_token) / static_cast<double>(shape.experts)));
-        report_pass(report, "forward", suffix, pass->times.forward, Better::lower, one, limits);
-        report_pass(report, "backward", suffix, pass->times.backward, Better::lower, one, limits);
-        report_pass(report, "forward_backward", suffix, pass->times.both, Better::neither, both, limits);
+        report_pass(report, "forward", suffix, pass->times.forward, measure::Better::lower, one, limits);
+        report_pass(report, "backward", suffix, pass->times.backward, measure::Better::lower, one, limits);
+        report_pass(report, "forward_backward", suffix, pass->times.both, measure::Better::neither, both, limits);
         if (setup_->has_twins()) {
             report_lora(report, shape, settings_.lora_rank, suffix, pass->times, pass->frozen_times);
         }

@@ -4,7 +4,7 @@
 #include "bench/benchmark.hpp"
 #include "bench/shapes.hpp"
 #include "kernels/gemm.hpp"
-#include "model/expert_backend.hpp"
+#include "ops/expert_backend.hpp"
 
 #include <memory>
 #include <string>
@@ -17,7 +17,7 @@ struct LayerBenchmarkSettings {
     std::vector<index_t> tokens;
     std::string routing;
     index_t lora_rank = 0;  ///< 0: frozen experts alone
-    model::Activations activations = model::Activations::retain;
+    ops::Activations activations = ops::Activations::retain;
     index_t layers = 0;        ///< copies that take turns, so that weights come from memory; 0: enough for that
     index_t memory_bytes = 0;  ///< what this rank may use
     index_t cache_bytes = 0;   ///< of its last-level caches
@@ -33,7 +33,7 @@ public:
 
     void repeat(bool record) override;
     [[nodiscard]] std::vector<std::span<const double>> samples() const override;
-    void report(Report& report, const MachineLimits& limits) const override;
+    void report(Report& report, const measure::MachineLimits& limits) const override;
 
 private:
     struct Setup;

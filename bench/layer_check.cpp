@@ -11,7 +11,7 @@ namespace moesaic::bench {
 namespace {
 
 using core::bf16;
-using model::projections;
+using ops::projections;
 
 template <class T>
 Matrix<float> copy_of(MatrixView<T> view) {
@@ -38,7 +38,7 @@ LayerResult run_layer(ExpertLayer<T>& layer, const LayerSettings& settings, cons
     result.grad_input = copy_of(gradients.input);
     result.grad_routing = copy_of(gradients.weights);
     if (settings.lora_rank > 0) {
-        for (const model::Projection p : projections) {
+        for (const ops::Projection p : projections) {
             const auto& [a, b] = layer.gradients()[p];
             for (const auto& all : {a, b}) {
                 result.grad_lora.push_back(copy_of(all.rows(0, all.rows() / settings.shape.experts * experts)));
@@ -78,7 +78,7 @@ LayerErrors compare(const LayerResult& found, const LayerResult& expected) {
     return errors;
 }
 
-std::vector<Check> checks_of(const LayerErrors& errors) {
+std::vector<measure::Check> checks_of(const LayerErrors& errors) {
     return {{"error_output", errors.output, layer_error_bound},
             {"error_grad_input", errors.grad_input, layer_error_bound},
             {"error_grad_routing", errors.grad_routing, layer_error_bound},
@@ -99,7 +99,7 @@ LayerErrors measure_errors(ExpertLayer<bf16>& layer, const LayerSettings& settin
     const LayerResult found = run_layer(layer, settings, routes, few.shape.experts);
 
     const kernels::KernelSet portable("portable");
-    ExpertLayer<float> reference(few, std::make_shared<model::ExpertWorkspace<float>>(), portable);
+    ExpertLayer<float> reference(few, std::make_shared<ops::ExpertWorkspace<float>>(), portable);
     return compare(found, run_layer(reference, few, routes, few.shape.experts));
 }
 

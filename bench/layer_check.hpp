@@ -2,8 +2,8 @@
 #pragma once
 
 #include "bench/expert_layer.hpp"
-#include "bench/results.hpp"
 #include "bench/routing.hpp"
+#include "measure/results.hpp"
 
 #include <vector>
 
@@ -34,7 +34,7 @@ struct LayerErrors {
 [[nodiscard]] LayerErrors compare(const LayerResult& found, const LayerResult& expected);
 
 /// The errors as named checks.
-[[nodiscard]] std::vector<Check> checks_of(const LayerErrors& errors);
+[[nodiscard]] std::vector<measure::Check> checks_of(const LayerErrors& errors);
 
 /// Runs a few tokens through the first experts of `layer`, and through a layer in FP32 of these experts alone, computed
 /// by the portable kernels. Sized to take seconds.

@@ -18,17 +18,19 @@ constexpr index_t c = 2;
 
 }  // namespace
 
-CacheWorkingSets working_sets(const std::vector<Cache>& caches, int units_per_core, int threads) {
-    const auto cores_that_share = [&](const Cache& cache) { return std::max(1, cache.shared_by / units_per_core); };
+CacheWorkingSets working_sets(const std::vector<host::Cache>& caches, int units_per_core, int threads) {
+    const auto cores_that_share = [&](const host::Cache& cache) {
+        return std::max(1, cache.shared_by / units_per_core);
+    };
     CacheWorkingSets sets;
     index_t of_core = 0;  // bytes of the second level
-    for (const Cache& cache : caches) {
+    for (const host::Cache& cache : caches) {
         if (cache.level == 2 && cache.bytes > 0 && cache.type != "instruction") {
             of_core = cache.bytes / cores_that_share(cache);
             sets.second_level = of_core / 2;
         }
     }
-    for (const Cache& cache : caches) {
+    for (const host::Cache& cache : caches) {
         const int sharing = std::min(threads, cores_that_share(cache));
         if (cache.level == 3 && of_core > 0 && 2 * 2 * of_core * sharing <= cache.bytes) {
             sets.third_level = 2 * of_core;
@@ -37,14 +39,14 @@ CacheWorkingSets working_sets(const std::vector<Cache>& caches, int units_per_co
     return sets;
 }
 
-MachineBenchmark::MachineBenchmark(Report& report, const kernels::KernelSet& kernels, const mpi::Placement& placement,
+MachineBenchmark::MachineBenchmark(Report& report, const kernels::KernelSet& kernels, const host::Placement& placement,
                                    index_t memory_bytes)
     : world_(report.world()),
       loop_(kernels::peak_loop(bf16_level(kernels))),
       elementwise_(kernels.elementwise<float>()) {
     const int unit = placement.processing_units.empty() ? 0 : placement.processing_units.front();
     const CacheWorkingSets sets =
-        working_sets(read_caches(unit), placement.units_per_core, placement.threads * placement.node_ranks);
+        working_sets(host::read_caches(unit), placement.units_per_core, placement.threads * placement.node_ranks);
     // Ranks on unlike machines measure what all of them have.
     const auto everywhere = [&](const std::optional<index_t>& bytes) { return world_.min(bytes.value_or(0)); };
     for (const auto& [name, bytes] :
@@ -93,15 +95,17 @@ void MachineBenchmark::repeat(bool record) {
     keep(stream_add_, 3 * arrays_.bytes_of_each(), seconds_of_slowest(world_, [&] { sum_arrays(); }));
 }
 
-void MachineBenchmark::report(Report& report, const MachineLimits&) const {
+void MachineBenchmark::report(Report& report, const measure::MachineLimits&) const {
     for (const CacheReads& reads : caches_) {
         report.say(fmt::format("{}: {:.0f} KiB of every thread again and again, {:.1f} GB/s (median {:.1f})\n",
                                reads.name, reads.memory.bytes_of_each() / 1024 / omp_get_max_threads(),
-                               best_of(reads.gigabytes_per_second), summarize(reads.gigabytes_per_second).median));
+                               measure::best_of(reads.gigabytes_per_second),
+                               measure::summarize(reads.gigabytes_per_second).median));
         report.add_limit(reads.name, "GB/s", reads.gigabytes_per_second);
     }
     report.say(fmt::format("stream_add: c = a + b, arrays of {:.0f} MiB, {:.1f} GB/s (median {:.1f})\n",
-                           arrays_.bytes_of_each() / (1 << 20), best_of(stream_add_), summarize(stream_add_).median));
+                           arrays_.bytes_of_each() / (1 << 20), measure::best_of(stream_add_),
+                           measure::summarize(stream_add_).median));
     report.add_limit("stream_add", "GB/s", stream_add_);
 }
 

@@ -2,10 +2,10 @@
 #pragma once
 
 #include "bench/benchmark.hpp"
-#include "bench/caches.hpp"
 #include "bench/team_memory.hpp"
+#include "host/caches.hpp"
+#include "host/placement.hpp"
 #include "kernels/gemm.hpp"
-#include "mpi/placement.hpp"
 
 #include <optional>
 #include <string>
@@ -19,20 +19,20 @@ struct CacheWorkingSets {
     std::optional<index_t> second_level;
     std::optional<index_t> third_level;
 };
-[[nodiscard]] CacheWorkingSets working_sets(const std::vector<Cache>& caches, int units_per_core, int threads);
+[[nodiscard]] CacheWorkingSets working_sets(const std::vector<host::Cache>& caches, int units_per_core, int threads);
 
 /// Reading from the second and the third level of caches, and the sum of two arrays in memory as STREAM's Add does it
 /// (McCalpin, 1995): c = a + b, of which 12 bytes per element count.
 class MachineBenchmark final : public Benchmark {
 public:
     /// Collective. `kernels` must outlive the object. Allocates `memory_bytes` for the arrays.
-    MachineBenchmark(Report& report, const kernels::KernelSet& kernels, const mpi::Placement& placement,
+    MachineBenchmark(Report& report, const kernels::KernelSet& kernels, const host::Placement& placement,
                      index_t memory_bytes);
 
     void repeat(bool record) override;
     /// None: of limits the best sample counts, and more of them would not narrow it.
     [[nodiscard]] std::vector<std::span<const double>> samples() const override { return {}; }
-    void report(Report& report, const MachineLimits& limits) const override;
+    void report(Report& report, const measure::MachineLimits& limits) const override;
 
 private:
     struct CacheReads {

@@ -10,8 +10,8 @@
 
 namespace moesaic::bench {
 
-void require_passed(std::span<const Check> checks, std::string_view case_name) {
-    for (const Check& check : checks) {
+void require_passed(std::span<const measure::Check> checks, std::string_view case_name) {
+    for (const measure::Check& check : checks) {
         core::require(check.error <= check.bound, core::ExitCode::verification_failed,
                       "{} computes a wrong result ({}: {:.2e}, at most {:.2e} is rounding); please report it with the "
                       "output of moesaic doctor",
@@ -19,11 +19,11 @@ void require_passed(std::span<const Check> checks, std::string_view case_name) {
     }
 }
 
-void print_figures(const CaseResult& result, const std::string& prefix) {
-    for (const Check& check : result.checks) {
+void print_figures(const measure::CaseResult& result, const std::string& prefix) {
+    for (const measure::Check& check : result.checks) {
         fmt::print("FOM {}{} = {:.6g} relative\n", prefix, check.name, check.error);
     }
-    for (const Figure& figure : result.figures) {
+    for (const measure::Figure& figure : result.figures) {
         fmt::print("FOM {}{} = {:.6g} {}\n", prefix, figure.name, figure.value, figure.unit);
     }
 }
@@ -40,14 +40,22 @@ void Report::add_check(const std::string& name, double error, double bound) {
     result_.checks.push_back({name, world_.max(std::isnan(error) ? infinite : error), bound});
 }
 
-void Report::add(const std::string& name, const std::string& unit, Better better, const std::vector<double>& samples,
-                 std::optional<double> floor_percent, std::optional<Work> work) {
-    const Summary summary = summarize(samples);
+void Report::add(const std::string& name, const std::string& unit, measure::Better better,
+                 const std::vector<double>& samples, std::optional<double> floor_percent,
+                 std::optional<measure::Work> work) {
+    const measure::Summary summary = measure::summarize(samples);
     result_.figures.push_back({name, unit, better, summary.median, summary, floor_percent, samples, work});
 }
 
 void Report::add_limit(const std::string& name, const std::string& unit, const std::vector<double>& samples) {
-    result_.figures.push_back({name, unit, Better::neither, best_of(samples), summarize(samples), {}, samples, {}});
+    result_.figures.push_back({name,
+                               unit,
+                               measure::Better::neither,
+                               measure::best_of(samples),
+                               measure::summarize(samples),
+                               {},
+                               samples,
+                               {}});
 }
 
 void Report::add(const std::string& name, const std::string& unit, double value) {

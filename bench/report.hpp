@@ -1,7 +1,7 @@
 // What one case found: checks, figures of merit as lines for people and scripts, and what goes into the file.
 #pragma once
 
-#include "bench/results.hpp"
+#include "measure/results.hpp"
 #include "mpi/communicator.hpp"
 
 #include <span>
@@ -11,29 +11,32 @@
 
 namespace moesaic::bench {
 
+using core::index_t;
+
 /// Throws with ExitCode::verification_failed unless every error is within its bound; NaN is not.
-void require_passed(std::span<const Check> checks, std::string_view case_name);
+void require_passed(std::span<const measure::Check> checks, std::string_view case_name);
 
 /// Prints one line "FOM PREFIXname = value unit" per check and figure.
-void print_figures(const CaseResult& result, const std::string& prefix);
+void print_figures(const measure::CaseResult& result, const std::string& prefix);
 
 /// Collects the result of one case; speaks on rank 0 only.
 class Report {
 public:
     /// `result` has the name of the case and what else is known before it runs.
-    Report(const mpi::Communicator& world, CaseResult result) : world_(world), result_(std::move(result)) {}
+    Report(const mpi::Communicator& world, measure::CaseResult result) : world_(world), result_(std::move(result)) {}
 
     [[nodiscard]] const mpi::Communicator& world() const noexcept { return world_; }
-    [[nodiscard]] const CaseResult& result() const noexcept { return result_; }
-    [[nodiscard]] CaseResult& result() noexcept { return result_; }
+    [[nodiscard]] const measure::CaseResult& result() const noexcept { return result_; }
+    [[nodiscard]] measure::CaseResult& result() noexcept { return result_; }
 
     /// Prints at once.
     void say(std::string_view text) const;
     /// Collective. Errors of all ranks count: the worst is kept.
     void add_check(const std::string& name, double error, double bound);
     /// A figure whose value is the median of its samples.
-    void add(const std::string& name, const std::string& unit, Better better, const std::vector<double>& samples,
-             std::optional<double> floor_percent = {}, std::optional<Work> work = {});
+    void add(const std::string& name, const std::string& unit, measure::Better better,
+             const std::vector<double>& samples, std::optional<double> floor_percent = {},
+             std::optional<measure::Work> work = {});
     /// A limit of the machine, no merit of the program. Its value is the best of the samples (best_of).
     void add_limit(const std::string& name, const std::string& unit, const std::vector<double>& samples);
     /// What is counted.
@@ -41,7 +44,7 @@ public:
 
 private:
     mpi::Communicator world_;
-    CaseResult result_;
+    measure::CaseResult result_;
 };
 
 }  // namespace moesaic::bench

@@ -1,7 +1,7 @@
 #include "bench/shapes.hpp"
 
 #include "core/error.hpp"
-#include "model/synthetic.hpp"
+#include "model/weights/synthetic.hpp"
 
 #include <charconv>
 

@@ -1,11 +1,11 @@
 #include "bench/step_benchmark.hpp"
 
-#include "bench/peak_memory.hpp"
 #include "bench/step_check.hpp"
 #include "bench/step_run.hpp"
-#include "bench/step_times.hpp"
 #include "bench/timing.hpp"
 #include "core/trace.hpp"
+#include "host/peak_memory.hpp"
+#include "measure/step_times.hpp"
 #include "train/memory_plan.hpp"
 
 #include <fmt/format.h>
@@ -22,7 +22,7 @@ namespace {
 // Work of a rank in one pass, forward or backward; as the weights are frozen, backward has gradients of inputs only.
 
 /// A tensor group computes the choices of its experts, each rank a slice of them. Experts are chosen equally often.
-Work work_of_experts(const model::Architecture& a, const mpi::ProcessGrid& grid, index_t tokens) {
+measure::Work work_of_experts(const model::Architecture& a, const mpi::ProcessGrid& grid, index_t tokens) {
     const auto parameters = static_cast<double>(3 * a.expert_intermediate * a.hidden);
     const double choices = static_cast<double>(tokens * a.moe_layers() * a.experts_per_token) / grid.world().size();
     const double chosen = static_cast<double>(a.experts_per_token) / static_cast<double>(a.experts);
@@ -33,13 +33,13 @@ Work work_of_experts(const model::Architecture& a, const mpi::ProcessGrid& grid,
     return {2 * choices * parameters, held * sizeof(core::bf16)};
 }
 
-Work work_of_head(const model::Architecture& a, const mpi::ProcessGrid& grid, index_t tokens) {
+measure::Work work_of_head(const model::Architecture& a, const mpi::ProcessGrid& grid, index_t tokens) {
     const auto parameters = static_cast<double>(a.vocabulary * a.hidden);
     return {2 * parameters * static_cast<double>(tokens) / grid.world().size(), parameters * sizeof(core::bf16)};
 }
 
 /// Attention's projections, dense layers and shared experts.
-Work work_of_projections(const model::Architecture& a, const mpi::ProcessGrid& grid, index_t tokens) {
+measure::Work work_of_projections(const model::Architecture& a, const mpi::ProcessGrid& grid, index_t tokens) {
     const double parameters = train::replicated_parameters(a);
     return {2 * parameters * static_cast<double>(tokens) / grid.world().size(), parameters * sizeof(core::bf16)};
 }
@@ -50,19 +50,19 @@ struct StepWork {
         : parts{work_of_experts(a, grid, tokens), work_of_projections(a, grid, tokens), work_of_head(a, grid, tokens)} {
     }
 
-    std::array<Work, 3> parts;  ///< of one pass
+    std::array<measure::Work, 3> parts;  ///< of one pass
     static constexpr double passes = 2;
 
-    [[nodiscard]] double floor_seconds(const MachineLimits& limits) const {
+    [[nodiscard]] double floor_seconds(const measure::MachineLimits& limits) const {
         double seconds = 0;
-        for (const Work& part : parts) {
+        for (const measure::Work& part : parts) {
             seconds += passes * part.floor_seconds(limits);
         }
         return seconds;
     }
-    [[nodiscard]] Work sum() const {
-        Work all;
-        for (const Work& part : parts) {
+    [[nodiscard]] measure::Work sum() const {
+        measure::Work all;
+        for (const measure::Work& part : parts) {
             all.operations += passes * part.operations;
             all.bytes += passes * part.bytes;
         }
@@ -74,9 +74,9 @@ struct StepWork {
 
 /// All repetitions of a step; what is known of other ranks is there on rank 0 only.
 struct StepBenchmark::Samples {
-    std::vector<double> seconds;                  ///< of the slowest rank
-    std::vector<StepTrace> traces;                ///< of this rank
-    std::vector<std::vector<StepShares>> shares;  ///< of all ranks
+    std::vector<double> seconds;                           ///< of the slowest rank
+    std::vector<measure::StepTrace> traces;                ///< of this rank
+    std::vector<std::vector<measure::StepShares>> shares;  ///< of all ranks
 
     [[nodiscard]] std::vector<double> of_each(const std::function<double(std::size_t)>& value) const {
         std::vector<double> values;
@@ -117,11 +117,11 @@ StepBenchmark::~StepBenchmark() = default;
 
 void StepBenchmark::repeat(bool record) {
     const mpi::Communicator& world = grid_.world();
-    EventCollector collector;
+    measure::EventCollector collector;
     const double seconds = seconds_of_slowest(world, [&] { run_->step.trainer.step(); });
-    const StepTrace trace = trace_of_step(collector.stop());
+    const measure::StepTrace trace = measure::trace_of_step(collector.stop());
     ++steps_;
-    std::vector<StepShares> shares = share_out(world, trace);
+    std::vector<measure::StepShares> shares = measure::share_out(world, trace);
     if (record) {
         samples_->seconds.push_back(seconds);
         samples_->traces.push_back(trace);
@@ -134,7 +134,7 @@ std::vector<std::span<const double>> StepBenchmark::samples() const {
 }
 
 /// Parts of the step on rank 0. The innermost ones are indented.
-void StepBenchmark::report_parts(Report& report, const MachineLimits& limits) const {
+void StepBenchmark::report_parts(Report& report, const measure::MachineLimits& limits) const {
     struct Part {
         const char* label;
         const char* figure;  ///< or null
@@ -162,8 +162,8 @@ void StepBenchmark::report_parts(Report& report, const MachineLimits& limits) co
             return found == samples_->traces[i].of_scope.end() ? 0.0 : found->second;
         };
         const std::vector<double> seconds = samples_->of_each(seconds_of);
-        const Summary time = summarize(seconds);
-        const Summary share = summarize(
+        const measure::Summary time = measure::summarize(seconds);
+        const measure::Summary share = measure::summarize(
             samples_->of_each([&](std::size_t i) { return 100 * seconds_of(i) / samples_->traces[i].total; }));
         const double flops = part.operations / time.median;
         report.say(fmt::format("  {:<18} {:>10.2f} +- {:4.1f}% {:>8.1f}%{}\n", part.label, time.median * 1e3,
@@ -172,7 +172,7 @@ void StepBenchmark::report_parts(Report& report, const MachineLimits& limits) co
                                    ? fmt::format(" {:>10.1f} {:>7.1f}%", flops * 1e-9, 100 * flops / limits.peak_flops)
                                    : ""));
         if (part.figure != nullptr) {
-            report.add(part.figure, "ms", Better::neither, scaled(1e3, seconds));
+            report.add(part.figure, "ms", measure::Better::neither, measure::scaled(1e3, seconds));
         }
     }
 }
@@ -185,15 +185,15 @@ void StepBenchmark::report_ranks(Report& report) const {
     struct Column {
         const char* label;
         const char* figure;  ///< or null
-        double (*percent)(const StepShares&);
+        double (*percent)(const measure::StepShares&);
     };
     const std::array columns = {
-        Column{"computing", nullptr, [](const StepShares& s) { return 100 * s.computing() / s.total; }},
-        Column{"transfer", "step_transfer", [](const StepShares& s) { return 100 * s.transfer / s.total; }},
-        Column{"waiting", "step_waiting", [](const StepShares& s) { return 100 * s.waiting / s.total; }},
-        Column{"exchange", "step_exchange", [](const StepShares& s) { return 100 * s.exchange / s.total; }},
+        Column{"computing", nullptr, [](const measure::StepShares& s) { return 100 * s.computing() / s.total; }},
+        Column{"transfer", "step_transfer", [](const measure::StepShares& s) { return 100 * s.transfer / s.total; }},
+        Column{"waiting", "step_waiting", [](const measure::StepShares& s) { return 100 * s.waiting / s.total; }},
+        Column{"exchange", "step_exchange", [](const measure::StepShares& s) { return 100 * s.exchange / s.total; }},
         Column{"of it hidden", "exchange_hidden",
-               [](const StepShares& s) { return s.exchange > 0 ? 100 * s.hidden / s.exchange : 0; }}};
+               [](const measure::StepShares& s) { return s.exchange > 0 ? 100 * s.hidden / s.exchange : 0; }}};
     std::string table = fmt::format("\n{:<10}", "rank");
     for (const Column& column : columns) {
         table += fmt::format(" {:>13}", column.label);
@@ -203,27 +203,27 @@ void StepBenchmark::report_ranks(Report& report) const {
         table += fmt::format("\n  {:<8}", rank);
         for (const Column& column : columns) {
             const auto percent = [&](std::size_t i) { return column.percent(samples_->shares[i][rank]); };
-            table += fmt::format(" {:>12.1f}%", summarize(samples_->of_each(percent)).median);
+            table += fmt::format(" {:>12.1f}%", measure::summarize(samples_->of_each(percent)).median);
         }
     }
     report.say(table + "\n");
     for (const Column& column : columns) {
         const auto average = [&](std::size_t i) {
             double sum = 0;
-            for (const StepShares& shares : samples_->shares[i]) {
+            for (const measure::StepShares& shares : samples_->shares[i]) {
                 sum += column.percent(shares);
             }
             return sum / static_cast<double>(ranks);
         };
         if (column.figure != nullptr) {
-            report.add(column.figure, "percent", Better::neither, samples_->of_each(average));
+            report.add(column.figure, "percent", measure::Better::neither, samples_->of_each(average));
         }
     }
-    report.add("step_imbalance", "percent", Better::neither,
-               samples_->of_each([&](std::size_t i) { return imbalance_percent(samples_->shares[i]); }));
+    report.add("step_imbalance", "percent", measure::Better::neither,
+               samples_->of_each([&](std::size_t i) { return measure::imbalance_percent(samples_->shares[i]); }));
 }
 
-void StepBenchmark::report(Report& report, const MachineLimits& limits) const {
+void StepBenchmark::report(Report& report, const measure::MachineLimits& limits) const {
     const model::Architecture& architecture = run_->decoder->architecture();
     const index_t tokens = settings_.batches.batch_size * settings_.length;
     report_parts(report, limits);
@@ -234,17 +234,19 @@ void StepBenchmark::report(Report& report, const MachineLimits& limits) const {
     }
     const StepWork work(architecture, grid_, tokens);
     const double floor = work.floor_seconds(limits);
-    const Summary seconds = summarize(samples_->seconds);
+    const measure::Summary seconds = measure::summarize(samples_->seconds);
     const double reached = 100 * floor / seconds.median;
-    const std::vector<double> speed = rates(static_cast<double>(tokens), samples_->seconds);
-    report.add("step_seconds", "s", Better::neither, samples_->seconds, reached, work.sum());
-    report.add("step_tokens_per_second", "tokens/s", Better::higher, speed, reached);
-    report.add("step_floor", "percent", Better::neither, rates(100 * floor, samples_->seconds));
+    const std::vector<double> speed = measure::rates(static_cast<double>(tokens), samples_->seconds);
+    report.add("step_seconds", "s", measure::Better::neither, samples_->seconds, reached, work.sum());
+    report.add("step_tokens_per_second", "tokens/s", measure::Better::higher, speed, reached);
+    report.add("step_floor", "percent", measure::Better::neither, measure::rates(100 * floor, samples_->seconds));
     report.say(fmt::format("\n{} tokens per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s, {:.1f}% of the floor\n", tokens,
-                           seconds.median, seconds.spread_percent(), summarize(speed).median, reached));
+                           seconds.median, seconds.spread_percent(), measure::summarize(speed).median, reached));
     constexpr double gib = 1024.0 * 1024.0 * 1024.0;
-    const double peak = report.world().max(
-        static_cast<double>(peak_memory_bytes() - std::min(peak_memory_bytes(), settings_.resident_before)) / gib);
+    const double peak =
+        report.world().max(static_cast<double>(host::peak_memory_bytes() -
+                                               std::min(host::peak_memory_bytes(), settings_.resident_before)) /
+                           gib);
     report.add("memory_plan", "GiB", settings_.planned_bytes / gib);
     report.add("memory_peak", "GiB", peak);
     report.say(fmt::format("memory of a rank: {:.2f} GiB at the peak, {:.2f} GiB planned\n\n", peak,
@@ -255,7 +257,7 @@ void verify_step(Report& report, const model::Architecture& architecture, const 
                  const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid) {
     const StepErrors errors = measure_step_errors(architecture, settings, kernels, grid);
     report.say("a step of a small model of the same widths, against FP32:");
-    for (const Check& check : checks_of(errors)) {  // known on rank 0, zeros elsewhere
+    for (const measure::Check& check : checks_of(errors)) {  // known on rank 0, zeros elsewhere
         report.add_check(check.name, check.error, check.bound);
         report.say(fmt::format(" {} {:.2e}", check.name.substr(6), check.error));
     }

@@ -35,12 +35,12 @@ public:
 
     void repeat(bool record) override;
     [[nodiscard]] std::vector<std::span<const double>> samples() const override;
-    void report(Report& report, const MachineLimits& limits) const override;
+    void report(Report& report, const measure::MachineLimits& limits) const override;
 
 private:
     struct Samples;
     struct Run;
-    void report_parts(Report& report, const MachineLimits& limits) const;
+    void report_parts(Report& report, const measure::MachineLimits& limits) const;
     void report_ranks(Report& report) const;
 
     const mpi::ProcessGrid& grid_;

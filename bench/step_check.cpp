@@ -1,7 +1,7 @@
 #include "bench/step_check.hpp"
 
 #include "bench/step_run.hpp"
-#include "model/synthetic.hpp"
+#include "model/weights/synthetic.hpp"
 #include "train/lora_state.hpp"
 #include "train/memory_plan.hpp"
 
@@ -61,7 +61,7 @@ StepErrors compare(const StepOutput& found, const StepOutput& expected) {
             relative_error(found.grad_lora, expected.grad_lora, 0)};
 }
 
-std::vector<Check> checks_of(const StepErrors& errors) {
+std::vector<measure::Check> checks_of(const StepErrors& errors) {
     return {{"error_log_probability", errors.log_probability, step_error_bound},
             {"error_grad_lora", errors.grad_lora, step_error_bound}};
 }

@@ -1,8 +1,8 @@
 // Does a training step compute what the same step computes in FP32 on one rank?
 #pragma once
 
-#include "bench/results.hpp"
 #include "kernels/gemm.hpp"
+#include "measure/results.hpp"
 #include "model/decoder.hpp"
 #include "mpi/process_grid.hpp"
 
@@ -28,7 +28,7 @@ struct StepErrors {
 
 [[nodiscard]] StepErrors compare(const StepOutput& found, const StepOutput& expected);
 /// The errors as named checks.
-[[nodiscard]] std::vector<Check> checks_of(const StepErrors& errors);
+[[nodiscard]] std::vector<measure::Check> checks_of(const StepErrors& errors);
 
 /// A model small enough to be computed in FP32, in which every kind of layer and all widths are as in `architecture`:
 /// few layers and tokens of the vocabulary, and as few experts as a token chooses and groups of ranks need. Tokens

@@ -26,7 +26,7 @@ void randomise(model::LoraParameters<float>& parameters, std::uint64_t seed) {
     std::uint64_t stream = 0;  // of each matrix its own; their order does not depend on ranks
     for (const auto& bucket : parameters.buckets) {
         for (const model::LoraTensor& tensor : bucket->tensors) {
-            const bool is_a = tensor.factor == model::LoraFactor::a;
+            const bool is_a = tensor.factor == ops::LoraFactor::a;
             const double deviation = (is_a ? 1.0 : 0.3) / std::sqrt(static_cast<double>(tensor.cols));
             for (index_t m = tensor.held.begin; m < tensor.held.end(); ++m) {
                 core::fill_random(

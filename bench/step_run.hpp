@@ -28,7 +28,7 @@ struct StepRun {
     StepRun& operator=(const StepRun&) = delete;
 
     train::ShardedAdamW optimizer;
-    mpi::GradientCoordinator coordinator;
+    train::GradientCoordinator coordinator;
     train::Batches batches;
     train::Trainer<T> trainer;
 };

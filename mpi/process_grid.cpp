@@ -21,11 +21,6 @@ index_t ranks_per_node(const Communicator& world) {
 
 }  // namespace
 
-Slice slice_of(index_t size, index_t index, index_t parts) {
-    const index_t begin = size * index / parts;
-    return {begin, size * (index + 1) / parts - begin};
-}
-
 GridShape complete(GridShape wanted, index_t ranks, index_t node_ranks) {
     if (wanted.tensor == 0) {
         const index_t groups = wanted.data * wanted.expert;

@@ -8,18 +8,6 @@
 
 namespace moesaic::mpi {
 
-/// A contiguous part of a dimension.
-struct Slice {
-    index_t begin = 0;
-    index_t extent = 0;
-
-    [[nodiscard]] index_t end() const noexcept { return begin + extent; }
-    [[nodiscard]] bool contains(index_t index) const noexcept { return index >= begin && index < end(); }
-};
-
-/// Part `index` of `parts` nearly equal parts of [0, size).
-[[nodiscard]] Slice slice_of(index_t size, index_t index, index_t parts);
-
 /// Sizes of the grid's dimensions; 0: automatic.
 struct GridShape {
     index_t data = 0;

@@ -6,8 +6,8 @@
 #include <unistd.h>
 
 #include "core/error.hpp"
+#include "host/placement.hpp"
 #include "mpi/communicator.hpp"
-#include "mpi/placement.hpp"
 #include "mpi/progress.hpp"
 
 #include <algorithm>
@@ -95,8 +95,8 @@ Watchdog::Watchdog(const Communicator& world, double limit_seconds)
     }
     interval_ = std::clamp(limit_ / 20, 0.05, 5.0);
     silence_ = 4 * interval_;
-    for (const std::string& host : world.all_gather(host_name())) {
-        peers_.push_back({host, std::nullopt, 0});
+    for (const std::string& name : world.all_gather(host::host_name())) {
+        peers_.push_back({name, std::nullopt, 0});
     }
     socket_.emplace(world);
     world.agree([&] {

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "core/options.hpp"
-#include "model/expert_backend.hpp"
+#include "ops/expert_backend.hpp"
 
 #include <string>
 
@@ -15,8 +15,8 @@ public:
                 "retain gate and up between forward and backward, or recompute them from the layer's input",
                 core::one_of({"retain", "recompute"}));
     }
-    [[nodiscard]] model::Activations value() const {
-        return choice_ == "retain" ? model::Activations::retain : model::Activations::recompute;
+    [[nodiscard]] ops::Activations value() const {
+        return choice_ == "retain" ? ops::Activations::retain : ops::Activations::recompute;
     }
 
 private:

@@ -1,10 +1,10 @@
 // moesaic bench machine, moesaic bench kernels
 #include "app/benchmarks.hpp"
-#include "bench/caches.hpp"
 #include "bench/kernel_benchmark.hpp"
 #include "bench/machine_benchmark.hpp"
 #include "bench/shapes.hpp"
-#include "model/synthetic.hpp"
+#include "host/caches.hpp"
+#include "model/weights/synthetic.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -39,7 +39,7 @@ public:
                                                             bench::Report& report) const override {
         bench::KernelSettings wanted = settings();
         wanted.memory_bytes = static_cast<index_t>(memory_of_rank(runtime.placement, runtime.placement.node_ranks));
-        wanted.cache_bytes = bench::last_level_cache_bytes(runtime.placement.processing_units);
+        wanted.cache_bytes = host::last_level_cache_bytes(runtime.placement.processing_units);
         return std::make_unique<bench::KernelBenchmark>(report, runtime.kernels, wanted);
     }
 

@@ -1,10 +1,10 @@
 // moesaic bench layer
 #include "app/activations_option.hpp"
 #include "app/benchmarks.hpp"
-#include "bench/caches.hpp"
 #include "bench/layer_benchmark.hpp"
 #include "bench/routing.hpp"
-#include "model/synthetic.hpp"
+#include "host/caches.hpp"
+#include "model/weights/synthetic.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -40,7 +40,7 @@ public:
                                                             bench::Report& report) const override {
         bench::LayerBenchmarkSettings wanted = settings();
         wanted.memory_bytes = static_cast<index_t>(memory_of_rank(runtime.placement, runtime.placement.node_ranks));
-        wanted.cache_bytes = bench::last_level_cache_bytes(runtime.placement.processing_units);
+        wanted.cache_bytes = host::last_level_cache_bytes(runtime.placement.processing_units);
         return std::make_unique<bench::LayerBenchmark>(report, runtime.kernels, wanted);
     }
 

@@ -5,14 +5,15 @@
 #include "bench/disturbances.hpp"
 #include "bench/environment.hpp"
 #include "bench/google_benchmark.hpp"
-#include "bench/headline.hpp"
 #include "bench/machine.hpp"
 #include "bench/shapes.hpp"
 #include "bench/turns.hpp"
 #include "core/error.hpp"
 #include "core/trace.hpp"
+#include "host/limits.hpp"
 #include "io/files.hpp"
-#include "mpi/host_limits.hpp"
+#include "measure/headline.hpp"
+#include "mpi/place.hpp"
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
@@ -96,8 +97,8 @@ public:
     }
 
     /// Collective. Of the cases so far.
-    [[nodiscard]] bench::Results results() const {
-        bench::Results results;
+    [[nodiscard]] measure::Results results() const {
+        measure::Results results;
         results.program = bench::describe_program();
         const kernels::KernelSet kernels;
         const auto ranks = world_.gather(bench::describe_rank(placement_, bound_at_start_, kernels).dump());
@@ -212,12 +213,12 @@ private:
 
     void prepare(Instance& instance) {
         const CaseSpec& spec = *instance.spec;
-        mpi::Placement placement = placement_;
-        placement.memory_available_bytes = mpi::read_host_limits().memory_available_bytes;  // others may hold some
+        host::Placement placement = placement_;
+        placement.memory_available_bytes = host::read_host_limits().memory_available_bytes;  // others may hold some
         instance.runtime =
             std::make_unique<Runtime>(instance.group, placement, bound_, spec.options->parallel(), spec.compute);
-        instance.report =
-            std::make_unique<bench::Report>(instance.group, bench::CaseResult{.name = instance.name,
+        instance.report = std::make_unique<bench::Report>(instance.group,
+                                                          measure::CaseResult{.name = instance.name,
                                                                               .benchmark = std::string(spec.kind->name),
                                                                               .ranks = instance.ranks,
                                                                               .threads = instance.threads,
@@ -227,7 +228,7 @@ private:
             fmt::format("-- {}: ranks {}, threads {}\n", instance.name, instance.ranks, instance.threads));
         if (spec.kind->has_limits) {
             instance.machine = &machine_of(instance);
-            instance.report->result().machine = bench::MachineSamples{
+            instance.report->result().machine = measure::MachineSamples{
                 .level = std::string(kernels::name(instance.machine->level())), .peak = {}, .dram_read = {}};
         }
         instance.benchmark = spec.options->prepare(*instance.runtime, *instance.report);
@@ -249,20 +250,20 @@ private:
     void use_threads(int threads) {
         if (threads != threads_) {
             placement_.threads = threads_ = threads;
-            bound_ = mpi::bind_threads(placement_);
+            bound_ = host::bind_threads(placement_);
         }
     }
 
     mpi::Communicator world_;
     const BenchOptions& options_;
-    mpi::Placement placement_;
+    host::Placement placement_;
     bench::SystemCounters counters_;
     int threads_of_all_cores_ = 1;
     int threads_ = 0;
     bool bound_ = false;
     bool bound_at_start_ = false;
     std::map<std::tuple<index_t, int, kernels::Isa>, std::unique_ptr<bench::MachineProbe>> machines_;
-    std::vector<bench::CaseResult> cases_;
+    std::vector<measure::CaseResult> cases_;
     std::unique_ptr<bench::Turns> turns_;  ///< of the root
 };
 
@@ -318,9 +319,9 @@ void BenchOptions::check_output() const {
 
 namespace {
 
-void write(const bench::Results& results, const BenchOptions& options) {
+void write(const measure::Results& results, const BenchOptions& options) {
     if (!options.output.empty()) {
-        io::write_file_atomically(options.output, bench::to_json(results).dump(1) + "\n");
+        io::write_file_atomically(options.output, measure::to_json(results).dump(1) + "\n");
     }
     if (!options.google_output.empty()) {
         io::write_file_atomically(options.google_output, bench::to_google_benchmark(results).dump(1) + "\n");
@@ -342,27 +343,27 @@ void run_cases(const mpi::Communicator& world, const std::vector<CaseSpec>& spec
     });
     CaseRunner runner(world, options);
     const auto collect = [&](bool complete) {
-        bench::Results results = runner.results();
+        measure::Results results = runner.results();
         results.complete = complete;
         results.command = command;
         results.deck = deck;
         results.started = fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(start));
         results.seconds = std::chrono::duration<double>(std::chrono::system_clock::now() - start).count();
         if (complete) {  // every case is right
-            results.headline = bench::headline_of(results.cases);
+            results.headline = measure::headline_of(results.cases);
         }
         return results;
     };
     // A job that is ended by its time limit keeps what it has.
     runner.run(specs, [&] {
-        const bench::Results results = collect(/*complete=*/false);
+        const measure::Results results = collect(/*complete=*/false);
         world.agree([&] {
             if (world.is_root()) {
                 write(results, options);
             }
         });
     });
-    const bench::Results results = collect(/*complete=*/true);
+    const measure::Results results = collect(/*complete=*/true);
     world.agree([&] {
         if (world.is_root()) {
             print_scaling(results.cases);

@@ -2,9 +2,9 @@
 #include "app/activations_option.hpp"
 #include "app/benchmarks.hpp"
 #include "app/command.hpp"
-#include "bench/peak_memory.hpp"
 #include "bench/step_benchmark.hpp"
 #include "bench/step_check.hpp"
+#include "host/peak_memory.hpp"
 
 #include <fmt/format.h>
 
@@ -36,7 +36,7 @@ std::string describe_step(const Runtime& runtime, const train::ModelOptions& opt
 struct StepWorkload {
     train::ModelOptions model = {};
     bench::StepBenchmarkSettings step = {};
-    model::Activations activations = model::Activations::retain;
+    ops::Activations activations = ops::Activations::retain;
     std::int64_t lora_rank = 16;
 };
 
@@ -57,8 +57,8 @@ std::unique_ptr<bench::Benchmark> prepare_step(const Runtime& runtime, bench::Re
             std::max(plan.total(), bench::memory_of_step_check(architecture, settings, runtime.grid.expert().size())));
     });
     bench::verify_step(report, architecture, settings, runtime.kernels, runtime.grid);
-    bench::reset_peak_memory();
-    workload.step.resident_before = bench::peak_memory_bytes();
+    host::reset_peak_memory();
+    workload.step.resident_before = host::peak_memory_bytes();
     return std::make_unique<bench::StepBenchmark>(
         load_model<core::bf16>(runtime, architecture, workload.model, settings, Purpose::training), runtime.kernels,
         runtime.grid, workload.step);

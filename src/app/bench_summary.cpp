@@ -1,8 +1,8 @@
 #include "app/bench_summary.hpp"
 
-#include "bench/headline.hpp"
 #include "bench/report.hpp"
-#include "bench/scaling.hpp"
+#include "measure/headline.hpp"
+#include "measure/scaling.hpp"
 
 #include <fmt/format.h>
 
@@ -11,26 +11,26 @@
 #include <string>
 
 namespace moesaic::app {
-void print_figures(const bench::Results& results) {
+void print_figures(const measure::Results& results) {
     for (const std::string& warning : results.warnings) {
         fmt::print("warning: {}\n", warning);
     }
-    for (const bench::Difference& difference : results.differences) {
+    for (const measure::Difference& difference : results.differences) {
         fmt::print("warning: ranks differ in {}\n", difference.key);
     }
     // A benchmark alone needs no name before its figures; in a suite, and with several ranks or threads, each case has
     // one.
     const bool alone = results.cases.size() == 1 && results.cases.front().name == results.cases.front().benchmark &&
                        results.command != "bench suite";
-    for (const bench::CaseResult& result : results.cases) {
+    for (const measure::CaseResult& result : results.cases) {
         bench::print_figures(result, alone ? "" : result.name + "/");
     }
     const bool has_reference =
         std::any_of(results.cases.begin(), results.cases.end(),
-                    [](const bench::CaseResult& found) { return found.benchmark == "reference"; });
+                    [](const measure::CaseResult& found) { return found.benchmark == "reference"; });
     if (has_reference && !results.headline) {
         fmt::print("no moesaic_tokens_per_second: it needs {} repetitions at least\n",
-                   bench::least_repetitions_of_headline);
+                   measure::least_repetitions_of_headline);
     }
     if (const auto& headline = results.headline) {
         fmt::print("{:.6g} tokens/s [{:.6g}, {:.6g}] with {}; {:.1f} % of what the machine's limits allow\n",
@@ -41,15 +41,15 @@ void print_figures(const bench::Results& results) {
     }
 }
 
-void print_scaling(const std::vector<bench::CaseResult>& cases) {
+void print_scaling(const std::vector<measure::CaseResult>& cases) {
     std::string last;
-    for (const bench::Scaling& scaling : bench::scaling_of(cases)) {
+    for (const measure::Scaling& scaling : measure::scaling_of(cases)) {
         if (scaling.name != last) {
-            const bench::CaseResult& first = *scaling.points.front().result;
+            const measure::CaseResult& first = *scaling.points.front().result;
             fmt::print("scaling of {} from {} x {} (ranks x threads)\n", scaling.name, first.ranks, first.threads);
             last = scaling.name;
         }
-        for (const bench::Scaling::Point& point : std::span(scaling.points).subspan(1)) {
+        for (const measure::Scaling::Point& point : std::span(scaling.points).subspan(1)) {
             fmt::print("  {:>4} x {:<4} {:<28} {:>8.2f} times as fast, efficiency {:5.1f} %\n", point.result->ranks,
                        point.result->threads, scaling.figure, point.speed_up, point.efficiency_percent);
         }

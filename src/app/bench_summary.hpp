@@ -1,7 +1,7 @@
 // What is printed after all cases of a benchmark: figures of merit, scaling, the headline.
 #pragma once
 
-#include "bench/results.hpp"
+#include "measure/results.hpp"
 
 #include <vector>
 
@@ -9,9 +9,9 @@ namespace moesaic::app {
 
 /// Prints how results of one case change with ranks and threads, per figure of merit: the work of all ranks in a
 /// second.
-void print_scaling(const std::vector<bench::CaseResult>& cases);
+void print_scaling(const std::vector<measure::CaseResult>& cases);
 
 /// Prints warnings, all `FOM` lines, and the headline last.
-void print_figures(const bench::Results& results);
+void print_figures(const measure::Results& results);
 
 }  // namespace moesaic::app

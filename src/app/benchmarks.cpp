@@ -1,7 +1,7 @@
 #include "app/benchmarks.hpp"
 
-#include "bench/caches.hpp"
 #include "bench/machine.hpp"
+#include "host/caches.hpp"
 
 namespace moesaic::app {
 
@@ -18,8 +18,8 @@ const std::vector<BenchmarkKind>& benchmark_kinds() {
     return all;
 }
 
-index_t bytes_beyond_caches(const mpi::Communicator& world, const mpi::Placement& placement) {
-    return bench::bytes_beyond_caches(world, bench::last_level_cache_bytes(placement.processing_units),
+index_t bytes_beyond_caches(const mpi::Communicator& world, const host::Placement& placement) {
+    return bench::bytes_beyond_caches(world, host::last_level_cache_bytes(placement.processing_units),
                                       static_cast<index_t>(memory_of_rank(placement, placement.node_ranks)));
 }
 

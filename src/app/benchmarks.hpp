@@ -41,7 +41,7 @@ struct BenchmarkKind {
 [[nodiscard]] const std::vector<BenchmarkKind>& benchmark_kinds();
 
 /// Collective. What limits of a rank's memory are measured with.
-[[nodiscard]] index_t bytes_beyond_caches(const mpi::Communicator& world, const mpi::Placement& placement);
+[[nodiscard]] index_t bytes_beyond_caches(const mpi::Communicator& world, const host::Placement& placement);
 
 [[nodiscard]] std::unique_ptr<BenchmarkOptions> make_machine_options();
 [[nodiscard]] std::unique_ptr<BenchmarkOptions> make_kernel_options();

@@ -4,8 +4,8 @@
 #include "core/build_info.hpp"
 #include "core/error.hpp"
 #include "core/trace.hpp"
+#include "host/placement_report.hpp"
 #include "kernels/isa.hpp"
-#include "mpi/placement_report.hpp"
 #include "train/options.hpp"
 
 #include <fmt/format.h>
@@ -32,10 +32,10 @@ std::string describe_isa() {
 }
 
 /// Collective. One line per rank on rank 0, then one per host about its disk.
-std::string describe_ranks(const Runtime& runtime, const mpi::Binding& binding) {
+std::string describe_ranks(const Runtime& runtime, const host::Binding& binding) {
     std::string root_host = runtime.placement.host;
     runtime.world.broadcast(root_host);
-    const auto lines = runtime.world.gather(mpi::map_line(runtime.placement, binding, root_host));
+    const auto lines = runtime.world.gather(host::map_line(runtime.placement, binding, root_host));
     std::error_code error;
     const auto space = std::filesystem::space(std::filesystem::current_path(), error);
     const auto disks =
@@ -43,11 +43,11 @@ std::string describe_ranks(const Runtime& runtime, const mpi::Binding& binding) 
                                  ? fmt::format("disk of {}: {:.1f} GiB free in this folder\n", runtime.placement.host,
                                                error ? 0.0 : static_cast<double>(space.available) / gib)
                                  : "");
-    return mpi::map_title() + fmt::format("{}{}", fmt::join(lines, ""), fmt::join(disks, ""));
+    return host::map_title() + fmt::format("{}{}", fmt::join(lines, ""), fmt::join(disks, ""));
 }
 
-std::string warnings_of_rank(const Runtime& runtime, const mpi::Binding& binding) {
-    std::vector<std::string> lines = mpi::warnings(runtime.placement, binding);
+std::string warnings_of_rank(const Runtime& runtime, const host::Binding& binding) {
+    std::vector<std::string> lines = host::warnings(runtime.placement, binding);
     if (!kernels::runs(kernels::Isa::amx)) {
         lines.push_back(fmt::format("warning: rank {}: no AMX; BF16 products use {}", runtime.placement.rank,
                                     runtime.kernels.gemm_name<core::bf16>()));
@@ -118,7 +118,7 @@ ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments) {
     }
     parse(world, options, arguments, false);
     const Runtime runtime(world, parallel, compute);
-    const mpi::Binding binding = {runtime.threads_bound, mpi::find_first_touched_nodes(runtime.placement)};
+    const host::Binding binding = {runtime.threads_bound, host::find_first_touched_nodes(runtime.placement)};
     const std::string ranks = describe_ranks(runtime, binding);
     const auto warnings = world.gather(warnings_of_rank(runtime, binding));
     const std::string exchange = describe_exchange(world);

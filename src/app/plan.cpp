@@ -3,7 +3,8 @@
 #include "app/runtime.hpp"
 #include "app/train_configuration.hpp"
 #include "core/error.hpp"
-#include "mpi/placement.hpp"
+#include "host/placement.hpp"
+#include "mpi/place.hpp"
 #include "train/memory_plan.hpp"
 
 #include <fmt/format.h>
@@ -34,7 +35,7 @@ std::string describe_choices(const model::Architecture& architecture, model::Dec
     request.tokens = tokens * request.data_ranks * request.expert_ranks * request.tensor_ranks;
     std::string text = "kept for backward, KiB per token of a rank:";
     for (const auto& [choice, name] :
-         {std::pair{model::Activations::retain, "retain"}, {model::Activations::recompute, "recompute"}}) {
+         {std::pair{ops::Activations::retain, "retain"}, {ops::Activations::recompute, "recompute"}}) {
         settings.activations = choice;
         const MemoryPlan plan = train::plan_memory(architecture, settings, request);
         text += fmt::format(" {:.1f} ({})", plan.of("activations") / (1024.0 * tokens), name);
@@ -49,7 +50,7 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     if (!parse_options_only(world, "plan", configuration.options, arguments)) {
         return ExitCode::success;
     }
-    const mpi::Placement placement = mpi::place(world, 0);
+    const host::Placement placement = mpi::place(world, 0);
     // The grid that the options ask for, whatever ranks run now: that of `world` where they leave it open.
     const mpi::GridShape grid = mpi::complete(configuration.parallel.grid(), world.size(), placement.node_ranks);
     world.agree([&] {

@@ -2,10 +2,10 @@
 #include "app/command.hpp"
 #include "app/report_page.hpp"
 #include "app/runtime.hpp"
-#include "bench/compare.hpp"
 #include "core/error.hpp"
 #include "core/options.hpp"
 #include "io/files.hpp"
+#include "measure/compare.hpp"
 
 #include <fmt/format.h>
 
@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 using core::ExitCode;
 
 /// The results of a file, or of all files *.json of a folder, in the order of their names.
-std::vector<bench::Results> read_side(const fs::path& path) {
+std::vector<measure::Results> read_side(const fs::path& path) {
     std::vector<fs::path> files = {path};
     if (fs::is_directory(path)) {
         files.clear();
@@ -32,8 +32,8 @@ std::vector<bench::Results> read_side(const fs::path& path) {
                       "{} has no results (no files *.json); write some with moesaic bench ... --output", path.string());
         std::sort(files.begin(), files.end());
     }
-    std::vector<bench::Results> side;
-    std::transform(files.begin(), files.end(), std::back_inserter(side), bench::read_results);
+    std::vector<measure::Results> side;
+    std::transform(files.begin(), files.end(), std::back_inserter(side), measure::read_results);
     return side;
 }
 
@@ -46,7 +46,7 @@ ExitCode compare(const mpi::Communicator& world, const std::vector<std::string>&
             "report --compare needs two sides ({} given); write moesaic report --compare A B, files or folders "
             "of results",
             sides.size());
-        const bench::Comparison comparison = bench::compare(read_side(sides[0]), read_side(sides[1]), threshold);
+        const measure::Comparison comparison = measure::compare(read_side(sides[0]), read_side(sides[1]), threshold);
         text = to_text(comparison, threshold);
         fails = comparison.fails(strict);
     });

@@ -1,14 +1,14 @@
 #include "app/report_page.hpp"
 
-#include "bench/results.hpp"
 #include "io/files.hpp"
+#include "measure/results.hpp"
 #include "report/results_page.hpp"
 #include "report/run_page.hpp"
 
 namespace moesaic::app {
 
 report::Document describe(const std::filesystem::path& input) {
-    return std::filesystem::is_regular_file(input) ? report::describe_results(bench::read_results(input))
+    return std::filesystem::is_regular_file(input) ? report::describe_results(measure::read_results(input))
                                                    : report::describe_run(input);
 }
 

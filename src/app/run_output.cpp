@@ -1,10 +1,10 @@
 #include "app/run_output.hpp"
 
 #include "app/report_page.hpp"
-#include "bench/peak_memory.hpp"
 #include "core/build_info.hpp"
 #include "core/error.hpp"
 #include "core/trace.hpp"
+#include "host/peak_memory.hpp"
 #include "io/files.hpp"
 #include "io/json.hpp"
 #include "report/run_page.hpp"
@@ -31,7 +31,7 @@ std::string utc_now() {
 }
 
 nlohmann::ordered_json describe(const Runtime& runtime) {
-    const mpi::Placement& p = runtime.placement;
+    const host::Placement& p = runtime.placement;
     return {{"rank", p.rank},
             {"host", p.host},
             {"numa_nodes", p.numa_nodes},
@@ -140,7 +140,7 @@ void RunOutput::record(const train::StepResult& result) {
     if (!runtime_.world.is_root()) {
         return;
     }
-    const mpi::Decision& decision = result.decision;
+    const train::Decision& decision = result.decision;
     nlohmann::ordered_json line = {{"step", result.step},
                                    {"loss", decision.loss},
                                    {"grad_norm", decision.gradient_norm},
@@ -167,7 +167,7 @@ void RunOutput::record(const train::StepResult& result) {
 void RunOutput::report_straggler(const train::StepResult& result) {
     constexpr double slow = 3;           // times as long as the median of the other ranks
     constexpr index_t steps_in_row = 3;  // one slow step may be chance
-    const mpi::Decision& decision = result.decision;
+    const train::Decision& decision = result.decision;
     const bool repeats = decision.slowness >= slow && (slow_steps_ == 0 || decision.slowest_rank == straggler_);
     straggler_ = decision.slowest_rank;
     slow_steps_ = repeats ? slow_steps_ + 1 : 0;
@@ -226,7 +226,7 @@ void RunOutput::set_memory_plan(const train::MemoryPlan& plan) {
 }
 
 void RunOutput::begin_trace() {
-    trace_.emplace(runtime_, folder_.trace_parts());
+    trace_.emplace(runtime_.world, runtime_.placement, runtime_.threads_bound, folder_.trace_parts());
 }
 
 void RunOutput::finish(const nlohmann::json& totals) {
@@ -234,7 +234,7 @@ void RunOutput::finish(const nlohmann::json& totals) {
         run_["trace"] = trace_->join(folder_.trace());
         trace_.reset();
     }
-    const auto peaks = runtime_.world.all_gather(static_cast<std::int64_t>(bench::peak_memory_bytes()));
+    const auto peaks = runtime_.world.all_gather(static_cast<std::int64_t>(host::peak_memory_bytes()));
     runtime_.world.agree([&] {
         if (runtime_.world.is_root()) {
             for (std::size_t rank = 0; rank < peaks.size(); ++rank) {

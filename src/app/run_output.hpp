@@ -2,8 +2,8 @@
 #pragma once
 
 #include "app/runtime.hpp"
-#include "app/trace_output.hpp"
 #include "core/options.hpp"
+#include "measure/trace_output.hpp"
 #include "train/options.hpp"
 #include "train/trainer.hpp"
 
@@ -69,7 +69,7 @@ private:
     const Runtime& runtime_;
     RunFolder folder_;
     nlohmann::ordered_json run_;
-    std::optional<TraceOutput> trace_;
+    std::optional<measure::TraceOutput> trace_;
     std::FILE* metrics_ = nullptr;
     index_t first_step_ = 0;
     index_t total_steps_ = 0;

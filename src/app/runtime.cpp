@@ -2,8 +2,9 @@
 
 #include "app/command.hpp"
 #include "core/error.hpp"
-#include "model/synthetic.hpp"
-#include "model/weights.hpp"
+#include "model/weights/synthetic.hpp"
+#include "model/weights/weights.hpp"
+#include "mpi/place.hpp"
 
 namespace moesaic::app {
 namespace {
@@ -23,12 +24,12 @@ Runtime::Runtime(const mpi::Communicator& communicator, const train::ParallelOpt
                  const train::ComputeOptions& compute)
     : world(communicator),
       placement(mpi::place(world, static_cast<int>(core::parse_auto(parallel.threads)), parallel.topology)),
-      threads_bound(mpi::bind_threads(placement)),
+      threads_bound(host::bind_threads(placement)),
       kernels(choose_kernels(world, compute.isa_level())),
       grid(world, parallel.grid()),
       chunks(core::parse_auto(parallel.chunks)) {}
 
-Runtime::Runtime(const mpi::Communicator& group, const mpi::Placement& placed, bool bound,
+Runtime::Runtime(const mpi::Communicator& group, const host::Placement& placed, bool bound,
                  const train::ParallelOptions& parallel, const train::ComputeOptions& compute)
     : world(group),
       placement(placed),
@@ -108,12 +109,12 @@ train::MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture&
                                .training = purpose == Purpose::training});
 }
 
-double memory_of_rank(const mpi::Placement& placement, index_t node_ranks) {
+double memory_of_rank(const host::Placement& placement, index_t node_ranks) {
     constexpr double usable = 0.9;  // some is left for the system and the threads
     return usable * static_cast<double>(placement.memory_available_bytes) / static_cast<double>(node_ranks);
 }
 
-void require_memory(const mpi::Placement& placement, index_t node_ranks, const std::string& model, double bytes) {
+void require_memory(const host::Placement& placement, index_t node_ranks, const std::string& model, double bytes) {
     constexpr double gib = 1024.0 * 1024.0 * 1024.0;
     const double available = memory_of_rank(placement, node_ranks);
     core::require(bytes <= available, ExitCode::out_of_resources,

@@ -1,12 +1,12 @@
 // What every command that computes sets up first: placement and threads, kernels, the process grid, the model.
 #pragma once
 
+#include "host/placement.hpp"
 #include "io/safetensors.hpp"
 #include "kernels/gemm.hpp"
-#include "model/architecture.hpp"
 #include "model/decoder.hpp"
+#include "model/families/architecture.hpp"
 #include "mpi/communicator.hpp"
-#include "mpi/placement.hpp"
 #include "mpi/process_grid.hpp"
 #include "train/memory_plan.hpp"
 #include "train/options.hpp"
@@ -23,11 +23,11 @@ struct Runtime {
     Runtime(const mpi::Communicator& world, const train::ParallelOptions& parallel,
             const train::ComputeOptions& compute);
     /// For ranks that were placed, and whose threads were started, before.
-    Runtime(const mpi::Communicator& group, const mpi::Placement& placed, bool bound,
+    Runtime(const mpi::Communicator& group, const host::Placement& placed, bool bound,
             const train::ParallelOptions& parallel, const train::ComputeOptions& compute);
 
     mpi::Communicator world;
-    mpi::Placement placement;
+    host::Placement placement;
     bool threads_bound;
     kernels::KernelSet kernels;
     mpi::ProcessGrid grid;
@@ -60,10 +60,10 @@ enum class Purpose : std::uint8_t { training, evaluation };
                                             Purpose purpose);
 
 /// Bytes of memory that each of `node_ranks` ranks of the host may use.
-[[nodiscard]] double memory_of_rank(const mpi::Placement& placement, index_t node_ranks);
+[[nodiscard]] double memory_of_rank(const host::Placement& placement, index_t node_ranks);
 
 /// Throws with ExitCode::out_of_resources if a rank needs more than it may use. To be called before allocating.
-void require_memory(const mpi::Placement& placement, index_t node_ranks, const std::string& model, double bytes);
+void require_memory(const host::Placement& placement, index_t node_ranks, const std::string& model, double bytes);
 
 /// Collective. Builds the decoder and gets this rank's weights. Refuses before allocating what the memory can't hold.
 template <class T>

@@ -92,7 +92,7 @@ private:
     RunOutput& output_;
     std::unique_ptr<model::Decoder<T>> decoder_;
     train::ShardedAdamW optimizer_;
-    mpi::GradientCoordinator coordinator_;
+    train::GradientCoordinator coordinator_;
     train::Batches batches_;
     index_t total_steps_;
     train::RunState state_;

@@ -145,7 +145,7 @@ private:
     train::Dataset data_;
     std::unique_ptr<model::Decoder<T>> decoder_;
     train::ShardedAdamW optimizer_;
-    mpi::GradientCoordinator coordinator_;
+    train::GradientCoordinator coordinator_;
     train::Batches batches_;
     train::Trainer<T> trainer_;
     Table table_;
@@ -249,7 +249,7 @@ bool Verification<T>::run() {
     std::vector<double> train_losses;
     std::vector<double> norms;
     for (std::size_t step = 0; step < reference_.fp32.train_losses.size(); ++step) {
-        const mpi::StepReport report = trainer_.compute_gradients();
+        const train::StepReport report = trainer_.compute_gradients();
         if (step == 0) {
             check_gradients();
         }

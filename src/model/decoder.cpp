@@ -35,9 +35,9 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
       embedding_(architecture.vocabulary, architecture.hidden),
       output_norm_(static_cast<std::size_t>(architecture.hidden)) {
     if (!architecture_.tied_head) {
-        head_ = FrozenMatrix<T>(architecture.vocabulary, architecture.hidden);
+        head_ = ops::FrozenMatrix<T>(architecture.vocabulary, architecture.hidden);
     }
-    const auto workspace = std::make_shared<ExpertWorkspace<T>>();
+    const auto workspace = std::make_shared<ops::ExpertWorkspace<T>>();
     const auto mlp = std::make_shared<GatedMlpScratch<T>>();
     const auto router_scratch = std::make_shared<RouterScratch<T>>();
     for (index_t l = 0; l < architecture_.layers; ++l) {
@@ -73,9 +73,9 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
 template <class T>
 void Decoder<T>::load(const WeightSource<T>& source) {
     const Scope scope("load", "io");
-    embedding_.load(source, "model.embed_tokens.weight");
+    model::load(source, "model.embed_tokens.weight", embedding_);
     if (!architecture_.tied_head) {
-        head_.load(source, "lm_head.weight");
+        model::load(source, "lm_head.weight", head_);
     }
     source.read_vector("model.norm.weight", output_norm_);
     for (index_t l = 0; l < architecture_.layers; ++l) {
@@ -88,7 +88,7 @@ void Decoder<T>::load(const WeightSource<T>& source) {
 }
 
 template <class T>
-const FrozenMatrix<T>& Decoder<T>::head() const {
+const ops::FrozenMatrix<T>& Decoder<T>::head() const {
     return architecture_.tied_head ? embedding_ : head_;
 }
 
@@ -102,7 +102,7 @@ void Decoder<T>::update_lora() {
 
 /// Dropout of the pass. A token is known by its sequence and its position there.
 template <class T>
-void Decoder<T>::start_dropout(const TokenBatch& batch, bool save) {
+void Decoder<T>::start_dropout(const ops::TokenBatch& batch, bool save) {
     const LoraSettings& lora = lora_.settings;
     lora_shared_.dropout = {save ? lora.dropout : 0, lora.dropout_seed, batch.step, {}};
     if (!lora_shared_.dropout.is_active()) {
@@ -121,7 +121,7 @@ void Decoder<T>::start_dropout(const TokenBatch& batch, bool save) {
 }
 
 template <class T>
-void Decoder<T>::embed(const TokenBatch& batch, MatrixView<A> out) const {
+void Decoder<T>::embed(const ops::TokenBatch& batch, MatrixView<A> out) const {
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < batch.rows(); ++row) {
         embedding_.widen_row(kernels_.elementwise<T>(), batch.tokens[static_cast<std::size_t>(row)], out[row]);
@@ -145,12 +145,12 @@ typename Decoder<T>::StreamPoint Decoder<T>::entry_of(std::size_t layer, Tape<T>
 }
 
 template <class T>
-MatrixView<const T> Decoder<T>::forward(const TokenBatch& batch, Tape<T>& tape, bool save) {
+MatrixView<const T> Decoder<T>::forward(const ops::TokenBatch& batch, Tape<T>& tape, bool save) {
     const Scope scope("decoder.forward", "step");
     const index_t rows = batch.rows();
     const index_t hidden = architecture_.hidden;
     const double epsilon = architecture_.norm_epsilon;
-    const ElementwiseKernels<T>& row_kernels = kernels_.elementwise<T>();
+    const kernels::ElementwiseKernels<T>& row_kernels = kernels_.elementwise<T>();
     const index_t longest =
         batch.positions.empty() ? 0 : *std::max_element(batch.positions.begin(), batch.positions.end()) + 1;
     rotary_.extend(rotary_.is_dynamic() ? grid_.world().max(longest) : longest);
@@ -163,7 +163,7 @@ MatrixView<const T> Decoder<T>::forward(const TokenBatch& batch, Tape<T>& tape, 
     block_output_.resize(rows, hidden);
     const StreamPoint start = entry_of(0, tape, rows, save);
     embed(batch, start.stream);
-    rms_norm_forward<T>(row_kernels, start.stream, start.weight, epsilon, start.norm);
+    ops::rms_norm_forward<T>(row_kernels, start.stream, start.weight, epsilon, start.norm);
     for (std::size_t l = 0; l < layers_.size(); ++l) {
         Layer& layer = layers_[l];
         LayerTape<T>& kept = tape.layers[save ? l : 0];
@@ -171,28 +171,29 @@ MatrixView<const T> Decoder<T>::forward(const TokenBatch& batch, Tape<T>& tape, 
         kept.middle.resize(rows, hidden);
         kept.feed_input.resize(rows, hidden);
         kept.middle_rstd.resize(static_cast<std::size_t>(rows));
-        add_and_rms_norm_forward<T>(row_kernels, kept.input, block_output_, kept.middle, layer.feed_norm, epsilon,
-                                    {kept.feed_input, block_input_, kept.middle_rstd});
+        ops::add_and_rms_norm_forward<T>(row_kernels, kept.input, block_output_, kept.middle, layer.feed_norm, epsilon,
+                                         {kept.feed_input, block_input_, kept.middle_rstd});
         layer.feed_forward->forward(block_input_, kept, block_output_, save);
         const StreamPoint next = entry_of(l + 1, tape, rows, save);
-        add_and_rms_norm_forward<T>(row_kernels, kept.middle, block_output_, next.stream, next.weight, epsilon,
-                                    next.norm);
+        ops::add_and_rms_norm_forward<T>(row_kernels, kept.middle, block_output_, next.stream, next.weight, epsilon,
+                                         next.norm);
     }
     return tape.normed;
 }
 
 template <class T>
-void Decoder<T>::backward(const TokenBatch& batch, const Tape<T>& tape, MatrixView<const A> grad_hidden,
+void Decoder<T>::backward(const ops::TokenBatch& batch, const Tape<T>& tape, MatrixView<const A> grad_hidden,
                           std::span<const double> grad_probabilities) {
     const Scope scope("decoder.backward", "step");
     const index_t rows = batch.rows();
     grad_stream_.resize(rows, architecture_.hidden);
     grad_block_.resize(rows, architecture_.hidden);
-    const ElementwiseKernels<T>& row_kernels = kernels_.elementwise<T>();
+    const kernels::ElementwiseKernels<T>& row_kernels = kernels_.elementwise<T>();
     std::vector<A> of_router(grad_probabilities.size());
     std::transform(grad_probabilities.begin(), grad_probabilities.end(), of_router.begin(),
                    [](double gradient) { return static_cast<A>(gradient); });
-    rms_norm_backward<T>(row_kernels, grad_hidden, tape.output, output_norm_, tape.output_rstd, grad_stream_, false);
+    ops::rms_norm_backward<T>(row_kernels, grad_hidden, tape.output, output_norm_, tape.output_rstd, grad_stream_,
+                              false);
     for (index_t l = architecture_.layers - 1; l >= lowest_trainable_; --l) {
         Layer& layer = layers_[static_cast<std::size_t>(l)];
         const LayerTape<T>& kept = tape.layers[static_cast<std::size_t>(l)];
@@ -202,15 +203,15 @@ void Decoder<T>::backward(const TokenBatch& batch, const Tape<T>& tape, MatrixVi
             return;
         }
         layer.feed_forward->backward(kept, grad_stream_, of_router, grad_block_);
-        rms_norm_backward<T>(row_kernels, grad_block_, kept.middle, layer.feed_norm, kept.middle_rstd, grad_stream_,
-                             true);
+        ops::rms_norm_backward<T>(row_kernels, grad_block_, kept.middle, layer.feed_norm, kept.middle_rstd,
+                                  grad_stream_, true);
         layer.attention->backward(batch, rotary_, kept, grad_stream_, lowest ? MatrixView<A>() : grad_block_.view(),
                                   attention_scratch_);
         if (lowest) {
             return;
         }
-        rms_norm_backward<T>(row_kernels, grad_block_, kept.input, layer.input_norm, kept.input_rstd, grad_stream_,
-                             true);
+        ops::rms_norm_backward<T>(row_kernels, grad_block_, kept.input, layer.input_norm, kept.input_rstd, grad_stream_,
+                                  true);
     }
 }
 

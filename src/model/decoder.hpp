@@ -2,16 +2,16 @@
 #pragma once
 
 #include "kernels/gemm.hpp"
-#include "model/architecture.hpp"
-#include "model/attention_block.hpp"
-#include "model/feed_forward.hpp"
-#include "model/lora_parameters.hpp"
-#include "model/norm.hpp"
-#include "model/rope.hpp"
+#include "model/adapters/lora_parameters.hpp"
+#include "model/families/architecture.hpp"
+#include "model/feed_forward/feed_forward.hpp"
+#include "model/mixers/attention_block.hpp"
 #include "model/tape.hpp"
-#include "model/token_batch.hpp"
-#include "model/weights.hpp"
+#include "model/weights/weights.hpp"
 #include "mpi/process_grid.hpp"
+#include "ops/norm.hpp"
+#include "ops/rope.hpp"
+#include "ops/token_batch.hpp"
 
 #include <memory>
 #include <span>
@@ -37,14 +37,14 @@ public:
 
     /// Hidden states after the last norm [T, H], in `tape`. With `save` the pass has dropout and can be followed by
     /// `backward`. Collective over the replica, and over the world where RoPE depends on the longest sequence.
-    MatrixView<const T> forward(const TokenBatch& batch, Tape<T>& tape, bool save);
+    MatrixView<const T> forward(const ops::TokenBatch& batch, Tape<T>& tape, bool save);
     /// Accumulates LoRA gradients, given the gradient of the hidden states [T, H] and, unless it is empty, what the
     /// routers' softmax probabilities of every token and layer have besides [E]. Collective over the replica.
-    void backward(const TokenBatch& batch, const Tape<T>& tape, MatrixView<const A> grad_hidden,
+    void backward(const ops::TokenBatch& batch, const Tape<T>& tape, MatrixView<const A> grad_hidden,
                   std::span<const double> grad_probabilities = {});
 
     /// The language model head [V, H].
-    [[nodiscard]] const FrozenMatrix<T>& head() const;
+    [[nodiscard]] const ops::FrozenMatrix<T>& head() const;
     [[nodiscard]] LoraParameters<A>& lora() noexcept { return lora_; }
     /// What the exchange of rows sent so far.
     [[nodiscard]] const ExchangeVolume& exchange_volume() const noexcept { return exchange_->volume(); }
@@ -64,11 +64,11 @@ private:
     struct StreamPoint {
         Matrix<A>& stream;
         const std::vector<A>& weight;
-        NormOutput<T> norm;
+        ops::NormOutput<T> norm;
     };
     StreamPoint entry_of(std::size_t layer, Tape<T>& tape, index_t rows, bool save);
-    void start_dropout(const TokenBatch& batch, bool save);
-    void embed(const TokenBatch& batch, MatrixView<A> out) const;
+    void start_dropout(const ops::TokenBatch& batch, bool save);
+    void embed(const ops::TokenBatch& batch, MatrixView<A> out) const;
 
     const kernels::KernelSet& kernels_;
     Architecture architecture_;
@@ -76,10 +76,10 @@ private:
     LoraParameters<A> lora_;
     LoraShared<T> lora_shared_;
     std::shared_ptr<TokenExchange<T>> exchange_;
-    RotaryTable<A> rotary_;
-    FrozenMatrix<T> embedding_;   // [V, H]
-    FrozenMatrix<T> head_;        // [V, H], empty if tied
-    std::vector<A> output_norm_;  // [H]
+    ops::RotaryTable<A> rotary_;
+    ops::FrozenMatrix<T> embedding_;  // [V, H]
+    ops::FrozenMatrix<T> head_;       // [V, H], empty if tied
+    std::vector<A> output_norm_;      // [H]
     std::vector<Layer> layers_;
     index_t lowest_trainable_ = 0;       ///< layers below have no LoRA factors: backward ends there
     std::vector<std::uint64_t> tokens_;  ///< [T], which token of the optimizer step each row is: for dropout

@@ -3,7 +3,7 @@
 
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
-#include "model/token_exchange.hpp"
+#include "model/feed_forward/token_exchange.hpp"
 
 #include <cstdint>
 #include <vector>
@@ -20,24 +20,17 @@ struct GatedMlpTape {
     Matrix<T> up;    // [T, I]
 };
 
-/// What norm and bound of projected vectors keep.
-template <class T>
-struct HeadTape {
-    Matrix<T> raw;                       // [T, n * D] before the norm
-    std::vector<accumulator_t<T>> rstd;  // [T * n], or [T] of a norm over all heads
-};
-
 /// Activations of one layer. T: tokens of this rank.
 template <class T>
 struct LayerTape {
     using A = accumulator_t<T>;
 
-    Matrix<A> input;            // [T, H] residual stream before the layer
-    std::vector<A> input_rstd;  // [T]
-    Matrix<T> attention_input;  // [T, H] after the first norm
-    HeadTape<T> query_heads;    // of what is normalised: heads, or a compressed vector
-    HeadTape<T> key_heads;
-    HeadTape<T> value_heads;
+    Matrix<A> input;               // [T, H] residual stream before the layer
+    std::vector<A> input_rstd;     // [T]
+    Matrix<T> attention_input;     // [T, H] after the first norm
+    ops::HeadTape<T> query_heads;  // of what is normalised: heads, or a compressed vector
+    ops::HeadTape<T> key_heads;
+    ops::HeadTape<T> value_heads;
     Matrix<T> query_latent;  // [T, R] compressed and normalised, of latent attention
     Matrix<T> kv_latent;     // [T, R]
     Matrix<T> query;         // [T, heads * D] normalised and rotated

@@ -1,6 +1,6 @@
 #include "report/results_page.hpp"
 
-#include "bench/scaling.hpp"
+#include "measure/scaling.hpp"
 #include "report/roofline.hpp"
 
 #include <fmt/format.h>
@@ -17,8 +17,8 @@
 namespace moesaic::report {
 namespace {
 
-using bench::CaseResult;
-using bench::Results;
+using measure::CaseResult;
+using measure::Results;
 
 /// Figures of a case without the part of their name that says for how many threads or rows, and what that part says.
 struct Suffix {
@@ -38,7 +38,8 @@ std::optional<Suffix> split_number(const std::string& name, std::string_view sep
     return read.ec == std::errc() && read.ptr == end ? std::optional(suffix) : std::nullopt;
 }
 
-void add_point(std::map<std::string, Series>& series, const std::string& name, double x, const bench::Figure& figure) {
+void add_point(std::map<std::string, Series>& series, const std::string& name, double x,
+               const measure::Figure& figure) {
     Series& of_name = series.try_emplace(name, Series{name, {}, {}, {}, {}, true}).first->second;
     of_name.x.push_back(x);
     of_name.y.push_back(figure.value);
@@ -70,7 +71,7 @@ std::optional<Section> collectives_section(const Results& results) {
     std::map<std::string, Series> times;
     std::map<std::string, Series> bandwidths;
     for (const CaseResult& result : results.cases) {
-        for (const bench::Figure& figure : result.figures) {
+        for (const measure::Figure& figure : result.figures) {
             constexpr std::string_view of_bandwidth = "_bandwidth";
             const bool is_bandwidth = figure.name.ends_with(of_bandwidth);
             const auto parts =
@@ -100,18 +101,18 @@ std::optional<Section> collectives_section(const Results& results) {
 
 /// What one line of the charts stands for: several numbers of ranks that each have several numbers of threads would
 /// meet at the same number of threads of all ranks, so that each has a line of its own.
-std::vector<std::pair<std::string, std::vector<bench::Scaling::Point>>> lines_of(const bench::Scaling& scaling) {
+std::vector<std::pair<std::string, std::vector<measure::Scaling::Point>>> lines_of(const measure::Scaling& scaling) {
     const std::string name = scaling.name + ": " + scaling.figure;
-    std::map<bench::index_t, std::vector<bench::Scaling::Point>> by_ranks;
-    std::set<bench::index_t> threads_of_all;
-    for (const bench::Scaling::Point& point : scaling.points) {
+    std::map<core::index_t, std::vector<measure::Scaling::Point>> by_ranks;
+    std::set<core::index_t> threads_of_all;
+    for (const measure::Scaling::Point& point : scaling.points) {
         by_ranks[point.result->ranks].push_back(point);
         threads_of_all.insert(point.result->ranks * point.result->threads);
     }
     if (threads_of_all.size() == scaling.points.size()) {
         return {{name, scaling.points}};
     }
-    std::vector<std::pair<std::string, std::vector<bench::Scaling::Point>>> lines;
+    std::vector<std::pair<std::string, std::vector<measure::Scaling::Point>>> lines;
     for (const auto& [ranks, points] : by_ranks) {
         lines.emplace_back(fmt::format("{}, {} rank(s)", name, ranks), points);
     }
@@ -123,11 +124,11 @@ std::optional<Section> scaling_section(const Results& results) {
     LineChart speed{"Speed-up", {"threads of all ranks", "", true}, {"over the fewest threads", "x", true}, {}};
     LineChart efficiency{"Efficiency", {"threads of all ranks", "", true}, {"of ideal speed-up", "%", false, true}, {}};
     Series ideal{"ideal", {}, {}, {}, {}, false};
-    for (const bench::Scaling& scaling : bench::scaling_of(results.cases)) {
+    for (const measure::Scaling& scaling : measure::scaling_of(results.cases)) {
         for (const auto& [name, points] : lines_of(scaling)) {
             Series faster{name, {}, {}, {}, {}, true};
             Series efficient = faster;
-            for (const bench::Scaling::Point& point : points) {
+            for (const measure::Scaling::Point& point : points) {
                 const auto threads = static_cast<double>(point.result->ranks * point.result->threads);
                 faster.x.push_back(threads);
                 faster.y.push_back(point.speed_up);
@@ -142,8 +143,8 @@ std::optional<Section> scaling_section(const Results& results) {
             speed.series.push_back(faster);
             efficiency.series.push_back(efficient);
         }
-        const bench::CaseResult& first = *scaling.points.front().result;
-        const bench::CaseResult& last = *scaling.points.back().result;
+        const measure::CaseResult& first = *scaling.points.front().result;
+        const measure::CaseResult& last = *scaling.points.back().result;
         const auto fewest = static_cast<double>(first.ranks * first.threads);
         const auto most = static_cast<double>(last.ranks * last.threads);
         if (ideal.x.empty() || most / fewest > ideal.y.back()) {
@@ -169,11 +170,11 @@ std::optional<Section> parts_section(const Results& results) {
                    {"forward", "head and loss", "backward", "reduce gradients", "AdamW"},
                    {}};
     const auto value = [](const CaseResult& result, const std::string& name) {
-        const bench::Figure* const figure = result.find(name);
+        const measure::Figure* const figure = result.find(name);
         return figure == nullptr ? 0 : figure->value;
     };
     for (const CaseResult& result : results.cases) {
-        for (const bench::Figure& figure : result.figures) {
+        for (const measure::Figure& figure : result.figures) {
             constexpr std::string_view of_layer = "layer_forward";
             const bool is_forward = figure.name.starts_with(of_layer) && figure.unit == "ms";
             const std::string suffix = is_forward ? figure.name.substr(of_layer.size()) : "";
@@ -211,7 +212,7 @@ Table figures_of(const CaseResult& result) {
                  {"max", ""},
                  {"floor reached", "%"}},
                 {}};
-    for (const bench::Figure& figure : result.figures) {
+    for (const measure::Figure& figure : result.figures) {
         const char* const kind = figure.summary.n == 0                   ? "count"
                                  : figure.value == figure.summary.median ? "median"
                                                                          : "best";
@@ -241,7 +242,7 @@ Section cases_section(const Results& results) {
         if (!parameters.empty()) {
             section.blocks.emplace_back(Paragraph{parameters + "."});
         }
-        for (const bench::Check& check : result.checks) {
+        for (const measure::Check& check : result.checks) {
             checks.rows.push_back({result.name, check.name, check.error, check.bound});
         }
     }
@@ -279,7 +280,7 @@ void flatten(const nlohmann::ordered_json& value, const std::string& key, Table&
 }
 
 /// "VALUE on ranks 0-2; OTHER on ranks 3".
-std::string holders_of(const bench::Difference& difference) {
+std::string holders_of(const measure::Difference& difference) {
     std::string text;
     for (const auto& [value, ranks] : difference.values) {
         text += fmt::format("{}{} on ranks {}", text.empty() ? "" : "; ", readable(value), ranks);
@@ -310,7 +311,7 @@ Section environment_section(const Results& results) {
         section.blocks.emplace_back(rank);
     }
     Table differences{"Where ranks differ", {{"key", ""}, {"values", ""}}, {}};
-    for (const bench::Difference& difference : results.differences) {
+    for (const measure::Difference& difference : results.differences) {
         differences.rows.push_back({difference.key, holders_of(difference)});
     }
     if (!differences.rows.empty()) {
@@ -323,10 +324,10 @@ std::vector<Headline> headlines_of(const Results& results) {
     if (!results.headline) {
         return {};
     }
-    const bench::Headline& headline = *results.headline;
+    const measure::Headline& headline = *results.headline;
     int samples = 0;
     if (const CaseResult* const result = results.find(headline.case_name)) {
-        for (const bench::Figure& figure : result->figures) {
+        for (const measure::Figure& figure : result->figures) {
             samples = figure.value == headline.value ? static_cast<int>(figure.summary.n) : samples;
         }
     }

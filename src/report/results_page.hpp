@@ -1,12 +1,12 @@
 // The report of a benchmark's result file.
 #pragma once
 
-#include "bench/results.hpp"
+#include "measure/results.hpp"
 #include "report/document.hpp"
 
 namespace moesaic::report {
 
 /// Headline, roofline, scaling, layers, collectives, steps, all figures with n and interval, and the environment.
-[[nodiscard]] Document describe_results(const bench::Results& results);
+[[nodiscard]] Document describe_results(const measure::Results& results);
 
 }  // namespace moesaic::report

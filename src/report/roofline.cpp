@@ -11,8 +11,8 @@
 namespace moesaic::report {
 namespace {
 
-using bench::CaseResult;
-using bench::Results;
+using measure::CaseResult;
+using measure::Results;
 
 constexpr const char* explanation =
     "The limits were measured in the same run, by as many threads. Operations are those of the base weights; bytes are "
@@ -20,8 +20,8 @@ constexpr const char* explanation =
 
 /// Cases whose ranks had as many threads while as many ranks measured: they share limits.
 struct Team {
-    bench::index_t ranks = 0;
-    bench::index_t threads = 0;
+    core::index_t ranks = 0;
+    core::index_t threads = 0;
 
     explicit Team(const CaseResult& result) : ranks(result.ranks), threads(result.threads) {}
     auto operator<=>(const Team&) const = default;
@@ -32,7 +32,7 @@ class Limits {
 public:
     Limits(const Results& results, const Team& team) {
         for (const CaseResult& result : results.cases) {
-            for (const bench::Figure& figure : result.figures) {
+            for (const measure::Figure& figure : result.figures) {
                 if (Team(result) == team && figure.value > 0) {
                     double& best = of_name_[figure.name];
                     best = std::max(best, figure.value);
@@ -54,7 +54,7 @@ private:
 /// A line per figure; those that differ in rows or tokens alone, "NAME_M256" or "NAME_T64", share one.
 void add_points(const CaseResult& result, std::map<std::string, Series>& points) {
     static const std::regex size("_[MT][0-9]+$");
-    for (const bench::Figure& figure : result.figures) {
+    for (const measure::Figure& figure : result.figures) {
         if (figure.work && figure.summary.n > 0) {
             const std::string name = fmt::format("{} {}", result.name, std::regex_replace(figure.name, size, ""));
             Series& series = points.try_emplace(name, Series{name, {}, {}, {}, {}, true}).first->second;

@@ -1,8 +1,8 @@
 #include "report/run_page.hpp"
 
-#include "bench/statistics.hpp"
 #include "core/error.hpp"
 #include "io/json.hpp"
+#include "measure/statistics.hpp"
 #include "report/trace_page.hpp"
 
 #include <fmt/format.h>
@@ -15,8 +15,8 @@ namespace moesaic::report {
 namespace {
 
 namespace fs = std::filesystem;
-using bench::summarize;
-using bench::Summary;
+using measure::summarize;
+using measure::Summary;
 
 constexpr double mebi = 1024.0 * 1024.0;
 
@@ -141,7 +141,7 @@ Section throughput_section(const Metrics& metrics) {
 
 /// The plan that the run was started with, against what ranks used at most: as they say at their end, or as the trace
 /// has it of a run that did not come to its end.
-Section memory_section(const nlohmann::json& run, const TraceSummary& trace, const std::string& source) {
+Section memory_section(const nlohmann::json& run, const measure::TraceSummary& trace, const std::string& source) {
     Section section{"Memory", {}};
     double planned = 0;
     if (run.contains("memory_plan")) {
@@ -290,10 +290,10 @@ Document describe_run(const fs::path& folder) {
         document.sections.push_back(loss_section(metrics));
         document.sections.push_back(throughput_section(metrics));
     }
-    TraceSummary summary;
+    measure::TraceSummary summary;
     if (const std::vector<fs::path> traces = traces_of(folder); !traces.empty()) {
-        const Trace trace = read_trace(traces);
-        summary = analyse(trace);
+        const measure::Trace trace = measure::read_trace(traces);
+        summary = measure::analyse(trace);
         for (const Section& section : sections_of(trace, summary)) {
             document.sections.push_back(section);
         }

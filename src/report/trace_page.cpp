@@ -17,8 +17,8 @@ double percent(double part, double whole) {
 }
 
 /// Phases with a hundredth or more of the time of all ranks, the longest first.
-std::vector<std::string> phases_of(const TraceSummary& summary) {
-    PhaseSeconds sums;
+std::vector<std::string> phases_of(const measure::TraceSummary& summary) {
+    measure::PhaseSeconds sums;
     double total = 0;
     for (const auto& [rank, steps] : summary.ranks) {
         for (const auto& [phase, seconds] : steps.phases) {
@@ -38,7 +38,7 @@ std::vector<std::string> phases_of(const TraceSummary& summary) {
 }
 
 /// Milliseconds per step of `phases`, and of all others together.
-std::vector<double> stack(const PhaseSeconds& seconds, const std::vector<std::string>& phases, int steps) {
+std::vector<double> stack(const measure::PhaseSeconds& seconds, const std::vector<std::string>& phases, int steps) {
     std::vector<double> values;
     double rest = 0;
     for (const auto& [phase, of_phase] : seconds) {
@@ -53,7 +53,7 @@ std::vector<double> stack(const PhaseSeconds& seconds, const std::vector<std::st
     return values;
 }
 
-Figure time_by_phase(const TraceSummary& summary) {
+Figure time_by_phase(const measure::TraceSummary& summary) {
     const std::vector<std::string> phases = phases_of(summary);
     BarChart chart{"Time of a step by phase", {"time per step, mean", "ms"}, {}, phases, {}};
     chart.parts.emplace_back("other");
@@ -67,7 +67,7 @@ Figure time_by_phase(const TraceSummary& summary) {
                         summary.steps)};
 }
 
-Table ranks_table(const TraceSummary& summary) {
+Table ranks_table(const measure::TraceSummary& summary) {
     Table table{"Computing, transfers and waiting",
                 {{"rank", ""},
                  {"steps", ""},
@@ -93,8 +93,8 @@ Table ranks_table(const TraceSummary& summary) {
     return table;
 }
 
-Figure critical_path(const TraceSummary& summary) {
-    const CriticalPath& path = summary.critical_path;
+Figure critical_path(const measure::TraceSummary& summary) {
+    const measure::CriticalPath& path = summary.critical_path;
     const std::vector<std::string> phases = phases_of(summary);
     BarChart chart{"Critical path of a step", {"time per step, mean", "ms"}, {"critical path"}, phases, {}};
     chart.parts.emplace_back("other");
@@ -112,7 +112,7 @@ Figure critical_path(const TraceSummary& summary) {
                         static_cast<double>(path.changes) / summary.steps, shares)};
 }
 
-Table threads_table(const TraceSummary& summary) {
+Table threads_table(const measure::TraceSummary& summary) {
     Table table{"Balance of threads, by what the longest costs",
                 {{"rank", ""},
                  {"scope", ""},
@@ -120,18 +120,19 @@ Table threads_table(const TraceSummary& summary) {
                  {"work of a thread, mean", "ms per step"},
                  {"longest thread over mean", "%"}},
                 {}};
-    std::vector<ThreadBalance> worst_first = summary.threads;
-    std::stable_sort(worst_first.begin(), worst_first.end(), [](const ThreadBalance& a, const ThreadBalance& b) {
-        return a.longest - a.mean > b.longest - b.mean;
-    });
-    for (const ThreadBalance& balance : worst_first) {
+    std::vector<measure::ThreadBalance> worst_first = summary.threads;
+    std::stable_sort(worst_first.begin(), worst_first.end(),
+                     [](const measure::ThreadBalance& a, const measure::ThreadBalance& b) {
+                         return a.longest - a.mean > b.longest - b.mean;
+                     });
+    for (const measure::ThreadBalance& balance : worst_first) {
         table.rows.push_back({static_cast<double>(balance.rank), balance.scope, static_cast<double>(balance.threads),
                               ms * balance.mean / summary.steps, balance.imbalance_percent()});
     }
     return table;
 }
 
-Table clocks_table(const std::vector<RankClock>& clocks) {
+Table clocks_table(const std::vector<measure::RankClock>& clocks) {
     Table table{"Clocks of the ranks",
                 {{"rank", ""},
                  {"clock", ""},
@@ -140,14 +141,14 @@ Table clocks_table(const std::vector<RankClock>& clocks) {
                  {"drift", "ppm"},
                  {"error at most", "us"}},
                 {}};
-    for (const RankClock& clock : clocks) {
+    for (const measure::RankClock& clock : clocks) {
         table.rows.push_back(
             {clock.rank, clock.kind, clock.offset_us, clock.offset_at_end_us, clock.drift_ppm, clock.error_us});
     }
     return table;
 }
 
-Section experts_section(const ExpertTokens& experts) {
+Section experts_section(const measure::ExpertTokens& experts) {
     HeatMap map{"Load of the experts", "layer", "expert", "of mean", experts.layers, {}, {}};
     constexpr std::array limits = {0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0};
     std::array<double, limits.size() + 1> counts{};
@@ -180,7 +181,7 @@ Section experts_section(const ExpertTokens& experts) {
          Figure{histogram, "Load in units of a fair share."}}};
 }
 
-std::string clock_text(const Trace& trace, const TraceSummary& summary) {
+std::string clock_text(const measure::Trace& trace, const measure::TraceSummary& summary) {
     std::string text = fmt::format(
         "No rank can leave a barrier, a sum or a gathering of values before all have come. In {} of them, the first "
         "left {:.2f} "
@@ -194,16 +195,16 @@ std::string clock_text(const Trace& trace, const TraceSummary& summary) {
 
 /// Seconds by which the clocks of two ranks may differ, each of which is right within its error. Of a run that did not
 /// come to its end the errors are unknown.
-double tolerated_difference(const Trace& trace) {
+double tolerated_difference(const measure::Trace& trace) {
     double largest = trace.clocks.empty() ? 1e-3 : 0;
-    for (const RankClock& clock : trace.clocks) {
+    for (const measure::RankClock& clock : trace.clocks) {
         largest = std::max(largest, 2 * clock.error_us / us);
     }
     return largest;
 }
 
 /// What the reader must know before the figures.
-std::vector<Paragraph> remarks(const Trace& trace, const TraceSummary& summary) {
+std::vector<Paragraph> remarks(const measure::Trace& trace, const measure::TraceSummary& summary) {
     std::vector<Paragraph> all;
     const auto fewer = [](const auto& a, const auto& b) { return a.second < b.second; };
     const auto [fewest, most] =
@@ -249,7 +250,7 @@ std::vector<Paragraph> remarks(const Trace& trace, const TraceSummary& summary) 
 
 }  // namespace
 
-std::vector<Section> sections_of(const Trace& trace, const TraceSummary& summary) {
+std::vector<Section> sections_of(const measure::Trace& trace, const measure::TraceSummary& summary) {
     std::vector<Section> sections;
     if (!summary.experts.layers.empty()) {
         sections.push_back(experts_section(summary.experts));

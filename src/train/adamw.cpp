@@ -34,9 +34,9 @@ ShardedAdamW::ShardedAdamW(model::LoraParameters<float>& parameters, const kerne
         const index_t size = parameters.buckets[b]->size();
         const mpi::Communicator& owners = group(b);
         for (int r = 0; r < owners.size(); ++r) {
-            parts_[b].counts.push_back(mpi::slice_of(size, r, owners.size()).extent);
+            parts_[b].counts.push_back(core::slice_of(size, r, owners.size()).extent);
         }
-        const mpi::Slice mine = mpi::slice_of(size, owners.rank(), owners.size());
+        const core::Slice mine = core::slice_of(size, owners.rank(), owners.size());
         parts_[b].begin = mine.begin;
         for (auto* values : {&parts_[b].first_moment, &parts_[b].second_moment}) {
             values->assign(static_cast<std::size_t>(mine.extent), 0.0F);

@@ -3,7 +3,7 @@
 #pragma once
 
 #include "kernels/gemm.hpp"
-#include "model/lora_parameters.hpp"
+#include "model/adapters/lora_parameters.hpp"
 #include "mpi/process_grid.hpp"
 
 #include <span>

@@ -2,8 +2,8 @@
 // describes both layouts.
 #pragma once
 
-#include "model/architecture.hpp"
-#include "model/lora_parameters.hpp"
+#include "model/adapters/lora_parameters.hpp"
+#include "model/families/architecture.hpp"
 #include "mpi/process_grid.hpp"
 #include "train/adamw.hpp"
 

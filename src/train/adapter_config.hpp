@@ -1,7 +1,7 @@
 // adapter_config.json of PEFT, and names in adapters.
 #pragma once
 
-#include "model/lora_parameters.hpp"
+#include "model/adapters/lora_parameters.hpp"
 
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>

@@ -17,9 +17,9 @@ namespace {
 using core::ExitCode;
 using core::Matrix;
 using core::MatrixView;
-using model::LoraFactor;
 using model::LoraShape;
 using model::LoraTensor;
+using ops::LoraFactor;
 
 /// No module of a model has a longer name; matching patterns against names of any length could exhaust the stack.
 constexpr std::size_t longest_name = 512;

@@ -14,9 +14,9 @@ namespace moesaic::train {
 namespace {
 
 using core::MatrixView;
-using model::LoraFactor;
 using model::LoraShape;
 using model::LoraTensor;
+using ops::LoraFactor;
 using Bucket = model::ParameterBucket<float>;
 
 /// A tensor of the file: its size, the bucket that its values are in, and how they get into place.

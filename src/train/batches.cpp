@@ -41,7 +41,7 @@ std::vector<index_t> Batches::sequences_of(index_t step) {
 
 StepBatches Batches::at(index_t step) {
     StepBatches batches = share_of(data_, sequences_of(step), settings_.micro_batch, rank_, ranks_);
-    for (model::TokenBatch& pass : batches.passes) {
+    for (ops::TokenBatch& pass : batches.passes) {
         pass.step = step;
     }
     return batches;

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "core/matrix.hpp"
-#include "model/token_batch.hpp"
+#include "ops/token_batch.hpp"
 #include "train/dataset.hpp"
 
 #include <algorithm>
@@ -26,7 +26,7 @@ struct BatchSettings {
 
 /// One rank's share of an optimizer step. All ranks have the same number of passes; some may be empty.
 struct StepBatches {
-    std::vector<model::TokenBatch> passes;
+    std::vector<ops::TokenBatch> passes;
     index_t tokens = 0;         ///< of all ranks
     index_t target_tokens = 0;  ///< of all ranks
 };

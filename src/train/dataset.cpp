@@ -20,7 +20,7 @@ std::vector<std::int32_t> read_ids(const nlohmann::json& line, const std::string
                                    index_t vocabulary, bool ignored_allowed) {
     auto ids = io::get<std::vector<std::int32_t>>(line, key, where);
     for (std::size_t i = 0; i < ids.size(); ++i) {
-        const bool valid = (ids[i] >= 0 && ids[i] < vocabulary) || (ignored_allowed && ids[i] == model::ignored_label);
+        const bool valid = (ids[i] >= 0 && ids[i] < vocabulary) || (ignored_allowed && ids[i] == ops::ignored_label);
         core::require(valid, ExitCode::corrupt_input,
                       "{}: {}[{}] = {} is outside of the vocabulary (0 to {}); tokenize with the model's tokenizer",
                       where, key, i, ids[i], vocabulary - 1);
@@ -38,7 +38,7 @@ index_t Dataset::length(index_t sequence) const {
 index_t Dataset::target_tokens(index_t sequence) const {
     const auto s = static_cast<std::size_t>(sequence);
     return std::count_if(labels.begin() + offsets[s] + 1, labels.begin() + offsets[s + 1],
-                         [](std::int32_t label) { return label != model::ignored_label; });
+                         [](std::int32_t label) { return label != ops::ignored_label; });
 }
 
 index_t Dataset::largest_sum(index_t count) const {
@@ -56,8 +56,8 @@ std::uint64_t Dataset::fingerprint() const {
     return XXH3_64bits_withSeed(labels.data(), labels.size() * sizeof(std::int32_t), of_offsets);
 }
 
-model::TokenBatch Dataset::batch(std::span<const index_t> chosen) const {
-    model::TokenBatch batch;
+ops::TokenBatch Dataset::batch(std::span<const index_t> chosen) const {
+    ops::TokenBatch batch;
     for (const index_t sequence : chosen) {
         const auto begin = offsets[static_cast<std::size_t>(sequence)];
         const auto end = offsets[static_cast<std::size_t>(sequence) + 1];

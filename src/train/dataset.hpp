@@ -2,8 +2,8 @@
 #pragma once
 
 #include "core/matrix.hpp"
-#include "model/token_batch.hpp"
 #include "mpi/communicator.hpp"
+#include "ops/token_batch.hpp"
 
 #include <cstdint>
 #include <filesystem>
@@ -32,7 +32,7 @@ struct Dataset {
     /// A hash of all tokens and labels, to recognise the data when a run is resumed.
     [[nodiscard]] std::uint64_t fingerprint() const;
     /// The given sequences as one batch.
-    [[nodiscard]] model::TokenBatch batch(std::span<const index_t> sequences) const;
+    [[nodiscard]] ops::TokenBatch batch(std::span<const index_t> sequences) const;
 };
 
 /// Reads JSON lines {"input_ids": [...], "labels": [...]} (labels may be missing: all tokens are trained on). Sequences

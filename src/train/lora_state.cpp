@@ -37,7 +37,7 @@ Matrix<float> whole_bucket(const ParameterBucket<float>& bucket, const ShardedAd
 }
 
 /// Puts the piece [held * local_rows, local_cols] of the rank whose slice is `slice` in its place of `full`.
-void put_piece(const LoraTensor& tensor, mpi::Slice slice, const float* piece, MatrixView<float> full) {
+void put_piece(const LoraTensor& tensor, core::Slice slice, const float* piece, MatrixView<float> full) {
     const bool by_rows = tensor.sharding == Sharding::rows;
     const index_t rows = by_rows ? slice.extent : tensor.rows;
     const index_t cols = tensor.sharding == Sharding::columns ? slice.extent : tensor.cols;
@@ -64,13 +64,13 @@ Matrix<float> join_slices(const LoraTensor& tensor, const mpi::Communicator& ten
     std::vector<index_t> counts;
     counts.reserve(static_cast<std::size_t>(tensor_group.size()));
     for (int r = 0; r < tensor_group.size(); ++r) {
-        counts.push_back(mpi::slice_of(extent, r, tensor_group.size()).extent * other);
+        counts.push_back(core::slice_of(extent, r, tensor_group.size()).extent * other);
     }
     Matrix<float> pieces(1, root ? extent * other : 0);
     tensor_group.gather_blocks<float>(mine, pieces.flat(), counts);
     const float* piece = pieces.data();
     for (int r = 0; root && r < tensor_group.size(); ++r) {
-        put_piece(tensor, mpi::slice_of(extent, r, tensor_group.size()), piece, joined);
+        put_piece(tensor, core::slice_of(extent, r, tensor_group.size()), piece, joined);
         piece += counts[static_cast<std::size_t>(r)];
     }
     return joined;
@@ -83,7 +83,7 @@ Matrix<float> join_experts(const LoraTensor& tensor, const mpi::Communicator& gr
     }
     std::vector<index_t> counts;
     for (int g = 0; g < groups.size(); ++g) {
-        counts.push_back(mpi::slice_of(tensor.count(), g, groups.size()).extent * tensor.rows * tensor.cols);
+        counts.push_back(core::slice_of(tensor.count(), g, groups.size()).extent * tensor.rows * tensor.cols);
     }
     Matrix<float> all(groups.is_root() ? tensor.count() * tensor.rows : 0, tensor.cols);
     groups.gather_blocks<float>(mine.flat(), all.flat(), counts);

@@ -2,7 +2,7 @@
 // layer, so that no rank ever holds the whole state of a large model.
 #pragma once
 
-#include "model/lora_parameters.hpp"
+#include "model/adapters/lora_parameters.hpp"
 #include "mpi/process_grid.hpp"
 #include "train/adamw.hpp"
 

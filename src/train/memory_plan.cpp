@@ -1,8 +1,8 @@
 #include "train/memory_plan.hpp"
 
 #include "core/scalar.hpp"
-#include "model/blocked_matrix.hpp"
-#include "model/loss.hpp"
+#include "ops/blocked_matrix.hpp"
+#include "ops/loss.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -12,11 +12,11 @@
 namespace moesaic::train {
 namespace {
 
-using model::Activations;
 using model::Architecture;
 using model::AttentionKind;
 using model::AttentionSettings;
 using model::LoraTarget;
+using ops::Activations;
 
 constexpr double float_bytes = sizeof(float);
 
@@ -31,7 +31,7 @@ double share_of_tokens(double experts, double held, double choices) {
 }
 
 double padded(double extent) {
-    return std::ceil(extent / model::block_size) * model::block_size;
+    return std::ceil(extent / ops::block_size) * ops::block_size;
 }
 
 /// Sizes that the parts below share; floating point, because those of a hostile file may overflow integers.
@@ -138,8 +138,8 @@ std::vector<Projections> replicated_projections(const Sizes& s) {
 
 /// Of a matrix [rows, cols] in blocks.
 double blocked(double rows, double cols) {
-    const auto blocks = static_cast<index_t>(padded(cols)) / model::block_size;
-    return padded(rows) * static_cast<double>(model::row_stride_of(blocks)) / model::block_size;
+    const auto blocks = static_cast<index_t>(padded(cols)) / ops::block_size;
+    return padded(rows) * static_cast<double>(ops::row_stride_of(blocks)) / ops::block_size;
 }
 
 double weight_bytes(const Sizes& s) {
@@ -180,7 +180,7 @@ LoraElements lora_elements(const Sizes& s) {
 
 /// Per token of this rank: model::LayerTape without what belongs to one kind of layer.
 double attention_tape_bytes(const Sizes& s) {
-    const double normalised = s.attention.norm == model::HeadNorm::none ? 0 : s.queries + s.keys;
+    const double normalised = s.attention.norm == ops::HeadNorm::none ? 0 : s.queries + s.keys;
     const double latent = 2 * (s.query_latent + s.kv_latent);  // before and after its norm
     const double narrow = 2 * s.hidden + s.queries + s.keys + s.values + s.attended + normalised + latent;
     const double wide = 2 * s.hidden + 3 * s.heads + 2;
@@ -194,15 +194,15 @@ double activation_bytes(const Sizes& s, bool training) {
     const double routing = (s.experts + 2 * s.choices + 1) * float_bytes;
     const double own = (moe_layers + dense_layers) * attention_tape_bytes(s) + dense_layers * mlp * s.dense +
                        moe_layers * (mlp * s.shared + routing) + s.hidden * (2 * float_bytes + s.scalar);
-    model::ExpertConfig config;
+    ops::ExpertConfig config;
     config.hidden = s.a.hidden;
     config.intermediate = static_cast<index_t>(s.slice);
     config.lora_rank = s.settings.lora.rank;
     config.activations = s.settings.activations;
     const auto saved = [&](index_t choices) {
         config.experts_per_token = choices;
-        return static_cast<double>(s.scalar == float_bytes ? model::saved_bytes_per_token<float>(config)
-                                                           : model::saved_bytes_per_token<core::bf16>(config));
+        return static_cast<double>(s.scalar == float_bytes ? ops::saved_bytes_per_token<float>(config)
+                                                           : ops::saved_bytes_per_token<core::bf16>(config));
     };
     const double routed = s.group_tokens * saved(0) + s.group_choices * (saved(1) - saved(0));
     return s.own_tokens * own + moe_layers * routed;
@@ -237,10 +237,10 @@ double buffer_bytes(const Sizes& s) {
     const double routed =
         (s.hidden + (4 + pre_activations) * padded(s.slice) + 4 * padded(static_cast<double>(s.settings.lora.rank))) *
             s.scalar +
-        std::ceil(s.slice / model::block_size) * float_bytes;
+        std::ceil(s.slice / ops::block_size) * float_bytes;
     const double group = 2 * s.hidden * float_bytes;
     // Logits, their gradient, and the gradient packed for the product with the head.
-    const double head = model::targets_per_block * (s.vocabulary + s.hidden) * (float_bytes + 2 * s.scalar);
+    const double head = ops::targets_per_block * (s.vocabulary + s.hidden) * (float_bytes + 2 * s.scalar);
     return s.own_tokens * own + s.group_tokens * group + s.group_choices * routed + exchange_bytes(s) + head;
 }
 

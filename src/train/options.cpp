@@ -1,7 +1,7 @@
 #include "train/options.hpp"
 
 #include "core/error.hpp"
-#include "model/synthetic.hpp"
+#include "model/weights/synthetic.hpp"
 
 #include <fmt/ranges.h>
 

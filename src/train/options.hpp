@@ -2,9 +2,9 @@
 #pragma once
 
 #include "core/options.hpp"
-#include "model/expert_workspace.hpp"
-#include "model/lora_parameters.hpp"
+#include "model/adapters/lora_parameters.hpp"
 #include "mpi/process_grid.hpp"
+#include "ops/expert_workspace.hpp"
 #include "train/adamw.hpp"
 #include "train/adapter.hpp"
 #include "train/batches.hpp"
@@ -67,8 +67,8 @@ struct TrainOptions {
     double router_aux_coefficient = 0;
     void declare(core::OptionSet& set);
     void declare_batch_size(core::OptionSet& set);
-    [[nodiscard]] model::Activations activations_of_layers() const {
-        return activations == "retain" ? model::Activations::retain : model::Activations::recompute;
+    [[nodiscard]] ops::Activations activations_of_layers() const {
+        return activations == "retain" ? ops::Activations::retain : ops::Activations::recompute;
     }
     [[nodiscard]] BatchSettings batches(bool shuffle) const {
         return {batch_size, micro_batch, shuffle, static_cast<std::uint64_t>(seed)};

@@ -33,7 +33,7 @@ nlohmann::json adapters(const model::LoraParameters<float>& parameters) {
     std::map<std::string, index_t> counts;
     for (const auto& bucket : parameters.buckets) {
         for (const LoraTensor& tensor : bucket->tensors) {
-            for (std::size_t m = 0; tensor.factor == model::LoraFactor::a && m < tensor.modules.size(); ++m) {
+            for (std::size_t m = 0; tensor.factor == ops::LoraFactor::a && m < tensor.modules.size(); ++m) {
                 const std::string& module = tensor.modules[m];
                 ++counts[fmt::format("{} of rank {}, scale {}", module.substr(module.rfind('.') + 1),
                                      tensor.shapes[m].rank, tensor.shapes[m].scale)];

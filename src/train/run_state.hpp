@@ -3,8 +3,8 @@
 #pragma once
 
 #include "core/options.hpp"
-#include "model/architecture.hpp"
-#include "model/lora_parameters.hpp"
+#include "model/adapters/lora_parameters.hpp"
+#include "model/families/architecture.hpp"
 #include "mpi/process_grid.hpp"
 #include "train/adamw.hpp"
 

@@ -14,8 +14,8 @@ namespace moesaic::train {
 using core::bf16;
 using core::trace::now_ns;
 using core::trace::Scope;
-using model::TargetResult;
-using model::TokenBatch;
+using ops::TargetResult;
+using ops::TokenBatch;
 
 namespace {
 
@@ -40,12 +40,12 @@ StepResult Trainer<T>::step() {
 }
 
 template <class T>
-mpi::StepReport Trainer<T>::compute_gradients() {
+train::StepReport Trainer<T>::compute_gradients() {
     begin_ns_ = now_ns();
     mpi::Progress& progress = parts_.grid.world().progress();
     progress.set_step(done_ + 1);
     const std::int64_t waited_before_ns = progress.waited_ns();
-    mpi::StepReport report;
+    train::StepReport report;
     const StepBatches batch = parts_.batches.at(done_);
     const double scale = batch.target_tokens > 0 ? 1.0 / static_cast<double>(batch.target_tokens) : 0.0;
     parts_.decoder.lora().clear_gradients();
@@ -54,10 +54,10 @@ mpi::StepReport Trainer<T>::compute_gradients() {
     auxiliary_loss_ = 0;
     for (const TokenBatch& pass : batch.passes) {
         const auto hidden = parts_.decoder.forward(pass, tape_, true);
-        const auto targets = model::targets_of(pass);
+        const auto targets = ops::targets_of(pass);
         grad_hidden_.resize(hidden.rows(), hidden.cols());
-        for (const TargetResult& result : model::cross_entropy<T>(parts_.kernels, hidden, parts_.decoder.head(),
-                                                                  targets, scale, grad_hidden_, loss_scratch_)) {
+        for (const TargetResult& result : ops::cross_entropy<T>(parts_.kernels, hidden, parts_.decoder.head(), targets,
+                                                                scale, grad_hidden_, loss_scratch_)) {
             report.loss_sum -= result.log_probability;
         }
         const model::RouterBalance balance = balance_of_pass(batch.passes.size());
@@ -93,7 +93,7 @@ model::RouterBalance Trainer<T>::balance_of_pass(std::size_t passes) {
 }
 
 template <class T>
-StepResult Trainer<T>::update(const mpi::StepReport& report) {
+StepResult Trainer<T>::update(const train::StepReport& report) {
     StepResult result;
     result.decision = parts_.coordinator.decide(report, done_ + 1);
     result.learning_rate = parts_.schedule.at(done_);
@@ -120,7 +120,7 @@ struct BatchSums {
     index_t exact_sequences = 0;
 };
 
-BatchSums sum_up(std::span<const model::Target> targets, std::span<const TargetResult> results) {
+BatchSums sum_up(std::span<const ops::Target> targets, std::span<const TargetResult> results) {
     BatchSums sums;
     bool exact = false;
     for (std::size_t i = 0; i < targets.size(); ++i) {
@@ -143,7 +143,7 @@ Evaluation evaluate(model::Decoder<T>& decoder, const kernels::KernelSet& kernel
     const Scope scope("evaluate", "step");
     Evaluation total;
     model::Tape<T> tape;
-    model::LossScratch<T> scratch;
+    ops::LossScratch<T> scratch;
     std::vector<index_t> all(static_cast<std::size_t>(data.sequences()));
     std::iota(all.begin(), all.end(), index_t{0});
     for (std::size_t begin = 0; begin < all.size(); begin += static_cast<std::size_t>(batch_size)) {
@@ -152,8 +152,8 @@ Evaluation evaluate(model::Decoder<T>& decoder, const kernels::KernelSet& kernel
         const StepBatches batch = share_of(data, sequences, 0, grid.world().rank(), grid.world().size());
         const TokenBatch& pass = batch.passes.front();
         const auto hidden = decoder.forward(pass, tape, false);
-        const auto targets = model::targets_of(pass);
-        const auto results = model::cross_entropy<T>(kernels, hidden, decoder.head(), targets, 0, {}, scratch);
+        const auto targets = ops::targets_of(pass);
+        const auto results = ops::cross_entropy<T>(kernels, hidden, decoder.head(), targets, 0, {}, scratch);
         const BatchSums mine = sum_up(targets, results);
         const double loss = grid.world().sum(mine.loss);
         std::array<index_t, 3> counts = {mine.target_tokens, mine.sequences, mine.exact_sequences};
@@ -171,14 +171,14 @@ template <class T>
 std::vector<double> target_log_probabilities(model::Decoder<T>& decoder, const kernels::KernelSet& kernels,
                                              const mpi::ProcessGrid& grid, const Dataset& data, index_t sequence) {
     model::Tape<T> tape;
-    model::LossScratch<T> scratch;
+    ops::LossScratch<T> scratch;
     const StepBatches batch = share_of(data, {&sequence, 1}, 0, grid.world().rank(), grid.world().size());
     const TokenBatch& pass = batch.passes.front();
     const auto hidden = decoder.forward(pass, tape, false);
-    const auto targets = model::targets_of(pass);
+    const auto targets = ops::targets_of(pass);
     // One rank has the sequence; the others contribute zeros.
     std::vector<double> log_probabilities(static_cast<std::size_t>(batch.target_tokens), 0.0);
-    const auto results = model::cross_entropy<T>(kernels, hidden, decoder.head(), targets, 0, {}, scratch);
+    const auto results = ops::cross_entropy<T>(kernels, hidden, decoder.head(), targets, 0, {}, scratch);
     std::transform(results.begin(), results.end(), log_probabilities.begin(),
                    [](const TargetResult& result) { return result.log_probability; });
     grid.world().sum(std::span<double>(log_probabilities));

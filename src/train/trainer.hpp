@@ -3,12 +3,12 @@
 
 #include "kernels/gemm.hpp"
 #include "model/decoder.hpp"
-#include "model/loss.hpp"
-#include "model/router_balance.hpp"
-#include "mpi/coordinator.hpp"
+#include "model/feed_forward/router_balance.hpp"
 #include "mpi/process_grid.hpp"
+#include "ops/loss.hpp"
 #include "train/adamw.hpp"
 #include "train/batches.hpp"
+#include "train/coordinator.hpp"
 #include "train/dataset.hpp"
 #include "train/schedule.hpp"
 
@@ -24,7 +24,7 @@ struct StepResult {
     index_t step = 0;  ///< from 1
     double learning_rate = 0;
     double seconds = 0;
-    mpi::Decision decision;
+    train::Decision decision;
     model::ExpertLoad expert_load;
     std::optional<double> auxiliary_loss;  ///< if it is trained on: the mean of the passes, without its coefficient
 };
@@ -50,7 +50,7 @@ struct TrainerParts {
     const kernels::KernelSet& kernels;
     const mpi::ProcessGrid& grid;
     ShardedAdamW& optimizer;
-    mpi::GradientCoordinator& coordinator;
+    train::GradientCoordinator& coordinator;
     Batches& batches;
     Schedule schedule;
     std::function<bool()> stop_requested;  ///< asked once per step on every rank
@@ -67,9 +67,9 @@ public:
     StepResult step();
 
     /// First half of a step: gradients of step `done` of the data, reduced to their owners.
-    mpi::StepReport compute_gradients();
+    train::StepReport compute_gradients();
     /// Second half: the decision of all ranks, and the update.
-    StepResult update(const mpi::StepReport& report);
+    StepResult update(const train::StepReport& report);
 
     [[nodiscard]] index_t steps_done() const noexcept { return done_; }
     void set_steps_done(index_t steps) noexcept { done_ = steps; }
@@ -80,7 +80,7 @@ private:
 
     TrainerParts<T> parts_;
     model::Tape<T> tape_;
-    model::LossScratch<T> loss_scratch_;
+    ops::LossScratch<T> loss_scratch_;
     core::Matrix<float> grad_hidden_;     // [T, H]
     std::vector<index_t> expert_counts_;  // [MoE layers * E] of the step, all ranks
     double auxiliary_loss_ = 0;

@@ -1,6 +1,6 @@
 // moesaic bench as a user runs it, on shapes that take seconds.
 #include "app/program.hpp"
-#include "bench/results.hpp"
+#include "measure/results.hpp"
 
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -95,15 +95,15 @@ TEST(BenchProgram, TwoRanksPrintOnceAndWriteJson) {
     ASSERT_EQ(result.exit_code, 0) << result.output;
     expect_figures(result.output, layer_figures);
     EXPECT_EQ(result.output.find("FOM layer_forward "), result.output.rfind("FOM layer_forward "));
-    const bench::Results results = bench::read_results(file);
+    const measure::Results results = measure::read_results(file);
     std::filesystem::remove(file);
     EXPECT_EQ(results.command, "bench layer");
     EXPECT_EQ(results.ranks.size(), 2U);
     ASSERT_EQ(results.cases.size(), 1U);
-    const bench::CaseResult& layer = results.cases[0];
+    const measure::CaseResult& layer = results.cases[0];
     EXPECT_EQ(layer.ranks, 2);
     EXPECT_EQ(layer.checks.size() + layer.figures.size(), figures(result.output).size());
-    EXPECT_EQ(layer.rounds, std::vector<bench::index_t>{2});
+    EXPECT_EQ(layer.rounds, std::vector<core::index_t>{2});
     EXPECT_EQ(layer.machine->peak.size(), 2U);
     EXPECT_EQ(layer.find("layer_forward")->unit, "ms");
     EXPECT_EQ(layer.find("layer_forward")->summary.n, 2);
@@ -140,11 +140,11 @@ TEST(BenchSuite, RunsWhatTheDeckListsOnOneAndTwoRanks) {
     for (const int ranks : {1, 2}) {
         const Result result = moesaic(ranks, "bench suite " + deck + " --kernels.small.k 34 --output " + output);
         ASSERT_EQ(result.exit_code, 0) << result.output;
-        const bench::Results results = bench::read_results(output);
+        const measure::Results results = measure::read_results(output);
         std::vector<std::string> names;
-        for (const bench::CaseResult& found : results.cases) {
+        for (const measure::CaseResult& found : results.cases) {
             names.push_back(found.name);
-            EXPECT_EQ(found.rounds, (std::vector<bench::index_t>{2, 2})) << found.name;
+            EXPECT_EQ(found.rounds, (std::vector<core::index_t>{2, 2})) << found.name;
             EXPECT_FALSE(found.checks.empty()) << found.name;
         }
         const std::vector<std::string> expected =
@@ -188,7 +188,7 @@ TEST(BenchSuite, ResultsAreThereAfterEachCase) {
     const Result wrong = test::shell(std::string("MOESAIC_TEST_PLANT=wrong ") + MOESAIC_PLANTED + " bench suite " +
                                      deck + " --output " + output);
     EXPECT_EQ(wrong.exit_code, 3) << wrong.output;
-    const bench::Results results = bench::read_results(output);
+    const measure::Results results = measure::read_results(output);
     EXPECT_FALSE(results.complete);
     ASSERT_EQ(results.cases.size(), 1U);
     EXPECT_EQ(results.cases[0].name, "machine");
@@ -205,7 +205,7 @@ TEST(BenchSuite, BuildsAreComparedInTurns) {
         EXPECT_EQ(result.exit_code, 0) << result.output;  // three rounds can't tell anything
         EXPECT_NE(result.output.find("rounds in turns"), std::string::npos) << result.output;
         for (const char* name : {"old.json", "new.json"}) {
-            const bench::Results results = bench::read_results(folder.path / "results" / name);
+            const measure::Results results = measure::read_results(folder.path / "results" / name);
             EXPECT_TRUE(results.turns);
             EXPECT_EQ(results.cases[0].rounds.size(), 3U);
         }
@@ -222,15 +222,15 @@ TEST(BenchSuite, ReportComparesItsFiles) {
     const Result same = alone("report --compare " + sample + " " + sample);
     EXPECT_EQ(same.exit_code, 0) << same.output;
     EXPECT_NE(same.output.find("layer.qwen3/layer_forward"), std::string::npos) << same.output;
-    bench::Results results = bench::read_results(sample);
+    measure::Results results = measure::read_results(sample);
     const auto twice = [](std::vector<double>& samples) {  // six are too few for so many figures
         const std::size_t n = samples.size();
         for (std::size_t i = 0; i < n; ++i) {
             samples.push_back(samples[i] * 1.0001);
         }
     };
-    for (bench::CaseResult& found : results.cases) {
-        for (bench::Figure& figure : found.figures) {
+    for (measure::CaseResult& found : results.cases) {
+        for (measure::Figure& figure : found.figures) {
             twice(figure.samples);
         }
         if (found.machine) {
@@ -239,15 +239,15 @@ TEST(BenchSuite, ReportComparesItsFiles) {
         }
         found.rounds.assign(12, 1);
     }
-    const std::string normal = folder.write("normal.json", bench::to_json(results).dump());
-    for (bench::CaseResult& found : results.cases) {
-        for (bench::Figure& figure : found.figures) {
+    const std::string normal = folder.write("normal.json", measure::to_json(results).dump());
+    for (measure::CaseResult& found : results.cases) {
+        for (measure::Figure& figure : found.figures) {
             for (double& value : figure.samples) {
                 value *= figure.name == "layer_backward" ? 1.5 : 1;
             }
         }
     }
-    const std::string output = folder.write("slow.json", bench::to_json(results).dump());
+    const std::string output = folder.write("slow.json", measure::to_json(results).dump());
     const Result slower = alone("report --compare " + normal + " " + output);
     EXPECT_EQ(slower.exit_code, 3) << slower.output;
     EXPECT_NE(slower.output.find("SLOWER"), std::string::npos) << slower.output;
@@ -289,10 +289,11 @@ TEST(BenchProgram, StepPrintsItsFigures) {
     }
 }
 
-const bench::Figure& figure_of(const bench::Results& results, const std::string& case_name, const std::string& name) {
-    const bench::CaseResult* const found = results.find(case_name);
+const measure::Figure& figure_of(const measure::Results& results, const std::string& case_name,
+                                 const std::string& name) {
+    const measure::CaseResult* const found = results.find(case_name);
     EXPECT_NE(found, nullptr) << case_name;
-    const bench::Figure* const figure = found->find(name);
+    const measure::Figure* const figure = found->find(name);
     EXPECT_NE(figure, nullptr) << case_name << ' ' << name;
     return *figure;
 }
@@ -303,12 +304,12 @@ TEST(BenchProgram, FiguresAgreeWithEachOther) {
     const std::string output = (folder.path / "a.json").string();
     const std::string often = " --repeat 6 --seconds 0 --output " + output;
     ASSERT_EQ(moesaic(2, "bench reference --threads 1" + often).exit_code, 0);
-    bench::Results results = bench::read_results(output);
+    measure::Results results = measure::read_results(output);
     ASSERT_TRUE(results.headline);
     EXPECT_EQ(results.headline->value, figure_of(results, "reference", "step_tokens_per_second").value);
-    const bench::Figure& seconds = figure_of(results, "reference", "step_seconds");
-    const bench::Figure& speed = figure_of(results, "reference", "step_tokens_per_second");
-    const bench::Figure& floor = figure_of(results, "reference", "step_floor");
+    const measure::Figure& seconds = figure_of(results, "reference", "step_seconds");
+    const measure::Figure& speed = figure_of(results, "reference", "step_tokens_per_second");
+    const measure::Figure& floor = figure_of(results, "reference", "step_floor");
     // A rank's 128 tokens: 8 experts of 3 x 2048 x 768 in 2 layers; query and output 4096, key and value 512 wide;
     // vocabulary of 16384. Forward and backward, two operations per weight.
     const double weights = 2 * (8.0 * 3 * 2048 * 768 + 2048.0 * (2 * 4096 + 2 * 512)) + 2048.0 * 16384;
@@ -327,10 +328,10 @@ TEST(BenchProgram, FiguresAgreeWithEachOther) {
                     often)
                   .exit_code,
               0);
-    results = bench::read_results(output);
-    const bench::Figure& forward = figure_of(results, "layer", "layer_forward");
-    const bench::Figure& backward = figure_of(results, "layer", "layer_backward");
-    const bench::Figure& both = figure_of(results, "layer", "layer_forward_backward");
+    results = measure::read_results(output);
+    const measure::Figure& forward = figure_of(results, "layer", "layer_forward");
+    const measure::Figure& backward = figure_of(results, "layer", "layer_backward");
+    const measure::Figure& both = figure_of(results, "layer", "layer_forward_backward");
     ASSERT_TRUE(forward.work);
     EXPECT_DOUBLE_EQ(forward.work->operations, 2.0 * 8 * 2 * 3 * 64 * 32);
     EXPECT_DOUBLE_EQ(forward.work->bytes, 2.0 * 4 * 3 * 64 * 32);
@@ -339,7 +340,7 @@ TEST(BenchProgram, FiguresAgreeWithEachOther) {
     }
 
     ASSERT_EQ(moesaic(3, "bench collectives --bytes 4096" + often).exit_code, 0);
-    results = bench::read_results(output);
+    results = measure::read_results(output);
     // Bytes that a rank must at least send or receive, of 3 ranks.
     for (const auto& [operation, bytes] : {std::pair{"ping_pong", 4096.0},
                                            {"all_reduce", 4096.0 * 2 * 2 / 3},
@@ -349,8 +350,8 @@ TEST(BenchProgram, FiguresAgreeWithEachOther) {
                                            {"broadcast", 4096.0},
                                            {"gather", 4096.0 * 2}}) {
         const std::string name = std::string(operation) + "_4096";
-        const bench::Figure& time = figure_of(results, "collectives", name);
-        const bench::Figure& bandwidth = figure_of(results, "collectives", name + "_bandwidth");
+        const measure::Figure& time = figure_of(results, "collectives", name);
+        const measure::Figure& bandwidth = figure_of(results, "collectives", name + "_bandwidth");
         for (std::size_t i = 0; i < time.samples.size(); ++i) {
             EXPECT_NEAR(time.samples[i] * bandwidth.samples[i] * 1e3, bytes, 1e-6 * bytes) << operation;
         }

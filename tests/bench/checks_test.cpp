@@ -60,14 +60,14 @@ TEST(ProductCheck, OneWrongElementIsFound) {
     for (const float wrong : {right + 10, 0.0F, -right, std::numeric_limits<float>::quiet_NaN()}) {
         c.view()(13, 1000) = wrong;
         expect_refused([&] {
-            const Check check = {"product", product_error(product), product_error_bound};
+            const measure::Check check = {"product", product_error(product), product_error_bound};
             require_passed({&check, 1}, "test");
         });
     }
 }
 
 LayerSettings tiny_layer() {
-    return {{"", 40, 24, 6, 2}, 128, 3, model::Activations::retain, 7};
+    return {{"", 40, 24, 6, 2}, 128, 3, ops::Activations::retain, 7};
 }
 
 TEST(LayerCheck, LayerAgreesWithItsReference) {
@@ -75,7 +75,7 @@ TEST(LayerCheck, LayerAgreesWithItsReference) {
         LayerSettings settings = tiny_layer();
         settings.lora_rank = rank;
         const kernels::KernelSet kernels;
-        ExpertLayer<bf16> layer(settings, std::make_shared<model::ExpertWorkspace<bf16>>(), kernels);
+        ExpertLayer<bf16> layer(settings, std::make_shared<ops::ExpertWorkspace<bf16>>(), kernels);
         const LayerErrors errors = measure_errors(layer, settings);
         EXPECT_NO_THROW(require_passed(checks_of(errors), "layer"));
         EXPECT_GT(errors.output, 1e-5);  // it did compare BF16 with FP32

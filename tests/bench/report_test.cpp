@@ -1,14 +1,15 @@
 // What needs ranks: limits of the machine, the loop that measures, what a case finds.
 #include "bench/report.hpp"
 #include "bench/benchmark.hpp"
-#include "bench/caches.hpp"
 #include "bench/disturbances.hpp"
 #include "bench/environment.hpp"
 #include "bench/machine.hpp"
 #include "bench/machine_benchmark.hpp"
 #include "bench/timing.hpp"
 #include "core/error.hpp"
+#include "host/caches.hpp"
 #include "kernels/peak.hpp"
+#include "mpi/place.hpp"
 
 #include <gtest/gtest.h>
 #include <omp.h>
@@ -22,10 +23,10 @@ namespace {
 
 TEST(Report, FiguresHaveTheirSamples) {
     Report report(mpi::Communicator::world(), {.name = "a case"});
-    report.add("time", "ms", Better::lower, {3, 1, 2}, 50);
+    report.add("time", "ms", measure::Better::lower, {3, 1, 2}, 50);
     report.add_limit("peak", "GFLOP/s", {5, 7, 6});
     report.add("bytes", "B", 2);
-    const CaseResult& result = report.result();
+    const measure::CaseResult& result = report.result();
     ASSERT_EQ(result.figures.size(), 3U);
     EXPECT_EQ(result.find("time")->value, 2);
     EXPECT_EQ(result.find("time")->samples, (std::vector<double>{3, 1, 2}));
@@ -82,7 +83,7 @@ public:
         }
     }
     [[nodiscard]] std::vector<std::span<const double>> samples() const override { return {recorded_}; }
-    void report(Report&, const MachineLimits&) const override {}
+    void report(Report&, const measure::MachineLimits&) const override {}
     int warm_ups = 0;
 
 private:
@@ -126,7 +127,7 @@ TEST(Machine, LimitsOfEveryLevelThatRuns) {
             }
         }
     }
-    EXPECT_GT(last_level_cache_bytes({0}), 0);
+    EXPECT_GT(host::last_level_cache_bytes({0}), 0);
     constexpr index_t mebibyte = index_t{1} << 20U;
     EXPECT_EQ(bytes_beyond_caches(world, 105 * mebibyte, 65536 * mebibyte), 315 * mebibyte);
     EXPECT_EQ(bytes_beyond_caches(world, 105 * mebibyte, 400 * mebibyte), 100 * mebibyte);
@@ -190,14 +191,14 @@ TEST(Machine, ReadsOfCachesAndSumsInMemoryAreFigures) {
     benchmark.repeat(true);
     benchmark.report(report, {});
     require_passed(report.result().checks, "machine");
-    for (const Figure& figure : report.result().figures) {
+    for (const measure::Figure& figure : report.result().figures) {
         EXPECT_EQ(figure.summary.n, 1U) << figure.name;
         EXPECT_GT(figure.value, 0.01) << figure.name;
         EXPECT_LT(figure.value, 1e5) << figure.name;
     }
     EXPECT_NE(report.result().find("stream_add"), nullptr);
     EXPECT_EQ(report.result().find("l2_read") != nullptr,
-              world.min(working_sets(read_caches(0), 1, 1).second_level.value_or(0)) > 0);
+              world.min(working_sets(host::read_caches(0), 1, 1).second_level.value_or(0)) > 0);
 }
 
 TEST(Environment, OfThisRankIsWhatTheSchemaSays) {
@@ -217,7 +218,7 @@ TEST(Environment, OfThisRankIsWhatTheSchemaSays) {
 
 TEST(Disturbances, WarningsArriveOnRankZero) {
     const auto world = mpi::Communicator::world();
-    mpi::Placement placement = mpi::place(world, 1);
+    host::Placement placement = mpi::place(world, 1);
     placement.cores_shared = true;
     const auto lines = noise_warnings(world, placement, false, read_counters());
     if (world.is_root()) {

@@ -4,8 +4,8 @@
 
 #include "bench/step_check.hpp"
 #include "bench/step_run.hpp"
-#include "bench/step_times.hpp"
 #include "core/error.hpp"
+#include "measure/step_times.hpp"
 #include "support/random_model.hpp"
 
 #include <gtest/gtest.h>
@@ -85,18 +85,18 @@ TEST(StepTimes, CollectivesInsideOthersCountOnce) {
         event("experts.forward", "compute", 17, 18), event("mpi.max", "mpi", 18, 19, 1, 4),
         event("mpi.max", "mpi", 18, 20, 0, 5),       event("step", "step", 10, 20),
         event("mpi.max", "mpi", 21, 30, 0, 6)};
-    const StepTrace trace = trace_of_step(events);
+    const measure::StepTrace trace = measure::trace_of_step(events);
     EXPECT_DOUBLE_EQ(trace.total, 0.010);
     EXPECT_DOUBLE_EQ(trace.of_scope.at("experts.forward"), 0.003);
     ASSERT_EQ(trace.collectives.size(), 2U);
     EXPECT_EQ(trace.collectives[0].call, 3U);
     EXPECT_DOUBLE_EQ(trace.collectives[0].seconds, 0.003);
     EXPECT_DOUBLE_EQ(trace.collectives[1].seconds, 0.002);
-    EXPECT_THROW((void)trace_of_step({}), core::Error);
+    EXPECT_THROW((void)measure::trace_of_step({}), core::Error);
 }
 
 TEST(StepTimes, ExchangeIsHiddenWhereTheWorkerComputes) {
-    const StepTrace trace = trace_of_step(std::vector<Event>{
+    const measure::StepTrace trace = measure::trace_of_step(std::vector<Event>{
         event("exchange.dispatch", "compute", 10, 14), event("mpi.all_gather_rows", "mpi", 11, 14),
         event("exchange.dispatch", "compute", 14, 18), event("experts.forward", "compute", 15, 20, 1),
         event("experts.up", "compute", 16, 17, 1), event("experts.forward", "thread", 15, 20, 2),
@@ -111,12 +111,12 @@ TEST(StepTimes, ExchangeIsHiddenWhereTheWorkerComputes) {
 
 TEST(StepTimes, WaitingIsWhatTheShortestDidNotNeed) {
     const auto world = mpi::Communicator::world();
-    StepTrace mine;
+    measure::StepTrace mine;
     mine.total = 10;
     mine.exchange = 4;
     mine.hidden = 1 + world.rank();
     mine.collectives = {{7, 1.0 + world.rank()}, {8, 2}};  // rank 0 comes last to the first one
-    const auto shares = share_out(world, mine);
+    const auto shares = measure::share_out(world, mine);
     ASSERT_EQ(shares.size(), world.is_root() ? static_cast<std::size_t>(world.size()) : 0U);
     double computing = 0;
     for (std::size_t r = 0; r < shares.size(); ++r) {
@@ -128,18 +128,18 @@ TEST(StepTimes, WaitingIsWhatTheShortestDidNotNeed) {
         computing += shares[r].computing();
     }
     if (world.is_root()) {
-        EXPECT_NEAR(imbalance_percent(shares), 100 * (7 * world.size() / computing - 1), 1e-9);
+        EXPECT_NEAR(measure::imbalance_percent(shares), 100 * (7 * world.size() / computing - 1), 1e-9);
     }
 }
 
 /// Of pairs of ranks: what the ranks of other pairs need says nothing.
 TEST(StepTimes, CollectivesOfPartsOfTheWorldAreComparedWithinThem) {
     const auto world = mpi::Communicator::world();
-    StepTrace mine;
+    measure::StepTrace mine;
     mine.total = 10;
     const int pair = world.rank() / 2;
     mine.collectives = {{static_cast<std::uint64_t>(100 + pair), 1.0 + pair + 0.5 * (world.rank() % 2)}};
-    const auto shares = share_out(world, mine);
+    const auto shares = measure::share_out(world, mine);
     for (std::size_t r = 0; r < shares.size(); ++r) {
         EXPECT_DOUBLE_EQ(shares[r].transfer, 1 + static_cast<double>(r / 2)) << r;
         EXPECT_DOUBLE_EQ(shares[r].waiting, r % 2 == 1 ? 0.5 : 0) << r;
@@ -147,7 +147,7 @@ TEST(StepTimes, CollectivesOfPartsOfTheWorldAreComparedWithinThem) {
 }
 
 TEST(StepTimes, AllEventsOfALongStepAreCollected) {
-    EventCollector collector;
+    measure::EventCollector collector;
     constexpr std::size_t bursts = 8;
     constexpr std::size_t of_burst = 20000;  // buffers of threads hold 2^15
     for (std::size_t burst = 0; burst < bursts; ++burst) {

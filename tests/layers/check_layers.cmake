@@ -7,13 +7,16 @@ set(sees_core core)
 set(sees_io core io)
 set(sees_text core text)
 set(sees_kernels core kernels)
-set(sees_mpi core mpi)
-set(sees_model core io text kernels mpi model)
+set(sees_host core host)
+set(sees_mpi core host mpi)
+set(sees_ops core kernels ops)
+set(sees_model core host io text kernels mpi ops model)
 set(sees_train ${sees_model} train)
-set(sees_bench ${sees_train} bench)
-set(sees_report core io bench report)
+set(sees_measure core host io kernels mpi measure)
+set(sees_bench ${sees_train} measure bench)
+set(sees_report core io measure report)
 set(sees_app ${sees_bench} report app)
-set(layers core io text kernels mpi model train bench report app)
+set(layers core io text host kernels mpi ops model train measure bench report app)
 
 # Headers that one place wraps for all others: a pattern of headers, and one of the files that may have them.
 set(wrapped_headers
@@ -22,7 +25,7 @@ set(wrapped_headers
     "^mpi(-ext)?\\.h$"                  "^mpi/"
     "^hdf5(_hl)?\\.h$|^H5[A-Z].*\\.h$"  "^src/io/"
     "dnnl.*\\.h(pp)?$"                  "^bench/onednn\\.cpp$"
-    "^hwloc(\\.h$|/)"                   "^mpi/topology\\.cpp$"
+    "^hwloc(\\.h$|/)"                   "^src/host/topology\\.cpp$"
     "^[a-z0-9]+intrin\\.h$"             "^kernels/(gemm_|pack_|elementwise_|peak_)[a-z0-9_]+\\.cpp$")
 # A file with intrinsics is compiled for later CPUs. An inline function from another header would be too, and the linker
 # may keep that copy for the whole program: no header but these.

@@ -1,5 +1,5 @@
 // Reading config.json.
-#include "model/architecture.hpp"
+#include "model/families/architecture.hpp"
 #include "core/error.hpp"
 #include "support/small_configs.hpp"
 
@@ -270,13 +270,13 @@ TEST_F(ArchitectureTest, ReadsYarnOfBothGenerations) {
     nlohmann::json config = transformers_5();
     config["rope_parameters"] = {
         {"rope_type", "yarn"}, {"rope_theta", 1e4}, {"factor", nullptr}, {"original_max_position_embeddings", 64}};
-    const RopeSettings five = read(config).attention.rope;
+    const ops::RopeSettings five = read(config).attention.rope;
     EXPECT_EQ(five.factor, 8);
     EXPECT_NEAR(five.attention_factor, 0.1 * std::log(8.0) + 1, 1e-12);
     config.erase("rope_parameters");
     config["rope_theta"] = 1e4;
     config["rope_scaling"] = {{"type", "yarn"}, {"factor", 8.0}, {"original_max_position_embeddings", 64}};
-    const RopeSettings four = read(config).attention.rope;
+    const ops::RopeSettings four = read(config).attention.rope;
     EXPECT_EQ(four.factor, five.factor);
     EXPECT_EQ(four.theta, five.theta);
     EXPECT_EQ(four.attention_factor, five.attention_factor);
@@ -286,31 +286,31 @@ TEST_F(ArchitectureTest, ReadsYarnOfBothGenerations) {
 
 TEST_F(ArchitectureTest, ReadsRoutersAndSharedExperts) {
     const Architecture v3 = read(test::small_config("deepseek_v3"));
-    EXPECT_EQ(v3.router, (RouterSettings{.scoring = Scoring::sigmoid,
-                                         .groups = 3,
-                                         .chosen_groups = 2,
-                                         .group_leaders = 2,
-                                         .has_correction_bias = true,
-                                         .normalize = true,
-                                         .epsilon = 1e-20,
-                                         .scale = 1.7}));
+    EXPECT_EQ(v3.router, (ops::RouterSettings{.scoring = ops::Scoring::sigmoid,
+                                              .groups = 3,
+                                              .chosen_groups = 2,
+                                              .group_leaders = 2,
+                                              .has_correction_bias = true,
+                                              .normalize = true,
+                                              .epsilon = 1e-20,
+                                              .scale = 1.7}));
     EXPECT_EQ(v3.shared.intermediate, 20);
     EXPECT_FALSE(v3.shared.gated);
     EXPECT_EQ(v3.is_moe, (std::vector<bool>{false, true, true}));
     const Architecture v2 = read(test::small_config("deepseek_v2"));
-    EXPECT_EQ(v2.router, (RouterSettings{.groups = 3, .chosen_groups = 2, .scale = 1.7}));
+    EXPECT_EQ(v2.router, (ops::RouterSettings{.groups = 3, .chosen_groups = 2, .scale = 1.7}));
     const Architecture qwen2 = read(test::small_config("qwen2_moe"));
     EXPECT_EQ(qwen2.shared.intermediate, 7);
     EXPECT_TRUE(qwen2.shared.gated);
     EXPECT_TRUE(qwen2.attention.input_bias);
     EXPECT_FALSE(qwen2.attention.output_bias);
     const Architecture mixtral = read(test::small_config("mixtral"));
-    EXPECT_EQ(mixtral.router, RouterSettings{.normalize = true});
+    EXPECT_EQ(mixtral.router, ops::RouterSettings{.normalize = true});
     EXPECT_EQ(mixtral.expert_intermediate, 10);
     EXPECT_EQ(mixtral.expert_module(1, 3, mixtral.names.up), "model.layers.1.block_sparse_moe.experts.3.w3");
     const Architecture glm = read(test::small_config("glm4_moe"));
     EXPECT_EQ(glm.attention.rope.size, 4);
-    EXPECT_EQ(glm.attention.norm, HeadNorm::head);
+    EXPECT_EQ(glm.attention.norm, ops::HeadNorm::head);
 }
 
 }  // namespace

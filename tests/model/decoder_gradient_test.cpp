@@ -25,7 +25,7 @@ struct Variant {
     bool tied_head = false;
     bool normalize = true;
     bool all_moe = false;
-    Activations activations = Activations::retain;
+    ops::Activations activations = ops::Activations::retain;
 };
 
 LoraSettings adapting(const std::set<LoraTarget>& targets, double dropout = 0) {
@@ -67,7 +67,7 @@ INSTANTIATE_TEST_SUITE_P(Variants, DecoderGradient,
                                          Variant{"dropout", adapting({experts, attention, dense}, 0.4), 7},
                                          Variant{"patterns", with_patterns(0), 7},
                                          Variant{"recompute", with_patterns(0.3), 7, false, true, false,
-                                                 Activations::recompute}),
+                                                 ops::Activations::recompute}),
                          [](const auto& variant) { return variant.param.name; });
 
 TEST(DecoderPadding, HasNoGradient) {
@@ -80,7 +80,7 @@ TEST(DecoderPadding, HasNoGradient) {
             const auto all = bucket->view(tensor, bucket->gradients);
             for (index_t i = 0; i < all.rows(); ++i) {
                 for (index_t j = 0; j < all.cols(); ++j) {
-                    const index_t of_rank = tensor.factor == LoraFactor::a ? i % tensor.local_rows : j;
+                    const index_t of_rank = tensor.factor == ops::LoraFactor::a ? i % tensor.local_rows : j;
                     if (of_rank >= tensor.rank_of(i / tensor.local_rows)) {
                         EXPECT_EQ(all(i, j), 0) << tensor.name;
                         ++padding;

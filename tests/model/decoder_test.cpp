@@ -14,11 +14,11 @@ using test::small_architecture;
 using test::SmallDecoder;
 
 /// Sequences of this rank when a batch is dealt out one by one.
-TokenBatch deal(const std::vector<index_t>& lengths, const mpi::Communicator& world, index_t vocabulary) {
-    TokenBatch mine;
+ops::TokenBatch deal(const std::vector<index_t>& lengths, const mpi::Communicator& world, index_t vocabulary) {
+    ops::TokenBatch mine;
     for (std::size_t s = 0; s < lengths.size(); ++s) {
         if (static_cast<int>(s) % world.size() == world.rank()) {
-            const TokenBatch one = random_batch(std::array{lengths[s]}, vocabulary, 100 + s);
+            const ops::TokenBatch one = random_batch(std::array{lengths[s]}, vocabulary, 100 + s);
             mine.tokens.insert(mine.tokens.end(), one.tokens.begin(), one.tokens.end());
             mine.labels.insert(mine.labels.end(), one.labels.begin(), one.labels.end());
             mine.positions.insert(mine.positions.end(), one.positions.begin(), one.positions.end());
@@ -111,11 +111,11 @@ TEST(DecoderDropout, DependsOnTheTokenAndTheStepAlone) {
     const Architecture architecture = small_architecture();
     SmallDecoder<double> model(architecture, mpi::Communicator::self(), 40, {}, everywhere_with_dropout());
     const std::vector<index_t> lengths = {4, 9, 6};
-    TokenBatch batch = deal(lengths, mpi::Communicator::self(), architecture.vocabulary);
+    ops::TokenBatch batch = deal(lengths, mpi::Communicator::self(), architecture.vocabulary);
     const double whole = model.loss(batch, true);
     double parts = 0;
     for (std::size_t s = 0; s < lengths.size(); ++s) {
-        TokenBatch one = random_batch(std::array{lengths[s]}, architecture.vocabulary, 100 + s);
+        ops::TokenBatch one = random_batch(std::array{lengths[s]}, architecture.vocabulary, 100 + s);
         one.sequence_ids = {static_cast<index_t>(s)};
         parts += model.loss(one, true);
     }
@@ -138,7 +138,7 @@ TEST_P(DecoderPrecision, Fp32IsNearDoubleAndBf16IsNearFp32) {
     Architecture architecture = small_architecture(GetParam());
     architecture.experts_per_token = architecture.experts;
     architecture.router.groups = 1;
-    const TokenBatch batch = random_batch(std::array<index_t, 2>{9, 12}, architecture.vocabulary, 4);
+    const ops::TokenBatch batch = random_batch(std::array<index_t, 2>{9, 12}, architecture.vocabulary, 4);
     const double reference = SmallDecoder<double>(architecture, self, 32).loss(batch, false);
     const double fp32 = SmallDecoder<float>(architecture, self, 32).loss(batch, false);
     const double bf16 = SmallDecoder<core::bf16>(architecture, self, 32).loss(batch, false);

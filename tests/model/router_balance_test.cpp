@@ -1,5 +1,5 @@
 // The auxiliary loss of routers by hand, and counts of their choices.
-#include "model/router_balance.hpp"
+#include "model/feed_forward/router_balance.hpp"
 #include "support/small_configs.hpp"
 
 #include <gtest/gtest.h>

@@ -1,5 +1,5 @@
 // Models without files.
-#include "model/synthetic.hpp"
+#include "model/weights/synthetic.hpp"
 
 #include "core/error.hpp"
 

@@ -1,5 +1,5 @@
 // Rows on their way to experts and back: results, and the bytes that this takes.
-#include "model/token_exchange.hpp"
+#include "model/feed_forward/token_exchange.hpp"
 
 #include "support/grids.hpp"
 #include "support/random_model.hpp"
@@ -59,7 +59,7 @@ struct Partial {
 };
 
 Partial compute(const ExpertRows<double>& rows, const mpi::ProcessGrid& grid) {
-    const mpi::Slice mine = mpi::slice_of(experts, grid.expert().rank(), grid.expert().size());
+    const core::Slice mine = core::slice_of(experts, grid.expert().rank(), grid.expert().size());
     const double share = 1.0 / grid.tensor().size();
     Partial partial = {Matrix<double>(rows.hidden.rows(), hidden), Matrix<double>(rows.hidden.rows(), choices)};
     partial.output.fill(0);
@@ -148,7 +148,7 @@ TEST(TokenExchange, RowsReachTheirExpertsAndResultsTheirOwners) {
 
 /// Rows of a rank with at least one expert in a group.
 index_t rows_to_group(index_t rank, index_t group, index_t groups) {
-    const mpi::Slice slice = mpi::slice_of(experts, group, groups);
+    const core::Slice slice = core::slice_of(experts, group, groups);
     const Inputs inputs = inputs_of(rank, 6, true);
     index_t rows = 0;
     for (index_t t = 0; t < inputs.values.rows(); ++t) {

@@ -122,7 +122,7 @@ protected:
         SmallDecoder<float> model(architecture_, world, 64, shape);
         model.decoder.load(weights);
         weights.check_complete();
-        const TokenBatch batch = random_batch(std::array<index_t, 2>{5, 9}, architecture_.vocabulary, 4);
+        const ops::TokenBatch batch = random_batch(std::array<index_t, 2>{5, 9}, architecture_.vocabulary, 4);
         return {model.loss(batch, false), weights.unused()};
     }
     std::pair<core::ExitCode, std::string> error_of(const Tensors& tensors) {
@@ -178,8 +178,8 @@ TEST(WeightsOfARank, AreItsSlicesOfItsExperts) {
         const mpi::ProcessGrid grid(world, shape);
         const RecordingWeights source;
         Decoder<float>(architecture, {.lora = {}, .max_tokens = 8}, kernels, grid).load(source);
-        const mpi::Slice experts = mpi::slice_of(5, grid.expert().rank(), shape.expert);
-        const mpi::Slice slice = mpi::slice_of(10, grid.tensor().rank(), shape.tensor);
+        const core::Slice experts = core::slice_of(5, grid.expert().rank(), shape.expert);
+        const core::Slice slice = core::slice_of(10, grid.tensor().rank(), shape.tensor);
         for (index_t e = 0; e < 5; ++e) {
             const auto part_of = [&](const std::string& projection) {
                 return source.part_of(architecture.expert_module(1, e, projection) + ".weight");

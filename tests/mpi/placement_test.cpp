@@ -1,9 +1,9 @@
 // Placement of the ranks on this host, or on an emulated one if HWLOC_SYNTHETIC says so (tests/mpi/CMakeLists.txt).
-#include "mpi/placement.hpp"
+#include "mpi/place.hpp"
 
 #include "core/error.hpp"
+#include "host/placement_report.hpp"
 #include "mpi/communicator.hpp"
-#include "mpi/placement_report.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -30,7 +30,7 @@ bool is_emulated() {
 }
 
 /// Collective. How many ranks use each core, on rank 0; empty elsewhere.
-std::vector<int> users_of_cores(const Communicator& world, const Placement& placement) {
+std::vector<int> users_of_cores(const Communicator& world, const host::Placement& placement) {
     std::vector<int> users;
     for (const std::string& text : world.gather(fmt::format("{}", fmt::join(placement.cores, " ")))) {
         std::istringstream numbers(text);
@@ -64,7 +64,7 @@ void on_own_thread(const Work& work) {
 
 TEST(Placement, SaysWhereTheRankIs) {
     const Communicator world = Communicator::world();
-    const Placement placement = place(world, 0);
+    const host::Placement placement = place(world, 0);
     EXPECT_FALSE(placement.host.empty());
     EXPECT_EQ(placement.rank, world.rank());
     EXPECT_EQ(placement.node_rank, world.rank());
@@ -76,7 +76,7 @@ TEST(Placement, SaysWhereTheRankIs) {
 
 TEST(Placement, CoresAreDisjointUnlessThereAreTooFew) {
     const Communicator world = Communicator::world();
-    const Placement placement = place(world, 0);
+    const host::Placement placement = place(world, 0);
     ASSERT_FALSE(placement.cores.empty());
     EXPECT_TRUE(std::is_sorted(placement.cores.begin(), placement.cores.end()));
     EXPECT_EQ(placement.processing_units.size(), placement.cores.size());
@@ -107,8 +107,8 @@ TEST(Placement, TakesTheNumberOfThreadsAsGiven) {
 }
 
 /// A rank that has NUMA node 1 of a host for itself.
-Placement lonely_rank() {
-    Placement placement;
+host::Placement lonely_rank() {
+    host::Placement placement;
     placement.host = "node07";
     placement.rank = 5;
     placement.node_rank = 1;
@@ -122,38 +122,38 @@ Placement lonely_rank() {
 }
 
 TEST(PlacementReport, MapHasALinePerRank) {
-    const Binding bound = {true, {1}};
-    const std::string line = map_line(lonely_rank(), bound, "node00");
+    const host::Binding bound = {true, {1}};
+    const std::string line = host::map_line(lonely_rank(), bound, "node00");
     for (const char* part : {"node07", " 5 ", " 1 ", "8-10,12", "4 bound", "60.0 of 64.0", "network"}) {
         EXPECT_NE(line.find(part), std::string::npos) << part << " in " << line;
     }
-    EXPECT_NE(map_line(lonely_rank(), bound, "node07").find("shared memory"), std::string::npos);
+    EXPECT_NE(host::map_line(lonely_rank(), bound, "node07").find("shared memory"), std::string::npos);
     EXPECT_EQ(std::count(line.begin(), line.end(), '\n'), 1);
 }
 
 TEST(PlacementReport, WarnsOfEachLossOfSpeedAlone) {
     struct Case {
         const char* what;
-        std::function<void(Placement&, Binding&)> spoil;
+        std::function<void(host::Placement&, host::Binding&)> spoil;
     };
     const std::vector<Case> cases = {
         {"spans NUMA nodes 0-1",
-         [](Placement& p, Binding&) {
+         [](host::Placement& p, host::Binding&) {
              p.numa_nodes = {0, 1};
          }},
-        {"2 ranks of node07 use NUMA node 1", [](Placement& p, Binding&) { p.numa_ranks = 2; }},
-        {"others use its cores", [](Placement& p, Binding&) { p.cores_shared = true; }},
-        {"SMT siblings", [](Placement& p, Binding&) { p.threads = 8, p.units_per_core = 2; }},
-        {"not bound", [](Placement&, Binding& b) { b.threads_bound = false; }},
-        {"remote memory", [](Placement&, Binding& b) { b.memory_nodes = {0}; }},
+        {"2 ranks of node07 use NUMA node 1", [](host::Placement& p, host::Binding&) { p.numa_ranks = 2; }},
+        {"others use its cores", [](host::Placement& p, host::Binding&) { p.cores_shared = true; }},
+        {"SMT siblings", [](host::Placement& p, host::Binding&) { p.threads = 8, p.units_per_core = 2; }},
+        {"not bound", [](host::Placement&, host::Binding& b) { b.threads_bound = false; }},
+        {"remote memory", [](host::Placement&, host::Binding& b) { b.memory_nodes = {0}; }},
     };
-    EXPECT_TRUE(warnings(lonely_rank(), {true, {1}}).empty());
-    EXPECT_TRUE(warnings(lonely_rank(), {true, {}}).empty()) << "an unknown place of memory is no warning";
+    EXPECT_TRUE(host::warnings(lonely_rank(), {true, {1}}).empty());
+    EXPECT_TRUE(host::warnings(lonely_rank(), {true, {}}).empty()) << "an unknown place of memory is no warning";
     for (const Case& c : cases) {
-        Placement placement = lonely_rank();
-        Binding binding = {true, {1}};
+        host::Placement placement = lonely_rank();
+        host::Binding binding = {true, {1}};
         c.spoil(placement, binding);
-        const std::vector<std::string> lines = warnings(placement, binding);
+        const std::vector<std::string> lines = host::warnings(placement, binding);
         ASSERT_EQ(lines.size(), 1U) << c.what;
         EXPECT_NE(lines[0].find(c.what), std::string::npos) << lines[0];
     }
@@ -164,23 +164,23 @@ TEST(Placement, PlansForADescribedHost) {
         GTEST_SKIP() << "HWLOC_SYNTHETIC describes a host already";
     }
     const Communicator world = Communicator::world();
-    const Placement placement = place(world, 0, "numa:4 core:6 pu:2");
+    const host::Placement placement = place(world, 0, "numa:4 core:6 pu:2");
     EXPECT_TRUE(placement.emulated);
     EXPECT_EQ(placement.units_per_core, 2);
     EXPECT_EQ(std::ssize(placement.cores), 24 / world.size());
     EXPECT_EQ(std::ssize(placement.numa_nodes), 4 / world.size());
     EXPECT_EQ(placement.numa_ranks, 1);
-    EXPECT_FALSE(bind_threads(placement));
+    EXPECT_FALSE(host::bind_threads(placement));
     for (const char* wrong : {"numa:x", "core:0", "/nonexistent.xml"}) {
         EXPECT_THROW(static_cast<void>(place(world, 0, wrong)), core::Error) << wrong;
     }
 }
 
 TEST(Placement, BindsEachThreadToItsProcessingUnit) {
-    const Placement placement = place(Communicator::world(), 0);
+    const host::Placement placement = place(Communicator::world(), 0);
     on_own_thread([&] {
         const std::set<int> before = affinity_of_this_thread();
-        const bool bound = bind_threads(placement);
+        const bool bound = host::bind_threads(placement);
         EXPECT_EQ(bound, !placement.cores_shared && !is_emulated());
         EXPECT_EQ(omp_get_max_threads(), placement.threads);
         std::vector<std::set<int>> affinities(static_cast<std::size_t>(placement.threads));
@@ -194,11 +194,11 @@ TEST(Placement, BindsEachThreadToItsProcessingUnit) {
 }
 
 TEST(Placement, MoreThreadsThanCoresStayUnbound) {
-    Placement placement = place(Communicator::world(), 0);
+    host::Placement placement = place(Communicator::world(), 0);
     placement.threads = static_cast<int>(placement.cores.size()) + 1;
     on_own_thread([&] {
         const std::set<int> before = affinity_of_this_thread();
-        EXPECT_FALSE(bind_threads(placement));
+        EXPECT_FALSE(host::bind_threads(placement));
         EXPECT_EQ(affinity_of_this_thread(), before);
         int team = 0;
 #pragma omp parallel
@@ -215,7 +215,7 @@ TEST(Placement, OnTheEmulatedHostEveryRankHasWholeNumaNodes) {
     constexpr int nodes = 8;
     constexpr int cores_per_node = 8;
     const Communicator world = Communicator::world();
-    const Placement placement = place(world, 0);
+    const host::Placement placement = place(world, 0);
     const int my_nodes = nodes / world.size();
     std::vector<int> expected_nodes(static_cast<std::size_t>(my_nodes));
     std::iota(expected_nodes.begin(), expected_nodes.end(), world.rank() * my_nodes);
@@ -225,7 +225,7 @@ TEST(Placement, OnTheEmulatedHostEveryRankHasWholeNumaNodes) {
     EXPECT_EQ(placement.cores, expected_cores);
     EXPECT_EQ(placement.processing_units, expected_cores);
     EXPECT_FALSE(placement.bound_by_launcher);
-    EXPECT_FALSE(bind_threads(placement)) << "nothing can be bound on a host that is not this one";
+    EXPECT_FALSE(host::bind_threads(placement)) << "nothing can be bound on a host that is not this one";
 }
 
 }  // namespace

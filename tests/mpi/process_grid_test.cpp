@@ -2,6 +2,7 @@
 #include "mpi/process_grid.hpp"
 
 #include "core/error.hpp"
+#include "core/slice.hpp"
 #include "support/grids.hpp"
 
 #include <gtest/gtest.h>
@@ -28,7 +29,7 @@ TEST(SliceOf, PartsCoverTheWholeAndDifferByOneAtMost) {
     for (const index_t parts : {1, 2, 3, 5}) {
         index_t next = 0;
         for (index_t i = 0; i < parts; ++i) {
-            const Slice slice = slice_of(5, i, parts);
+            const core::Slice slice = core::slice_of(5, i, parts);
             EXPECT_EQ(slice.begin, next);
             EXPECT_GE(slice.extent, 5 / parts);
             EXPECT_LE(slice.extent, (5 + parts - 1) / parts);

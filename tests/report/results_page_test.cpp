@@ -1,5 +1,5 @@
 #include "report/results_page.hpp"
-#include "bench/results.hpp"
+#include "measure/results.hpp"
 
 #include <gtest/gtest.h>
 
@@ -14,7 +14,7 @@ namespace {
 const char* const sample = MOESAIC_TEST_DATA "/bench/suite_two_ranks.json";
 
 TEST(ResultsPage, ShowsAllFiguresOfTheFile) {
-    const bench::Results results = bench::read_results(sample);
+    const measure::Results results = measure::read_results(sample);
     const std::string html = to_html(describe_results(results));
     moesaic::test::XmlReader page(html);
     ASSERT_EQ(page.check(), "");
@@ -24,8 +24,8 @@ TEST(ResultsPage, ShowsAllFiguresOfTheFile) {
     }
     ASSERT_TRUE(results.headline);
     EXPECT_TRUE(shown.contains(results.headline->value));
-    for (const bench::CaseResult& result : results.cases) {
-        for (const bench::Figure& figure : result.figures) {
+    for (const measure::CaseResult& result : results.cases) {
+        for (const measure::Figure& figure : result.figures) {
             EXPECT_TRUE(shown.contains(figure.value)) << result.name << ' ' << figure.name;
             if (figure.summary.n > 0) {
                 EXPECT_TRUE(shown.contains(figure.summary.low)) << result.name << ' ' << figure.name;
@@ -41,15 +41,15 @@ TEST(ResultsPage, ShowsAllFiguresOfTheFile) {
 
 /// Speed-up and efficiency against the case with the fewest threads.
 TEST(ResultsPage, ComparesCasesOfOneNameByThreads) {
-    bench::Results results;
+    measure::Results results;
     results.command = "bench suite";
-    for (const bench::index_t threads : {1, 4}) {
-        bench::CaseResult result;
+    for (const core::index_t threads : {1, 4}) {
+        measure::CaseResult result;
         result.name = "layer@1x" + std::to_string(threads);
         result.benchmark = "other";
         result.threads = threads;
         const double time = threads == 1 ? 12 : 4;
-        result.figures.push_back({"time", "ms", bench::Better::lower, time, bench::summarize({time})});
+        result.figures.push_back({"time", "ms", measure::Better::lower, time, measure::summarize({time})});
         results.cases.push_back(result);
     }
     const std::string csv = to_csv(describe_results(results));
@@ -59,20 +59,21 @@ TEST(ResultsPage, ComparesCasesOfOneNameByThreads) {
 
 /// Points are compared with the limits that as many threads have.
 TEST(ResultsPage, RooflineOfEveryNumberOfThreads) {
-    bench::Results results;
-    for (const bench::index_t threads : {1, 4}) {
+    measure::Results results;
+    for (const core::index_t threads : {1, 4}) {
         const auto scale = static_cast<double>(threads);
-        bench::CaseResult machine{.name = "machine", .benchmark = "machine", .threads = threads};
+        measure::CaseResult machine{.name = "machine", .benchmark = "machine", .threads = threads};
         for (const auto& [name, value] : {std::pair{"amx_peak", 1000}, {"dram_read", 10}, {"l2_read", 50}}) {
             machine.figures.push_back({.name = name, .unit = "", .value = value * scale});
         }
         results.cases.push_back(machine);
-        bench::CaseResult layer{.name = "layer", .benchmark = "layer", .threads = threads};
-        bench::Figure time{"layer_forward", "ms", bench::Better::lower, 10 / scale, bench::summarize({10 / scale})};
-        time.work = bench::Work{4e9, 62.5e6};
+        measure::CaseResult layer{.name = "layer", .benchmark = "layer", .threads = threads};
+        measure::Figure time{"layer_forward", "ms", measure::Better::lower, 10 / scale,
+                             measure::summarize({10 / scale})};
+        time.work = measure::Work{4e9, 62.5e6};
         layer.figures.push_back(time);
-        bench::Figure speed{"gemm_M16", "GFLOP/s", bench::Better::higher, 300, bench::summarize({300})};
-        speed.work = bench::Work{1e6, 5e4};
+        measure::Figure speed{"gemm_M16", "GFLOP/s", measure::Better::higher, 300, measure::summarize({300})};
+        speed.work = measure::Work{1e6, 5e4};
         layer.figures.push_back(speed);
         results.cases.push_back(layer);
     }

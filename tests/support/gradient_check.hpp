@@ -14,7 +14,7 @@ namespace moesaic::test {
 
 /// Moves all elements of a tensor along a random direction of length 1 and compares the loss's change with what its
 /// gradients say, for one tensor after the other. `saved`: the loss is that of a pass with gradients.
-inline void expect_gradients_match(SmallDecoder<double>& model, const TokenBatch& batch, bool saved) {
+inline void expect_gradients_match(SmallDecoder<double>& model, const ops::TokenBatch& batch, bool saved) {
     const auto& buckets = model.decoder.lora().buckets;
     model.decoder.lora().clear_gradients();
     model.loss(batch, true);

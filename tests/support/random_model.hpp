@@ -2,9 +2,9 @@
 #pragma once
 
 #include "core/random.hpp"
-#include "model/architecture.hpp"
-#include "model/token_batch.hpp"
-#include "model/weights.hpp"
+#include "model/families/architecture.hpp"
+#include "model/weights/weights.hpp"
+#include "ops/token_batch.hpp"
 #include "support/small_configs.hpp"
 
 #include <cmath>
@@ -47,15 +47,15 @@ public:
 };
 
 /// Sequences of the given lengths with random tokens; every third label is ignored.
-inline model::TokenBatch random_batch(std::span<const index_t> lengths, index_t vocabulary, std::uint64_t seed) {
+inline ops::TokenBatch random_batch(std::span<const index_t> lengths, index_t vocabulary, std::uint64_t seed) {
     const core::CounterRandom random(seed, 7);
-    model::TokenBatch batch;
+    ops::TokenBatch batch;
     for (const index_t length : lengths) {
         for (index_t position = 0; position < length; ++position) {
             const auto index = static_cast<std::uint64_t>(batch.rows());
             const auto token = static_cast<std::int32_t>(random.below(index, static_cast<std::uint64_t>(vocabulary)));
             batch.tokens.push_back(token);
-            batch.labels.push_back(index % 3 == 2 ? model::ignored_label : token);
+            batch.labels.push_back(index % 3 == 2 ? ops::ignored_label : token);
             batch.positions.push_back(position);
         }
         batch.offsets.push_back(batch.rows());

@@ -1,7 +1,7 @@
 // config.json of a small model of every family, with odd sizes on purpose.
 #pragma once
 
-#include "model/architecture.hpp"
+#include "model/families/architecture.hpp"
 
 #include <nlohmann/json.hpp>
 #include <string>

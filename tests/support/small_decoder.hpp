@@ -2,8 +2,8 @@
 #pragma once
 
 #include "model/decoder.hpp"
-#include "model/loss.hpp"
-#include "model/router_balance.hpp"
+#include "model/feed_forward/router_balance.hpp"
+#include "ops/loss.hpp"
 #include "support/random_model.hpp"
 
 namespace moesaic::test {
@@ -24,7 +24,7 @@ void randomise(LoraParameters<A>& lora) {
                         const index_t row = i + tensor.row_begin();
                         const index_t col = j + tensor.col_begin();
                         const auto index = static_cast<std::uint64_t>((m * tensor.rows + row) * tensor.cols + col);
-                        const bool is_padding = (tensor.factor == LoraFactor::a ? row : col) >= tensor.rank_of(m);
+                        const bool is_padding = (tensor.factor == ops::LoraFactor::a ? row : col) >= tensor.rank_of(m);
                         matrix(i, j) = is_padding ? A(0) : static_cast<A>(0.3 * random.normal(index));
                     }
                 }
@@ -48,7 +48,7 @@ struct SmallDecoder {
 
     SmallDecoder(const Architecture& architecture, const mpi::Communicator& world, index_t max_tokens,
                  const mpi::GridShape& shape = {}, const LoraSettings& lora = {2, 3.0, false}, double aux = 0,
-                 Activations activations = Activations::retain)
+                 ops::Activations activations = ops::Activations::retain)
         : kernels("portable"),
           grid(world, shape),
           decoder(architecture,
@@ -61,12 +61,12 @@ struct SmallDecoder {
     }
     /// Sum of negative log-probabilities of this rank's targets; with gradients, and dropout, if asked for. With an
     /// auxiliary loss, which needs a saved pass, gradients must be asked for; rank 0 adds it.
-    double loss(const TokenBatch& batch, bool with_gradients) {
+    double loss(const ops::TokenBatch& batch, bool with_gradients) {
         const auto hidden = decoder.forward(batch, tape, with_gradients);
-        const auto targets = targets_of(batch);
+        const auto targets = ops::targets_of(batch);
         Matrix<A> grad(with_gradients ? hidden.rows() : 0, hidden.cols());
         double sum = 0;
-        for (const auto& result : cross_entropy<T>(kernels, hidden, decoder.head(), targets, 1.0, grad, scratch)) {
+        for (const auto& result : ops::cross_entropy<T>(kernels, hidden, decoder.head(), targets, 1.0, grad, scratch)) {
             sum -= result.log_probability;
         }
         RouterBalance balance;
@@ -88,7 +88,7 @@ struct SmallDecoder {
     Decoder<T> decoder;
     double aux_coefficient;
     Tape<T> tape;
-    LossScratch<T> scratch;
+    ops::LossScratch<T> scratch;
 };
 
 }  // namespace moesaic::test

@@ -47,7 +47,7 @@ std::map<std::string, std::vector<double>> products(Adapted& adapted) {
                              std::copy_n(full.values.data(), full.values.size(), copy.values.data());
                          });
     for (const auto& [name, b] : tensors) {
-        if (b.tensor->factor == model::LoraFactor::a) {
+        if (b.tensor->factor == ops::LoraFactor::a) {
             continue;
         }
         const FullTensor& a_of_it = tensors.at(name.substr(0, name.size() - 1) + "A");
@@ -131,7 +131,7 @@ TEST(AdapterOfPeft, IsTheSameInBothLayouts) {
         model::LoraSettings settings = read_adapter_settings(folder / name, architecture);
         EXPECT_EQ(settings.modules->size(), 24U + 8U);
         decoders.push_back(std::make_unique<model::Decoder<float>>(
-            architecture, model::DecoderSettings{settings, model::Activations::retain, 8}, kernels, grid));
+            architecture, model::DecoderSettings{settings, ops::Activations::retain, 8}, kernels, grid));
         load_adapter(folder / name, architecture, decoders.back()->lora());
     }
     const auto& buckets = decoders[0]->lora().buckets;
@@ -203,7 +203,7 @@ std::string error_of(const Change& change, const model::Architecture& architectu
     std::string message = "no error";
     try {
         const model::LoraSettings settings = read_adapter_settings(folder / "adapter", architecture);
-        model::Decoder<float> decoder(architecture, {settings, model::Activations::retain, 8}, adapted.model.kernels,
+        model::Decoder<float> decoder(architecture, {settings, ops::Activations::retain, 8}, adapted.model.kernels,
                                       adapted.model.grid);
         load_adapter(folder / "adapter", architecture, decoder.lora());
     } catch (const Error& error) {

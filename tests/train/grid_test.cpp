@@ -1,5 +1,5 @@
 // Training of the reference models on every process grid gives what one rank gives.
-#include "model/weights.hpp"
+#include "model/weights/weights.hpp"
 #include "support/grids.hpp"
 #include "train/adapter.hpp"
 #include "train/lora_state.hpp"
@@ -43,13 +43,13 @@ Curve train_case(const std::filesystem::path& folder, const Communicator& world,
     load_adapter(folder / "adapter_init", architecture, decoder.lora());
     decoder.update_lora();
     ShardedAdamW optimizer(decoder.lora(), kernels, grid, {});
-    mpi::GradientCoordinator coordinator(world, {.max_gradient_norm = 1});
+    train::GradientCoordinator coordinator(world, {.max_gradient_norm = 1});
     Batches batches(data, {.batch_size = batch_size, .shuffle = false}, world.rank(), world.size());
     Trainer<float> trainer({decoder, kernels, grid, optimizer, coordinator, batches,
                             Schedule{.learning_rate = 1e-3, .total_steps = steps}, [] { return false; }});
     Curve curve;
     for (index_t step = 0; step < steps; ++step) {
-        const mpi::StepReport report = trainer.compute_gradients();
+        const train::StepReport report = trainer.compute_gradients();
         if (step == 0) {
             for_each_full_tensor(decoder.lora(), optimizer, grid, {LoraContent::gradients},
                                  [&](const FullTensor& full, LoraContent) {

@@ -2,7 +2,7 @@
 #include "train/memory_plan.hpp"
 
 #include "model/decoder.hpp"
-#include "model/synthetic.hpp"
+#include "model/weights/synthetic.hpp"
 #include "support/grids.hpp"
 #include "support/random_model.hpp"
 #include "train/adamw.hpp"
@@ -107,7 +107,7 @@ TEST(MemoryPlan, RecomputingAndEvaluatingNeedLess) {
     MemoryRequest request = {.tokens = 4096, .scalar_bytes = 2};
     const auto retain = plan_memory(architecture, settings, request);
     model::DecoderSettings less = settings;
-    less.activations = model::Activations::recompute;
+    less.activations = ops::Activations::recompute;
     const auto recompute = plan_memory(architecture, less, request);
     // Gate and up of 8 experts, 768 wide, and their products with A: 2 bytes each, 48 layers.
     EXPECT_EQ(retain.of("activations") - recompute.of("activations"), 48.0 * 4096 * 8 * 2 * (768 + 16) * 2);

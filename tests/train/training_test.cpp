@@ -31,7 +31,7 @@ Dataset dataset_of(const std::vector<index_t>& lengths) {
     for (const index_t length : lengths) {
         for (index_t i = 0; i < length; ++i) {
             data.tokens.push_back(static_cast<std::int32_t>(i % 29));
-            data.labels.push_back(i % 2 == 0 ? static_cast<std::int32_t>(i % 29) : model::ignored_label);
+            data.labels.push_back(i % 2 == 0 ? static_cast<std::int32_t>(i % 29) : ops::ignored_label);
         }
         data.offsets.push_back(static_cast<index_t>(data.tokens.size()));
     }

@@ -53,7 +53,7 @@ void read_experts(const Configuration& config, const std::string& intermediate_k
 }
 
 void read_expert_groups(const Configuration& config, Architecture& architecture) {
-    RouterSettings& router = architecture.router;
+    ops::RouterSettings& router = architecture.router;
     router.groups = config.get_size("n_group");
     router.chosen_groups = config.get_size("topk_group");
     core::require(architecture.experts % router.groups == 0, ExitCode::corrupt_input,
@@ -72,8 +72,8 @@ void read_expert_groups(const Configuration& config, Architecture& architecture)
 }
 
 void read_deepseek_router(const Configuration& config, Architecture& architecture) {
-    RouterSettings& router = architecture.router;
-    router.scoring = Scoring::sigmoid;
+    ops::RouterSettings& router = architecture.router;
+    router.scoring = ops::Scoring::sigmoid;
     router.has_correction_bias = true;
     router.group_leaders = 2;
     router.normalize = config.get_or<bool>("norm_topk_prob", true);

@@ -1,7 +1,7 @@
 // Parts of `config.json` that families share.
 #pragma once
 
-#include "model/architecture.hpp"
+#include "model/families/architecture.hpp"
 #include "model/families/configuration.hpp"
 
 #include <functional>
@@ -21,7 +21,7 @@ struct RopeDefaults {
 };
 
 /// Type, frequencies and scaling of RoPE.
-[[nodiscard]] RopeSettings read_rope(const Configuration& config, const RopeDefaults& defaults);
+[[nodiscard]] ops::RopeSettings read_rope(const Configuration& config, const RopeDefaults& defaults);
 
 /// Grouped-query attention: heads, their size, and RoPE.
 void read_grouped_attention(const Configuration& config, double partial_rotary_factor, Architecture& architecture);

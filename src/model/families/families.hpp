@@ -1,7 +1,7 @@
 // One reader per model family: from the `config.json` of transformers, version 4 or 5, to an Architecture.
 #pragma once
 
-#include "model/architecture.hpp"
+#include "model/families/architecture.hpp"
 #include "model/families/configuration.hpp"
 
 namespace moesaic::model {

@@ -11,7 +11,7 @@ Architecture read_glm4_moe(const Configuration& config) {
     read_grouped_attention(config, partial_rotary_factor, architecture);
     refuse_windows(config, architecture);
     AttentionSettings& attention = architecture.attention;
-    attention.norm = config.get_or<bool>("use_qk_norm", false) ? HeadNorm::head : HeadNorm::none;
+    attention.norm = config.get_or<bool>("use_qk_norm", false) ? ops::HeadNorm::head : ops::HeadNorm::none;
     attention.input_bias = config.get_or<bool>("attention_bias", false);
     read_experts(config, "moe_intermediate_size", architecture);
     read_deepseek_layers(config, architecture);

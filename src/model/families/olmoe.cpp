@@ -9,7 +9,7 @@ Architecture read_olmoe(const Configuration& config) {
     read_grouped_attention(config, 1, architecture);
     refuse_windows(config, architecture);
     AttentionSettings& attention = architecture.attention;
-    attention.norm = HeadNorm::all_heads;
+    attention.norm = ops::HeadNorm::all_heads;
     attention.input_bias = attention.output_bias = config.get_or<bool>("attention_bias", false);
     attention.clip = config.get_or<double>("clip_qkv", 0);
     core::require(attention.clip >= 0, core::ExitCode::corrupt_input,

@@ -7,7 +7,7 @@ Architecture read_qwen3_moe(const Configuration& config) {
     Architecture architecture = read_common(config);
     read_grouped_attention(config, 1, architecture);
     AttentionSettings& attention = architecture.attention;
-    attention.norm = HeadNorm::head;
+    attention.norm = ops::HeadNorm::head;
     attention.input_bias = attention.output_bias = config.get_or<bool>("attention_bias", false);
     read_windows(
         config, config.get_or<bool>("use_sliding_window", false), [](index_t) { return true; }, architecture);

@@ -59,12 +59,12 @@ struct RopeKeys {
     }
 };
 
-RopeType read_type(const RopeKeys& keys) {
-    const std::array<std::pair<const char*, RopeType>, 5> types = {{{"default", RopeType::standard},
-                                                                    {"linear", RopeType::linear},
-                                                                    {"dynamic", RopeType::dynamic},
-                                                                    {"yarn", RopeType::yarn},
-                                                                    {"llama3", RopeType::llama3}}};
+ops::RopeType read_type(const RopeKeys& keys) {
+    const std::array<std::pair<const char*, ops::RopeType>, 5> types = {{{"default", ops::RopeType::standard},
+                                                                         {"linear", ops::RopeType::linear},
+                                                                         {"dynamic", ops::RopeType::dynamic},
+                                                                         {"yarn", ops::RopeType::yarn},
+                                                                         {"llama3", ops::RopeType::llama3}}};
     // "type" is the older spelling of "rope_type".
     const auto older = io::get_or<std::string>(keys.object, "type", "default", keys.source);
     const auto name = io::get_or<std::string>(keys.object, "rope_type", older, keys.source);
@@ -80,7 +80,7 @@ double attention_scale(double factor, double mscale) {
     return factor <= 1 ? 1 : 0.1 * mscale * std::log(factor) + 1;
 }
 
-void read_yarn(const RopeKeys& keys, RopeSettings& rope) {
+void read_yarn(const RopeKeys& keys, ops::RopeSettings& rope) {
     core::require(rope.theta > 1, ExitCode::corrupt_input, "{}: rope_theta = {} must exceed 1; correct the file",
                   keys.source, rope.theta);
     rope.beta_fast = keys.positive("beta_fast", rope.beta_fast);
@@ -97,7 +97,7 @@ void read_yarn(const RopeKeys& keys, RopeSettings& rope) {
     }
 }
 
-void read_llama3(const RopeKeys& keys, RopeSettings& rope) {
+void read_llama3(const RopeKeys& keys, ops::RopeSettings& rope) {
     rope.low_frequency_factor = keys.positive("low_freq_factor");
     rope.high_frequency_factor = keys.positive("high_freq_factor");
     core::require(rope.high_frequency_factor > rope.low_frequency_factor, ExitCode::corrupt_input,
@@ -107,9 +107,9 @@ void read_llama3(const RopeKeys& keys, RopeSettings& rope) {
 
 }  // namespace
 
-RopeSettings read_rope(const Configuration& config, const RopeDefaults& defaults) {
+ops::RopeSettings read_rope(const Configuration& config, const RopeDefaults& defaults) {
     const RopeKeys keys(config);
-    RopeSettings rope;
+    ops::RopeSettings rope;
     rope.type = read_type(keys);
     rope.theta = keys.flat("rope_theta", rope.theta);
     const double part = keys.flat("partial_rotary_factor", defaults.partial_rotary_factor);
@@ -121,19 +121,19 @@ RopeSettings read_rope(const Configuration& config, const RopeDefaults& defaults
         "{}: {} elements of a head of {} are rotated ({} times partial_rotary_factor = {}; RoPE needs pairs); "
         "correct the file",
         config.source(), rope.size, defaults.head_size, defaults.head_size_key, part);
-    if (rope.type == RopeType::standard) {
+    if (rope.type == ops::RopeType::standard) {
         return rope;
     }
     const index_t positions = config.get_size("max_position_embeddings");
     rope.trained_positions =
         io::get_size_or(keys.object, "original_max_position_embeddings", positions, config.source());
     const double ratio = static_cast<double>(positions) / static_cast<double>(rope.trained_positions);
-    rope.factor = rope.type == RopeType::yarn ? keys.positive("factor", ratio) : keys.positive("factor");
-    if (rope.type == RopeType::dynamic) {
+    rope.factor = rope.type == ops::RopeType::yarn ? keys.positive("factor", ratio) : keys.positive("factor");
+    if (rope.type == ops::RopeType::dynamic) {
         rope.trained_positions = positions;
-    } else if (rope.type == RopeType::yarn) {
+    } else if (rope.type == ops::RopeType::yarn) {
         read_yarn(keys, rope);
-    } else if (rope.type == RopeType::llama3) {
+    } else if (rope.type == ops::RopeType::llama3) {
         read_llama3(keys, rope);
     }
     return rope;

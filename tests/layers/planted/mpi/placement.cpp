@@ -1,2 +1,4 @@
 #include <mpi.h>
-#include <hwloc/bitmap.h>  // violation: belongs to topology.cpp
+#include "host/placement.hpp"
+#include <hwloc/bitmap.h>  // violation: belongs to src/host/topology.cpp
+#include "ops/router.hpp"  // violation: upward

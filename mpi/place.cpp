@@ -1,0 +1,128 @@
+#include "host/placement.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+#include <omp.h>
+#include <unistd.h>
+
+#include "core/error.hpp"
+#include "host/limits.hpp"
+#include "host/share_cores.hpp"
+#include "host/topology.hpp"
+#include "mpi/communicator.hpp"
+
+#include <algorithm>
+#include <array>
+#include <iterator>
+#include <optional>
+#include <set>
+#include <sstream>
+
+namespace moesaic::mpi {
+
+using core::ExitCode;
+
+namespace {
+
+/// Index of the first processing unit of `core` in `usable`, or of its first one if the process may use none of them.
+int pick_processing_unit(const host::Core& core, const std::vector<int>& usable) {
+    const auto found =
+        std::find_first_of(core.processing_units.begin(), core.processing_units.end(), usable.begin(), usable.end());
+    return found != core.processing_units.end() ? *found : core.processing_units.front();
+}
+
+/// Sorted logical indices of the cores that have a processing unit in `usable`.
+std::vector<int> usable_cores(const std::vector<host::Core>& cores, const std::vector<int>& usable) {
+    std::vector<int> indices;
+    for (std::size_t index = 0; index < cores.size(); ++index) {
+        const std::vector<int>& units = cores[index].processing_units;
+        if (std::find_first_of(units.begin(), units.end(), usable.begin(), usable.end()) != units.end()) {
+            indices.push_back(static_cast<int>(index));
+        }
+    }
+    return indices;
+}
+
+/// Collective. The lists of all ranks of `group`, in rank order, on all of them.
+std::vector<std::vector<int>> exchange(const Communicator& group, const std::vector<int>& mine) {
+    std::vector<std::vector<int>> lists;
+    for (const std::string& line : group.all_gather(fmt::format("{}", fmt::join(mine, " ")))) {
+        std::istringstream numbers(line);
+        lists.emplace_back(std::istream_iterator<int>(numbers), std::istream_iterator<int>());
+    }
+    return lists;
+}
+
+void set_cores(host::Placement& placement, const host::Topology& topology, const host::CoreShare& share,
+               const std::vector<int>& usable) {
+    std::set<int> numa_nodes;
+    for (const int index : share.cores) {
+        const host::Core& core = topology.cores()[static_cast<std::size_t>(index)];
+        numa_nodes.insert(core.numa_node);
+        placement.processing_units.push_back(pick_processing_unit(core, usable));
+        placement.units_per_core = std::max(placement.units_per_core, static_cast<int>(core.processing_units.size()));
+    }
+    placement.cores = share.cores;
+    placement.numa_nodes.assign(numa_nodes.begin(), numa_nodes.end());
+}
+
+/// How many of the ranks whose usable cores are `of_ranks` get cores of the NUMA nodes `nodes`.
+int ranks_on_nodes(const std::vector<host::Core>& machine, const std::vector<std::vector<int>>& of_ranks,
+                   const std::vector<int>& nodes) {
+    int ranks = 0;
+    for (std::size_t rank = 0; rank < of_ranks.size(); ++rank) {
+        const std::vector<int> cores = host::share_cores(machine, of_ranks, static_cast<int>(rank)).cores;
+        ranks += std::any_of(cores.begin(), cores.end(), [&](int core) {
+            const int node = machine[static_cast<std::size_t>(core)].numa_node;
+            return std::find(nodes.begin(), nodes.end(), node) != nodes.end();
+        });
+    }
+    return ranks;
+}
+
+/// CPU time of the control group in whole cores for each of the ranks that live in it.
+int cores_paid_for(double cpus, int ranks, int cores) {
+    const double each = std::clamp(cpus / ranks, 1.0, static_cast<double>(cores));
+    return static_cast<int>(each);
+}
+
+}  // namespace
+
+host::Placement place(const Communicator& world, int threads, const std::string& description) {
+    std::optional<host::Topology> found;
+    host::HostLimits limits;
+    world.agree([&] {
+        core::require(threads >= 0, ExitCode::usage,
+                      "{} threads per rank are impossible (negative); use 0 for one thread per core", threads);
+        found.emplace(description);
+        limits = host::read_host_limits();
+    });
+    const host::Topology& topology = *found;
+
+    const Communicator node = world.split_by_node();
+    host::Placement placement;
+    placement.host = host::host_name();
+    placement.rank = world.rank();
+    placement.node_rank = node.rank();
+    placement.node_ranks = node.size();
+
+    const std::vector<int> usable = topology.usable_processing_units();
+    const std::vector<int> mine = usable_cores(topology.cores(), usable);
+    placement.bound_by_launcher = mine.size() < topology.cores().size();
+    const std::vector<std::vector<int>> of_ranks = exchange(node, mine);
+    const host::CoreShare share = host::share_cores(topology.cores(), of_ranks, node.rank());
+    set_cores(placement, topology, share, usable);
+    placement.numa_ranks = ranks_on_nodes(topology.cores(), of_ranks, placement.numa_nodes);
+    placement.emulated = !topology.is_this_host();
+
+    placement.memory_bytes = limits.memory_bytes;
+    placement.memory_available_bytes = limits.memory_available_bytes;
+    const int cores = static_cast<int>(share.cores.size());
+    const int paid = cores_paid_for(limits.cpus, node.size(), cores);
+    // Under a CPU quota other processes have the same cores, so that a bound thread might wait while others are idle.
+    placement.cores_shared = !share.is_exclusive || paid < cores;
+    placement.threads = threads > 0 ? threads : paid;
+    return placement;
+}
+
+}  // namespace moesaic::mpi

@@ -1,0 +1,37 @@
+// Where a rank runs: its host, NUMA node and cores; threads are bound to those cores.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace moesaic::host {
+
+/// What one rank found out about itself.
+struct Placement {
+    std::string host;
+    int rank = 0;
+    int node_rank = 0;                  ///< rank among the ranks of this host
+    int node_ranks = 1;                 ///< ranks on this host
+    std::vector<int> numa_nodes;        ///< logical indices of the NUMA nodes of `cores`
+    std::vector<int> cores;             ///< logical indices of the physical cores that this rank uses
+    std::vector<int> processing_units;  ///< one operating-system index per core of `cores`, where its thread is bound
+    int threads = 1;                    ///< OpenMP threads of this rank
+    bool bound_by_launcher = false;     ///< the process came with fewer cores than the machine has
+    std::uint64_t memory_bytes = 0;     ///< memory of the host, from the operating system, or its control group's limit
+    std::uint64_t memory_available_bytes = 0;  ///< shared by all ranks of the host, like `memory_bytes`
+    int numa_ranks = 1;                        ///< ranks of this host that use one of `numa_nodes`
+    int units_per_core = 1;                    ///< most processing units of a core of `cores`: 2 and more with SMT
+    bool emulated = false;                     ///< on a description of another host
+    bool cores_shared = false;  ///< others use the cores too: more ranks than cores, or a CPU quota below the cores
+};
+
+/// Name of this host, as gethostname knows it.
+[[nodiscard]] std::string host_name();
+
+/// Starts the OpenMP team of this process with `placement.threads` threads, each bound to its processing unit; with
+/// fewer cores than threads or cores shared with others they stay unbound. Returns whether they were bound. Threads
+/// that the calling thread starts later inherit its single processing unit.
+bool bind_threads(const Placement& placement);
+
+}  // namespace moesaic::host

@@ -1,0 +1,161 @@
+#include "measure/timeline.hpp"
+
+#include <iterator>
+#include <limits>
+#include <utility>
+
+namespace moesaic::measure {
+namespace {
+
+constexpr double before_all = -std::numeric_limits<double>::infinity();  // times may be negative
+
+bool begins_earlier(const TraceInterval& a, const TraceInterval& b) {
+    return a.begin != b.begin ? a.begin < b.begin : a.end > b.end;
+}
+
+/// Cuts nested intervals, sorted by begin, into segments.
+std::vector<Segment> flatten(std::span<const TraceInterval> intervals) {
+    std::vector<Segment> segments;
+    std::vector<const TraceInterval*> open;
+    double reached = before_all;
+    const auto advance = [&](double to) {
+        if (!open.empty() && to > reached) {
+            segments.push_back({reached, to, open.back()->name, open.back()->category});
+        }
+        reached = std::max(reached, to);
+    };
+    for (const TraceInterval& next : intervals) {
+        while (!open.empty() && open.back()->end <= next.begin) {
+            advance(open.back()->end);
+            open.pop_back();
+        }
+        advance(next.begin);
+        open.push_back(&next);
+    }
+    while (!open.empty()) {
+        advance(open.back()->end);
+        open.pop_back();
+    }
+    return segments;
+}
+
+/// `next` begins no earlier than those before.
+void add_to_union(std::vector<Segment>& united, const TraceInterval& next) {
+    if (!united.empty() && next.begin <= united.back().end) {
+        united.back().end = std::max(united.back().end, next.end);
+    } else {
+        united.push_back({next.begin, next.end, next.name, next.category});
+    }
+}
+
+/// `intervals` of one rank; `mpi`, `thread` and `step`: names of the trace.
+Timeline lay_out(std::vector<TraceInterval> intervals, int mpi, int thread, int step) {
+    std::sort(intervals.begin(), intervals.end(), begins_earlier);
+    Timeline timeline;
+    std::copy_if(intervals.begin(), intervals.end(), std::back_inserter(timeline.steps),
+                 [&](const auto& interval) { return interval.name == step && interval.category == step; });
+    if (timeline.steps.empty()) {
+        return timeline;
+    }
+    const int main_thread = timeline.steps.front().thread;
+    std::vector<TraceInterval> nested;
+    for (const TraceInterval& interval : intervals) {
+        if (interval.category == thread) {
+            timeline.shares.push_back(interval);
+        } else if (interval.thread == main_thread) {
+            nested.push_back(interval);
+        }
+        if (interval.thread != main_thread && interval.category != mpi) {
+            add_to_union(timeline.others, interval);
+        }
+    }
+    timeline.segments = flatten(nested);
+    double reached = before_all;
+    for (const TraceInterval& interval : nested) {
+        if (interval.call != 0 && interval.begin >= reached) {
+            timeline.calls.push_back({interval.begin, interval.end, interval.call, interval.name});
+            reached = interval.end;
+        }
+    }
+    return timeline;
+}
+
+/// What tells which steps of two ranks are the same is a collective of all ranks in them: its call has the same number
+/// everywhere.
+void keep_common_steps(std::map<int, Timeline>& timelines) {
+    if (timelines.size() < 2) {
+        return;
+    }
+    const Timeline& first = timelines.begin()->second;
+    std::map<std::uint64_t, std::size_t> step_of_call;  // of the first rank
+    for (std::size_t step = 0; step < first.steps.size(); ++step) {
+        for (const Call& call : that_begin_in(first.calls, first.steps[step].begin, first.steps[step].end)) {
+            step_of_call[call.call] = step;
+        }
+    }
+    std::map<std::size_t, std::vector<TraceInterval>> same;  // by step of the first rank: those of the ranks
+    for (const auto& [rank, timeline] : timelines) {
+        for (const TraceInterval& step : timeline.steps) {
+            const std::span<const Call> calls = that_begin_in(timeline.calls, step.begin, step.end);
+            const auto shared = std::find_if(calls.begin(), calls.end(),
+                                             [&](const Call& call) { return step_of_call.contains(call.call); });
+            if (shared != calls.end()) {
+                same[step_of_call.at(shared->call)].push_back(step);
+            }
+        }
+    }
+    for (auto& [rank, timeline] : timelines) {
+        timeline.steps.clear();
+    }
+    for (const auto& [number, steps] : same) {
+        if (steps.size() == timelines.size()) {
+            auto step = steps.begin();
+            for (auto& [rank, timeline] : timelines) {
+                timeline.steps.push_back(*step++);
+            }
+        }
+    }
+}
+
+}  // namespace
+
+std::map<int, Timeline> timelines_of(const Trace& trace) {
+    std::map<int, Timeline> timelines;
+    for (const auto& [rank, intervals] : trace.ranks) {
+        Timeline timeline = lay_out(intervals, trace.index_of("mpi"), trace.index_of("thread"), trace.index_of("step"));
+        timeline.recorded_steps = timeline.steps.size();
+        if (timeline.recorded_steps > 0) {
+            timelines[rank] = std::move(timeline);
+        }
+    }
+    keep_common_steps(timelines);
+    return timelines;
+}
+
+std::map<std::uint64_t, Arrival> arrivals_of(const std::map<int, Timeline>& timelines) {
+    std::map<std::uint64_t, Arrival> arrivals;
+    for (const auto& [rank, timeline] : timelines) {
+        for (const Call& call : timeline.calls) {
+            Arrival& arrival = arrivals[call.call];
+            if (arrival.ranks++ == 0 || call.begin > arrival.last_begin) {
+                arrival.last_begin = call.begin;
+                arrival.last_rank = rank;
+            }
+            arrival.first_end = arrival.ranks == 1 ? call.end : std::min(arrival.first_end, call.end);
+        }
+    }
+    return arrivals;
+}
+
+double add_phases(const Trace& trace, const Timeline& timeline, double begin, double end, PhaseSeconds& phases) {
+    const int mpi = trace.index_of("mpi");
+    double sum = 0;
+    for_each_overlap(timeline.segments, begin, end, [&](const Segment& segment, double us) {
+        const std::string& name = trace.names[static_cast<std::size_t>(segment.name)];
+        phases[segment.category == mpi ? "collectives" : name.substr(0, name.find('.'))] += seconds_per_us * us;
+        sum += seconds_per_us * us;
+    });
+    return sum;
+}
+
+}  // namespace moesaic::measure

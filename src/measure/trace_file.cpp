@@ -1,0 +1,172 @@
+#include "measure/trace_file.hpp"
+
+#include "core/error.hpp"
+#include "io/files.hpp"
+#include "io/json.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+namespace moesaic::measure {
+namespace {
+
+using core::ExitCode;
+
+/// Longest line that can be an event or the end: values of all experts, or the clocks of all ranks.
+constexpr std::size_t longest_line = std::size_t{4} << 20U;
+constexpr std::size_t most_events = std::size_t{16} << 20U;
+constexpr double longest_us = 1e15;     // thirty years; sums of as many as fit into a file are finite
+constexpr double largest_count = 1e18;  // tokens, bytes, bytes per second
+
+class Reader {
+public:
+    Reader(Trace& trace, const std::filesystem::path& file) : trace_(trace), file_(file), in_(file) {
+        if (!in_) {
+            io::fail_reading(file, errno);
+        }
+    }
+
+    void read() {
+        std::string line;
+        if (!std::getline(in_, line) || line.find("\"traceEvents\":[") == std::string::npos) {
+            core::fail(ExitCode::corrupt_input,
+                       "{} is no trace of moesaic (its first line does not begin one); give the output folder of a run",
+                       file_.string());
+        }
+        bool ended = false;
+        for (number_ = 2; !ended && std::getline(in_, line); ++number_) {
+            core::require(line.size() <= longest_line, ExitCode::corrupt_input,
+                          "{}:{}: the line is too long ({} bytes, at most {}); the file is damaged", file_.string(),
+                          number_, line.size(), longest_line);
+            ended = line.starts_with(']');
+            if (!ended && in_.eof()) {
+                break;  // its writer was killed here
+            }
+            if (ended) {
+                read_end(line);
+            } else if (!line.empty()) {
+                read_event(line);
+            }
+        }
+        trace_.is_complete = trace_.is_complete && ended;
+    }
+
+private:
+    void read_end(const std::string& line) {
+        constexpr std::string_view before = "],";
+        if (line.starts_with(before)) {
+            const auto end = io::parse_json(fmt::format("{{{}", line.substr(before.size())), source(), {}, number_);
+            const auto data = io::get<nlohmann::json>(end, "otherData", source());
+            trace_.dropped += io::get_or<std::int64_t>(data, "dropped_events", 0, source());
+            for (const auto& clock : io::get_or<std::vector<nlohmann::json>>(data, "ranks", {}, source())) {
+                trace_.clocks.push_back({.rank = io::get<double>(clock, "rank", source()),
+                                         .kind = io::get<std::string>(clock, "clock", source()),
+                                         .offset_us = number(clock, "offset_us", -longest_us, longest_us),
+                                         .offset_at_end_us = number(clock, "offset_at_end_us", -longest_us, longest_us),
+                                         .drift_ppm = number(clock, "drift_ppm", -longest_us, longest_us),
+                                         .error_us = number(clock, "error_us", 0, longest_us)});
+            }
+        }
+    }
+
+    void read_event(std::string& line) {
+        if (line.ends_with(',')) {
+            line.pop_back();
+        }
+        const nlohmann::json event = io::parse_json(line, source(), {}, number_);
+        const int rank = io::get<int>(event, "pid", source());
+        std::vector<TraceInterval>& of_rank = trace_.ranks[rank];  // also where all that is left of a rank is its name
+        const auto phase = io::get<std::string>(event, "ph", source());
+        if (phase == "X") {
+            read_interval(event, of_rank);
+        } else if (phase == "C") {
+            read_counter(event, rank);
+        }
+    }
+
+    void read_interval(const nlohmann::json& event, std::vector<TraceInterval>& of_rank) {
+        TraceInterval interval;
+        interval.begin = number(event, "ts", -longest_us, longest_us);
+        interval.end = interval.begin + number(event, "dur", 0, longest_us);
+        interval.name = index(io::get<std::string>(event, "name", source()));
+        interval.category = index(io::get<std::string>(event, "cat", source()));
+        interval.thread = io::get<int>(event, "tid", source());
+        if (event.contains("args")) {
+            interval.bytes = io::get_or<std::int64_t>(event["args"], "bytes", 0, source());
+            const std::string call = io::get_or<std::string>(event["args"], "call", "0", source());
+            std::from_chars(call.data(), call.data() + call.size(), interval.call, 16);
+        }
+        core::require(of_rank.size() < most_events, ExitCode::corrupt_input,
+                      "{} has more than {} events of one rank (it would not fit into memory); trace fewer steps",
+                      file_.string(), most_events);
+        of_rank.push_back(interval);
+    }
+
+    void read_counter(const nlohmann::json& event, int rank) {
+        TraceCounter counter;
+        counter.rank = rank;
+        counter.name = index(io::get<std::string>(event, "name", source()));
+        counter.at = number(event, "ts", -longest_us, longest_us);
+        const auto values = io::get<nlohmann::json>(event, "args", source());
+        for (const auto& [key, value] : values.items()) {
+            std::size_t place = counter.values.size();  // series are numbers, or there is one
+            std::from_chars(key.data(), key.data() + key.size(), place);
+            core::require(place < values.size(), ExitCode::corrupt_input,
+                          "{}:{}: counter {} has no series {} ({} of them); the file is damaged", file_.string(),
+                          number_, trace_.names[static_cast<std::size_t>(counter.name)], io::printable(key),
+                          values.size());
+            counter.values.resize(values.size());
+            counter.values[place] = number(values, key, 0, largest_count);
+        }
+        trace_.counters.push_back(std::move(counter));
+    }
+
+    /// A number that nothing computed from it can make infinite.
+    [[nodiscard]] double number(const nlohmann::json& object, const std::string& key, double least, double most) const {
+        const auto value = io::get<double>(object, key, source());
+        core::require(value >= least && value <= most, ExitCode::corrupt_input,
+                      "{}:{}: '{}' is {} (it must be from {} to {}); the file is damaged", file_.string(), number_,
+                      io::printable(key), value, least, most);
+        return value;
+    }
+
+    int index(const std::string& name) {
+        const auto [found, is_new] = index_.try_emplace(name, trace_.index_of(name));
+        if (is_new && found->second < 0) {
+            found->second = static_cast<int>(trace_.names.size());
+            trace_.names.push_back(name);
+        }
+        return found->second;
+    }
+
+    [[nodiscard]] std::string source() const { return file_.string(); }
+
+    Trace& trace_;
+    std::filesystem::path file_;
+    std::ifstream in_;
+    std::size_t number_ = 1;
+    std::map<std::string, int> index_;
+};
+
+}  // namespace
+
+int Trace::index_of(const std::string& name) const {
+    const auto found = std::find(names.begin(), names.end(), name);
+    return found == names.end() ? -1 : static_cast<int>(found - names.begin());
+}
+
+Trace read_trace(const std::vector<std::filesystem::path>& files) {
+    Trace trace;
+    for (const std::filesystem::path& file : files) {
+        Reader(trace, file).read();
+    }
+    return trace;
+}
+
+}  // namespace moesaic::measure

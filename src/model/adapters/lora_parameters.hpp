@@ -1,0 +1,165 @@
+// The trainable parameters of a rank: LoRA factors and their gradients in flat buckets that are reduced, clipped,
+// updated and saved as a whole.
+#pragma once
+
+#include "core/matrix.hpp"
+#include "core/slice.hpp"
+#include "model/adapters/module_patterns.hpp"
+#include "mpi/process_grid.hpp"
+#include "ops/expert_backend.hpp"
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace moesaic::model {
+
+using core::index_t;
+using core::MatrixView;
+
+/// Kinds of projections that can be adapted.
+enum class LoraTarget : std::uint8_t { experts, attention, shared, dense };
+/// Names as users write them, in the order of the kinds.
+inline constexpr std::array<std::string_view, 4> lora_target_names = {"experts", "attention", "shared", "dense"};
+
+/// The adapter of one module; rank 0 if it has none.
+struct LoraShape {
+    index_t rank = 0;  ///< R
+    double scale = 0;  ///< s
+
+    [[nodiscard]] bool operator==(const LoraShape&) const = default;
+};
+
+struct LoraSettings {
+    index_t rank = 8;  ///< 0 gives a frozen model
+    double alpha = 16;
+    bool rank_stabilised = false;  ///< scale alpha / sqrt(R) instead of alpha / R (Kalajdzievski, "rsLoRA", 2023)
+    std::set<LoraTarget> targets = {LoraTarget::experts};
+    double dropout = 0;  ///< probability with which an element of A's input is zeroed in training
+    std::uint64_t dropout_seed = 0;
+    ModulePatterns rank_pattern{};  ///< for modules of another rank
+    ModulePatterns alpha_pattern{};
+    /// If set, exactly these modules are adapted and all of the above but dropout says nothing: the modules of an
+    /// adapter that was read.
+    std::optional<std::map<std::string, LoraShape>> modules{};
+
+    [[nodiscard]] double scale(index_t module_rank, double module_alpha) const;
+    /// Throws a usage error if a pattern gives the module a rank that is no positive integer.
+    [[nodiscard]] LoraShape shape_of(LoraTarget target, const std::string& module) const;
+};
+
+/// Which dimension of a factor's matrices is spread over the tensor group.
+enum class Sharding : std::uint8_t { none, rows, columns };
+
+/// One factor of one projection, for all experts of a layer or for a single module: `count` matrices of [rows, cols].
+/// This rank has those in `held`, and of each of them [local_rows, local_cols]. The rank dimension is the largest of
+/// the modules' ranks; what lies beyond a module's own rank is zero in both factors, and so are its gradients.
+struct LoraTensor {
+    std::string name;                  ///< unique, for example "layers.3.experts.gate_proj.lora_A"
+    std::vector<std::string> modules;  ///< [count], the module that each matrix adapts, as in the checkpoint
+    std::vector<LoraShape> shapes;     ///< [count], the adapters of these modules
+    LoraTarget target = LoraTarget::experts;
+    ops::LoraFactor factor = ops::LoraFactor::a;
+    index_t rows = 0;
+    index_t cols = 0;
+    core::Slice held;  ///< matrices of this rank
+    Sharding sharding = Sharding::none;
+    index_t sharded_begin = 0;  ///< where this rank's part of the sharded dimension begins
+    index_t local_rows = 0;
+    index_t local_cols = 0;
+    index_t offset = 0;  ///< of the first element in its bucket
+
+    [[nodiscard]] index_t count() const noexcept { return static_cast<index_t>(modules.size()); }
+    [[nodiscard]] index_t size() const noexcept { return held.extent * local_rows * local_cols; }
+    /// Where this rank's part of a matrix begins.
+    [[nodiscard]] index_t row_begin() const noexcept { return sharding == Sharding::rows ? sharded_begin : 0; }
+    [[nodiscard]] index_t col_begin() const noexcept { return sharding == Sharding::columns ? sharded_begin : 0; }
+    /// Size of matrix `index` in a PEFT adapter file: without the padding of its rank.
+    [[nodiscard]] index_t peft_rows(index_t index) const {
+        return factor == ops::LoraFactor::a ? rank_of(index) : rows;
+    }
+    [[nodiscard]] index_t peft_cols(index_t index) const {
+        return factor == ops::LoraFactor::a ? cols : rank_of(index);
+    }
+    [[nodiscard]] index_t rank_of(index_t index) const { return shapes[static_cast<std::size_t>(index)].rank; }
+    /// Name of matrix `index` in a PEFT adapter file.
+    [[nodiscard]] std::string peft_name(index_t index) const;
+};
+
+/// Which ranks hold the same part of a factor, and sum its gradients: all; those with the same experts; those with the
+/// same slices of the same experts, whose gradients are complete within the tensor group.
+enum class Holders : std::uint8_t { all_ranks, same_experts, same_slices };
+
+[[nodiscard]] const mpi::Communicator& group_of(const mpi::ProcessGrid& grid, Holders holders);
+
+/// Factors of one layer that the same ranks hold. A: float or double.
+template <class A>
+struct ParameterBucket {
+    std::vector<LoraTensor> tensors;
+    std::optional<index_t>
+        experts_of_layer{};  ///< of which layer it holds routed experts: one tensor each of gate, up, down
+    Holders holders = Holders::all_ranks;
+    core::Matrix<A> values;     // [1, size]
+    core::Matrix<A> gradients;  // [1, size]
+
+    [[nodiscard]] index_t size() const noexcept { return values.cols(); }
+    /// This rank's matrices of a tensor below each other in `storage` (values or gradients): [held * local_rows,
+    /// local_cols].
+    [[nodiscard]] static MatrixView<A> view(const LoraTensor& tensor, core::Matrix<A>& storage) {
+        return {storage.data() + tensor.offset, tensor.held.extent * tensor.local_rows, tensor.local_cols};
+    }
+    /// One of them: matrix `index` of the tensor's `count`.
+    [[nodiscard]] static MatrixView<A> matrix(const LoraTensor& tensor, index_t index, core::Matrix<A>& storage) {
+        return view(tensor, storage).rows((index - tensor.held.begin) * tensor.local_rows, tensor.local_rows);
+    }
+};
+
+/// The factors of one module that every rank holds whole, A [R, in] and B [out, R], and their gradients. Views are
+/// valid once the bucket, which must outlive the object, is allocated.
+template <class A>
+class ModuleFactors {
+public:
+    ModuleFactors() = default;
+    /// Declares both factors in `bucket`.
+    ModuleFactors(ParameterBucket<A>& bucket, LoraTarget target, const std::string& module, index_t out, index_t in,
+                  LoraShape shape);
+
+    [[nodiscard]] MatrixView<A> a() const { return view(0, bucket_->values); }
+    [[nodiscard]] MatrixView<A> b() const { return view(1, bucket_->values); }
+    [[nodiscard]] MatrixView<A> grad_a() const { return view(0, bucket_->gradients); }
+    [[nodiscard]] MatrixView<A> grad_b() const { return view(1, bucket_->gradients); }
+
+private:
+    [[nodiscard]] MatrixView<A> view(std::size_t factor, core::Matrix<A>& storage) const {
+        return ParameterBucket<A>::view(bucket_->tensors[first_ + factor], storage);
+    }
+
+    ParameterBucket<A>* bucket_ = nullptr;
+    std::size_t first_ = 0;  ///< tensor of A; that of B follows
+};
+
+/// All buckets: two of the experts of each MoE layer, and one for everything else in a layer that is adapted. Buckets
+/// keep their address.
+template <class A>
+struct LoraParameters {
+    LoraSettings settings;
+    std::vector<std::unique_ptr<ParameterBucket<A>>> buckets;
+
+    void clear_gradients();
+    /// A as PEFT initialises it (uniform in +-1/sqrt(in features)), B zero; the same at any rank count.
+    void initialise(std::uint64_t seed);
+    /// Elements of all factors without padding, whatever the number of ranks of the program.
+    [[nodiscard]] index_t global_size() const;
+};
+
+/// Declares the tensors of a bucket and then allocates it with zero gradients.
+template <class A>
+void allocate(ParameterBucket<A>& bucket);
+
+}  // namespace moesaic::model

@@ -1,0 +1,289 @@
+#include "model/feed_forward/token_exchange.hpp"
+
+#include "core/trace.hpp"
+#include "ops/elementwise.hpp"
+#include "ops/row_chunks.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+namespace moesaic::model {
+
+using core::bf16;
+using core::trace::Scope;
+
+namespace {
+
+index_t sum_of(const std::vector<index_t>& counts) {
+    return std::accumulate(counts.begin(), counts.end(), index_t{0});
+}
+
+template <class S>
+std::int64_t bytes_of(index_t rows, index_t cols) {
+    return rows * cols * static_cast<std::int64_t>(sizeof(S));
+}
+
+/// The chunk's rows of those of this rank [T, cols].
+template <class S>
+MatrixView<S> part_of(MatrixView<S> rows, const RowRoutes& routes) {
+    return rows.rows(routes.rows.begin, routes.rows.extent);
+}
+
+/// Numbers the rows to be sent, group after group and by token within a group.
+void number_rows(MatrixView<const std::int32_t> expert_ids, const std::vector<std::int32_t>& group_of_expert,
+                 index_t groups, RowRoutes& routes) {
+    routes.place.resize(expert_ids.rows(), groups);
+    routes.place.fill(-1);
+    const MatrixView<std::int32_t> place = routes.place;
+    for (index_t t = 0; t < expert_ids.rows(); ++t) {
+        for (const std::int32_t expert : expert_ids.row(t)) {
+            place(t, group_of_expert[static_cast<std::size_t>(expert)]) = 0;
+        }
+    }
+    routes.to_group.assign(static_cast<std::size_t>(groups), 0);
+    std::int32_t next = 0;
+    for (index_t g = 0; g < groups; ++g) {
+        const std::int32_t first = next;
+        for (index_t t = 0; t < expert_ids.rows(); ++t) {
+            if (place(t, g) == 0) {
+                place(t, g) = next++;
+            }
+        }
+        routes.to_group[static_cast<std::size_t>(g)] = next - first;
+    }
+}
+
+}  // namespace
+
+index_t automatic_chunks(const mpi::ProcessGrid& grid, index_t tokens, index_t experts, index_t experts_per_token) {
+    constexpr index_t most = 4;  // the first rows to go and the last ones to return are not hidden: a quarter of all
+    const index_t rows_of_expert = tokens * experts_per_token / experts;
+    return grid.replicas_span_hosts() ? std::clamp(rows_of_expert / ops::rows_worth_reading, index_t{1}, most) : 1;
+}
+
+template <class T>
+TokenExchange<T>::TokenExchange(const mpi::ProcessGrid& grid, const kernels::KernelSet& kernels, index_t experts,
+                                index_t chunks)
+    : expert_(chunks > 1 ? grid.expert().patient() : grid.expert()),
+      tensor_(chunks > 1 ? grid.tensor().patient() : grid.tensor()),
+      replica_(grid.replica()),
+      kernels_(kernels),
+      chunks_(chunks) {
+    const int groups = grid.expert().size();
+    for (int g = 0; g < groups; ++g) {
+        const core::Slice slice = core::slice_of(experts, g, groups);
+        group_of_expert_.insert(group_of_expert_.end(), static_cast<std::size_t>(slice.extent), g);
+    }
+}
+
+template <class T>
+void TokenExchange<T>::begin_pass(index_t rows, const ops::Dropout& dropout) {
+    dropout_ = dropout;
+    if (expert_.size() == 1) {
+        rows_of_rank_ = tensor_.all_gather(rows);
+        volume_.counts += bytes_of<index_t>(1, tensor_.size() - 1);
+    }
+}
+
+template <class T>
+void TokenExchange<T>::plan(MatrixView<const std::int32_t> expert_ids, std::vector<RowRoutes>& chunks) {
+    chunks.resize(static_cast<std::size_t>(chunks_));
+    for (index_t c = 0; c < chunks_; ++c) {
+        RowRoutes& routes = chunks[static_cast<std::size_t>(c)];
+        routes.chunk = c;
+        routes.rows = core::slice_of(expert_ids.rows(), c, chunks_);
+        routes.of_rank.assign(static_cast<std::size_t>(tensor_.size()), 0);
+        std::transform(rows_of_rank_.begin(), rows_of_rank_.end(), routes.of_rank.begin(),
+                       [&](index_t rows) { return core::slice_of(rows, c, chunks_).extent; });
+    }
+    if (expert_.size() > 1) {
+        plan_groups(expert_ids, chunks);
+    }
+    for (RowRoutes& routes : chunks) {
+        routes.own = routes.of_rank[static_cast<std::size_t>(tensor_.rank())];
+        routes.total = sum_of(routes.of_rank);
+    }
+}
+
+/// The numbers of rows that go to each group, and come from each. Everybody's are needed: the rows that other ranks of
+/// the tensor group receive are gathered, too.
+template <class T>
+void TokenExchange<T>::plan_groups(MatrixView<const std::int32_t> expert_ids, std::vector<RowRoutes>& chunks) {
+    const index_t groups = expert_.size();
+    const index_t slices = tensor_.size();
+    const index_t ranks = replica_.size();
+    Matrix<index_t> mine(chunks_, groups);
+    Matrix<index_t> all(ranks * chunks_, groups);
+    for (RowRoutes& routes : chunks) {
+        number_rows(part_of(expert_ids, routes), group_of_expert_, groups, routes);
+        std::copy(routes.to_group.begin(), routes.to_group.end(), mine.view()[routes.chunk]);
+        routes.from_group.assign(static_cast<std::size_t>(groups), 0);
+    }
+    replica_.template all_gather_rows<index_t>(mine, all,
+                                               std::vector<index_t>(static_cast<std::size_t>(ranks), chunks_));
+    volume_.counts += bytes_of<index_t>(chunks_ * groups, ranks - 1);
+    for (RowRoutes& routes : chunks) {
+        for (index_t rank = 0; rank < ranks; ++rank) {
+            const index_t count = all.view()(rank * chunks_ + routes.chunk, expert_.rank());
+            routes.of_rank[static_cast<std::size_t>(rank % slices)] += count;
+            if (rank % slices == tensor_.rank()) {
+                routes.from_group[static_cast<std::size_t>(rank / slices)] = count;
+            }
+        }
+    }
+}
+
+/// Rows for each group, in the group's order, change places with those for this rank.
+template <class T>
+template <class S>
+void TokenExchange<T>::exchange(MatrixView<const S> sent, const std::vector<index_t>& to, MatrixView<S> received,
+                                const std::vector<index_t>& from) {
+    expert_.template all_to_all_rows<S>(sent, to, received, from);
+    const index_t to_others = sent.rows() - to[static_cast<std::size_t>(expert_.rank())];
+    volume_.all_to_all += bytes_of<S>(to_others, sent.cols());
+}
+
+/// To the rank of every group that has this one's tensor position, and there to all ranks of the group.
+template <class T>
+template <class S>
+MatrixView<const S> TokenExchange<T>::send(const RowRoutes& routes, MatrixView<const S> rows, Outbound<S>& buffers) {
+    const index_t cols = rows.cols();
+    Matrix<S>& arrived = buffers.arrived[static_cast<std::size_t>(routes.chunk % 2)];
+    arrived.resize(routes.total, cols);
+    MatrixView<const S> own = rows;
+    if (expert_.size() > 1) {
+        buffers.packed.resize(sum_of(routes.to_group), cols);
+        const MatrixView<S> packed = buffers.packed;
+        const MatrixView<const std::int32_t> place = routes.place.view();
+#pragma omp parallel for schedule(static)
+        for (index_t t = 0; t < rows.rows(); ++t) {
+            for (const std::int32_t row : place.row(t)) {
+                if (row >= 0) {
+                    std::copy_n(rows[t], cols, packed[row]);
+                }
+            }
+        }
+        const auto first = routes.of_rank.begin();
+        const index_t before = std::accumulate(first, first + tensor_.rank(), index_t{0});
+        const MatrixView<S> received = arrived.view().rows(before, routes.own);
+        exchange<S>(buffers.packed, routes.to_group, received, routes.from_group);
+        own = received;
+    }
+    tensor_.template all_gather_rows<S>(own, arrived, routes.of_rank);
+    volume_.gather += (tensor_.size() - 1) * bytes_of<S>(routes.own, cols);
+    return std::as_const(arrived).view();
+}
+
+/// Sums over the ranks of the tensor group, of the rows that this rank received, in the order of ranks: the same
+/// whatever algorithm a reduction of the MPI library would choose, and narrow values travel.
+template <class T>
+template <class W>
+void TokenExchange<T>::sum_over_slices(const RowRoutes& routes, MatrixView<const A> partial, Inbound<W>& buffers,
+                                       MatrixView<A> sums) {
+    const index_t slices = tensor_.size();
+    const index_t cols = partial.cols();
+    const auto& row_kernels = kernels_.elementwise<W>();
+    buffers.parts.resize(slices * routes.own, cols);
+    tensor_.template all_to_all_rows<W>(ops::as_operand<W>(row_kernels, partial, buffers.narrow), routes.of_rank,
+                                        buffers.parts,
+                                        std::vector<index_t>(static_cast<std::size_t>(slices), routes.own));
+    volume_.reduce += bytes_of<W>(routes.total - routes.own, cols);
+    const MatrixView<const W> parts = buffers.parts.view();
+    buffers.summands.resize(static_cast<std::size_t>(slices * routes.own));
+#pragma omp parallel for schedule(static)
+    for (index_t row = 0; row < routes.own; ++row) {
+        const W** of_row = buffers.summands.data() + row * slices;
+        for (index_t s = 0; s < slices; ++s) {
+            of_row[s] = parts[s * routes.own + row];
+        }
+        row_kernels.sum_rows(cols, slices, of_row, sums[row]);
+    }
+}
+
+/// Sums what the groups returned for each row, in the order of groups.
+template <class T>
+template <class W>
+void TokenExchange<T>::sum_over_groups(const RowRoutes& routes, Inbound<W>& buffers, MatrixView<A> output) const {
+    const index_t groups = expert_.size();
+    const auto& row_kernels = kernels_.elementwise<W>();
+    const MatrixView<const W> returned = buffers.returned.view();
+    const MatrixView<const std::int32_t> place = routes.place.view();
+    buffers.summands.resize(static_cast<std::size_t>(groups * output.rows()));
+#pragma omp parallel for schedule(static)
+    for (index_t t = 0; t < output.rows(); ++t) {
+        const W** of_row = buffers.summands.data() + t * groups;
+        index_t count = 0;
+        for (const std::int32_t row : place.row(t)) {
+            if (row >= 0) {
+                of_row[count++] = returned[row];
+            }
+        }
+        row_kernels.sum_rows(output.cols(), count, of_row, output[t]);
+    }
+}
+
+template <class T>
+template <class W>
+void TokenExchange<T>::bring_back(const RowRoutes& routes, MatrixView<const A> partial, Inbound<W>& buffers,
+                                  MatrixView<A> output) {
+    const bool one_group = expert_.size() == 1;
+    const MatrixView<A> mine = part_of(output, routes);
+    MatrixView<const A> sums = partial;
+    if (tensor_.size() > 1) {
+        sums_.resize(one_group ? 0 : routes.own, partial.cols());
+        const MatrixView<A> out = one_group ? mine : sums_.view();
+        sum_over_slices<W>(routes, partial, buffers, out);
+        sums = out;
+    } else if (one_group) {
+        std::copy_n(partial.data(), partial.rows() * partial.cols(), mine.data());
+    }
+    if (!one_group) {
+        buffers.returned.resize(sum_of(routes.to_group), sums.cols());
+        exchange<W>(ops::as_operand<W>(kernels_.elementwise<W>(), sums, buffers.narrow), routes.from_group,
+                    buffers.returned, routes.to_group);
+        sum_over_groups<W>(routes, buffers, mine);
+    }
+}
+
+template <class T>
+ExpertRows<T> TokenExchange<T>::dispatch(const RowRoutes& routes, MatrixView<const T> hidden,
+                                         MatrixView<const std::int32_t> expert_ids, MatrixView<const A> weights) {
+    const Scope scope("exchange.dispatch");
+    ExpertRows<T> rows;
+    rows.hidden = send<T>(routes, part_of(hidden, routes), hidden_);
+    rows.expert_ids = send<std::int32_t>(routes, part_of(expert_ids, routes), expert_ids_);
+    rows.weights = send<A>(routes, part_of(weights, routes), weights_);
+    rows.dropout = dropout_;
+    if (dropout_.is_active()) {
+        const MatrixView<const std::uint64_t> tokens(dropout_.rows.data(), hidden.rows(), 1);
+        rows.dropout.rows = {send<std::uint64_t>(routes, part_of(tokens, routes), tokens_).data(),
+                             static_cast<std::size_t>(routes.total)};
+    }
+    return rows;
+}
+
+template <class T>
+MatrixView<const T> TokenExchange<T>::dispatch_gradient(const RowRoutes& routes, MatrixView<const A> gradient) {
+    const Scope scope("exchange.dispatch_gradient");
+    const MatrixView<const T> narrow =
+        ops::as_operand<T>(kernels_.elementwise<T>(), part_of(gradient, routes), gradient_);
+    return send<T>(routes, narrow, hidden_);
+}
+
+template <class T>
+void TokenExchange<T>::combine(const RowRoutes& routes, MatrixView<const A> partial, MatrixView<A> output) {
+    const Scope scope("exchange.combine");
+    bring_back<T>(routes, partial, results_, output);
+}
+
+template <class T>
+void TokenExchange<T>::combine_weights(const RowRoutes& routes, MatrixView<const A> partial, MatrixView<A> gradient) {
+    const Scope scope("exchange.combine_weights");
+    bring_back<A>(routes, partial, weight_gradients_, gradient);
+}
+
+template class TokenExchange<bf16>;
+template class TokenExchange<float>;
+template class TokenExchange<double>;
+
+}  // namespace moesaic::model

@@ -1,0 +1,109 @@
+#include "model/weights/synthetic.hpp"
+
+#include "core/error.hpp"
+#include "core/options.hpp"
+#include "core/random_fill.hpp"
+
+#include <fmt/ranges.h>
+#include <xxhash.h>
+#include <nlohmann/json.hpp>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+
+namespace moesaic::model {
+namespace {
+
+/// What the config.json of a published model says about its sizes; the last is that of the reference benchmark.
+struct KnownModel {
+    std::string_view name;
+    std::string_view config;
+};
+
+constexpr std::array known_models = {
+    KnownModel{"qwen3-30b-a3b", R"({"model_type": "qwen3_moe", "hidden_size": 2048, "num_hidden_layers": 48,
+        "vocab_size": 151936, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128,
+        "intermediate_size": 6144, "moe_intermediate_size": 768, "num_experts": 128, "num_experts_per_tok": 8,
+        "norm_topk_prob": true, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "max_position_embeddings": 40960})"},
+    KnownModel{"qwen3-235b-a22b", R"({"model_type": "qwen3_moe", "hidden_size": 4096, "num_hidden_layers": 94,
+        "vocab_size": 151936, "num_attention_heads": 64, "num_key_value_heads": 4, "head_dim": 128,
+        "intermediate_size": 12288, "moe_intermediate_size": 1536, "num_experts": 128, "num_experts_per_tok": 8,
+        "norm_topk_prob": true, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "max_position_embeddings": 40960})"},
+    KnownModel{"deepseek-v3", R"({"model_type": "deepseek_v3", "hidden_size": 7168, "num_hidden_layers": 61,
+        "vocab_size": 129280, "num_attention_heads": 128, "num_key_value_heads": 128, "q_lora_rank": 1536,
+        "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+        "intermediate_size": 18432, "moe_intermediate_size": 2048, "n_routed_experts": 256, "n_shared_experts": 1,
+        "num_experts_per_tok": 8, "n_group": 8, "topk_group": 4, "first_k_dense_replace": 3, "moe_layer_freq": 1,
+        "scoring_func": "sigmoid", "topk_method": "noaux_tc", "norm_topk_prob": true, "routed_scaling_factor": 2.5,
+        "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "max_position_embeddings": 163840, "rope_scaling": {"type": "yarn",
+        "factor": 40, "beta_fast": 32, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0,
+        "original_max_position_embeddings": 4096}})"},
+    KnownModel{"deepseek-v2-lite", R"({"model_type": "deepseek_v2", "hidden_size": 2048, "num_hidden_layers": 27,
+        "vocab_size": 102400, "num_attention_heads": 16, "num_key_value_heads": 16, "q_lora_rank": null,
+        "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+        "intermediate_size": 10944, "moe_intermediate_size": 1408, "n_routed_experts": 64, "n_shared_experts": 2,
+        "num_experts_per_tok": 6, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "moe_layer_freq": 1,
+        "scoring_func": "softmax", "topk_method": "greedy", "norm_topk_prob": false, "routed_scaling_factor": 1.0,
+        "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "max_position_embeddings": 163840, "rope_scaling": {"type": "yarn",
+        "factor": 40, "beta_fast": 32, "beta_slow": 1, "mscale": 0.707, "mscale_all_dim": 0.707,
+        "original_max_position_embeddings": 4096}})"},
+    KnownModel{"mixtral-8x7b", R"({"model_type": "mixtral", "hidden_size": 4096, "num_hidden_layers": 32,
+        "vocab_size": 32000, "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336,
+        "num_local_experts": 8, "num_experts_per_tok": 2, "rms_norm_eps": 1e-5, "rope_theta": 1000000.0,
+        "max_position_embeddings": 32768})"},
+    KnownModel{"moesaic-reference", R"({"model_type": "qwen3_moe", "hidden_size": 2048, "num_hidden_layers": 2,
+        "vocab_size": 16384, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128,
+        "intermediate_size": 6144, "moe_intermediate_size": 768, "num_experts": 32, "num_experts_per_tok": 8,
+        "norm_topk_prob": true, "rms_norm_eps": 1e-6, "rope_theta": 1000000.0, "max_position_embeddings": 40960})"}};
+
+std::uint64_t stream_of(const std::string& tensor) {
+    return XXH3_64bits(tensor.data(), tensor.size());
+}
+
+/// Outputs of a projection [out, in] then vary as its inputs do. Rows of the embedding are inputs themselves.
+double deviation_of(const std::string& tensor, index_t cols) {
+    return tensor.find("embed") != std::string::npos ? 1.0 : 1.0 / std::sqrt(static_cast<double>(cols));
+}
+
+}  // namespace
+
+std::vector<std::string> synthetic_names() {
+    std::vector<std::string> names;
+    std::transform(known_models.begin(), known_models.end(), std::back_inserter(names),
+                   [](const KnownModel& model) { return std::string(model.name); });
+    return names;
+}
+
+Architecture synthetic_architecture(std::string_view name, std::string_view option) {
+    const auto found = std::find_if(known_models.begin(), known_models.end(),
+                                    [name](const KnownModel& model) { return model.name == name; });
+    if (found == known_models.end()) {
+        const auto names = synthetic_names();
+        const std::string near = core::nearest(name, names);
+        core::fail(core::ExitCode::usage, "{} = {} is not known (models are {}); {}", option, name,
+                   fmt::join(names, ", "), near.empty() ? "choose one of them" : "did you mean " + near + "?");
+    }
+    return read_architecture(nlohmann::json::parse(found->config), std::string(name));
+}
+
+template <class T>
+void SyntheticWeights<T>::read(const std::string& name, const TensorPart& part, MatrixView<T> out) const {
+    core::fill_random(out, {.cols = part.cols, .row_begin = part.row_begin, .col_begin = part.col_begin}, seed_,
+                      stream_of(name), deviation_of(name, part.cols));
+}
+
+template <class T>
+void SyntheticWeights<T>::read_exactly(const std::string& name, MatrixView<accumulator_t<T>> out) const {
+    const bool is_bias = name.ends_with("bias");
+    if (is_bias || name.ends_with("norm.weight")) {
+        std::fill_n(out[0], out.cols(), accumulator_t<T>(is_bias ? 0 : 1));
+        return;
+    }
+    core::fill_random(out, seed_, stream_of(name), deviation_of(name, out.cols()));
+}
+
+template class SyntheticWeights<core::bf16>;
+template class SyntheticWeights<float>;
+
+}  // namespace moesaic::model

@@ -1,0 +1,34 @@
+// Models without files: architectures of known models, and random weights that any rank can make for itself.
+#pragma once
+
+#include "model/families/architecture.hpp"
+#include "model/weights/weights.hpp"
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace moesaic::model {
+
+/// Names that `synthetic_architecture` knows.
+[[nodiscard]] std::vector<std::string> synthetic_names();
+/// The architecture of a published model, or of the reference benchmark. Throws a usage error that names the nearest
+/// one, and the option that the name was given for, if there is none of this name.
+[[nodiscard]] Architecture synthetic_architecture(std::string_view name, std::string_view option = "model.synthetic");
+
+/// Random weights of mean 0 whose variance keeps that of activations; norms are ones, biases zero. All are BF16 values,
+/// so that T does not matter. A value depends on seed, tensor and place in the whole tensor alone: slices of different
+/// ranks fit together. T: bf16 or float.
+template <class T>
+class SyntheticWeights final : public WeightSource<T> {
+public:
+    explicit SyntheticWeights(std::uint64_t seed) : seed_(seed) {}
+    void read(const std::string& name, const TensorPart& part, MatrixView<T> out) const override;
+    void read_exactly(const std::string& name, MatrixView<accumulator_t<T>> out) const override;
+
+private:
+    std::uint64_t seed_;
+};
+
+}  // namespace moesaic::model

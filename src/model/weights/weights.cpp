@@ -1,0 +1,191 @@
+#include "model/weights/weights.hpp"
+
+#include "core/error.hpp"
+
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <charconv>
+#include <map>
+
+namespace moesaic::model {
+namespace {
+
+using core::ExitCode;
+
+/// Names that a message lists at most.
+constexpr std::size_t listed_names = 40;
+
+constexpr std::string_view layers_prefix = "model.layers.";
+
+/// The number after "model.layers.", or -1.
+index_t layer_of(std::string_view name) {
+    index_t layer = -1;
+    if (name.starts_with(layers_prefix)) {
+        std::from_chars(name.data() + layers_prefix.size(), name.data() + name.size(), layer);
+    }
+    return layer;
+}
+
+bool is_rotary_buffer(std::string_view name) {
+    return name.ends_with("rotary_emb.inv_freq");
+}
+
+}  // namespace
+
+template <class T>
+CheckpointWeights<T>::CheckpointWeights(const io::TensorSource& tensors, const Architecture& architecture)
+    : tensors_(tensors), architecture_(architecture) {
+    for (index_t layer = 0; layer < architecture.layers; ++layer) {
+        if (architecture.is_moe[static_cast<std::size_t>(layer)] &&
+            (tensors.contains(architecture.layer(layer) + TensorNames::fused_experts + "gate_up_proj") ||
+             tensors.contains(architecture.layer(layer) + TensorNames::fused_experts + "down_proj"))) {
+            place_fused_experts(layer);
+        }
+    }
+}
+
+template <class T>
+void CheckpointWeights<T>::place_fused_experts(index_t layer) {
+    const TensorNames& names = architecture_.names;
+    const index_t hidden = architecture_.hidden;
+    const index_t intermediate = architecture_.expert_intermediate;
+    const std::string prefix = architecture_.layer(layer);
+    const std::string gate_and_up = prefix + TensorNames::fused_experts + "gate_up_proj";
+    const std::string down = prefix + TensorNames::fused_experts + "down_proj";
+    for (index_t e = 0; e < architecture_.experts; ++e) {
+        const auto place = [&](const std::string& projection, const Place& where) {
+            renamed_[architecture_.expert_module(layer, e, projection) + ".weight"] = where;
+        };
+        const index_t all_rows = 2 * intermediate * architecture_.experts;
+        place(names.gate, {gate_and_up, 2 * intermediate * e, all_rows});
+        place(names.up, {gate_and_up, 2 * intermediate * e + intermediate, all_rows});
+        place(names.down, {down, hidden * e, hidden * architecture_.experts});
+    }
+    // The family's own name of the router may be that of the other layout.
+    renamed_[prefix + names.router + ".weight"] = {prefix + TensorNames::fused_router + ".weight"};
+}
+
+template <class T>
+typename CheckpointWeights<T>::Place CheckpointWeights<T>::place_of(const std::string& name) const {
+    const auto renamed = renamed_.find(name);
+    return tensors_.contains(name) || renamed == renamed_.end() ? Place{name} : renamed->second;
+}
+
+template <class T>
+template <class U>
+bool CheckpointWeights<T>::find(const std::string& name, index_t rows, index_t cols, MatrixView<U> out,
+                                Place& place) const {
+    place = place_of(name);
+    if (!tensors_.contains(place.stored)) {
+        missing_.push_back(name);
+        for (index_t row = 0; row < out.rows(); ++row) {
+            std::fill_n(out[row], out.cols(), U{});
+        }
+        return false;
+    }
+    read_.insert(place.stored);
+    const io::TensorInfo& info = tensors_.info(place.stored);
+    const index_t stored_rows = place.stored_rows > 0 ? place.stored_rows : rows;
+    core::require(
+        info.rows() == stored_rows && info.cols() == cols, ExitCode::corrupt_input,
+        "{}: tensor {} has shape [{}] (config.json asks for {} rows of {} in all); use the config.json that belongs to "
+        "the weights",
+        info.file.string(), place.stored, fmt::join(info.shape, ", "), stored_rows, cols);
+    return true;
+}
+
+template <class T>
+void CheckpointWeights<T>::read(const std::string& name, const TensorPart& part, MatrixView<T> out) const {
+    Place place;
+    if (find(name, part.rows, part.cols, out, place)) {
+        tensors_.read<T>(place.stored, out, place.row_begin + part.row_begin, part.col_begin);
+    }
+}
+
+template <class T>
+void CheckpointWeights<T>::read_exactly(const std::string& name, MatrixView<accumulator_t<T>> out) const {
+    Place place;
+    if (find(name, out.rows(), out.cols(), out, place)) {
+        tensors_.read<accumulator_t<T>>(place.stored, out, place.row_begin, 0);
+    }
+}
+
+template <class T>
+void CheckpointWeights<T>::leave_to_others(const std::string& name) const {
+    read_.insert(place_of(name).stored);
+}
+
+template <class T>
+std::vector<std::string> CheckpointWeights<T>::unread() const {
+    std::vector<std::string> names = tensors_.names();
+    std::erase_if(names, [&](const std::string& name) { return read_.contains(name); });
+    return names;
+}
+
+template <class T>
+void CheckpointWeights<T>::check_complete() const {
+    if (!missing_.empty()) {
+        const auto shown = std::span(missing_).first(std::min(missing_.size(), listed_names));
+        const std::string more =
+            missing_.size() > shown.size() ? fmt::format(" and {} more", missing_.size() - shown.size()) : "";
+        core::fail(ExitCode::corrupt_input,
+                   "{}: {} tensors are missing (config.json asks for {}{}); complete the checkpoint, or use the "
+                   "config.json that belongs to it",
+                   tensors_.path().string(), missing_.size(), fmt::join(shown, ", "), more);
+    }
+    for (const std::string& name : unread()) {
+        const index_t layer = layer_of(name);
+        core::require(layer < 0 || layer >= architecture_.layers || is_rotary_buffer(name), ExitCode::usage,
+                      "{}: tensor {} is not supported (a {} model as config.json describes it has no such tensor, and "
+                      "results would differ without it); use the config.json that belongs to the weights",
+                      tensors_.path().string(), name, architecture_.family);
+    }
+}
+
+template <class T>
+std::string CheckpointWeights<T>::unused() const {
+    std::map<std::string, index_t> counts;  // tensors of further layers and buffers are counted together
+    index_t all = 0;
+    for (const std::string& name : unread()) {
+        const index_t layer = layer_of(name);
+        const std::string group = is_rotary_buffer(name) ? "*.rotary_emb.inv_freq"
+                                  : layer >= 0           ? fmt::format("{}{}.*", layers_prefix, layer)
+                                                         : name;
+        ++counts[group];
+        ++all;
+    }
+    std::vector<std::string> groups;
+    for (const auto& [group, count] : counts) {
+        groups.push_back(count > 1 ? fmt::format("{} ({})", group, count) : group);
+    }
+    if (groups.size() > listed_names) {
+        groups.resize(listed_names);
+        groups.emplace_back("...");
+    }
+    return all == 0
+               ? std::string()
+               : fmt::format("{}: {} tensors are not used: {}", tensors_.path().string(), all, fmt::join(groups, ", "));
+}
+
+template <class T>
+void load(const WeightSource<T>& source, const std::string& name, ops::FrozenMatrix<T>& weight) {
+    constexpr index_t elements_at_once = index_t{1} << 22;
+    constexpr index_t block = ops::block_size;
+    const index_t most = std::max<index_t>(1, elements_at_once / std::max<index_t>(1, weight.cols()) / block) * block;
+    core::Matrix<T> plain;
+    for (index_t first = 0; first < weight.rows(); first += most) {
+        plain.resize(std::min(most, weight.rows() - first), weight.cols());
+        source.read(name, {weight.rows(), weight.cols(), first, 0}, plain);
+        weight.assign_rows(first, plain);
+    }
+}
+
+template void load(const WeightSource<core::bf16>&, const std::string&, ops::FrozenMatrix<core::bf16>&);
+template void load(const WeightSource<float>&, const std::string&, ops::FrozenMatrix<float>&);
+template void load(const WeightSource<double>&, const std::string&, ops::FrozenMatrix<double>&);
+template class CheckpointWeights<core::bf16>;
+template class CheckpointWeights<float>;
+template class CheckpointWeights<double>;
+
+}  // namespace moesaic::model

@@ -1,0 +1,95 @@
+// Where frozen weights come from: an interface, and its implementation for Hugging Face checkpoints.
+#pragma once
+
+#include "core/matrix.hpp"
+#include "core/scalar.hpp"
+#include "io/safetensors.hpp"
+#include "model/families/architecture.hpp"
+#include "ops/frozen_matrix.hpp"
+
+#include <span>
+#include <string>
+#include <unordered_map>
+#include <unordered_set>
+#include <vector>
+
+namespace moesaic::model {
+
+using core::accumulator_t;
+using core::index_t;
+using core::MatrixView;
+
+/// A rectangle of a tensor that is [rows, cols] as a whole; a vector [N] is one row of N columns.
+struct TensorPart {
+    index_t rows = 0;
+    index_t cols = 0;
+    index_t row_begin = 0;
+    index_t col_begin = 0;
+};
+
+/// Delivers parts of named tensors as T. One of another shape is an error that names it.
+template <class T>
+class WeightSource {
+public:
+    virtual ~WeightSource() = default;
+    /// Fills `out` with the part of tensor `name` that begins at the given row and column.
+    virtual void read(const std::string& name, const TensorPart& part, MatrixView<T> out) const = 0;
+    /// Fills `out` with a whole tensor in the accumulator's type, for norms and routers.
+    virtual void read_exactly(const std::string& name, MatrixView<accumulator_t<T>> out) const = 0;
+    /// Says that another rank reads the tensor.
+    virtual void leave_to_others(const std::string& name) const { static_cast<void>(name); }
+
+    void read_vector(const std::string& name, std::span<accumulator_t<T>> out) const {
+        read_exactly(name, {out.data(), 1, static_cast<index_t>(out.size())});
+    }
+    void read_matrix(const std::string& name, MatrixView<T> out) const {
+        read(name, {out.rows(), out.cols(), 0, 0}, out);
+    }
+};
+
+/// Reads tensor `name`, which must be [N, K], into W, some rows after the other.
+template <class T>
+void load(const WeightSource<T>& source, const std::string& name, ops::FrozenMatrix<T>& weight);
+
+/// Reads from safetensors files, whose experts may be stored one by one or fused: [E, 2I, H] for gate and up, [E, H, I]
+/// for down, as transformers 5 holds them. Both arguments must outlive the object.
+template <class T>
+class CheckpointWeights final : public WeightSource<T> {
+public:
+    CheckpointWeights(const io::TensorSource& tensors, const Architecture& architecture);
+    /// A missing tensor is noted and its part filled with zeros.
+    void read(const std::string& name, const TensorPart& part, MatrixView<T> out) const override;
+    void read_exactly(const std::string& name, MatrixView<accumulator_t<T>> out) const override;
+    void leave_to_others(const std::string& name) const override;
+
+    /// To be called when all was read. Throws an error that lists what is missing, or one for a tensor that was not
+    /// asked for though it belongs to a layer, because it would change the results.
+    void check_complete() const;
+    /// What was not asked for, in one line; empty if that is nothing.
+    [[nodiscard]] std::string unused() const;
+
+private:
+    /// The matrix that a name stands for: rows of a stored tensor.
+    struct Place {
+        std::string stored;
+        index_t row_begin = 0;
+        index_t stored_rows = 0;  ///< of a fused tensor; 0 if the tensor is the matrix
+    };
+
+    void place_fused_experts(index_t layer);
+    /// Where the tensor lies, under its own name or in a fused one.
+    [[nodiscard]] Place place_of(const std::string& name) const;
+    /// False if the checkpoint does not have it.
+    template <class U>
+    [[nodiscard]] bool find(const std::string& name, index_t rows, index_t cols, MatrixView<U> out, Place& place) const;
+    /// Names of tensors that were not read, here or by others.
+    [[nodiscard]] std::vector<std::string> unread() const;
+
+    const io::TensorSource& tensors_;
+    const Architecture& architecture_;
+    std::unordered_map<std::string, Place> renamed_;
+    mutable std::unordered_set<std::string> read_;
+    mutable std::vector<std::string> missing_;
+};
+
+}  // namespace moesaic::model

@@ -1,0 +1,297 @@
+// Attention forward with a running softmax over blocks of keys: Milakov and Gimelshein, "Online normalizer calculation
+// for softmax", 2018; Dao, "FlashAttention-2", 2023.
+#include "core/trace.hpp"
+#include "ops/attention.hpp"
+#include "ops/attention_strips.hpp"
+#include "ops/elementwise.hpp"
+
+#include <omp.h>
+
+#include <cmath>
+#include <limits>
+#include <optional>
+#include <type_traits>
+
+namespace moesaic::ops {
+namespace {
+
+using core::bf16;
+using core::Matrix;
+
+/// Operands of a narrow type come in two parts.
+template <class T>
+constexpr index_t parts_of = std::is_same_v<T, accumulator_t<T>> ? 1 : 2;
+
+/// Keys that are worked on together: their packed strips stay in the L2 cache for all heads of a group.
+constexpr index_t key_block = 256;
+
+/// Queries of all heads that share a key head, from `first` on in one sequence.
+struct Task {
+    std::size_t sequence;
+    index_t kv_head;
+    index_t first;
+    index_t rows;
+};
+
+/// Working memory of one thread.
+template <class T>
+struct Scratch {
+    using A = accumulator_t<T>;
+    static constexpr index_t parts = parts_of<T>;
+
+    Scratch(const AttentionStrips<T>& strips, index_t strip_count, const AttentionShape& shape)
+        : queries(parts * strip_count, strips.left_bytes(block_size, shape.head_size)),
+          results(strip_count * block_size, padded(shape.value_size)),
+          largest(strip_count, block_size),
+          sums(strip_count, block_size),
+          scores(block_size, key_block),
+          probabilities(parts * block_size, key_block),
+          packed_probabilities(parts, strips.left_bytes(block_size, key_block)) {}
+
+    Matrix<std::byte> queries;  // packed strips: those of all parts of a strip follow each other
+    Matrix<A> results;          // [strips * 32, Dv] sums of probabilities * values
+    Matrix<A> largest;          // [strips, 32] scaled score of each row
+    Matrix<A> sums;             // [strips, 32] of probabilities
+    Matrix<A> scores;           // [32, key_block]; then probabilities, relative to exp(largest)
+    Matrix<T> probabilities;    // [parts * 32, key_block]
+    Matrix<std::byte> packed_probabilities;
+};
+
+/// Heads of keys or values in all parts, packed.
+template <class T>
+class PackedParts {
+public:
+    PackedParts(const AttentionStrips<T>& strips, index_t kv_heads, std::span<const index_t> offsets,
+                const SplitOperand<T>& heads, Along along)
+        : high_(strips, kv_heads, offsets, heads.high, along) {
+        if (parts_of<T> == 2) {
+            low_.emplace(strips, kv_heads, offsets, heads.low, along);
+        }
+    }
+    [[nodiscard]] typename AttentionStrips<T>::Parts at(std::size_t sequence, index_t head, index_t row) const {
+        return {high_.at(sequence, head, row), low_ ? low_->at(sequence, head, row) : nullptr};
+    }
+    [[nodiscard]] index_t strip_bytes(std::size_t sequence) const { return high_.strip_bytes(sequence); }
+
+private:
+    PackedHeads<T> high_;
+    std::optional<PackedHeads<T>> low_;
+};
+
+template <class T>
+class Forward {
+public:
+    using A = accumulator_t<T>;
+
+    Forward(const kernels::KernelSet& kernels, const AttentionShape& shape, const AttentionInputs<A>& in,
+            MatrixView<A> output, MatrixView<A> log_sum)
+        : row_kernels_(kernels.elementwise<A>()),
+          split_kernels_(kernels.elementwise<T>()),
+          strips_(kernels),
+          shape_(shape),
+          offsets_(in.offsets),
+          output_(output),
+          log_sum_(log_sum),
+          query_(split<T>(split_kernels_, in.query, query_storage_)),
+          keys_(strips_, shape.kv_heads, in.offsets, split<T>(split_kernels_, in.key, heads_storage_), Along::size),
+          values_(strips_, shape.kv_heads, in.offsets, split<T>(split_kernels_, in.value, heads_storage_),
+                  Along::rows) {}
+
+    void run() {
+        const std::vector<Task> tasks = make_tasks();
+        const auto count = static_cast<index_t>(tasks.size());
+        const int threads = omp_get_max_threads();
+        // Nothing in the parallel region allocates, so that no exception can leave it.
+        std::vector<Scratch<T>> scratch;
+        for (int t = 0; t < threads; ++t) {
+            scratch.emplace_back(strips_, group() * blocks_of(task_rows()), shape_);
+        }
+#pragma omp parallel num_threads(threads)
+        {
+            const core::trace::Scope share("attention.forward", "thread");
+            const typename AttentionStrips<T>::TileState tiles(strips_.products());
+#pragma omp for schedule(dynamic, 1) nowait
+            for (index_t t = 0; t < count; ++t) {
+                compute(tasks[static_cast<std::size_t>(t)], scratch[static_cast<std::size_t>(omp_get_thread_num())]);
+            }
+        }
+    }
+
+private:
+    [[nodiscard]] index_t group() const {
+        return shape_.heads / shape_.kv_heads;
+    }
+    /// Packed keys are read once for the queries of a task: at least 128 rows.
+    [[nodiscard]] index_t task_rows() const {
+        return group() >= 4 ? block_size : 4 * block_size;
+    }
+
+    [[nodiscard]] std::vector<Task> make_tasks() const {
+        std::vector<Task> tasks;
+        for (std::size_t s = 0; s + 1 < offsets_.size(); ++s) {
+            const index_t length = offsets_[s + 1] - offsets_[s];
+            for (index_t first = 0; first < length; first += task_rows()) {
+                for (index_t kv_head = 0; kv_head < shape_.kv_heads; ++kv_head) {
+                    tasks.push_back({s, kv_head, first, std::min(task_rows(), length - first)});
+                }
+            }
+        }
+        // Later queries of a sequence see more keys: start with the expensive ones.
+        std::stable_sort(tasks.begin(), tasks.end(), [](const Task& a, const Task& b) { return a.first > b.first; });
+        return tasks;
+    }
+
+    /// Calls body(strip, head, first, rows) for the strips of 32 queries of a task.
+    template <class Body>
+    void for_each_strip(const Task& task, Body body) const {
+        index_t strip = 0;
+        for (index_t head = task.kv_head * group(); head < (task.kv_head + 1) * group(); ++head) {
+            for (index_t row = 0; row < task.rows; row += block_size, ++strip) {
+                body(strip, head, task.first + row, std::min(block_size, task.rows - row));
+            }
+        }
+    }
+
+    void compute(const Task& task, Scratch<T>& scratch) const {
+        const index_t begin = offsets_[task.sequence];
+        const index_t size = shape_.head_size;
+        for_each_strip(task, [&](index_t strip, index_t head, index_t first, index_t rows) {
+            const auto pack = [&](MatrixView<const T> queries, index_t part) {
+                strips_.pack_left_rows(queries.rows(begin + first, rows).columns(head * size, size),
+                                       scratch.queries.view()[strip * parts_of<T> + part]);
+            };
+            pack(query_.high, 0);
+            if constexpr (parts_of<T> == 2) {
+                pack(query_.low, 1);
+            }
+        });
+        scratch.largest.fill(-std::numeric_limits<A>::infinity());
+        scratch.sums.fill(A(0));
+        const index_t first_block = shape_.first_key(task.first) / key_block * key_block;
+        for (index_t key = first_block; key < task.first + task.rows; key += key_block) {
+            for_each_strip(task, [&](index_t strip, index_t, index_t first, index_t rows) {
+                const index_t keys = std::min(key_block, first + rows - key);
+                if (keys > 0) {
+                    add_keys(task, scratch, {strip, first, rows, key, keys, key == first_block});
+                }
+            });
+        }
+        for_each_strip(task, [&](index_t strip, index_t head, index_t first, index_t rows) {
+            for (index_t i = 0; i < rows; ++i) {
+                const index_t row = begin + first + i;
+                const A sum = scratch.sums.view()(strip, i);
+                row_kernels_.scale_narrow(shape_.value_size, A(1) / sum, scratch.results.view()[strip * block_size + i],
+                                          output_[row] + head * shape_.value_size);
+                log_sum_(row, head) = scratch.largest.view()(strip, i) + std::log(sum);
+            }
+        });
+    }
+
+    /// A strip of queries with a block of keys; rows of both are counted from the start of the sequence.
+    struct Meeting {
+        index_t strip;
+        index_t first;  ///< query
+        index_t rows;
+        index_t key;  ///< first key
+        index_t keys;
+        bool starts;  ///< these are the first keys of the strip
+    };
+
+    /// Adds keys to the sums of a strip.
+    void add_keys(const Task& task, Scratch<T>& scratch, const Meeting& at) const {
+        const auto scores = part(scratch.scores, at.rows, at.keys);
+        const index_t first_result = at.strip * block_size;
+        const MatrixView<A> results =
+            part(scratch.results, first_result + at.rows, shape_.value_size).rows(first_result, at.rows);
+        strips_.multiply(shape_.head_size, parts_at(scratch.queries, at.strip),
+                         keys_.at(task.sequence, task.kv_head, at.key), keys_.strip_bytes(task.sequence), scores,
+                         false);
+        for (index_t i = 0; i < at.rows; ++i) {
+            const index_t query = at.first + i;
+            const index_t end = std::min(at.keys, query + 1 - at.key);
+            const index_t begin = std::clamp(shape_.first_key(query) - at.key, index_t{0}, end);
+            std::fill(scores[i], scores[i] + begin, A(0));
+            std::fill(scores[i] + end, scores[i] + at.keys, A(0));
+            if (begin < end) {
+                add_scores(scratch, at.strip, i, {scores[i] + begin, 1, end - begin},
+                           at.starts ? MatrixView<A>() : results.rows(i, 1));
+            }
+        }
+        pack_probabilities(scores, scratch);
+        strips_.multiply(at.keys, parts_at(scratch.packed_probabilities, 0),
+                         values_.at(task.sequence, task.kv_head, at.key), values_.strip_bytes(task.sequence), results,
+                         !at.starts);
+    }
+
+    /// Strips of all parts of operand `i`.
+    [[nodiscard]] static typename AttentionStrips<T>::Parts parts_at(const Matrix<std::byte>& packed, index_t i) {
+        const std::byte* high = packed.view()[i * parts_of<T>];
+        return {high, parts_of<T> == 2 ? packed.view()[i * parts_of<T> + 1] : nullptr};
+    }
+
+    void pack_probabilities(MatrixView<const A> probabilities, Scratch<T>& scratch) const {
+        if constexpr (parts_of<T> == 1) {
+            strips_.pack_left_rows(probabilities, scratch.packed_probabilities.data());
+        } else {
+            const index_t rows = probabilities.rows();
+            const auto both = part(scratch.probabilities, 2 * rows, probabilities.cols());
+            for (index_t i = 0; i < rows; ++i) {
+                split_kernels_.split(probabilities.cols(), probabilities[i], both[i], both[rows + i]);
+            }
+            strips_.pack_left_rows(both.rows(0, rows), scratch.packed_probabilities.view()[0]);
+            strips_.pack_left_rows(both.rows(rows, rows), scratch.packed_probabilities.view()[1]);
+        }
+    }
+
+    /// Turns the visible scores [1, n] of row `i` of a strip into probabilities relative to the largest score so far,
+    /// to which the row's earlier results [1, Dv] (empty if there are none) are rescaled.
+    void add_scores(Scratch<T>& scratch, index_t strip, index_t i, MatrixView<A> scores, MatrixView<A> results) const {
+        const auto scale = static_cast<A>(shape_.scale);
+        A& running_sum = scratch.sums.view()(strip, i);
+        A& running_largest = scratch.largest.view()(strip, i);
+        const A old = running_largest;
+        const A largest = std::max(old, scale * row_kernels_.largest(scores.cols(), scores.data()));
+        const A sum = row_kernels_.exp(scores.cols(), scores.data(), scale, largest, A(1), scores.data());
+        if (largest > old && !results.empty()) {
+            const A correction = std::exp(old - largest);
+            running_sum *= correction;
+            row_kernels_.scale(results.cols(), correction, results.data());
+        }
+        running_sum += sum;
+        running_largest = largest;
+    }
+
+    const kernels::ElementwiseKernels<A>& row_kernels_;
+    const kernels::ElementwiseKernels<T>& split_kernels_;
+    AttentionStrips<T> strips_;
+    AttentionShape shape_;
+    std::span<const index_t> offsets_;
+    MatrixView<A> output_;
+    MatrixView<A> log_sum_;
+    SplitStorage<T> query_storage_;
+    SplitStorage<T> heads_storage_;  // of keys, then of values
+    SplitOperand<T> query_;
+    PackedParts<T> keys_;
+    PackedParts<T> values_;
+};
+
+}  // namespace
+
+template <class T>
+void attention_forward(const kernels::KernelSet& kernels, const AttentionShape& shape,
+                       const AttentionInputs<accumulator_t<T>>& in, MatrixView<accumulator_t<T>> output,
+                       MatrixView<accumulator_t<T>> log_sum) {
+    const core::trace::Scope scope("attention.forward");
+    Forward<T>(kernels, shape, in, output, log_sum).run();
+}
+
+#define MOESAIC_INSTANTIATE(T)                                                                                 \
+    template void attention_forward<T>(const kernels::KernelSet&, const AttentionShape&,                       \
+                                       const AttentionInputs<accumulator_t<T>>&, MatrixView<accumulator_t<T>>, \
+                                       MatrixView<accumulator_t<T>>);
+MOESAIC_INSTANTIATE(bf16)
+MOESAIC_INSTANTIATE(float)
+MOESAIC_INSTANTIATE(double)
+#undef MOESAIC_INSTANTIATE
+
+}  // namespace moesaic::ops

@@ -1,0 +1,326 @@
+#include "ops/expert_backend.hpp"
+
+#include "core/error.hpp"
+#include "core/trace.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace moesaic::ops {
+namespace {
+
+using core::bf16;
+using core::ExitCode;
+
+template <class S>
+void check_shape(const char* what, index_t layer, MatrixView<S> view, index_t rows, index_t cols) {
+    core::require(view.rows() == rows && view.cols() == cols, ExitCode::runtime_failure,
+                  "layer {}: {} is [{}, {}] (expected [{}, {}]); pass views of the configured sizes", layer, what,
+                  view.rows(), view.cols(), rows, cols);
+}
+
+template <class S>
+void check_factors(const ExpertConfig& config, const ExpertFactors<S>& factors) {
+    for (const Projection p : projections) {
+        const bool down = p == Projection::down;
+        const index_t in = down ? config.intermediate : config.hidden;
+        const index_t out = down ? config.hidden : config.intermediate;
+        check_shape("LoRA A", config.layer, factors[p].a, config.experts * config.lora_rank, in);
+        check_shape("LoRA B", config.layer, factors[p].b, config.experts * out, config.lora_rank);
+    }
+}
+
+void check_config(const ExpertConfig& config) {
+    const auto positive = [&](const char* what, auto value) {
+        core::require(value > 0, ExitCode::usage, "layer {}: {} = {} (must be positive); correct the configuration",
+                      config.layer, what, value);
+    };
+    positive("number of experts", config.experts);
+    positive("experts per token", config.experts_per_token);
+    positive("hidden size", config.hidden);
+    positive("intermediate size", config.intermediate);
+    positive("largest token count", config.max_tokens);
+    positive("max_cache_depth", config.max_cache_depth);
+    if (!config.skip_lora) {
+        positive("LoRA rank", config.lora_rank);
+        positive("LoRA alpha", config.lora_alpha);
+        for (const std::vector<double>& scales : config.lora_scales) {
+            core::require(scales.empty() || scales.size() == static_cast<std::size_t>(config.experts), ExitCode::usage,
+                          "layer {}: {} LoRA scales (expected {}, one per expert); correct the configuration",
+                          config.layer, scales.size(), config.experts);
+        }
+    }
+    core::require(config.experts_per_token <= config.all_experts(), ExitCode::usage,
+                  "layer {}: {} experts per token (there are only {} experts); correct the configuration", config.layer,
+                  config.experts_per_token, config.all_experts());
+    core::require(config.experts_begin >= 0 && config.experts_begin + config.experts <= config.all_experts(),
+                  ExitCode::usage, "layer {}: experts {} to {} (the layer has {}); correct the configuration",
+                  config.layer, config.experts_begin, config.experts_begin + config.experts - 1, config.all_experts());
+}
+
+}  // namespace
+
+double ExpertConfig::lora_scale(Projection projection, index_t expert) const {
+    if (skip_lora) {
+        return 0;
+    }
+    const std::vector<double>& scales = lora_scales[static_cast<std::size_t>(projection)];
+    if (!scales.empty()) {
+        return scales[static_cast<std::size_t>(expert)];
+    }
+    const auto rank = static_cast<double>(lora_rank);
+    return lora_alpha / (rank_stabilised ? std::sqrt(rank) : rank);
+}
+
+template <class T>
+void ExpertWorkspace<T>::clear_cache() {
+    for (Matrix<A>* matrix : {&output, &grad_input, &grad_weights, &weight_gradient_parts}) {
+        *matrix = {};
+    }
+    synced = {};
+    chunks = {};
+    row_weights = {};
+    activated = {};
+    dropped = {};
+    rows_out = {};
+    rows_of_token = {};
+    recomputed = {};
+    activation = {};
+    grad_pre_activations = {};
+    grad_low_rank = {};
+    low_rank_down = {};
+    std::vector<ThreadScratch<T>>().swap(of_thread);
+    unsaved = {};
+}
+
+template <class T>
+ExpertBackend<T>::ExpertBackend(const ExpertConfig& config, std::shared_ptr<ExpertWorkspace<T>> workspace)
+    : config_(config), workspace_(std::move(workspace)) {
+    check_config(config_);
+    if (config_.skip_lora) {
+        config_.lora_rank = 0;
+    }
+}
+
+template <class T>
+void ExpertBackend<T>::load_weights(const ExpertWeightSource<T>& source) {
+    do_load_weights(source);
+    has_weights_ = true;
+}
+
+template <class T>
+void ExpertBackend<T>::init_lora(const ExpertFactors<const A>& factors, const ExpertFactors<A>& gradients) {
+    core::require(!config_.skip_lora, ExitCode::runtime_failure,
+                  "layer {}: init_lora on frozen experts (skip_lora is set); create the layer with a LoRA rank",
+                  config_.layer);
+    check_factors(config_, factors);
+    check_factors(config_, gradients);
+    factors_ = factors;
+    gradients_ = gradients;
+    has_lora_ = true;
+    do_update_lora();
+}
+
+template <class T>
+void ExpertBackend<T>::update_lora() {
+    core::require(has_lora_, ExitCode::runtime_failure,
+                  "layer {}: update_lora without factors (init_lora was not called); call it first", config_.layer);
+    do_update_lora();
+}
+
+template <class T>
+void ExpertBackend<T>::check_ready(const char* operation) const {
+    core::require(!workspace_->in_flight, ExitCode::runtime_failure,
+                  "layer {}: {} while a submission is in flight (work buffers are shared); sync it first",
+                  config_.layer, operation);
+    core::require(has_weights_, ExitCode::runtime_failure, "layer {}: {} without weights; call load_weights first",
+                  config_.layer, operation);
+    core::require(has_lora_ || config_.skip_lora, ExitCode::runtime_failure,
+                  "layer {}: {} without LoRA factors; call init_lora first, or set skip_lora", config_.layer,
+                  operation);
+}
+
+template <class T>
+void ExpertBackend<T>::check_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
+                                     MatrixView<const A> weights, bool save_for_backward,
+                                     const Dropout& dropout) const {
+    check_ready("forward");
+    const index_t tokens = hidden.rows();
+    core::require(tokens <= config_.max_tokens, ExitCode::runtime_failure,
+                  "layer {}: forward of {} tokens (the configured maximum is {}); raise max_tokens or split the batch",
+                  config_.layer, tokens, config_.max_tokens);
+    check_shape("hidden", config_.layer, hidden, tokens, config_.hidden);
+    check_shape("expert_ids", config_.layer, expert_ids, tokens, config_.experts_per_token);
+    check_shape("weights", config_.layer, weights, tokens, config_.experts_per_token);
+    const auto identities = static_cast<index_t>(dropout.rows.size());
+    core::require(!dropout.is_active() || identities == tokens, ExitCode::runtime_failure,
+                  "layer {}: dropout knows {} tokens (the forward has {}); pass one per token", config_.layer,
+                  identities, tokens);
+    for (index_t t = 0; t < tokens; ++t) {
+        for (const std::int32_t expert : expert_ids.row(t)) {
+            core::require(expert >= 0 && expert < config_.all_experts(), ExitCode::runtime_failure,
+                          "layer {}: token {} asks for expert {} (experts are 0 to {}); correct the routing",
+                          config_.layer, t, expert, config_.all_experts() - 1);
+        }
+    }
+    core::require(!save_for_backward || depth_ < config_.max_cache_depth, ExitCode::runtime_failure,
+                  "layer {}: forward to save with {} saved already (max_cache_depth is {}); run backward first, or "
+                  "raise it",
+                  config_.layer, depth_, config_.max_cache_depth);
+}
+
+template <class T>
+void ExpertBackend<T>::check_backward(MatrixView<const T> grad_output) const {
+    check_ready("backward");
+    core::require(depth_ > 0, ExitCode::runtime_failure,
+                  "layer {}: backward with 0 saved forwards (at least 1 is needed); call forward with "
+                  "save_for_backward first",
+                  config_.layer);
+    const index_t tokens = saved_[static_cast<std::size_t>(depth_) - 1].hidden.rows();
+    core::require(grad_output.rows() == tokens, ExitCode::runtime_failure,
+                  "layer {}: backward of {} tokens (the saved forward had {}); pass the gradient of that forward",
+                  config_.layer, grad_output.rows(), tokens);
+    check_shape("grad_output", config_.layer, grad_output, tokens, config_.hidden);
+}
+
+template <class T>
+MatrixView<const accumulator_t<T>> ExpertBackend<T>::run_forward(MatrixView<const T> hidden,
+                                                                 MatrixView<const std::int32_t> expert_ids,
+                                                                 MatrixView<const A> weights, bool save_for_backward,
+                                                                 const Dropout& dropout) {
+    const core::trace::Scope scope("experts.forward");
+    if (save_for_backward && static_cast<index_t>(saved_.size()) == depth_) {
+        saved_.emplace_back();
+    }
+    SavedForward<T>& saved = save_for_backward ? saved_[static_cast<std::size_t>(depth_)] : workspace_->unsaved;
+    saved.hidden.resize(hidden.rows(), hidden.cols());
+    saved.weights.resize(weights.rows(), weights.cols());
+    for (index_t t = 0; t < hidden.rows(); ++t) {
+        std::copy_n(hidden[t], hidden.cols(), saved.hidden.view()[t]);
+        std::copy_n(weights[t], weights.cols(), saved.weights.view()[t]);
+    }
+    saved.tokens.assign(dropout.rows.begin(), dropout.rows.end());
+    saved.dropout = dropout;
+    saved.dropout.rows = saved.tokens;
+    sort_by_expert(expert_ids, config_.experts_begin, config_.experts, saved.routed);
+    workspace_->output.resize(hidden.rows(), config_.hidden);
+    do_forward(saved, save_for_backward);
+    depth_ += save_for_backward ? 1 : 0;
+    return workspace_->output.view();
+}
+
+template <class T>
+ExpertGradients<T> ExpertBackend<T>::run_backward(MatrixView<const T> grad_output, bool with_input_gradients) {
+    const core::trace::Scope scope("experts.backward");
+    const SavedForward<T>& saved = saved_[static_cast<std::size_t>(depth_) - 1];
+    workspace_->grad_input.resize(grad_output.rows(), config_.hidden);
+    workspace_->grad_weights.resize(grad_output.rows(), config_.experts_per_token);
+    workspace_->grad_weights.fill(A(0));  // of choices that are other ranks' business
+    do_backward(saved, grad_output, with_input_gradients);
+    --depth_;
+    if (!with_input_gradients) {
+        return {};
+    }
+    return {workspace_->grad_input.view(), workspace_->grad_weights.view()};
+}
+
+template <class T>
+MatrixView<const accumulator_t<T>> ExpertBackend<T>::forward(MatrixView<const T> hidden,
+                                                             MatrixView<const std::int32_t> expert_ids,
+                                                             MatrixView<const A> weights, bool save_for_backward,
+                                                             const Dropout& dropout) {
+    check_forward(hidden, expert_ids, weights, save_for_backward, dropout);
+    return run_forward(hidden, expert_ids, weights, save_for_backward, dropout);
+}
+
+template <class T>
+ExpertGradients<T> ExpertBackend<T>::backward(MatrixView<const T> grad_output, bool with_input_gradients) {
+    check_backward(grad_output);
+    return run_backward(grad_output, with_input_gradients);
+}
+
+template <class T>
+void ExpertBackend<T>::submit(Pending kind, std::function<void()> job) {
+    workspace_->in_flight = true;
+    pending_ = kind;
+    workspace_->worker.submit(std::move(job));
+}
+
+template <class T>
+void ExpertBackend<T>::sync(Pending kind, const char* operation) {
+    core::require(pending_ == kind, ExitCode::runtime_failure,
+                  "layer {}: {} without a submission of that kind; call the matching submit first", config_.layer,
+                  operation);
+    pending_ = Pending::nothing;
+    workspace_->in_flight = false;  // also if the job failed: the next submission may follow
+    {
+        const core::trace::Scope scope("experts.wait");
+        workspace_->worker.wait();
+    }
+    workspace_->set_results_aside();
+}
+
+template <class T>
+void ExpertBackend<T>::abandon() noexcept {
+    if (pending_ != Pending::nothing) {
+        try {
+            sync(pending_, "abandon");
+        } catch (...) {
+            // Nobody wants the result, nor its error: one is on its way already.
+        }
+    }
+}
+
+template <class T>
+void ExpertBackend<T>::submit_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
+                                      MatrixView<const A> weights, bool save_for_backward, const Dropout& dropout) {
+    check_forward(hidden, expert_ids, weights, save_for_backward, dropout);
+    submit(Pending::forward,
+           [=, this] { pending_output_ = run_forward(hidden, expert_ids, weights, save_for_backward, dropout); });
+}
+
+template <class T>
+MatrixView<const accumulator_t<T>> ExpertBackend<T>::sync_forward() {
+    sync(Pending::forward, "sync_forward");
+    return pending_output_;
+}
+
+template <class T>
+void ExpertBackend<T>::submit_backward(MatrixView<const T> grad_output, bool with_input_gradients) {
+    check_backward(grad_output);
+    submit(Pending::backward, [=, this] { pending_gradients_ = run_backward(grad_output, with_input_gradients); });
+}
+
+template <class T>
+ExpertGradients<T> ExpertBackend<T>::sync_backward() {
+    sync(Pending::backward, "sync_backward");
+    return pending_gradients_;
+}
+
+template <class T>
+std::size_t ExpertBackend<T>::saved_bytes() const noexcept {
+    std::size_t bytes = 0;
+    for (index_t i = 0; i < depth_; ++i) {
+        bytes += saved_[static_cast<std::size_t>(i)].bytes();
+    }
+    return bytes;
+}
+
+template <class T>
+void ExpertBackend<T>::clear_cache() {
+    core::require(!workspace_->in_flight, ExitCode::runtime_failure,
+                  "layer {}: clear_cache while a submission is in flight; sync it first", config_.layer);
+    saved_.clear();
+    depth_ = 0;
+    workspace_->clear_cache();
+}
+
+template struct ExpertWorkspace<bf16>;
+template struct ExpertWorkspace<float>;
+template struct ExpertWorkspace<double>;
+template class ExpertBackend<bf16>;
+template class ExpertBackend<float>;
+template class ExpertBackend<double>;
+
+}  // namespace moesaic::ops

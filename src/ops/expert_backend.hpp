@@ -1,0 +1,178 @@
+// The expert backend: the routed experts of one MoE layer, forward and backward with LoRA, as an object that other
+// programs can embed. Buffer handling and the rules of use are here; the arithmetic is in subclasses.
+#pragma once
+
+#include "core/matrix.hpp"
+#include "core/scalar.hpp"
+#include "ops/expert_workspace.hpp"
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <vector>
+
+namespace moesaic::ops {
+
+using core::accumulator_t;
+using core::index_t;
+using core::MatrixView;
+
+enum class Projection : std::uint8_t { gate, up, down };
+inline constexpr std::array projections = {Projection::gate, Projection::up, Projection::down};
+
+/// The two matrices of an adapter B A.
+enum class LoraFactor : std::uint8_t { a, b };
+
+struct ExpertConfig {
+    index_t layer = 0;               ///< for messages
+    index_t experts = 0;             ///< E, or how many of them this rank has
+    index_t experts_begin = 0;       ///< the first of these: choices of the others are left out of all sums
+    index_t experts_of_layer = 0;    ///< all ranks together; 0: `experts`
+    index_t experts_per_token = 0;   ///< K
+    index_t hidden = 0;              ///< H
+    index_t intermediate = 0;        ///< I, or this rank's slice of it
+    index_t intermediate_begin = 0;  ///< where that slice begins, for dropout
+    index_t max_tokens = 0;          ///< largest T of a forward
+    index_t lora_rank = 0;           ///< R
+    double lora_alpha = 0;
+    bool rank_stabilised = false;  ///< scale alpha / sqrt(R) instead of alpha / R (Kalajdzievski, "rsLoRA", 2023)
+    /// Scales of single adapters, [E] per projection, in place of what alpha and R give; empty: one scale for all.
+    std::array<std::vector<double>, projections.size()> lora_scales{};
+    bool skip_lora = false;  ///< frozen experts without adapters: input gradients only
+    Activations activations = Activations::retain;
+    index_t max_cache_depth = 1;  ///< saved forwards that may wait for their backward
+
+    /// Of the expert at `expert` among those of this rank.
+    [[nodiscard]] double lora_scale(Projection projection, index_t expert) const;
+    /// What expert_ids may be: [0, this).
+    [[nodiscard]] index_t all_experts() const noexcept { return experts_of_layer > 0 ? experts_of_layer : experts; }
+};
+
+/// LoRA factors, or their gradients, of all experts of a layer, expert after expert in the rows.
+template <class S>
+struct ExpertFactors {
+    struct Pair {
+        MatrixView<S> a;  // gate, up: [E * R, H]; down: [E * R, I]
+        MatrixView<S> b;  // gate, up: [E * I, R]; down: [E * H, R]
+    };
+    std::array<Pair, projections.size()> of_projection;
+
+    [[nodiscard]] const Pair& operator[](Projection p) const { return of_projection[static_cast<std::size_t>(p)]; }
+    [[nodiscard]] Pair& operator[](Projection p) { return of_projection[static_cast<std::size_t>(p)]; }
+};
+
+/// Fills `out` with the frozen weight of one expert: gate and up [I, H], down [H, I].
+template <class T>
+using ExpertWeightSource = std::function<void(index_t expert, Projection projection, MatrixView<T> out)>;
+
+/// Gradients of one forward: with respect to hidden [T, H] and routing weights [T, K].
+template <class T>
+struct ExpertGradients {
+    MatrixView<const accumulator_t<T>> input;
+    MatrixView<const accumulator_t<T>> weights;
+};
+
+/// Bytes per token that a saved forward of a layer holds (docs/experts.md).
+template <class T>
+[[nodiscard]] index_t saved_bytes_per_token(const ExpertConfig& config) {
+    const auto scalar = static_cast<index_t>(sizeof(T));
+    const index_t choice = static_cast<index_t>(sizeof(accumulator_t<T>) + sizeof(index_t) + 2 * sizeof(std::int32_t));
+    const bool retain = config.activations == Activations::retain;
+    return scalar * config.hidden +
+           config.experts_per_token * (choice + (retain ? 2 * scalar * (config.intermediate + config.lora_rank) : 0));
+}
+
+/// The routed experts of one layer. T is the type of activations and weights, accumulator_t<T> that of results, LoRA
+/// masters and gradients. Wrong use throws core::Error with both numbers; the object stays usable.
+template <class T>
+class ExpertBackend {
+public:
+    using A = accumulator_t<T>;
+
+    virtual ~ExpertBackend() = default;
+    ExpertBackend(const ExpertBackend&) = delete;
+    ExpertBackend& operator=(const ExpertBackend&) = delete;
+
+    [[nodiscard]] const ExpertConfig& config() const noexcept { return config_; }
+
+    void load_weights(const ExpertWeightSource<T>& source);
+    /// Factors and gradients stay with the caller, who updates the former and clears the latter.
+    void init_lora(const ExpertFactors<const A>& factors, const ExpertFactors<A>& gradients);
+    /// Call after the factors changed.
+    void update_lora();
+
+    /// y[t] = sum_k weights[t, k] * E_{expert_ids[t, k]}(hidden[t]), [T, H]. The view is valid until the next call on
+    /// any backend with the same workspace. Dropout, with a row for every token, acts on the inputs of A, also in the
+    /// backward of this forward.
+    MatrixView<const A> forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
+                                MatrixView<const A> weights, bool save_for_backward, const Dropout& dropout = {});
+    /// Backward of the latest saved forward, which is forgotten. LoRA gradients accumulate. Without input gradients,
+    /// those of hidden states and routing weights are not computed and the result is empty: for the lowest layer of a
+    /// model.
+    ExpertGradients<T> backward(MatrixView<const T> grad_output, bool with_input_gradients = true);
+
+    /// The same without blocking: inputs must stay until the sync, which returns the result or throws the error. The
+    /// result is valid until the next sync, so that the next submission may follow at once.
+    void submit_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
+                        MatrixView<const A> weights, bool save_for_backward, const Dropout& dropout = {});
+    MatrixView<const A> sync_forward();
+    void submit_backward(MatrixView<const T> grad_output, bool with_input_gradients = true);
+    ExpertGradients<T> sync_backward();
+
+    /// Saved forwards that wait for their backward.
+    [[nodiscard]] index_t cache_depth() const noexcept { return depth_; }
+    /// Bytes of frozen weights, padding included.
+    [[nodiscard]] virtual std::size_t weight_bytes() const noexcept = 0;
+    /// Bytes that saved forwards hold.
+    [[nodiscard]] std::size_t saved_bytes() const noexcept;
+    /// Forgets saved forwards and gives back the memory of this object's and the shared buffers.
+    void clear_cache();
+
+protected:
+    ExpertBackend(const ExpertConfig& config, std::shared_ptr<ExpertWorkspace<T>> workspace);
+
+    virtual void do_load_weights(const ExpertWeightSource<T>& source) = 0;
+    /// Called by init_lora and update_lora; `factors()` holds the present values.
+    virtual void do_update_lora() = 0;
+    /// Computes workspace().output and, if a backward will follow that wants them, saved.pre_activations. The other
+    /// members of `saved` are set.
+    virtual void do_forward(SavedForward<T>& saved, bool save_for_backward) = 0;
+    /// Accumulates into gradients(); computes grad_input and grad_weights of the workspace if asked to.
+    virtual void do_backward(const SavedForward<T>& saved, MatrixView<const T> grad_output,
+                             bool with_input_gradients) = 0;
+
+    /// For destructors of subclasses: waits for a submission that was never synced, as after an exception.
+    void abandon() noexcept;
+
+    [[nodiscard]] ExpertWorkspace<T>& workspace() const noexcept { return *workspace_; }
+    [[nodiscard]] const ExpertFactors<const A>& factors() const noexcept { return factors_; }
+    [[nodiscard]] const ExpertFactors<A>& gradients() const noexcept { return gradients_; }
+
+private:
+    enum class Pending : std::uint8_t { nothing, forward, backward };
+
+    void check_ready(const char* operation) const;
+    void check_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
+                       MatrixView<const A> weights, bool save_for_backward, const Dropout& dropout) const;
+    void check_backward(MatrixView<const T> grad_output) const;
+    MatrixView<const A> run_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
+                                    MatrixView<const A> weights, bool save_for_backward, const Dropout& dropout);
+    ExpertGradients<T> run_backward(MatrixView<const T> grad_output, bool with_input_gradients);
+    void submit(Pending kind, std::function<void()> job);
+    void sync(Pending kind, const char* operation);
+
+    ExpertConfig config_;
+    std::shared_ptr<ExpertWorkspace<T>> workspace_;
+    ExpertFactors<const A> factors_;
+    ExpertFactors<A> gradients_;
+    std::vector<SavedForward<T>> saved_;  // slots are reused; the first depth_ of them are in use
+    index_t depth_ = 0;
+    bool has_weights_ = false;
+    bool has_lora_ = false;
+    Pending pending_ = Pending::nothing;
+    MatrixView<const A> pending_output_;
+    ExpertGradients<T> pending_gradients_;
+};
+
+}  // namespace moesaic::ops

@@ -1,0 +1,115 @@
+// Buffers of expert layers: what a forward keeps for its backward, and work space that all layers of a process share.
+#pragma once
+
+#include "core/matrix.hpp"
+#include "core/scalar.hpp"
+#include "core/worker.hpp"
+#include "ops/dropout.hpp"
+#include "ops/routed_rows.hpp"
+#include "ops/row_chunks.hpp"
+#include "ops/strip_products.hpp"
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+namespace moesaic::ops {
+
+using core::accumulator_t;
+using core::index_t;
+using core::Matrix;
+
+/// What becomes of gate and up between a forward and its backward: kept, or computed again from the layer's input.
+enum class Activations : std::uint8_t { retain, recompute };
+
+/// Gate and up projections of the routed rows, before the activation. Features come first: a chunk of rows (RowChunk)
+/// is a matrix [I, rows] at element I * begin, and x A^T times the scale of LoRA a matrix [R, rows] at R * begin.
+template <class T>
+struct PreActivations {
+    std::array<Matrix<T>, 2> values;    // gate, up: I * (T * K) elements
+    std::array<Matrix<T>, 2> low_rank;  // gate, up: R * (T * K) elements
+
+    [[nodiscard]] std::size_t bytes() const noexcept {
+        return (values[0].size() + values[1].size() + low_rank[0].size() + low_rank[1].size()) * sizeof(T);
+    }
+};
+
+/// What one forward keeps for its backward.
+template <class T>
+struct SavedForward {
+    Matrix<T> hidden;                   // [T, H]
+    Matrix<accumulator_t<T>> weights;   // [T, K]
+    Dropout dropout;                    // of the inputs of A, with the tokens below
+    std::vector<std::uint64_t> tokens;  // [T] or empty
+    RoutedRows routed;
+    PreActivations<T> pre_activations;  // empty if they are recomputed
+
+    [[nodiscard]] std::size_t bytes() const noexcept {
+        return hidden.size() * sizeof(T) + weights.size() * sizeof(accumulator_t<T>) + routed.bytes() +
+               tokens.size() * sizeof(std::uint64_t) + pre_activations.bytes();
+    }
+};
+
+/// Buffers of one thread; they grow and stay.
+template <class T>
+struct ThreadScratch {
+    using A = accumulator_t<T>;
+    core::Buffer<T> rows;            // gathered token rows
+    core::Buffer<T> narrow;          // [32, tokens] results of type T before they are packed
+    core::Buffer<std::byte> tokens;  // packed operands
+    core::Buffer<std::byte> more_tokens;
+    core::Buffer<std::byte> panel;  // of a left operand
+    RightPanels panels;
+    WeightStream<T> weights;
+    core::Buffer<std::byte> factor;
+    std::array<core::Buffer<T>, 2> low_rank_rows;
+    std::array<core::Buffer<std::byte>, 2> low_rank;
+    core::Buffer<A> low_rank_sums;
+    core::Buffer<A> dropped_sums;  // [tokens, 32] gradients before dropout's mask
+    std::array<core::Buffer<A>, 2> sums;
+};
+
+/// Work buffers shared by the layers of a process; they grow, and shrink only in `clear_cache`. At most one submission
+/// is in flight for all backends that share them.
+template <class T>
+struct ExpertWorkspace {
+    using A = accumulator_t<T>;
+    Matrix<A> output;                 // [T, H]
+    Matrix<A> grad_input;             // [T, H]
+    Matrix<A> grad_weights;           // [T, K]
+    std::array<Matrix<A>, 3> synced;  ///< the same of the submission that was synced last
+    SavedForward<T> unsaved;          ///< serves forwards that are not saved
+    core::Worker worker;
+    bool in_flight = false;
+
+    std::vector<RowChunk> chunks;
+    index_t strips = 0;                     ///< of all chunks
+    std::vector<A> row_weights;             // [T * K]
+    Dropout dropout;                        ///< of the pass, with a row for every routed row: the tokens below
+    std::vector<std::uint64_t> row_tokens;  // [T * K], empty without dropout
+    core::Buffer<std::byte> activated;      ///< packed strips: weight * silu(gate) * up
+    core::Buffer<std::byte> dropped;        ///< the same after dropout, if there is any
+    Matrix<T> rows_out;                     // [T * K, H]
+    std::vector<const T*> rows_of_token;    // [T * K] in rows_out
+    PreActivations<T> recomputed;
+    // In blocks, strip after strip: [strips][blocks of I or R][32, 32].
+    core::Buffer<T> activation;
+    std::array<core::Buffer<T>, 2> grad_pre_activations;  ///< gate, up
+    std::array<core::Buffer<T>, 3> grad_low_rank;         ///< gate, up, down: gradient times B
+    core::Buffer<T> low_rank_down;                        ///< activation times A^T
+    Matrix<A> weight_gradient_parts;                      // [blocks of I, T * K]
+    std::vector<ThreadScratch<T>> of_thread;
+
+    /// Keeps the results from being overwritten by the next submission.
+    void set_results_aside() noexcept {
+        std::swap(output, synced[0]);
+        std::swap(grad_input, synced[1]);
+        std::swap(grad_weights, synced[2]);
+    }
+    /// Gives the memory back; the views returned by earlier calls become invalid.
+    void clear_cache();
+};
+
+}  // namespace moesaic::ops

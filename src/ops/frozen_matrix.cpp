@@ -1,0 +1,328 @@
+#include "ops/frozen_matrix.hpp"
+
+#include "core/parallel.hpp"
+
+#include <algorithm>
+#include <array>
+
+namespace moesaic::ops {
+
+using core::bf16;
+
+namespace {
+
+/// Token rows that stay in an L2 cache of 2 MiB beside weights and sums: `chunk_strips` strips of `segment_blocks`.
+constexpr index_t chunk_strips = 8;
+constexpr index_t segment_blocks = 64;
+
+/// Token rows of a product.
+struct PackedTokens {
+    Strips x;
+    Strips low;  ///< data is null where there is none
+};
+
+/// Part of a product: token strips [first_token, last_token), output feature strips [first, last).
+struct Item {
+    std::size_t product;
+    index_t first_token;
+    index_t last_token;
+    index_t first;
+    index_t last;
+};
+
+/// `count` cut into `parts` parts that differ by at most one, none longer than the first: where part `part` begins.
+constexpr index_t cut(index_t count, index_t part, index_t parts) {
+    return (count * part + parts - 1) / parts;
+}
+
+template <class T>
+struct Sizes {
+    explicit Sizes(const FrozenProduct<T>& product)
+        : tokens(product.x.rows()),
+          in(product.x.cols()),
+          out(product.y.cols()),
+          token_strips(blocks_of(tokens)),
+          segments((blocks_of(in) + segment_blocks - 1) / segment_blocks) {}
+    index_t tokens;
+    index_t in;
+    index_t out;
+    index_t token_strips;
+    index_t segments;  ///< of the contraction
+};
+
+/// Ranges of features come first: threads that share a range read its weights together.
+template <class T>
+std::vector<Item> cut_into_items(std::span<const FrozenProduct<T>> batch, int threads) {
+    constexpr index_t items_per_thread = 6;
+    std::vector<Item> items;
+    for (std::size_t p = 0; p < batch.size(); ++p) {
+        const Sizes<T> sizes(batch[p]);
+        const index_t chunks = (sizes.token_strips + chunk_strips - 1) / chunk_strips;
+        const index_t strips = blocks_of(sizes.out);
+        if (chunks == 0 || strips == 0) {
+            continue;
+        }
+        const index_t wanted = threads == 1 ? 1 : (items_per_thread * threads + chunks - 1) / chunks;
+        const index_t parts = std::min(strips, wanted);
+        for (index_t part = 0; part < parts; ++part) {
+            for (index_t chunk = 0; chunk < chunks; ++chunk) {
+                items.push_back({p, cut(sizes.token_strips, chunk, chunks), cut(sizes.token_strips, chunk + 1, chunks),
+                                 cut(strips, part, parts), cut(strips, part + 1, parts)});
+            }
+        }
+    }
+    return items;
+}
+
+/// One item on the calling thread.
+template <class T>
+class ItemWork {
+public:
+    using A = accumulator_t<T>;
+
+    ItemWork(const kernels::KernelSet& kernels, const StripProducts<T>& products, const FrozenProduct<T>& product,
+             const PackedTokens& operand, const Item& item, typename FrozenScratch<T>::OfThread& scratch)
+        : elementwise_(kernels.elementwise<A>()),
+          products_(products),
+          product_(product),
+          sizes_(product),
+          operand_(operand),
+          item_(item),
+          scratch_(scratch),
+          forward_(product.direction == Direction::forward),
+          tokens_(std::min(sizes_.tokens, item.last_token * block_size) - item.first_token * block_size),
+          stride_(blocks_of(tokens_) * block_size + 16) {}
+
+    void run() {
+        if (sizes_.tokens <= products_.few_rows()) {
+            multiply_few_rows();
+        } else {
+            multiply_strips();
+        }
+    }
+
+private:
+    void multiply_few_rows() {
+        const auto* x = reinterpret_cast<const A*>(operand_.x.data);
+        for (index_t strip = item_.first; strip < item_.last; ++strip) {
+            products_.few_rows_by_weights(tokens_, x, blocks_from(0, strip, blocks_of(sizes_.in)), !forward_, sizes_.in,
+                                          extent_of_block(sizes_.out, strip), product_.y.data() + strip * block_size,
+                                          product_.y.stride(), product_.accumulate);
+        }
+    }
+
+    void multiply_strips() {
+        const bool whole = sizes_.segments == 1;
+        // Sums of a group of strips wait in the cache while tokens of one segment after the other pass.
+        const index_t group = whole ? 1 : 4;
+        struct Run {
+            index_t segment;
+            index_t strip;
+        };
+        std::vector<Run> runs;
+        for (index_t first = item_.first; first < item_.last; first += group) {
+            for (index_t segment = 0; segment < sizes_.segments; ++segment) {
+                for (index_t strip = first; strip < std::min(first + group, item_.last); ++strip) {
+                    runs.push_back({segment, strip});
+                }
+            }
+        }
+        scratch_.weights.start(static_cast<index_t>(runs.size()), products_.largest_panel(), forward_ ? 1 : 2,
+                               [&](index_t i) {
+                                   const Run& run = runs[static_cast<std::size_t>(i)];
+                                   return weights_of(run.segment, run.strip);
+                               });
+        scratch_.weights.ask_for_first_panels();
+        scratch_.panels.forget();
+        const index_t size = forward_ ? block_size * stride_ : blocks_of(tokens_) * block_elements;
+        A* sums = scratch_.sums.reserve(static_cast<std::size_t>(group * size));
+        for (const Run& run : runs) {
+            add(run.segment, run.strip, sums + (run.strip - item_.first) % group * size);
+        }
+    }
+
+    [[nodiscard]] index_t begin_of(index_t segment) const {
+        return cut(blocks_of(sizes_.in), segment, sizes_.segments);
+    }
+    [[nodiscard]] BlockRun<T> weights_of(index_t segment, index_t strip) const {
+        const index_t first = begin_of(segment);
+        return blocks_from(first, strip, begin_of(segment + 1) - first);
+    }
+    /// `count` blocks along the contraction for one strip of features.
+    [[nodiscard]] BlockRun<T> blocks_from(index_t first, index_t strip, index_t count) const {
+        const BlockedMatrix<T>& blocks = product_.weight.blocks();
+        return forward_ ? BlockRun<T>{blocks.block(strip, first), block_elements, count}
+                        : BlockRun<T>{blocks.block(first, strip), blocks.row_stride(), count};
+    }
+
+    /// Adds one segment of the contraction to the sums of a strip; the last one makes them results.
+    void add(index_t segment, index_t strip, A* sums) {
+        const index_t features = extent_of_block(sizes_.out, strip);
+        const auto from_here = [&](Strips strips) {
+            strips.data = strips.data == nullptr ? nullptr : strips.at(item_.first_token, begin_of(segment));
+            return strips;
+        };
+        const Strips tokens = from_here(operand_.x);
+        const bool is_last = segment == sizes_.segments - 1;
+        const auto done = [&](index_t token_strip) {
+            if (is_last) {
+                write(strip, token_strip, sums);
+            }
+        };
+        if (forward_) {
+            products_.weights_by_tokens(scratch_.weights, features, tokens, tokens_, sums, stride_, segment > 0,
+                                        scratch_.panel, {}, done, from_here(operand_.low));
+        } else {
+            products_.tokens_by_weights(tokens, tokens_, scratch_.weights, features, sums, segment > 0, scratch_.panels,
+                                        {}, done);
+        }
+    }
+
+    /// One block of the result. Sums of forward are [32 features, tokens], those of backward [tokens, 32 features].
+    void write(index_t strip, index_t token_strip, const A* sums) {
+        const index_t features = extent_of_block(sizes_.out, strip);
+        const index_t tokens = extent_of_block(tokens_, token_strip);
+        const index_t first_token = (item_.first_token + token_strip) * block_size;
+        const MatrixView<A> out = product_.y.rows(first_token, tokens).columns(strip * block_size, features);
+        sums += token_strip * (forward_ ? block_size : block_elements);
+        if (!product_.accumulate) {
+            const auto copy = forward_ ? elementwise_.transpose_narrow : elementwise_.narrow_rows;
+            forward_ ? copy(features, tokens, sums, stride_, out.data(), out.stride())
+                     : copy(tokens, features, sums, block_size, out.data(), out.stride());
+            return;
+        }
+        std::array<A, block_elements> transposed;
+        if (forward_) {
+            elementwise_.transpose_narrow(features, tokens, sums, stride_, transposed.data(), block_size);
+            sums = transposed.data();
+        }
+        for (index_t row = 0; row < tokens; ++row) {
+            elementwise_.add(features, out[row], sums + row * block_size, out[row]);
+        }
+    }
+
+    const kernels::ElementwiseKernels<A>& elementwise_;
+    const StripProducts<T>& products_;
+    const FrozenProduct<T>& product_;
+    Sizes<T> sizes_;
+    const PackedTokens& operand_;
+    const Item& item_;
+    typename FrozenScratch<T>::OfThread& scratch_;
+    bool forward_;
+    index_t tokens_;
+    index_t stride_;  ///< between features in the sums of forward; no multiple of 1 KiB, whose lines collide in L1
+};
+
+/// Few rows are not packed: x + low [M, K] in the accumulator's type.
+template <class T>
+Strips widen_few_rows(const kernels::KernelSet& kernels, MatrixView<const T> x, MatrixView<const T> low,
+                      core::Buffer<std::byte>& storage) {
+    using A = accumulator_t<T>;
+    auto* out = reinterpret_cast<A*>(storage.reserve(static_cast<std::size_t>(x.rows() * x.cols()) * sizeof(A)));
+    for (index_t row = 0; row < x.rows(); ++row) {
+        A* of_row = out + row * x.cols();
+        kernels.elementwise<T>().widen(x.cols(), x[row], of_row);
+        for (index_t i = 0; i < low.cols(); ++i) {
+            of_row[i] += core::widen(low(row, i));
+        }
+    }
+    return {storage.data(), 0, 0};
+}
+
+/// Token rows of every product as packed strips; products of the same x share them.
+template <class T>
+std::vector<PackedTokens> pack_operands(const kernels::KernelSet& kernels, const StripProducts<T>& products,
+                                        std::span<const FrozenProduct<T>> batch, int threads,
+                                        FrozenScratch<T>& scratch) {
+    struct Task {
+        MatrixView<const T> rows;
+        Direction direction;
+        Strips strips;
+        index_t strip;
+    };
+    std::vector<PackedTokens> operands;
+    std::vector<Task> tasks;
+    scratch.operands.resize(std::max(scratch.operands.size(), 2 * batch.size()));
+    for (std::size_t p = 0; p < batch.size(); ++p) {
+        const FrozenProduct<T>& product = batch[p];
+        const auto same = std::find_if(
+            batch.begin(), batch.begin() + static_cast<std::ptrdiff_t>(p), [&](const FrozenProduct<T>& earlier) {
+                return earlier.x.data() == product.x.data() && earlier.low.data() == product.low.data() &&
+                       earlier.x.cols() == product.x.cols() && earlier.x.rows() == product.x.rows() &&
+                       earlier.direction == product.direction;
+            });
+        if (same != batch.begin() + static_cast<std::ptrdiff_t>(p)) {
+            operands.push_back(operands[static_cast<std::size_t>(same - batch.begin())]);
+            continue;
+        }
+        const Sizes<T> sizes(product);
+        if (sizes.tokens <= products.few_rows()) {
+            operands.push_back({widen_few_rows(kernels, product.x, product.low, scratch.operands[2 * p]), {}});
+            continue;
+        }
+        const auto pack = [&](MatrixView<const T> rows, core::Buffer<std::byte>& storage) {
+            const Strips strips = product.direction == Direction::forward
+                                      ? products.right_strips(storage, sizes.token_strips, blocks_of(sizes.in))
+                                      : products.left_strips(storage, sizes.token_strips, blocks_of(sizes.in));
+            for (index_t strip = 0; strip < sizes.token_strips; ++strip) {
+                tasks.push_back({rows, product.direction, strips, strip});
+            }
+            return strips;
+        };
+        operands.push_back({pack(product.x, scratch.operands[2 * p]),
+                            product.low.empty() ? Strips() : pack(product.low, scratch.operands[2 * p + 1])});
+    }
+    core::parallel_for(static_cast<index_t>(tasks.size()), threads, [&](index_t i) {
+        const Task& task = tasks[static_cast<std::size_t>(i)];
+        const MatrixView<const T> x = task.rows;
+        const auto vectors =
+            products.rows(x[task.strip * block_size], x.stride(), extent_of_block(x.rows(), task.strip), x.cols());
+        if (task.direction == Direction::forward) {
+            products.pack_right(task.strips.at(task.strip), vectors);
+        } else {
+            products.pack_left(task.strips.at(task.strip), vectors);
+        }
+    });
+    return operands;
+}
+
+}  // namespace
+
+template <class T>
+void FrozenMatrix<T>::widen_row(const kernels::ElementwiseKernels<T>& kernels, index_t row,
+                                accumulator_t<T>* out) const {
+    for (index_t b = 0; b < blocks_.col_blocks(); ++b) {
+        kernels.widen(extent_of_block(cols_, b), blocks_.block(row / block_size, b) + row % block_size * block_size,
+                      out + b * block_size);
+    }
+}
+
+template <class T>
+void multiply(const kernels::KernelSet& kernels, std::span<const FrozenProduct<T>> batch, FrozenScratch<T>& scratch) {
+    double work = 0;
+    for (const FrozenProduct<T>& product : batch) {
+        work += static_cast<double>(product.x.rows() * product.x.cols()) * static_cast<double>(product.y.cols());
+    }
+    const int threads = core::threads_for(work);
+    const StripProducts<T> products(kernels);
+    const std::vector<PackedTokens> operands = pack_operands(kernels, products, batch, threads, scratch);
+    const std::vector<Item> items = cut_into_items(batch, threads);
+    scratch.of_thread.resize(std::max(scratch.of_thread.size(), static_cast<std::size_t>(threads)));
+    core::parallel_for(static_cast<index_t>(items.size()), threads, [&](index_t i) {
+        const Item& item = items[static_cast<std::size_t>(i)];
+        const typename StripProducts<T>::TileState tiles(products);
+        ItemWork<T>(kernels, products, batch[item.product], operands[item.product], item,
+                    scratch.of_thread[static_cast<std::size_t>(omp_get_thread_num())])
+            .run();
+    });
+}
+
+#define MOESAIC_INSTANTIATE(T)      \
+    template class FrozenMatrix<T>; \
+    template void multiply<T>(const kernels::KernelSet&, std::span<const FrozenProduct<T>>, FrozenScratch<T>&);
+MOESAIC_INSTANTIATE(bf16)
+MOESAIC_INSTANTIATE(float)
+MOESAIC_INSTANTIATE(double)
+#undef MOESAIC_INSTANTIATE
+
+}  // namespace moesaic::ops

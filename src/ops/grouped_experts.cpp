@@ -1,0 +1,214 @@
+#include "ops/grouped_experts.hpp"
+
+#include <cstring>
+#include <utility>
+
+namespace moesaic::ops {
+
+using core::bf16;
+
+template <class T>
+GroupedExperts<T>::GroupedExperts(const ExpertConfig& config, std::shared_ptr<ExpertWorkspace<T>> workspace,
+                                  const kernels::KernelSet& kernels)
+    : ExpertBackend<T>(config, std::move(workspace)),
+      products_(kernels),
+      elementwise_(kernels.elementwise<T>()),
+      elementwise_of_sums_(kernels.elementwise<A>()),
+      hidden_blocks_(blocks_of(config.hidden)),
+      intermediate_blocks_(blocks_of(config.intermediate)),
+      rank_blocks_(blocks_of(this->config().lora_rank)) {}
+
+template <class T>
+void GroupedExperts<T>::do_load_weights(const ExpertWeightSource<T>& source) {
+    const ExpertConfig& config = this->config();
+    Matrix<T> plain;
+    for (const Projection p : projections) {
+        const bool down = p == Projection::down;
+        const index_t rows = down ? hidden_blocks_ : intermediate_blocks_;
+        BlockedMatrix<T>& all = weights_[static_cast<std::size_t>(p)];
+        all.resize(config.experts * rows, down ? intermediate_blocks_ : hidden_blocks_);
+        plain.resize(down ? config.hidden : config.intermediate, down ? config.intermediate : config.hidden);
+        for (index_t e = 0; e < config.experts; ++e) {
+            source(e, p, plain);
+            all.assign_rows(e * rows, plain.view());
+        }
+    }
+}
+
+template <class T>
+std::size_t GroupedExperts<T>::weight_bytes() const noexcept {
+    std::size_t bytes = 0;
+    for (const BlockedMatrix<T>& weights : weights_) {
+        bytes += weights.bytes();
+    }
+    return bytes;
+}
+
+template <class T>
+void GroupedExperts<T>::do_update_lora() {
+    const index_t rank = this->config().lora_rank;
+    const auto copy = [&](MatrixView<const A> from, Matrix<T>& to, const auto& factor_of_row) {
+        to.resize(from.rows(), from.cols());
+        const MatrixView<T> out = to;
+#pragma omp parallel for schedule(static)
+        for (index_t row = 0; row < from.rows(); ++row) {
+            elementwise_.scale_narrow(from.cols(), factor_of_row(row), from[row], out[row]);
+        }
+    };
+    for (const Projection p : projections) {
+        const auto i = static_cast<std::size_t>(p);
+        copy(this->factors()[p].a, lora_a_[i],
+             [&](index_t row) { return static_cast<A>(this->config().lora_scale(p, row / rank)); });
+        copy(this->factors()[p].b, lora_b_[i], [](index_t) { return A(1); });
+    }
+}
+
+/// Cuts the rows into chunks and gets the buffers that depend on them.
+template <class T>
+void GroupedExperts<T>::prepare(const SavedForward<T>& saved) {
+    ExpertWorkspace<T>& work = this->workspace();
+    const RoutedRows& routed = saved.routed;
+    // Packed rows may take half of an L2 cache of 2 MiB; weights and sums want the rest.
+    constexpr index_t packed_bytes = index_t{1} << 20;
+    constexpr index_t most_strips = 8;
+    const index_t strip_bytes = hidden_blocks_ * std::max(products_.left_bytes(), products_.right_bytes());
+    const index_t strips = std::clamp(packed_bytes / strip_bytes, index_t{1}, most_strips);
+    work.chunks = make_chunks(routed, strips * block_size);
+    work.strips = work.chunks.empty() ? 0 : work.chunks.back().first_strip + work.chunks.back().strips();
+    work.row_weights.resize(static_cast<std::size_t>(routed.rows()));
+    for (std::size_t row = 0; row < work.row_weights.size(); ++row) {
+        work.row_weights[row] = saved.weights.view()(routed.token[row], routed.choice[row]);
+    }
+    work.rows_out.resize(routed.rows(), this->config().hidden);
+    work.row_tokens.clear();
+    if (saved.dropout.is_active()) {
+        for (const std::int32_t token : routed.token) {
+            work.row_tokens.push_back(saved.tokens[static_cast<std::size_t>(token)]);
+        }
+    }
+    work.dropout = saved.dropout;
+    work.dropout.rows = work.row_tokens;
+}
+
+/// Each expert is a module of its own: its masks for a token differ from those of the token's other experts.
+template <class T>
+DropoutMask GroupedExperts<T>::mask_of(Projection p, index_t expert) const {
+    const ExpertConfig& config = this->config();
+    const index_t of_layers = config.layer * config.all_experts() + config.experts_begin + expert;
+    const index_t module = of_layers * std::ssize(projections) + static_cast<index_t>(p);
+    return {this->workspace().dropout, static_cast<std::uint64_t>(module)};
+}
+
+/// Row blocks `row_block` of an expert's weights: output features.
+template <class T>
+BlockRun<T> GroupedExperts<T>::weight_strip(Projection p, index_t expert, index_t row_block) const {
+    const BlockedMatrix<T>& all = weights_[static_cast<std::size_t>(p)];
+    const index_t rows = all.row_blocks() / this->config().experts;
+    return {all.block(expert * rows + row_block, 0), block_elements, all.col_blocks()};
+}
+
+/// Column block `col_block`: input features, as backward passes need them.
+template <class T>
+BlockRun<T> GroupedExperts<T>::weight_columns(Projection p, index_t expert, index_t col_block) const {
+    const BlockedMatrix<T>& all = weights_[static_cast<std::size_t>(p)];
+    const index_t rows = all.row_blocks() / this->config().experts;
+    return {all.block(expert * rows, col_block), all.row_stride(), rows};
+}
+
+template <class T>
+MatrixView<const T> GroupedExperts<T>::lora_a(Projection p, index_t expert) const {
+    const index_t rank = this->config().lora_rank;
+    return lora_a_[static_cast<std::size_t>(p)].view().rows(expert * rank, rank);
+}
+
+template <class T>
+MatrixView<const T> GroupedExperts<T>::lora_b(Projection p, index_t expert) const {
+    const Matrix<T>& all = lora_b_[static_cast<std::size_t>(p)];
+    const index_t out = all.rows() / this->config().experts;
+    return all.view().rows(expert * out, out);
+}
+
+/// Column blocks [first, last) of the chunk's rows of `tokens` [T, width], as blocks [strips][last - first][32, 32];
+/// what lies beyond the rows and columns is zero.
+template <class T>
+void GroupedExperts<T>::gather_blocks(const RoutedRows& routed, MatrixView<const T> tokens, const RowChunk& chunk,
+                                      index_t first, index_t last, T* out) {
+    constexpr index_t blocks_ahead = 4;
+    const std::int32_t* token = routed.token.data() + chunk.begin;
+    for (index_t s = 0; s < chunk.strips(); ++s) {
+        const index_t rows = extent_of_block(chunk.rows, s);
+        for (index_t b = first; b < last; ++b, out += block_elements) {
+            const index_t cols = extent_of_block(tokens.cols(), b);
+            if (rows < block_size || cols < block_size) {
+                std::fill_n(out, block_elements, static_cast<T>(0.0F));
+            }
+            for (index_t row = 0; row < rows; ++row) {
+                const T* from = tokens[token[s * block_size + row]] + b * block_size;
+                if (cols == block_size) {
+                    __builtin_prefetch(from + blocks_ahead * block_size);  // rows are too many for hardware to follow
+                    std::memcpy(out + row * block_size, from, block_size * sizeof(T));
+                } else {
+                    std::copy_n(from, cols, out + row * block_size);
+                }
+            }
+        }
+    }
+}
+
+/// tokens[t] = the sum of the rows of the token's choices, always in their order: the same at any thread count.
+template <class T>
+void GroupedExperts<T>::sum_over_choices(const RoutedRows& routed, MatrixView<A> tokens) {
+    ExpertWorkspace<T>& work = this->workspace();
+    const core::trace::Scope scope("experts.combine");
+    const index_t choices = this->config().experts_per_token;
+    const MatrixView<const T> rows = work.rows_out;
+    work.rows_of_token.resize(routed.row.size());
+#pragma omp parallel for schedule(static)
+    for (index_t t = 0; t < tokens.rows(); ++t) {
+        const T** of_token = work.rows_of_token.data() + t * choices;
+        index_t count = 0;
+        for (index_t k = 0; k < choices; ++k) {
+            const index_t row = routed.row[static_cast<std::size_t>(t * choices + k)];
+            if (row >= 0) {
+                of_token[count++] = rows[row];
+            }
+        }
+        elementwise_.sum_rows(tokens.cols(), count, of_token, tokens[t]);
+    }
+}
+
+template <class T>
+void GroupedExperts<T>::do_forward(SavedForward<T>& saved, bool save_for_backward) {
+    prepare(saved);
+    const bool keep = save_for_backward && this->config().activations == Activations::retain;
+    project_up(saved, keep ? &saved.pre_activations : nullptr, true);
+    project_down();
+    sum_over_choices(saved.routed, this->workspace().output);
+}
+
+template <class T>
+void GroupedExperts<T>::do_backward(const SavedForward<T>& saved, MatrixView<const T> grad_output,
+                                    bool with_input_gradients) {
+    ExpertWorkspace<T>& work = this->workspace();
+    prepare(saved);
+    const bool recompute = this->config().activations == Activations::recompute;
+    if (recompute) {
+        project_up(saved, &work.recomputed, false);
+    }
+    const PreActivations<T>& kept = recompute ? work.recomputed : saved.pre_activations;
+    backward_down(saved, kept, grad_output);
+    backward_up(with_input_gradients);
+    if (with_input_gradients) {
+        sum_over_choices(saved.routed, work.grad_input);
+        sum_weight_gradients(saved.routed);
+    }
+    if (this->config().lora_rank > 0) {
+        lora_gradients(saved, kept, grad_output);
+    }
+}
+
+template class GroupedExperts<bf16>;
+template class GroupedExperts<float>;
+template class GroupedExperts<double>;
+
+}  // namespace moesaic::ops

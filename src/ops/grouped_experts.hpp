@@ -1,0 +1,140 @@
+// The routed experts of a layer as grouped products on token strips. Each pass reads every weight once, from one copy;
+// LoRA, the activation and their gradients are computed on blocks of sums while these are in the cache.
+#pragma once
+
+#include "core/parallel.hpp"
+#include "core/trace.hpp"
+#include "kernels/gemm.hpp"
+#include "ops/blocked_matrix.hpp"
+#include "ops/expert_backend.hpp"
+#include "ops/row_chunks.hpp"
+#include "ops/strip_products.hpp"
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <vector>
+
+namespace moesaic::ops {
+
+/// Z of a LoRA gradient L^T Z: rows of all tokens, or blocks that the backward passes leave. Gate and up share the
+/// hidden states unless dropout gives them different ones.
+enum class Wide : std::uint8_t { hidden, hidden_of_up, grad_gate, grad_up, activation, grad_output };
+
+template <class T>
+class GroupedExperts final : public ExpertBackend<T> {
+public:
+    using A = accumulator_t<T>;
+
+    /// `kernels` must outlive the object.
+    ~GroupedExperts() override { this->abandon(); }
+    GroupedExperts(const ExpertConfig& config, std::shared_ptr<ExpertWorkspace<T>> workspace,
+                   const kernels::KernelSet& kernels);
+    [[nodiscard]] std::size_t weight_bytes() const noexcept override;
+
+private:
+    /// One item of work, the rows it is about, and the buffers of the thread that does it.
+    struct Part {
+        const WorkItem& item;
+        const RowChunk& chunk;
+        ThreadScratch<T>& scratch;
+
+        [[nodiscard]] index_t rows() const { return chunk.rows; }
+        [[nodiscard]] index_t strips() const { return chunk.strips(); }
+        /// Elements between features where rows of sums are features; no multiple of 1 KiB, whose lines collide in L1.
+        [[nodiscard]] index_t stride() const { return chunk.strips() * block_size + 16; }
+        /// What all items of a chunk compute is written for later passes by one of them.
+        [[nodiscard]] bool is_first() const { return item.first == 0; }
+    };
+
+    void do_load_weights(const ExpertWeightSource<T>& source) override;
+    void do_update_lora() override;
+    void do_forward(SavedForward<T>& saved, bool save_for_backward) override;
+    void do_backward(const SavedForward<T>& saved, MatrixView<const T> grad_output, bool with_input_gradients) override;
+
+    void prepare(const SavedForward<T>& saved);
+    template <class Body>
+    void for_each_part(index_t strips, const Body& body);
+    [[nodiscard]] BlockRun<T> weight_strip(Projection p, index_t expert, index_t row_block) const;
+    [[nodiscard]] BlockRun<T> weight_columns(Projection p, index_t expert, index_t col_block) const;
+    [[nodiscard]] MatrixView<const T> lora_a(Projection p, index_t expert) const;  // [R, in], times the scale
+    [[nodiscard]] MatrixView<const T> lora_b(Projection p, index_t expert) const;  // [out, R]
+    static void gather_blocks(const RoutedRows& routed, MatrixView<const T> tokens, const RowChunk& chunk,
+                              index_t first, index_t last, T* out);
+    void sum_over_choices(const RoutedRows& routed, MatrixView<A> tokens);
+    [[nodiscard]] bool has_dropout() const { return !this->workspace().row_tokens.empty(); }
+    [[nodiscard]] DropoutMask mask_of(Projection p, index_t expert) const;
+
+    // grouped_experts_forward.cpp
+    void project_up(const SavedForward<T>& saved, PreActivations<T>* kept, bool activate);
+    void project_down();
+    [[nodiscard]] Strips gather_columns(const SavedForward<T>& saved, const Part& part, const DropoutMask* mask,
+                                        core::Buffer<std::byte>& storage) const;
+    [[nodiscard]] Strips low_rank(Projection p, const Part& part, const Strips& tokens,
+                                  core::Buffer<std::byte>& storage, T* kept) const;
+    [[nodiscard]] TokenTerm low_rank_term(Projection p, const Part& part, index_t strip, const Strips& low_rank) const;
+    void keep(const Part& part, index_t strip, PreActivations<T>& kept) const;
+    void activate(const Part& part, index_t strip);
+    void pack_activation(const Part& part, index_t strip, const T* values, core::Buffer<std::byte>& strips) const;
+    [[nodiscard]] Strips activated_strips(const Part& part, const core::Buffer<std::byte>& strips) const;
+
+    // grouped_experts_backward.cpp
+    void backward_down(const SavedForward<T>& saved, const PreActivations<T>& kept, MatrixView<const T> grad_output);
+    void backward_up(bool with_input_gradients);
+    void sum_weight_gradients(const RoutedRows& routed);
+    void activation_gradients(const Part& part, index_t strip, index_t s, const A* sums, const PreActivations<T>& kept);
+    template <class FactorStrip>
+    void low_rank_rows(const Part& part, const Strips& tokens, index_t k, const FactorStrip& factor_strip,
+                       T* out) const;
+    [[nodiscard]] Strips low_rank_gradient(Projection p, const Part& part, const Strips& grad, std::size_t slot);
+    template <class Done>
+    void input_gradient(Projection p, const Part& part, index_t strip, const Strips& grad, const Strips& low_rank,
+                        bool accumulate, A* sums, const Done& done) const;
+
+    // grouped_experts_lora.cpp
+    /// L of a gradient L^T Z, and the factor that it belongs to.
+    struct LoraTerm {
+        Projection projection;
+        LoraFactor factor;
+        const T* by_feature;  ///< L^T as [R, rows] per chunk; or, if that is null,
+        const T* blocks;      ///< L as [strips][blocks of R][32, 32]
+    };
+    void lora_gradients(const SavedForward<T>& saved, const PreActivations<T>& kept, MatrixView<const T> grad_output);
+    [[nodiscard]] std::vector<LoraTerm> terms_of(Wide wide, const PreActivations<T>& kept);
+    void pack_low_rank(const LoraTerm& term, const RowChunk& chunk, index_t block, std::byte* strip) const;
+    [[nodiscard]] BlockRun<T> wide_blocks(Wide wide, const SavedForward<T>& saved, MatrixView<const T> grad_output,
+                                          const RowChunk& chunk, index_t first, index_t last,
+                                          ThreadScratch<T>& scratch);
+    void drop_blocks(const DropoutMask& mask, const RowChunk& chunk, index_t first, index_t last, T* blocks) const;
+    void add_to_gradient(const LoraTerm& term, index_t expert, index_t first, index_t count, A* sums, index_t stride,
+                         ThreadScratch<T>& scratch) const;
+
+    const StripProducts<T> products_;
+    const kernels::ElementwiseKernels<T>& elementwise_;
+    const kernels::ElementwiseKernels<A>& elementwise_of_sums_;
+    index_t hidden_blocks_;
+    index_t intermediate_blocks_;
+    index_t rank_blocks_;
+    std::array<BlockedMatrix<T>, projections.size()> weights_;  // gate, up: E x [I, H]; down: E x [H, I]
+    std::array<Matrix<T>, projections.size()> lora_a_;          // times the scale
+    std::array<Matrix<T>, projections.size()> lora_b_;
+};
+
+/// Calls body(part) for all parts of the work that computes `strips` strips of output features for every row.
+template <class T>
+template <class Body>
+void GroupedExperts<T>::for_each_part(index_t strips, const Body& body) {
+    ExpertWorkspace<T>& work = this->workspace();
+    const int threads = core::threads_for(static_cast<double>(work.rows_out.rows()) *
+                                          static_cast<double>(this->config().hidden * this->config().intermediate));
+    const std::vector<WorkItem> items = make_items(work.chunks, strips, threads);
+    work.of_thread.resize(std::max(work.of_thread.size(), static_cast<std::size_t>(threads)));
+    core::parallel_for(static_cast<index_t>(items.size()), threads, [&](index_t i) {
+        const WorkItem& item = items[static_cast<std::size_t>(i)];
+        const typename StripProducts<T>::TileState tiles(products_);
+        body(Part{item, work.chunks[static_cast<std::size_t>(item.chunk)],
+                  work.of_thread[static_cast<std::size_t>(omp_get_thread_num())]});
+    });
+}
+
+}  // namespace moesaic::ops

@@ -1,0 +1,238 @@
+// Forward of grouped experts. Results are computed feature by feature, C[features, tokens] = W x^T: stored weights are
+// the left operand as they are, and the activation is then already the right operand of the down projection.
+#include "ops/grouped_experts.hpp"
+
+namespace moesaic::ops {
+
+using core::bf16;
+
+/// Gate and up of all rows, with the activation unless only `kept` is wanted.
+template <class T>
+void GroupedExperts<T>::project_up(const SavedForward<T>& saved, PreActivations<T>* kept, bool with_activation) {
+    ExpertWorkspace<T>& work = this->workspace();
+    const core::trace::Scope scope("experts.gate_up");
+    const ExpertConfig& config = this->config();
+    if (kept != nullptr) {
+        for (std::size_t i = 0; i < 2; ++i) {
+            kept->values[i].resize(config.intermediate, saved.routed.rows());
+            kept->low_rank[i].resize(config.lora_rank, saved.routed.rows());
+        }
+    }
+    if (with_activation) {
+        const index_t bytes = work.strips * intermediate_blocks_ * products_.right_bytes();
+        work.activated.reserve(static_cast<std::size_t>(bytes));
+        work.dropped.reserve(has_dropout() ? static_cast<std::size_t>(bytes) : 0);
+    }
+    for_each_part(intermediate_blocks_, [&](const Part& part) {
+        const index_t expert = part.chunk.expert;
+        WeightStream<T>& weights = part.scratch.weights;
+        weights.start(2 * (part.item.last - part.item.first), products_.largest_panel(), 1, [&](index_t i) {
+            return weight_strip(i % 2 == 0 ? Projection::gate : Projection::up, expert, part.item.first + i / 2);
+        });
+        weights.ask_for_first_panels();
+        const Strips tokens = gather_columns(saved, part, nullptr, part.scratch.tokens);
+        std::array<Strips, 2> low_ranks;
+        for (const Projection p : {Projection::gate, Projection::up}) {
+            const auto i = static_cast<std::size_t>(p);
+            T* keep_here = kept != nullptr && part.is_first()
+                               ? kept->low_rank[i].data() + config.lora_rank * part.chunk.begin
+                               : nullptr;
+            const DropoutMask mask = mask_of(p, expert);
+            const Strips input = has_dropout() ? gather_columns(saved, part, &mask, part.scratch.more_tokens) : tokens;
+            low_ranks[i] = low_rank(p, part, input, part.scratch.low_rank[i], keep_here);
+        }
+        for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
+            const index_t features = extent_of_block(config.intermediate, strip);
+            for (const Projection p : {Projection::gate, Projection::up}) {
+                const auto i = static_cast<std::size_t>(p);
+                A* sums = part.scratch.sums[i].reserve(static_cast<std::size_t>(block_size * part.stride()));
+                products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(), false,
+                                            part.scratch.panel, low_rank_term(p, part, strip, low_ranks[i]),
+                                            [](index_t) {});
+            }
+            if (kept != nullptr) {
+                keep(part, strip, *kept);
+            }
+            if (with_activation) {
+                activate(part, strip);
+            }
+        }
+    });
+}
+
+/// rows_out = the down projection of the activation.
+template <class T>
+void GroupedExperts<T>::project_down() {
+    ExpertWorkspace<T>& work = this->workspace();
+    const core::trace::Scope scope("experts.down");
+    const index_t hidden = this->config().hidden;
+    for_each_part(hidden_blocks_, [&](const Part& part) {
+        const index_t expert = part.chunk.expert;
+        WeightStream<T>& weights = part.scratch.weights;
+        weights.start(part.item.last - part.item.first, products_.largest_panel(), 1,
+                      [&](index_t i) { return weight_strip(Projection::down, expert, part.item.first + i); });
+        weights.ask_for_first_panels();
+        const Strips tokens = activated_strips(part, work.activated);
+        const Strips input = activated_strips(part, has_dropout() ? work.dropped : work.activated);
+        const Strips low = low_rank(Projection::down, part, input, part.scratch.low_rank[0], nullptr);
+        A* sums = part.scratch.sums[0].reserve(static_cast<std::size_t>(block_size * part.stride()));
+        for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
+            const index_t features = extent_of_block(hidden, strip);
+            const auto write = [&](index_t s) {
+                elementwise_.transpose_narrow(
+                    features, extent_of_block(part.rows(), s), sums + s * block_size, part.stride(),
+                    work.rows_out.view()[part.chunk.begin + s * block_size] + strip * block_size, hidden);
+            };
+            products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(), false,
+                                        part.scratch.panel, low_rank_term(Projection::down, part, strip, low), write);
+        }
+    });
+}
+
+/// The packed activation of the chunk's rows.
+template <class T>
+Strips GroupedExperts<T>::activated_strips(const Part& part, const core::Buffer<std::byte>& strips) const {
+    const Strips all = {strips.data(), intermediate_blocks_, products_.right_bytes()};
+    return {all.at(part.chunk.first_strip), intermediate_blocks_, products_.right_bytes()};
+}
+
+/// The chunk's hidden states, after dropout if there is a mask, as right operand: vectors are tokens, k the hidden
+/// dimension.
+template <class T>
+Strips GroupedExperts<T>::gather_columns(const SavedForward<T>& saved, const Part& part, const DropoutMask* mask,
+                                         core::Buffer<std::byte>& storage) const {
+    const index_t hidden = this->config().hidden;
+    // Rows of a strip are copied side by side first: packing reads 16 rows at once, which must not lie 4 KiB apart.
+    const index_t stride = hidden_blocks_ * block_size + block_size;
+    T* rows = part.scratch.rows.reserve(static_cast<std::size_t>(block_size * stride));
+    const Strips tokens = products_.right_strips(storage, part.strips(), hidden_blocks_);
+    const std::int32_t* token = saved.routed.token.data() + part.chunk.begin;
+    for (index_t s = 0; s < part.strips(); ++s) {
+        const index_t count = extent_of_block(part.rows(), s);
+        for (index_t row = 0; row < count; ++row) {
+            std::copy_n(saved.hidden.view()[token[s * block_size + row]], hidden, rows + row * stride);
+            if (mask != nullptr) {
+                const index_t routed_row = part.chunk.begin + s * block_size + row;
+                mask->apply(this->workspace().row_tokens[static_cast<std::size_t>(routed_row)], 0, hidden,
+                            rows + row * stride);
+            }
+        }
+        products_.pack_right(tokens.at(s), products_.rows(rows, stride, count, hidden));
+    }
+    return tokens;
+}
+
+/// x A^T times the scale, as right operand of the product with B; also as [R, rows] in `kept` unless that is null.
+template <class T>
+Strips GroupedExperts<T>::low_rank(Projection p, const Part& part, const Strips& tokens,
+                                   core::Buffer<std::byte>& storage, T* kept) const {
+    const index_t rank = this->config().lora_rank;
+    if (rank == 0) {
+        return {};
+    }
+    const MatrixView<const T> a = lora_a(p, part.chunk.expert);
+    const index_t stride = part.stride();
+    const Strips factor = products_.left_strips(part.scratch.factor, 1, tokens.blocks);
+    A* sums = part.scratch.low_rank_sums.reserve(static_cast<std::size_t>(block_size * stride));
+    T* rows = part.scratch.low_rank_rows[0].reserve(static_cast<std::size_t>(rank * stride));
+    for (index_t block = 0; block < rank_blocks_; ++block) {
+        const index_t first = block * block_size;
+        const index_t count = extent_of_block(rank, block);
+        products_.pack_left(factor.data, products_.rows(a[first], a.stride(), count, a.cols()));
+        products_.strip_by_tokens(factor.data, count, a.cols(), tokens, part.rows(), sums, stride);
+        elementwise_.narrow_rows(count, part.rows(), sums, stride, rows + first * stride, stride);
+    }
+    const Strips packed = products_.right_strips(storage, part.strips(), rank_blocks_);
+    for (index_t s = 0; s < part.strips(); ++s) {
+        products_.pack_right(packed.at(s),
+                             products_.columns(rows + s * block_size, stride, extent_of_block(part.rows(), s), rank));
+    }
+    if (kept != nullptr) {
+        for (index_t r = 0; r < rank; ++r) {
+            std::copy_n(rows + r * stride, part.rows(), kept + r * part.rows());
+        }
+    }
+    return packed;
+}
+
+/// B times the low-rank activations, for one strip of output features.
+template <class T>
+TokenTerm GroupedExperts<T>::low_rank_term(Projection p, const Part& part, index_t strip,
+                                           const Strips& low_rank) const {
+    const index_t rank = this->config().lora_rank;
+    if (rank == 0) {
+        return {};
+    }
+    const MatrixView<const T> b = lora_b(p, part.chunk.expert);
+    const index_t features = extent_of_block(b.rows(), strip);
+    const Strips factor = products_.left_strips(part.scratch.factor, 1, rank_blocks_);
+    products_.pack_left(factor.data, products_.rows(b[strip * block_size], b.stride(), features, rank));
+    return {factor.data, low_rank, rank};
+}
+
+template <class T>
+void GroupedExperts<T>::keep(const Part& part, index_t strip, PreActivations<T>& kept) const {
+    const index_t intermediate = this->config().intermediate;
+    for (std::size_t i = 0; i < 2; ++i) {
+        T* out = kept.values[i].data() + intermediate * part.chunk.begin + strip * block_size * part.rows();
+        const A* sums = part.scratch.sums[i].data();
+        elementwise_.narrow_rows(extent_of_block(intermediate, strip), part.rows(), sums, part.stride(), out,
+                                 part.rows());
+    }
+}
+
+/// The input of the down projection. The routing weight is in it: experts are linear from there on, so that neither the
+/// down projection's output nor its LoRA gradients need the weight again.
+template <class T>
+void GroupedExperts<T>::activate(const Part& part, index_t strip) {
+    ExpertWorkspace<T>& work = this->workspace();
+    const index_t features = extent_of_block(this->config().intermediate, strip);
+    const index_t stride = part.stride();
+    const A* weights = work.row_weights.data() + part.chunk.begin;
+    T* out = part.scratch.narrow.reserve(static_cast<std::size_t>(block_size * stride));
+    for (index_t f = 0; f < features; ++f) {
+        elementwise_.swiglu_forward(part.rows(), part.scratch.sums[0].data() + f * stride,
+                                    part.scratch.sums[1].data() + f * stride, weights, out + f * stride);
+    }
+    pack_activation(part, strip, out, work.activated);
+    if (has_dropout()) {
+        const DropoutMask mask = mask_of(Projection::down, part.chunk.expert);
+        const index_t first = this->config().intermediate_begin + strip * block_size;
+        std::array<T, block_size> features_of_row;
+        for (index_t row = 0; row < part.rows(); ++row) {
+            for (index_t f = 0; f < features; ++f) {
+                features_of_row[static_cast<std::size_t>(f)] = out[f * stride + row];
+            }
+            mask.apply(work.row_tokens[static_cast<std::size_t>(part.chunk.begin + row)], first, features,
+                       features_of_row.data());
+            for (index_t f = 0; f < features; ++f) {
+                out[f * stride + row] = features_of_row[static_cast<std::size_t>(f)];
+            }
+        }
+        pack_activation(part, strip, out, work.dropped);
+    }
+}
+
+/// Packs one strip of features, [32, rows] values, into all strips of tokens of the chunk.
+template <class T>
+void GroupedExperts<T>::pack_activation(const Part& part, index_t strip, const T* values,
+                                        core::Buffer<std::byte>& strips) const {
+    const Strips packed = activated_strips(part, strips);
+    const index_t features = extent_of_block(this->config().intermediate, strip);
+    for (index_t s = 0; s < part.strips(); ++s) {
+        products_.pack_right(packed.at(s, strip), products_.columns(values + s * block_size, part.stride(),
+                                                                    extent_of_block(part.rows(), s), features));
+    }
+}
+
+#define MOESAIC_INSTANTIATE(T)                                                                                 \
+    template void GroupedExperts<T>::project_up(const SavedForward<T>&, PreActivations<T>*, bool);             \
+    template void GroupedExperts<T>::project_down();                                                           \
+    template Strips GroupedExperts<T>::gather_columns(const SavedForward<T>&, const Part&, const DropoutMask*, \
+                                                      core::Buffer<std::byte>&) const;
+MOESAIC_INSTANTIATE(bf16)
+MOESAIC_INSTANTIATE(float)
+MOESAIC_INSTANTIATE(double)
+#undef MOESAIC_INSTANTIATE
+
+}  // namespace moesaic::ops

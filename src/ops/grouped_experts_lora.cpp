@@ -1,0 +1,240 @@
+// Gradients of the LoRA factors of grouped experts: sums over the tokens of an expert, L^T Z, where L [tokens, R] is a
+// low-rank activation or gradient and Z [tokens, width] what the factor's other dimension stands for.
+#include "ops/grouped_experts.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+
+namespace moesaic::ops {
+
+using core::bf16;
+
+namespace {
+
+constexpr std::array all_wide = {Wide::hidden_of_up, Wide::hidden,     Wide::grad_gate,
+                                 Wide::grad_up,      Wide::activation, Wide::grad_output};
+
+bool is_as_wide_as_hidden(Wide wide) {
+    return wide == Wide::hidden || wide == Wide::hidden_of_up || wide == Wide::grad_output;
+}
+
+/// Chunks [first, last) of one expert, and columns [first_block, last_block) of one Z.
+struct GradientItem {
+    Wide wide;
+    index_t first_chunk;
+    index_t last_chunk;
+    index_t first_block;
+    index_t last_block;
+    double work;
+};
+
+/// Largest first, parts of a hot expert's for all threads. Which parts there are does not change results.
+std::vector<GradientItem> gradient_items(const std::vector<RowChunk>& chunks, index_t hidden_blocks,
+                                         index_t intermediate_blocks, bool has_dropout, int threads) {
+    constexpr double items_per_thread = 6;
+    const std::span<const Wide> wides = std::span(all_wide).subspan(has_dropout ? 0 : 1);
+    const auto blocks_of_wide = [&](Wide wide) {
+        return is_as_wide_as_hidden(wide) ? hidden_blocks : intermediate_blocks;
+    };
+    double all_blocks = 0;
+    for (const Wide wide : wides) {
+        all_blocks += static_cast<double>(blocks_of_wide(wide));
+    }
+    double rows_of_all = 0;
+    for (const RowChunk& chunk : chunks) {
+        rows_of_all += static_cast<double>(chunk.rows);
+    }
+    const double largest = rows_of_all * all_blocks / (threads == 1 ? 1 : items_per_thread * threads);
+    std::vector<GradientItem> items;
+    for (std::size_t first = 0, last = 0; first < chunks.size(); first = last) {
+        double rows = 0;
+        for (; last < chunks.size() && chunks[last].expert == chunks[first].expert; ++last) {
+            rows += static_cast<double>(chunks[last].rows);
+        }
+        for (const Wide wide : wides) {
+            const index_t blocks = blocks_of_wide(wide);
+            const double work = rows * static_cast<double>(blocks);
+            const auto parts = std::clamp(static_cast<index_t>(std::ceil(work / largest)), index_t{1}, blocks);
+            for (index_t part = 0; part < parts; ++part) {
+                items.push_back({wide, static_cast<index_t>(first), static_cast<index_t>(last), blocks * part / parts,
+                                 blocks * (part + 1) / parts, work / static_cast<double>(parts)});
+            }
+        }
+    }
+    std::stable_sort(items.begin(), items.end(),
+                     [](const GradientItem& a, const GradientItem& b) { return a.work > b.work; });
+    return items;
+}
+
+}  // namespace
+
+/// The terms that share one Z.
+template <class T>
+std::vector<typename GroupedExperts<T>::LoraTerm> GroupedExperts<T>::terms_of(Wide wide,
+                                                                              const PreActivations<T>& kept) {
+    ExpertWorkspace<T>& work = this->workspace();
+    switch (wide) {
+        case Wide::hidden:
+            if (!has_dropout()) {
+                return {{Projection::gate, LoraFactor::a, nullptr, work.grad_low_rank[0].data()},
+                        {Projection::up, LoraFactor::a, nullptr, work.grad_low_rank[1].data()}};
+            }
+            return {{Projection::gate, LoraFactor::a, nullptr, work.grad_low_rank[0].data()}};
+        case Wide::hidden_of_up:
+            return {{Projection::up, LoraFactor::a, nullptr, work.grad_low_rank[1].data()}};
+        case Wide::grad_gate:
+            return {{Projection::gate, LoraFactor::b, kept.low_rank[0].data(), nullptr}};
+        case Wide::grad_up:
+            return {{Projection::up, LoraFactor::b, kept.low_rank[1].data(), nullptr}};
+        case Wide::activation:
+            return {{Projection::down, LoraFactor::a, nullptr, work.grad_low_rank[2].data()}};
+        case Wide::grad_output:
+            return {{Projection::down, LoraFactor::b, nullptr, work.low_rank_down.data()}};
+    }
+    return {};
+}
+
+template <class T>
+void GroupedExperts<T>::lora_gradients(const SavedForward<T>& saved, const PreActivations<T>& kept,
+                                       MatrixView<const T> grad_output) {
+    ExpertWorkspace<T>& work = this->workspace();
+    const core::trace::Scope scope("experts.lora_gradients");
+    const int threads = core::threads_for(static_cast<double>(work.rows_out.size()));
+    const std::vector<GradientItem> items =
+        gradient_items(work.chunks, hidden_blocks_, intermediate_blocks_, has_dropout(), threads);
+    work.of_thread.resize(std::max(work.of_thread.size(), static_cast<std::size_t>(threads)));
+    core::parallel_for(static_cast<index_t>(items.size()), threads, [&](index_t i) {
+        const GradientItem& item = items[static_cast<std::size_t>(i)];
+        const typename StripProducts<T>::TileState tiles(products_);
+        ThreadScratch<T>& scratch = work.of_thread[static_cast<std::size_t>(omp_get_thread_num())];
+        const std::vector<LoraTerm> terms = terms_of(item.wide, kept);
+        const index_t expert = work.chunks[static_cast<std::size_t>(item.first_chunk)].expert;
+        const index_t cols = item.last_block - item.first_block;
+        const auto results = static_cast<index_t>(terms.size()) * rank_blocks_;
+        const index_t stride = cols * block_size + 16;  // no multiple of 1 KiB, whose lines collide in L1
+        A* sums = scratch.sums[0].reserve(static_cast<std::size_t>(results * block_size * stride));
+        for (index_t c = item.first_chunk; c < item.last_chunk; ++c) {
+            const RowChunk& chunk = work.chunks[static_cast<std::size_t>(c)];
+            const Strips left = products_.left_strips(scratch.tokens, results, chunk.strips());
+            for (index_t r = 0; r < results; ++r) {
+                pack_low_rank(terms[static_cast<std::size_t>(r / rank_blocks_)], chunk, r % rank_blocks_, left.at(r));
+            }
+            const BlockRun<T> wide =
+                wide_blocks(item.wide, saved, grad_output, chunk, item.first_block, item.last_block, scratch);
+            const Strips right = products_.right_strips(scratch.panel, 1, chunk.strips());
+            for (index_t col = 0; col < cols; ++col) {
+                for (index_t s = 0; s < chunk.strips(); ++s) {
+                    products_.pack_right(right.at(0, s),
+                                         products_.columns(wide.block(s) + col * block_elements, block_size, block_size,
+                                                           extent_of_block(chunk.rows, s)));
+                }
+                for (index_t r = 0; r < results; ++r) {
+                    const index_t count = extent_of_block(this->config().lora_rank, r % rank_blocks_);
+                    products_.strip_by_strip(left.at(r), count, right.data, block_size, chunk.rows,
+                                             sums + r * block_size * stride + col * block_size, stride,
+                                             c > item.first_chunk);
+                }
+            }
+        }
+        for (std::size_t t = 0; t < terms.size(); ++t) {
+            A* of_term = sums + static_cast<index_t>(t) * rank_blocks_ * block_size * stride;
+            add_to_gradient(terms[t], expert, item.first_block, cols, of_term, stride, scratch);
+        }
+    });
+}
+
+/// Block `block` of L's features as left operand: vectors are features, k the chunk's tokens.
+template <class T>
+void GroupedExperts<T>::pack_low_rank(const LoraTerm& term, const RowChunk& chunk, index_t block,
+                                      std::byte* strip) const {
+    const index_t rank = this->config().lora_rank;
+    const index_t count = extent_of_block(rank, block);
+    if (term.by_feature != nullptr) {
+        const T* first = term.by_feature + rank * chunk.begin + block * block_size * chunk.rows;
+        products_.pack_left(strip, products_.rows(first, chunk.rows, count, chunk.rows));
+        return;
+    }
+    for (index_t s = 0; s < chunk.strips(); ++s) {
+        const T* tokens = term.blocks + ((chunk.first_strip + s) * rank_blocks_ + block) * block_elements;
+        products_.pack_left(strip + s * products_.left_bytes(),
+                            products_.columns(tokens, block_size, count, extent_of_block(chunk.rows, s)));
+    }
+}
+
+/// Column blocks [first, last) of Z of one chunk: run block s is strip s, and the columns follow it.
+template <class T>
+BlockRun<T> GroupedExperts<T>::wide_blocks(Wide wide, const SavedForward<T>& saved, MatrixView<const T> grad_output,
+                                           const RowChunk& chunk, index_t first, index_t last,
+                                           ThreadScratch<T>& scratch) {
+    const ExpertWorkspace<T>& work = this->workspace();
+    if (is_as_wide_as_hidden(wide)) {
+        const index_t cols = last - first;
+        T* gathered = scratch.rows.reserve(static_cast<std::size_t>(chunk.strips() * cols * block_elements));
+        gather_blocks(saved.routed, wide == Wide::grad_output ? grad_output : saved.hidden.view(), chunk, first, last,
+                      gathered);
+        if (has_dropout() && wide != Wide::grad_output) {
+            const Projection p = wide == Wide::hidden ? Projection::gate : Projection::up;
+            drop_blocks(mask_of(p, chunk.expert), chunk, first, last, gathered);
+        }
+        return {gathered, cols * block_elements, chunk.strips()};
+    }
+    const core::Buffer<T>& blocks = wide == Wide::activation  ? work.activation
+                                    : wide == Wide::grad_gate ? work.grad_pre_activations[0]
+                                                              : work.grad_pre_activations[1];
+    return {blocks.data() + (chunk.first_strip * intermediate_blocks_ + first) * block_elements,
+            intermediate_blocks_ * block_elements, chunk.strips()};
+}
+
+/// Applies a mask to blocks [strips][last - first][32, 32] of the chunk's rows.
+template <class T>
+void GroupedExperts<T>::drop_blocks(const DropoutMask& mask, const RowChunk& chunk, index_t first, index_t last,
+                                    T* blocks) const {
+    for (index_t row = 0; row < chunk.rows; ++row) {
+        const std::uint64_t token = this->workspace().row_tokens[static_cast<std::size_t>(chunk.begin + row)];
+        for (index_t b = first; b < last; ++b) {
+            T* of_row = blocks + (row / block_size * (last - first) + b - first) * block_elements +
+                        row % block_size * block_size;
+            mask.apply(token, b * block_size, block_size, of_row);
+        }
+    }
+}
+
+/// Adds L^T Z, column blocks [first, first + count), to the gradient: A is [R, width]; B is [width, R], so that it
+/// takes the transpose. The scale is in L where that is the activation x A^T; else `sums` [R, stride] are scaled.
+template <class T>
+void GroupedExperts<T>::add_to_gradient(const LoraTerm& term, index_t expert, index_t first, index_t count, A* sums,
+                                        index_t stride, ThreadScratch<T>& scratch) const {
+    const index_t rank = this->config().lora_rank;
+    const auto& gradients = this->gradients()[term.projection];
+    const index_t begin = first * block_size;
+    if (term.factor == LoraFactor::a) {
+        const index_t width = std::min(count * block_size, gradients.a.cols() - begin);
+        const A scale = static_cast<A>(this->config().lora_scale(term.projection, expert));
+        for (index_t r = 0; r < rank; ++r) {
+            A* row = sums + r * stride;
+            A* gradient = gradients.a[expert * rank + r] + begin;
+            elementwise_.scale(width, scale, row);
+            elementwise_.add(width, row, gradient, gradient);
+        }
+        return;
+    }
+    const index_t rows = gradients.b.rows() / this->config().experts;
+    const index_t width = std::min(count * block_size, rows - begin);
+    A* transposed = scratch.sums[1].reserve(static_cast<std::size_t>(width * rank));
+    elementwise_of_sums_.transpose_narrow(rank, width, sums, stride, transposed, rank);
+    for (index_t row = 0; row < width; ++row) {
+        A* gradient = gradients.b[expert * rows + begin + row];
+        elementwise_.add(rank, transposed + row * rank, gradient, gradient);
+    }
+}
+
+#define MOESAIC_INSTANTIATE(T)                                                                        \
+    template void GroupedExperts<T>::lora_gradients(const SavedForward<T>&, const PreActivations<T>&, \
+                                                    MatrixView<const T>);
+MOESAIC_INSTANTIATE(bf16)
+MOESAIC_INSTANTIATE(float)
+MOESAIC_INSTANTIATE(double)
+#undef MOESAIC_INSTANTIATE
+
+}  // namespace moesaic::ops

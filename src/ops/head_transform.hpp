@@ -1,0 +1,76 @@
+// What happens to projected vectors before attention: norm, bound, rotation; forward and backward.
+#pragma once
+
+#include "core/matrix.hpp"
+#include "core/scalar.hpp"
+#include "kernels/gemm.hpp"
+#include "ops/rope.hpp"
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace moesaic::ops {
+
+using core::accumulator_t;
+using core::index_t;
+using core::Matrix;
+using core::MatrixView;
+
+/// Over what queries and keys are normalised before they are rotated.
+enum class HeadNorm : std::uint8_t { none, head, all_heads };
+
+/// What norm and bound of projected vectors keep.
+template <class T>
+struct HeadTape {
+    Matrix<T> raw;                       // [T, n * D] before the norm
+    std::vector<accumulator_t<T>> rstd;  // [T * n], or [T] of a norm over all heads
+};
+
+struct HeadTransformSettings {
+    HeadNorm norm = HeadNorm::none;
+    index_t norm_size = 0;  ///< elements of the norm's weight: of a head, or of all heads together
+    double epsilon = 0;
+    double clip = 0;  ///< 0: no bound
+    bool rotates = false;
+    RotatedPart part;
+};
+
+/// Positions of the rows, and the table to rotate by.
+template <class A>
+struct Rotation {
+    std::span<const index_t> positions;  // [T]
+    const RotaryTable<A>& table;
+};
+
+template <class T>
+class HeadTransform {
+public:
+    using A = accumulator_t<T>;
+
+    HeadTransform(const kernels::KernelSet& kernels, const HeadTransformSettings& settings);
+    /// The weight of the norm [norm_size], to be filled; empty if there is none.
+    [[nodiscard]] std::span<A> weight() noexcept { return weight_; }
+
+    /// out [T, n * D] = rotated(clipped(norm(heads))). Overwrites `heads` [T, n * D]; `tape` keeps them as T where
+    /// backward needs them.
+    void forward(const Rotation<A>& rotation, MatrixView<A> heads, HeadTape<T>& tape, MatrixView<T> out) const;
+    /// From the gradient of what forward returned that of its input, `out` [T, n * D]. Overwrites `grad` [T, n * D] and
+    /// `work`.
+    void backward(const Rotation<A>& rotation, const HeadTape<T>& tape, MatrixView<A> grad, Matrix<A>& work,
+                  MatrixView<T> out) const;
+
+private:
+    [[nodiscard]] bool keeps_input() const { return settings_.norm != HeadNorm::none || settings_.clip > 0; }
+    [[nodiscard]] index_t norms(index_t cols) const {
+        return settings_.norm == HeadNorm::none ? 0 : cols / settings_.norm_size;
+    }
+    /// Clears gradients [n * D] of elements that were bounded; `input` are the values before the norm.
+    void clip_backward(const A* input, const A* rstd, std::span<A> grad) const;
+
+    const kernels::KernelSet& kernels_;
+    HeadTransformSettings settings_;
+    std::vector<A> weight_;  // [norm_size]
+};
+
+}  // namespace moesaic::ops

@@ -1,0 +1,95 @@
+#include "ops/loss.hpp"
+
+#include "core/trace.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace moesaic::ops {
+namespace {
+
+using core::bf16;
+
+/// Log-softmax of one row at the label; with `grad` also scale * (softmax - onehot(label)).
+template <class T>
+TargetResult evaluate(const kernels::ElementwiseKernels<T>& kernels, std::span<const accumulator_t<T>> logits,
+                      std::int32_t label, double scale, T* grad) {
+    using A = accumulator_t<T>;
+    const auto size = static_cast<index_t>(logits.size());
+    const A largest = kernels.largest(size, logits.data());
+    const double sum = kernels.sum_of_exp(size, logits.data(), largest);
+    const A at_label = logits[static_cast<std::size_t>(label)];
+    if (grad != nullptr) {
+        kernels.exp(size, logits.data(), A(1), largest, static_cast<A>(scale / sum), grad);
+        // 1 - p loses its digits where p is rounded first.
+        const double probability = static_cast<double>(std::exp(at_label - largest)) / sum;
+        grad[label] = static_cast<T>(static_cast<A>(scale * (probability - 1.0)));
+    }
+    return {static_cast<double>(at_label - largest) - std::log(sum),
+            at_label == largest && std::isfinite(largest) &&
+                std::find(logits.begin(), logits.end(), largest) - logits.begin() == label};
+}
+
+}  // namespace
+
+template <class T>
+std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, MatrixView<const T> hidden,
+                                        const FrozenMatrix<T>& head, std::span<const Target> targets, double scale,
+                                        MatrixView<accumulator_t<T>> grad_hidden, LossScratch<T>& scratch) {
+    using A = accumulator_t<T>;
+    const core::trace::Scope scope("loss");
+    const bool with_gradient = !grad_hidden.empty();
+#pragma omp parallel for schedule(static)
+    for (index_t row = 0; row < grad_hidden.rows(); ++row) {
+        std::fill_n(grad_hidden[row], grad_hidden.cols(), A(0));
+    }
+    std::vector<TargetResult> results(targets.size());
+    const auto multiply_head = [&](Direction direction, MatrixView<const T> x, MatrixView<A> y) {
+        const FrozenProduct<T> product = {head, direction, x, y, false, {}};
+        multiply<T>(kernels, {&product, 1}, scratch.frozen);
+    };
+    for (index_t begin = 0; begin < static_cast<index_t>(targets.size()); begin += targets_per_block) {
+        const index_t rows = std::min(targets_per_block, static_cast<index_t>(targets.size()) - begin);
+        const auto block_targets = targets.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(rows));
+        scratch.hidden.resize(rows, hidden.cols());
+        scratch.logits.resize(rows, head.rows());
+#pragma omp parallel for schedule(static)
+        for (index_t i = 0; i < rows; ++i) {
+            std::copy_n(hidden[block_targets[static_cast<std::size_t>(i)].row], hidden.cols(),
+                        scratch.hidden.view()[i]);
+        }
+        multiply_head(Direction::forward, scratch.hidden, scratch.logits);
+        if (with_gradient) {
+            scratch.grad_logits.resize(rows, head.rows());
+        }
+        const MatrixView<const A> logits = scratch.logits;
+        const MatrixView<T> grad_logits = scratch.grad_logits;
+#pragma omp parallel for schedule(static)
+        for (index_t i = 0; i < rows; ++i) {
+            results[static_cast<std::size_t>(begin + i)] =
+                evaluate<T>(kernels.elementwise<T>(), logits.row(i), block_targets[static_cast<std::size_t>(i)].label,
+                            scale, with_gradient ? grad_logits[i] : nullptr);
+        }
+        if (with_gradient) {
+            scratch.grad_rows.resize(rows, hidden.cols());
+            multiply_head(Direction::backward, scratch.grad_logits, scratch.grad_rows);
+#pragma omp parallel for schedule(static)
+            for (index_t i = 0; i < rows; ++i) {  // a row is a target at most once
+                std::copy_n(scratch.grad_rows.view()[i], hidden.cols(),
+                            grad_hidden[block_targets[static_cast<std::size_t>(i)].row]);
+            }
+        }
+    }
+    return results;
+}
+
+#define MOESAIC_INSTANTIATE(T)                                                                                   \
+    template std::vector<TargetResult> cross_entropy<T>(const kernels::KernelSet&, MatrixView<const T>,          \
+                                                        const FrozenMatrix<T>&, std::span<const Target>, double, \
+                                                        MatrixView<accumulator_t<T>>, LossScratch<T>&);
+MOESAIC_INSTANTIATE(bf16)
+MOESAIC_INSTANTIATE(float)
+MOESAIC_INSTANTIATE(double)
+#undef MOESAIC_INSTANTIATE
+
+}  // namespace moesaic::ops

@@ -1,0 +1,48 @@
+// Language model head and cross-entropy in one pass over blocks of targets, so that [T, V] logits never exist.
+#pragma once
+
+#include "core/matrix.hpp"
+#include "core/scalar.hpp"
+#include "kernels/gemm.hpp"
+#include "ops/frozen_matrix.hpp"
+#include "ops/token_batch.hpp"
+
+#include <span>
+#include <vector>
+
+namespace moesaic::ops {
+
+using core::accumulator_t;
+using core::index_t;
+using core::Matrix;
+using core::MatrixView;
+
+/// What the model says about one target.
+struct TargetResult {
+    double log_probability;
+    bool is_most_likely;  ///< the first of the tokens with the largest logit, as argmax in PyTorch
+};
+
+/// Targets whose logits are held at a time: each block of them reads the head twice. With 2^17 tokens these are 256
+/// MiB.
+inline constexpr index_t targets_per_block = 512;
+
+/// Work buffers of `cross_entropy`.
+template <class T>
+struct LossScratch {
+    Matrix<T> hidden;                    // [block, H]
+    Matrix<accumulator_t<T>> logits;     // [block, V]
+    Matrix<T> grad_logits;               // [block, V]
+    Matrix<accumulator_t<T>> grad_rows;  // [block, H]
+    FrozenScratch<T> frozen;
+};
+
+/// Log-probability of every target given hidden states [T, H] after the last norm and the head [V, H]. If grad_hidden
+/// [T, H] is not empty, it becomes the gradient of scale * sum of negative log-probabilities.
+template <class T>
+[[nodiscard]] std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, MatrixView<const T> hidden,
+                                                      const FrozenMatrix<T>& head, std::span<const Target> targets,
+                                                      double scale, MatrixView<accumulator_t<T>> grad_hidden,
+                                                      LossScratch<T>& scratch);
+
+}  // namespace moesaic::ops

@@ -1,0 +1,217 @@
+// Products of the token rows of one expert with its weights, on packed strips: where weights are streamed once, packed
+// or re-paired panel by panel in the cache next to the kernel, and meet token strips that stay in the L2 cache.
+#pragma once
+
+#include "kernels/gemm.hpp"
+#include "ops/blocked_matrix.hpp"
+#include "ops/weight_stream.hpp"
+
+#include <cstddef>
+
+namespace moesaic::ops {
+
+using core::accumulator_t;
+
+/// Packed strips of one operand: strip s holds the vectors 32 s to 32 s + 31, block after block along k.
+struct Strips {
+    std::byte* data = nullptr;
+    index_t blocks = 0;  ///< along k
+    index_t block_bytes = 0;
+
+    [[nodiscard]] std::byte* at(index_t strip, index_t block = 0) const {
+        return data + (strip * blocks + block) * block_bytes;
+    }
+};
+
+/// A packed strip of features and the strips of tokens that it is multiplied with.
+struct TokenTerm {
+    const std::byte* factor = nullptr;
+    Strips tokens{};
+    index_t k = 0;  ///< 0 says none
+};
+
+/// Right panels of weights of one thread: the one in use, and the next, which may have been packed on the side.
+struct RightPanels {
+    core::Buffer<std::byte> storage;
+    index_t in_use = 0;
+    bool is_packed = false;  ///< the panel in use is the one that comes now
+
+    void forget() { is_packed = false; }
+};
+
+/// Results are rows of sums in blocks of 32 vectors. In "weights by tokens" C is [32 features, stride >= tokens padded
+/// to 32]; in "tokens by weights" C is [tokens padded to 32, 32 features]. Only whole groups of 16 beyond the real
+/// extents are written. All functions run on the calling thread, between `begin` and `end` (see TileState).
+template <class T>
+class StripProducts {
+public:
+    using A = accumulator_t<T>;
+    using Vectors = kernels::Operand<kernels::stored_t<T>>;
+
+    explicit StripProducts(const kernels::KernelSet& kernels) : kernel_(kernels.micro_kernel<T>()) {}
+
+    /// Vectors that are rows, k their columns.
+    [[nodiscard]] static Vectors rows(const T* data, index_t stride, index_t count, index_t k) {
+        return {stored(data), stride, true, count, k};
+    }
+    /// Vectors that are columns, k their rows.
+    [[nodiscard]] static Vectors columns(const T* data, index_t stride, index_t count, index_t k) {
+        return {stored(data), stride, false, count, k};
+    }
+
+    [[nodiscard]] index_t left_bytes() const { return static_cast<index_t>(kernel_.left_bytes); }
+    [[nodiscard]] index_t right_bytes() const { return static_cast<index_t>(kernel_.right_bytes); }
+    [[nodiscard]] Strips left_strips(core::Buffer<std::byte>& storage, index_t strips, index_t blocks) const {
+        return {storage.reserve(static_cast<std::size_t>(strips * blocks * left_bytes())), blocks, left_bytes()};
+    }
+    [[nodiscard]] Strips right_strips(core::Buffer<std::byte>& storage, index_t strips, index_t blocks) const {
+        return {storage.reserve(static_cast<std::size_t>(strips * blocks * right_bytes())), blocks, right_bytes()};
+    }
+    void pack_left(std::byte* strip, const Vectors& vectors) const { kernel_.pack_left(strip, vectors); }
+    void pack_right(std::byte* strip, const Vectors& vectors) const { kernel_.pack_right(strip, vectors); }
+    /// Token rows in blocks [strips][blocks] as left operand: the memory itself where the kernel reads it as it is,
+    /// else packed into `storage`.
+    [[nodiscard]] Strips left_of_blocks(const T* blocks, index_t strips, index_t along_k,
+                                        core::Buffer<std::byte>& storage) const;
+
+    /// Longest panel of weights, in blocks.
+    [[nodiscard]] index_t largest_panel() const { return kernel_.panel_depth / block_size; }
+    /// C[features, tokens] = W tokens^T for the next run of a stream, a strip of rows of W. `more` adds the product of
+    /// a packed left strip of the same features with further strips of the same tokens. done(s) is called as soon as
+    /// the sums of token strip s are complete, while they are in the L1 cache: what it writes to memory then leaves
+    /// the core during the products of the next strip. `low`, which excludes `more`, adds the product of W with what
+    /// rounding took from the tokens.
+    template <class Done>
+    void weights_by_tokens(WeightStream<T>& weights, index_t features, const Strips& tokens, index_t token_count, A* c,
+                           index_t stride, bool accumulate, core::Buffer<std::byte>& panel, const TokenTerm& more,
+                           const Done& done, const Strips& low = {}) const;
+    /// C[tokens, features] = tokens W for the next run of a stream, a column of blocks of W, whose rows are k. `more`
+    /// adds the product of further strips of the same tokens with a packed right strip of the same features.
+    template <class Done>
+    void tokens_by_weights(const Strips& tokens, index_t token_count, WeightStream<T>& weights, index_t features, A* c,
+                           bool accumulate, RightPanels& panels, const TokenTerm& more, const Done& done) const;
+    /// The same with a small operand that is packed already, k at most what its strip holds.
+    void strip_by_tokens(const std::byte* left, index_t features, index_t k, const Strips& tokens, index_t token_count,
+                         A* c, index_t stride) const;
+    void tokens_by_strip(const Strips& tokens, index_t token_count, const std::byte* right, index_t features, index_t k,
+                         A* c) const;
+    /// One product of two strips, k as long as both are.
+    void strip_by_strip(const std::byte* left, index_t rows, const std::byte* right, index_t cols, index_t k, A* c,
+                        index_t stride, bool accumulate) const {
+        multiply({rows, cols, k, left, right, c, stride, accumulate, {}, {}});
+    }
+
+    /// Products of at most so many tokens are better computed without strips.
+    [[nodiscard]] index_t few_rows() const { return kernel_.few_rows; }
+    /// C[tokens, features] = x W^T for a strip of rows of W, or x W for a column of blocks (`transposed`); x [tokens,
+    /// k] is contiguous, rows of C are `stride` apart.
+    void few_rows_by_weights(index_t tokens, const A* x, const BlockRun<T>& weights, bool transposed, index_t k,
+                             index_t features, A* c, index_t stride, bool accumulate) const {
+        kernel_.multiply_few_rows(
+            k, x,
+            transposed ? columns(weights.first, block_size, features, k) : rows(weights.first, block_size, features, k),
+            weights.step, {c, stride, tokens, features, A(1), accumulate});
+    }
+
+    /// Processor state that products need: lives on the stack of the thread that computes them.
+    class TileState {
+    public:
+        explicit TileState(const StripProducts& products) : kernel_(products.kernel_) {
+            if (kernel_.begin != nullptr) {
+                kernel_.begin();
+            }
+        }
+        ~TileState() {
+            if (kernel_.end != nullptr) {
+                kernel_.end();
+            }
+        }
+        TileState(const TileState&) = delete;
+        TileState& operator=(const TileState&) = delete;
+
+    private:
+        const kernels::micro_kernel_t<T>& kernel_;
+    };
+
+private:
+    [[nodiscard]] static const kernels::stored_t<T>* stored(const T* data) {
+        return reinterpret_cast<const kernels::stored_t<T>*>(data);
+    }
+    void multiply(const kernels::StripProduct<A>& product) const;
+    void pack_panel(const BlockRun<T>& weights, index_t first, std::byte* panel) const;
+    [[nodiscard]] static kernels::Ahead ask_for(const BlockRun<T>& panel, index_t part, index_t parts);
+
+    const kernels::micro_kernel_t<T>& kernel_;
+};
+
+template <class T>
+template <class Done>
+void StripProducts<T>::weights_by_tokens(WeightStream<T>& weights, index_t features, const Strips& tokens,
+                                         index_t token_count, A* c, index_t stride, bool accumulate,
+                                         core::Buffer<std::byte>& panel, const TokenTerm& more, const Done& done,
+                                         const Strips& low) const {
+    const index_t strips = blocks_of(token_count);
+    for (index_t p = 0; p < weights.panels_per_run(); ++p) {
+        const BlockRun<T> now = weights.panel(weights.now());
+        const std::byte* left = left_of_blocks(now.first, 1, now.blocks, panel).data;
+        const BlockRun<T> later = weights.take_panel_to_ask_for();
+        const bool is_last = p == weights.panels_per_run() - 1;
+        const index_t depth = now.blocks * block_size;
+        const index_t first = p * weights.panel_blocks();
+        for (index_t s = 0; s < strips; ++s) {
+            const kernels::StripTerm term = low.data != nullptr ? kernels::StripTerm{left, low.at(s, first), depth}
+                                            : is_last ? kernels::StripTerm{more.factor, more.tokens.at(s), more.k}
+                                                      : kernels::StripTerm{};
+            multiply({features, extent_of_block(token_count, s), depth, left, tokens.at(s, first), c + s * block_size,
+                      stride, accumulate || p > 0, ask_for(later, s, strips), term});
+            if (is_last) {
+                done(s);
+            }
+        }
+        weights.finish();
+    }
+}
+
+template <class T>
+template <class Done>
+void StripProducts<T>::tokens_by_weights(const Strips& tokens, index_t token_count, WeightStream<T>& weights,
+                                         index_t features, A* c, bool accumulate, RightPanels& panels,
+                                         const TokenTerm& more, const Done& done) const {
+    constexpr index_t pairs = block_size / 2;
+    const index_t strips = blocks_of(token_count);
+    const Strips both = right_strips(panels.storage, 2, weights.panel_blocks());
+    for (index_t p = 0; p < weights.panels_per_run(); ++p) {
+        const BlockRun<T> now = weights.panel(weights.now());
+        if (!panels.is_packed) {
+            pack_panel(now, 0, both.at(panels.in_use));
+        }
+        const BlockRun<T> next = kernel_.packs_ahead ? weights.panel(weights.now() + 1) : BlockRun<T>();
+        const BlockRun<T> later = weights.take_panel_to_ask_for();
+        std::byte* free_panel = both.at(1 - panels.in_use);
+        const bool is_last = p == weights.panels_per_run() - 1;
+        for (index_t s = 0; s < strips; ++s) {
+            kernels::Ahead ahead = ask_for(later, s, strips);
+            ahead.blocks = reinterpret_cast<const char*>(next.first);
+            ahead.step = next.blocks > 0 ? next.step * static_cast<index_t>(sizeof(T)) : ahead.step;
+            ahead.block_count = next.blocks;
+            ahead.strip = free_panel;
+            ahead.first_pair = pairs * s / strips;
+            ahead.last_pair = pairs * (s + 1) / strips;
+            multiply({extent_of_block(token_count, s), features, now.blocks * block_size,
+                      tokens.at(s, p * weights.panel_blocks()), both.at(panels.in_use), c + s * block_elements,
+                      block_size, accumulate || p > 0, ahead,
+                      is_last ? kernels::StripTerm{more.tokens.at(s), more.factor, more.k} : kernels::StripTerm{}});
+            if (is_last) {
+                done(s);
+            }
+        }
+        panels.is_packed = next.blocks > 0;
+        if (panels.is_packed) {
+            pack_panel(next, now.blocks, free_panel);  // what the last panel of a run had no time for
+            panels.in_use = 1 - panels.in_use;
+        }
+        weights.finish();
+    }
+}
+
+}  // namespace moesaic::ops

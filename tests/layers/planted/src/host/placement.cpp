@@ -1,0 +1,3 @@
+#include "core/error.hpp"
+#include "mpi/communicator.hpp"  // violation: the host knows no MPI
+#include "io/files.hpp"  // violation: sideways

@@ -1,0 +1,4 @@
+#include "io/json.hpp"
+#include "host/placement.hpp"
+#include "train/trainer.hpp"  // violation: sideways
+#include "bench/benchmark.hpp"  // violation: upward

@@ -1,0 +1,2 @@
+#include "measure/results.hpp"
+#include "bench/benchmark.hpp"  // violation: sideways

@@ -1,0 +1,86 @@
+// Result files: what is written is read again; damaged ones are refused.
+#include "measure/results.hpp"
+#include "core/error.hpp"
+#include "io/json.hpp"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+
+namespace moesaic::measure {
+namespace {
+
+using nlohmann::json;
+using nlohmann::ordered_json;
+
+const std::filesystem::path sample = std::filesystem::path(MOESAIC_TEST_DATA) / "bench/suite_two_ranks.json";
+
+/// A folder that is removed with its files.
+class Folder {
+public:
+    Folder() : path_(std::filesystem::temp_directory_path() / ("moesaic-results-" + std::to_string(getpid()))) {
+        std::filesystem::create_directories(path_);
+    }
+    ~Folder() { std::filesystem::remove_all(path_); }
+    Folder(const Folder&) = delete;
+    Folder& operator=(const Folder&) = delete;
+    [[nodiscard]] std::filesystem::path write(const std::string& name, const std::string& text) const {
+        std::filesystem::create_directories((path_ / name).parent_path());
+        std::ofstream(path_ / name) << text;
+        return path_ / name;
+    }
+    [[nodiscard]] const std::filesystem::path& path() const { return path_; }
+
+private:
+    std::filesystem::path path_;
+};
+
+TEST(Results, AreTheSameAfterWritingAndReading) {
+    const Results results = read_results(sample);
+    EXPECT_EQ(results.ranks.size(), 2U);
+    EXPECT_EQ(results.cases.size(), 5U);
+    const CaseResult* layer = results.find("layer.qwen3");
+    ASSERT_NE(layer, nullptr);
+    EXPECT_EQ(layer->machine->level, "amx");
+    EXPECT_EQ(layer->find("layer_forward")->better, Better::lower);
+    EXPECT_EQ(layer->find("layer_forward")->summary.n, 6);
+    EXPECT_EQ(layer->find("layer_forward")->floor_percent, 80.2);
+    EXPECT_FALSE(results.find("collectives")->machine.has_value());
+    EXPECT_EQ(results.headline->case_name, "step.reference");
+    const Folder folder;
+    const auto text = to_json(results).dump();
+    EXPECT_EQ(to_json(read_results(folder.write("a.json", text))).dump(), text);
+    EXPECT_EQ(json::parse(text), io::read_json(sample));
+}
+
+TEST(Results, DamagedFilesAreRefused) {
+    const json whole = io::read_json(sample);
+    const Folder folder;
+    const auto expect_refused = [&](const char* part, const std::function<void(json&)>& damage) {
+        json document = whole;
+        damage(document);
+        try {
+            static_cast<void>(read_results(folder.write("damaged.json", document.dump())));
+            ADD_FAILURE() << part << " is not noticed";
+        } catch (const core::Error& error) {
+            EXPECT_EQ(error.code(), core::ExitCode::corrupt_input);
+            EXPECT_NE(std::string(error.what()).find(part), std::string::npos) << error.what();
+            EXPECT_NE(std::string(error.what()).find("damaged.json"), std::string::npos) << error.what();
+        }
+    };
+    expect_refused("schema", [](json& d) { d["schema"] = "moesaic-bench-1"; });
+    expect_refused("cases", [](json& d) { d["cases"] = 5; });
+    expect_refused("name", [](json& d) { d["cases"][1].erase("name"); });
+    expect_refused("samples", [](json& d) { d["cases"][1]["figures"][0]["samples"].push_back(1); });
+    expect_refused("repetitions", [](json& d) { d["cases"][1]["rounds"][0] = -4; });
+    expect_refused("machine", [](json& d) { d["cases"][1]["machine"]["peak"] = {1}; });
+    expect_refused("better", [](json& d) { d["cases"][1]["figures"][0]["better"] = "bigger"; });
+    expect_refused("interval", [](json& d) { d["headline"]["interval"] = {1}; });
+    expect_refused("ranks", [](json& d) { d["ranks"] = {{"a", 1}}; });
+}
+
+}  // namespace
+}  // namespace moesaic::measure

@@ -1,0 +1,299 @@
+#include "measure/trace_analysis.hpp"
+#include "measure/trace_file.hpp"
+#include "report/document.hpp"
+#include "report/trace_page.hpp"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+#include <string>
+
+#include "core/error.hpp"
+
+namespace moesaic::measure {
+namespace {
+
+namespace fs = std::filesystem;
+
+/// A file in a folder of its own, removed afterwards.
+class TraceText {
+public:
+    explicit TraceText(const std::string& text) {
+        std::string name = (fs::temp_directory_path() / "moesaic-trace-XXXXXX").string();
+        folder_ = mkdtemp(name.data());
+        std::ofstream(folder_ / "trace.json") << text;
+    }
+    TraceText(const TraceText&) = delete;
+    TraceText& operator=(const TraceText&) = delete;
+    ~TraceText() { fs::remove_all(folder_); }
+    [[nodiscard]] Trace read() const { return read_trace({folder_ / "trace.json"}); }
+
+private:
+    fs::path folder_;
+};
+
+const std::string begin = "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n";
+const std::string end =
+    "\n],\"otherData\":{\"dropped_events\":         2,\"ranks\":[{\"rank\":0,\"clock\":"
+    "\"tsc\",\"offset_us\":0,\"offset_at_end_us\":0,\"drift_ppm\":0,\"error_us\":0.5}]}}\n";
+
+/// Times in milliseconds.
+std::string interval(const std::string& name, const std::string& category, int rank, int thread, double from, double to,
+                     const std::string& call = "") {
+    return fmt::format(R"({{"name":"{}","cat":"{}","ph":"X","ts":{:.3f},"dur":{:.3f},"pid":{},"tid":{}{}}})", name,
+                       category, from * 1e3, (to - from) * 1e3, rank, thread,
+                       call.empty() ? "" : fmt::format(R"(,"args":{{"bytes":8,"call":"{}"}})", call));
+}
+
+std::string join(const std::vector<std::string>& events) {
+    std::string text = begin;
+    for (const std::string& event : events) {
+        text += (&event == &events.front() ? "" : ",\n") + event;
+    }
+    return text + end;
+}
+
+/// Two ranks, a step of 100 ms: rank 0 computes for 30 ms and waits for rank 1, which computes for 60; after the sum
+/// both compute for 30 ms, rank 0 for 35. Two threads of rank 0 share 20 ms of work 2 to 1; the second one also works
+/// for 5 ms while the first waits.
+std::vector<std::string> two_ranks() {
+    return {
+        interval("step", "step", 0, 0, 0, 100),
+        interval("experts.forward", "compute", 0, 0, 5, 30),
+        interval("experts.up", "compute", 0, 0, 10, 30),
+        interval("experts.up", "thread", 0, 0, 10, 30),
+        interval("experts.up", "thread", 0, 1, 10, 20),
+        interval("router", "thread", 0, 1, 40, 45),
+        interval("mpi.sum", "mpi", 0, 0, 30, 65, "ab"),
+        interval("mpi.min", "mpi", 0, 0, 31, 32, "ac"),
+        interval("loss", "compute", 0, 0, 65, 100),
+        interval("step", "step", 1, 0, 0, 95),
+        interval("attention.forward", "compute", 1, 0, 0, 60),
+        interval("mpi.sum", "mpi", 1, 0, 60, 64, "ab"),
+        interval("loss", "compute", 1, 0, 64, 95),
+        R"({"name":"message","cat":"mpi","ph":"s","id":"c","ts":1,"pid":0,"tid":0})",
+        R"({"name":"tokens per expert, layer 3","ph":"C","ts":1,"pid":0,"tid":0,"args":{"0":4,"1":6,"10":1,"2":3,"3":0,"4":0,"5":0,"6":0,"7":0,"8":0,"9":0}})",
+        R"({"name":"tokens per expert, layer 3","ph":"C","ts":2,"pid":0,"tid":0,"args":{"0":1,"1":1,"10":1,"2":0,"3":0,"4":0,"5":0,"6":0,"7":0,"8":0,"9":0}})",
+        R"({"name":"resident memory","ph":"C","ts":2,"pid":1,"tid":0,"args":{"bytes":4096}})"};
+}
+
+TEST(TraceAnalysis, FindsWhereTheTimeWent) {
+    const TraceText file(join(two_ranks()));
+    const Trace trace = file.read();
+    EXPECT_EQ(trace.dropped, 2);
+    EXPECT_TRUE(trace.is_complete);
+    const TraceSummary summary = analyse(trace);
+    constexpr double tiny = 1e-9;
+    ASSERT_EQ(summary.steps, 1);
+    ASSERT_EQ(summary.ranks.size(), 2U);
+    const RankSteps& first = summary.ranks.at(0);
+    EXPECT_NEAR(first.total, 0.100, tiny);
+    EXPECT_NEAR(first.phases.at("experts"), 0.025, tiny);
+    EXPECT_NEAR(first.phases.at("collectives"), 0.035, tiny);
+    EXPECT_NEAR(first.phases.at("loss"), 0.035, tiny);
+    EXPECT_NEAR(first.phases.at("step"), 0.005, tiny);
+    EXPECT_NEAR(first.waiting, 0.030, tiny);
+    EXPECT_NEAR(first.transfer, 0.005, tiny);
+    EXPECT_NEAR(first.overlapped, 0.005, tiny);
+    EXPECT_NEAR(summary.ranks.at(1).waiting, 0, tiny);
+    EXPECT_NEAR(summary.ranks.at(1).transfer, 0.004, tiny);
+    EXPECT_NEAR(summary.rank_imbalance_percent(), 100 * (0.091 / 0.078 - 1), 1e-6);
+    EXPECT_NEAR(summary.least_overlap, 0.004, tiny);
+    EXPECT_EQ(summary.checked_collectives, 1);
+    EXPECT_EQ(summary.peak_memory_bytes.at(1), 4096);
+}
+
+TEST(TraceAnalysis, CriticalPathGoesThroughTheRankThatComesLast) {
+    const TraceText file(join(two_ranks()));
+    const CriticalPath path = analyse(file.read()).critical_path;
+    constexpr double tiny = 1e-9;
+    EXPECT_NEAR(path.total, 0.100, tiny);
+    EXPECT_EQ(path.changes, 1);
+    EXPECT_NEAR(path.phases.at("loss"), 0.035, tiny);         // on rank 0
+    EXPECT_NEAR(path.phases.at("collectives"), 0.005, tiny);  // from the coming of rank 1 on
+    EXPECT_NEAR(path.phases.at("attention"), 0.060, tiny);    // on rank 1
+    EXPECT_NEAR(path.by_rank.at(0), 0.035, tiny);
+    EXPECT_NEAR(path.by_rank.at(1), 0.060, tiny);
+    EXPECT_FALSE(path.phases.contains("experts"));
+}
+
+TEST(TraceAnalysis, ComparesThreadsOfATeamAndCountsExperts) {
+    const TraceText file(join(two_ranks()));
+    const TraceSummary summary = analyse(file.read());
+    ASSERT_EQ(summary.threads.size(), 1U);
+    EXPECT_EQ(summary.threads[0].scope, "experts.up");
+    EXPECT_EQ(summary.threads[0].threads, 2);
+    EXPECT_NEAR(summary.threads[0].imbalance_percent(), 100 * (20.0 / 15 - 1), 1e-6);
+    ASSERT_EQ(summary.experts.layers, std::vector<std::string>{"layer 3"});
+    EXPECT_EQ(summary.experts.tokens[0], (std::vector<double>{5, 7, 3, 0, 0, 0, 0, 0, 0, 0, 2}));
+}
+
+TEST(TraceAnalysis, ThreadsAreComparedWithinStepsOnly) {
+    std::vector<std::string> events = two_ranks();
+    for (const double evaluation : {-50.0, 200.0}) {
+        events.push_back(interval("evaluate", "step", 0, 0, evaluation, evaluation + 40));
+        events.push_back(interval("experts.up", "thread", 0, 0, evaluation, evaluation + 10));
+        events.push_back(interval("experts.up", "thread", 0, 1, evaluation, evaluation + 40));
+    }
+    const TraceText file(join(events));
+    const TraceSummary summary = analyse(file.read());
+    ASSERT_EQ(summary.threads.size(), 1U);
+    EXPECT_NEAR(summary.threads[0].mean, 0.015, 1e-9);
+    EXPECT_NEAR(summary.threads[0].longest, 0.020, 1e-9);
+}
+
+/// The text of the page about a trace.
+std::string page_of(const Trace& trace) {
+    report::Document document;
+    document.sections = report::sections_of(trace, analyse(trace));
+    return report::to_markdown(document);
+}
+
+TEST(TraceAnalysis, StepsThatNotAllRanksHaveAreLeftOut) {
+    std::vector<std::string> events = two_ranks();
+    events.push_back(interval("step", "step", 0, 0, 100, 300));  // rank 1 was killed
+    events.push_back(interval("loss", "compute", 0, 0, 100, 300));
+    const TraceText file(join(events));
+    const TraceSummary summary = analyse(file.read());
+    EXPECT_EQ(summary.steps, 1);
+    EXPECT_EQ(summary.steps_of_ranks.at(0), 2U);
+    EXPECT_NEAR(summary.ranks.at(0).total, 0.100, 1e-9);
+    EXPECT_NEAR(summary.ranks.at(0).median, 0.100, 1e-9);
+    EXPECT_NEAR(summary.critical_path.total, 0.100, 1e-9);
+    EXPECT_NE(page_of(file.read())
+                  .find("The ranks recorded 1 to 2 steps (fewest on rank 1). What follows is about the "
+                        "1 that all of them have, from 0.00 s to 0.10 s of the trace."),
+              std::string::npos)
+        << page_of(file.read());
+    const TraceText whole(join(two_ranks()));
+    EXPECT_EQ(page_of(whole.read()).find("The ranks recorded"), std::string::npos);
+}
+
+TEST(TraceAnalysis, ThreadsThatCostMostComeFirst) {
+    std::vector<std::string> events = two_ranks();
+    events.push_back(interval("attention.forward", "thread", 1, 0, 0, 50));
+    events.push_back(interval("attention.forward", "thread", 1, 1, 0, 20));
+    events.push_back(interval("loss", "thread", 1, 0, 64, 65));
+    events.push_back(interval("loss", "thread", 1, 1, 64, 64.1));  // 82 % of very little
+    const TraceText file(join(events));
+    const std::string page = page_of(file.read());
+    const std::size_t attention = page.find("| 1 | attention.forward | 2 | 35 | 42.86 |");
+    const std::size_t experts = page.find("| 0 | experts.up | 2 | 15 | 33.33 |");
+    EXPECT_LT(attention, experts) << page;
+    EXPECT_LT(experts, page.find("| 1 | loss | 2 |")) << page;
+    EXPECT_NE(page.find("| 1 | loss | 2 |"), std::string::npos) << page;
+}
+
+/// Of the second of three steps rank 1 has the collective only: its buffer was full when the step ended.
+TEST(TraceAnalysis, StepsOfRanksAreMatchedByTheirCollectives) {
+    std::vector<std::string> events;
+    for (const int rank : {0, 1}) {
+        const std::vector<double> ends = {0, 100, 300, 600};
+        for (std::size_t step = 1; step < ends.size(); ++step) {
+            if (rank == 0 || step != 2) {
+                events.push_back(interval("step", "step", rank, 0, ends[step - 1], ends[step]));
+            }
+            events.push_back(
+                interval("mpi.sum", "mpi", rank, 0, ends[step] - 10, ends[step], fmt::format("a{}", step)));
+        }
+    }
+    const TraceText file(join(events));
+    const TraceSummary summary = analyse(file.read());
+    EXPECT_EQ(summary.steps, 2);
+    for (const int rank : {0, 1}) {
+        EXPECT_NEAR(summary.ranks.at(rank).total, 0.400, 1e-9);
+        EXPECT_NEAR(summary.ranks.at(rank).transfer, 0.020, 1e-9);
+        EXPECT_EQ(summary.ranks.at(rank).alone, 0);
+    }
+    EXPECT_NEAR(summary.critical_path.total, 0.400, 1e-9);
+}
+
+TEST(TraceAnalysis, WaitingOfWhichTheOtherRanksSayNothingIsUnknown) {
+    const TraceText alone(
+        join({interval("step", "step", 0, 0, 0, 100), interval("mpi.sum", "mpi", 0, 0, 30, 65, "ab")}));
+    const std::string page = page_of(alone.read());
+    EXPECT_NE(page.find("only one rank left a record"), std::string::npos) << page;
+    EXPECT_NE(page.find("| 65 | unknown | unknown |"), std::string::npos) << page;
+    const TraceText whole(join(two_ranks()));
+    EXPECT_EQ(page_of(whole.read()).find("unknown"), std::string::npos);
+    const std::string name = R"({"name":"process_name","ph":"M","pid":1,"args":{"name":"rank 1"}})";
+    const TraceText ended_early(join({name, interval("step", "step", 0, 0, 0, 100)}));
+    EXPECT_NE(page_of(ended_early.read()).find("1 of 2 ranks recorded no step"), std::string::npos);
+    const TraceText no_steps(join({name}));
+    EXPECT_NE(page_of(no_steps.read()).find("2 events were not kept"), std::string::npos);
+    const TraceText different(join({interval("step", "step", 0, 0, 0, 100), interval("step", "step", 1, 0, 100, 200)}));
+    EXPECT_NE(page_of(different.read()).find("None of them is there on all ranks"), std::string::npos);
+}
+
+TEST(TraceAnalysis, ThePageSaysWhatIsMissing) {
+    const std::string whole = join(two_ranks());
+    const TraceText file(whole);
+    EXPECT_NE(page_of(file.read()).find("2 events were not kept"), std::string::npos);
+    EXPECT_EQ(page_of(file.read()).find("ends in the middle"), std::string::npos);
+    const TraceText cut(whole.substr(0, whole.size() - end.size()));
+    EXPECT_NE(page_of(cut.read()).find("ends in the middle"), std::string::npos);
+    std::vector<std::string> events = two_ranks();
+    events[6] = interval("mpi.sum", "mpi", 0, 0, 30, 40, "ab");  // left 20 ms before rank 1 came
+    const TraceText wrong(join(events));
+    EXPECT_NE(page_of(wrong.read()).find("disagree by 20000.00 us or more (at most 1.00 us were expected)"),
+              std::string::npos)
+        << page_of(wrong.read());
+    events[6] = interval("mpi.sum", "mpi", 0, 0, 30, 59.9992, "ab");  // within the errors of both clocks
+    const TraceText near(join(events));
+    EXPECT_EQ(page_of(near.read()).find("disagree"), std::string::npos) << page_of(near.read());
+}
+
+/// Clocks that disagree may let collectives end before others begin.
+TEST(TraceAnalysis, EndsWhateverTheTimesAre) {
+    for (const double skew : {-1000.0, -40.0, -5.0, 0.0, 5.0, 40.0, 1000.0}) {
+        std::vector<std::string> events;
+        for (int rank = 1; rank < 3; ++rank) {
+            const double shift = rank * skew - 2500;
+            events.push_back(interval("step", "step", rank, 0, shift, shift + 100));
+            for (int i = 0; i < 10; ++i) {
+                const double from = shift + 10 * i;
+                events.push_back(interval("mpi.sum", "mpi", rank, 0, from, from + i % 3, fmt::format("a{}", i)));
+            }
+        }
+        const TraceText file(join(events));
+        EXPECT_GT(analyse(file.read()).critical_path.total, 0);
+    }
+    const TraceText empty(begin + end);
+    EXPECT_EQ(analyse(empty.read()).steps, 0);
+}
+
+TEST(TraceFile, IsReadAsFarAsItGoes) {
+    const std::string whole = join(two_ranks());
+    for (const std::size_t length : {whole.size() - end.size(), whole.size() / 2, begin.size()}) {
+        const TraceText cut(whole.substr(0, length));
+        EXPECT_FALSE(cut.read().is_complete);
+    }
+}
+
+TEST(TraceFile, DamageIsAnErrorOfTheInput) {
+    for (const std::string& text :
+         {std::string("[]"), std::string(), begin + "{\"ph\":\"X\"},\n" + end, begin + "{\"ph\":1},\n" + end,
+          begin + "nonsense\n" + end, begin + R"({"name":"x","ph":"C","ts":1,"pid":0,"args":{"7":1}})" + "\n" + end,
+          begin + R"({"name":"x","cat":"y","ph":"X","ts":"1","dur":1,"pid":0,"tid":0})" + "\n" + end,
+          begin + R"({"name":"x","cat":"y","ph":"X","ts":1,"dur":-1,"pid":0,"tid":0})" + "\n" + end,
+          begin + R"({"name":"x","cat":"y","ph":"X","ts":1,"dur":1e308,"pid":0,"tid":0})" + "\n" + end,
+          begin + R"({"name":"x","cat":"y","ph":"X","ts":-1e300,"dur":1,"pid":0,"tid":0})" + "\n" + end,
+          begin + R"({"name":"x","ph":"C","ts":1,"pid":0,"args":{"bytes":1e300}})" + "\n" + end,
+          begin + R"({"name":"x","ph":"C","ts":1,"pid":0,"args":{"bytes":-1}})" + "\n" + end,
+          begin + "\n],\"otherData\":{\"ranks\":[{\"rank\":0}]}}\n", begin + "\n],\"otherData\":7}\n",
+          begin + std::string(std::size_t{5} << 20U, ' ') + "\n" + end}) {
+        const TraceText file(text);
+        try {
+            (void)file.read();
+            ADD_FAILURE() << "accepted " << text.substr(0, 200);
+        } catch (const core::Error& error) {
+            EXPECT_EQ(error.code(), core::ExitCode::corrupt_input) << error.what();
+            EXPECT_NE(std::string(error.what()).find("trace.json"), std::string::npos) << error.what();
+        }
+    }
+}
+
+}  // namespace
+}  // namespace moesaic::measure

@@ -1,0 +1,129 @@
+// Products with frozen matrices at every instruction set level, against sums in double precision.
+#include "ops/frozen_matrix.hpp"
+#include "support/kernel_levels.hpp"
+#include "support/random_model.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <vector>
+
+namespace moesaic::ops {
+namespace {
+
+using core::bf16;
+using kernels::KernelSet;
+using test::random_matrix;
+
+struct Shape {
+    index_t m;
+    index_t n;
+    index_t k;
+};
+
+/// Edges of blocks, chunks of 256 rows and segments of 2048 along the contraction, in both directions.
+constexpr std::array shapes = {Shape{0, 5, 7},     Shape{1, 1, 1},       Shape{3, 40, 33},
+                               Shape{16, 64, 96},  Shape{31, 31, 65},    Shape{33, 96, 200},
+                               Shape{257, 70, 45}, Shape{300, 33, 2100}, Shape{40, 4160, 50}};
+
+/// Largest error of y relative to the norm of its rows, for y = x W^T or x W, added to `before`.
+template <class T>
+double error_of(const FrozenProduct<T>& product, const Matrix<T>& weight, MatrixView<const accumulator_t<T>> before) {
+    const bool forward = product.direction == Direction::forward;
+    double worst = 0;
+    for (index_t row = 0; row < product.y.rows(); ++row) {
+        double norm = 1e-30;
+        double error = 0;
+        for (index_t col = 0; col < product.y.cols(); ++col) {
+            double sum = product.accumulate ? before(row, col) : 0.0;
+            for (index_t k = 0; k < product.x.cols(); ++k) {
+                const T w = forward ? weight.view()(col, k) : weight.view()(k, col);
+                const double low = product.low.empty() ? 0 : core::widen(product.low(row, k));
+                sum +=
+                    (static_cast<double>(core::widen(product.x(row, k))) + low) * static_cast<double>(core::widen(w));
+            }
+            norm += sum * sum;
+            error += std::pow(product.y(row, col) - sum, 2);
+        }
+        worst = std::max(worst, std::sqrt(error / norm));
+    }
+    return worst;
+}
+
+template <class T>
+void expect_exact_products(const KernelSet& kernels, double bound) {
+    using A = accumulator_t<T>;
+    FrozenScratch<T> scratch;
+    for (const Shape& shape : shapes) {
+        SCOPED_TRACE(testing::Message() << "M " << shape.m << ", N " << shape.n << ", K " << shape.k);
+        const Matrix<T> plain = random_matrix<T>(shape.n, shape.k, 1);
+        FrozenMatrix<T> weight(shape.n, shape.k);
+        weight.assign_rows(0, plain);
+        const Matrix<T> x = random_matrix<T>(shape.m, shape.k, 2);
+        const Matrix<T> grad = random_matrix<T>(shape.m, shape.n, 3);
+        const Matrix<T> low = random_matrix<T>(shape.m, shape.k, 6);
+        for (const bool accumulate : {false, true}) {
+            Matrix<A> y = random_matrix<A>(shape.m, shape.n, 4);
+            Matrix<A> grad_x = random_matrix<A>(shape.m, shape.k, 5);
+            Matrix<A> of_both = random_matrix<A>(shape.m, shape.n, 4);
+            const Matrix<A> y_before = random_matrix<A>(shape.m, shape.n, 4);
+            const Matrix<A> grad_x_before = random_matrix<A>(shape.m, shape.k, 5);
+            const FrozenProduct<T> batch[] = {{weight, Direction::forward, x, y, accumulate, {}},
+                                              {weight, Direction::backward, grad, grad_x, accumulate, {}},
+                                              {weight, Direction::forward, x, of_both, accumulate, low}};
+            multiply<T>(kernels, batch, scratch);
+            EXPECT_LT(error_of(batch[0], plain, y_before), bound);
+            EXPECT_LT(error_of(batch[2], plain, y_before), bound);
+            EXPECT_LT(error_of(batch[1], plain, grad_x_before), bound);
+        }
+    }
+}
+
+class FrozenMatrixLevels : public test::KernelLevels {};
+
+TEST_P(FrozenMatrixLevels, MultiplyInBothDirections) {
+    expect_exact_products<bf16>(KernelSet(GetParam()), 1e-5);
+}
+
+TEST_P(FrozenMatrixLevels, GiveTheSameBitsForAnyThreadCountAndInAnyCompany) {
+    const KernelSet kernels(GetParam());
+    const Matrix<bf16> x = random_matrix<bf16>(300, 100, 1);
+    FrozenMatrix<bf16> first(260, 100);
+    FrozenMatrix<bf16> second(70, 100);
+    first.assign_rows(0, random_matrix<bf16>(260, 100, 2));
+    second.assign_rows(0, random_matrix<bf16>(70, 100, 3));
+    FrozenScratch<bf16> scratch;
+    Matrix<float> together[2] = {{300, 260}, {300, 70}};
+    Matrix<float> alone(300, 70);
+    omp_set_num_threads(4);
+    const std::vector<FrozenProduct<bf16>> batch = {{first, Direction::forward, x, together[0], false, {}},
+                                                    {second, Direction::forward, x, together[1], false, {}}};
+    multiply<bf16>(kernels, batch, scratch);
+    omp_set_num_threads(1);
+    const FrozenProduct<bf16> one = {second, Direction::forward, x, alone, false, {}};
+    multiply<bf16>(kernels, {&one, 1}, scratch);
+    EXPECT_TRUE(std::ranges::equal(alone.flat(), together[1].flat()));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, FrozenMatrixLevels, testing::ValuesIn(kernels::gemm_kernels<bf16>()), test::kernel_name);
+
+TEST(FrozenMatrix, MultipliesInFp32AndDouble) {
+    expect_exact_products<float>(KernelSet("portable"), 1e-5);
+    expect_exact_products<double>(KernelSet("portable"), 1e-13);
+}
+
+TEST(FrozenMatrix, WidensRows) {
+    const Matrix<bf16> plain = random_matrix<bf16>(70, 45, 1);
+    FrozenMatrix<bf16> weight(70, 45);
+    weight.assign_rows(0, plain);
+    std::vector<float> row(45);
+    for (const index_t i : {0, 31, 32, 69}) {
+        weight.widen_row(KernelSet("portable").elementwise<bf16>(), i, row.data());
+        for (index_t j = 0; j < 45; ++j) {
+            EXPECT_EQ(row[static_cast<std::size_t>(j)], core::widen(plain.view()(i, j)));
+        }
+    }
+}
+
+}  // namespace
+}  // namespace moesaic::ops
