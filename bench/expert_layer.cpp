@@ -17,10 +17,11 @@ constexpr auto float_bytes = static_cast<index_t>(sizeof(float));
 
 /// The implementation that is measured.
 template <class T>
-std::unique_ptr<ops::ExpertBackend<T>> make_backend(const ops::ExpertConfig& config,
-                                                    std::shared_ptr<ops::ExpertWorkspace<T>> workspace,
-                                                    const kernels::KernelSet& kernels) {
-    return std::make_unique<ops::GroupedExperts<T>>(config, std::move(workspace), kernels);
+std::unique_ptr<ops::ExpertStack<T>> make_backend(const ops::ExpertConfig& config,
+                                                  std::shared_ptr<ops::ExpertWorkspace<T>> workspace,
+                                                  const kernels::KernelSet& kernels) {
+    return std::make_unique<ops::ExpertStack<T>>(
+        std::make_unique<ops::GroupedExperts<T>>(config, std::move(workspace), kernels), 1);
 }
 
 enum class Tensor : std::uint8_t { weight, lora_a, lora_b };
@@ -62,7 +63,7 @@ template <class T>
 ExpertLayer<T>::ExpertLayer(const LayerSettings& settings, std::shared_ptr<ops::ExpertWorkspace<T>> workspace,
                             const kernels::KernelSet& kernels)
     : backend_(make_backend<T>(settings.config(), std::move(workspace), kernels)) {
-    backend_->load_weights([&](index_t expert, Projection projection, MatrixView<T> out) {
+    backend_->experts().load_weights([&](index_t expert, Projection projection, MatrixView<T> out) {
         core::fill_random<T>(out, settings.seed, stream_of(expert, projection, Tensor::weight),
                              one_over_root(out.cols()));
     });
@@ -97,7 +98,7 @@ void ExpertLayer<T>::make_lora(const LayerSettings& settings) {
         gradients_[p] = {gradient.a, gradient.b};
     }
     clear_gradients();
-    backend_->init_lora(factors, gradients_);
+    backend_->experts().init_lora(factors, gradients_);
 }
 
 template <class T>

@@ -3,7 +3,7 @@
 
 #include "bench/shapes.hpp"
 #include "kernels/gemm.hpp"
-#include "ops/expert_backend.hpp"
+#include "ops/expert_stack.hpp"
 
 #include <memory>
 
@@ -34,7 +34,7 @@ public:
     ExpertLayer(const LayerSettings& settings, std::shared_ptr<ops::ExpertWorkspace<T>> workspace,
                 const kernels::KernelSet& kernels);
 
-    [[nodiscard]] ops::ExpertBackend<T>& backend() noexcept { return *backend_; }
+    [[nodiscard]] ops::ExpertStack<T>& backend() noexcept { return *backend_; }
     /// Accumulated by backward passes; empty matrices for frozen experts.
     [[nodiscard]] const ops::ExpertFactors<A>& gradients() const noexcept { return gradients_; }
     void clear_gradients();
@@ -47,7 +47,7 @@ private:
 
     void make_lora(const LayerSettings& settings);
 
-    std::unique_ptr<ops::ExpertBackend<T>> backend_;
+    std::unique_ptr<ops::ExpertStack<T>> backend_;
     std::array<Storage, ops::projections.size()> factor_storage_;
     std::array<Storage, ops::projections.size()> gradient_storage_;
     ops::ExpertFactors<A> gradients_;

@@ -269,7 +269,7 @@ void LayerBenchmark::report(Report& report, const measure::MachineLimits& limits
                    static_cast<double>(pass->times.saved_bytes) / static_cast<double>(pass->tokens));
     }
     report.add("weight_bytes_per_parameter", "B",
-               static_cast<double>(setup_->layers.front().backend().weight_bytes()) /
+               static_cast<double>(setup_->layers.front().backend().experts().weight_bytes()) /
                    static_cast<double>(shape.experts * shape.expert_parameters()));
     report.say("\n");
 }

@@ -1,8 +1,11 @@
 #include "model/decoder.hpp"
 
 #include "core/trace.hpp"
+#include "model/feed_forward/feed_forward.hpp"
+#include "model/mixers/token_mixer.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace moesaic::model {
 
@@ -11,13 +14,14 @@ using core::trace::Scope;
 
 namespace {
 
-template <class T>
-std::shared_ptr<TokenExchange<T>> make_exchange(const Architecture& architecture, const DecoderSettings& settings,
-                                                const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid) {
-    const index_t chunks = settings.chunks > 0 ? settings.chunks
-                                               : automatic_chunks(grid, settings.max_tokens / grid.data().size(),
-                                                                  architecture.experts, architecture.experts_per_token);
-    return std::make_shared<TokenExchange<T>>(grid, kernels, architecture.experts, chunks);
+GridPlace place_in(const mpi::ProcessGrid& grid) {
+    return {grid.expert().rank(), grid.expert().size(), grid.tensor().rank(), grid.tensor().size()};
+}
+
+index_t chunks_of(const Architecture& architecture, const DecoderSettings& settings, const mpi::ProcessGrid& grid) {
+    return settings.chunks > 0 ? settings.chunks
+                               : automatic_chunks(grid, settings.max_tokens / grid.data().size(), architecture.experts,
+                                                  architecture.experts_per_token);
 }
 
 }  // namespace
@@ -28,46 +32,27 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
     : kernels_(kernels),
       architecture_(architecture),
       grid_(grid),
-      lora_{settings.lora, {}},
-      lora_shared_{kernels, lora_.settings},
-      exchange_(make_exchange<T>(architecture_, settings, kernels, grid)),
-      rotary_(architecture.attention.rope),
+      plans_(plan_layers(architecture_, settings.lora, place_in(grid))),
+      lora_(plans_, settings.lora),
+      workspace_{kernels, {grid, kernels, architecture.experts, chunks_of(architecture, settings, grid)}},
+      rotary_(std::make_shared<ops::RotaryTable<A>>(architecture.attention.rope)),
       embedding_(architecture.vocabulary, architecture.hidden),
       output_norm_(static_cast<std::size_t>(architecture.hidden)) {
     if (!architecture_.tied_head) {
         head_ = ops::FrozenMatrix<T>(architecture.vocabulary, architecture.hidden);
     }
-    const auto workspace = std::make_shared<ops::ExpertWorkspace<T>>();
-    const auto mlp = std::make_shared<GatedMlpScratch<T>>();
-    const auto router_scratch = std::make_shared<RouterScratch<T>>();
+    const auto add = [&](const BlockPlan& plan, std::unique_ptr<Block<T>> block) {
+        blocks_.push_back({plan.norm.name, std::vector<A>(static_cast<std::size_t>(plan.norm.cols)), std::move(block)});
+    };
     for (index_t l = 0; l < architecture_.layers; ++l) {
-        Layer layer;
-        auto bucket = std::make_unique<ParameterBucket<A>>();
-        const LoraLayer<T> lora = {lora_shared_, *bucket};
-        layer.input_norm.resize(static_cast<std::size_t>(architecture.hidden));
-        layer.feed_norm.resize(static_cast<std::size_t>(architecture.hidden));
-        layer.attention = make_attention<T>(architecture_, l, lora);
-        if (architecture_.is_moe[static_cast<std::size_t>(l)]) {
-            auto shared = architecture_.shared.intermediate > 0
-                              ? std::make_unique<SharedExpert<T>>(architecture_, l, settings.activations, lora, mlp)
-                              : nullptr;
-            layer.feed_forward = std::make_unique<MoeLayer<T>>(architecture_, l, settings, kernels, grid_, lora_,
-                                                               workspace, exchange_, router_scratch, std::move(shared));
-        } else {
-            layer.feed_forward = std::make_unique<DenseFeedForward<T>>(
-                GatedMlp<T>(architecture_.layer(l) + architecture_.names.dense, architecture_,
-                            architecture_.dense_intermediate, LoraTarget::dense, settings.activations, lora, mlp));
-        }
-        if (!bucket->tensors.empty()) {
-            allocate(*bucket);
-            lora_.buckets.push_back(std::move(bucket));
-        }
-        layers_.push_back(std::move(layer));
+        const LayerPlan& plan = plans_[static_cast<std::size_t>(l)];
+        add(plan.mixer, make_token_mixer<T>(architecture_, l, plan.mixer, lora_, workspace_));
+        add(plan.feed_forward,
+            make_feed_forward<T>(architecture_, l, plan.feed_forward, settings, place_in(grid), lora_, workspace_));
     }
-    const auto first = std::find_if(layers_.begin(), layers_.end(), [](const Layer& layer) {
-        return layer.attention->is_trainable() || layer.feed_forward->is_trainable();
-    });
-    lowest_trainable_ = first - layers_.begin();
+    const auto lowest = std::find_if(blocks_.begin(), blocks_.end(),
+                                     [](const NormedBlock& block) { return block.block->is_trainable(); });
+    lowest_trainable_ = static_cast<std::size_t>(lowest - blocks_.begin());
 }
 
 template <class T>
@@ -78,12 +63,9 @@ void Decoder<T>::load(const WeightSource<T>& source) {
         model::load(source, "lm_head.weight", head_);
     }
     source.read_vector("model.norm.weight", output_norm_);
-    for (index_t l = 0; l < architecture_.layers; ++l) {
-        Layer& layer = layers_[static_cast<std::size_t>(l)];
-        source.read_vector(architecture_.layer(l) + "input_layernorm.weight", layer.input_norm);
-        source.read_vector(architecture_.layer(l) + "post_attention_layernorm.weight", layer.feed_norm);
-        layer.attention->load(source);
-        layer.feed_forward->load(source);
+    for (NormedBlock& block : blocks_) {
+        source.read_vector(block.norm_name, block.norm);
+        block.block->load(source);
     }
 }
 
@@ -94,30 +76,32 @@ const ops::FrozenMatrix<T>& Decoder<T>::head() const {
 
 template <class T>
 void Decoder<T>::update_lora() {
-    for (Layer& layer : layers_) {
-        layer.attention->update_lora();
-        layer.feed_forward->update_lora();
+    for (NormedBlock& block : blocks_) {
+        block.block->update_lora();
     }
 }
 
-/// Dropout of the pass. A token is known by its sequence and its position there.
 template <class T>
-void Decoder<T>::start_dropout(const ops::TokenBatch& batch, bool save) {
-    const LoraSettings& lora = lora_.settings;
-    lora_shared_.dropout = {save ? lora.dropout : 0, lora.dropout_seed, batch.step, {}};
-    if (!lora_shared_.dropout.is_active()) {
-        return;
+void Decoder<T>::start_pass(const ops::TokenBatch& batch, bool save, Pass<T>& pass) {
+    pass.batch = batch;
+    pass.is_saved = save;
+    pass.dropout_probability = lora_.settings.dropout;
+    pass.dropout_seed = lora_.settings.dropout_seed;
+    pass.tokens.clear();
+    if (save && pass.dropout_probability > 0) {
+        pass.tokens = ops::identities_of(batch);
     }
-    tokens_.clear();
-    for (index_t s = 0; s < batch.sequences(); ++s) {
-        const auto number = static_cast<std::size_t>(s);
-        const index_t sequence = batch.sequence_ids.empty() ? s : batch.sequence_ids[number];
-        for (index_t row = batch.offsets[number]; row < batch.offsets[number + 1]; ++row) {
-            const auto position = static_cast<std::uint64_t>(batch.positions[static_cast<std::size_t>(row)]);
-            tokens_.push_back(static_cast<std::uint64_t>(sequence) << 32U | position);
-        }
+    const auto& positions = batch.positions;
+    index_t longest = positions.empty() ? 0 : *std::max_element(positions.begin(), positions.end()) + 1;
+    longest = rotary_->is_dynamic() ? grid_.world().max(longest) : longest;
+    if (!rotary_->covers(longest)) {
+        // Tapes that are open keep the table that they began with.
+        auto longer = std::make_shared<ops::RotaryTable<A>>(*rotary_);
+        longer->extend(longest);
+        rotary_ = std::move(longer);
     }
-    lora_shared_.dropout.rows = tokens_;
+    pass.rotary = rotary_;
+    pass.rows_of_ranks = workspace_.exchange.rows_of_ranks(batch.rows());
 }
 
 template <class T>
@@ -129,89 +113,90 @@ void Decoder<T>::embed(const ops::TokenBatch& batch, MatrixView<A> out) const {
 }
 
 template <class T>
-typename Decoder<T>::StreamPoint Decoder<T>::entry_of(std::size_t layer, Tape<T>& tape, index_t rows, bool save) {
+BlockTape<T>& Decoder<T>::tape_of(Tape<T>& tape, std::size_t block) const {
+    return keeps(tape.pass, block) ? tape.blocks[block] : tape.passing[block % 2];
+}
+
+template <class T>
+BlockState<T>& Decoder<T>::state_of(Tape<T>& tape, std::size_t block) const {
+    const Block<T>& one = *blocks_[block].block;
+    std::unique_ptr<BlockState<T>>& state =
+        keeps(tape.pass, block) ? tape.blocks[block].state : tape.passing_states[typeid(one)];
+    if (state == nullptr) {
+        state = one.make_state();
+    }
+    return *state;
+}
+
+template <class T>
+typename Decoder<T>::Entry Decoder<T>::entry_of(Tape<T>& tape, std::size_t block) {
+    const index_t rows = tape.pass.rows();
     const index_t hidden = architecture_.hidden;
-    const bool last = layer == layers_.size();
-    // Without backward one layer's tape serves all layers.
-    LayerTape<T>& kept = tape.layers[save && !last ? layer : 0];
-    Matrix<A>& stream = last ? tape.output : kept.input;
-    Matrix<T>& normed = last ? tape.normed : kept.attention_input;
-    std::vector<A>& rstd = last ? tape.output_rstd : kept.input_rstd;
+    const bool last = block == blocks_.size();
+    Matrix<A>& stream = last ? tape.output : tape_of(tape, block).stream;
+    Matrix<T>& normed = last ? tape.normed : tape_of(tape, block).input;
+    std::vector<A>& rstd = last ? tape.output_rstd : tape_of(tape, block).rstd;
     stream.resize(rows, hidden);
     normed.resize(rows, hidden);
     rstd.resize(static_cast<std::size_t>(rows));
     const MatrixView<A> wide = last ? MatrixView<A>() : block_input_.view();
-    return {stream, last ? output_norm_ : layers_[layer].input_norm, {normed, wide, rstd}};
+    return {stream, last ? output_norm_ : blocks_[block].norm, {normed, wide, rstd}};
 }
 
+/// The residual stream goes from block to block: each adds what it makes of the normalised stream.
+///
+///     embed -> stream -> norm -> block --+-> stream -> norm -> block --+-> ... -> norm -> head
+///                 |                      |      |                      |
+///                 +----------------------+      +----------------------+
 template <class T>
 MatrixView<const T> Decoder<T>::forward(const ops::TokenBatch& batch, Tape<T>& tape, bool save) {
     const Scope scope("decoder.forward", "step");
-    const index_t rows = batch.rows();
-    const index_t hidden = architecture_.hidden;
     const double epsilon = architecture_.norm_epsilon;
     const kernels::ElementwiseKernels<T>& row_kernels = kernels_.elementwise<T>();
-    const index_t longest =
-        batch.positions.empty() ? 0 : *std::max_element(batch.positions.begin(), batch.positions.end()) + 1;
-    rotary_.extend(rotary_.is_dynamic() ? grid_.world().max(longest) : longest);
-
-    start_dropout(batch, save);
-    exchange_->begin_pass(rows, lora_shared_.dropout);
-
-    tape.layers.resize(save ? layers_.size() : 1);
-    block_input_.resize(rows, hidden);
-    block_output_.resize(rows, hidden);
-    const StreamPoint start = entry_of(0, tape, rows, save);
+    start_pass(batch, save, tape.pass);
+    tape.blocks.resize(blocks_.size());
+    tape.load = {};
+    block_input_.resize(batch.rows(), architecture_.hidden);
+    block_output_.resize(batch.rows(), architecture_.hidden);
+    const Entry start = entry_of(tape, 0);
     embed(batch, start.stream);
-    ops::rms_norm_forward<T>(row_kernels, start.stream, start.weight, epsilon, start.norm);
-    for (std::size_t l = 0; l < layers_.size(); ++l) {
-        Layer& layer = layers_[l];
-        LayerTape<T>& kept = tape.layers[save ? l : 0];
-        layer.attention->forward(batch, rotary_, block_input_, kept, block_output_, attention_scratch_);
-        kept.middle.resize(rows, hidden);
-        kept.feed_input.resize(rows, hidden);
-        kept.middle_rstd.resize(static_cast<std::size_t>(rows));
-        ops::add_and_rms_norm_forward<T>(row_kernels, kept.input, block_output_, kept.middle, layer.feed_norm, epsilon,
-                                         {kept.feed_input, block_input_, kept.middle_rstd});
-        layer.feed_forward->forward(block_input_, kept, block_output_, save);
-        const StreamPoint next = entry_of(l + 1, tape, rows, save);
-        ops::add_and_rms_norm_forward<T>(row_kernels, kept.middle, block_output_, next.stream, next.weight, epsilon,
-                                         next.norm);
+    ops::rms_norm_forward<T>(row_kernels, start.stream, start.norm, epsilon, start.normed);
+    for (std::size_t b = 0; b < blocks_.size(); ++b) {
+        const BlockTape<T>& kept = tape_of(tape, b);
+        BlockState<T>& state = state_of(tape, b);
+        blocks_[b].block->forward(tape.pass, {block_input_, kept.input}, state, block_output_, keeps(tape.pass, b));
+        if (const Routing<A>* routing = state.routing(); routing != nullptr && save) {
+            tape.load.template add<A>(routing->expert_ids, architecture_.experts, routing->probabilities);
+        }
+        const Entry next = entry_of(tape, b + 1);
+        ops::add_and_rms_norm_forward<T>(row_kernels, kept.stream, block_output_, next.stream, next.norm, epsilon,
+                                         next.normed);
     }
     return tape.normed;
 }
 
+/// Through the norm and the block of each addition to the stream, down to the lowest block that has factors.
 template <class T>
-void Decoder<T>::backward(const ops::TokenBatch& batch, const Tape<T>& tape, MatrixView<const A> grad_hidden,
+void Decoder<T>::backward(const Tape<T>& tape, MatrixView<const A> grad_hidden,
                           std::span<const double> grad_probabilities) {
     const Scope scope("decoder.backward", "step");
-    const index_t rows = batch.rows();
-    grad_stream_.resize(rows, architecture_.hidden);
-    grad_block_.resize(rows, architecture_.hidden);
+    grad_stream_.resize(tape.pass.rows(), architecture_.hidden);
+    grad_block_.resize(tape.pass.rows(), architecture_.hidden);
     const kernels::ElementwiseKernels<T>& row_kernels = kernels_.elementwise<T>();
     std::vector<A> of_router(grad_probabilities.size());
     std::transform(grad_probabilities.begin(), grad_probabilities.end(), of_router.begin(),
                    [](double gradient) { return static_cast<A>(gradient); });
     ops::rms_norm_backward<T>(row_kernels, grad_hidden, tape.output, output_norm_, tape.output_rstd, grad_stream_,
                               false);
-    for (index_t l = architecture_.layers - 1; l >= lowest_trainable_; --l) {
-        Layer& layer = layers_[static_cast<std::size_t>(l)];
-        const LayerTape<T>& kept = tape.layers[static_cast<std::size_t>(l)];
-        const bool lowest = l == lowest_trainable_;  // nothing below has factors to train
-        if (lowest && !layer.attention->is_trainable()) {
-            layer.feed_forward->backward(kept, grad_stream_, of_router, {});
-            return;
+    for (std::size_t b = blocks_.size(); b-- > lowest_trainable_;) {
+        const BlockTape<T>& kept = tape.blocks[b];
+        const bool lowest = b == lowest_trainable_;  // nothing below has factors to train
+        blocks_[b].block->backward(tape.pass, kept.input, *kept.state, grad_stream_, of_router,
+                                   lowest ? MatrixView<A>() : grad_block_.view());
+        if (!lowest) {
+            ops::rms_norm_backward<T>(row_kernels, grad_block_, kept.stream, blocks_[b].norm, kept.rstd, grad_stream_,
+                                      true);
         }
-        layer.feed_forward->backward(kept, grad_stream_, of_router, grad_block_);
-        ops::rms_norm_backward<T>(row_kernels, grad_block_, kept.middle, layer.feed_norm, kept.middle_rstd,
-                                  grad_stream_, true);
-        layer.attention->backward(batch, rotary_, kept, grad_stream_, lowest ? MatrixView<A>() : grad_block_.view(),
-                                  attention_scratch_);
-        if (lowest) {
-            return;
-        }
-        ops::rms_norm_backward<T>(row_kernels, grad_block_, kept.input, layer.input_norm, kept.input_rstd, grad_stream_,
-                                  true);
     }
 }
 

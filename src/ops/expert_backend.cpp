@@ -41,7 +41,6 @@ void check_config(const ExpertConfig& config) {
     positive("hidden size", config.hidden);
     positive("intermediate size", config.intermediate);
     positive("largest token count", config.max_tokens);
-    positive("max_cache_depth", config.max_cache_depth);
     if (!config.skip_lora) {
         positive("LoRA rank", config.lora_rank);
         positive("LoRA alpha", config.lora_alpha);
@@ -69,8 +68,7 @@ double ExpertConfig::lora_scale(Projection projection, index_t expert) const {
     if (!scales.empty()) {
         return scales[static_cast<std::size_t>(expert)];
     }
-    const auto rank = static_cast<double>(lora_rank);
-    return lora_alpha / (rank_stabilised ? std::sqrt(rank) : rank);
+    return ops::lora_scale(lora_rank, lora_alpha, rank_stabilised);
 }
 
 template <class T>
@@ -91,7 +89,6 @@ void ExpertWorkspace<T>::clear_cache() {
     grad_low_rank = {};
     low_rank_down = {};
     std::vector<ThreadScratch<T>>().swap(of_thread);
-    unsaved = {};
 }
 
 template <class T>
@@ -130,7 +127,7 @@ void ExpertBackend<T>::update_lora() {
 }
 
 template <class T>
-void ExpertBackend<T>::check_ready(const char* operation) const {
+void ExpertBackend<T>::require_ready(const char* operation) const {
     core::require(!workspace_->in_flight, ExitCode::runtime_failure,
                   "layer {}: {} while a submission is in flight (work buffers are shared); sync it first",
                   config_.layer, operation);
@@ -142,42 +139,32 @@ void ExpertBackend<T>::check_ready(const char* operation) const {
 }
 
 template <class T>
-void ExpertBackend<T>::check_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
-                                     MatrixView<const A> weights, bool save_for_backward,
-                                     const Dropout& dropout) const {
-    check_ready("forward");
-    const index_t tokens = hidden.rows();
+void ExpertBackend<T>::check_forward(const ExpertRows<T>& rows) const {
+    require_ready("forward");
+    const index_t tokens = rows.hidden.rows();
     core::require(tokens <= config_.max_tokens, ExitCode::runtime_failure,
                   "layer {}: forward of {} tokens (the configured maximum is {}); raise max_tokens or split the batch",
                   config_.layer, tokens, config_.max_tokens);
-    check_shape("hidden", config_.layer, hidden, tokens, config_.hidden);
-    check_shape("expert_ids", config_.layer, expert_ids, tokens, config_.experts_per_token);
-    check_shape("weights", config_.layer, weights, tokens, config_.experts_per_token);
-    const auto identities = static_cast<index_t>(dropout.rows.size());
-    core::require(!dropout.is_active() || identities == tokens, ExitCode::runtime_failure,
+    check_shape("hidden", config_.layer, rows.hidden, tokens, config_.hidden);
+    check_shape("expert_ids", config_.layer, rows.expert_ids, tokens, config_.experts_per_token);
+    check_shape("weights", config_.layer, rows.weights, tokens, config_.experts_per_token);
+    const auto identities = static_cast<index_t>(rows.dropout.rows.size());
+    core::require(!rows.dropout.is_active() || identities == tokens, ExitCode::runtime_failure,
                   "layer {}: dropout knows {} tokens (the forward has {}); pass one per token", config_.layer,
                   identities, tokens);
     for (index_t t = 0; t < tokens; ++t) {
-        for (const std::int32_t expert : expert_ids.row(t)) {
+        for (const std::int32_t expert : rows.expert_ids.row(t)) {
             core::require(expert >= 0 && expert < config_.all_experts(), ExitCode::runtime_failure,
                           "layer {}: token {} asks for expert {} (experts are 0 to {}); correct the routing",
                           config_.layer, t, expert, config_.all_experts() - 1);
         }
     }
-    core::require(!save_for_backward || depth_ < config_.max_cache_depth, ExitCode::runtime_failure,
-                  "layer {}: forward to save with {} saved already (max_cache_depth is {}); run backward first, or "
-                  "raise it",
-                  config_.layer, depth_, config_.max_cache_depth);
 }
 
 template <class T>
-void ExpertBackend<T>::check_backward(MatrixView<const T> grad_output) const {
-    check_ready("backward");
-    core::require(depth_ > 0, ExitCode::runtime_failure,
-                  "layer {}: backward with 0 saved forwards (at least 1 is needed); call forward with "
-                  "save_for_backward first",
-                  config_.layer);
-    const index_t tokens = saved_[static_cast<std::size_t>(depth_) - 1].hidden.rows();
+void ExpertBackend<T>::check_backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output) const {
+    require_ready("backward");
+    const index_t tokens = saved.hidden.rows();
     core::require(grad_output.rows() == tokens, ExitCode::runtime_failure,
                   "layer {}: backward of {} tokens (the saved forward had {}); pass the gradient of that forward",
                   config_.layer, grad_output.rows(), tokens);
@@ -185,40 +172,26 @@ void ExpertBackend<T>::check_backward(MatrixView<const T> grad_output) const {
 }
 
 template <class T>
-MatrixView<const accumulator_t<T>> ExpertBackend<T>::run_forward(MatrixView<const T> hidden,
-                                                                 MatrixView<const std::int32_t> expert_ids,
-                                                                 MatrixView<const A> weights, bool save_for_backward,
-                                                                 const Dropout& dropout) {
+MatrixView<const accumulator_t<T>> ExpertBackend<T>::run_forward(const ExpertRows<T>& rows, SavedExperts<T>& saved,
+                                                                 bool keep) {
     const core::trace::Scope scope("experts.forward");
-    if (save_for_backward && static_cast<index_t>(saved_.size()) == depth_) {
-        saved_.emplace_back();
-    }
-    SavedForward<T>& saved = save_for_backward ? saved_[static_cast<std::size_t>(depth_)] : workspace_->unsaved;
-    saved.hidden.resize(hidden.rows(), hidden.cols());
-    saved.weights.resize(weights.rows(), weights.cols());
-    for (index_t t = 0; t < hidden.rows(); ++t) {
-        std::copy_n(hidden[t], hidden.cols(), saved.hidden.view()[t]);
-        std::copy_n(weights[t], weights.cols(), saved.weights.view()[t]);
-    }
-    saved.tokens.assign(dropout.rows.begin(), dropout.rows.end());
-    saved.dropout = dropout;
-    saved.dropout.rows = saved.tokens;
-    sort_by_expert(expert_ids, config_.experts_begin, config_.experts, saved.routed);
-    workspace_->output.resize(hidden.rows(), config_.hidden);
-    do_forward(saved, save_for_backward);
-    depth_ += save_for_backward ? 1 : 0;
+    saved.hidden = rows.hidden;
+    saved.weights = rows.weights;
+    saved.dropout = rows.dropout;
+    sort_by_expert(rows.expert_ids, config_.experts_begin, config_.experts, saved.routed);
+    workspace_->output.resize(rows.hidden.rows(), config_.hidden);
+    do_forward(saved, keep);
     return workspace_->output.view();
 }
 
 template <class T>
-ExpertGradients<T> ExpertBackend<T>::run_backward(MatrixView<const T> grad_output, bool with_input_gradients) {
+ExpertGradients<T> ExpertBackend<T>::run_backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output,
+                                                  bool with_input_gradients) {
     const core::trace::Scope scope("experts.backward");
-    const SavedForward<T>& saved = saved_[static_cast<std::size_t>(depth_) - 1];
     workspace_->grad_input.resize(grad_output.rows(), config_.hidden);
     workspace_->grad_weights.resize(grad_output.rows(), config_.experts_per_token);
     workspace_->grad_weights.fill(A(0));  // of choices that are other ranks' business
     do_backward(saved, grad_output, with_input_gradients);
-    --depth_;
     if (!with_input_gradients) {
         return {};
     }
@@ -226,18 +199,17 @@ ExpertGradients<T> ExpertBackend<T>::run_backward(MatrixView<const T> grad_outpu
 }
 
 template <class T>
-MatrixView<const accumulator_t<T>> ExpertBackend<T>::forward(MatrixView<const T> hidden,
-                                                             MatrixView<const std::int32_t> expert_ids,
-                                                             MatrixView<const A> weights, bool save_for_backward,
-                                                             const Dropout& dropout) {
-    check_forward(hidden, expert_ids, weights, save_for_backward, dropout);
-    return run_forward(hidden, expert_ids, weights, save_for_backward, dropout);
+MatrixView<const accumulator_t<T>> ExpertBackend<T>::forward(const ExpertRows<T>& rows, SavedExperts<T>& saved,
+                                                             bool keep) {
+    check_forward(rows);
+    return run_forward(rows, saved, keep);
 }
 
 template <class T>
-ExpertGradients<T> ExpertBackend<T>::backward(MatrixView<const T> grad_output, bool with_input_gradients) {
-    check_backward(grad_output);
-    return run_backward(grad_output, with_input_gradients);
+ExpertGradients<T> ExpertBackend<T>::backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output,
+                                              bool with_input_gradients) {
+    check_backward(saved, grad_output);
+    return run_backward(saved, grad_output, with_input_gradients);
 }
 
 template <class T>
@@ -273,11 +245,9 @@ void ExpertBackend<T>::abandon() noexcept {
 }
 
 template <class T>
-void ExpertBackend<T>::submit_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
-                                      MatrixView<const A> weights, bool save_for_backward, const Dropout& dropout) {
-    check_forward(hidden, expert_ids, weights, save_for_backward, dropout);
-    submit(Pending::forward,
-           [=, this] { pending_output_ = run_forward(hidden, expert_ids, weights, save_for_backward, dropout); });
+void ExpertBackend<T>::submit_forward(const ExpertRows<T>& rows, SavedExperts<T>& saved, bool keep) {
+    check_forward(rows);
+    submit(Pending::forward, [this, rows, &saved, keep] { pending_output_ = run_forward(rows, saved, keep); });
 }
 
 template <class T>
@@ -287,9 +257,12 @@ MatrixView<const accumulator_t<T>> ExpertBackend<T>::sync_forward() {
 }
 
 template <class T>
-void ExpertBackend<T>::submit_backward(MatrixView<const T> grad_output, bool with_input_gradients) {
-    check_backward(grad_output);
-    submit(Pending::backward, [=, this] { pending_gradients_ = run_backward(grad_output, with_input_gradients); });
+void ExpertBackend<T>::submit_backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output,
+                                       bool with_input_gradients) {
+    check_backward(saved, grad_output);
+    submit(Pending::backward, [this, &saved, grad_output, with_input_gradients] {
+        pending_gradients_ = run_backward(saved, grad_output, with_input_gradients);
+    });
 }
 
 template <class T>
@@ -299,20 +272,9 @@ ExpertGradients<T> ExpertBackend<T>::sync_backward() {
 }
 
 template <class T>
-std::size_t ExpertBackend<T>::saved_bytes() const noexcept {
-    std::size_t bytes = 0;
-    for (index_t i = 0; i < depth_; ++i) {
-        bytes += saved_[static_cast<std::size_t>(i)].bytes();
-    }
-    return bytes;
-}
-
-template <class T>
 void ExpertBackend<T>::clear_cache() {
     core::require(!workspace_->in_flight, ExitCode::runtime_failure,
                   "layer {}: clear_cache while a submission is in flight; sync it first", config_.layer);
-    saved_.clear();
-    depth_ = 0;
     workspace_->clear_cache();
 }
 

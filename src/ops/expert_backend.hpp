@@ -1,10 +1,12 @@
 // The expert backend: the routed experts of one MoE layer, forward and backward with LoRA, as an object that other
-// programs can embed. Buffer handling and the rules of use are here; the arithmetic is in subclasses.
+// programs can embed. Buffer handling and the rules of use are here; the arithmetic is in subclasses. What a forward
+// saves belongs to the caller: a tape, or ExpertStack for callers that have none.
 #pragma once
 
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
 #include "ops/expert_workspace.hpp"
+#include "ops/lora.hpp"
 
 #include <array>
 #include <cstdint>
@@ -20,9 +22,6 @@ using core::MatrixView;
 
 enum class Projection : std::uint8_t { gate, up, down };
 inline constexpr std::array projections = {Projection::gate, Projection::up, Projection::down};
-
-/// The two matrices of an adapter B A.
-enum class LoraFactor : std::uint8_t { a, b };
 
 struct ExpertConfig {
     index_t layer = 0;               ///< for messages
@@ -41,7 +40,6 @@ struct ExpertConfig {
     std::array<std::vector<double>, projections.size()> lora_scales{};
     bool skip_lora = false;  ///< frozen experts without adapters: input gradients only
     Activations activations = Activations::retain;
-    index_t max_cache_depth = 1;  ///< saved forwards that may wait for their backward
 
     /// Of the expert at `expert` among those of this rank.
     [[nodiscard]] double lora_scale(Projection projection, index_t expert) const;
@@ -49,17 +47,16 @@ struct ExpertConfig {
     [[nodiscard]] index_t all_experts() const noexcept { return experts_of_layer > 0 ? experts_of_layer : experts; }
 };
 
-/// LoRA factors, or their gradients, of all experts of a layer, expert after expert in the rows.
+/// LoRA factors, or their gradients, of all experts of a layer, expert after expert in the rows: A of gate and up
+/// [E * R, H], of down [E * R, I]; B of gate and up [E * I, R], of down [E * H, R].
 template <class S>
 struct ExpertFactors {
-    struct Pair {
-        MatrixView<S> a;  // gate, up: [E * R, H]; down: [E * R, I]
-        MatrixView<S> b;  // gate, up: [E * I, R]; down: [E * H, R]
-    };
-    std::array<Pair, projections.size()> of_projection;
+    std::array<LoraMatrices<S>, projections.size()> of_projection;
 
-    [[nodiscard]] const Pair& operator[](Projection p) const { return of_projection[static_cast<std::size_t>(p)]; }
-    [[nodiscard]] Pair& operator[](Projection p) { return of_projection[static_cast<std::size_t>(p)]; }
+    [[nodiscard]] const LoraMatrices<S>& operator[](Projection p) const {
+        return of_projection[static_cast<std::size_t>(p)];
+    }
+    [[nodiscard]] LoraMatrices<S>& operator[](Projection p) { return of_projection[static_cast<std::size_t>(p)]; }
 };
 
 /// Fills `out` with the frozen weight of one expert: gate and up [I, H], down [H, I].
@@ -73,7 +70,7 @@ struct ExpertGradients {
     MatrixView<const accumulator_t<T>> weights;
 };
 
-/// Bytes per token that a saved forward of a layer holds (docs/experts.md).
+/// Bytes per token that a saved forward of a layer holds, its hidden states and weights included (docs/experts.md).
 template <class T>
 [[nodiscard]] index_t saved_bytes_per_token(const ExpertConfig& config) {
     const auto scalar = static_cast<index_t>(sizeof(T));
@@ -101,32 +98,30 @@ public:
     void init_lora(const ExpertFactors<const A>& factors, const ExpertFactors<A>& gradients);
     /// Call after the factors changed.
     void update_lora();
+    /// Throws unless weights and factors are there and no submission is in flight.
+    void require_ready(const char* operation) const;
 
-    /// y[t] = sum_k weights[t, k] * E_{expert_ids[t, k]}(hidden[t]), [T, H]. The view is valid until the next call on
-    /// any backend with the same workspace. Dropout, with a row for every token, acts on the inputs of A, also in the
-    /// backward of this forward.
-    MatrixView<const A> forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
-                                MatrixView<const A> weights, bool save_for_backward, const Dropout& dropout = {});
-    /// Backward of the latest saved forward, which is forgotten. LoRA gradients accumulate. Without input gradients,
-    /// those of hidden states and routing weights are not computed and the result is empty: for the lowest layer of a
-    /// model.
-    ExpertGradients<T> backward(MatrixView<const T> grad_output, bool with_input_gradients = true);
+    /// y[t] = sum_k weights[t, k] * E_{expert_ids[t, k]}(hidden[t]), [N, H]. The view is valid until the next call on
+    /// any backend with the same workspace. Writes `saved`; a backward may follow if the forward is to `keep` what
+    /// that needs. Dropout acts on the inputs of A, also in the backward of this forward.
+    MatrixView<const A> forward(const ExpertRows<T>& rows, SavedExperts<T>& saved, bool keep);
+    /// Backward of a forward that was kept, once or more often, in any order of forwards. LoRA gradients accumulate.
+    /// Without input gradients, those of hidden states and routing weights are not computed and the result is empty:
+    /// for the lowest layer of a model.
+    ExpertGradients<T> backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output,  // [N, H]
+                                bool with_input_gradients = true);
 
-    /// The same without blocking: inputs must stay until the sync, which returns the result or throws the error. The
-    /// result is valid until the next sync, so that the next submission may follow at once.
-    void submit_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
-                        MatrixView<const A> weights, bool save_for_backward, const Dropout& dropout = {});
+    /// The same without blocking: inputs and `saved` must stay until the sync, which returns the result or throws the
+    /// error. The result is valid until the next sync, so that the next submission may follow at once.
+    void submit_forward(const ExpertRows<T>& rows, SavedExperts<T>& saved, bool keep);
     MatrixView<const A> sync_forward();
-    void submit_backward(MatrixView<const T> grad_output, bool with_input_gradients = true);
+    void submit_backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output,
+                         bool with_input_gradients = true);
     ExpertGradients<T> sync_backward();
 
-    /// Saved forwards that wait for their backward.
-    [[nodiscard]] index_t cache_depth() const noexcept { return depth_; }
     /// Bytes of frozen weights, padding included.
     [[nodiscard]] virtual std::size_t weight_bytes() const noexcept = 0;
-    /// Bytes that saved forwards hold.
-    [[nodiscard]] std::size_t saved_bytes() const noexcept;
-    /// Forgets saved forwards and gives back the memory of this object's and the shared buffers.
+    /// Gives back the memory of the work buffers, which other layers share.
     void clear_cache();
 
 protected:
@@ -135,11 +130,10 @@ protected:
     virtual void do_load_weights(const ExpertWeightSource<T>& source) = 0;
     /// Called by init_lora and update_lora; `factors()` holds the present values.
     virtual void do_update_lora() = 0;
-    /// Computes workspace().output and, if a backward will follow that wants them, saved.pre_activations. The other
-    /// members of `saved` are set.
-    virtual void do_forward(SavedForward<T>& saved, bool save_for_backward) = 0;
+    /// Computes workspace().output and, to `keep` it, saved.pre_activations. The other members of `saved` are set.
+    virtual void do_forward(SavedExperts<T>& saved, bool keep) = 0;
     /// Accumulates into gradients(); computes grad_input and grad_weights of the workspace if asked to.
-    virtual void do_backward(const SavedForward<T>& saved, MatrixView<const T> grad_output,
+    virtual void do_backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output,
                              bool with_input_gradients) = 0;
 
     /// For destructors of subclasses: waits for a submission that was never synced, as after an exception.
@@ -152,13 +146,11 @@ protected:
 private:
     enum class Pending : std::uint8_t { nothing, forward, backward };
 
-    void check_ready(const char* operation) const;
-    void check_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
-                       MatrixView<const A> weights, bool save_for_backward, const Dropout& dropout) const;
-    void check_backward(MatrixView<const T> grad_output) const;
-    MatrixView<const A> run_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
-                                    MatrixView<const A> weights, bool save_for_backward, const Dropout& dropout);
-    ExpertGradients<T> run_backward(MatrixView<const T> grad_output, bool with_input_gradients);
+    void check_forward(const ExpertRows<T>& rows) const;
+    void check_backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output) const;
+    MatrixView<const A> run_forward(const ExpertRows<T>& rows, SavedExperts<T>& saved, bool keep);
+    ExpertGradients<T> run_backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output,
+                                    bool with_input_gradients);
     void submit(Pending kind, std::function<void()> job);
     void sync(Pending kind, const char* operation);
 
@@ -166,8 +158,6 @@ private:
     std::shared_ptr<ExpertWorkspace<T>> workspace_;
     ExpertFactors<const A> factors_;
     ExpertFactors<A> gradients_;
-    std::vector<SavedForward<T>> saved_;  // slots are reused; the first depth_ of them are in use
-    index_t depth_ = 0;
     bool has_weights_ = false;
     bool has_lora_ = false;
     Pending pending_ = Pending::nothing;

@@ -1,4 +1,4 @@
-// Buffers of expert layers: what a forward keeps for its backward, and work space that all layers of a process share.
+// Buffers of expert layers: what a forward leaves for its backward, and work space that all layers of a process share.
 #pragma once
 
 #include "core/matrix.hpp"
@@ -20,6 +20,7 @@ namespace moesaic::ops {
 using core::accumulator_t;
 using core::index_t;
 using core::Matrix;
+using core::MatrixView;
 
 /// What becomes of gate and up between a forward and its backward: kept, or computed again from the layer's input.
 enum class Activations : std::uint8_t { retain, recompute };
@@ -36,20 +37,27 @@ struct PreActivations {
     }
 };
 
-/// What one forward keeps for its backward.
+/// Rows for experts, with the experts that each of them goes to. Views of memory of the caller's.
 template <class T>
-struct SavedForward {
-    Matrix<T> hidden;                   // [T, H]
-    Matrix<accumulator_t<T>> weights;   // [T, K]
-    Dropout dropout;                    // of the inputs of A, with the tokens below
-    std::vector<std::uint64_t> tokens;  // [T] or empty
+struct ExpertRows {
+    MatrixView<const T> hidden;                  // [N, H]
+    MatrixView<const std::int32_t> expert_ids;   // [N, K], some of them maybe of other ranks
+    MatrixView<const accumulator_t<T>> weights;  // [N, K]
+    Dropout dropout;                             ///< of the inputs of A; if it is active with a row for each of the N
+};
+
+/// What a forward leaves for its backward. Whoever calls the forward owns it, as many as are wanted; it refers to the
+/// hidden states, weights and dropout rows of the forward, which must stay until its backward is done.
+template <class T>
+struct SavedExperts {
+    MatrixView<const T> hidden;                  // [N, H]
+    MatrixView<const accumulator_t<T>> weights;  // [N, K]
+    Dropout dropout;
     RoutedRows routed;
     PreActivations<T> pre_activations;  // empty if they are recomputed
 
-    [[nodiscard]] std::size_t bytes() const noexcept {
-        return hidden.size() * sizeof(T) + weights.size() * sizeof(accumulator_t<T>) + routed.bytes() +
-               tokens.size() * sizeof(std::uint64_t) + pre_activations.bytes();
-    }
+    /// Bytes of its own.
+    [[nodiscard]] std::size_t bytes() const noexcept { return routed.bytes() + pre_activations.bytes(); }
 };
 
 /// Buffers of one thread; they grow and stay.
@@ -80,7 +88,6 @@ struct ExpertWorkspace {
     Matrix<A> grad_input;             // [T, H]
     Matrix<A> grad_weights;           // [T, K]
     std::array<Matrix<A>, 3> synced;  ///< the same of the submission that was synced last
-    SavedForward<T> unsaved;          ///< serves forwards that are not saved
     core::Worker worker;
     bool in_flight = false;
 

@@ -65,7 +65,7 @@ void GroupedExperts<T>::do_update_lora() {
 
 /// Cuts the rows into chunks and gets the buffers that depend on them.
 template <class T>
-void GroupedExperts<T>::prepare(const SavedForward<T>& saved) {
+void GroupedExperts<T>::prepare(const SavedExperts<T>& saved) {
     ExpertWorkspace<T>& work = this->workspace();
     const RoutedRows& routed = saved.routed;
     // Packed rows may take half of an L2 cache of 2 MiB; weights and sums want the rest.
@@ -77,13 +77,13 @@ void GroupedExperts<T>::prepare(const SavedForward<T>& saved) {
     work.strips = work.chunks.empty() ? 0 : work.chunks.back().first_strip + work.chunks.back().strips();
     work.row_weights.resize(static_cast<std::size_t>(routed.rows()));
     for (std::size_t row = 0; row < work.row_weights.size(); ++row) {
-        work.row_weights[row] = saved.weights.view()(routed.token[row], routed.choice[row]);
+        work.row_weights[row] = saved.weights(routed.token[row], routed.choice[row]);
     }
     work.rows_out.resize(routed.rows(), this->config().hidden);
     work.row_tokens.clear();
     if (saved.dropout.is_active()) {
         for (const std::int32_t token : routed.token) {
-            work.row_tokens.push_back(saved.tokens[static_cast<std::size_t>(token)]);
+            work.row_tokens.push_back(saved.dropout.rows[static_cast<std::size_t>(token)]);
         }
     }
     work.dropout = saved.dropout;
@@ -178,16 +178,16 @@ void GroupedExperts<T>::sum_over_choices(const RoutedRows& routed, MatrixView<A>
 }
 
 template <class T>
-void GroupedExperts<T>::do_forward(SavedForward<T>& saved, bool save_for_backward) {
+void GroupedExperts<T>::do_forward(SavedExperts<T>& saved, bool keep) {
     prepare(saved);
-    const bool keep = save_for_backward && this->config().activations == Activations::retain;
-    project_up(saved, keep ? &saved.pre_activations : nullptr, true);
+    const bool retain = keep && this->config().activations == Activations::retain;
+    project_up(saved, retain ? &saved.pre_activations : nullptr, true);
     project_down();
     sum_over_choices(saved.routed, this->workspace().output);
 }
 
 template <class T>
-void GroupedExperts<T>::do_backward(const SavedForward<T>& saved, MatrixView<const T> grad_output,
+void GroupedExperts<T>::do_backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output,
                                     bool with_input_gradients) {
     ExpertWorkspace<T>& work = this->workspace();
     prepare(saved);

@@ -49,10 +49,10 @@ private:
 
     void do_load_weights(const ExpertWeightSource<T>& source) override;
     void do_update_lora() override;
-    void do_forward(SavedForward<T>& saved, bool save_for_backward) override;
-    void do_backward(const SavedForward<T>& saved, MatrixView<const T> grad_output, bool with_input_gradients) override;
+    void do_forward(SavedExperts<T>& saved, bool keep) override;
+    void do_backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output, bool with_input_gradients) override;
 
-    void prepare(const SavedForward<T>& saved);
+    void prepare(const SavedExperts<T>& saved);
     template <class Body>
     void for_each_part(index_t strips, const Body& body);
     [[nodiscard]] BlockRun<T> weight_strip(Projection p, index_t expert, index_t row_block) const;
@@ -66,9 +66,9 @@ private:
     [[nodiscard]] DropoutMask mask_of(Projection p, index_t expert) const;
 
     // grouped_experts_forward.cpp
-    void project_up(const SavedForward<T>& saved, PreActivations<T>* kept, bool activate);
+    void project_up(const SavedExperts<T>& saved, PreActivations<T>* kept, bool activate);
     void project_down();
-    [[nodiscard]] Strips gather_columns(const SavedForward<T>& saved, const Part& part, const DropoutMask* mask,
+    [[nodiscard]] Strips gather_columns(const SavedExperts<T>& saved, const Part& part, const DropoutMask* mask,
                                         core::Buffer<std::byte>& storage) const;
     [[nodiscard]] Strips low_rank(Projection p, const Part& part, const Strips& tokens,
                                   core::Buffer<std::byte>& storage, T* kept) const;
@@ -79,7 +79,7 @@ private:
     [[nodiscard]] Strips activated_strips(const Part& part, const core::Buffer<std::byte>& strips) const;
 
     // grouped_experts_backward.cpp
-    void backward_down(const SavedForward<T>& saved, const PreActivations<T>& kept, MatrixView<const T> grad_output);
+    void backward_down(const SavedExperts<T>& saved, const PreActivations<T>& kept, MatrixView<const T> grad_output);
     void backward_up(bool with_input_gradients);
     void sum_weight_gradients(const RoutedRows& routed);
     void activation_gradients(const Part& part, index_t strip, index_t s, const A* sums, const PreActivations<T>& kept);
@@ -99,10 +99,10 @@ private:
         const T* by_feature;  ///< L^T as [R, rows] per chunk; or, if that is null,
         const T* blocks;      ///< L as [strips][blocks of R][32, 32]
     };
-    void lora_gradients(const SavedForward<T>& saved, const PreActivations<T>& kept, MatrixView<const T> grad_output);
+    void lora_gradients(const SavedExperts<T>& saved, const PreActivations<T>& kept, MatrixView<const T> grad_output);
     [[nodiscard]] std::vector<LoraTerm> terms_of(Wide wide, const PreActivations<T>& kept);
     void pack_low_rank(const LoraTerm& term, const RowChunk& chunk, index_t block, std::byte* strip) const;
-    [[nodiscard]] BlockRun<T> wide_blocks(Wide wide, const SavedForward<T>& saved, MatrixView<const T> grad_output,
+    [[nodiscard]] BlockRun<T> wide_blocks(Wide wide, const SavedExperts<T>& saved, MatrixView<const T> grad_output,
                                           const RowChunk& chunk, index_t first, index_t last,
                                           ThreadScratch<T>& scratch);
     void drop_blocks(const DropoutMask& mask, const RowChunk& chunk, index_t first, index_t last, T* blocks) const;

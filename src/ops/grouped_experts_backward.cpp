@@ -12,7 +12,7 @@ using core::bf16;
 /// From the gradient of the output through the down projection and the activation: grad_pre_activations, the activation
 /// itself, and the gradients of the routing weights by parts.
 template <class T>
-void GroupedExperts<T>::backward_down(const SavedForward<T>& saved, const PreActivations<T>& kept,
+void GroupedExperts<T>::backward_down(const SavedExperts<T>& saved, const PreActivations<T>& kept,
                                       MatrixView<const T> grad_output) {
     ExpertWorkspace<T>& work = this->workspace();
     const core::trace::Scope scope("experts.backward_down");
@@ -224,7 +224,7 @@ void GroupedExperts<T>::input_gradient(Projection p, const Part& part, index_t s
 }
 
 #define MOESAIC_INSTANTIATE(T)                                                                       \
-    template void GroupedExperts<T>::backward_down(const SavedForward<T>&, const PreActivations<T>&, \
+    template void GroupedExperts<T>::backward_down(const SavedExperts<T>&, const PreActivations<T>&, \
                                                    MatrixView<const T>);                             \
     template void GroupedExperts<T>::backward_up(bool);                                              \
     template void GroupedExperts<T>::sum_weight_gradients(const RoutedRows&);

@@ -8,7 +8,7 @@ using core::bf16;
 
 /// Gate and up of all rows, with the activation unless only `kept` is wanted.
 template <class T>
-void GroupedExperts<T>::project_up(const SavedForward<T>& saved, PreActivations<T>* kept, bool with_activation) {
+void GroupedExperts<T>::project_up(const SavedExperts<T>& saved, PreActivations<T>* kept, bool with_activation) {
     ExpertWorkspace<T>& work = this->workspace();
     const core::trace::Scope scope("experts.gate_up");
     const ExpertConfig& config = this->config();
@@ -99,7 +99,7 @@ Strips GroupedExperts<T>::activated_strips(const Part& part, const core::Buffer<
 /// The chunk's hidden states, after dropout if there is a mask, as right operand: vectors are tokens, k the hidden
 /// dimension.
 template <class T>
-Strips GroupedExperts<T>::gather_columns(const SavedForward<T>& saved, const Part& part, const DropoutMask* mask,
+Strips GroupedExperts<T>::gather_columns(const SavedExperts<T>& saved, const Part& part, const DropoutMask* mask,
                                          core::Buffer<std::byte>& storage) const {
     const index_t hidden = this->config().hidden;
     // Rows of a strip are copied side by side first: packing reads 16 rows at once, which must not lie 4 KiB apart.
@@ -110,7 +110,7 @@ Strips GroupedExperts<T>::gather_columns(const SavedForward<T>& saved, const Par
     for (index_t s = 0; s < part.strips(); ++s) {
         const index_t count = extent_of_block(part.rows(), s);
         for (index_t row = 0; row < count; ++row) {
-            std::copy_n(saved.hidden.view()[token[s * block_size + row]], hidden, rows + row * stride);
+            std::copy_n(saved.hidden[token[s * block_size + row]], hidden, rows + row * stride);
             if (mask != nullptr) {
                 const index_t routed_row = part.chunk.begin + s * block_size + row;
                 mask->apply(this->workspace().row_tokens[static_cast<std::size_t>(routed_row)], 0, hidden,
@@ -226,9 +226,9 @@ void GroupedExperts<T>::pack_activation(const Part& part, index_t strip, const T
 }
 
 #define MOESAIC_INSTANTIATE(T)                                                                                 \
-    template void GroupedExperts<T>::project_up(const SavedForward<T>&, PreActivations<T>*, bool);             \
+    template void GroupedExperts<T>::project_up(const SavedExperts<T>&, PreActivations<T>*, bool);             \
     template void GroupedExperts<T>::project_down();                                                           \
-    template Strips GroupedExperts<T>::gather_columns(const SavedForward<T>&, const Part&, const DropoutMask*, \
+    template Strips GroupedExperts<T>::gather_columns(const SavedExperts<T>&, const Part&, const DropoutMask*, \
                                                       core::Buffer<std::byte>&) const;
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)

@@ -96,7 +96,7 @@ std::vector<typename GroupedExperts<T>::LoraTerm> GroupedExperts<T>::terms_of(Wi
 }
 
 template <class T>
-void GroupedExperts<T>::lora_gradients(const SavedForward<T>& saved, const PreActivations<T>& kept,
+void GroupedExperts<T>::lora_gradients(const SavedExperts<T>& saved, const PreActivations<T>& kept,
                                        MatrixView<const T> grad_output) {
     ExpertWorkspace<T>& work = this->workspace();
     const core::trace::Scope scope("experts.lora_gradients");
@@ -164,14 +164,14 @@ void GroupedExperts<T>::pack_low_rank(const LoraTerm& term, const RowChunk& chun
 
 /// Column blocks [first, last) of Z of one chunk: run block s is strip s, and the columns follow it.
 template <class T>
-BlockRun<T> GroupedExperts<T>::wide_blocks(Wide wide, const SavedForward<T>& saved, MatrixView<const T> grad_output,
+BlockRun<T> GroupedExperts<T>::wide_blocks(Wide wide, const SavedExperts<T>& saved, MatrixView<const T> grad_output,
                                            const RowChunk& chunk, index_t first, index_t last,
                                            ThreadScratch<T>& scratch) {
     const ExpertWorkspace<T>& work = this->workspace();
     if (is_as_wide_as_hidden(wide)) {
         const index_t cols = last - first;
         T* gathered = scratch.rows.reserve(static_cast<std::size_t>(chunk.strips() * cols * block_elements));
-        gather_blocks(saved.routed, wide == Wide::grad_output ? grad_output : saved.hidden.view(), chunk, first, last,
+        gather_blocks(saved.routed, wide == Wide::grad_output ? grad_output : saved.hidden, chunk, first, last,
                       gathered);
         if (has_dropout() && wide != Wide::grad_output) {
             const Projection p = wide == Wide::hidden ? Projection::gate : Projection::up;
@@ -230,7 +230,7 @@ void GroupedExperts<T>::add_to_gradient(const LoraTerm& term, index_t expert, in
 }
 
 #define MOESAIC_INSTANTIATE(T)                                                                        \
-    template void GroupedExperts<T>::lora_gradients(const SavedForward<T>&, const PreActivations<T>&, \
+    template void GroupedExperts<T>::lora_gradients(const SavedExperts<T>&, const PreActivations<T>&, \
                                                     MatrixView<const T>);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)

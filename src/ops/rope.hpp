@@ -52,6 +52,10 @@ public:
 
     /// True if the table depends on the longest sequence, which all ranks must then agree on.
     [[nodiscard]] bool is_dynamic() const noexcept { return settings_.type == RopeType::dynamic; }
+    /// Whether the table serves passes whose longest sequence is this.
+    [[nodiscard]] bool covers(index_t longest) const noexcept {
+        return !frequencies_.empty() && longest <= positions_ && (!is_dynamic() || longest == longest_);
+    }
     /// Makes the table cover positions [0, longest).
     void extend(index_t longest);
     /// Rotates the heads of one token in place. heads: [n * part.head_size] for any n; `position` is below the limit.

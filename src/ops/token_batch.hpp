@@ -33,6 +33,9 @@ struct Target {
     std::int32_t label;  ///< the next token
 };
 
+/// [T] which token of the optimizer step each row is: its sequence and its position there.
+[[nodiscard]] std::vector<std::uint64_t> identities_of(const TokenBatch& batch);
+
 /// All targets of a batch in row order: the shift by one happens here.
 [[nodiscard]] std::vector<Target> targets_of(const TokenBatch& batch);
 

@@ -56,8 +56,8 @@ model::ModulePatterns read_patterns(const json& config, const std::string& key, 
 }
 
 /// alpha of a module: what `LoraSettings::scale` undoes. Whole numbers as PEFT writes them.
-json alpha_of(const model::LoraSettings& settings, const model::LoraShape& shape) {
-    const double alpha = shape.scale / settings.scale(shape.rank, 1);
+json alpha_of(const model::LoraSettings& settings, const model::AdapterSpec& shape) {
+    const double alpha = shape.scale / settings.scale(shape.lora_rank, 1);
     const double nearest = std::round(alpha);
     if (std::abs(alpha - nearest) <= 1e-9 * alpha && nearest < 1e9) {
         return static_cast<std::int64_t>(nearest);
@@ -127,7 +127,7 @@ nlohmann::json adapter_config(const std::string& base_model, const model::LoraSe
         } else if (std::find(parameters.begin(), parameters.end(), name) == parameters.end()) {
             parameters.push_back(name);
         }
-        ranks.push_back(module.shape.rank);
+        ranks.push_back(module.shape.lora_rank);
         alphas.push_back(alpha_of(settings, module.shape));
     }
     const json alpha = alpha_of(settings, {settings.rank, settings.scale(settings.rank, settings.alpha)});

@@ -32,7 +32,7 @@ inline constexpr const char* fused_down = "mlp.experts.down_proj";
 /// A module, or a parameter of a fused layout, as PEFT names it.
 struct AdaptedModule {
     std::string name;
-    model::LoraShape shape;
+    model::AdapterSpec shape;
     bool is_parameter = false;
 };
 

@@ -17,7 +17,7 @@ namespace {
 using core::ExitCode;
 using core::Matrix;
 using core::MatrixView;
-using model::LoraShape;
+using model::AdapterSpec;
 using model::LoraTensor;
 using ops::LoraFactor;
 
@@ -29,7 +29,7 @@ constexpr std::size_t longest_name = 512;
 struct ModulePlace {
     std::string a_tensor;
     std::string b_tensor;
-    LoraShape shape;
+    AdapterSpec shape;
     bool is_fused = false;
     index_t first_row_of_a = 0;
     index_t first_col_of_b = 0;
@@ -54,9 +54,9 @@ private:
     void find_modules();
     void find_fused(index_t layer, const std::string& folder);
     void add_fused_gate_up(index_t layer, const std::string& stem, index_t rank);
-    void add_fused(index_t layer, const std::string& stem, const std::string& projection, LoraShape shape,
+    void add_fused(index_t layer, const std::string& stem, const std::string& projection, AdapterSpec shape,
                    index_t first_rank, index_t file_rank, index_t first_row_of_b);
-    [[nodiscard]] LoraShape shape_in_config(const std::string& module, const std::string& tensor, index_t rank) const;
+    [[nodiscard]] AdapterSpec shape_in_config(const std::string& module, const std::string& tensor, index_t rank) const;
     [[nodiscard]] MatrixView<const float> whole(const std::string& tensor);
 
     const model::Architecture& architecture_;
@@ -84,7 +84,7 @@ AdapterFile::AdapterFile(const std::filesystem::path& folder, const model::Archi
 }
 
 /// The adapter that the configuration gives a module, which must have the rank of its tensor.
-LoraShape AdapterFile::shape_in_config(const std::string& module, const std::string& tensor, index_t rank) const {
+AdapterSpec AdapterFile::shape_in_config(const std::string& module, const std::string& tensor, index_t rank) const {
     const double expected = settings_.rank_pattern.value_of(module, static_cast<double>(settings_.rank));
     core::require(rank > 0 && static_cast<double>(rank) == expected, ExitCode::corrupt_input,
                   "{}: tensor {} has rank {} ({} says {}); use files that belong together", source_, tensor, rank,
@@ -143,7 +143,7 @@ void AdapterFile::find_fused(index_t layer, const std::string& stem) {
     if (is_gate_up) {
         add_fused_gate_up(layer, stem, rank);
     } else {
-        const LoraShape shape = shape_in_config(architecture_.layer(layer) + fused_down, stem + a_suffix, rank);
+        const AdapterSpec shape = shape_in_config(architecture_.layer(layer) + fused_down, stem + a_suffix, rank);
         add_fused(layer, stem, architecture_.names.down, shape, 0, rank, 0);
     }
 }
@@ -151,7 +151,7 @@ void AdapterFile::find_fused(index_t layer, const std::string& stem) {
 /// Gate and up either have half of the ranks each, the rest of B being zero, or they share all of them.
 void AdapterFile::add_fused_gate_up(index_t layer, const std::string& stem, index_t rank) {
     const index_t intermediate = architecture_.expert_intermediate;
-    LoraShape shape = shape_in_config(architecture_.layer(layer) + fused_gate_up, stem + a_suffix, rank);
+    AdapterSpec shape = shape_in_config(architecture_.layer(layer) + fused_gate_up, stem + a_suffix, rank);
     const MatrixView<const float> b = whole(stem + b_suffix);
     const index_t half = b.cols() / 2;
     bool is_split = rank % 2 == 0;
@@ -159,12 +159,12 @@ void AdapterFile::add_fused_gate_up(index_t layer, const std::string& stem, inde
         const float* foreign = b[row] + (row < intermediate ? half : 0);
         is_split = std::all_of(foreign, foreign + half, [](float value) { return value == 0; });
     }
-    shape.rank = is_split ? rank / 2 : rank;
+    shape.lora_rank = is_split ? rank / 2 : rank;
     add_fused(layer, stem, architecture_.names.gate, shape, 0, rank, 0);
     add_fused(layer, stem, architecture_.names.up, shape, is_split ? rank / 2 : 0, rank, intermediate);
 }
 
-void AdapterFile::add_fused(index_t layer, const std::string& stem, const std::string& projection, LoraShape shape,
+void AdapterFile::add_fused(index_t layer, const std::string& stem, const std::string& projection, AdapterSpec shape,
                             index_t first_rank, index_t file_rank, index_t first_row_of_b) {
     const index_t experts = architecture_.experts;
     for (index_t e = 0; e < experts; ++e) {
@@ -234,10 +234,10 @@ void load_adapter(const std::filesystem::path& folder, const model::Architecture
             std::fill_n(bucket->view(tensor, bucket->values).data(), tensor.size(), 0.0F);
             for (index_t m = 0; m < tensor.count(); ++m) {
                 const std::string& module = tensor.modules[static_cast<std::size_t>(m)];
-                if (tensor.rank_of(m) == 0) {
+                if (tensor.lora_rank_of(m) == 0) {
                     continue;
                 }
-                file.check_size(module, tensor.factor, tensor.peft_rows(m), tensor.peft_cols(m));
+                file.check_size(module, tensor.factor, tensor.unpadded_rows(m), tensor.unpadded_cols(m));
                 unknown.erase(module);
                 if (!tensor.held.contains(m)) {
                     continue;
@@ -245,7 +245,7 @@ void load_adapter(const std::filesystem::path& folder, const model::Architecture
                 const MatrixView<float> matrix = bucket->matrix(tensor, m, bucket->values);
                 const bool is_a = tensor.factor == LoraFactor::a;
                 file.read(module, tensor.factor,
-                          is_a ? matrix.rows(0, tensor.rank_of(m)) : matrix.columns(0, tensor.rank_of(m)),
+                          is_a ? matrix.rows(0, tensor.lora_rank_of(m)) : matrix.columns(0, tensor.lora_rank_of(m)),
                           tensor.row_begin(), tensor.col_begin());
             }
         }

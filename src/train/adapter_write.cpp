@@ -14,7 +14,7 @@ namespace moesaic::train {
 namespace {
 
 using core::MatrixView;
-using model::LoraShape;
+using model::AdapterSpec;
 using model::LoraTensor;
 using ops::LoraFactor;
 using Bucket = model::ParameterBucket<float>;
@@ -36,10 +36,10 @@ void add_by_module(const Bucket& bucket, std::size_t index, Contents& contents) 
     for (std::size_t t = 0; t < bucket.tensors.size(); ++t) {
         const LoraTensor& tensor = bucket.tensors[t];
         for (index_t m = 0; m < tensor.count(); ++m) {
-            if (tensor.rank_of(m) == 0) {
+            if (tensor.lora_rank_of(m) == 0) {
                 continue;
             }
-            contents.tensors.push_back({{tensor.peft_name(m), {tensor.peft_rows(m), tensor.peft_cols(m)}},
+            contents.tensors.push_back({{tensor.adapter_name(m), {tensor.unpadded_rows(m), tensor.unpadded_cols(m)}},
                                         index,
                                         [t, m](const std::vector<FullTensor>& of_bucket, MatrixView<float> out) {
                                             for (index_t row = 0; row < out.rows(); ++row) {
@@ -48,7 +48,7 @@ void add_by_module(const Bucket& bucket, std::size_t index, Contents& contents) 
                                         }});
             if (tensor.factor == LoraFactor::a) {
                 contents.modules.push_back(
-                    {tensor.modules[static_cast<std::size_t>(m)], tensor.shapes[static_cast<std::size_t>(m)]});
+                    {tensor.modules[static_cast<std::size_t>(m)], tensor.specs[static_cast<std::size_t>(m)]});
             }
         }
     }
@@ -64,8 +64,8 @@ struct FusedPair {
     FusedPair(const Bucket& bucket, std::vector<std::size_t> tensors_of_bucket)
         : tensors(std::move(tensors_of_bucket)) {
         for (const std::size_t t : tensors) {
-            for (const LoraShape& shape : bucket.tensors[t].shapes) {
-                rank = std::max(rank, shape.rank);
+            for (const AdapterSpec& shape : bucket.tensors[t].specs) {
+                rank = std::max(rank, shape.lora_rank);
                 scale = scale == 0 ? shape.scale : scale;
             }
         }
@@ -92,7 +92,7 @@ struct FusedPair {
             const FullTensor& full = of_bucket[tensors[p]];
             const index_t experts = full.tensor->count();
             for (index_t e = 0; e < experts; ++e) {
-                const double own_scale = full.tensor->shapes[static_cast<std::size_t>(e)].scale;
+                const double own_scale = full.tensor->specs[static_cast<std::size_t>(e)].scale;
                 for (index_t row = 0; row < full.tensor->rows; ++row) {
                     for (index_t i = 0; i < rank; ++i) {
                         const double value = full.matrix(e)(row, i);

@@ -2,6 +2,7 @@
 
 #include "core/scalar.hpp"
 #include "ops/blocked_matrix.hpp"
+#include "ops/expert_backend.hpp"
 #include "ops/loss.hpp"
 
 #include <algorithm>
@@ -13,7 +14,6 @@ namespace moesaic::train {
 namespace {
 
 using model::Architecture;
-using model::AttentionKind;
 using model::AttentionSettings;
 using model::LoraTarget;
 using ops::Activations;
@@ -65,7 +65,7 @@ struct Sizes {
           keys(static_cast<double>(attention.kv_heads) * static_cast<double>(attention.head_size)),
           values(static_cast<double>(attention.kv_heads) * static_cast<double>(attention.value_size)),
           attended(heads * static_cast<double>(attention.value_size)) {
-        if (attention.kind == AttentionKind::latent) {
+        if (a.mixers.front() == model::MixerKind::latent_attention) {
             query_latent = static_cast<double>(attention.query_rank);
             kv_latent = static_cast<double>(attention.kv_rank);
             rotated = static_cast<double>(attention.rope.size);
@@ -119,7 +119,7 @@ std::vector<Projections> replicated_projections(const Sizes& s) {
                                     {LoraTarget::dense, s.dense, s.hidden, 3 * s.dense_layers},
                                     {LoraTarget::shared, s.shared, s.hidden, 3 * s.moe_layers}};
     const auto add = [&](double out, double in) { all.push_back({LoraTarget::attention, out, in, s.layers}); };
-    if (s.attention.kind == AttentionKind::grouped) {
+    if (s.a.mixers.front() == model::MixerKind::grouped_attention) {
         add(s.queries, s.hidden);
         add(s.keys, s.hidden);
         add(s.values, s.hidden);

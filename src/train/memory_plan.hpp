@@ -1,8 +1,8 @@
 // How much memory a run will need on each rank, computed from sizes alone.
 #pragma once
 
+#include "model/decoder_settings.hpp"
 #include "model/families/architecture.hpp"
-#include "model/feed_forward/feed_forward.hpp"
 
 #include <string_view>
 #include <vector>

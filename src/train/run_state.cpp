@@ -36,7 +36,7 @@ nlohmann::json adapters(const model::LoraParameters<float>& parameters) {
             for (std::size_t m = 0; tensor.factor == ops::LoraFactor::a && m < tensor.modules.size(); ++m) {
                 const std::string& module = tensor.modules[m];
                 ++counts[fmt::format("{} of rank {}, scale {}", module.substr(module.rfind('.') + 1),
-                                     tensor.shapes[m].rank, tensor.shapes[m].scale)];
+                                     tensor.specs[m].lora_rank, tensor.specs[m].scale)];
             }
         }
     }

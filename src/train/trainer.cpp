@@ -61,8 +61,9 @@ train::StepReport Trainer<T>::compute_gradients() {
             report.loss_sum -= result.log_probability;
         }
         const model::RouterBalance balance = balance_of_pass(batch.passes.size());
-        parts_.decoder.backward(pass, tape_, grad_hidden_, balance.gradient);
-        model::count_experts<T>(architecture, tape_, expert_counts_);
+        parts_.decoder.backward(tape_, grad_hidden_, balance.gradient);
+        std::transform(expert_counts_.begin(), expert_counts_.end(), tape_.load.counts.begin(), expert_counts_.begin(),
+                       std::plus<>());
         auxiliary_loss_ += balance.loss / static_cast<double>(batch.passes.size());
         report.tokens += pass.rows();
         report.target_tokens += static_cast<std::int64_t>(targets.size());
@@ -85,7 +86,7 @@ model::RouterBalance Trainer<T>::balance_of_pass(std::size_t passes) {
     if (parts_.router_aux_coefficient == 0) {
         return {};
     }
-    model::RouterBalance balance = model::router_balance<T>(parts_.decoder.architecture(), tape_, parts_.grid.world());
+    model::RouterBalance balance = model::router_balance(tape_.load, parts_.grid.world());
     for (double& gradient : balance.gradient) {
         gradient *= parts_.router_aux_coefficient / static_cast<double>(passes);
     }

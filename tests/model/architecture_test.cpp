@@ -248,8 +248,10 @@ TEST_F(ArchitectureTest, ReadsLatentAttentionAndItsScale) {
     config["rope_scaling"] = {
         {"type", "yarn"},  {"factor", 40},   {"mscale", 0.5},     {"mscale_all_dim", 1.0},
         {"beta_fast", 16}, {"beta_slow", 2}, {"truncate", false}, {"original_max_position_embeddings", 32}};
-    const AttentionSettings attention = read(config).attention;
-    EXPECT_EQ(attention.kind, AttentionKind::latent);
+    const Architecture architecture = read(config);
+    const AttentionSettings& attention = architecture.attention;
+    EXPECT_EQ(architecture.mixers,
+              std::vector<MixerKind>(static_cast<std::size_t>(architecture.layers), MixerKind::latent_attention));
     EXPECT_EQ(attention.head_size, 9);
     EXPECT_EQ(attention.value_size, 3);
     EXPECT_EQ(attention.query_rank, 7);

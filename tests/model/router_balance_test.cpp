@@ -1,39 +1,31 @@
 // The auxiliary loss of routers by hand, and counts of their choices.
 #include "model/feed_forward/router_balance.hpp"
-#include "support/small_configs.hpp"
 
 #include <gtest/gtest.h>
 
-#include <algorithm>
+#include <vector>
 
 namespace moesaic::model {
 namespace {
 
-/// Two MoE layers after a dense one, with two tokens and three experts.
-struct Example {
-    Example() {
-        nlohmann::json config = test::small_config("qwen3_moe");
-        config["num_experts"] = 3;
-        architecture = test::read_config(config);
-        tape.layers.resize(3);
-        fill(tape.layers[1], {0.5, 0.3, 0.2, 0.1, 0.2, 0.7}, {0, 1, 2, 1});
-        fill(tape.layers[2], {0.6, 0.3, 0.1, 0.4, 0.35, 0.25}, {0, 1, 0, 1});
-    }
-    static void fill(LayerTape<double>& layer, const std::vector<double>& probabilities,
-                     const std::vector<std::int32_t>& ids) {
-        layer.scores.resize(2, 3);
-        layer.expert_ids.resize(2, 2);
-        std::copy(probabilities.begin(), probabilities.end(), layer.scores.data());
-        std::copy(ids.begin(), ids.end(), layer.expert_ids.data());
-    }
+constexpr index_t experts = 3;
 
-    Architecture architecture;
-    Tape<double> tape;
-};
+/// Adds a layer in which `rows` tokens choose two of three experts.
+void add_layer(RouterLoad& load, index_t rows, const std::vector<double>& probabilities,
+               const std::vector<std::int32_t>& ids) {
+    load.add<double>({ids.data(), rows, 2}, experts, {probabilities.data(), rows, experts});
+}
+
+/// Two layers of two tokens.
+RouterLoad example() {
+    RouterLoad load;
+    add_layer(load, 2, {0.5, 0.3, 0.2, 0.1, 0.2, 0.7}, {0, 1, 2, 1});
+    add_layer(load, 2, {0.6, 0.3, 0.1, 0.4, 0.35, 0.25}, {0, 1, 0, 1});
+    return load;
+}
 
 TEST(RouterBalance, IsTheLossOfTransformers) {
-    const Example example;
-    const RouterBalance balance = router_balance<double>(example.architecture, example.tape, mpi::Communicator::self());
+    const RouterBalance balance = router_balance(example(), mpi::Communicator::self());
     // Shares of the four rows: 3/4, 4/4 and 1/4; mean probabilities 0.4, 0.2875 and 0.3125.
     EXPECT_NEAR(balance.loss, 3 * (0.75 * 0.4 + 1 * 0.2875 + 0.25 * 0.3125), 1e-14);
     ASSERT_EQ(balance.gradient.size(), 3U);
@@ -41,19 +33,15 @@ TEST(RouterBalance, IsTheLossOfTransformers) {
 }
 
 TEST(RouterBalance, OfNoTokensIsZero) {
-    Example example;
-    for (LayerTape<double>& layer : example.tape.layers) {
-        layer.scores.resize(0, 3);
-    }
-    const RouterBalance balance = router_balance<double>(example.architecture, example.tape, mpi::Communicator::self());
+    RouterLoad load;
+    add_layer(load, 0, {}, {});
+    const RouterBalance balance = router_balance(load, mpi::Communicator::self());
     EXPECT_EQ(balance.loss, 0);
     EXPECT_EQ(balance.gradient, (std::vector<double>{0, 0, 0}));
 }
 
 TEST(ExpertLoad, CountsLayersApart) {
-    const Example example;
-    std::vector<index_t> counts(6, 0);
-    count_experts<double>(example.architecture, example.tape, counts);
+    const std::vector<index_t> counts = example().counts;
     EXPECT_EQ(counts, (std::vector<index_t>{1, 2, 1, 2, 2, 0}));
     const ExpertLoad load = expert_load(counts, 3);
     EXPECT_EQ(load.unused, 1);

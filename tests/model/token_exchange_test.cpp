@@ -58,7 +58,7 @@ struct Partial {
     Matrix<double> weights;
 };
 
-Partial compute(const ExpertRows<double>& rows, const mpi::ProcessGrid& grid) {
+Partial compute(const ops::ExpertRows<double>& rows, const mpi::ProcessGrid& grid) {
     const core::Slice mine = core::slice_of(experts, grid.expert().rank(), grid.expert().size());
     const double share = 1.0 / grid.tensor().size();
     Partial partial = {Matrix<double>(rows.hidden.rows(), hidden), Matrix<double>(rows.hidden.rows(), choices)};
@@ -100,18 +100,20 @@ void expect_results(const Inputs& inputs, MatrixView<const double> output, Matri
 
 void go_there_and_back(TokenExchange<double>& exchange, const mpi::ProcessGrid& grid, const Inputs& inputs) {
     std::vector<RowRoutes> chunks;
-    exchange.begin_pass(inputs.values.rows(), {.probability = 0.1, .rows = inputs.tokens});
-    exchange.plan(inputs.expert_ids, chunks);
+    exchange.plan(exchange.rows_of_ranks(inputs.values.rows()), inputs.expert_ids, chunks);
     ASSERT_EQ(std::ssize(chunks), exchange.chunks());
+    std::vector<ArrivedRows<double>> arrived(chunks.size());
+    const ops::ExpertRows<double> mine = {
+        inputs.values, inputs.expert_ids, inputs.weights, {.probability = 0.1, .rows = inputs.tokens}};
     Matrix<double> output(inputs.values.rows(), hidden);
     Matrix<double> weights(inputs.values.rows(), choices);
     const auto bring = [&](const RowRoutes& chunk) {
-        return exchange.dispatch(chunk, inputs.values, inputs.expert_ids, inputs.weights);
+        return exchange.dispatch(chunk, mine, arrived[static_cast<std::size_t>(chunk.chunk)]);
     };
-    ExpertRows<double> rows = bring(chunks[0]);
+    ops::ExpertRows<double> rows = bring(chunks[0]);
     for (std::size_t c = 0; c < chunks.size(); ++c) {
         // The next chunk arrives while this one is computed.
-        const ExpertRows<double> next = c + 1 < chunks.size() ? bring(chunks[c + 1]) : ExpertRows<double>();
+        const ops::ExpertRows<double> next = c + 1 < chunks.size() ? bring(chunks[c + 1]) : ops::ExpertRows<double>();
         const Partial partial = compute(rows, grid);
         exchange.combine(chunks[c], partial.output, output);
         exchange.combine_weights(chunks[c], partial.weights, weights);
@@ -206,12 +208,13 @@ TYPED_TEST(ExchangeBytes, AreThoseOfTheFormula) {
         const auto weights = test::random_matrix<float>(rows, choices, 2);
         TokenExchange<TypeParam> exchange(mpi::ProcessGrid(world, shape), kernels, experts, chunks);
         std::vector<RowRoutes> routes;
-        exchange.begin_pass(rows, {});
-        exchange.plan(inputs.expert_ids, routes);
+        exchange.plan(exchange.rows_of_ranks(rows), inputs.expert_ids, routes);
         Matrix<float> output(rows, hidden);
         Matrix<float> grad_weights(rows, choices);
         for (const RowRoutes& chunk : routes) {
-            const index_t arrived = exchange.dispatch(chunk, values, inputs.expert_ids, weights).hidden.rows();
+            ArrivedRows<TypeParam> rows_there;
+            const index_t arrived =
+                exchange.dispatch(chunk, {values, inputs.expert_ids, weights, {}}, rows_there).hidden.rows();
             const auto partial = test::random_matrix<float>(arrived, hidden, 3);
             const auto partial_weights = test::random_matrix<float>(arrived, choices, 4);
             exchange.combine(chunk, partial, output);

@@ -1,6 +1,7 @@
 // The expert backend alone: arithmetic, gradients, rules of use.
 #include "core/error.hpp"
 #include "core/trace.hpp"
+#include "ops/expert_stack.hpp"
 #include "ops/grouped_experts.hpp"
 #include "support/random_model.hpp"
 
@@ -16,6 +17,8 @@ namespace {
 using test::central_difference;
 using test::random_matrix;
 
+constexpr index_t max_cache_depth = 2;
+
 ExpertConfig small_config() {
     ExpertConfig config;
     config.layer = 3;
@@ -26,7 +29,6 @@ ExpertConfig small_config() {
     config.max_tokens = 7;
     config.lora_rank = 2;
     config.lora_alpha = 3;
-    config.max_cache_depth = 2;
     return config;
 }
 
@@ -39,7 +41,7 @@ struct Bench {
         : config(c),
           kernels("portable"),
           workspace(std::make_shared<ExpertWorkspace<T>>()),
-          backend(config, workspace, kernels) {
+          backend(std::make_unique<GroupedExperts<T>>(config, workspace, kernels), max_cache_depth) {
         const index_t e = config.experts;
         const index_t r = config.lora_rank;
         for (const Projection p : projections) {
@@ -79,9 +81,9 @@ struct Bench {
         };
     }
     void make_ready() {
-        backend.load_weights(source());
+        backend.experts().load_weights(source());
         if (!config.skip_lora) {
-            backend.init_lora(factors, gradients);
+            backend.experts().init_lora(factors, gradients);
         }
     }
     MatrixView<const A> forward(bool save) {
@@ -139,7 +141,7 @@ struct Bench {
     ExpertConfig config;
     kernels::KernelSet kernels;
     std::shared_ptr<ExpertWorkspace<T>> workspace;
-    GroupedExperts<T> backend;
+    ExpertStack<T> backend;
     std::array<Matrix<T>, 3> weights;
     std::array<Matrix<A>, 3> a, b, grad_a, grad_b;
     ExpertFactors<const A> factors;
@@ -198,7 +200,7 @@ TEST(ExpertBackend, GradientsMatchDifferences) {
     bench.make_ready();
     const Matrix<double> grad_output = random_matrix<double>(6, 5, 9);
     const auto objective = [&] {
-        bench.backend.update_lora();
+        bench.backend.experts().update_lora();
         const auto y = bench.forward(false);
         double sum = 0;
         for (index_t t = 0; t < 6; ++t) {
@@ -263,8 +265,9 @@ TEST(ExpertBackend, PartsOfTheExpertsAddUp) {
                             rows_of_part(whole.gradients[p].b, begin, count)};
         }
         part.init_lora(factors, gradients);
-        add(part.forward(whole.hidden, whole.ids, whole.routing, true), sums[0]);
-        const auto result = part.backward(grad);
+        SavedExperts<double> saved;
+        add(part.forward({whole.hidden, whole.ids, whole.routing, {}}, saved, true), sums[0]);
+        const auto result = part.backward(saved, grad);
         add(result.input, sums[1]);
         add(result.weights, sums[2]);
     }
@@ -314,7 +317,7 @@ TEST(ExpertBackend, SkippingLoraGivesFrozenExperts) {
     const auto y = bench.forward(true);
     EXPECT_NEAR(y(2, 1), bench.expected(2, 1), 1e-13);
     EXPECT_EQ(bench.backend.backward(random_matrix<double>(6, 5, 9)).input.rows(), 6);
-    EXPECT_NE(error_of([&] { bench.backend.init_lora(bench.factors, bench.gradients); }).find("skip_lora"),
+    EXPECT_NE(error_of([&] { bench.backend.experts().init_lora(bench.factors, bench.gradients); }).find("skip_lora"),
               std::string::npos);
 }
 
@@ -341,6 +344,33 @@ TEST(ExpertBackend, SavedForwardsAreAStack) {
         EXPECT_DOUBLE_EQ(bottom.data()[i], first.data()[i]);
     }
     EXPECT_EQ(bench.backend.cache_depth(), 0);
+}
+
+/// What forwards saved belongs to the caller, who may keep any number and go back in any order, more than once.
+TEST(ExpertBackend, SavedForwardsAreIndependentOfEachOther) {
+    Bench<double> bench;
+    bench.dropout = 0.3;
+    bench.make_ready();
+    ExpertBackend<double>& experts = bench.backend.experts();
+    const Matrix<double> other_hidden = random_matrix<double>(6, 5, 77);
+    const Matrix<double> grad = random_matrix<double>(6, 5, 9);
+    const auto rows_of = [&](const Matrix<double>& hidden, index_t step) {
+        return ExpertRows<double>{hidden, bench.ids, bench.routing, {bench.dropout, 5, step, bench.tokens}};
+    };
+    const auto input_gradient = [&](const SavedExperts<double>& saved) {
+        const auto input = experts.backward(saved, grad).input;
+        return std::vector<double>(input.data(), input.data() + 30);
+    };
+    SavedExperts<double> first;
+    experts.forward(rows_of(bench.hidden, 2), first, true);
+    const std::vector<double> expected = input_gradient(first);
+    SavedExperts<double> second;
+    experts.forward(rows_of(other_hidden, 3), second, true);
+    SavedExperts<double> unsaved;
+    experts.forward(rows_of(other_hidden, 4), unsaved, false);
+    EXPECT_EQ(input_gradient(first), expected);
+    EXPECT_NE(input_gradient(second), expected);
+    EXPECT_EQ(input_gradient(first), expected);
 }
 
 TEST(ExpertBackend, AsynchronousCallsGiveTheSame) {
@@ -382,9 +412,12 @@ TEST(ExpertBackend, OneSubmissionAtATime) {
     GroupedExperts<float> other(small_config(), bench.workspace, bench.kernels);
     other.load_weights(bench.source());
     other.init_lora(bench.factors, bench.gradients);
+    SavedExperts<float> saved;
     bench.backend.submit_forward(bench.hidden, bench.ids, bench.routing, false);
     EXPECT_NE(error_of([&] { bench.forward(false); }).find("in flight"), std::string::npos);
-    EXPECT_NE(error_of([&] { other.forward(bench.hidden, bench.ids, bench.routing, false); }).find("in flight"),
+    EXPECT_NE(error_of([&] {
+                  other.forward({bench.hidden, bench.ids, bench.routing, {}}, saved, false);
+              }).find("in flight"),
               std::string::npos);
     EXPECT_NE(error_of([&] { bench.backend.clear_cache(); }).find("in flight"), std::string::npos);
     EXPECT_NE(error_of([&] { bench.backend.sync_backward(); }).find("without a submission"), std::string::npos);
@@ -403,22 +436,26 @@ TEST(ExpertBackend, RefusesWrongConfigurations) {
     EXPECT_NE(message([](auto& c) { c.lora_rank = 0; }).find("LoRA rank = 0"), std::string::npos);
     EXPECT_NE(message([](auto& c) { c.lora_alpha = -1; }).find("LoRA alpha = -1"), std::string::npos);
     EXPECT_NE(message([](auto& c) { c.lora_scales[1] = {1, 2}; }).find("2 LoRA scales (expected 4"), std::string::npos);
-    EXPECT_NE(message([](auto& c) { c.max_cache_depth = 0; }).find("max_cache_depth = 0"), std::string::npos);
     EXPECT_NE(message([](auto& c) { c.experts_per_token = 5; }).find("only 4 experts"), std::string::npos);
     EXPECT_NE(message([](auto& c) { c.experts_begin = 3; }).find("experts 3 to 6 (the layer has 4)"),
               std::string::npos);
     EXPECT_NE(message([](auto& c) { c.hidden = 0; }).find("hidden size = 0"), std::string::npos);
     EXPECT_NE(message([](auto& c) { c.max_tokens = 0; }).find("largest token count = 0"), std::string::npos);
     EXPECT_EQ(message([](auto& c) { c.lora_rank = 1; }), "no error");
+    const kernels::KernelSet kernels("portable");
+    auto experts =
+        std::make_unique<GroupedExperts<float>>(small_config(), std::make_shared<ExpertWorkspace<float>>(), kernels);
+    EXPECT_NE(error_of([&] { ExpertStack<float>(std::move(experts), 0); }).find("max_cache_depth = 0"),
+              std::string::npos);
 }
 
 TEST(ExpertBackend, RefusesWrongUseAndStatesBothNumbers) {
     Bench<float> bench;
     EXPECT_NE(error_of([&] { bench.forward(false); }).find("without weights"), std::string::npos);
-    bench.backend.load_weights(bench.source());
+    bench.backend.experts().load_weights(bench.source());
     EXPECT_NE(error_of([&] { bench.forward(false); }).find("without LoRA"), std::string::npos);
-    EXPECT_NE(error_of([&] { bench.backend.update_lora(); }).find("init_lora"), std::string::npos);
-    bench.backend.init_lora(bench.factors, bench.gradients);
+    EXPECT_NE(error_of([&] { bench.backend.experts().update_lora(); }).find("init_lora"), std::string::npos);
+    bench.backend.experts().init_lora(bench.factors, bench.gradients);
     const Matrix<float> grad = random_matrix<float>(6, 5, 9);
     EXPECT_NE(error_of([&] { bench.backend.backward(grad); }).find("0 saved forwards"), std::string::npos);
 

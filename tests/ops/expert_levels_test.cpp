@@ -1,5 +1,6 @@
 // The expert backend at every instruction set level, on random shapes: against the portable kernels, at any thread
 // count, with activations kept or computed again.
+#include "ops/expert_stack.hpp"
 #include "ops/grouped_experts.hpp"
 #include "support/kernel_levels.hpp"
 #include "support/random_model.hpp"
@@ -117,9 +118,10 @@ public:
         Results<A> results;
         std::vector<std::uint64_t> tokens(static_cast<std::size_t>(shape_.tokens));
         std::iota(tokens.begin(), tokens.end(), std::uint64_t{100});
-        const auto output = experts.forward(hidden_, ids_, routing_, true, {shape_.dropout, 3, 1, tokens});
+        SavedExperts<T> saved;
+        const auto output = experts.forward({hidden_, ids_, routing_, {shape_.dropout, 3, 1, tokens}}, saved, true);
         results.output.assign(output.data(), output.data() + output.rows() * output.cols());
-        const auto grad = experts.backward(grad_output_, with_input_gradients);
+        const auto grad = experts.backward(saved, grad_output_, with_input_gradients);
         results.grad_input.assign(grad.input.data(), grad.input.data() + grad.input.rows() * grad.input.cols());
         results.grad_weights.assign(grad.weights.data(),
                                     grad.weights.data() + grad.weights.rows() * grad.weights.cols());
@@ -302,7 +304,9 @@ TEST(ExpertMemory, WeightsTakeTwoBytesAndRecomputingKeepsInputsOnly) {
     const KernelSet kernels;
     for (const Activations activations : {Activations::retain, Activations::recompute}) {
         config.activations = activations;
-        GroupedExperts<bf16> experts(config, std::make_shared<ExpertWorkspace<bf16>>(), kernels);
+        ExpertStack<bf16> stack(
+            std::make_unique<GroupedExperts<bf16>>(config, std::make_shared<ExpertWorkspace<bf16>>(), kernels), 1);
+        ExpertBackend<bf16>& experts = stack.experts();
         experts.load_weights([](index_t, Projection, MatrixView<bf16> out) {
             for (index_t row = 0; row < out.rows(); ++row) {
                 std::fill_n(out[row], out.cols(), bf16(0.5F));
@@ -316,13 +320,13 @@ TEST(ExpertMemory, WeightsTakeTwoBytesAndRecomputingKeepsInputsOnly) {
             ids.view()(t, 0) = static_cast<std::int32_t>(t % 4);
             ids.view()(t, 1) = static_cast<std::int32_t>((t + 1) % 4);
         }
-        static_cast<void>(experts.forward(hidden, ids, weights, true));
+        static_cast<void>(stack.forward(hidden, ids, weights, true));
         const std::size_t input = 100 * (64 * 2 + 2 * 4);
         const std::size_t routing = 200 * (8 + 4 + 4) + 5 * 8;
         const std::size_t gate_and_up = activations == Activations::retain ? 200U * 96 * 2 * 2 : 0U;
-        EXPECT_EQ(experts.saved_bytes(), input + routing + gate_and_up);
+        EXPECT_EQ(stack.saved_bytes(), input + routing + gate_and_up);
         EXPECT_EQ(static_cast<std::size_t>(100 * saved_bytes_per_token<bf16>(experts.config())),
-                  experts.saved_bytes() - 5 * 8);  // all but where each expert's rows begin
+                  stack.saved_bytes() - 5 * 8);  // all but where each expert's rows begin
     }
 }
 

@@ -1,8 +1,7 @@
 // Backward of every operation against central differences in double.
-#include "core/error.hpp"
-#include "model/adapters/lora_linear.hpp"
 #include "ops/attention.hpp"
 #include "ops/elementwise.hpp"
+#include "ops/lora_linear.hpp"
 #include "ops/loss.hpp"
 #include "ops/norm.hpp"
 #include "ops/rope.hpp"
@@ -10,7 +9,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
+#include <cmath>
+#include <numeric>
 
 namespace moesaic::ops {
 namespace {
@@ -20,7 +22,6 @@ using core::MatrixView;
 using test::central_difference;
 using test::fill_random;
 using test::random_matrix;
-using namespace model;  // NOLINT(google-build-using-namespace): projections with adapters
 
 constexpr double tolerance = 1e-7;
 
@@ -147,97 +148,90 @@ TEST(SwigluGradient, MatchesDifferences) {
     expect_gradient(objective, weight, grad_weight);
 }
 
-/// A projection from 7 to 5 features with bias and an adapter of rank 3, whose factors are all different from zero.
+/// A projection with bias and an adapter, whose matrices are all different from zero.
+template <class T>
 struct AdaptedLinear {
-    AdaptedLinear() {
-        allocate(bucket);
-        fill_random(bucket.values.view(), 3);
-        linear.load(test::RandomWeights<double>());
+    using A = accumulator_t<T>;
+
+    AdaptedLinear(index_t out, index_t in, index_t rank)
+        : values(1, rank * (in + out)),
+          gradients(1, rank * (in + out)),
+          linear(kernels, {out, in, true, rank, 2.0 / std::sqrt(3.0)}, 11) {
+        fill_random(values.view(), 3);
+        gradients.fill(0);
+        const auto a = MatrixView<A>(values.data(), rank, in);
+        const auto b = MatrixView<A>(values.data() + rank * in, out, rank);
+        linear.bind({a, b}, {{gradients.data(), rank, in}, {gradients.data() + rank * in, out, rank}});
+        const Matrix<core::bf16> weight = random_matrix<core::bf16>(out, in, 5, 0.3);  // exact in every type
+        Matrix<T> own(out, in);
+        std::transform(weight.data(), weight.data() + weight.size(), own.data(),
+                       [](core::bf16 w) { return static_cast<T>(core::widen(w)); });
+        linear.weight().assign_rows(0, own);
+        std::iota(linear.bias().begin(), linear.bias().end(), A(1));
         linear.update_lora();
     }
+    void forward(const Matrix<A>& x, Matrix<A>& y) { linear.forward(x, y, dropout, scratch); }
+    void backward(const Matrix<T>& x, const Matrix<T>& grad_y, MatrixView<A> grad_x, bool accumulate = false) {
+        linear.backward(x, grad_y, grad_x, dropout, scratch, accumulate);
+    }
+
     kernels::KernelSet kernels{"portable"};
-    LoraSettings settings{3, 2.0, true, {LoraTarget::attention}};
-    LoraShared<double> shared{kernels, settings};
-    ParameterBucket<double> bucket;
-    LoraLinear<double> linear{"q_proj", {5, 7, true}, LoraTarget::attention, {shared, bucket}};
+    Matrix<A> values;     // A [R, in], then B [out, R]
+    Matrix<A> gradients;  // the same
+    LoraLinear<T> linear;
+    LinearScratch<T> scratch;
+    Dropout dropout;
 };
 
 TEST(LoraLinearGradient, MatchesDifferences) {
-    AdaptedLinear model;
+    AdaptedLinear<double> model(5, 7, 3);
     Matrix<double> x = random_matrix<double>(4, 7, 1);
     const Matrix<double> grad_y = random_matrix<double>(4, 5, 2);
     Matrix<double> y(4, 5);
     const auto objective = [&] {
         model.linear.update_lora();
-        model.linear.forward(x, y);
+        model.forward(x, y);
         return inner(y, grad_y);
     };
     Matrix<double> grad_x(4, 7);
-    model.linear.backward(x, grad_y, grad_x);
+    model.backward(x, grad_y, grad_x);
     expect_gradient(objective, x, grad_x);
-    expect_gradient(objective, model.bucket.values, model.bucket.gradients);
+    expect_gradient(objective, model.values, model.gradients);
 }
 
 TEST(LoraLinearGradient, OfTheInputIsOptionalAndAccumulates) {
-    AdaptedLinear model;
+    AdaptedLinear<double> model(5, 7, 3);
     const Matrix<double> x = random_matrix<double>(4, 7, 1);
     const Matrix<double> grad_y = random_matrix<double>(4, 5, 2);
     Matrix<double> once(4, 7);
-    model.linear.backward(x, grad_y, once);
-    Matrix<double> expected(1, model.bucket.size());
-    std::copy_n(model.bucket.gradients.data(), expected.size(), expected.data());
-    model.bucket.gradients.fill(0);
-    model.linear.backward(x, grad_y, {});
+    model.backward(x, grad_y, once);
+    Matrix<double> expected(1, model.values.cols());
+    std::copy_n(model.gradients.data(), expected.size(), expected.data());
+    model.gradients.fill(0);
+    model.backward(x, grad_y, {});
     for (std::size_t i = 0; i < expected.size(); ++i) {
-        EXPECT_EQ(model.bucket.gradients.data()[i], expected.data()[i]);
+        EXPECT_EQ(model.gradients.data()[i], expected.data()[i]);
     }
     Matrix<double> twice(4, 7);
     twice.fill(1);
-    model.linear.backward(x, grad_y, twice, true);
+    model.backward(x, grad_y, twice, true);
     for (std::size_t i = 0; i < once.size(); ++i) {
         EXPECT_NEAR(twice.data()[i], once.data()[i] + 1, 1e-14);
     }
 }
 
-/// Weights that BF16 holds exactly.
-class RoundedWeights final : public WeightSource<double> {
-public:
-    void read(const std::string& name, const TensorPart& part, MatrixView<double> out) const override {
-        Matrix<core::bf16> rounded(out.rows(), out.cols());
-        test::RandomWeights<core::bf16>().read(name, part, rounded);
-        for (index_t row = 0; row < out.rows(); ++row) {
-            std::transform(rounded.view()[row], rounded.view()[row] + out.cols(), out[row],
-                           [](core::bf16 x) { return core::widen(x); });
-        }
-    }
-    void read_exactly(const std::string& name, MatrixView<double> out) const override {
-        test::RandomWeights<double>().read_exactly(name, out);
-    }
-};
-
 /// Inputs in two parts and adapters in FP32: see LoraLinear.
 TEST(LoraLinearForward, InBf16KeepsMoreDigitsThanBf16Has) {
-    const kernels::KernelSet kernels;
-    const LoraSettings settings{3, 2.0, true, {LoraTarget::attention}};
-    LoraShared<core::bf16> shared{kernels, settings};
-    ParameterBucket<float> bucket;
-    LoraLinear<core::bf16> linear{"q_proj", {50, 70, true}, LoraTarget::attention, {shared, bucket}};
-    LoraShared<double> exact_shared{kernels, settings};
-    ParameterBucket<double> exact_bucket;
-    LoraLinear<double> exact{"q_proj", {50, 70, true}, LoraTarget::attention, {exact_shared, exact_bucket}};
-    allocate(bucket);
-    allocate(exact_bucket);
-    fill_random(bucket.values.view(), 3);
-    std::copy_n(bucket.values.data(), bucket.values.size(), exact_bucket.values.data());
-    linear.load(test::RandomWeights<core::bf16>());
-    exact.load(RoundedWeights());
+    AdaptedLinear<core::bf16> model(50, 70, 3);
+    AdaptedLinear<double> exact(50, 70, 3);
+    std::copy_n(model.values.data(), model.values.size(), exact.values.data());
     for (const index_t rows : {3, 90}) {  // few rows have a way of their own
         const Matrix<float> x = random_matrix<float>(rows, 70, 1);
         Matrix<double> exact_x(rows, 70);
         std::copy_n(x.data(), x.size(), exact_x.data());
         Matrix<float> y(rows, 50);
         Matrix<double> exact_y(rows, 50);
-        linear.forward(x, y);
+        model.forward(x, y);
         exact.forward(exact_x, exact_y);
         for (std::size_t i = 0; i < y.size(); ++i) {
             EXPECT_NEAR(y.data()[i], exact_y.data()[i], 2e-4) << i;  // BF16 inputs: 1e-2
@@ -246,15 +240,15 @@ TEST(LoraLinearForward, InBf16KeepsMoreDigitsThanBf16Has) {
 }
 
 TEST(LoraLinearForward, DropsElementsOfTheInputOfAAlone) {
-    AdaptedLinear model;
+    AdaptedLinear<double> model(5, 7, 3);
     const Matrix<double> x = random_matrix<double>(3, 7, 1);
     const std::vector<std::uint64_t> tokens = {4, 9, 2};
     Matrix<double> with(3, 5);
     Matrix<double> without(3, 5);
-    model.linear.forward(x, without);
-    model.shared.dropout = {0.5, 1, 0, tokens};
-    model.linear.forward(x, with);
-    const DropoutMask mask(model.shared.dropout, dropout_module("q_proj"));
+    model.forward(x, without);
+    model.dropout = {0.5, 1, 0, tokens};
+    model.forward(x, with);
+    const DropoutMask mask(model.dropout, 11);
     Matrix<double> removed = random_matrix<double>(3, 7, 1);
     index_t dropped = 0;
     for (index_t row = 0; row < 3; ++row) {
@@ -267,8 +261,8 @@ TEST(LoraLinearForward, DropsElementsOfTheInputOfAAlone) {
     EXPECT_GT(dropped, 0);
     EXPECT_LT(dropped, 21);
     // The difference is that of the low-rank part: s B A (dropped x - x).
-    const MatrixView<double> a(model.bucket.values.data(), 3, 7);
-    const MatrixView<double> b(model.bucket.values.data() + 21, 5, 3);
+    const MatrixView<double> a(model.values.data(), 3, 7);
+    const MatrixView<double> b(model.values.data() + 21, 5, 3);
     for (index_t row = 0; row < 3; ++row) {
         for (index_t n = 0; n < 5; ++n) {
             double expected = 0;
@@ -296,28 +290,6 @@ TEST(DropoutMask, KeepsTheRightShareWithoutPatterns) {
     EXPECT_NE(mask.kept(1, 0), DropoutMask({0.25, 1, 0, {}}, 6).kept(1, 0));
     EXPECT_NE(mask.kept(1, 0), DropoutMask({0.25, 1, 1, {}}, 5).kept(1, 0));
     EXPECT_NE(mask.kept(1, 0), DropoutMask({0.25, 2, 0, {}}, 5).kept(1, 0));
-}
-
-TEST(ModulePatterns, MatchTheLastPartsOfNamesAndTheFirstOneCounts) {
-    const auto patterns = ModulePatterns::parse("lora.rank_pattern", "layers.1.self_attn.q_proj=3,q_proj=4,o.*=5");
-    EXPECT_EQ(patterns.value_of("model.layers.1.self_attn.q_proj", 8), 3);
-    EXPECT_EQ(patterns.value_of("model.layers.2.self_attn.q_proj", 8), 4);
-    EXPECT_EQ(patterns.value_of("model.layers.2.self_attn.o_proj", 8), 5);
-    EXPECT_EQ(patterns.value_of("model.layers.2.self_attn.kq_proj", 8), 8);
-    for (const char* text : {"q_proj", "q_proj=", "q_proj=x", "q_proj=-1", "=3", "(=3"}) {
-        EXPECT_THROW(static_cast<void>(ModulePatterns::parse("lora.rank_pattern", text)), core::Error) << text;
-    }
-    LoraSettings settings;
-    settings.rank_pattern = ModulePatterns::parse("lora.rank_pattern", "q_proj=1.5");
-    EXPECT_THROW(static_cast<void>(settings.shape_of(LoraTarget::experts, "q_proj")), core::Error);
-}
-
-TEST(LoraLinearForward, ScalesByTheRootOfTheRankIfRankStabilised) {
-    const LoraSettings plain{4, 2.0, false};
-    const LoraSettings stabilised{4, 2.0, true};
-    EXPECT_EQ(plain.shape_of(LoraTarget::experts, "m").scale, 0.5);
-    EXPECT_EQ(stabilised.shape_of(LoraTarget::experts, "m").scale, 1.0);
-    EXPECT_EQ(plain.shape_of(LoraTarget::attention, "m").rank, 0);
 }
 
 TEST(AttentionGradient, MatchesDifferencesOverSeveralSequencesAndBlocks) {

@@ -1,46 +1,46 @@
 #include "model/adapters/lora_parameters.hpp"
 
-#include "core/error.hpp"
 #include "core/random.hpp"
 
 #include <xxhash.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <utility>
 
 namespace moesaic::model {
 
-namespace {
+LoraTensor::LoraTensor(const ProjectionPlan& projection, ops::LoraFactor which)
+    : modules(projection.modules),
+      specs(projection.specs),
+      target(projection.target),
+      factor(which),
+      held(projection.held) {
+    const bool is_a = factor == ops::LoraFactor::a;
+    name = projection.name + (is_a ? ".lora_A" : ".lora_B");
+    rows = is_a ? projection.lora_rank : projection.out;
+    cols = is_a ? projection.in : projection.lora_rank;
+    local_rows = is_a ? rows : projection.local_out();
+    local_cols = is_a ? projection.local_in() : cols;
+    if (projection.sharded == (is_a ? ShardedSide::in : ShardedSide::out)) {
+        sharding = is_a ? Sharding::columns : Sharding::rows;
+        sharded_begin = projection.shard.begin;
+    }
+}
 
-constexpr double largest_rank = 65536;
-
-}  // namespace
-
-std::string LoraTensor::peft_name(index_t index) const {
+std::string LoraTensor::adapter_name(index_t index) const {
     return "base_model.model." + modules[static_cast<std::size_t>(index)] +
            (factor == ops::LoraFactor::a ? ".lora_A.weight" : ".lora_B.weight");
 }
 
-double LoraSettings::scale(index_t module_rank, double module_alpha) const {
-    const auto r = static_cast<double>(module_rank);
-    return module_alpha / (rank_stabilised ? std::sqrt(r) : r);
-}
-
-LoraShape LoraSettings::shape_of(LoraTarget target, const std::string& module) const {
-    if (modules) {
-        const auto found = modules->find(module);
-        return found == modules->end() ? LoraShape() : found->second;
+/// The factor with the dimension that is spread has complete gradients on each rank of the tensor group.
+Holders holders_of(const ProjectionPlan& projection, ops::LoraFactor factor) noexcept {
+    if (!projection.is_routed()) {
+        return Holders::all_ranks;
     }
-    if (rank == 0 || targets.count(target) == 0) {
-        return {};
-    }
-    const double wanted = rank_pattern.value_of(module, static_cast<double>(rank));
-    const auto module_rank = static_cast<index_t>(std::min(wanted, largest_rank));
-    core::require(module_rank > 0 && static_cast<double>(module_rank) == wanted, core::ExitCode::usage,
-                  "module {} would have rank {} (a rank is an integer from 1 to {}); correct lora.rank_pattern", module,
-                  wanted, largest_rank);
-    return {module_rank, scale(module_rank, alpha_pattern.value_of(module, alpha))};
+    const bool is_spread = projection.sharded == (factor == ops::LoraFactor::a ? ShardedSide::in : ShardedSide::out);
+    return is_spread ? Holders::same_slices : Holders::same_experts;
 }
 
 const mpi::Communicator& group_of(const mpi::ProcessGrid& grid, Holders holders) {
@@ -49,23 +49,75 @@ const mpi::Communicator& group_of(const mpi::ProcessGrid& grid, Holders holders)
                                               : grid.data();
 }
 
+namespace {
+
+constexpr std::array both_factors = {ops::LoraFactor::a, ops::LoraFactor::b};
+
+/// Adds a bucket of the factors that `holders` have of those projections of a layer that are adapted.
 template <class A>
-ModuleFactors<A>::ModuleFactors(ParameterBucket<A>& bucket, LoraTarget target, const std::string& module, index_t out,
-                                index_t in, LoraShape shape)
-    : bucket_(&bucket), first_(bucket.tensors.size()) {
-    for (const ops::LoraFactor factor : {ops::LoraFactor::a, ops::LoraFactor::b}) {
-        const bool is_a = factor == ops::LoraFactor::a;
-        LoraTensor tensor;
-        tensor.name = module + (is_a ? ".lora_A" : ".lora_B");
-        tensor.modules = {module};
-        tensor.target = target;
-        tensor.factor = factor;
-        tensor.shapes = {shape};
-        tensor.held = {0, 1};
-        tensor.rows = tensor.local_rows = is_a ? shape.rank : out;
-        tensor.cols = tensor.local_cols = is_a ? in : shape.rank;
-        bucket.tensors.push_back(std::move(tensor));
+void add_bucket(const std::vector<const ProjectionPlan*>& projections, Holders holders,
+                std::optional<index_t> experts_of_layer, std::vector<std::unique_ptr<ParameterBucket<A>>>& buckets) {
+    auto bucket = std::make_unique<ParameterBucket<A>>();
+    bucket->holders = holders;
+    bucket->experts_of_layer = experts_of_layer;
+    for (const ProjectionPlan* projection : projections) {
+        for (const ops::LoraFactor factor : both_factors) {
+            if (projection->lora_rank > 0 && holders_of(*projection, factor) == holders) {
+                bucket->tensors.emplace_back(*projection, factor);
+            }
+        }
     }
+    if (!bucket->tensors.empty()) {
+        allocate(*bucket);
+        buckets.push_back(std::move(bucket));
+    }
+}
+
+}  // namespace
+
+template <class A>
+void allocate(ParameterBucket<A>& bucket) {
+    index_t size = 0;
+    for (LoraTensor& tensor : bucket.tensors) {
+        tensor.offset = size;
+        size += tensor.size();
+    }
+    for (core::Matrix<A>* storage : {&bucket.values, &bucket.gradients}) {
+        storage->resize(1, size);
+        storage->fill(A(0));
+    }
+}
+
+template <class A>
+LoraParameters<A>::LoraParameters(const std::vector<LayerPlan>& layers, LoraSettings lora_settings)
+    : settings(std::move(lora_settings)) {
+    for (std::size_t layer = 0; layer < layers.size(); ++layer) {
+        std::vector<const ProjectionPlan*> routed;
+        std::vector<const ProjectionPlan*> replicated;
+        for (const BlockPlan* block : {&layers[layer].mixer, &layers[layer].feed_forward}) {
+            for (const ProjectionPlan& projection : block->projections) {
+                (projection.is_routed() ? routed : replicated).push_back(&projection);
+            }
+        }
+        add_bucket(routed, Holders::same_experts, static_cast<index_t>(layer), buckets);
+        add_bucket(routed, Holders::same_slices, static_cast<index_t>(layer), buckets);
+        add_bucket(replicated, Holders::all_ranks, std::nullopt, buckets);
+    }
+}
+
+template <class A>
+ProjectionFactors<A> LoraParameters<A>::factors_of(const ProjectionPlan& projection) const {
+    ProjectionFactors<A> found;
+    for (const auto& bucket : buckets) {
+        for (const LoraTensor& tensor : bucket->tensors) {
+            if (tensor.modules.front() == projection.modules.front()) {
+                const bool is_a = tensor.factor == ops::LoraFactor::a;
+                (is_a ? found.values.a : found.values.b) = bucket->view(tensor, bucket->values);
+                (is_a ? found.gradients.a : found.gradients.b) = bucket->view(tensor, bucket->gradients);
+            }
+        }
+    }
+    return found;
 }
 
 template <class A>
@@ -88,7 +140,7 @@ void LoraParameters<A>::initialise(std::uint64_t seed) {
                 const std::string& module = tensor.modules[static_cast<std::size_t>(m)];
                 const core::CounterRandom random(seed, XXH3_64bits(module.data(), module.size()));
                 const index_t own_rows =
-                    tensor.factor == ops::LoraFactor::a ? tensor.rank_of(m) : 0;  // the rest stays zero
+                    tensor.factor == ops::LoraFactor::a ? tensor.lora_rank_of(m) : 0;  // the rest stays zero
                 for (index_t i = 0; i < own_rows; ++i) {
                     for (index_t j = 0; j < tensor.local_cols; ++j) {
                         const auto index = static_cast<std::uint64_t>(i * tensor.cols + tensor.col_begin() + j);
@@ -106,31 +158,16 @@ index_t LoraParameters<A>::global_size() const {
     for (const auto& bucket : buckets) {
         for (const LoraTensor& tensor : bucket->tensors) {
             for (index_t m = 0; m < tensor.count(); ++m) {
-                size += tensor.peft_rows(m) * tensor.peft_cols(m);
+                size += tensor.unpadded_rows(m) * tensor.unpadded_cols(m);
             }
         }
     }
     return size;
 }
 
-template <class A>
-void allocate(ParameterBucket<A>& bucket) {
-    index_t size = 0;
-    for (LoraTensor& tensor : bucket.tensors) {
-        tensor.offset = size;
-        size += tensor.size();
-    }
-    bucket.values.resize(1, size);
-    bucket.values.fill(A(0));
-    bucket.gradients.resize(1, size);
-    bucket.gradients.fill(A(0));
-}
-
-template class ModuleFactors<float>;
-template class ModuleFactors<double>;
-template struct LoraParameters<float>;
-template struct LoraParameters<double>;
 template void allocate(ParameterBucket<float>&);
 template void allocate(ParameterBucket<double>&);
+template struct LoraParameters<float>;
+template struct LoraParameters<double>;
 
 }  // namespace moesaic::model

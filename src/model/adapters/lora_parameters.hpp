@@ -4,18 +4,16 @@
 
 #include "core/matrix.hpp"
 #include "core/slice.hpp"
-#include "model/adapters/module_patterns.hpp"
+#include "model/adapters/lora_settings.hpp"
+#include "model/layer_plan.hpp"
 #include "mpi/process_grid.hpp"
 #include "ops/expert_backend.hpp"
+#include "ops/lora_linear.hpp"
 
-#include <array>
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <optional>
-#include <set>
 #include <string>
-#include <string_view>
 #include <vector>
 
 namespace moesaic::model {
@@ -23,47 +21,16 @@ namespace moesaic::model {
 using core::index_t;
 using core::MatrixView;
 
-/// Kinds of projections that can be adapted.
-enum class LoraTarget : std::uint8_t { experts, attention, shared, dense };
-/// Names as users write them, in the order of the kinds.
-inline constexpr std::array<std::string_view, 4> lora_target_names = {"experts", "attention", "shared", "dense"};
-
-/// The adapter of one module; rank 0 if it has none.
-struct LoraShape {
-    index_t rank = 0;  ///< R
-    double scale = 0;  ///< s
-
-    [[nodiscard]] bool operator==(const LoraShape&) const = default;
-};
-
-struct LoraSettings {
-    index_t rank = 8;  ///< 0 gives a frozen model
-    double alpha = 16;
-    bool rank_stabilised = false;  ///< scale alpha / sqrt(R) instead of alpha / R (Kalajdzievski, "rsLoRA", 2023)
-    std::set<LoraTarget> targets = {LoraTarget::experts};
-    double dropout = 0;  ///< probability with which an element of A's input is zeroed in training
-    std::uint64_t dropout_seed = 0;
-    ModulePatterns rank_pattern{};  ///< for modules of another rank
-    ModulePatterns alpha_pattern{};
-    /// If set, exactly these modules are adapted and all of the above but dropout says nothing: the modules of an
-    /// adapter that was read.
-    std::optional<std::map<std::string, LoraShape>> modules{};
-
-    [[nodiscard]] double scale(index_t module_rank, double module_alpha) const;
-    /// Throws a usage error if a pattern gives the module a rank that is no positive integer.
-    [[nodiscard]] LoraShape shape_of(LoraTarget target, const std::string& module) const;
-};
-
 /// Which dimension of a factor's matrices is spread over the tensor group.
 enum class Sharding : std::uint8_t { none, rows, columns };
 
-/// One factor of one projection, for all experts of a layer or for a single module: `count` matrices of [rows, cols].
-/// This rank has those in `held`, and of each of them [local_rows, local_cols]. The rank dimension is the largest of
-/// the modules' ranks; what lies beyond a module's own rank is zero in both factors, and so are its gradients.
+/// A or B of one planned projection: `count` matrices of [rows, cols]. This rank has those in `held`, and of each of
+/// them [local_rows, local_cols]. The LoRA rank is the largest of the modules' ranks; what lies beyond a module's own
+/// rank is zero in both factors, and so are its gradients.
 struct LoraTensor {
     std::string name;                  ///< unique, for example "layers.3.experts.gate_proj.lora_A"
     std::vector<std::string> modules;  ///< [count], the module that each matrix adapts, as in the checkpoint
-    std::vector<LoraShape> shapes;     ///< [count], the adapters of these modules
+    std::vector<AdapterSpec> specs;    ///< [count], the adapters of these modules
     LoraTarget target = LoraTarget::experts;
     ops::LoraFactor factor = ops::LoraFactor::a;
     index_t rows = 0;
@@ -75,26 +42,32 @@ struct LoraTensor {
     index_t local_cols = 0;
     index_t offset = 0;  ///< of the first element in its bucket
 
+    LoraTensor() = default;
+    LoraTensor(const ProjectionPlan& projection, ops::LoraFactor which);
+
     [[nodiscard]] index_t count() const noexcept { return static_cast<index_t>(modules.size()); }
     [[nodiscard]] index_t size() const noexcept { return held.extent * local_rows * local_cols; }
     /// Where this rank's part of a matrix begins.
     [[nodiscard]] index_t row_begin() const noexcept { return sharding == Sharding::rows ? sharded_begin : 0; }
     [[nodiscard]] index_t col_begin() const noexcept { return sharding == Sharding::columns ? sharded_begin : 0; }
-    /// Size of matrix `index` in a PEFT adapter file: without the padding of its rank.
-    [[nodiscard]] index_t peft_rows(index_t index) const {
-        return factor == ops::LoraFactor::a ? rank_of(index) : rows;
+    /// Size of matrix `index` without the padding of its LoRA rank.
+    [[nodiscard]] index_t unpadded_rows(index_t index) const {
+        return factor == ops::LoraFactor::a ? lora_rank_of(index) : rows;
     }
-    [[nodiscard]] index_t peft_cols(index_t index) const {
-        return factor == ops::LoraFactor::a ? cols : rank_of(index);
+    [[nodiscard]] index_t unpadded_cols(index_t index) const {
+        return factor == ops::LoraFactor::a ? cols : lora_rank_of(index);
     }
-    [[nodiscard]] index_t rank_of(index_t index) const { return shapes[static_cast<std::size_t>(index)].rank; }
-    /// Name of matrix `index` in a PEFT adapter file.
-    [[nodiscard]] std::string peft_name(index_t index) const;
+    [[nodiscard]] index_t lora_rank_of(index_t index) const { return specs[static_cast<std::size_t>(index)].lora_rank; }
+    /// Name of matrix `index` in an adapter whose layout has it by itself.
+    [[nodiscard]] std::string adapter_name(index_t index) const;
 };
 
 /// Which ranks hold the same part of a factor, and sum its gradients: all; those with the same experts; those with the
 /// same slices of the same experts, whose gradients are complete within the tensor group.
 enum class Holders : std::uint8_t { all_ranks, same_experts, same_slices };
+
+/// The holders of one factor of a projection.
+[[nodiscard]] Holders holders_of(const ProjectionPlan& projection, ops::LoraFactor factor) noexcept;
 
 [[nodiscard]] const mpi::Communicator& group_of(const mpi::ProcessGrid& grid, Holders holders);
 
@@ -102,8 +75,7 @@ enum class Holders : std::uint8_t { all_ranks, same_experts, same_slices };
 template <class A>
 struct ParameterBucket {
     std::vector<LoraTensor> tensors;
-    std::optional<index_t>
-        experts_of_layer{};  ///< of which layer it holds routed experts: one tensor each of gate, up, down
+    std::optional<index_t> experts_of_layer{};  ///< of which layer it holds routed experts
     Holders holders = Holders::all_ranks;
     core::Matrix<A> values;     // [1, size]
     core::Matrix<A> gradients;  // [1, size]
@@ -120,28 +92,15 @@ struct ParameterBucket {
     }
 };
 
-/// The factors of one module that every rank holds whole, A [R, in] and B [out, R], and their gradients. Views are
-/// valid once the bucket, which must outlive the object, is allocated.
+/// Lays the tensors of a bucket out and gives them and their gradients memory, all zero.
 template <class A>
-class ModuleFactors {
-public:
-    ModuleFactors() = default;
-    /// Declares both factors in `bucket`.
-    ModuleFactors(ParameterBucket<A>& bucket, LoraTarget target, const std::string& module, index_t out, index_t in,
-                  LoraShape shape);
+void allocate(ParameterBucket<A>& bucket);
 
-    [[nodiscard]] MatrixView<A> a() const { return view(0, bucket_->values); }
-    [[nodiscard]] MatrixView<A> b() const { return view(1, bucket_->values); }
-    [[nodiscard]] MatrixView<A> grad_a() const { return view(0, bucket_->gradients); }
-    [[nodiscard]] MatrixView<A> grad_b() const { return view(1, bucket_->gradients); }
-
-private:
-    [[nodiscard]] MatrixView<A> view(std::size_t factor, core::Matrix<A>& storage) const {
-        return ParameterBucket<A>::view(bucket_->tensors[first_ + factor], storage);
-    }
-
-    ParameterBucket<A>* bucket_ = nullptr;
-    std::size_t first_ = 0;  ///< tensor of A; that of B follows
+/// The factors of one projection on this rank, those of its modules below each other, and their gradients.
+template <class A>
+struct ProjectionFactors {
+    ops::LoraMatrices<const A> values;
+    ops::LoraMatrices<A> gradients;
 };
 
 /// All buckets: two of the experts of each MoE layer, and one for everything else in a layer that is adapted. Buckets
@@ -151,15 +110,17 @@ struct LoraParameters {
     LoraSettings settings;
     std::vector<std::unique_ptr<ParameterBucket<A>>> buckets;
 
+    LoraParameters() = default;
+    /// Zeros for all adapted projections of the layers.
+    LoraParameters(const std::vector<LayerPlan>& layers, LoraSettings lora_settings);
+
+    /// Those of an adapted projection; valid as long as the object.
+    [[nodiscard]] ProjectionFactors<A> factors_of(const ProjectionPlan& projection) const;
     void clear_gradients();
     /// A as PEFT initialises it (uniform in +-1/sqrt(in features)), B zero; the same at any rank count.
     void initialise(std::uint64_t seed);
     /// Elements of all factors without padding, whatever the number of ranks of the program.
     [[nodiscard]] index_t global_size() const;
 };
-
-/// Declares the tensors of a bucket and then allocates it with zero gradients.
-template <class A>
-void allocate(ParameterBucket<A>& bucket);
 
 }  // namespace moesaic::model

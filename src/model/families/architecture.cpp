@@ -26,6 +26,8 @@ index_t Architecture::moe_layers() const {
 void Architecture::limit_layers(index_t count) {
     layers = std::min(layers, count);
     is_moe.resize(static_cast<std::size_t>(layers));
+    mixers.resize(static_cast<std::size_t>(layers));
+    attention.windows.resize(static_cast<std::size_t>(layers));
 }
 
 const std::vector<Family>& families() {

@@ -18,14 +18,14 @@ namespace moesaic::model {
 using core::index_t;
 class Configuration;  // families/configuration.hpp
 
-enum class AttentionKind : std::uint8_t {
-    grouped,  ///< queries, keys and values are projections of the input; several query heads share a key head
-    latent,   ///< keys and values, maybe queries too, come from a compressed vector (DeepSeek-V2, 2024)
+/// How the rows of a sequence see each other in a layer.
+enum class MixerKind : std::uint8_t {
+    grouped_attention,  ///< queries, keys and values are projections of the input; several query heads share a key head
+    latent_attention,   ///< keys and values, maybe queries too, come from a compressed vector (DeepSeek-V2, 2024)
 };
 
-/// Members that the kind does not use keep their defaults.
+/// Of all layers with attention. Members that their kind does not use keep their defaults.
 struct AttentionSettings {
-    AttentionKind kind = AttentionKind::grouped;
     index_t heads = 0;
     index_t kv_heads = 0;
     index_t head_size = 0;   ///< D, of queries and keys
@@ -68,7 +68,8 @@ struct Architecture {
     std::string family;
     index_t hidden = 0;  ///< H
     index_t layers = 0;
-    index_t vocabulary = 0;  ///< V
+    index_t vocabulary = 0;         ///< V
+    std::vector<MixerKind> mixers;  ///< per layer
     AttentionSettings attention;
     index_t dense_intermediate = 0;   ///< of layers without experts
     index_t experts = 0;              ///< E

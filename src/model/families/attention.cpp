@@ -25,7 +25,7 @@ void read_latent_attention(const Configuration& config, Architecture& architectu
     config.refuse_unless("num_key_value_heads", architecture.attention.heads);
     AttentionSettings& attention = architecture.attention;
     constexpr index_t largest_head = 1 << 19;
-    attention.kind = AttentionKind::latent;
+    architecture.mixers.assign(architecture.mixers.size(), MixerKind::latent_attention);
     attention.kv_heads = attention.heads;
     const index_t plain = config.get_size("qk_nope_head_dim", 1, largest_head);
     const index_t rotated = config.get_size("qk_rope_head_dim", 1, largest_head);

@@ -32,6 +32,7 @@ Architecture read_common(const Configuration& config) {
     const auto layers = static_cast<std::size_t>(architecture.layers);
     architecture.is_moe.assign(layers, true);
     architecture.attention.windows.assign(layers, 0);
+    architecture.mixers.assign(layers, MixerKind::grouped_attention);
     architecture.attention.heads = config.get_size("num_attention_heads", 1, 1 << 20);
     return architecture;
 }

@@ -8,86 +8,76 @@
 namespace moesaic::model {
 
 using core::bf16;
+using ops::LoraLinear;
+
+namespace {
+
+enum Index : std::size_t { gate, up, down };
+
+}  // namespace
 
 template <class T>
-GatedMlp<T>::GatedMlp(const std::string& folder, const Architecture& architecture, index_t intermediate,
-                      LoraTarget target, ops::Activations activations, const LoraLayer<T>& lora,
-                      std::shared_ptr<GatedMlpScratch<T>> scratch)
-    : retain_(activations == ops::Activations::retain),
-      kernels_(lora.shared.kernels),
-      scratch_(std::move(scratch)),
-      gate_(folder + "." + architecture.names.gate, {intermediate, architecture.hidden}, target, lora),
-      up_(folder + "." + architecture.names.up, {intermediate, architecture.hidden}, target, lora),
-      down_(folder + "." + architecture.names.down, {architecture.hidden, intermediate}, target, lora) {}
-
-template <class T>
-void GatedMlp<T>::load(const WeightSource<T>& source) {
-    for (LoraLinear<T>* projection : {&gate_, &up_, &down_}) {
-        projection->load(source);
-    }
+void GatedMlp<T>::project_up(const Pass<T>& pass, std::span<const LoraLinear<T>, 3> projections,
+                             MatrixView<const A> x) const {
+    GatedMlpScratch<T>& work = workspace_.mlp;
+    work.gate.resize(x.rows(), projections[gate].out());
+    work.up.resize(x.rows(), projections[up].out());
+    LoraLinear<T>::forward(std::array<typename LoraLinear<T>::Forward, 2>{{{projections[gate], x, work.gate},
+                                                                           {projections[up], x, work.up}}},
+                           pass.dropout(), workspace_.linear);
 }
 
 template <class T>
-bool GatedMlp<T>::is_trainable() const noexcept {
-    return gate_.is_adapted() || up_.is_adapted() || down_.is_adapted();
-}
-
-template <class T>
-void GatedMlp<T>::update_lora() {
-    for (LoraLinear<T>* projection : {&gate_, &up_, &down_}) {
-        projection->update_lora();
-    }
-}
-
-template <class T>
-void GatedMlp<T>::project_up(MatrixView<const A> x) {
-    scratch_->gate.resize(x.rows(), gate_.out());
-    scratch_->up.resize(x.rows(), up_.out());
-    LoraLinear<T>::forward(
-        std::array<typename LoraLinear<T>::Forward, 2>{{{gate_, x, scratch_->gate}, {up_, x, scratch_->up}}});
-}
-
-template <class T>
-void GatedMlp<T>::keep(GatedMlpTape<T>& tape) const {
-    for (const auto& [sums, out] : {std::pair{&scratch_->gate, &tape.gate}, std::pair{&scratch_->up, &tape.up}}) {
+void GatedMlp<T>::keep(GatedMlpState<T>& state) const {
+    const GatedMlpScratch<T>& work = workspace_.mlp;
+    for (const auto& [sums, out] : {std::pair{&work.gate, &state.gate}, std::pair{&work.up, &state.up}}) {
         out->resize(sums->rows(), sums->cols());
-        ops::convert<T>(kernels_.elementwise<T>(), *sums, out->view());
+        ops::convert<T>(workspace_.kernels.template elementwise<T>(), *sums, out->view());
     }
 }
 
 template <class T>
-void GatedMlp<T>::forward(MatrixView<const A> x, GatedMlpTape<T>& tape, MatrixView<A> output, const A* weights) {
-    project_up(x);
+void GatedMlp<T>::forward(const Pass<T>& pass, std::span<const LoraLinear<T>, 3> projections, MatrixView<const A> x,
+                          GatedMlpState<T>& state, MatrixView<A> output, const A* weights) const {
+    GatedMlpScratch<T>& work = workspace_.mlp;
+    project_up(pass, projections, x);
     if (retain_) {
-        keep(tape);
+        keep(state);
     }
-    scratch_->wide_activated.resize(x.rows(), down_.in());
-    ops::swiglu_forward<A>(kernels_.elementwise<A>(), scratch_->gate, scratch_->up, weights, scratch_->wide_activated);
-    down_.forward(scratch_->wide_activated, output);
+    work.wide_activated.resize(x.rows(), projections[down].in());
+    ops::swiglu_forward<A>(workspace_.kernels.template elementwise<A>(), work.gate, work.up, weights,
+                           work.wide_activated);
+    projections[down].forward(work.wide_activated, output, pass.dropout(), workspace_.linear);
 }
 
 template <class T>
-void GatedMlp<T>::backward(MatrixView<const T> x, const GatedMlpTape<T>& tape, MatrixView<const A> grad_output,
-                           MatrixView<A> grad_x, bool accumulate, const RowWeights<A>& weights) {
-    GatedMlpScratch<T>& work = *scratch_;
+void GatedMlp<T>::backward(const Pass<T>& pass, std::span<const LoraLinear<T>, 3> projections, MatrixView<const T> x,
+                           const GatedMlpState<T>& state, MatrixView<const A> grad_output, MatrixView<A> grad_x,
+                           bool accumulate, const RowWeights<A>& weights) const {
+    GatedMlpScratch<T>& work = workspace_.mlp;
+    const kernels::ElementwiseKernels<T>& row_kernels = workspace_.kernels.template elementwise<T>();
     if (!retain_) {
         work.input.resize(x.rows(), x.cols());
-        ops::widen<T>(kernels_.elementwise<T>(), x, work.input.view());
-        project_up(work.input);
+        ops::widen<T>(row_kernels, x, work.input.view());
+        project_up(pass, projections, work.input);
         keep(work.recomputed);
     }
-    const GatedMlpTape<T>& kept = retain_ ? tape : work.recomputed;
+    const GatedMlpState<T>& kept = retain_ ? state : work.recomputed;
     for (Matrix<T>* matrix : {&work.activated, &work.grad_gate, &work.grad_up}) {
-        matrix->resize(x.rows(), down_.in());
+        matrix->resize(x.rows(), projections[down].in());
     }
-    work.grad_activated.resize(x.rows(), down_.in());
-    ops::swiglu_forward<T>(kernels_.elementwise<T>(), kept.gate, kept.up, weights.values, work.activated);
-    down_.backward(work.activated, ops::as_operand<T>(kernels_.elementwise<T>(), grad_output, work.grad_output),
-                   work.grad_activated);
-    ops::swiglu_backward<T>(kernels_.elementwise<T>(), work.grad_activated, kept.gate, kept.up, weights.values,
-                            work.grad_gate, work.grad_up, weights.gradients);
-    gate_.backward(x, work.grad_gate, grad_x, accumulate);
-    up_.backward(x, work.grad_up, grad_x, true);
+    work.grad_activated.resize(x.rows(), projections[down].in());
+    ops::swiglu_forward<T>(row_kernels, kept.gate, kept.up, weights.values, work.activated);
+    const auto back = [&](Index index, MatrixView<const T> input, MatrixView<const T> grad_y, MatrixView<A> grad,
+                          bool add) {
+        projections[index].backward(input, grad_y, grad, pass.dropout(), workspace_.linear, add);
+    };
+    back(down, work.activated, ops::as_operand<T>(row_kernels, grad_output, work.grad_output), work.grad_activated,
+         false);
+    ops::swiglu_backward<T>(row_kernels, work.grad_activated, kept.gate, kept.up, weights.values, work.grad_gate,
+                            work.grad_up, weights.gradients);
+    back(gate, x, work.grad_gate, grad_x, accumulate);
+    back(up, x, work.grad_up, grad_x, true);
 }
 
 template class GatedMlp<bf16>;

@@ -1,12 +1,13 @@
+#include "model/feed_forward/moe_layer.hpp"
+
 #include "core/trace.hpp"
-#include "model/feed_forward/feed_forward.hpp"
 #include "model/feed_forward/router_balance.hpp"
 #include "ops/elementwise.hpp"
 #include "ops/grouped_experts.hpp"
 #include "ops/router.hpp"
 
 #include <algorithm>
-#include <iterator>
+#include <cmath>
 #include <utility>
 
 namespace moesaic::model {
@@ -28,176 +29,277 @@ void copy_softmax(const kernels::ElementwiseKernels<A>& kernels, MatrixView<cons
 }
 
 /// While the experts' worker computes a chunk, this thread, which alone calls MPI, brings the rows of the next one and
-/// gives back the results of the one before.
-template <class Iterator, class Bring, class Submit, class Sync, class GiveBack>
-void run_pipeline(Iterator chunk, Iterator end, const Bring& bring, const Submit& submit, const Sync& sync,
+/// gives back the results of the one before:
+///
+///     this thread   bring 0 | bring 1  give -  | bring 2  give 0 | ...  give last
+///     worker                | compute 0        | compute 1       | ...
+///
+/// order(i) is the i-th of `count` chunks.
+template <class Order, class Bring, class Submit, class Sync, class GiveBack>
+void run_pipeline(std::size_t count, const Order& order, const Bring& bring, const Submit& submit, const Sync& sync,
                   const GiveBack& give_back) {
-    submit(bring(*chunk));
-    for (Iterator next = std::next(chunk); next != end; chunk = next++) {
-        const auto rows = bring(*next);
+    submit(order(0), bring(order(0)));
+    for (std::size_t i = 1; i < count; ++i) {
+        const auto rows = bring(order(i));
         const auto results = sync();
-        submit(rows);
-        give_back(*chunk, results);
+        submit(order(i), rows);
+        give_back(order(i - 1), results);
     }
-    give_back(*chunk, sync());
+    give_back(order(count - 1), sync());
+}
+
+/// `share` is that of the rank.
+ops::ExpertConfig config_of(const Architecture& architecture, index_t layer, const DecoderSettings& settings,
+                            const GridPlace& place, std::span<const ProjectionPlan> routed) {
+    const ExpertShare share(architecture, place);
+    ops::ExpertConfig config;
+    config.layer = layer;
+    config.experts = share.experts.extent;
+    config.experts_begin = share.experts.begin;
+    config.experts_of_layer = architecture.experts;
+    config.experts_per_token = architecture.experts_per_token;
+    config.hidden = architecture.hidden;
+    config.intermediate = share.intermediate.extent;
+    config.intermediate_begin = share.intermediate.begin;
+    config.max_tokens = settings.max_tokens;
+    config.activations = settings.activations;
+    config.lora_rank = routed.front().lora_rank;
+    config.skip_lora = config.lora_rank == 0;
+    config.lora_alpha = 1;  // every adapter has its own scale
+    for (std::size_t p = 0; p < routed.size(); ++p) {
+        for (index_t e = share.experts.begin; e < share.experts.end(); ++e) {
+            config.lora_scales[p].push_back(routed[p].specs[static_cast<std::size_t>(e)].scale);
+        }
+    }
+    return config;
 }
 
 }  // namespace
 
 template <class T>
-MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, const DecoderSettings& settings,
-                      const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid, LoraParameters<A>& parameters,
-                      std::shared_ptr<ops::ExpertWorkspace<T>> workspace, std::shared_ptr<TokenExchange<T>> exchange,
-                      std::shared_ptr<RouterScratch<T>> router_scratch, std::unique_ptr<SharedExpert<T>> shared)
-    : architecture_(architecture),
-      layer_(layer),
-      kernels_(kernels),
-      part_(architecture, grid),
+MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, BlockPlan plan, const DecoderSettings& settings,
+                      const GridPlace& place, const LoraParameters<A>& parameters, Workspace<T>& workspace)
+    : Block<T>(std::move(plan), parameters, workspace),
+      architecture_(architecture),
       keeps_probabilities_(settings.keep_probabilities && architecture.router.scoring != ops::Scoring::softmax),
-      exchange_(std::move(exchange)),
-      router_scratch_(std::move(router_scratch)),
-      shared_(std::move(shared)),
-      correction_bias_(architecture.router.has_correction_bias ? static_cast<std::size_t>(architecture.experts)
-                                                               : std::size_t{0}),
+      shared_(settings.activations, workspace),
       router_weight_(architecture.experts, architecture.hidden) {
-    ops::ExpertConfig config;
-    config.layer = layer;
-    config.experts = part_.experts.extent;
-    config.experts_begin = part_.experts.begin;
-    config.experts_of_layer = architecture.experts;
-    config.experts_per_token = architecture.experts_per_token;
-    config.hidden = architecture.hidden;
-    config.intermediate = part_.intermediate.extent;
-    config.intermediate_begin = part_.intermediate.begin;
-    config.max_tokens = settings.max_tokens;
-    config.activations = settings.activations;
-    config.max_cache_depth = exchange_->chunks();
-    const ExpertParameters<A> adapters(architecture, layer, part_, parameters);
-    adapters.configure(config);
-    experts_ = std::make_unique<ops::GroupedExperts<T>>(config, std::move(workspace), kernels);
-    if (!config.skip_lora) {
-        experts_->init_lora(adapters.values(), adapters.gradients());
+    if (architecture.router.has_correction_bias) {
+        correction_bias_.resize(1, architecture.experts);
     }
+    if (architecture.shared.gated) {
+        shared_gate_.resize(1, architecture.hidden);
+    }
+    const auto routed_plans = std::span(this->plan().projections).template last<ops::projections.size()>();
+    experts_ = std::make_unique<ops::GroupedExperts<T>>(config_of(architecture, layer, settings, place, routed_plans),
+                                                        workspace.experts, workspace.kernels);
+    if (!experts_->config().skip_lora) {
+        ops::ExpertFactors<const A> values;
+        ops::ExpertFactors<A> gradients;
+        for (const ops::Projection p : ops::projections) {
+            const ProjectionFactors<A> factors = parameters.factors_of(routed(p));
+            values[p] = factors.values;
+            gradients[p] = factors.gradients;
+        }
+        experts_->init_lora(values, gradients);
+    }
+}
+
+template <class T>
+const ProjectionPlan& MoeLayer<T>::routed(ops::Projection p) const {
+    const std::vector<ProjectionPlan>& all = this->plan().projections;
+    return all[all.size() - ops::projections.size() + static_cast<std::size_t>(p)];
 }
 
 template <class T>
 void MoeLayer<T>::update_lora() {
+    Block<T>::update_lora();
     if (!experts_->config().skip_lora) {
         experts_->update_lora();
     }
-    if (shared_) {
-        shared_->update_lora();
+}
+
+template <class T>
+std::vector<MatrixView<accumulator_t<T>>> MoeLayer<T>::tensors() {
+    std::vector<MatrixView<A>> all = {router_weight_};
+    for (Matrix<A>* tensor : {&correction_bias_, &shared_gate_}) {
+        if (tensor->size() > 0) {
+            all.push_back(*tensor);
+        }
     }
+    return all;
 }
 
 template <class T>
 void MoeLayer<T>::load(const WeightSource<T>& source) {
-    const std::string router = architecture_.layer(layer_) + architecture_.names.router;
-    source.read_exactly(router + ".weight", router_weight_);
-    if (!correction_bias_.empty()) {
-        source.read_vector(router + ".e_score_correction_bias", correction_bias_);
-    }
-    if (shared_) {
-        shared_->load(source);
-    }
-    const auto name_of = [&](index_t expert, ops::Projection p) {
-        return architecture_.expert_module(layer_, expert, projection_name(architecture_.names, p)) + ".weight";
-    };
-    for (index_t expert = 0; expert < architecture_.experts; ++expert) {
-        for (const ops::Projection p : ops::projections) {
-            if (!part_.experts.contains(expert)) {
-                source.leave_to_others(name_of(expert, p));
+    Block<T>::load(source);
+    for (const ops::Projection p : ops::projections) {
+        const ProjectionPlan& plan = routed(p);
+        for (index_t e = 0; e < plan.count(); ++e) {
+            if (!plan.held.contains(e)) {
+                source.leave_to_others(plan.modules[static_cast<std::size_t>(e)] + ".weight");
             }
         }
     }
-    const index_t intermediate = architecture_.expert_intermediate;
     experts_->load_weights([&](index_t expert, ops::Projection p, MatrixView<T> out) {
-        const index_t begin = part_.intermediate.begin;
-        const TensorPart part = p == ops::Projection::down ? TensorPart{architecture_.hidden, intermediate, 0, begin}
-                                                           : TensorPart{intermediate, architecture_.hidden, begin, 0};
-        source.read(name_of(part_.experts.begin + expert, p), part, out);
+        const ProjectionPlan& plan = routed(p);
+        const index_t begin = plan.shard.begin;
+        const bool by_rows = plan.sharded == ShardedSide::out;
+        source.read(plan.modules[static_cast<std::size_t>(plan.held.begin + expert)] + ".weight",
+                    {plan.out, plan.in, by_rows ? begin : 0, by_rows ? 0 : begin}, out);
     });
 }
 
 template <class T>
-void MoeLayer<T>::route(LayerTape<T>& tape, MatrixView<const A> input) {
+void MoeLayer<T>::route(MatrixView<const A> input, State& state) const {
     const Scope scope("router.forward");
     const index_t rows = input.rows();
-    tape.scores.resize(rows, architecture_.experts);
-    tape.expert_ids.resize(rows, architecture_.experts_per_token);
-    tape.expert_weights.resize(rows, architecture_.experts_per_token);
-    kernels_.run(kernels::product<A>(input, false, router_weight_, true, tape.scores));
+    state.scores.resize(rows, architecture_.experts);
+    state.expert_ids.resize(rows, architecture_.experts_per_token);
+    state.expert_weights.resize(rows, architecture_.experts_per_token);
+    this->kernels().run(kernels::product<A>(input, false, router_weight_, true, state.scores));
+    const kernels::ElementwiseKernels<A>& row_kernels = this->kernels().template elementwise<A>();
     if (keeps_probabilities_) {
-        copy_softmax<A>(kernels_.elementwise<A>(), tape.scores, tape.probabilities);
+        copy_softmax<A>(row_kernels, state.scores, state.probabilities);
     }
-    ops::route_forward<A>(kernels_.elementwise<A>(), architecture_.router, correction_bias_, tape.scores,
-                          tape.expert_ids, tape.expert_weights);
+    ops::route_forward<A>(row_kernels, architecture_.router, correction_bias_.flat(), state.scores, state.expert_ids,
+                          state.expert_weights);
+    const bool scores_are_softmax = architecture_.router.scoring == ops::Scoring::softmax;
+    state.routing_of_rows = {state.expert_ids, scores_are_softmax ? state.scores : state.probabilities};
 }
 
 template <class T>
-void MoeLayer<T>::route_backward(const LayerTape<T>& tape, std::span<const A> grad_probabilities,
-                                 MatrixView<A> grad_input) {
+void MoeLayer<T>::route_backward(const State& state, std::span<const A> grad_probabilities,
+                                 MatrixView<A> grad_input) const {
     const Scope scope("router.backward");
-    Matrix<A>& grad_logits = router_scratch_->grad_logits;
-    grad_logits.resize(grad_input.rows(), architecture_.experts);
-    ops::route_backward<A>(architecture_.router, tape.scores, tape.expert_ids, tape.expert_weights,
-                           router_scratch_->grad_weights, grad_logits);
+    RouterScratch<T>& work = this->workspace().router;
+    work.grad_logits.resize(grad_input.rows(), architecture_.experts);
+    ops::route_backward<A>(architecture_.router, state.scores, state.expert_ids, state.expert_weights,
+                           work.grad_weights, work.grad_logits);
     if (!grad_probabilities.empty()) {
-        add_balance_gradient<A>(router_probabilities<T>(architecture_, tape), grad_probabilities, grad_logits);
+        add_balance_gradient<A>(state.routing_of_rows.probabilities, grad_probabilities, work.grad_logits);
     }
-    kernels_.run(kernels::product<A>(grad_logits, false, router_weight_, false, grad_input, 1, true));
+    this->kernels().run(kernels::product<A>(work.grad_logits, false, router_weight_, false, grad_input, 1, true));
 }
 
 template <class T>
-void MoeLayer<T>::forward(MatrixView<const A> input, LayerTape<T>& tape, MatrixView<A> output, bool save) {
-    route(tape, input);
-    exchange_->plan(tape.expert_ids, tape.chunks);
-    const auto bring = [&](const RowRoutes& chunk) {
-        return exchange_->dispatch(chunk, tape.feed_input, tape.expert_ids, tape.expert_weights);
+void MoeLayer<T>::run_experts(const Pass<T>& pass, MatrixView<const T> input, State& state, MatrixView<A> output,
+                              bool keep) {
+    TokenExchange<T>& exchange = this->workspace().exchange;
+    exchange.plan(pass.rows_of_ranks, state.expert_ids, state.routes);
+    state.chunks.resize(state.routes.size());
+    const ops::ExpertRows<T> mine = {input, state.expert_ids, state.expert_weights, pass.dropout()};
+    const auto bring = [&](std::size_t c) { return exchange.dispatch(state.routes[c], mine, state.chunks[c].arrived); };
+    const auto give_back = [&](std::size_t c, MatrixView<const A> partial) {
+        exchange.combine(state.routes[c], partial, output);
     };
-    const auto give_back = [&](const RowRoutes& chunk, MatrixView<const A> partial) {
-        exchange_->combine(chunk, partial, output);
+    if (state.routes.size() == 1) {
+        give_back(0, experts_->forward(bring(0), state.chunks[0].experts, keep));
+        return;
+    }
+    const auto submit = [&](std::size_t c, const ops::ExpertRows<T>& rows) {
+        experts_->submit_forward(rows, state.chunks[c].experts, keep);
     };
-    if (tape.chunks.size() == 1) {
-        const ExpertRows<T> rows = bring(tape.chunks[0]);
-        give_back(tape.chunks[0], experts_->forward(rows.hidden, rows.expert_ids, rows.weights, save, rows.dropout));
-    } else {
-        const auto submit = [&](const ExpertRows<T>& rows) {
-            experts_->submit_forward(rows.hidden, rows.expert_ids, rows.weights, save, rows.dropout);
-        };
-        run_pipeline(
-            tape.chunks.begin(), tape.chunks.end(), bring, submit, [&] { return experts_->sync_forward(); }, give_back);
-    }
-    if (shared_) {
-        shared_->forward(input, tape, output);
-    }
+    run_pipeline(
+        state.routes.size(), [](std::size_t i) { return i; }, bring, submit, [&] { return experts_->sync_forward(); },
+        give_back);
 }
 
 template <class T>
-void MoeLayer<T>::backward(const LayerTape<T>& tape, MatrixView<const A> grad_output,
-                           std::span<const A> grad_probabilities, MatrixView<A> grad_input) {
+void MoeLayer<T>::experts_backward(const State& state, MatrixView<const A> grad_output, MatrixView<A> grad_input) {
     const bool with_input_gradients = grad_input.cols() > 0;  // the same on all ranks, unlike the rows
-    router_scratch_->grad_weights.resize(grad_output.rows(), architecture_.experts_per_token);
-    const auto bring = [&](const RowRoutes& chunk) { return exchange_->dispatch_gradient(chunk, grad_output); };
-    const auto give_back = [&](const RowRoutes& chunk, const ops::ExpertGradients<T>& partial) {
+    TokenExchange<T>& exchange = this->workspace().exchange;
+    Matrix<A>& grad_weights = this->workspace().router.grad_weights;
+    grad_weights.resize(grad_output.rows(), architecture_.experts_per_token);
+    const auto bring = [&](std::size_t c) { return exchange.dispatch_gradient(state.routes[c], grad_output); };
+    const auto give_back = [&](std::size_t c, const ops::ExpertGradients<T>& partial) {
         if (with_input_gradients) {
-            exchange_->combine(chunk, partial.input, grad_input);
-            exchange_->combine_weights(chunk, partial.weights, router_scratch_->grad_weights);
+            exchange.combine(state.routes[c], partial.input, grad_input);
+            exchange.combine_weights(state.routes[c], partial.weights, grad_weights);
         }
     };
-    if (tape.chunks.size() == 1) {
-        give_back(tape.chunks[0], experts_->backward(bring(tape.chunks[0]), with_input_gradients));
-    } else {  // the last chunk was saved last
-        const auto submit = [&](MatrixView<const T> rows) { experts_->submit_backward(rows, with_input_gradients); };
-        run_pipeline(
-            tape.chunks.rbegin(), tape.chunks.rend(), bring, submit, [&] { return experts_->sync_backward(); },
-            give_back);
+    const std::size_t chunks = state.routes.size();
+    if (chunks == 1) {
+        give_back(0, experts_->backward(state.chunks[0].experts, bring(0), with_input_gradients));
+        return;
     }
-    if (shared_ && (with_input_gradients || shared_->is_trainable())) {
-        shared_->backward(tape, grad_output, grad_input);
+    const auto submit = [&](std::size_t c, MatrixView<const T> rows) {
+        experts_->submit_backward(state.chunks[c].experts, rows, with_input_gradients);
+    };
+    run_pipeline(
+        chunks, [&](std::size_t i) { return chunks - 1 - i; }, bring, submit, [&] { return experts_->sync_backward(); },
+        give_back);
+}
+
+template <class T>
+void MoeLayer<T>::run_shared(const Pass<T>& pass, MatrixView<const A> input, State& state, MatrixView<A> output) const {
+    const index_t rows = input.rows();
+    const bool gated = shared_gate_.size() > 0;
+    if (gated) {
+        state.shared_weights.resize(rows, 1);
+        this->kernels().run(kernels::product<A>(input, false, shared_gate_, true, state.shared_weights));
+        for (A& weight : state.shared_weights.flat()) {
+            weight = 1 / (1 + std::exp(-weight));
+        }
+    }
+    Matrix<A>& own = this->workspace().router.shared_output;
+    own.resize(rows, output.cols());
+    shared_.forward(pass, shared_projections(), input, state.shared, own,
+                    gated ? state.shared_weights.data() : nullptr);
+    const MatrixView<const A> result = own;
+#pragma omp parallel for schedule(static)
+    for (index_t row = 0; row < rows; ++row) {
+        this->kernels().template elementwise<T>().add(output.cols(), result[row], output[row], output[row]);
+    }
+}
+
+template <class T>
+void MoeLayer<T>::shared_backward(const Pass<T>& pass, MatrixView<const T> input, const State& state,
+                                  MatrixView<const A> grad_output, MatrixView<A> grad_input) const {
+    if (shared_gate_.size() == 0) {
+        shared_.backward(pass, shared_projections(), input, state.shared, grad_output, grad_input, true);
+        return;
+    }
+    Matrix<A>& grad_weights = this->workspace().router.shared_grad_weights;
+    grad_weights.resize(grad_output.rows(), 1);
+    shared_.backward(pass, shared_projections(), input, state.shared, grad_output, grad_input, true,
+                     {state.shared_weights.data(), grad_weights.data()});
+    if (grad_input.empty()) {
+        return;
+    }
+    const MatrixView<const A> weights = state.shared_weights;
+    for (index_t row = 0; row < weights.rows(); ++row) {
+        grad_weights.view()(row, 0) *= weights(row, 0) * (1 - weights(row, 0));
+    }
+    this->kernels().run(kernels::product<A>(grad_weights, false, shared_gate_, false, grad_input, 1, true));
+}
+
+template <class T>
+void MoeLayer<T>::forward(const Pass<T>& pass, const BlockInput<T>& input, BlockState<T>& state, MatrixView<A> output,
+                          bool keep) {
+    auto& kept = static_cast<State&>(state);
+    route(input.wide, kept);
+    run_experts(pass, input.rounded, kept, output, keep);
+    if (has_shared()) {
+        run_shared(pass, input.wide, kept, output);
+    }
+}
+
+template <class T>
+void MoeLayer<T>::backward(const Pass<T>& pass, MatrixView<const T> input, const BlockState<T>& state,
+                           MatrixView<const A> grad_output, std::span<const A> grad_probabilities,
+                           MatrixView<A> grad_input) {
+    const auto& kept = static_cast<const State&>(state);
+    const bool with_input_gradients = grad_input.cols() > 0;
+    experts_backward(kept, grad_output, grad_input);
+    const bool trains_shared =
+        has_shared() && std::any_of(this->linears().begin(), this->linears().end(),
+                                    [](const ops::LoraLinear<T>& linear) { return linear.is_adapted(); });
+    if (has_shared() && (with_input_gradients || trains_shared)) {
+        shared_backward(pass, input, kept, grad_output, grad_input);
     }
     if (with_input_gradients) {
-        route_backward(tape, grad_probabilities, grad_input);
+        route_backward(kept, grad_probabilities, grad_input);
     }
 }
 

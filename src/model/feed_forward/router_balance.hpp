@@ -1,14 +1,30 @@
-// How evenly routers spread tokens over experts: the auxiliary loss that asks for it, and counts.
+// How evenly routers spread tokens over experts: counts, and the auxiliary loss that asks for it.
 #pragma once
 
-#include "model/families/architecture.hpp"
-#include "model/tape.hpp"
+#include "core/matrix.hpp"
 #include "mpi/communicator.hpp"
 
+#include <cstdint>
 #include <span>
 #include <vector>
 
 namespace moesaic::model {
+
+using core::index_t;
+using core::MatrixView;
+
+/// Where the routers of a pass sent this rank's rows, summed layer by layer as the pass goes on.
+struct RouterLoad {
+    std::vector<index_t> counts;        ///< [MoE layers * E] rows that go to each expert
+    std::vector<double> choices;        ///< [E] rows of all layers that have it among their K most probable experts
+    std::vector<double> probabilities;  ///< [E] sums over the rows of all layers
+    double rows = 0;                    ///< of all layers, where probabilities are wanted
+
+    /// Adds the rows of the next MoE layer. `probabilities_of_rows` [T, E] may be empty.
+    template <class A>
+    void add(MatrixView<const std::int32_t> expert_ids,  // [T, K]
+             index_t experts, MatrixView<const A> probabilities_of_rows);
+};
 
 /// The load-balancing loss of transformers (load_balancing_loss_func; Fedus et al., "Switch Transformers", 2021) over
 /// the tokens of all ranks in one pass and all MoE layers together, as if they were one: E * sum over experts of the
@@ -19,25 +35,12 @@ struct RouterBalance {
     std::vector<double> gradient;  ///< [E] with respect to the probabilities of any token in any layer
 };
 
-/// Collective over `world`. The tape must be that of a saved forward pass of a model with `keep_probabilities`.
-template <class T>
-[[nodiscard]] RouterBalance router_balance(const Architecture& architecture, const Tape<T>& tape,
-                                           const mpi::Communicator& world);
-
-/// The softmax probabilities [T, E] that a MoE layer's tape holds.
-template <class T>
-[[nodiscard]] MatrixView<const accumulator_t<T>> router_probabilities(const Architecture& architecture,
-                                                                      const LayerTape<T>& tape) {
-    return architecture.router.scoring == ops::Scoring::softmax ? tape.scores : tape.probabilities;
-}
+/// Collective over `world`. The load must be that of a saved forward pass of a model with `keep_probabilities`.
+[[nodiscard]] RouterBalance router_balance(const RouterLoad& load, const mpi::Communicator& world);
 
 /// Adds to grad_logits [T, E] what a gradient [E] of the probabilities [T, E] of every row gives.
 template <class A>
 void add_balance_gradient(MatrixView<const A> probabilities, std::span<const A> gradient, MatrixView<A> grad_logits);
-
-/// Adds how many rows of a saved forward pass go to each expert to `counts`, [MoE layers * E].
-template <class T>
-void count_experts(const Architecture& architecture, const Tape<T>& tape, std::span<index_t> counts);
 
 /// How uneven the load is.
 struct ExpertLoad {

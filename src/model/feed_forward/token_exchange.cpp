@@ -77,23 +77,24 @@ TokenExchange<T>::TokenExchange(const mpi::ProcessGrid& grid, const kernels::Ker
 }
 
 template <class T>
-void TokenExchange<T>::begin_pass(index_t rows, const ops::Dropout& dropout) {
-    dropout_ = dropout;
-    if (expert_.size() == 1) {
-        rows_of_rank_ = tensor_.all_gather(rows);
-        volume_.counts += bytes_of<index_t>(1, tensor_.size() - 1);
+std::vector<index_t> TokenExchange<T>::rows_of_ranks(index_t rows) {
+    if (expert_.size() > 1) {
+        return {};
     }
+    volume_.counts += bytes_of<index_t>(1, tensor_.size() - 1);
+    return tensor_.all_gather(rows);
 }
 
 template <class T>
-void TokenExchange<T>::plan(MatrixView<const std::int32_t> expert_ids, std::vector<RowRoutes>& chunks) {
+void TokenExchange<T>::plan(const std::vector<index_t>& rows_of_ranks, MatrixView<const std::int32_t> expert_ids,
+                            std::vector<RowRoutes>& chunks) {
     chunks.resize(static_cast<std::size_t>(chunks_));
     for (index_t c = 0; c < chunks_; ++c) {
         RowRoutes& routes = chunks[static_cast<std::size_t>(c)];
         routes.chunk = c;
         routes.rows = core::slice_of(expert_ids.rows(), c, chunks_);
         routes.of_rank.assign(static_cast<std::size_t>(tensor_.size()), 0);
-        std::transform(rows_of_rank_.begin(), rows_of_rank_.end(), routes.of_rank.begin(),
+        std::transform(rows_of_ranks.begin(), rows_of_ranks.end(), routes.of_rank.begin(),
                        [&](index_t rows) { return core::slice_of(rows, c, chunks_).extent; });
     }
     if (expert_.size() > 1) {
@@ -146,27 +147,30 @@ void TokenExchange<T>::exchange(MatrixView<const S> sent, const std::vector<inde
 /// To the rank of every group that has this one's tensor position, and there to all ranks of the group.
 template <class T>
 template <class S>
-MatrixView<const S> TokenExchange<T>::send(const RowRoutes& routes, MatrixView<const S> rows, Outbound<S>& buffers) {
+MatrixView<const S> TokenExchange<T>::send(const RowRoutes& routes, MatrixView<const S> rows, Matrix<S>& packed,
+                                           Matrix<S>& arrived) {
+    if (is_alone()) {
+        return rows;
+    }
     const index_t cols = rows.cols();
-    Matrix<S>& arrived = buffers.arrived[static_cast<std::size_t>(routes.chunk % 2)];
     arrived.resize(routes.total, cols);
     MatrixView<const S> own = rows;
     if (expert_.size() > 1) {
-        buffers.packed.resize(sum_of(routes.to_group), cols);
-        const MatrixView<S> packed = buffers.packed;
+        packed.resize(sum_of(routes.to_group), cols);
+        const MatrixView<S> out = packed;
         const MatrixView<const std::int32_t> place = routes.place.view();
 #pragma omp parallel for schedule(static)
         for (index_t t = 0; t < rows.rows(); ++t) {
             for (const std::int32_t row : place.row(t)) {
                 if (row >= 0) {
-                    std::copy_n(rows[t], cols, packed[row]);
+                    std::copy_n(rows[t], cols, out[row]);
                 }
             }
         }
         const auto first = routes.of_rank.begin();
         const index_t before = std::accumulate(first, first + tensor_.rank(), index_t{0});
         const MatrixView<S> received = arrived.view().rows(before, routes.own);
-        exchange<S>(buffers.packed, routes.to_group, received, routes.from_group);
+        exchange<S>(packed, routes.to_group, received, routes.from_group);
         own = received;
     }
     tensor_.template all_gather_rows<S>(own, arrived, routes.of_rank);
@@ -246,18 +250,19 @@ void TokenExchange<T>::bring_back(const RowRoutes& routes, MatrixView<const A> p
 }
 
 template <class T>
-ExpertRows<T> TokenExchange<T>::dispatch(const RowRoutes& routes, MatrixView<const T> hidden,
-                                         MatrixView<const std::int32_t> expert_ids, MatrixView<const A> weights) {
+ops::ExpertRows<T> TokenExchange<T>::dispatch(const RowRoutes& routes, const ops::ExpertRows<T>& mine,
+                                              ArrivedRows<T>& arrived) {
     const Scope scope("exchange.dispatch");
-    ExpertRows<T> rows;
-    rows.hidden = send<T>(routes, part_of(hidden, routes), hidden_);
-    rows.expert_ids = send<std::int32_t>(routes, part_of(expert_ids, routes), expert_ids_);
-    rows.weights = send<A>(routes, part_of(weights, routes), weights_);
-    rows.dropout = dropout_;
-    if (dropout_.is_active()) {
-        const MatrixView<const std::uint64_t> tokens(dropout_.rows.data(), hidden.rows(), 1);
-        rows.dropout.rows = {send<std::uint64_t>(routes, part_of(tokens, routes), tokens_).data(),
-                             static_cast<std::size_t>(routes.total)};
+    ops::ExpertRows<T> rows;
+    rows.hidden = send<T>(routes, part_of(mine.hidden, routes), packed_hidden_, arrived.hidden);
+    rows.expert_ids = send<std::int32_t>(routes, part_of(mine.expert_ids, routes), packed_ids_, arrived.expert_ids);
+    rows.weights = send<A>(routes, part_of(mine.weights, routes), packed_weights_, arrived.weights);
+    rows.dropout = mine.dropout;
+    if (mine.dropout.is_active()) {
+        const MatrixView<const std::uint64_t> tokens(mine.dropout.rows.data(), mine.hidden.rows(), 1);
+        rows.dropout.rows = {
+            send<std::uint64_t>(routes, part_of(tokens, routes), packed_tokens_, arrived.tokens).data(),
+            static_cast<std::size_t>(routes.total)};
     }
     return rows;
 }
@@ -265,9 +270,10 @@ ExpertRows<T> TokenExchange<T>::dispatch(const RowRoutes& routes, MatrixView<con
 template <class T>
 MatrixView<const T> TokenExchange<T>::dispatch_gradient(const RowRoutes& routes, MatrixView<const A> gradient) {
     const Scope scope("exchange.dispatch_gradient");
+    const auto parity = static_cast<std::size_t>(routes.chunk % 2);
     const MatrixView<const T> narrow =
-        ops::as_operand<T>(kernels_.elementwise<T>(), part_of(gradient, routes), gradient_);
-    return send<T>(routes, narrow, hidden_);
+        ops::as_operand<T>(kernels_.elementwise<T>(), part_of(gradient, routes), gradient_[parity]);
+    return send<T>(routes, narrow, packed_hidden_, arrived_gradient_[parity]);
 }
 
 template <class T>

@@ -4,7 +4,7 @@
 #include "core/slice.hpp"
 #include "kernels/gemm.hpp"
 #include "mpi/process_grid.hpp"
-#include "ops/dropout.hpp"
+#include "ops/expert_workspace.hpp"
 
 #include <array>
 #include <cstdint>
@@ -30,13 +30,13 @@ struct RowRoutes {
     index_t total = 0;                ///< by its tensor group: N
 };
 
-/// Rows that a rank's experts compute. Views are valid until the rows of the second next chunk arrive.
+/// Rows that came from other ranks, kept as long as experts need them. A single rank has its own instead.
 template <class T>
-struct ExpertRows {
-    MatrixView<const T> hidden;                  // [N, H]
-    MatrixView<const std::int32_t> expert_ids;   // [N, K], some of them of other groups
-    MatrixView<const accumulator_t<T>> weights;  // [N, K]
-    ops::Dropout dropout;
+struct ArrivedRows {
+    Matrix<T> hidden;                  // [N, H]
+    Matrix<std::int32_t> expert_ids;   // [N, K], some of them of other groups
+    Matrix<accumulator_t<T>> weights;  // [N, K]
+    Matrix<std::uint64_t> tokens;      // [N, 1] with dropout
 };
 
 /// Bytes that a rank sent to other ranks; docs/architecture.md has the formula.
@@ -57,8 +57,8 @@ struct ExchangeVolume {
 
 /// Brings rows to experts and results back, for all layers of a decoder. Every collective takes place in every layer
 /// and chunk on all ranks of a replica, whatever the routing; only its counts depend on that, and they are agreed on
-/// before. On the wire values have type T; sums are of the accumulator's type and in a fixed order. Of one chunk the
-/// next call may begin while the experts still use the rows that arrived. T: bf16, float or double.
+/// before. On the wire values have type T; sums are of the accumulator's type and in a fixed order. Rows of one rank
+/// alone stay where they are. T: bf16, float or double.
 template <class T>
 class TokenExchange {
 public:
@@ -67,17 +67,18 @@ public:
     /// Rows travel in so many chunks. `kernels` must outlive the object.
     TokenExchange(const mpi::ProcessGrid& grid, const kernels::KernelSet& kernels, index_t experts, index_t chunks = 1);
 
-    /// Collective over the tensor group. Begins a pass in which this rank has so many rows. Their identities in
-    /// `dropout`, if it is active, must stay until the pass ends.
-    void begin_pass(index_t rows, const ops::Dropout& dropout);
+    /// Collective over the tensor group. The rows that its ranks have in a pass, of which this one has `rows`; nothing
+    /// where there are several groups, whose numbers depend on the routing.
+    [[nodiscard]] std::vector<index_t> rows_of_ranks(index_t rows);
     /// Collective over the replica. Where rows with these experts [T, K] go: the routes of every chunk.
-    void plan(MatrixView<const std::int32_t> expert_ids, std::vector<RowRoutes>& chunks);
+    void plan(const std::vector<index_t>& rows_of_ranks, MatrixView<const std::int32_t> expert_ids,
+              std::vector<RowRoutes>& chunks);
 
-    /// Collective over the replica. Of this rank's rows [T, H] with their choices [T, K] those of a chunk go to their
-    /// experts.
-    ExpertRows<T> dispatch(const RowRoutes& routes, MatrixView<const T> hidden,
-                           MatrixView<const std::int32_t> expert_ids, MatrixView<const A> weights);
-    /// Collective over the replica. Output gradients [T, H] follow their rows: [N, H], valid as ExpertRows are.
+    /// Collective over the replica. Of this rank's rows those of a chunk go to their experts. The rows for the experts
+    /// of this rank are in `arrived`, or they are views of `mine`, which must stay as long.
+    ops::ExpertRows<T> dispatch(const RowRoutes& routes, const ops::ExpertRows<T>& mine, ArrivedRows<T>& arrived);
+    /// Collective over the replica. Output gradients [T, H] follow their rows: [N, H], valid until the gradient of the
+    /// second next chunk arrives.
     MatrixView<const T> dispatch_gradient(const RowRoutes& routes, MatrixView<const A> gradient);
     /// Collective over the replica. Each rank has computed a part of the result of each row, partial [N, H]; their sums
     /// return to the rows' owners: the chunk's rows of output [T, H].
@@ -90,12 +91,6 @@ public:
     [[nodiscard]] const ExchangeVolume& volume() const noexcept { return volume_; }
 
 private:
-    /// Rows of one kind on their way to experts.
-    template <class S>
-    struct Outbound {
-        Matrix<S> packed;                  // rows sent, by group
-        std::array<Matrix<S>, 2> arrived;  // [N, cols] of even and odd chunks: one is computed while the other arrives
-    };
     /// Results of one kind on their way back.
     template <class W>
     struct Inbound {
@@ -106,8 +101,10 @@ private:
     };
 
     void plan_groups(MatrixView<const std::int32_t> expert_ids, std::vector<RowRoutes>& chunks);
+    /// One rank has all experts whole.
+    [[nodiscard]] bool is_alone() const { return expert_.size() == 1 && tensor_.size() == 1; }
     template <class S>
-    MatrixView<const S> send(const RowRoutes& routes, MatrixView<const S> rows, Outbound<S>& buffers);
+    MatrixView<const S> send(const RowRoutes& routes, MatrixView<const S> rows, Matrix<S>& packed, Matrix<S>& arrived);
     template <class W>
     void bring_back(const RowRoutes& routes, MatrixView<const A> partial, Inbound<W>& buffers, MatrixView<A> output);
     template <class W>
@@ -124,13 +121,12 @@ private:
     const kernels::KernelSet& kernels_;
     index_t chunks_;
     std::vector<std::int32_t> group_of_expert_;  // [E]
-    std::vector<index_t> rows_of_rank_;          // [tensor ranks] of the pass, if there is one group
-    ops::Dropout dropout_;
-    Outbound<T> hidden_;
-    Outbound<std::int32_t> expert_ids_;
-    Outbound<A> weights_;
-    Outbound<std::uint64_t> tokens_;
-    Matrix<T> gradient_;  // [T, H]
+    Matrix<T> packed_hidden_;                    // rows sent, by group
+    Matrix<std::int32_t> packed_ids_;
+    Matrix<A> packed_weights_;
+    Matrix<std::uint64_t> packed_tokens_;
+    std::array<Matrix<T>, 2> gradient_;          // [T, H] of even and odd chunks: one is computed while the other goes
+    std::array<Matrix<T>, 2> arrived_gradient_;  // [N, H] the same
     Inbound<T> results_;
     Inbound<A> weight_gradients_;
     Matrix<A> sums_;  // [own, cols]

@@ -1,0 +1,85 @@
+// A mixture of experts: router, routed experts and, beside them, a shared one.
+#pragma once
+
+#include "model/block.hpp"
+#include "model/decoder_settings.hpp"
+#include "model/feed_forward/gated_mlp.hpp"
+#include "model/feed_forward/moe_plan.hpp"
+#include "model/feed_forward/token_exchange.hpp"
+#include "ops/expert_backend.hpp"
+
+#include <memory>
+#include <vector>
+
+namespace moesaic::model {
+
+/// Each rank of a replica holds slices of some of the routed experts: rows go to the ranks that hold their experts,
+/// each rank computes its share of every result, and sums return to the rows' owners. A shared expert is replicated;
+/// its output is multiplied, where the architecture says so, by the sigmoid of a frozen projection of the input.
+template <class T>
+class MoeLayer final : public Block<T> {
+public:
+    using A = accumulator_t<T>;
+
+    MoeLayer(const Architecture& architecture, index_t layer, BlockPlan plan, const DecoderSettings& settings,
+             const GridPlace& place, const LoraParameters<A>& parameters, Workspace<T>& workspace);
+
+    void load(const WeightSource<T>& source) override;
+    void update_lora() override;
+    [[nodiscard]] std::unique_ptr<BlockState<T>> make_state() const override { return std::make_unique<State>(); }
+    void forward(const Pass<T>& pass, const BlockInput<T>& input, BlockState<T>& state, MatrixView<A> output,
+                 bool keep) override;
+    void backward(const Pass<T>& pass, MatrixView<const T> input, const BlockState<T>& state,
+                  MatrixView<const A> grad_output, std::span<const A> grad_probabilities,
+                  MatrixView<A> grad_input) override;
+
+private:
+    /// Of rows that travel to their experts together.
+    struct Chunk {
+        ArrivedRows<T> arrived;
+        ops::SavedExperts<T> experts;
+    };
+    struct State final : BlockState<T> {
+        Matrix<A> scores;                 // [T, E]
+        Matrix<A> probabilities;          // [T, E] softmax of the logits, if wanted and if scores are not that
+        Matrix<std::int32_t> expert_ids;  // [T, K]
+        Matrix<A> expert_weights;         // [T, K]
+        std::vector<RowRoutes> routes;    // [chunks]
+        std::vector<Chunk> chunks;
+        GatedMlpState<T> shared;
+        Matrix<A> shared_weights;  // [T, 1] of a gated shared expert
+        Routing<A> routing_of_rows;
+
+        [[nodiscard]] const Routing<A>* routing() const noexcept override { return &routing_of_rows; }
+    };
+
+    [[nodiscard]] std::vector<MatrixView<A>> tensors() override;
+    void route(MatrixView<const A> input, State& state) const;
+    void run_experts(const Pass<T>& pass, MatrixView<const T> input, State& state, MatrixView<A> output, bool keep);
+    void experts_backward(const State& state, MatrixView<const A> grad_output, MatrixView<A> grad_input);
+    /// Adds what the routing weights' gradients, in the scratch, and those of probabilities say about the input.
+    void route_backward(const State& state, std::span<const A> grad_probabilities, MatrixView<A> grad_input) const;
+    /// Adds the shared expert's output to `output`.
+    void run_shared(const Pass<T>& pass, MatrixView<const A> input, State& state, MatrixView<A> output) const;
+    /// Adds to grad_input unless it is empty.
+    void shared_backward(const Pass<T>& pass, MatrixView<const T> input, const State& state,
+                         MatrixView<const A> grad_output, MatrixView<A> grad_input) const;
+    [[nodiscard]] bool has_shared() const { return !this->linears().empty(); }
+    [[nodiscard]] std::span<const ops::LoraLinear<T>, 3> shared_projections() const {
+        return this->linears().template first<3>();
+    }
+    /// Gate, up and down of the routed experts.
+    [[nodiscard]] const ProjectionPlan& routed(ops::Projection p) const;
+
+    const Architecture& architecture_;
+    bool keeps_probabilities_;
+    std::unique_ptr<ops::ExpertBackend<T>> experts_;
+    GatedMlp<T> shared_;
+    /// [E, H], and used, in the accumulator's type: the choice of experts is not continuous, so rounding the logits to
+    /// T would send tokens to other experts than FP32 does.
+    Matrix<A> router_weight_;
+    Matrix<A> correction_bias_;  // [1, E] or empty
+    Matrix<A> shared_gate_;      // [1, H] or empty
+};
+
+}  // namespace moesaic::model

@@ -1,0 +1,75 @@
+// What a layer consists of, before it is built: the one list that construction, loading, LoRA matrices and their names,
+// the memory plan and the work counts of benchmarks walk.
+#pragma once
+
+#include "core/slice.hpp"
+#include "model/adapters/lora_settings.hpp"
+#include "model/families/architecture.hpp"
+
+#include <string>
+#include <vector>
+
+namespace moesaic::model {
+
+/// A rank's place in the dimensions of the grid that share experts.
+struct GridPlace {
+    index_t expert = 0;
+    index_t expert_ranks = 1;
+    index_t tensor = 0;
+    index_t tensor_ranks = 1;
+};
+
+/// A small tensor that every rank reads whole and keeps in full precision: a norm, a bias, a router.
+struct TensorPlan {
+    std::string name;
+    index_t rows = 1;
+    index_t cols = 0;
+};
+
+/// Which dimension of a projection is spread over the tensor group.
+enum class ShardedSide : std::uint8_t { none, out, in };
+
+/// A projection of the layer, or the same projection of all its routed experts: `count` frozen matrices [out, in] with
+/// the adapters of as many modules. This rank has those in `held`, and of each of them [local_out, local_in].
+struct ProjectionPlan {
+    std::string name;                  ///< of its LoRA matrices, unique: "layers.3.experts.gate_proj"
+    std::vector<std::string> modules;  ///< [count], as in the checkpoint
+    std::vector<AdapterSpec> specs;    ///< [count]; of lora_rank 0 where a module has none
+    index_t lora_rank = 0;             ///< R of all its LoRA matrices, those of smaller adapters are padded; 0: none
+    LoraTarget target = LoraTarget::attention;
+    index_t out = 0;
+    index_t in = 0;
+    bool has_bias = false;
+    core::Slice held = {0, 1};
+    ShardedSide sharded = ShardedSide::none;
+    core::Slice shard{};  ///< this rank's part of the dimension that is spread
+
+    [[nodiscard]] index_t count() const noexcept { return static_cast<index_t>(modules.size()); }
+    [[nodiscard]] bool is_routed() const noexcept { return target == LoraTarget::experts; }
+    [[nodiscard]] index_t local_out() const noexcept { return sharded == ShardedSide::out ? shard.extent : out; }
+    [[nodiscard]] index_t local_in() const noexcept { return sharded == ShardedSide::in ? shard.extent : in; }
+};
+
+/// A norm and what follows it in the residual stream: a token mixer, or a feed-forward network.
+struct BlockPlan {
+    TensorPlan norm;
+    std::vector<ProjectionPlan> projections;  ///< of routed experts, gate, up and down are the last three
+    std::vector<TensorPlan> tensors;
+
+    [[nodiscard]] bool is_trainable() const noexcept;
+};
+
+struct LayerPlan {
+    BlockPlan mixer;
+    BlockPlan feed_forward;
+};
+
+/// A projection of a single module that every rank has whole, with the adapter that the settings give it.
+[[nodiscard]] ProjectionPlan plan_projection(const std::string& module, index_t out, index_t in, LoraTarget target,
+                                             const LoraSettings& lora, bool has_bias = false);
+
+/// All layers as the rank at `place` holds them. Throws a usage error for adapters that can't be.
+[[nodiscard]] std::vector<LayerPlan> plan_layers(const Architecture& architecture, const LoraSettings& lora,
+                                                 const GridPlace& place);
+
+}  // namespace moesaic::model

@@ -1,0 +1,96 @@
+#include "model/mixers/grouped_attention.hpp"
+
+#include <array>
+#include <utility>
+
+namespace moesaic::model {
+namespace {
+
+using core::bf16;
+
+/// Norm, bound and rotation of `heads` heads.
+ops::HeadTransformSettings rotated_heads(const Architecture& architecture, index_t heads) {
+    const AttentionSettings& attention = architecture.attention;
+    const index_t norm_size = (attention.norm == ops::HeadNorm::all_heads ? heads : 1) * attention.head_size;
+    return {attention.norm, norm_size, architecture.norm_epsilon, attention.clip, true, {attention.head_size, 0}};
+}
+
+}  // namespace
+
+BlockPlan plan_grouped_attention(const Architecture& architecture, index_t layer, const LoraSettings& lora) {
+    const AttentionSettings& attention = architecture.attention;
+    const std::string prefix = attention_prefix(architecture, layer);
+    BlockPlan plan;
+    plan.projections.push_back(plan_attention_output(architecture, layer, lora));
+    const auto add = [&](const char* name, index_t out) {
+        plan.projections.push_back(plan_projection(prefix + name, out, architecture.hidden, LoraTarget::attention, lora,
+                                                   attention.input_bias));
+    };
+    add("q_proj", attention.heads * attention.head_size);
+    add("k_proj", attention.kv_heads * attention.head_size);
+    add("v_proj", attention.kv_heads * attention.value_size);
+    if (attention.norm != ops::HeadNorm::none) {
+        plan.tensors.push_back({prefix + "q_norm.weight", 1, rotated_heads(architecture, attention.heads).norm_size});
+        plan.tensors.push_back(
+            {prefix + "k_norm.weight", 1, rotated_heads(architecture, attention.kv_heads).norm_size});
+    }
+    return plan;
+}
+
+template <class T>
+GroupedAttention<T>::GroupedAttention(const Architecture& architecture, index_t layer, BlockPlan plan,
+                                      const LoraParameters<A>& parameters, Workspace<T>& workspace)
+    : SoftmaxAttention<T>(architecture, layer, std::move(plan), parameters, workspace),
+      query_transform_(workspace.kernels, rotated_heads(architecture, this->shape().heads)),
+      key_transform_(workspace.kernels, rotated_heads(architecture, this->shape().kv_heads)),
+      value_transform_(workspace.kernels, {.clip = architecture.attention.clip, .part = {}}) {}
+
+template <class T>
+std::vector<MatrixView<accumulator_t<T>>> GroupedAttention<T>::tensors() {
+    if (query_transform_.weight().empty()) {
+        return {};
+    }
+    const auto row = [](std::span<A> values) { return MatrixView<A>(values.data(), 1, std::ssize(values)); };
+    return {row(query_transform_.weight()), row(key_transform_.weight())};
+}
+
+template <class T>
+void GroupedAttention<T>::project(const Pass<T>& pass, MatrixView<const A> x, SoftmaxAttentionState<T>& state) {
+    auto& kept = static_cast<State&>(state);
+    AttentionScratch<T>& work = this->scratch();
+    const ops::Rotation<A> rotation = pass.rotation();
+    work.query.resize(x.rows(), kept.query.cols());
+    work.key.resize(x.rows(), kept.key.cols());
+    work.value.resize(x.rows(), kept.value.cols());
+    ops::LoraLinear<T>::forward(
+        std::array<typename ops::LoraLinear<T>::Forward, 3>{{{this->linear(query_projection), x, work.query},
+                                                             {this->linear(key_projection), x, work.key},
+                                                             {this->linear(value_projection), x, work.value}}},
+        pass.dropout(), this->workspace().linear);
+    query_transform_.forward(rotation, work.query, kept.query_heads, kept.query);
+    key_transform_.forward(rotation, work.key, kept.key_heads, kept.key);
+    value_transform_.forward(rotation, work.value, kept.value_heads, kept.value);
+}
+
+template <class T>
+void GroupedAttention<T>::project_backward(const Pass<T>& pass, MatrixView<const T> x,
+                                           const SoftmaxAttentionState<T>& state, MatrixView<A> grad_input) {
+    const auto& kept = static_cast<const State&>(state);
+    AttentionScratch<T>& work = this->scratch();
+    const ops::Rotation<A> rotation = pass.rotation();
+    work.grad_query.resize(x.rows(), kept.query.cols());
+    work.grad_key.resize(x.rows(), kept.key.cols());
+    work.grad_value.resize(x.rows(), kept.value.cols());
+    query_transform_.backward(rotation, kept.query_heads, work.query, work.work, work.grad_query);
+    key_transform_.backward(rotation, kept.key_heads, work.key, work.work, work.grad_key);
+    value_transform_.backward(rotation, kept.value_heads, work.value, work.work, work.grad_value);
+    this->apply_backward(pass, this->linear(query_projection), x, work.grad_query, grad_input);
+    this->apply_backward(pass, this->linear(key_projection), x, work.grad_key, grad_input, true);
+    this->apply_backward(pass, this->linear(value_projection), x, work.grad_value, grad_input, true);
+}
+
+template class GroupedAttention<bf16>;
+template class GroupedAttention<float>;
+template class GroupedAttention<double>;
+
+}  // namespace moesaic::model

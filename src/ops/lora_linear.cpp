@@ -1,0 +1,176 @@
+#include "ops/lora_linear.hpp"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+namespace moesaic::ops {
+
+using core::bf16;
+using kernels::Gemm;
+using kernels::product;
+
+template <class T>
+LoraLinear<T>::LoraLinear(const kernels::KernelSet& kernels, const LinearShape& shape, std::uint64_t dropout_module)
+    : kernels_(kernels),
+      shape_(shape),
+      dropout_module_(dropout_module),
+      weight_(shape.out, shape.in),
+      bias_(shape.has_bias ? static_cast<std::size_t>(shape.out) : 0) {}
+
+template <class T>
+void LoraLinear<T>::bind(const LoraMatrices<const A>& values, const LoraMatrices<A>& gradients) {
+    values_ = values;
+    gradients_ = gradients;
+}
+
+template <class T>
+void LoraLinear<T>::update_lora() {
+    if (is_adapted()) {
+        a_.resize(shape_.lora_rank, in());
+        b_.resize(out(), shape_.lora_rank);
+        convert<T>(kernels_.elementwise<T>(), values_.a, a_.view());
+        convert<T>(kernels_.elementwise<T>(), values_.b, b_.view());
+    }
+}
+
+template <class T>
+void LoraLinear<T>::add_bias(MatrixView<A> y) const {
+#pragma omp parallel for schedule(static)
+    for (index_t row = 0; row < y.rows(); ++row) {
+        A* out = y[row];
+        for (std::size_t i = 0; i < bias_.size(); ++i) {
+            out[i] += bias_[i];
+        }
+    }
+}
+
+template <class T>
+template <class S>
+MatrixView<const S> LoraLinear<T>::input_of_a(MatrixView<const S> x, const Dropout& dropout, S* storage) const {
+    if (!dropout.is_active()) {
+        return x;
+    }
+    const DropoutMask mask(dropout, dropout_module_);
+    const MatrixView<S> dropped(storage, x.rows(), x.cols());
+#pragma omp parallel for schedule(static)
+    for (index_t row = 0; row < x.rows(); ++row) {
+        std::copy_n(x[row], x.cols(), dropped[row]);
+        mask.apply(dropout.rows[static_cast<std::size_t>(row)], 0, x.cols(), dropped[row]);
+    }
+    return dropped;
+}
+
+/// grad_x += the gradient of the input of A, through dropout.
+template <class T>
+void LoraLinear<T>::add_dropped(MatrixView<const A> grad_dropped, const Dropout& dropout, MatrixView<A> grad_x) const {
+    const DropoutMask mask(dropout, dropout_module_);
+#pragma omp parallel for schedule(static)
+    for (index_t row = 0; row < grad_x.rows(); ++row) {
+        mask.add(dropout.rows[static_cast<std::size_t>(row)], 0, grad_x.cols(), grad_dropped[row], grad_x[row]);
+    }
+}
+
+template <class T>
+void LoraLinear<T>::forward(std::span<const Forward> batch, const Dropout& dropout, LinearScratch<T>& scratch) {
+    if (batch.empty()) {
+        return;
+    }
+    const kernels::KernelSet& kernels = batch.front().linear.kernels_;
+    scratch.inputs.resize(std::max(scratch.inputs.size(), batch.size()));
+    std::vector<FrozenProduct<T>> frozen;
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+        const Forward& entry = batch[i];
+        const auto same = std::find_if(batch.begin(), batch.begin() + static_cast<std::ptrdiff_t>(i),
+                                       [&](const Forward& earlier) { return earlier.x.data() == entry.x.data(); });
+        const auto first = static_cast<std::size_t>(same - batch.begin());
+        const SplitOperand<T> x = first < i ? SplitOperand<T>{frozen[first].x, frozen[first].low}
+                                            : split<T>(kernels.elementwise<T>(), entry.x, scratch.inputs[i]);
+        frozen.push_back({entry.linear.weight_, Direction::forward, x.high, entry.y, false, x.low});
+    }
+    multiply<T>(kernels, frozen, scratch.frozen);
+    for (const Forward& entry : batch) {
+        if (!entry.linear.bias_.empty()) {
+            entry.linear.add_bias(entry.y);
+        }
+    }
+    add_adapters(batch, dropout, scratch);
+}
+
+/// y += s B A x where there is an adapter.
+template <class T>
+void LoraLinear<T>::add_adapters(std::span<const Forward> batch, const Dropout& dropout, LinearScratch<T>& scratch) {
+    std::vector<const Forward*> adapted;
+    index_t low_rank_size = 0;
+    index_t dropped_size = 0;
+    for (const Forward& entry : batch) {
+        if (entry.linear.is_adapted()) {
+            adapted.push_back(&entry);
+            low_rank_size += entry.x.rows() * entry.linear.shape_.lora_rank;
+            dropped_size += dropout.is_active() ? entry.x.rows() * entry.x.cols() : 0;
+        }
+    }
+    if (adapted.empty()) {
+        return;
+    }
+    scratch.down_sum.resize(1, low_rank_size);
+    scratch.wide_dropped.resize(1, dropped_size);
+    std::vector<Gemm<A>> down_products;
+    std::vector<Gemm<A>> up_products;
+    index_t begin = 0;
+    A* dropped = scratch.wide_dropped.data();
+    for (const Forward* entry : adapted) {
+        const LoraLinear& linear = entry->linear;
+        const index_t rows = entry->x.rows();
+        const index_t rank = linear.shape_.lora_rank;
+        const MatrixView<A> down(scratch.down_sum.data() + begin, rows, rank);
+        down_products.push_back(product<A>(linear.input_of_a(entry->x, dropout, dropped), false, linear.values_.a, true,
+                                           down, static_cast<A>(linear.shape_.lora_scale)));
+        up_products.push_back(product<A>(down, false, linear.values_.b, true, entry->y, 1, true));
+        begin += rows * rank;
+        dropped += dropout.is_active() ? rows * entry->x.cols() : 0;
+    }
+    const kernels::KernelSet& kernels = batch.front().linear.kernels_;
+    kernels.run<A>(down_products);
+    kernels.run<A>(up_products);
+}
+
+template <class T>
+void LoraLinear<T>::backward(MatrixView<const T> x, MatrixView<const T> grad_y, MatrixView<A> grad_x,
+                             const Dropout& dropout, LinearScratch<T>& scratch, bool accumulate) const {
+    if (!grad_x.empty()) {
+        const FrozenProduct<T> frozen = {weight_, Direction::backward, grad_y, grad_x, accumulate, {}};
+        multiply<T>(kernels_, {&frozen, 1}, scratch.frozen);
+    }
+    if (!is_adapted()) {
+        return;
+    }
+    const auto scale = static_cast<A>(shape_.lora_scale);
+    const bool has_dropout = dropout.is_active();
+    scratch.dropped.resize(has_dropout ? x.rows() : 0, in());
+    const MatrixView<const T> input = input_of_a(x, dropout, scratch.dropped.data());
+    for (Matrix<A>* sums : {&scratch.down_sum, &scratch.back_sum}) {
+        sums->resize(x.rows(), shape_.lora_rank);
+    }
+    kernels_.run<T>(std::array{product<T>(input, false, a_, true, scratch.down_sum, scale),
+                               product<T>(grad_y, false, b_, false, scratch.back_sum, scale)});
+    const auto down = as_operand<T>(kernels_.elementwise<T>(), scratch.down_sum, scratch.down);
+    const auto back = as_operand<T>(kernels_.elementwise<T>(), scratch.back_sum, scratch.back);
+    std::vector<Gemm<T>> products = {product<T>(grad_y, true, down, false, gradients_.b, 1, true),
+                                     product<T>(back, true, input, false, gradients_.a, 1, true)};
+    if (!grad_x.empty()) {
+        scratch.grad_dropped.resize(has_dropout ? x.rows() : 0, in());
+        products.push_back(
+            product<T>(back, false, a_, false, has_dropout ? scratch.grad_dropped.view() : grad_x, 1, !has_dropout));
+    }
+    kernels_.run<T>(products);
+    if (has_dropout && !grad_x.empty()) {
+        add_dropped(scratch.grad_dropped, dropout, grad_x);
+    }
+}
+
+template class LoraLinear<bf16>;
+template class LoraLinear<float>;
+template class LoraLinear<double>;
+
+}  // namespace moesaic::ops

@@ -1,0 +1,111 @@
+// The one linear projection with a low-rank adapter: y = W x + b + s B A x with frozen W and b (Hu et al., "LoRA",
+// 2021).
+#pragma once
+
+#include "core/matrix.hpp"
+#include "core/scalar.hpp"
+#include "kernels/gemm.hpp"
+#include "ops/dropout.hpp"
+#include "ops/elementwise.hpp"
+#include "ops/frozen_matrix.hpp"
+#include "ops/lora.hpp"
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+namespace moesaic::ops {
+
+using core::accumulator_t;
+using core::index_t;
+using core::Matrix;
+using core::MatrixView;
+
+struct LinearShape {
+    index_t out = 0;  ///< N
+    index_t in = 0;   ///< K
+    bool has_bias = false;
+    index_t lora_rank = 0;  ///< R; 0: without an adapter
+    double lora_scale = 0;  ///< s
+};
+
+/// Work buffers of linear projections: they grow, and hold nothing from one call to the next.
+template <class T>
+struct LinearScratch {
+    FrozenScratch<T> frozen;
+    std::vector<SplitStorage<T>> inputs;    // [M, K] each
+    Matrix<accumulator_t<T>> wide_dropped;  // [sum M, K]: inputs of A after dropout, in forward
+    Matrix<T> dropped;                      // [M, K] the same in backward
+    Matrix<accumulator_t<T>> grad_dropped;  // [M, K]
+    Matrix<accumulator_t<T>> down_sum;      // [sum M, R]: products with A or B before they are rounded
+    Matrix<T> down;                         // [M, R]
+    Matrix<accumulator_t<T>> back_sum;      // [M, R]
+    Matrix<T> back;                         // [M, R]
+};
+
+/// A replicated frozen projection from K to N features, maybe with an adapter.
+///
+/// The routers behind it choose experts by what it computes, and a choice is not continuous: were inputs rounded to
+/// BF16, about one token in a hundred would go elsewhere than in FP32. Forward therefore takes inputs in two BF16
+/// parts, and adapters, which are small, in FP32. Gradients have no such jumps and are computed in BF16.
+template <class T>
+class LoraLinear {
+public:
+    using A = accumulator_t<T>;
+
+    /// `dropout_module` tells the masks of different projections apart. `kernels` must outlive the object.
+    LoraLinear(const kernels::KernelSet& kernels, const LinearShape& shape, std::uint64_t dropout_module);
+
+    /// To be filled before the first call.
+    [[nodiscard]] FrozenMatrix<T>& weight() noexcept { return weight_; }  // [N, K]
+    [[nodiscard]] std::span<A> bias() noexcept { return bias_; }          // [N], or empty
+    /// Matrices and gradients stay with the caller, who updates the former and clears the latter.
+    void bind(const LoraMatrices<const A>& values, const LoraMatrices<A>& gradients);
+    /// To be called after the matrices changed.
+    void update_lora();
+
+    [[nodiscard]] index_t out() const noexcept { return shape_.out; }
+    [[nodiscard]] index_t in() const noexcept { return shape_.in; }
+    [[nodiscard]] bool is_adapted() const noexcept { return shape_.lora_rank > 0; }
+
+    /// One application: y is overwritten.
+    struct Forward {
+        const LoraLinear& linear;
+        MatrixView<const A> x;  // [M, K]
+        MatrixView<A> y;        // [M, N]
+    };
+    /// Applies projections together, so that small ones share the thread team. Results must not overlap.
+    static void forward(std::span<const Forward> batch, const Dropout& dropout, LinearScratch<T>& scratch);
+    void forward(MatrixView<const A> x, MatrixView<A> y, const Dropout& dropout, LinearScratch<T>& scratch) const {
+        const Forward one{*this, x, y};
+        forward({&one, 1}, dropout, scratch);
+    }
+
+    /// Given x as in forward, rounded, and dL/dy: accumulates dL/dA and dL/dB, and writes dL/dx, or adds it if
+    /// `accumulate`, unless grad_x is empty. x A^T is recomputed, which costs less than keeping it. `dropout` is that
+    /// of the forward.
+    void backward(MatrixView<const T> x,       // [M, K]
+                  MatrixView<const T> grad_y,  // [M, N]
+                  MatrixView<A> grad_x,        // [M, K] or empty
+                  const Dropout& dropout, LinearScratch<T>& scratch, bool accumulate = false) const;
+
+private:
+    static void add_adapters(std::span<const Forward> batch, const Dropout& dropout, LinearScratch<T>& scratch);
+    void add_bias(MatrixView<A> y) const;
+    /// x, or x after dropout in `storage` [M, K].
+    template <class S>
+    [[nodiscard]] MatrixView<const S> input_of_a(MatrixView<const S> x, const Dropout& dropout, S* storage) const;
+    void add_dropped(MatrixView<const A> grad_dropped, const Dropout& dropout, MatrixView<A> grad_x) const;
+
+    const kernels::KernelSet& kernels_;
+    LinearShape shape_;
+    std::uint64_t dropout_module_;
+    FrozenMatrix<T> weight_;        // [N, K]
+    std::vector<A> bias_;           // [N] or empty
+    LoraMatrices<const A> values_;  // of the caller
+    LoraMatrices<A> gradients_;     // the same
+    Matrix<T> a_;                   // [R, K] rounded, for backward
+    Matrix<T> b_;                   // [N, R]
+};
+
+}  // namespace moesaic::ops
