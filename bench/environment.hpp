@@ -2,7 +2,7 @@
 #pragma once
 
 #include "bench/results.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "mpi/placement.hpp"
 
 #include <filesystem>

@@ -4,7 +4,7 @@
 #include "bench/benchmark.hpp"
 #include "bench/caches.hpp"
 #include "bench/team_memory.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "mpi/placement.hpp"
 
 #include <optional>

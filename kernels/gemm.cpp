@@ -1,4 +1,4 @@
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 
 #include <algorithm>
 #include <array>

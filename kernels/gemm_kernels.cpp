@@ -1,6 +1,6 @@
 // The list of matrix product kernels.
 #include "kernels/detail/blocked_product.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "kernels/micro_kernel.hpp"
 
 namespace moesaic::kernels {

@@ -7,7 +7,7 @@
 
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "kernels/micro_kernel.hpp"
 
 namespace moesaic::kernels::detail {

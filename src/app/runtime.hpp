@@ -2,7 +2,7 @@
 #pragma once
 
 #include "io/safetensors.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "model/architecture.hpp"
 #include "model/decoder.hpp"
 #include "mpi/communicator.hpp"

@@ -1,7 +1,7 @@
 // The attention of a decoder layer: an interface, and the two kinds that there are.
 #pragma once
 
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "model/architecture.hpp"
 #include "model/attention.hpp"
 #include "model/head_transform.hpp"

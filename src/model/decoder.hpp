@@ -1,7 +1,7 @@
 // The frozen decoder with LoRA on its projections: forward pass and exact backward pass.
 #pragma once
 
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "model/architecture.hpp"
 #include "model/attention_block.hpp"
 #include "model/feed_forward.hpp"

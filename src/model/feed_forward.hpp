@@ -1,7 +1,7 @@
 // The feed-forward part of a decoder layer: dense, or a mixture of experts shared by a replica.
 #pragma once
 
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "model/architecture.hpp"
 #include "model/expert_backend.hpp"
 #include "model/expert_parameters.hpp"

@@ -4,7 +4,7 @@
 
 #include "core/parallel.hpp"
 #include "core/trace.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "model/blocked_matrix.hpp"
 #include "model/expert_backend.hpp"
 #include "model/lora_parameters.hpp"

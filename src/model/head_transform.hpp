@@ -1,7 +1,7 @@
 // What happens to projected vectors before attention: norm, bound, rotation; forward and backward.
 #pragma once
 
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "model/architecture.hpp"
 #include "model/rope.hpp"
 #include "model/tape.hpp"

@@ -4,7 +4,7 @@
 
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "model/dropout.hpp"
 #include "model/elementwise.hpp"
 #include "model/frozen_matrix.hpp"

@@ -2,7 +2,7 @@
 // or re-paired panel by panel in the cache next to the kernel, and meet token strips that stay in the L2 cache.
 #pragma once
 
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "model/blocked_matrix.hpp"
 #include "model/weight_stream.hpp"
 

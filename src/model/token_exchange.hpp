@@ -1,7 +1,7 @@
 // Token rows on their way to the ranks that hold their experts, and back.
 #pragma once
 
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "model/dropout.hpp"
 #include "mpi/process_grid.hpp"
 

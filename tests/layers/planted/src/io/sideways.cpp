@@ -1,4 +1,4 @@
 #include "io/sideways.hpp"
-  #  include "kernels/gemm.hpp"  // violation: sideways
+  #  include "kernels/kernel_set.hpp"  // violation: sideways
 #include <hdf5.h>
 #include <hwloc.h>  // violation: belongs to mpi/topology.cpp
