@@ -1,13 +1,17 @@
-// Products of BF16 by AMX tiles: blocks of 32 x 32 sums in four tiles. See micro_kernel.hpp for the rules that
-// files compiled for one instruction set obey.
+// Products of BF16 by AMX tiles: blocks of 32 x 32 sums in four tiles. Compiled for this instruction
+// set: see micro_kernel.hpp for the rules.
 #include <immintrin.h>
 
-#include "kernels/micro_kernel.hpp"
+#include "kernels/detail/entries.hpp"
 
-namespace moesaic::kernels::detail {
+namespace moesaic::kernels::detail::amx {
 namespace {
 
+#include "kernels/detail/vector_avx512.inc"
+
+constexpr int peak_sums = 6;  // tiles; two more hold the operands
 #include "kernels/detail/interleave_rows.inc"
+#include "kernels/detail/peak_loops.inc"
 
 constexpr std::int64_t tile_rows = 16;
 constexpr std::int64_t tile_bytes = 1024;
@@ -166,9 +170,36 @@ void multiply(const StripProduct<float>& product) {
     }
 }
 
+/// TDPBF16PS on tiles in registers.
+float multiply_tiles_in_registers(std::int64_t rounds) {
+    // No zeros: multiplying these may draw less power and run at a higher frequency.
+    alignas(64) std::uint16_t operand[tile_rows * block_size];
+    for (int i = 0; i < tile_rows * block_size; ++i) {
+        operand[i] = static_cast<std::uint16_t>(i % 2 == 0 ? 0x3f40 : 0xbf20);  // 0.75 and -0.625
+    }
+    configure_tiles();
+    zero_sums();
+    _tile_zero(4);
+    _tile_zero(5);
+    _tile_loadd(6, operand, row_bytes);
+    _tile_loadd(7, operand, row_bytes);
+    for (std::int64_t round = 0; round < rounds; ++round) {
+        _tile_dpbf16ps(0, 6, 7);
+        _tile_dpbf16ps(1, 6, 7);
+        _tile_dpbf16ps(2, 6, 7);
+        _tile_dpbf16ps(3, 6, 7);
+        _tile_dpbf16ps(4, 6, 7);
+        _tile_dpbf16ps(5, 6, 7);
+    }
+    float sums[tile_rows * tile_rows];
+    _tile_stored(0, sums, row_bytes);
+    release_tiles();
+    return sums[0];
+}
+
 }  // namespace
 
-constinit const Bf16Kernel amx_bf16 = {
+constinit const micro_kernel_t<bf16> gemm_bf16 = {
     .left_bytes = 2 * tile_bytes,
     .right_bytes = 2 * tile_bytes,
     .packs_ahead = true,
@@ -180,9 +211,11 @@ constinit const Bf16Kernel amx_bf16 = {
     .pack_right = pack_pairs,
     .multiply = multiply,
     .few_rows = 4,
-    .multiply_few_rows = multiply_few_rows_avx512,
+    .multiply_few_rows = avx512::widen_and_multiply_few_rows,
     .begin = configure_tiles,
     .end = release_tiles,
 };
+constinit const Peak peak = {2.0 * tile_rows * tile_rows * block_size * peak_sums, multiply_tiles_in_registers,
+                             read_memory};
 
-}  // namespace moesaic::kernels::detail
+}  // namespace moesaic::kernels::detail::amx

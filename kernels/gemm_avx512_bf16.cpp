@@ -1,13 +1,17 @@
-// Products of BF16 by AVX512_BF16, which multiplies pairs along k and sums in FP32. Panels are those of AMX. See
-// micro_kernel.hpp for the rules that files compiled for one instruction set obey.
+// Products of BF16 by AVX512_BF16, which multiplies pairs along k and sums in FP32. Panels are those of AMX.
+// Compiled for this instruction set: see micro_kernel.hpp for the rules.
 #include <immintrin.h>
 
-#include "kernels/micro_kernel.hpp"
+#include "kernels/detail/entries.hpp"
 
-namespace moesaic::kernels::detail {
+namespace moesaic::kernels::detail::avx512_bf16 {
 namespace {
 
-constexpr int lanes = 16;
+#include "kernels/detail/vector_avx512.inc"
+
+constexpr int peak_sums = 16;
+#include "kernels/detail/peak_loops.inc"
+
 constexpr int half_rows = 8;  // 8 x 32 accumulators at a time
 constexpr int panel_vectors = 2;
 constexpr std::int64_t pairs_per_block = 16;
@@ -76,9 +80,15 @@ void multiply(const StripProduct<float>& product) {
     }
 }
 
+/// Pairs of 0.75 and -0.625 by themselves: every lane of every sum grows by the same, exact amount.
+float multiply_pairs_in_registers(std::int64_t rounds) {
+    const __m512bh factors = pairs(_mm512_set1_epi32(static_cast<int>(0xbf203f40U)));
+    return repeat_in_registers(rounds, [=](Vector sum) { return _mm512_dpbf16_ps(sum, factors, factors); });
+}
+
 }  // namespace
 
-constinit const Bf16Kernel avx512_bf16_pairs = {
+constinit const micro_kernel_t<bf16> gemm_bf16 = {
     .left_bytes = block_bytes,
     .right_bytes = block_bytes,
     .packs_ahead = false,
@@ -90,9 +100,10 @@ constinit const Bf16Kernel avx512_bf16_pairs = {
     .pack_right = pack_pairs,
     .multiply = multiply,
     .few_rows = 4,
-    .multiply_few_rows = multiply_few_rows_avx512,
+    .multiply_few_rows = avx512::widen_and_multiply_few_rows,
     .begin = nullptr,
     .end = nullptr,
 };
+constinit const Peak peak = {2.0 * 2 * lanes * peak_sums, multiply_pairs_in_registers, read_memory};
 
-}  // namespace moesaic::kernels::detail
+}  // namespace moesaic::kernels::detail::avx512_bf16

@@ -3,9 +3,9 @@
 #include <algorithm>
 
 #include "core/scalar.hpp"
-#include "kernels/micro_kernel.hpp"
+#include "kernels/detail/entries.hpp"
 
-namespace moesaic::kernels::detail {
+namespace moesaic::kernels::detail::portable {
 namespace {
 
 float widen(std::uint16_t bits) {
@@ -99,10 +99,30 @@ constexpr MicroKernel<Element, Sum> describe() {
     };
 }
 
+// Vectors of the compiler's own, for the loops that measure what it makes of plain C++.
+constexpr int lanes = 4;
+using Vector = float __attribute__((vector_size(lanes * sizeof(float))));
+constexpr int peak_sums = 12;  // with two operands they fill most of 16 registers
+struct All {};
+Vector load(const float* source, All) {
+    Vector values;
+    __builtin_memcpy(&values, source, sizeof(values));
+    return values;
+}
+Vector broadcast(float value) {
+    return Vector{} + value;
+}
+Vector multiply_add(Vector a, Vector b, Vector c) {
+    return a * b + c;
+}
+
+#include "kernels/detail/peak_loops.inc"
+
 }  // namespace
 
-constinit const FloatKernel portable_float = describe<float, float>();
-constinit const Bf16Kernel portable_bf16 = describe<std::uint16_t, float>();
-constinit const DoubleKernel portable_double = describe<double, double>();
+constinit const micro_kernel_t<bf16> gemm_bf16 = describe<std::uint16_t, float>();
+constinit const micro_kernel_t<float> gemm_float = describe<float, float>();
+constinit const micro_kernel_t<double> gemm_double = describe<double, double>();
+constinit const Peak peak = {2.0 * lanes * peak_sums, multiply_add_in_registers, read_memory};
 
-}  // namespace moesaic::kernels::detail
+}  // namespace moesaic::kernels::detail::portable

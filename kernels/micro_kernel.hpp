@@ -1,9 +1,20 @@
-// What one instruction set contributes to matrix products: packing of operands and products of packed strips. Plain
-// data and raw pointers only, no inline functions: this header is included by files that are compiled for later CPUs.
+// What one instruction set contributes to matrix products: packing of operands and products of packed strips.
+//
+// A file that is compiled for later CPUs obeys three rules, which tests/layers/check_layers.cmake enforces. An inline
+// function compiled in it might otherwise be the copy that the linker keeps for the whole program, which then faults on
+// other CPUs.
+// - It includes <immintrin.h> and the like, <cstdint>, <cstddef>, detail/entries.hpp and .inc files, and nothing else.
+// - These headers, this one among them, hold plain data and declarations, no inline functions.
+// - Its own functions are in an anonymous namespace, those in .inc files by being included there, but for what
+//   detail/entries.hpp declares.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
+
+namespace moesaic::core {
+class bf16;
+}
 
 namespace moesaic::kernels {
 
@@ -100,33 +111,28 @@ struct MicroKernel {
     void (*end)();
 };
 
-using FloatKernel = MicroKernel<float, float>;
-using Bf16Kernel = MicroKernel<std::uint16_t, float>;
-using DoubleKernel = MicroKernel<double, double>;
+/// How micro-kernels see elements of type T, BF16 as its 16 bits, and the type of their sums.
+template <class T>
+struct Stored {
+    using Element = T;
+    using Sum = T;
+};
+template <>
+struct Stored<core::bf16> {
+    using Element = std::uint16_t;
+    using Sum = float;
+};
+template <class T>
+using stored_t = typename Stored<T>::Element;
+template <class T>
+using micro_kernel_t = MicroKernel<stored_t<T>, typename Stored<T>::Sum>;
 
-namespace detail {
+/// Loops of a level whose rates nothing exceeds: its multiply-adds for BF16 in registers, and its widest loads.
+/// Described in kernels/peak.hpp.
+struct Peak {
+    double operations;
+    float (*run)(std::int64_t rounds);
+    float (*read)(const float* data, std::int64_t count);
+};
 
-extern const FloatKernel portable_float;
-extern const Bf16Kernel portable_bf16;
-extern const DoubleKernel portable_double;
-
-// The following exist where MOESAIC_HAVE_ISA_KERNELS is 1.
-extern const FloatKernel avx2_float;
-extern const Bf16Kernel avx2_bf16;
-extern const FloatKernel avx512_float;
-extern const Bf16Kernel avx512_bf16_by_widening;
-extern const Bf16Kernel avx512_bf16_pairs;
-extern const Bf16Kernel amx_bf16;
-
-// Parts that the AVX512_BF16 and AMX micro-kernels share; written for AVX-512 (F, BW, VL, DQ).
-
-/// Blocks [32 vectors][32 of k]: two AMX tiles of the left operand.
-void pack_vectors_of_32(void* strip, const Operand<std::uint16_t>& operand);
-/// Blocks [2][16 pairs of k][16 vectors][2]: two AMX tiles of the right operand (VNNI).
-void pack_pairs(void* strip, const Operand<std::uint16_t>& operand);
-/// `Bf16Kernel::multiply_few_rows` by widening to FP32.
-void multiply_few_rows_avx512(std::int64_t k, const float* left, const Operand<std::uint16_t>& right, std::int64_t step,
-                              const ResultBlock<float>& result);
-
-}  // namespace detail
 }  // namespace moesaic::kernels

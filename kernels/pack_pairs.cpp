@@ -1,12 +1,13 @@
-// Packing of BF16 operands for instructions that multiply pairs along k (AVX512_BF16, AMX); written for AVX-512.
+// Packing of BF16 operands for instructions that multiply pairs along k (AVX512_BF16, AMX). Compiled for AVX-512: see
+// micro_kernel.hpp for the rules.
 #include <immintrin.h>
 
-#include "kernels/micro_kernel.hpp"
+#include "kernels/detail/entries.hpp"
 
 namespace moesaic::kernels::detail {
 namespace {
 
-#include "kernels/detail/words_avx512.inc"
+#include "kernels/detail/vector_avx512.inc"
 
 #include "kernels/detail/interleave_rows.inc"
 #include "kernels/detail/transpose_words.inc"

@@ -12,16 +12,15 @@
 
 namespace moesaic::kernels::detail {
 
-constexpr index_t round_up(index_t value, index_t step) {
-    return (value + step - 1) / step * step;
-}
-
 /// Packed strips of one thread; they grow to the block size of the largest kernel and stay.
 struct PackingScratch {
     core::Buffer<std::byte> left;
     core::Buffer<std::byte> right;
 };
-PackingScratch& packing_scratch();
+inline PackingScratch& packing_scratch() {
+    thread_local PackingScratch scratch;
+    return scratch;
+}
 
 /// Computes `product` by blocks. k is cut into panels that are added up in order; the left operand of a block is packed
 /// once for all columns, the right one strip by strip just before it is used, so that it is read from the cache.
