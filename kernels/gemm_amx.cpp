@@ -92,13 +92,16 @@ inline void prefetch_to_l2(const char* data, std::int64_t first, std::int64_t la
 
 /// Adds the product of two strips to the sums in tiles.
 template <bool two_rows, bool two_cols, bool packs>
-inline void add_product(const StripTerm& term, const Ahead& ahead) {
+inline void add_product(const StripTerm& term, const SideWork& side) {
     const auto* left = static_cast<const char*>(term.left);
     const auto* right = static_cast<const char*>(term.right);
-    const char* prefetch = ahead.prefetch;
-    const char* blocks = ahead.blocks;
-    auto* strip = static_cast<char*>(ahead.strip);
-    const std::int64_t middle = packs ? (ahead.first_pair + ahead.last_pair) / 2 : 0;
+    const auto* fetch = static_cast<const char*>(side.fetch.first) + side.first_row * row_bytes;
+    const std::int64_t lines = side.fetch.count > 0 ? side.last_row - side.first_row : 0;
+    const auto* blocks = static_cast<const char*>(side.pack.first);
+    auto* strip = static_cast<char*>(side.strip);
+    const std::int64_t first_pair = side.first_row / 2;
+    const std::int64_t last_pair = side.last_row / 2;
+    const std::int64_t middle_pair = (first_pair + last_pair) / 2;
     for (std::int64_t k = 0; k < term.k; k += block_size) {
         // All loads first: they then wait for the L2 cache together, and the tile products behind them run unbroken.
         _tile_loadd(4, left, row_bytes);
@@ -111,18 +114,18 @@ inline void add_product(const StripTerm& term, const Ahead& ahead) {
         }
         _tile_dpbf16ps(0, 4, 6);
         // Spread between the tile products, so that these never wait for many line-fill buffers at once.
-        prefetch_to_l2(prefetch, 0, ahead.lines / 2);
-        const bool packs_now = packs && k < ahead.block_count * block_size;
+        prefetch_to_l2(fetch, 0, lines / 2);
+        const bool packs_now = packs && k < side.pack.count * block_size;
         if (packs_now) {
-            interleave_rows(blocks, row_bytes, strip, ahead.first_pair, middle);
+            interleave_rows(blocks, row_bytes, strip, first_pair, middle_pair);
         }
         if constexpr (two_cols) {
             _tile_dpbf16ps(1, 4, 7);
         }
-        prefetch_to_l2(prefetch, ahead.lines / 2, ahead.lines);
+        prefetch_to_l2(fetch, lines / 2, lines);
         if (packs_now) {
-            interleave_rows(blocks, row_bytes, strip, middle, ahead.last_pair);
-            blocks += ahead.step;
+            interleave_rows(blocks, row_bytes, strip, middle_pair, last_pair);
+            blocks += side.pack.step;
             strip += 2 * tile_bytes;
         }
         if constexpr (two_rows) {
@@ -133,9 +136,11 @@ inline void add_product(const StripTerm& term, const Ahead& ahead) {
         }
         left += 2 * tile_bytes;
         right += 2 * tile_bytes;
-        prefetch += ahead.step;
+        fetch += side.fetch.step;
     }
 }
+
+constexpr SideWork nothing = {};
 
 template <bool two_rows, bool two_cols, bool packs>
 void multiply_tiles(const StripProduct<float>& product) {
@@ -144,9 +149,8 @@ void multiply_tiles(const StripProduct<float>& product) {
     } else {
         zero_sums();
     }
-    add_product<two_rows, two_cols, packs>({product.left, product.right, product.k}, product.ahead);
+    add_product<two_rows, two_cols, packs>(product.term, product.side == nullptr ? nothing : *product.side);
     if (product.more.k > 0) {
-        constexpr Ahead nothing = {};
         add_product<two_rows, two_cols, false>(product.more, nothing);
     }
     store_sums<two_rows, two_cols>(product.c, product.stride);
@@ -154,10 +158,12 @@ void multiply_tiles(const StripProduct<float>& product) {
 
 template <bool two_rows, bool two_cols>
 void multiply_and_pack(const StripProduct<float>& product) {
-    if (product.ahead.blocks == nullptr) {
+    if (product.side == nullptr || product.side->pack.count == 0) {
         multiply_tiles<two_rows, two_cols, false>(product);
     } else {
         multiply_tiles<two_rows, two_cols, true>(product);
+        const std::int64_t blocks = (product.term.k + block_size - 1) / block_size;
+        product.side->packed = blocks < product.side->pack.count ? blocks : product.side->pack.count;
     }
 }
 
@@ -202,8 +208,6 @@ float multiply_tiles_in_registers(std::int64_t rounds) {
 constinit const micro_kernel_t<bf16> gemm_bf16 = {
     .left_bytes = 2 * tile_bytes,
     .right_bytes = 2 * tile_bytes,
-    .packs_ahead = true,
-    .adds_terms = true,
     .left_is_plain = true,
     .panel_depth = 2048,  // a strip of 128 KiB: sums stay in tiles, which is worth more than operands in L1
     .left_block_bytes = 1U << 20U,
@@ -212,8 +216,7 @@ constinit const micro_kernel_t<bf16> gemm_bf16 = {
     .multiply = multiply,
     .few_rows = 4,
     .multiply_few_rows = avx512::widen_and_multiply_few_rows,
-    .begin = configure_tiles,
-    .end = release_tiles,
+    .state = {configure_tiles, release_tiles},
 };
 constinit const Peak peak = {2.0 * tile_rows * tile_rows * block_size * peak_sums, multiply_tiles_in_registers,
                              read_memory};

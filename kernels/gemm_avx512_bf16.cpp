@@ -33,7 +33,7 @@ void multiply_rows(const StripProduct<float>& product, const char* left, const c
             sums[row][v] = _mm512_setzero_ps();
         }
     }
-    for (std::int64_t k = 0; k < product.k; k += block_size, left += block_bytes, right += block_bytes) {
+    for (std::int64_t k = 0; k < product.term.k; k += block_size, left += block_bytes, right += block_bytes) {
         for (std::int64_t pair = 0; pair < pairs_per_block; ++pair) {
             __m512bh columns[panel_vectors];
             for (int v = 0; v < vectors; ++v) {
@@ -62,14 +62,14 @@ void multiply_rows(const StripProduct<float>& product, const char* left, const c
 template <int rows, int vectors>
 void multiply_at_most(std::int64_t count, const StripProduct<float>& product, const char* left, float* c) {
     if (count >= rows) {
-        multiply_rows<rows, vectors>(product, left, static_cast<const char*>(product.right), c);
+        multiply_rows<rows, vectors>(product, left, static_cast<const char*>(product.term.right), c);
     } else if constexpr (rows > 1) {
         multiply_at_most<rows - 1, vectors>(count, product, left, c);
     }
 }
 
 void multiply(const StripProduct<float>& product) {
-    const auto* left = static_cast<const char*>(product.left);
+    const auto* left = static_cast<const char*>(product.term.left);
     for (std::int64_t row = 0; row < product.rows; row += half_rows, left += half_rows * 64) {
         float* c = product.c + row * product.stride;
         if (product.cols > lanes) {
@@ -77,6 +77,9 @@ void multiply(const StripProduct<float>& product) {
         } else {
             multiply_at_most<half_rows, 1>(product.rows - row, product, left, c);
         }
+    }
+    if (product.more.k > 0) {
+        multiply({product.rows, product.cols, product.more, product.c, product.stride, true});
     }
 }
 
@@ -91,8 +94,6 @@ float multiply_pairs_in_registers(std::int64_t rounds) {
 constinit const micro_kernel_t<bf16> gemm_bf16 = {
     .left_bytes = block_bytes,
     .right_bytes = block_bytes,
-    .packs_ahead = false,
-    .adds_terms = false,
     .left_is_plain = true,
     .panel_depth = 512,
     .left_block_bytes = 1U << 20U,
@@ -101,8 +102,7 @@ constinit const micro_kernel_t<bf16> gemm_bf16 = {
     .multiply = multiply,
     .few_rows = 4,
     .multiply_few_rows = avx512::widen_and_multiply_few_rows,
-    .begin = nullptr,
-    .end = nullptr,
+    .state = {},
 };
 constinit const Peak peak = {2.0 * 2 * lanes * peak_sums, multiply_pairs_in_registers, read_memory};
 

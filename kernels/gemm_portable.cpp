@@ -66,13 +66,16 @@ void multiply_panels(std::int64_t k, const Sum* left, const Sum* right, Sum* c, 
 
 template <int rows, int cols, class Sum>
 void multiply(const StripProduct<Sum>& product) {
-    const auto* left = static_cast<const Sum*>(product.left);
-    const auto* right = static_cast<const Sum*>(product.right);
+    const auto* left = static_cast<const Sum*>(product.term.left);
+    const auto* right = static_cast<const Sum*>(product.term.right);
     for (std::int64_t col = 0; col < product.cols; col += cols) {
         for (std::int64_t row = 0; row < product.rows; row += rows) {
-            multiply_panels<rows, cols>(product.k, left + row * block_size, right + col * block_size,
+            multiply_panels<rows, cols>(product.term.k, left + row * block_size, right + col * block_size,
                                         product.c + row * product.stride + col, product.stride, product.accumulate);
         }
+    }
+    if (product.more.k > 0) {
+        multiply<rows, cols, Sum>({product.rows, product.cols, product.more, product.c, product.stride, true});
     }
 }
 
@@ -84,8 +87,6 @@ constexpr MicroKernel<Element, Sum> describe() {
     return {
         .left_bytes = block_size * block_size * sizeof(Sum),
         .right_bytes = block_size * block_size * sizeof(Sum),
-        .packs_ahead = false,
-        .adds_terms = false,
         .left_is_plain = false,
         .panel_depth = 128,
         .left_block_bytes = 1U << 18U,
@@ -94,8 +95,7 @@ constexpr MicroKernel<Element, Sum> describe() {
         .multiply = multiply<rows, cols, Sum>,
         .few_rows = 0,
         .multiply_few_rows = nullptr,
-        .begin = nullptr,
-        .end = nullptr,
+        .state = {},
     };
 }
 

@@ -56,6 +56,26 @@ template <class T>
             .accumulate = accumulate};
 }
 
+/// Processor state that products of a micro-kernel need: lives on the stack of the thread that computes them.
+class ProcessorScope {
+public:
+    explicit ProcessorScope(const ProcessorState& state) : state_(state) {
+        if (state_.enter != nullptr) {
+            state_.enter();
+        }
+    }
+    ~ProcessorScope() {
+        if (state_.leave != nullptr) {
+            state_.leave();
+        }
+    }
+    ProcessorScope(const ProcessorScope&) = delete;
+    ProcessorScope& operator=(const ProcessorScope&) = delete;
+
+private:
+    const ProcessorState& state_;
+};
+
 /// One line of kernels/table.inc.
 template <class T>
 struct GemmKernel {

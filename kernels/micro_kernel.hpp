@@ -37,43 +37,44 @@ struct Operand {
 template <class Element>
 using Pack = void (*)(void* strip, const Operand<Element>& operand);
 
-/// What a product does on the side for the ones that follow, for each 32 elements of k. Products of few rows are bound
-/// by memory, and packing uses other ports than tiles do: neither should wait for the other.
-struct Ahead {
-    /// Cache lines to bring to L2: `lines` of them at `prefetch`, then at `prefetch + step`, ...
-    const char* prefetch;
-    std::int64_t lines;
-    /// Where MicroKernel::packs_ahead: plain blocks at `blocks`, `blocks + step`, ... to pack into the right strip
-    /// `strip` with their rows as k, of each block the pairs of rows [first_pair, last_pair). Null says none.
-    const char* blocks;
-    void* strip;
-    std::int64_t first_pair;
-    std::int64_t last_pair;
-    std::int64_t block_count;
-    std::int64_t step;  ///< bytes, from line to line and from block to block
+/// Plain blocks of 32 x 32 elements by rows, `step` bytes apart.
+struct PlainBlocks {
+    const void* first;
+    std::int64_t step;
+    std::int64_t count;
 };
 
-/// Packed strips whose product is added to the same sums.
+/// What products may do on the side for those to come, a block for each 32 elements of their k: products of few rows
+/// are bound by memory, and packing uses other ports than multiplication does, so that neither should wait for the
+/// other. Several products share it: each takes on some rows of every block. A kernel may leave any of it undone.
+struct SideWork {
+    PlainBlocks fetch;  ///< to bring to the L2 cache; also beyond the last one
+    PlainBlocks pack;   ///< to pack into the right strip `strip`, with their rows as k
+    void* strip;
+    std::int64_t first_row;  ///< the share of the next product: rows [first_row, last_row) of each block
+    std::int64_t last_row;
+    std::int64_t packed;  ///< set by products: of how many blocks each has packed its share; 0 says of none
+};
+
+/// Packed strips that are multiplied.
 struct StripTerm {
     const void* left;
     const void* right;
     std::int64_t k;  ///< 0 says none
 };
 
-/// C[rows, cols] = L[rows, k] R[k, cols], added to C if `accumulate`; at most 32 rows and columns. Whole groups of 16
-/// rows and columns are computed, so that C must have room for them.
+/// C[rows, cols] = L[rows, k] R[k, cols] of one term, or two, added to C if `accumulate`; at most 32 rows and columns.
+/// Whole groups of 16 rows and columns are computed, so that C must have room for them.
 template <class Sum>
 struct StripProduct {
     std::int64_t rows;
     std::int64_t cols;
-    std::int64_t k;
-    const void* left;
-    const void* right;
+    StripTerm term;
     Sum* c;
     std::int64_t stride;
     bool accumulate;
-    Ahead ahead;
-    StripTerm more;  ///< where MicroKernel::adds_terms
+    StripTerm more = {};
+    SideWork* side = nullptr;
 };
 
 /// A block of a result: C[rows, cols] = alpha * sum, added to C if `accumulate`.
@@ -87,16 +88,20 @@ struct ResultBlock {
     bool accumulate;
 };
 
+/// State of the calling thread's processor that products need; null where there is none. See ProcessorScope.
+struct ProcessorState {
+    void (*enter)();
+    void (*leave)();
+};
+
 /// Element is the stored type (BF16 as its 16 bits), Sum the type of accumulators and results.
 template <class Element, class Sum>
 struct MicroKernel {
-    std::size_t left_bytes;        ///< of a packed block of the left operand
-    std::size_t right_bytes;       ///< of a packed block of the right operand
-    bool packs_ahead;              ///< `multiply` obeys Ahead::blocks
-    bool adds_terms;               ///< `multiply` obeys StripProduct::more
-    bool left_is_plain;            ///< a packed left block is 32 x 32 elements by rows: such memory needs no packing
-    std::int64_t panel_depth;      ///< longest k for which a strip stays in the cache that feeds the kernel (L1;
-                                   ///< L2 for AMX); a multiple of 32
+    std::size_t left_bytes;    ///< of a packed block of the left operand
+    std::size_t right_bytes;   ///< of a packed block of the right operand
+    bool left_is_plain;        ///< a packed left block is 32 x 32 elements by rows: such memory needs no packing
+    std::int64_t panel_depth;  ///< longest k for which a strip stays in the cache that feeds the kernel (L1 or L2); a
+                               ///< multiple of 32
     std::size_t left_block_bytes;  ///< of left strips that stay in L2 together
     Pack<Element> pack_left;
     Pack<Element> pack_right;
@@ -106,9 +111,7 @@ struct MicroKernel {
     std::int64_t few_rows;
     void (*multiply_few_rows)(std::int64_t k, const Sum* left, const Operand<Element>& right, std::int64_t step,
                               const ResultBlock<Sum>& result);
-    /// Processor state around calls of `multiply`; null where there is none.
-    void (*begin)();
-    void (*end)();
+    ProcessorState state;  ///< around calls of `multiply`
 };
 
 /// How micro-kernels see elements of type T, BF16 as its 16 bits, and the type of their sums.

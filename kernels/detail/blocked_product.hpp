@@ -87,17 +87,12 @@ private:
         left_strips_ = scratch.left.reserve(static_cast<std::size_t>(blocks(rows)) * strip_bytes);
         right_strips_ = scratch.right.reserve(static_cast<std::size_t>(strips_together * blocks(panel_depth_)) *
                                               kernel_.right_bytes);
-        if (kernel_.begin != nullptr) {
-            kernel_.begin();
-        }
+        const ProcessorScope scope(kernel_.state);
         for (index_t k = 0; k < product_.k; k += panel_depth_) {
             const index_t depth = std::min(panel_depth_, product_.k - k);
             for (index_t row = 0; row < product_.m; row += rows) {
                 multiply_block(row, std::min(rows, product_.m - row), k, depth);
             }
-        }
-        if (kernel_.end != nullptr) {
-            kernel_.end();
         }
     }
 
@@ -130,14 +125,10 @@ private:
         alignas(64) Sum sums[block_size * block_size];
         kernel_.multiply({rows,
                           cols,
-                          depth,
-                          left_strip(i),
-                          right_strip(j),
+                          {left_strip(i), right_strip(j), depth},
                           in_place ? c : sums,
                           in_place ? product_.ldc : block_size,
-                          in_place && accumulate,
-                          {},
-                          {}});
+                          in_place && accumulate});
         if (in_place) {
             return;
         }

@@ -6,21 +6,6 @@ namespace moesaic::model {
 
 using core::bf16;
 
-/// Lines of part `part` of `parts` of each block of a panel.
-template <class T>
-kernels::Ahead StripProducts<T>::ask_for(const BlockRun<T>& panel, index_t part, index_t parts) {
-    using Stream = WeightStream<T>;
-    const index_t first = Stream::block_lines * part / parts;
-    const index_t last = Stream::block_lines * (part + 1) / parts;
-    kernels::Ahead ahead = {};
-    ahead.step = panel.step * static_cast<index_t>(sizeof(T));
-    if (panel.blocks > 0) {
-        ahead.prefetch = reinterpret_cast<const char*>(panel.first) + first * Stream::line_bytes;
-        ahead.lines = last - first;
-    }
-    return ahead;
-}
-
 template <class T>
 Strips StripProducts<T>::left_of_blocks(const T* blocks, index_t strips, index_t along_k,
                                         core::Buffer<std::byte>& storage) const {
@@ -37,16 +22,6 @@ Strips StripProducts<T>::left_of_blocks(const T* blocks, index_t strips, index_t
 }
 
 template <class T>
-void StripProducts<T>::multiply(const kernels::StripProduct<A>& product) const {
-    kernel_.multiply(product);
-    const kernels::StripTerm& more = product.more;
-    if (more.k > 0 && !kernel_.adds_terms) {
-        kernel_.multiply(
-            {product.rows, product.cols, more.k, more.left, more.right, product.c, product.stride, true, {}, {}});
-    }
-}
-
-template <class T>
 void StripProducts<T>::pack_panel(const BlockRun<T>& weights, index_t first, std::byte* panel) const {
     for (index_t b = first; b < weights.blocks; ++b) {
         pack_right(panel + b * right_bytes(), columns(weights.block(b), block_size, block_size, block_size));
@@ -60,16 +35,12 @@ void StripProducts<T>::strip_by_tokens(const std::byte* left, index_t features, 
     for (index_t begin = 0; begin < blocks_of(k); begin += step) {
         const index_t depth = std::min(step * block_size, k - begin * block_size);
         for (index_t s = 0; s < blocks_of(token_count); ++s) {
-            multiply({features,
-                      extent_of_block(token_count, s),
-                      depth,
-                      left + begin * left_bytes(),
-                      tokens.at(s, begin),
-                      c + s * block_size,
-                      stride,
-                      begin > 0,
-                      {},
-                      {}});
+            kernel_.multiply({features,
+                              extent_of_block(token_count, s),
+                              {left + begin * left_bytes(), tokens.at(s, begin), depth},
+                              c + s * block_size,
+                              stride,
+                              begin > 0});
         }
     }
 }
@@ -81,16 +52,12 @@ void StripProducts<T>::tokens_by_strip(const Strips& tokens, index_t token_count
     for (index_t begin = 0; begin < blocks_of(k); begin += step) {
         const index_t depth = std::min(step * block_size, k - begin * block_size);
         for (index_t s = 0; s < blocks_of(token_count); ++s) {
-            multiply({extent_of_block(token_count, s),
-                      features,
-                      depth,
-                      tokens.at(s, begin),
-                      right + begin * right_bytes(),
-                      c + s * block_elements,
-                      block_size,
-                      begin > 0,
-                      {},
-                      {}});
+            kernel_.multiply({extent_of_block(token_count, s),
+                              features,
+                              {tokens.at(s, begin), right + begin * right_bytes(), depth},
+                              c + s * block_elements,
+                              block_size,
+                              begin > 0});
         }
     }
 }
