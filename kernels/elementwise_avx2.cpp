@@ -1,5 +1,4 @@
-// Elementwise operations by AVX2 and FMA. Compiled for this instruction set: see micro_kernel.hpp for the
-// rules.
+// Elementwise operations by AVX2 and FMA. Compiled for this instruction set: see micro_kernel.hpp for the rules.
 #include <immintrin.h>
 
 #include "kernels/detail/entries.hpp"

@@ -1,5 +1,5 @@
-// Products of BF16 by AMX tiles: blocks of 32 x 32 sums in four tiles. Compiled for this instruction
-// set: see micro_kernel.hpp for the rules.
+// Products of BF16 by AMX tiles: blocks of 32 x 32 sums in four tiles. Compiled for this instruction set: see
+// micro_kernel.hpp for the rules.
 #include <immintrin.h>
 
 #include "kernels/detail/entries.hpp"
@@ -10,6 +10,7 @@ namespace {
 #include "kernels/detail/vector_avx512.inc"
 
 constexpr int peak_sums = 6;  // tiles; two more hold the operands
+
 #include "kernels/detail/interleave_rows.inc"
 #include "kernels/detail/peak_loops.inc"
 
@@ -95,8 +96,9 @@ template <bool two_rows, bool two_cols, bool packs>
 inline void add_product(const StripTerm& term, const SideWork& side) {
     const auto* left = static_cast<const char*>(term.left);
     const auto* right = static_cast<const char*>(term.right);
-    const auto* fetch = static_cast<const char*>(side.fetch.first) + side.first_row * row_bytes;
-    const std::int64_t lines = side.fetch.count > 0 ? side.last_row - side.first_row : 0;
+    const bool fetches = side.fetch.count > 0;
+    const auto* fetch = static_cast<const char*>(side.fetch.first) + (fetches ? side.first_row * row_bytes : 0);
+    const std::int64_t lines = fetches ? side.last_row - side.first_row : 0;
     const auto* blocks = static_cast<const char*>(side.pack.first);
     auto* strip = static_cast<char*>(side.strip);
     const std::int64_t first_pair = side.first_row / 2;

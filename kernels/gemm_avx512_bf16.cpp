@@ -1,5 +1,5 @@
-// Products of BF16 by AVX512_BF16, which multiplies pairs along k and sums in FP32. Panels are those of AMX.
-// Compiled for this instruction set: see micro_kernel.hpp for the rules.
+// Products of BF16 by AVX512_BF16, which multiplies pairs along k and sums in FP32. Panels are those of AMX. Compiled
+// for this instruction set: see micro_kernel.hpp for the rules.
 #include <immintrin.h>
 
 #include "kernels/detail/entries.hpp"
@@ -10,6 +10,7 @@ namespace {
 #include "kernels/detail/vector_avx512.inc"
 
 constexpr int peak_sums = 16;
+
 #include "kernels/detail/peak_loops.inc"
 
 constexpr int half_rows = 8;  // 8 x 32 accumulators at a time

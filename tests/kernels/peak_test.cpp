@@ -3,9 +3,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <vector>
 
+#include "kernels/kernel_set.hpp"
 #include "support/amx_emulator.hpp"
 
 namespace moesaic::kernels {
@@ -43,6 +45,12 @@ TEST_P(PeakLoops, ReadEverything) {
     const float sum = loop.read(data.data(), static_cast<std::int64_t>(data.size()));
     EXPECT_GT(sum, 0);
     EXPECT_EQ(std::fmod(static_cast<float>(data.size()), sum), 0) << "sum of a lane: " << sum;
+}
+
+TEST(PeakLoop, EveryLevelWithAProductOfBf16HasOne) {
+    for (const GemmKernel<core::bf16>& kernel : gemm_kernels<core::bf16>()) {
+        EXPECT_EQ(std::ranges::count(peak_loops(), kernel.isa, &PeakLoop::isa), 1) << kernel.name;
+    }
 }
 
 INSTANTIATE_TEST_SUITE_P(Levels, PeakLoops, testing::ValuesIn(peak_loops().begin(), peak_loops().end()),
