@@ -103,8 +103,8 @@ struct ChosenKernels {
 /// The kernels chosen for this process. Immutable, shared by all threads.
 class KernelSet {
 public:
-    /// `choice` is one of `choices()`. Takes the most preferred kernels that it admits and that the machine runs. Throws
-    /// a usage error if the machine runs no level of the choice.
+    /// `choice` is one of `choices()`. Takes the most preferred kernels that it admits and that the machine runs.
+    /// Throws a usage error if the machine runs no level of the choice.
     explicit KernelSet(std::string_view choice = "auto");
     /// `kernel` for BF16, whether or not this machine runs it, and what suits its level beside it: for tests and
     /// measurements of one implementation.
