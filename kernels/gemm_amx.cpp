@@ -104,7 +104,7 @@ inline void add_product(const StripTerm& term, const SideWork& side) {
     const std::int64_t first_pair = side.first_row / 2;
     const std::int64_t last_pair = side.last_row / 2;
     const std::int64_t middle_pair = (first_pair + last_pair) / 2;
-    for (std::int64_t k = 0; k < term.k; k += block_size) {
+    for (std::int64_t k = 0; k < term.k; k += kernel_block) {
         // All loads first: they then wait for the L2 cache together, and the tile products behind them run unbroken.
         _tile_loadd(4, left, row_bytes);
         _tile_loadd(6, right, row_bytes);
@@ -117,7 +117,7 @@ inline void add_product(const StripTerm& term, const SideWork& side) {
         _tile_dpbf16ps(0, 4, 6);
         // Spread between the tile products, so that these never wait for many line-fill buffers at once.
         prefetch_to_l2(fetch, 0, lines / 2);
-        const bool packs_now = packs && k < side.pack.count * block_size;
+        const bool packs_now = packs && k < side.pack.count * kernel_block;
         if (packs_now) {
             interleave_rows(blocks, row_bytes, strip, first_pair, middle_pair);
         }
@@ -164,7 +164,7 @@ void multiply_and_pack(const StripProduct<float>& product) {
         multiply_tiles<two_rows, two_cols, false>(product);
     } else {
         multiply_tiles<two_rows, two_cols, true>(product);
-        const std::int64_t blocks = (product.term.k + block_size - 1) / block_size;
+        const std::int64_t blocks = (product.term.k + kernel_block - 1) / kernel_block;
         product.side->packed = blocks < product.side->pack.count ? blocks : product.side->pack.count;
     }
 }
@@ -181,8 +181,8 @@ void multiply(const StripProduct<float>& product) {
 /// TDPBF16PS on tiles in registers.
 float multiply_tiles_in_registers(std::int64_t rounds) {
     // No zeros: multiplying these may draw less power and run at a higher frequency.
-    alignas(64) std::uint16_t operand[tile_rows * block_size];
-    for (int i = 0; i < tile_rows * block_size; ++i) {
+    alignas(64) std::uint16_t operand[tile_rows * kernel_block];
+    for (int i = 0; i < tile_rows * kernel_block; ++i) {
         operand[i] = static_cast<std::uint16_t>(i % 2 == 0 ? 0x3f40 : 0xbf20);  // 0.75 and -0.625
     }
     configure_tiles();
@@ -220,7 +220,7 @@ constinit const micro_kernel_t<bf16> gemm_bf16 = {
     .multiply_few_rows = avx512::widen_and_multiply_few_rows,
     .state = {configure_tiles, release_tiles},
 };
-constinit const Peak peak = {2.0 * tile_rows * tile_rows * block_size * peak_sums, multiply_tiles_in_registers,
+constinit const Peak peak = {2.0 * tile_rows * tile_rows * kernel_block * peak_sums, multiply_tiles_in_registers,
                              read_memory};
 
 }  // namespace moesaic::kernels::detail::amx

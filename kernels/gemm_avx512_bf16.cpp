@@ -34,7 +34,7 @@ void multiply_rows(const StripProduct<float>& product, const char* left, const c
             sums[row][v] = _mm512_setzero_ps();
         }
     }
-    for (std::int64_t k = 0; k < product.term.k; k += block_size, left += block_bytes, right += block_bytes) {
+    for (std::int64_t k = 0; k < product.term.k; k += kernel_block, left += block_bytes, right += block_bytes) {
         for (std::int64_t pair = 0; pair < pairs_per_block; ++pair) {
             __m512bh columns[panel_vectors];
             for (int v = 0; v < vectors; ++v) {

@@ -24,13 +24,13 @@ void pack(void* strip, const Operand<Element>& operand) {
     const std::int64_t step_i = operand.k_contiguous ? operand.stride : 1;
     const std::int64_t step_k = operand.k_contiguous ? 1 : operand.stride;
     auto* block = static_cast<Sum*>(strip);
-    for (std::int64_t k = 0; k < operand.k; k += block_size, block += block_size * block_size) {
-        const std::int64_t depth = std::min(block_size, operand.k - k);
-        for (std::int64_t i = 0; i < block_size; i += width) {
+    for (std::int64_t k = 0; k < operand.k; k += kernel_block, block += kernel_block * kernel_block) {
+        const std::int64_t depth = std::min(kernel_block, operand.k - k);
+        for (std::int64_t i = 0; i < kernel_block; i += width) {
             const std::int64_t count = std::clamp<std::int64_t>(operand.count - i, 0, width);
             const Element* source = operand.data + i * step_i + k * step_k;
-            Sum* target = block + i * block_size;
-            for (std::int64_t kk = 0; kk < block_size; ++kk, target += width) {
+            Sum* target = block + i * kernel_block;
+            for (std::int64_t kk = 0; kk < kernel_block; ++kk, target += width) {
                 const std::int64_t present = kk < depth ? count : 0;
                 for (std::int64_t w = 0; w < present; ++w) {
                     target[w] = widen(source[w * step_i + kk * step_k]);
@@ -45,11 +45,11 @@ void pack(void* strip, const Operand<Element>& operand) {
 template <std::size_t rows, std::size_t cols, class Sum>
 void multiply_panels(std::int64_t k, const Sum* left, const Sum* right, Sum* c, std::int64_t stride, bool accumulate) {
     Sum sums[rows][cols] = {};
-    for (std::int64_t block = 0; block < k; block += block_size) {
-        const std::int64_t depth = std::min(block_size, k - block);
+    for (std::int64_t block = 0; block < k; block += kernel_block) {
+        const std::int64_t depth = std::min(kernel_block, k - block);
         for (std::int64_t kk = 0; kk < depth; ++kk) {
-            const Sum* factors = left + block * block_size + kk * static_cast<std::int64_t>(rows);
-            const Sum* columns = right + block * block_size + kk * static_cast<std::int64_t>(cols);
+            const Sum* factors = left + block * kernel_block + kk * static_cast<std::int64_t>(rows);
+            const Sum* columns = right + block * kernel_block + kk * static_cast<std::int64_t>(cols);
             for (std::size_t row = 0; row < rows; ++row) {
                 for (std::size_t col = 0; col < cols; ++col) {
                     sums[row][col] += factors[row] * columns[col];
@@ -70,7 +70,7 @@ void multiply(const StripProduct<Sum>& product) {
     const auto* right = static_cast<const Sum*>(product.term.right);
     for (std::int64_t col = 0; col < product.cols; col += cols) {
         for (std::int64_t row = 0; row < product.rows; row += rows) {
-            multiply_panels<rows, cols>(product.term.k, left + row * block_size, right + col * block_size,
+            multiply_panels<rows, cols>(product.term.k, left + row * kernel_block, right + col * kernel_block,
                                         product.c + row * product.stride + col, product.stride, product.accumulate);
         }
     }
@@ -85,8 +85,8 @@ constexpr MicroKernel<Element, Sum> describe() {
     constexpr int rows = 4;
     constexpr int cols = 32 / sizeof(Sum);
     return {
-        .left_bytes = block_size * block_size * sizeof(Sum),
-        .right_bytes = block_size * block_size * sizeof(Sum),
+        .left_bytes = kernel_block * kernel_block * sizeof(Sum),
+        .right_bytes = kernel_block * kernel_block * sizeof(Sum),
         .left_is_plain = false,
         .panel_depth = 128,
         .left_block_bytes = 1U << 18U,

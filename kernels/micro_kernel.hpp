@@ -19,7 +19,7 @@ class bf16;
 namespace moesaic::kernels {
 
 /// Products are computed in blocks of this many rows, columns and elements of k.
-constexpr std::int64_t block_size = 32;
+constexpr std::int64_t kernel_block = 32;
 
 /// `count` vectors of length k, the rows of op(A) or the columns of op(B). `stride` elements lie between two vectors if
 /// the elements of one are contiguous (`k_contiguous`), else between two elements of one vector.

@@ -16,7 +16,7 @@ Strips StripProducts<T>::left_of_blocks(const T* blocks, index_t strips, index_t
     }
     const Strips packed = left_strips(storage, strips, along_k);
     for (index_t i = 0; i < strips * along_k; ++i) {
-        pack_left(packed.at(0, i), rows(blocks + i * block_elements, block_size, block_size, block_size));
+        pack_left(packed.at(0, i), rows(blocks + i * block_elements, kernel_block, kernel_block, kernel_block));
     }
     return packed;
 }
@@ -24,7 +24,7 @@ Strips StripProducts<T>::left_of_blocks(const T* blocks, index_t strips, index_t
 template <class T>
 void StripProducts<T>::pack_panel(const BlockRun<T>& weights, index_t first, std::byte* panel) const {
     for (index_t b = first; b < weights.blocks; ++b) {
-        pack_right(panel + b * right_bytes(), columns(weights.block(b), block_size, block_size, block_size));
+        pack_right(panel + b * right_bytes(), columns(weights.block(b), kernel_block, kernel_block, kernel_block));
     }
 }
 
@@ -33,12 +33,12 @@ void StripProducts<T>::strip_by_tokens(const std::byte* left, index_t features, 
                                        index_t token_count, A* c, index_t stride) const {
     const index_t step = blocks_of_panel(blocks_of(k), largest_panel());
     for (index_t begin = 0; begin < blocks_of(k); begin += step) {
-        const index_t depth = std::min(step * block_size, k - begin * block_size);
+        const index_t depth = std::min(step * kernel_block, k - begin * kernel_block);
         for (index_t s = 0; s < blocks_of(token_count); ++s) {
             kernel_.multiply({features,
                               extent_of_block(token_count, s),
                               {left + begin * left_bytes(), tokens.at(s, begin), depth},
-                              c + s * block_size,
+                              c + s * kernel_block,
                               stride,
                               begin > 0});
         }
@@ -50,13 +50,13 @@ void StripProducts<T>::tokens_by_strip(const Strips& tokens, index_t token_count
                                        index_t features, index_t k, A* c) const {
     const index_t step = blocks_of_panel(blocks_of(k), largest_panel());
     for (index_t begin = 0; begin < blocks_of(k); begin += step) {
-        const index_t depth = std::min(step * block_size, k - begin * block_size);
+        const index_t depth = std::min(step * kernel_block, k - begin * kernel_block);
         for (index_t s = 0; s < blocks_of(token_count); ++s) {
             kernel_.multiply({extent_of_block(token_count, s),
                               features,
                               {tokens.at(s, begin), right + begin * right_bytes(), depth},
                               c + s * block_elements,
-                              block_size,
+                              kernel_block,
                               begin > 0});
         }
     }

@@ -75,7 +75,7 @@ public:
                                         core::Buffer<std::byte>& storage) const;
 
     /// Longest panel of weights, in blocks.
-    [[nodiscard]] index_t largest_panel() const { return kernel_.panel_depth / block_size; }
+    [[nodiscard]] index_t largest_panel() const { return kernel_.panel_depth / kernel_block; }
     /// C[features, tokens] = W tokens^T for the next run of a stream, a strip of rows of W. `more` adds the product of
     /// a packed left strip of the same features with further strips of the same tokens. done(s) is called as soon as
     /// the sums of token strip s are complete, while they are in the L1 cache: what it writes to memory then leaves
@@ -107,10 +107,10 @@ public:
     /// k] is contiguous, rows of C are `stride` apart.
     void few_rows_by_weights(index_t tokens, const A* x, const BlockRun<T>& weights, bool transposed, index_t k,
                              index_t features, A* c, index_t stride, bool accumulate) const {
-        kernel_.multiply_few_rows(
-            k, x,
-            transposed ? columns(weights.first, block_size, features, k) : rows(weights.first, block_size, features, k),
-            weights.step, {c, stride, tokens, features, A(1), accumulate});
+        kernel_.multiply_few_rows(k, x,
+                                  transposed ? columns(weights.first, kernel_block, features, k)
+                                             : rows(weights.first, kernel_block, features, k),
+                                  weights.step, {c, stride, tokens, features, A(1), accumulate});
     }
 
     /// Processor state that products need: lives on the stack of the thread that computes them.
@@ -122,8 +122,8 @@ public:
 private:
     /// Gives the next product its share, that of token strip `strip`.
     static void share(kernels::SideWork& side, index_t strip, index_t strips) {
-        side.first_row = block_size * strip / strips;
-        side.last_row = block_size * (strip + 1) / strips;
+        side.first_row = kernel_block * strip / strips;
+        side.last_row = kernel_block * (strip + 1) / strips;
     }
     [[nodiscard]] static const kernels::stored_t<T>* stored(const T* data) {
         return reinterpret_cast<const kernels::stored_t<T>*>(data);
@@ -149,7 +149,7 @@ void StripProducts<T>::weights_by_tokens(WeightStream<T>& weights, index_t featu
         kernels::SideWork side = {};
         side.fetch = plain(weights.take_panel_to_ask_for());
         const bool is_last = p == weights.panels_per_run() - 1;
-        const index_t depth = now.blocks * block_size;
+        const index_t depth = now.blocks * kernel_block;
         const index_t first = p * weights.panel_blocks();
         for (index_t s = 0; s < strips; ++s) {
             const kernels::StripTerm term = low.data != nullptr ? kernels::StripTerm{left, low.at(s, first), depth}
@@ -159,7 +159,7 @@ void StripProducts<T>::weights_by_tokens(WeightStream<T>& weights, index_t featu
             kernel_.multiply({features,
                               extent_of_block(token_count, s),
                               {left, tokens.at(s, first), depth},
-                              c + s * block_size,
+                              c + s * kernel_block,
                               stride,
                               accumulate || p > 0,
                               term,
@@ -196,9 +196,9 @@ void StripProducts<T>::tokens_by_weights(const Strips& tokens, index_t token_cou
             kernel_.multiply(
                 {extent_of_block(token_count, s),
                  features,
-                 {tokens.at(s, p * weights.panel_blocks()), both.at(panels.in_use), now.blocks * block_size},
+                 {tokens.at(s, p * weights.panel_blocks()), both.at(panels.in_use), now.blocks * kernel_block},
                  c + s * block_elements,
-                 block_size,
+                 kernel_block,
                  accumulate || p > 0,
                  is_last ? kernels::StripTerm{more.tokens.at(s), more.factor, more.k} : kernels::StripTerm{},
                  &side});
