@@ -40,9 +40,9 @@ ordered_json describe_caches(const path& root, int processing_unit) {
 ordered_json describe_cpu(const path& root, int processing_unit) {
     const path cpu = root / fmt::format("sys/devices/system/cpu/cpu{}", processing_unit);
     ordered_json levels = ordered_json::array();
-    for (const kernels::IsaReport& report : kernels::self_test()) {
-        if (report.usable) {
-            levels.push_back(kernels::name(report.isa));
+    for (const kernels::IsaStatus& status : kernels::self_test()) {
+        if (status.usable) {
+            levels.push_back(kernels::name(status.isa));
         }
     }
     const auto of_unit = [&](std::string_view key) {

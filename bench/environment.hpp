@@ -2,7 +2,7 @@
 #pragma once
 
 #include "host/placement.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "measure/results.hpp"
 
 #include <filesystem>

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "bench/shapes.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "ops/expert_stack.hpp"
 
 #include <memory>

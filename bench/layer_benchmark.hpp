@@ -3,7 +3,7 @@
 
 #include "bench/benchmark.hpp"
 #include "bench/shapes.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "ops/expert_backend.hpp"
 
 #include <memory>

@@ -26,9 +26,7 @@ void run_on_all_threads(const kernels::PeakLoop& loop, index_t calls) {
 }  // namespace
 
 kernels::Isa bf16_level(const kernels::KernelSet& kernels) {
-    const auto list = kernels::gemm_kernels<core::bf16>();
-    const auto name = kernels.gemm_name<core::bf16>();
-    return std::find_if(list.begin(), list.end(), [name](const auto& kernel) { return kernel.name == name; })->isa;
+    return kernels.of<core::bf16>().gemm.isa;
 }
 
 index_t bytes_beyond_caches(const mpi::Communicator& world, index_t cache_bytes, index_t memory_bytes) {

@@ -2,7 +2,7 @@
 #pragma once
 
 #include "bench/team_memory.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "kernels/peak.hpp"
 #include "mpi/communicator.hpp"
 

@@ -5,7 +5,7 @@
 #include "bench/team_memory.hpp"
 #include "host/caches.hpp"
 #include "host/placement.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 
 #include <optional>
 #include <string>

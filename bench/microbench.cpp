@@ -1,7 +1,7 @@
 // moesaic_microbench: every kernel of the project by itself, on one thread, under Google Benchmark.
 #include "core/random_fill.hpp"
 #include "kernels/elementwise.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 
 #include <benchmark/benchmark.h>
 

@@ -1,7 +1,7 @@
 // Is the result of a matrix product right? Found out in the time of a few passes over the operands.
 #pragma once
 
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 
 namespace moesaic::bench {
 

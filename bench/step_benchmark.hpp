@@ -2,7 +2,7 @@
 #pragma once
 
 #include "bench/benchmark.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "model/decoder.hpp"
 #include "mpi/process_grid.hpp"
 #include "train/batches.hpp"

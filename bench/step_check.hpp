@@ -1,7 +1,7 @@
 // Does a training step compute what the same step computes in FP32 on one rank?
 #pragma once
 
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "measure/results.hpp"
 #include "model/decoder.hpp"
 #include "mpi/process_grid.hpp"

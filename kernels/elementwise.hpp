@@ -15,23 +15,18 @@ namespace moesaic::kernels {
 template <class T>
 using ElementwiseKernels = ElementwiseTable<T, core::accumulator_t<T>>;
 
-/// One implementation. The table below is the only place that lists them; dispatch and tests are generated from it.
+/// One line of kernels/table.inc.
 template <class T>
 struct ElementwiseImplementation {
     std::string_view name;
     Isa isa;
+    int preference;
     const ElementwiseKernels<T>* kernels;
 };
 
-/// All implementations for T (bf16, float, double), slowest level first; the first one is the portable reference, which
-/// takes its exponentials from the standard library.
+/// All implementations for T (bf16, float, double) that are built in, by ascending preference; the first one is the
+/// portable reference, which takes its exponentials from the standard library.
 template <class T>
 [[nodiscard]] std::span<const ElementwiseImplementation<T>> elementwise_kernels();
-template <>
-std::span<const ElementwiseImplementation<core::bf16>> elementwise_kernels();
-template <>
-std::span<const ElementwiseImplementation<float>> elementwise_kernels();
-template <>
-std::span<const ElementwiseImplementation<double>> elementwise_kernels();
 
 }  // namespace moesaic::kernels

@@ -3,13 +3,13 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/detail/entries.hpp"
 #include "kernels/elementwise.hpp"
 
-namespace moesaic::kernels::detail {
+namespace moesaic::kernels::detail::portable {
 namespace {
 
 using core::accumulator_t;
-using core::bf16;
 using index_t = std::int64_t;
 
 template <class T, class A = accumulator_t<T>>
@@ -251,8 +251,8 @@ constexpr ElementwiseKernels<T> describe() {
 
 }  // namespace
 
-constinit const ElementwiseKernels<bf16> portable_elementwise_bf16 = describe<bf16>();
-constinit const ElementwiseKernels<float> portable_elementwise_float = describe<float>();
-constinit const ElementwiseKernels<double> portable_elementwise_double = describe<double>();
+constinit const ElementwiseKernels<bf16> elementwise_bf16 = describe<bf16>();
+constinit const ElementwiseKernels<float> elementwise_float = describe<float>();
+constinit const ElementwiseKernels<double> elementwise_double = describe<double>();
 
-}  // namespace moesaic::kernels::detail
+}  // namespace moesaic::kernels::detail::portable

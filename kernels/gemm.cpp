@@ -1,60 +1,15 @@
-#include "kernels/gemm.hpp"
+// Products on the calling thread, and batches of them on the thread team.
+#include "kernels/kernel_set.hpp"
 
 #include <algorithm>
 #include <array>
-#include <optional>
+#include <vector>
 
-#include "core/error.hpp"
 #include "core/parallel.hpp"
+#include "kernels/detail/blocked_product.hpp"
 
 namespace moesaic::kernels {
 namespace {
-
-/// The best of a list that the machine runs, at most of level `limit`.
-template <class Implementation>
-Implementation best_of(std::span<const Implementation> list, Isa limit) {
-    const auto usable = [limit](const Implementation& entry) {
-        return entry.isa <= limit && runs(entry.isa) && (entry.isa != Isa::avx512_bf16 || bf16_pairs_are_faster());
-    };
-    return *std::find_if(list.rbegin(), list.rend(), usable);  // the portable one always is
-}
-
-/// Highest level that the name of `compute.isa` admits.
-std::optional<Isa> parse_level(std::string_view level) {
-    if (level == "auto") {
-        return Isa::amx;
-    }
-    if (level == "avx512") {
-        return Isa::avx512_bf16;
-    }
-    for (const Isa isa : {Isa::portable, Isa::avx2, Isa::amx}) {
-        if (level == name(isa)) {
-            return isa;
-        }
-    }
-    return std::nullopt;
-}
-
-/// Throws if the machine can't run the level.
-Isa checked_level(std::string_view level) {
-    const std::optional<Isa> isa = parse_level(level);
-    const Isa needed = level == "avx512" ? Isa::avx512 : isa.value_or(Isa::portable);
-    if (isa.has_value() && (level == "auto" || runs(needed))) {
-        return *isa;
-    }
-    std::string usable;
-    std::string why = "no such level";
-    for (const IsaReport& report : self_test()) {
-        if (report.usable && report.isa != Isa::avx512_bf16) {
-            usable.append(usable.empty() ? "" : ", ").append(name(report.isa));
-        }
-        if (isa.has_value() && report.isa == needed) {
-            why = report.explanation;
-        }
-    }
-    core::fail(core::ExitCode::usage, "compute.isa = {} can't be used ({}); use auto, or one of: {}", level, why,
-               usable);
-}
 
 /// Rows and columns of the blocks that products are split into: multiples of 32, as large as lets the packed operands
 /// stay in L2 and be used often.
@@ -154,8 +109,16 @@ Gemm<T> block_of(const Gemm<T>& product, const Task& task) {
     return block;
 }
 
+}  // namespace
+
 template <class T>
-void run_batch(const GemmKernel<T>& kernel, std::span<const Gemm<T>> batch) {
+void GemmKernel<T>::run(const Gemm<T>& product) const {
+    detail::BlockedProduct<T>(*micro_kernel, product).run();
+}
+
+template <class T>
+void KernelSet::run(std::span<const Gemm<T>> batch) const {
+    const GemmKernel<T>& kernel = of<T>().gemm;
     const int threads = core::threads_for(work_of(batch));
     if (threads == 1) {
         for (const Gemm<T>& product : batch) {
@@ -170,87 +133,12 @@ void run_batch(const GemmKernel<T>& kernel, std::span<const Gemm<T>> batch) {
     });
 }
 
-}  // namespace
-
-KernelSet::KernelSet(std::string_view level)
-    : bf16_(best_of(gemm_kernels<core::bf16>(), checked_level(level))),
-      float_(best_of(gemm_kernels<float>(), checked_level(level))),
-      double_(best_of(gemm_kernels<double>(), checked_level(level))),
-      elementwise_bf16_(best_of(elementwise_kernels<core::bf16>(), checked_level(level)).kernels),
-      elementwise_float_(best_of(elementwise_kernels<float>(), checked_level(level)).kernels),
-      elementwise_double_(best_of(elementwise_kernels<double>(), checked_level(level)).kernels) {}
-
-KernelSet::KernelSet(const GemmKernel<core::bf16>& kernel)
-    : bf16_(kernel),
-      float_(best_of(gemm_kernels<float>(), kernel.isa)),
-      double_(best_of(gemm_kernels<double>(), kernel.isa)),
-      elementwise_bf16_(best_of(elementwise_kernels<core::bf16>(), kernel.isa).kernels),
-      elementwise_float_(best_of(elementwise_kernels<float>(), kernel.isa).kernels),
-      elementwise_double_(best_of(elementwise_kernels<double>(), kernel.isa).kernels) {}
-
-template <>
-void KernelSet::run(std::span<const Gemm<core::bf16>> batch) const {
-    run_batch(bf16_, batch);
-}
-template <>
-void KernelSet::run(std::span<const Gemm<float>> batch) const {
-    run_batch(float_, batch);
-}
-template <>
-void KernelSet::run(std::span<const Gemm<double>> batch) const {
-    run_batch(double_, batch);
-}
-
-template <>
-void KernelSet::run_on_calling_thread(const Gemm<core::bf16>& product) const {
-    bf16_.run(product);
-}
-template <>
-void KernelSet::run_on_calling_thread(const Gemm<float>& product) const {
-    float_.run(product);
-}
-template <>
-void KernelSet::run_on_calling_thread(const Gemm<double>& product) const {
-    double_.run(product);
-}
-
-template <>
-const micro_kernel_t<core::bf16>& KernelSet::micro_kernel<core::bf16>() const {
-    return *bf16_.micro_kernel;
-}
-template <>
-const micro_kernel_t<float>& KernelSet::micro_kernel<float>() const {
-    return *float_.micro_kernel;
-}
-template <>
-const micro_kernel_t<double>& KernelSet::micro_kernel<double>() const {
-    return *double_.micro_kernel;
-}
-
-template <>
-std::string_view KernelSet::gemm_name<core::bf16>() const {
-    return bf16_.name;
-}
-template <>
-std::string_view KernelSet::gemm_name<float>() const {
-    return float_.name;
-}
-template <>
-std::string_view KernelSet::gemm_name<double>() const {
-    return double_.name;
-}
-
-template <>
-const ElementwiseKernels<core::bf16>& KernelSet::elementwise() const {
-    return *elementwise_bf16_;
-}
-template <>
-const ElementwiseKernels<float>& KernelSet::elementwise() const {
-    return *elementwise_float_;
-}
-template <>
-const ElementwiseKernels<double>& KernelSet::elementwise() const {
-    return *elementwise_double_;
-}
+#define MOESAIC_INSTANTIATE(T)     \
+    template struct GemmKernel<T>; \
+    template void KernelSet::run(std::span<const Gemm<T>>) const;
+MOESAIC_INSTANTIATE(core::bf16)
+MOESAIC_INSTANTIATE(float)
+MOESAIC_INSTANTIATE(double)
+#undef MOESAIC_INSTANTIATE
 
 }  // namespace moesaic::kernels

@@ -1,13 +1,18 @@
-// Products of BF16 by AMX tiles: blocks of 32 x 32 sums in four tiles. See micro_kernel.hpp for the rules that
-// files compiled for one instruction set obey.
+// Products of BF16 by AMX tiles: blocks of 32 x 32 sums in four tiles. Compiled for this instruction set: see
+// micro_kernel.hpp for the rules.
 #include <immintrin.h>
 
-#include "kernels/micro_kernel.hpp"
+#include "kernels/detail/entries.hpp"
 
-namespace moesaic::kernels::detail {
+namespace moesaic::kernels::detail::amx {
 namespace {
 
+#include "kernels/detail/vector_avx512.inc"
+
+constexpr int peak_sums = 6;  // tiles; two more hold the operands
+
 #include "kernels/detail/interleave_rows.inc"
+#include "kernels/detail/peak_loops.inc"
 
 constexpr std::int64_t tile_rows = 16;
 constexpr std::int64_t tile_bytes = 1024;
@@ -88,14 +93,18 @@ inline void prefetch_to_l2(const char* data, std::int64_t first, std::int64_t la
 
 /// Adds the product of two strips to the sums in tiles.
 template <bool two_rows, bool two_cols, bool packs>
-inline void add_product(const StripTerm& term, const Ahead& ahead) {
+inline void add_product(const StripTerm& term, const SideWork& side) {
     const auto* left = static_cast<const char*>(term.left);
     const auto* right = static_cast<const char*>(term.right);
-    const char* prefetch = ahead.prefetch;
-    const char* blocks = ahead.blocks;
-    auto* strip = static_cast<char*>(ahead.strip);
-    const std::int64_t middle = packs ? (ahead.first_pair + ahead.last_pair) / 2 : 0;
-    for (std::int64_t k = 0; k < term.k; k += block_size) {
+    const bool fetches = side.fetch.count > 0;
+    const auto* fetch = static_cast<const char*>(side.fetch.first) + (fetches ? side.first_row * row_bytes : 0);
+    const std::int64_t lines = fetches ? side.last_row - side.first_row : 0;
+    const auto* blocks = static_cast<const char*>(side.pack.first);
+    auto* strip = static_cast<char*>(side.strip);
+    const std::int64_t first_pair = side.first_row / 2;
+    const std::int64_t last_pair = side.last_row / 2;
+    const std::int64_t middle_pair = (first_pair + last_pair) / 2;
+    for (std::int64_t k = 0; k < term.k; k += kernel_block) {
         // All loads first: they then wait for the L2 cache together, and the tile products behind them run unbroken.
         _tile_loadd(4, left, row_bytes);
         _tile_loadd(6, right, row_bytes);
@@ -107,18 +116,18 @@ inline void add_product(const StripTerm& term, const Ahead& ahead) {
         }
         _tile_dpbf16ps(0, 4, 6);
         // Spread between the tile products, so that these never wait for many line-fill buffers at once.
-        prefetch_to_l2(prefetch, 0, ahead.lines / 2);
-        const bool packs_now = packs && k < ahead.block_count * block_size;
+        prefetch_to_l2(fetch, 0, lines / 2);
+        const bool packs_now = packs && k < side.pack.count * kernel_block;
         if (packs_now) {
-            interleave_rows(blocks, row_bytes, strip, ahead.first_pair, middle);
+            interleave_rows(blocks, row_bytes, strip, first_pair, middle_pair);
         }
         if constexpr (two_cols) {
             _tile_dpbf16ps(1, 4, 7);
         }
-        prefetch_to_l2(prefetch, ahead.lines / 2, ahead.lines);
+        prefetch_to_l2(fetch, lines / 2, lines);
         if (packs_now) {
-            interleave_rows(blocks, row_bytes, strip, middle, ahead.last_pair);
-            blocks += ahead.step;
+            interleave_rows(blocks, row_bytes, strip, middle_pair, last_pair);
+            blocks += side.pack.step;
             strip += 2 * tile_bytes;
         }
         if constexpr (two_rows) {
@@ -129,9 +138,11 @@ inline void add_product(const StripTerm& term, const Ahead& ahead) {
         }
         left += 2 * tile_bytes;
         right += 2 * tile_bytes;
-        prefetch += ahead.step;
+        fetch += side.fetch.step;
     }
 }
+
+constexpr SideWork nothing = {};
 
 template <bool two_rows, bool two_cols, bool packs>
 void multiply_tiles(const StripProduct<float>& product) {
@@ -140,9 +151,8 @@ void multiply_tiles(const StripProduct<float>& product) {
     } else {
         zero_sums();
     }
-    add_product<two_rows, two_cols, packs>({product.left, product.right, product.k}, product.ahead);
+    add_product<two_rows, two_cols, packs>(product.term, product.side == nullptr ? nothing : *product.side);
     if (product.more.k > 0) {
-        constexpr Ahead nothing = {};
         add_product<two_rows, two_cols, false>(product.more, nothing);
     }
     store_sums<two_rows, two_cols>(product.c, product.stride);
@@ -150,10 +160,12 @@ void multiply_tiles(const StripProduct<float>& product) {
 
 template <bool two_rows, bool two_cols>
 void multiply_and_pack(const StripProduct<float>& product) {
-    if (product.ahead.blocks == nullptr) {
+    if (product.side == nullptr || product.side->pack.count == 0) {
         multiply_tiles<two_rows, two_cols, false>(product);
     } else {
         multiply_tiles<two_rows, two_cols, true>(product);
+        const std::int64_t blocks = (product.term.k + kernel_block - 1) / kernel_block;
+        product.side->packed = blocks < product.side->pack.count ? blocks : product.side->pack.count;
     }
 }
 
@@ -166,13 +178,38 @@ void multiply(const StripProduct<float>& product) {
     }
 }
 
+/// TDPBF16PS on tiles in registers.
+float multiply_tiles_in_registers(std::int64_t rounds) {
+    // No zeros: multiplying these may draw less power and run at a higher frequency.
+    alignas(64) std::uint16_t operand[tile_rows * kernel_block];
+    for (int i = 0; i < tile_rows * kernel_block; ++i) {
+        operand[i] = static_cast<std::uint16_t>(i % 2 == 0 ? 0x3f40 : 0xbf20);  // 0.75 and -0.625
+    }
+    configure_tiles();
+    zero_sums();
+    _tile_zero(4);
+    _tile_zero(5);
+    _tile_loadd(6, operand, row_bytes);
+    _tile_loadd(7, operand, row_bytes);
+    for (std::int64_t round = 0; round < rounds; ++round) {
+        _tile_dpbf16ps(0, 6, 7);
+        _tile_dpbf16ps(1, 6, 7);
+        _tile_dpbf16ps(2, 6, 7);
+        _tile_dpbf16ps(3, 6, 7);
+        _tile_dpbf16ps(4, 6, 7);
+        _tile_dpbf16ps(5, 6, 7);
+    }
+    float sums[tile_rows * tile_rows];
+    _tile_stored(0, sums, row_bytes);
+    release_tiles();
+    return sums[0];
+}
+
 }  // namespace
 
-constinit const Bf16Kernel amx_bf16 = {
+constinit const micro_kernel_t<bf16> gemm_bf16 = {
     .left_bytes = 2 * tile_bytes,
     .right_bytes = 2 * tile_bytes,
-    .packs_ahead = true,
-    .adds_terms = true,
     .left_is_plain = true,
     .panel_depth = 2048,  // a strip of 128 KiB: sums stay in tiles, which is worth more than operands in L1
     .left_block_bytes = 1U << 20U,
@@ -180,9 +217,10 @@ constinit const Bf16Kernel amx_bf16 = {
     .pack_right = pack_pairs,
     .multiply = multiply,
     .few_rows = 4,
-    .multiply_few_rows = multiply_few_rows_avx512,
-    .begin = configure_tiles,
-    .end = release_tiles,
+    .multiply_few_rows = avx512::widen_and_multiply_few_rows,
+    .state = {configure_tiles, release_tiles},
 };
+constinit const Peak peak = {2.0 * tile_rows * tile_rows * kernel_block * peak_sums, multiply_tiles_in_registers,
+                             read_memory};
 
-}  // namespace moesaic::kernels::detail
+}  // namespace moesaic::kernels::detail::amx

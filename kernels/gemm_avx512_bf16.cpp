@@ -1,13 +1,18 @@
-// Products of BF16 by AVX512_BF16, which multiplies pairs along k and sums in FP32. Panels are those of AMX. See
-// micro_kernel.hpp for the rules that files compiled for one instruction set obey.
+// Products of BF16 by AVX512_BF16, which multiplies pairs along k and sums in FP32. Panels are those of AMX. Compiled
+// for this instruction set: see micro_kernel.hpp for the rules.
 #include <immintrin.h>
 
-#include "kernels/micro_kernel.hpp"
+#include "kernels/detail/entries.hpp"
 
-namespace moesaic::kernels::detail {
+namespace moesaic::kernels::detail::avx512_bf16 {
 namespace {
 
-constexpr int lanes = 16;
+#include "kernels/detail/vector_avx512.inc"
+
+constexpr int peak_sums = 16;
+
+#include "kernels/detail/peak_loops.inc"
+
 constexpr int half_rows = 8;  // 8 x 32 accumulators at a time
 constexpr int panel_vectors = 2;
 constexpr std::int64_t pairs_per_block = 16;
@@ -29,7 +34,7 @@ void multiply_rows(const StripProduct<float>& product, const char* left, const c
             sums[row][v] = _mm512_setzero_ps();
         }
     }
-    for (std::int64_t k = 0; k < product.k; k += block_size, left += block_bytes, right += block_bytes) {
+    for (std::int64_t k = 0; k < product.term.k; k += kernel_block, left += block_bytes, right += block_bytes) {
         for (std::int64_t pair = 0; pair < pairs_per_block; ++pair) {
             __m512bh columns[panel_vectors];
             for (int v = 0; v < vectors; ++v) {
@@ -58,14 +63,14 @@ void multiply_rows(const StripProduct<float>& product, const char* left, const c
 template <int rows, int vectors>
 void multiply_at_most(std::int64_t count, const StripProduct<float>& product, const char* left, float* c) {
     if (count >= rows) {
-        multiply_rows<rows, vectors>(product, left, static_cast<const char*>(product.right), c);
+        multiply_rows<rows, vectors>(product, left, static_cast<const char*>(product.term.right), c);
     } else if constexpr (rows > 1) {
         multiply_at_most<rows - 1, vectors>(count, product, left, c);
     }
 }
 
 void multiply(const StripProduct<float>& product) {
-    const auto* left = static_cast<const char*>(product.left);
+    const auto* left = static_cast<const char*>(product.term.left);
     for (std::int64_t row = 0; row < product.rows; row += half_rows, left += half_rows * 64) {
         float* c = product.c + row * product.stride;
         if (product.cols > lanes) {
@@ -74,15 +79,22 @@ void multiply(const StripProduct<float>& product) {
             multiply_at_most<half_rows, 1>(product.rows - row, product, left, c);
         }
     }
+    if (product.more.k > 0) {
+        multiply({product.rows, product.cols, product.more, product.c, product.stride, true});
+    }
+}
+
+/// Pairs of 0.75 and -0.625 by themselves: every lane of every sum grows by the same, exact amount.
+float multiply_pairs_in_registers(std::int64_t rounds) {
+    const __m512bh factors = pairs(_mm512_set1_epi32(static_cast<int>(0xbf203f40U)));
+    return repeat_in_registers(rounds, [=](Vector sum) { return _mm512_dpbf16_ps(sum, factors, factors); });
 }
 
 }  // namespace
 
-constinit const Bf16Kernel avx512_bf16_pairs = {
+constinit const micro_kernel_t<bf16> gemm_bf16 = {
     .left_bytes = block_bytes,
     .right_bytes = block_bytes,
-    .packs_ahead = false,
-    .adds_terms = false,
     .left_is_plain = true,
     .panel_depth = 512,
     .left_block_bytes = 1U << 20U,
@@ -90,9 +102,9 @@ constinit const Bf16Kernel avx512_bf16_pairs = {
     .pack_right = pack_pairs,
     .multiply = multiply,
     .few_rows = 4,
-    .multiply_few_rows = multiply_few_rows_avx512,
-    .begin = nullptr,
-    .end = nullptr,
+    .multiply_few_rows = avx512::widen_and_multiply_few_rows,
+    .state = {},
 };
+constinit const Peak peak = {2.0 * 2 * lanes * peak_sums, multiply_pairs_in_registers, read_memory};
 
-}  // namespace moesaic::kernels::detail
+}  // namespace moesaic::kernels::detail::avx512_bf16

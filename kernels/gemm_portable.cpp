@@ -3,9 +3,9 @@
 #include <algorithm>
 
 #include "core/scalar.hpp"
-#include "kernels/micro_kernel.hpp"
+#include "kernels/detail/entries.hpp"
 
-namespace moesaic::kernels::detail {
+namespace moesaic::kernels::detail::portable {
 namespace {
 
 float widen(std::uint16_t bits) {
@@ -24,13 +24,13 @@ void pack(void* strip, const Operand<Element>& operand) {
     const std::int64_t step_i = operand.k_contiguous ? operand.stride : 1;
     const std::int64_t step_k = operand.k_contiguous ? 1 : operand.stride;
     auto* block = static_cast<Sum*>(strip);
-    for (std::int64_t k = 0; k < operand.k; k += block_size, block += block_size * block_size) {
-        const std::int64_t depth = std::min(block_size, operand.k - k);
-        for (std::int64_t i = 0; i < block_size; i += width) {
+    for (std::int64_t k = 0; k < operand.k; k += kernel_block, block += kernel_block * kernel_block) {
+        const std::int64_t depth = std::min(kernel_block, operand.k - k);
+        for (std::int64_t i = 0; i < kernel_block; i += width) {
             const std::int64_t count = std::clamp<std::int64_t>(operand.count - i, 0, width);
             const Element* source = operand.data + i * step_i + k * step_k;
-            Sum* target = block + i * block_size;
-            for (std::int64_t kk = 0; kk < block_size; ++kk, target += width) {
+            Sum* target = block + i * kernel_block;
+            for (std::int64_t kk = 0; kk < kernel_block; ++kk, target += width) {
                 const std::int64_t present = kk < depth ? count : 0;
                 for (std::int64_t w = 0; w < present; ++w) {
                     target[w] = widen(source[w * step_i + kk * step_k]);
@@ -45,11 +45,11 @@ void pack(void* strip, const Operand<Element>& operand) {
 template <std::size_t rows, std::size_t cols, class Sum>
 void multiply_panels(std::int64_t k, const Sum* left, const Sum* right, Sum* c, std::int64_t stride, bool accumulate) {
     Sum sums[rows][cols] = {};
-    for (std::int64_t block = 0; block < k; block += block_size) {
-        const std::int64_t depth = std::min(block_size, k - block);
+    for (std::int64_t block = 0; block < k; block += kernel_block) {
+        const std::int64_t depth = std::min(kernel_block, k - block);
         for (std::int64_t kk = 0; kk < depth; ++kk) {
-            const Sum* factors = left + block * block_size + kk * static_cast<std::int64_t>(rows);
-            const Sum* columns = right + block * block_size + kk * static_cast<std::int64_t>(cols);
+            const Sum* factors = left + block * kernel_block + kk * static_cast<std::int64_t>(rows);
+            const Sum* columns = right + block * kernel_block + kk * static_cast<std::int64_t>(cols);
             for (std::size_t row = 0; row < rows; ++row) {
                 for (std::size_t col = 0; col < cols; ++col) {
                     sums[row][col] += factors[row] * columns[col];
@@ -66,13 +66,16 @@ void multiply_panels(std::int64_t k, const Sum* left, const Sum* right, Sum* c, 
 
 template <int rows, int cols, class Sum>
 void multiply(const StripProduct<Sum>& product) {
-    const auto* left = static_cast<const Sum*>(product.left);
-    const auto* right = static_cast<const Sum*>(product.right);
+    const auto* left = static_cast<const Sum*>(product.term.left);
+    const auto* right = static_cast<const Sum*>(product.term.right);
     for (std::int64_t col = 0; col < product.cols; col += cols) {
         for (std::int64_t row = 0; row < product.rows; row += rows) {
-            multiply_panels<rows, cols>(product.k, left + row * block_size, right + col * block_size,
+            multiply_panels<rows, cols>(product.term.k, left + row * kernel_block, right + col * kernel_block,
                                         product.c + row * product.stride + col, product.stride, product.accumulate);
         }
+    }
+    if (product.more.k > 0) {
+        multiply<rows, cols, Sum>({product.rows, product.cols, product.more, product.c, product.stride, true});
     }
 }
 
@@ -82,10 +85,8 @@ constexpr MicroKernel<Element, Sum> describe() {
     constexpr int rows = 4;
     constexpr int cols = 32 / sizeof(Sum);
     return {
-        .left_bytes = block_size * block_size * sizeof(Sum),
-        .right_bytes = block_size * block_size * sizeof(Sum),
-        .packs_ahead = false,
-        .adds_terms = false,
+        .left_bytes = kernel_block * kernel_block * sizeof(Sum),
+        .right_bytes = kernel_block * kernel_block * sizeof(Sum),
         .left_is_plain = false,
         .panel_depth = 128,
         .left_block_bytes = 1U << 18U,
@@ -94,15 +95,34 @@ constexpr MicroKernel<Element, Sum> describe() {
         .multiply = multiply<rows, cols, Sum>,
         .few_rows = 0,
         .multiply_few_rows = nullptr,
-        .begin = nullptr,
-        .end = nullptr,
+        .state = {},
     };
 }
 
+// Vectors of the compiler's own, for the loops that measure what it makes of plain C++.
+constexpr int lanes = 4;
+using Vector = float __attribute__((vector_size(lanes * sizeof(float))));
+constexpr int peak_sums = 12;  // with two operands they fill most of 16 registers
+struct All {};
+Vector load(const float* source, All) {
+    Vector values;
+    __builtin_memcpy(&values, source, sizeof(values));
+    return values;
+}
+Vector broadcast(float value) {
+    return Vector{} + value;
+}
+Vector multiply_add(Vector a, Vector b, Vector c) {
+    return a * b + c;
+}
+
+#include "kernels/detail/peak_loops.inc"
+
 }  // namespace
 
-constinit const FloatKernel portable_float = describe<float, float>();
-constinit const Bf16Kernel portable_bf16 = describe<std::uint16_t, float>();
-constinit const DoubleKernel portable_double = describe<double, double>();
+constinit const micro_kernel_t<bf16> gemm_bf16 = describe<std::uint16_t, float>();
+constinit const micro_kernel_t<float> gemm_float = describe<float, float>();
+constinit const micro_kernel_t<double> gemm_double = describe<double, double>();
+constinit const Peak peak = {2.0 * lanes * peak_sums, multiply_add_in_registers, read_memory};
 
-}  // namespace moesaic::kernels::detail
+}  // namespace moesaic::kernels::detail::portable

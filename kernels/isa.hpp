@@ -1,32 +1,50 @@
 // Instruction set levels that kernels are written for, and which of them this machine really runs.
 #pragma once
 
+#include "kernels/features.hpp"
+
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace moesaic::kernels {
 
-/// Levels in ascending order; a level includes the ones before it.
-enum class Isa { portable, avx2, avx512, avx512_bf16, amx };
+/// The levels of kernels/table.inc.
+enum class Isa {
+#define MOESAIC_LEVEL(name, choice, needs, wants) name,
+#include "kernels/table.inc"
+};
 
+struct Level {
+    Isa isa;
+    std::string_view name;
+    std::string_view choice;  ///< the value of compute.isa that admits it
+    Features needs;           ///< of the CPU, to run its kernels
+    Features wants;           ///< of the CPU, to choose its kernels
+};
+
+/// All levels, whether or not they are built in.
+[[nodiscard]] std::span<const Level> levels() noexcept;
+[[nodiscard]] const Level& level(Isa isa) noexcept;
 [[nodiscard]] std::string_view name(Isa isa) noexcept;
+/// What compute.isa may be: "auto", then the choices of the levels, those with the most features first.
+[[nodiscard]] std::vector<std::string> choices();
 
-/// True if the CPU and the operating system offer the level AND a small computation with it gave the right result: some
-/// hosts advertise AMX and fault. Asks the kernel for AMX tile permission on first use. Each level is tested once.
+/// True if the program has kernels of the level.
+[[nodiscard]] bool is_built_in(Isa isa);
+
+/// True if the CPU and the operating system offer the level AND small computations with its kernels gave the right
+/// results: some hosts advertise AMX and fault. Each level is tested once, on first use.
 [[nodiscard]] bool runs(Isa isa);
 
-/// True where the CPU multiplies pairs of BF16 (VDPBF16PS) faster than it widens them to FP32: not on Intel's cores,
-/// which issue that instruction at half the rate of an FMA or less (measured on Sapphire and Emerald Rapids).
-[[nodiscard]] bool bf16_pairs_are_faster();
-
 /// The outcome of the self-test of one level, for people: "ok", "not offered by the CPU", "faulted in the self-test".
-struct IsaReport {
+struct IsaStatus {
     Isa isa;
     bool usable;
     std::string explanation;
 };
-[[nodiscard]] std::vector<IsaReport> self_test();
+[[nodiscard]] std::vector<IsaStatus> self_test();
 
 /// Compiler options of the files for later CPUs, beside those of the whole program; empty if none are built in.
 [[nodiscard]] std::string_view compile_options() noexcept;

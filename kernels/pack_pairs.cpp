@@ -1,17 +1,18 @@
-// Packing of BF16 operands for instructions that multiply pairs along k (AVX512_BF16, AMX); written for AVX-512.
+// Packing of BF16 operands for instructions that multiply pairs along k (AVX512_BF16, AMX). Compiled for AVX-512: see
+// micro_kernel.hpp for the rules.
 #include <immintrin.h>
 
-#include "kernels/micro_kernel.hpp"
+#include "kernels/detail/entries.hpp"
 
 namespace moesaic::kernels::detail {
 namespace {
 
-#include "kernels/detail/words_avx512.inc"
+#include "kernels/detail/vector_avx512.inc"
 
 #include "kernels/detail/interleave_rows.inc"
 #include "kernels/detail/transpose_words.inc"
 
-constexpr std::int64_t step = block_size;    // elements of k in one tile
+constexpr std::int64_t step = kernel_block;  // elements of k in one tile
 constexpr std::int64_t tile = lanes * step;  // elements of one tile
 
 constexpr std::int64_t min_of(std::int64_t a, std::int64_t b) {
@@ -112,9 +113,9 @@ void pack_vectors_of_32(void* strip, const Operand<std::uint16_t>& operand) {
 }
 
 void pack_pairs(void* strip, const Operand<std::uint16_t>& operand) {
-    if (!operand.k_contiguous && operand.count == block_size && operand.k % block_size == 0) {
+    if (!operand.k_contiguous && operand.count == kernel_block && operand.k % kernel_block == 0) {
         auto* target = static_cast<std::uint16_t*>(strip);
-        for (std::int64_t kk = 0; kk < operand.k; kk += block_size, target += 2 * tile) {
+        for (std::int64_t kk = 0; kk < operand.k; kk += kernel_block, target += 2 * tile) {
             interleave_rows(reinterpret_cast<const char*>(operand.data + kk * operand.stride), 2 * operand.stride,
                             reinterpret_cast<char*>(target), 0, lanes);
         }

@@ -7,21 +7,20 @@
 
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "kernels/micro_kernel.hpp"
 
 namespace moesaic::kernels::detail {
-
-constexpr index_t round_up(index_t value, index_t step) {
-    return (value + step - 1) / step * step;
-}
 
 /// Packed strips of one thread; they grow to the block size of the largest kernel and stay.
 struct PackingScratch {
     core::Buffer<std::byte> left;
     core::Buffer<std::byte> right;
 };
-PackingScratch& packing_scratch();
+inline PackingScratch& packing_scratch() {
+    thread_local PackingScratch scratch;
+    return scratch;
+}
 
 /// Computes `product` by blocks. k is cut into panels that are added up in order; the left operand of a block is packed
 /// once for all columns, the right one strip by strip just before it is used, so that it is read from the cache.
@@ -68,12 +67,13 @@ private:
         }
     }
 
-    [[nodiscard]] static index_t blocks(index_t extent) { return (extent + block_size - 1) / block_size; }
+    [[nodiscard]] static index_t blocks(index_t extent) { return (extent + kernel_block - 1) / kernel_block; }
     [[nodiscard]] std::byte* left_strip(index_t row) const {
-        return left_strips_ + static_cast<std::size_t>(row / block_size * blocks(panel_depth_)) * kernel_.left_bytes;
+        return left_strips_ + static_cast<std::size_t>(row / kernel_block * blocks(panel_depth_)) * kernel_.left_bytes;
     }
     [[nodiscard]] std::byte* right_strip(index_t col) const {
-        return right_strips_ + static_cast<std::size_t>(col / block_size * blocks(panel_depth_)) * kernel_.right_bytes;
+        return right_strips_ +
+               static_cast<std::size_t>(col / kernel_block * blocks(panel_depth_)) * kernel_.right_bytes;
     }
 
     /// Where the right operand is stored by rows, several strips are packed together: longer pieces of each row.
@@ -83,40 +83,35 @@ private:
         panel_depth_ = std::min(product_.k, kernel_.panel_depth);
         const std::size_t strip_bytes = static_cast<std::size_t>(blocks(panel_depth_)) * kernel_.left_bytes;
         const auto strips = static_cast<index_t>(std::max<std::size_t>(1, kernel_.left_block_bytes / strip_bytes));
-        const index_t rows = std::min(product_.m, strips * block_size);
+        const index_t rows = std::min(product_.m, strips * kernel_block);
         PackingScratch& scratch = packing_scratch();
         left_strips_ = scratch.left.reserve(static_cast<std::size_t>(blocks(rows)) * strip_bytes);
         right_strips_ = scratch.right.reserve(static_cast<std::size_t>(strips_together * blocks(panel_depth_)) *
                                               kernel_.right_bytes);
-        if (kernel_.begin != nullptr) {
-            kernel_.begin();
-        }
+        const ProcessorScope scope(kernel_.state);
         for (index_t k = 0; k < product_.k; k += panel_depth_) {
             const index_t depth = std::min(panel_depth_, product_.k - k);
             for (index_t row = 0; row < product_.m; row += rows) {
                 multiply_block(row, std::min(rows, product_.m - row), k, depth);
             }
         }
-        if (kernel_.end != nullptr) {
-            kernel_.end();
-        }
     }
 
     /// All columns of `rows` rows, for `depth` elements of k.
     void multiply_block(index_t row, index_t rows, index_t k, index_t depth) {
-        for (index_t i = 0; i < rows; i += block_size) {
-            kernel_.pack_left(left_strip(i), left(row + i, std::min(block_size, rows - i), k, depth));
+        for (index_t i = 0; i < rows; i += kernel_block) {
+            kernel_.pack_left(left_strip(i), left(row + i, std::min(kernel_block, rows - i), k, depth));
         }
-        const index_t together = block_size * (product_.transpose_b ? 1 : strips_together);
+        const index_t together = kernel_block * (product_.transpose_b ? 1 : strips_together);
         for (index_t col = 0; col < product_.n; col += together) {
             const index_t cols = std::min(together, product_.n - col);
-            for (index_t j = 0; j < cols; j += block_size) {
-                kernel_.pack_right(right_strip(j), right(col + j, std::min(block_size, cols - j), k, depth));
+            for (index_t j = 0; j < cols; j += kernel_block) {
+                kernel_.pack_right(right_strip(j), right(col + j, std::min(kernel_block, cols - j), k, depth));
             }
-            for (index_t j = 0; j < cols; j += block_size) {
-                for (index_t i = 0; i < rows; i += block_size) {
-                    multiply_strips(row, i, std::min(block_size, rows - i), col, j, std::min(block_size, cols - j), k,
-                                    depth);
+            for (index_t j = 0; j < cols; j += kernel_block) {
+                for (index_t i = 0; i < rows; i += kernel_block) {
+                    multiply_strips(row, i, std::min(kernel_block, rows - i), col, j, std::min(kernel_block, cols - j),
+                                    k, depth);
                 }
             }
         }
@@ -126,25 +121,21 @@ private:
     void multiply_strips(index_t row, index_t i, index_t rows, index_t col, index_t j, index_t cols, index_t k,
                          index_t depth) {
         const bool accumulate = product_.accumulate || k > 0;
-        const bool in_place = rows == block_size && cols == block_size && product_.alpha == Sum{1};
+        const bool in_place = rows == kernel_block && cols == kernel_block && product_.alpha == Sum{1};
         Sum* c = product_.c + (row + i) * product_.ldc + col + j;
-        alignas(64) Sum sums[block_size * block_size];
+        alignas(64) Sum sums[kernel_block * kernel_block];
         kernel_.multiply({rows,
                           cols,
-                          depth,
-                          left_strip(i),
-                          right_strip(j),
+                          {left_strip(i), right_strip(j), depth},
                           in_place ? c : sums,
-                          in_place ? product_.ldc : block_size,
-                          in_place && accumulate,
-                          {},
-                          {}});
+                          in_place ? product_.ldc : kernel_block,
+                          in_place && accumulate});
         if (in_place) {
             return;
         }
         for (index_t r = 0; r < rows; ++r, c += product_.ldc) {
             for (index_t s = 0; s < cols; ++s) {
-                const Sum value = product_.alpha * sums[r * block_size + s];
+                const Sum value = product_.alpha * sums[r * kernel_block + s];
                 c[s] = accumulate ? c[s] + value : value;
             }
         }
@@ -166,7 +157,7 @@ private:
             }
             const auto columns = right(0, product_.n, k, depth);
             kernel_.multiply_few_rows(
-                depth, rows, columns, block_size * (columns.k_contiguous ? 1 : columns.stride),
+                depth, rows, columns, kernel_block * (columns.k_contiguous ? 1 : columns.stride),
                 {product_.c, product_.ldc, product_.m, product_.n, product_.alpha, product_.accumulate || k > 0});
         }
     }

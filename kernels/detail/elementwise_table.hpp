@@ -84,17 +84,4 @@ struct ElementwiseTable {
                   const A* values, A* updated);
 };
 
-namespace detail {
-
-extern const ElementwiseTable<core::bf16, float> portable_elementwise_bf16;
-extern const ElementwiseTable<float, float> portable_elementwise_float;
-extern const ElementwiseTable<double, double> portable_elementwise_double;
-
-// The following exist where MOESAIC_HAVE_ISA_KERNELS is 1.
-extern const ElementwiseTable<core::bf16, float> avx2_elementwise_bf16;
-extern const ElementwiseTable<float, float> avx2_elementwise_float;
-extern const ElementwiseTable<core::bf16, float> avx512_elementwise_bf16;
-extern const ElementwiseTable<float, float> avx512_elementwise_float;
-
-}  // namespace detail
 }  // namespace moesaic::kernels

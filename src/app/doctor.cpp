@@ -25,8 +25,8 @@ constexpr double gib = 1024.0 * 1024.0 * 1024.0;
 
 std::string describe_isa() {
     std::string text;
-    for (const kernels::IsaReport& report : kernels::self_test()) {
-        text += fmt::format("  {:<12} {}\n", kernels::name(report.isa), report.explanation);
+    for (const kernels::IsaStatus& status : kernels::self_test()) {
+        text += fmt::format("  {:<12} {}\n", kernels::name(status.isa), status.explanation);
     }
     return text;
 }
@@ -48,9 +48,10 @@ std::string describe_ranks(const Runtime& runtime, const host::Binding& binding)
 
 std::string warnings_of_rank(const Runtime& runtime, const host::Binding& binding) {
     std::vector<std::string> lines = host::warnings(runtime.placement, binding);
-    if (!kernels::runs(kernels::Isa::amx)) {
-        lines.push_back(fmt::format("warning: rank {}: no AMX; BF16 products use {}", runtime.placement.rank,
-                                    runtime.kernels.gemm_name<core::bf16>()));
+    const kernels::Isa best = kernels::gemm_kernels<core::bf16>().back().isa;
+    if (!kernels::runs(best)) {
+        lines.push_back(fmt::format("warning: rank {}: no {}; BF16 products use {}", runtime.placement.rank,
+                                    kernels::name(best), runtime.kernels.gemm_name<core::bf16>()));
     }
     return fmt::format("{}{}", fmt::join(lines, "\n"), lines.empty() ? "" : "\n");
 }

@@ -90,8 +90,10 @@ std::string overview() {
 
 std::string version() {
     std::string levels;
-    for (const kernels::IsaReport& report : kernels::self_test()) {
-        levels += fmt::format("{}{}", levels.empty() ? "" : ", ", kernels::name(report.isa));
+    for (const kernels::Level& level : kernels::levels()) {
+        if (kernels::is_built_in(level.isa)) {
+            levels += fmt::format("{}{}", levels.empty() ? "" : ", ", level.name);
+        }
     }
     return fmt::format("moesaic {} ({})\ncompiler: {}, {} {}\nMPI: {}\nHDF5: {}\nISA levels built in: {}\n",
                        core::build_info::version, core::build_info::git_revision, core::build_info::compiler,

@@ -3,7 +3,7 @@
 
 #include "host/placement.hpp"
 #include "io/safetensors.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "model/decoder.hpp"
 #include "model/families/architecture.hpp"
 #include "mpi/communicator.hpp"

@@ -2,7 +2,7 @@
 // let rows see each other, feed-forward networks work row by row.
 #pragma once
 
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "model/adapters/lora_parameters.hpp"
 #include "model/layer_plan.hpp"
 #include "model/pass.hpp"

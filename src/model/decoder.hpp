@@ -1,7 +1,7 @@
 // The frozen decoder with LoRA on its projections: forward pass and exact backward pass.
 #pragma once
 
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "model/block.hpp"
 #include "model/decoder_settings.hpp"
 #include "model/families/architecture.hpp"

@@ -1,7 +1,7 @@
 // Work buffers that all blocks of a decoder share. They grow, and hold nothing from one call to the next.
 #pragma once
 
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "model/feed_forward/token_exchange.hpp"
 #include "ops/expert_workspace.hpp"
 #include "ops/lora_linear.hpp"

@@ -3,7 +3,7 @@
 
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 
 #include <span>
 

@@ -79,16 +79,16 @@ struct Scratch {
     using A = accumulator_t<T>;
 
     Scratch(const AttentionStrips<T>& strips, index_t length, const AttentionShape& shape)
-        : query(1, strips.left_bytes(block_size, shape.head_size)),
-          grad_output(1, strips.left_bytes(block_size, shape.value_size)),
-          scores(block_size, length),
-          grad_probabilities(block_size, length),
+        : query(1, strips.left_bytes(kernel_block, shape.head_size)),
+          grad_output(1, strips.left_bytes(kernel_block, shape.value_size)),
+          scores(kernel_block, length),
+          grad_probabilities(kernel_block, length),
           probabilities(length, length),
           grad_scores(length, length),
-          left(1, strips.left_bytes(block_size, length)),
+          left(1, strips.left_bytes(kernel_block, length)),
           queries(1, strips.right_bytes(shape.head_size, length)),
           grad_outputs(1, strips.right_bytes(shape.value_size, length)),
-          grad_query(block_size, padded(shape.head_size)),
+          grad_query(kernel_block, padded(shape.head_size)),
           grad_key(length, padded(shape.head_size)),
           grad_value(length, padded(shape.value_size)) {}
 
@@ -183,7 +183,7 @@ private:
         const index_t group = shape_.heads / shape_.kv_heads;
         const index_t first_head = task.kv_head * group;
         for (index_t head = first_head; head < first_head + group; ++head) {
-            for (index_t row = 0; row < task.queries; row += block_size) {
+            for (index_t row = 0; row < task.queries; row += kernel_block) {
                 add_to_queries(task, scratch, head, row);
             }
             add_to_keys(task, scratch, head, head > first_head);
@@ -208,7 +208,7 @@ private:
     /// the gradients of these queries.
     void add_to_queries(const Task& task, Scratch<T>& scratch, index_t head, index_t row) const {
         const index_t size = shape_.head_size;
-        const index_t rows = std::min(block_size, task.queries - row);
+        const index_t rows = std::min(kernel_block, task.queries - row);
         const index_t keys = task.is_diagonal() ? row + rows : task.keys;
         strips_.pack_left_rows(rows_of(in_.query, task, head, row, rows), scratch.query.data());
         strips_.pack_left_rows(rows_of(grad_output_, task, head, row, rows), scratch.grad_output.data());
@@ -246,7 +246,7 @@ private:
 
     /// What the queries of one head give to the gradients of the keys and values of a task.
     void add_to_keys(const Task& task, Scratch<T>& scratch, index_t head, bool accumulate) const {
-        const index_t strip_bytes = strips_.right_bytes(block_size, task.queries);
+        const index_t strip_bytes = strips_.right_bytes(kernel_block, task.queries);
         strips_.pack_right_columns(rows_of(in_.query, task, head, 0, task.queries), scratch.queries.data(),
                                    strip_bytes);
         strips_.pack_right_columns(rows_of(grad_output_, task, head, 0, task.queries), scratch.grad_outputs.data(),
@@ -257,11 +257,11 @@ private:
             const index_t rows = task.queries - hidden;
             strips_.pack_left_columns(part(weights, task.queries, task.keys).rows(hidden, rows).columns(key, keys),
                                       scratch.left.data());
-            strips_.multiply(rows, scratch.left.data(), right + strips_.right_bytes(hidden, block_size), strip_bytes,
+            strips_.multiply(rows, scratch.left.data(), right + strips_.right_bytes(hidden, kernel_block), strip_bytes,
                              part(sums, key + keys, size).rows(key, keys), accumulate);
         };
-        for (index_t key = 0; key < task.keys; key += block_size) {
-            const index_t keys = std::min(block_size, task.keys - key);
+        for (index_t key = 0; key < task.keys; key += kernel_block) {
+            const index_t keys = std::min(kernel_block, task.keys - key);
             add(scratch.grad_scores, key, keys, scratch.queries.data(), scratch.grad_key, shape_.head_size);
             add(scratch.probabilities, key, keys, scratch.grad_outputs.data(), scratch.grad_value, shape_.value_size);
         }

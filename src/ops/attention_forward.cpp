@@ -40,13 +40,13 @@ struct Scratch {
     static constexpr index_t parts = parts_of<T>;
 
     Scratch(const AttentionStrips<T>& strips, index_t strip_count, const AttentionShape& shape)
-        : queries(parts * strip_count, strips.left_bytes(block_size, shape.head_size)),
-          results(strip_count * block_size, padded(shape.value_size)),
-          largest(strip_count, block_size),
-          sums(strip_count, block_size),
-          scores(block_size, key_block),
-          probabilities(parts * block_size, key_block),
-          packed_probabilities(parts, strips.left_bytes(block_size, key_block)) {}
+        : queries(parts * strip_count, strips.left_bytes(kernel_block, shape.head_size)),
+          results(strip_count * kernel_block, padded(shape.value_size)),
+          largest(strip_count, kernel_block),
+          sums(strip_count, kernel_block),
+          scores(kernel_block, key_block),
+          probabilities(parts * kernel_block, key_block),
+          packed_probabilities(parts, strips.left_bytes(kernel_block, key_block)) {}
 
     Matrix<std::byte> queries;  // packed strips: those of all parts of a strip follow each other
     Matrix<A> results;          // [strips * 32, Dv] sums of probabilities * values
@@ -123,7 +123,7 @@ private:
     }
     /// Packed keys are read once for the queries of a task: at least 128 rows.
     [[nodiscard]] index_t task_rows() const {
-        return group() >= 4 ? block_size : 4 * block_size;
+        return group() >= 4 ? kernel_block : 4 * kernel_block;
     }
 
     [[nodiscard]] std::vector<Task> make_tasks() const {
@@ -146,8 +146,8 @@ private:
     void for_each_strip(const Task& task, Body body) const {
         index_t strip = 0;
         for (index_t head = task.kv_head * group(); head < (task.kv_head + 1) * group(); ++head) {
-            for (index_t row = 0; row < task.rows; row += block_size, ++strip) {
-                body(strip, head, task.first + row, std::min(block_size, task.rows - row));
+            for (index_t row = 0; row < task.rows; row += kernel_block, ++strip) {
+                body(strip, head, task.first + row, std::min(kernel_block, task.rows - row));
             }
         }
     }
@@ -180,7 +180,8 @@ private:
             for (index_t i = 0; i < rows; ++i) {
                 const index_t row = begin + first + i;
                 const A sum = scratch.sums.view()(strip, i);
-                row_kernels_.scale_narrow(shape_.value_size, A(1) / sum, scratch.results.view()[strip * block_size + i],
+                row_kernels_.scale_narrow(shape_.value_size, A(1) / sum,
+                                          scratch.results.view()[strip * kernel_block + i],
                                           output_[row] + head * shape_.value_size);
                 log_sum_(row, head) = scratch.largest.view()(strip, i) + std::log(sum);
             }
@@ -200,7 +201,7 @@ private:
     /// Adds keys to the sums of a strip.
     void add_keys(const Task& task, Scratch<T>& scratch, const Meeting& at) const {
         const auto scores = part(scratch.scores, at.rows, at.keys);
-        const index_t first_result = at.strip * block_size;
+        const index_t first_result = at.strip * kernel_block;
         const MatrixView<A> results =
             part(scratch.results, first_result + at.rows, shape_.value_size).rows(first_result, at.rows);
         strips_.multiply(shape_.head_size, parts_at(scratch.queries, at.strip),

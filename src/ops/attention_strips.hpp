@@ -13,7 +13,7 @@
 namespace moesaic::ops {
 
 [[nodiscard]] constexpr index_t padded(index_t extent) noexcept {
-    return blocks_of(extent) * block_size;
+    return blocks_of(extent) * kernel_block;
 }
 
 /// Packing and products of matrix views.
@@ -47,7 +47,7 @@ public:
     /// Any number of columns: strips of 32 that have `strip_bytes` each.
     void pack_right_columns(MatrixView<const T> in, std::byte* strips, index_t strip_bytes) const {
         for (index_t s = 0; s < blocks_of(in.cols()); ++s) {
-            products_.pack_right(strips + s * strip_bytes, products_.columns(in.data() + s * block_size, in.stride(),
+            products_.pack_right(strips + s * strip_bytes, products_.columns(in.data() + s * kernel_block, in.stride(),
                                                                              extent_of_block(in.cols(), s), in.rows()));
         }
     }
@@ -58,7 +58,7 @@ public:
                   bool accumulate) const {
         for (index_t s = 0; s < blocks_of(c.cols()); ++s) {
             products_.strip_by_strip(left, c.rows(), right + s * strip_bytes, extent_of_block(c.cols(), s), k,
-                                     c.data() + s * block_size, c.stride(), accumulate);
+                                     c.data() + s * kernel_block, c.stride(), accumulate);
         }
     }
 
@@ -102,7 +102,7 @@ public:
             const index_t rows = offsets[s + 1] - offsets[s];
             sequences_.push_back({rows, bytes});
             bytes += kv_heads_ * strips.right_bytes(rows, size_);
-            for (index_t row = 0; row < rows; row += block_size) {
+            for (index_t row = 0; row < rows; row += kernel_block) {
                 blocks.push_back({s, row});
             }
         }
@@ -111,7 +111,7 @@ public:
 #pragma omp parallel for schedule(static)
         for (index_t b = 0; b < count; ++b) {
             const auto [sequence, row] = blocks[static_cast<std::size_t>(b)];
-            const index_t rows = std::min(block_size, sequences_[sequence].rows - row);
+            const index_t rows = std::min(kernel_block, sequences_[sequence].rows - row);
             for (index_t head = 0; head < kv_heads_; ++head) {
                 const auto in = heads.rows(offsets[sequence] + row, rows).columns(head * size_, size_);
                 std::byte* const target = packed_.data() + offset(sequence, head, row);
@@ -130,7 +130,7 @@ public:
     }
     /// Distance of the strips of two neighbouring groups of 32 columns of a product.
     [[nodiscard]] index_t strip_bytes(std::size_t sequence) const {
-        return strips_.right_bytes(block_size, along_ == Along::size ? size_ : sequences_[sequence].rows);
+        return strips_.right_bytes(kernel_block, along_ == Along::size ? size_ : sequences_[sequence].rows);
     }
 
 private:
@@ -141,7 +141,7 @@ private:
 
     [[nodiscard]] index_t offset(std::size_t sequence, index_t head, index_t row) const {
         const Sequence& all = sequences_[sequence];
-        const index_t within = strips_.right_bytes(row, along_ == Along::size ? size_ : block_size);
+        const index_t within = strips_.right_bytes(row, along_ == Along::size ? size_ : kernel_block);
         return all.begin + head * strips_.right_bytes(all.rows, size_) + within;
     }
 

@@ -11,17 +11,17 @@ namespace moesaic::ops {
 
 using core::index_t;
 using core::MatrixView;
-using kernels::block_size;
+using kernels::kernel_block;
 
-inline constexpr index_t block_elements = block_size * block_size;
+inline constexpr index_t block_elements = kernel_block * kernel_block;
 
 /// Blocks that cover `extent` elements.
 [[nodiscard]] constexpr index_t blocks_of(index_t extent) {
-    return (extent + block_size - 1) / block_size;
+    return (extent + kernel_block - 1) / kernel_block;
 }
 /// Elements of block `block` along a dimension of `extent` elements.
 [[nodiscard]] constexpr index_t extent_of_block(index_t extent, index_t block) {
-    return std::min(block_size, extent - block * block_size);
+    return std::min(kernel_block, extent - block * kernel_block);
 }
 
 /// Elements from a block to the one below it, where a row has `col_blocks` blocks. Some are left free where the blocks
@@ -58,11 +58,11 @@ public:
                 T* out = block(first + i, j);
                 const index_t rows = extent_of_block(plain.rows(), i);
                 const index_t cols = extent_of_block(plain.cols(), j);
-                if (rows < block_size || cols < block_size) {
+                if (rows < kernel_block || cols < kernel_block) {
                     std::fill_n(out, block_elements, static_cast<T>(0.0F));
                 }
                 for (index_t row = 0; row < rows; ++row) {
-                    std::copy_n(plain[i * block_size + row] + j * block_size, cols, out + row * block_size);
+                    std::copy_n(plain[i * kernel_block + row] + j * kernel_block, cols, out + row * kernel_block);
                 }
             }
         }

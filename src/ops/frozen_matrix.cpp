@@ -90,8 +90,8 @@ public:
           item_(item),
           scratch_(scratch),
           forward_(product.direction == Direction::forward),
-          tokens_(std::min(sizes_.tokens, item.last_token * block_size) - item.first_token * block_size),
-          stride_(blocks_of(tokens_) * block_size + 16) {}
+          tokens_(std::min(sizes_.tokens, item.last_token * kernel_block) - item.first_token * kernel_block),
+          stride_(blocks_of(tokens_) * kernel_block + 16) {}
 
     void run() {
         if (sizes_.tokens <= products_.few_rows()) {
@@ -106,7 +106,7 @@ private:
         const auto* x = reinterpret_cast<const A*>(operand_.x.data);
         for (index_t strip = item_.first; strip < item_.last; ++strip) {
             products_.few_rows_by_weights(tokens_, x, blocks_from(0, strip, blocks_of(sizes_.in)), !forward_, sizes_.in,
-                                          extent_of_block(sizes_.out, strip), product_.y.data() + strip * block_size,
+                                          extent_of_block(sizes_.out, strip), product_.y.data() + strip * kernel_block,
                                           product_.y.stride(), product_.accumulate);
         }
     }
@@ -134,7 +134,7 @@ private:
                                });
         scratch_.weights.ask_for_first_panels();
         scratch_.panels.forget();
-        const index_t size = forward_ ? block_size * stride_ : blocks_of(tokens_) * block_elements;
+        const index_t size = forward_ ? kernel_block * stride_ : blocks_of(tokens_) * block_elements;
         A* sums = scratch_.sums.reserve(static_cast<std::size_t>(group * size));
         for (const Run& run : runs) {
             add(run.segment, run.strip, sums + (run.strip - item_.first) % group * size);
@@ -182,22 +182,22 @@ private:
     void write(index_t strip, index_t token_strip, const A* sums) {
         const index_t features = extent_of_block(sizes_.out, strip);
         const index_t tokens = extent_of_block(tokens_, token_strip);
-        const index_t first_token = (item_.first_token + token_strip) * block_size;
-        const MatrixView<A> out = product_.y.rows(first_token, tokens).columns(strip * block_size, features);
-        sums += token_strip * (forward_ ? block_size : block_elements);
+        const index_t first_token = (item_.first_token + token_strip) * kernel_block;
+        const MatrixView<A> out = product_.y.rows(first_token, tokens).columns(strip * kernel_block, features);
+        sums += token_strip * (forward_ ? kernel_block : block_elements);
         if (!product_.accumulate) {
             const auto copy = forward_ ? elementwise_.transpose_narrow : elementwise_.narrow_rows;
             forward_ ? copy(features, tokens, sums, stride_, out.data(), out.stride())
-                     : copy(tokens, features, sums, block_size, out.data(), out.stride());
+                     : copy(tokens, features, sums, kernel_block, out.data(), out.stride());
             return;
         }
         std::array<A, block_elements> transposed;
         if (forward_) {
-            elementwise_.transpose_narrow(features, tokens, sums, stride_, transposed.data(), block_size);
+            elementwise_.transpose_narrow(features, tokens, sums, stride_, transposed.data(), kernel_block);
             sums = transposed.data();
         }
         for (index_t row = 0; row < tokens; ++row) {
-            elementwise_.add(features, out[row], sums + row * block_size, out[row]);
+            elementwise_.add(features, out[row], sums + row * kernel_block, out[row]);
         }
     }
 
@@ -276,7 +276,7 @@ std::vector<PackedTokens> pack_operands(const kernels::KernelSet& kernels, const
         const Task& task = tasks[static_cast<std::size_t>(i)];
         const MatrixView<const T> x = task.rows;
         const auto vectors =
-            products.rows(x[task.strip * block_size], x.stride(), extent_of_block(x.rows(), task.strip), x.cols());
+            products.rows(x[task.strip * kernel_block], x.stride(), extent_of_block(x.rows(), task.strip), x.cols());
         if (task.direction == Direction::forward) {
             products.pack_right(task.strips.at(task.strip), vectors);
         } else {
@@ -292,8 +292,8 @@ template <class T>
 void FrozenMatrix<T>::widen_row(const kernels::ElementwiseKernels<T>& kernels, index_t row,
                                 accumulator_t<T>* out) const {
     for (index_t b = 0; b < blocks_.col_blocks(); ++b) {
-        kernels.widen(extent_of_block(cols_, b), blocks_.block(row / block_size, b) + row % block_size * block_size,
-                      out + b * block_size);
+        kernels.widen(extent_of_block(cols_, b),
+                      blocks_.block(row / kernel_block, b) + row % kernel_block * kernel_block, out + b * kernel_block);
     }
 }
 

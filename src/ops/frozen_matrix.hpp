@@ -3,7 +3,7 @@
 
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "ops/blocked_matrix.hpp"
 #include "ops/strip_products.hpp"
 #include "ops/weight_stream.hpp"
@@ -31,7 +31,7 @@ public:
 
     /// Copies rows [first, first + rows) of W; `first` is a multiple of 32.
     void assign_rows(index_t first, MatrixView<const T> plain) {  // [rows, K]
-        blocks_.assign_rows(first / block_size, plain);
+        blocks_.assign_rows(first / kernel_block, plain);
     }
 
     [[nodiscard]] index_t rows() const noexcept { return rows_; }

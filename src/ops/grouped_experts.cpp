@@ -73,7 +73,7 @@ void GroupedExperts<T>::prepare(const SavedExperts<T>& saved) {
     constexpr index_t most_strips = 8;
     const index_t strip_bytes = hidden_blocks_ * std::max(products_.left_bytes(), products_.right_bytes());
     const index_t strips = std::clamp(packed_bytes / strip_bytes, index_t{1}, most_strips);
-    work.chunks = make_chunks(routed, strips * block_size);
+    work.chunks = make_chunks(routed, strips * kernel_block);
     work.strips = work.chunks.empty() ? 0 : work.chunks.back().first_strip + work.chunks.back().strips();
     work.row_weights.resize(static_cast<std::size_t>(routed.rows()));
     for (std::size_t row = 0; row < work.row_weights.size(); ++row) {
@@ -139,16 +139,16 @@ void GroupedExperts<T>::gather_blocks(const RoutedRows& routed, MatrixView<const
         const index_t rows = extent_of_block(chunk.rows, s);
         for (index_t b = first; b < last; ++b, out += block_elements) {
             const index_t cols = extent_of_block(tokens.cols(), b);
-            if (rows < block_size || cols < block_size) {
+            if (rows < kernel_block || cols < kernel_block) {
                 std::fill_n(out, block_elements, static_cast<T>(0.0F));
             }
             for (index_t row = 0; row < rows; ++row) {
-                const T* from = tokens[token[s * block_size + row]] + b * block_size;
-                if (cols == block_size) {
-                    __builtin_prefetch(from + blocks_ahead * block_size);  // rows are too many for hardware to follow
-                    std::memcpy(out + row * block_size, from, block_size * sizeof(T));
+                const T* from = tokens[token[s * kernel_block + row]] + b * kernel_block;
+                if (cols == kernel_block) {
+                    __builtin_prefetch(from + blocks_ahead * kernel_block);  // rows are too many for hardware to follow
+                    std::memcpy(out + row * kernel_block, from, kernel_block * sizeof(T));
                 } else {
-                    std::copy_n(from, cols, out + row * block_size);
+                    std::copy_n(from, cols, out + row * kernel_block);
                 }
             }
         }

@@ -4,7 +4,7 @@
 
 #include "core/parallel.hpp"
 #include "core/trace.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "ops/blocked_matrix.hpp"
 #include "ops/expert_backend.hpp"
 #include "ops/row_chunks.hpp"
@@ -42,7 +42,7 @@ private:
         [[nodiscard]] index_t rows() const { return chunk.rows; }
         [[nodiscard]] index_t strips() const { return chunk.strips(); }
         /// Elements between features where rows of sums are features; no multiple of 1 KiB, whose lines collide in L1.
-        [[nodiscard]] index_t stride() const { return chunk.strips() * block_size + 16; }
+        [[nodiscard]] index_t stride() const { return chunk.strips() * kernel_block + 16; }
         /// What all items of a chunk compute is written for later passes by one of them.
         [[nodiscard]] bool is_first() const { return item.first == 0; }
     };

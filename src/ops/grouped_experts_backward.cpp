@@ -81,10 +81,10 @@ void GroupedExperts<T>::backward_up(bool with_input_gradients) {
         part.scratch.panels.forget();
         for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
             const auto write = [&](index_t s) {
-                elementwise_.narrow_rows(extent_of_block(part.rows(), s), extent_of_block(config.hidden, strip),
-                                         sums + s * block_elements, block_size,
-                                         work.rows_out.view()[part.chunk.begin + s * block_size] + strip * block_size,
-                                         config.hidden);
+                elementwise_.narrow_rows(
+                    extent_of_block(part.rows(), s), extent_of_block(config.hidden, strip), sums + s * block_elements,
+                    kernel_block, work.rows_out.view()[part.chunk.begin + s * kernel_block] + strip * kernel_block,
+                    config.hidden);
             };
             input_gradient(Projection::gate, part, strip, grad_gate, low_rank_gate, false, sums, [](index_t) {});
             input_gradient(Projection::up, part, strip, grad_up, low_rank_up, true, sums, write);
@@ -101,18 +101,18 @@ void GroupedExperts<T>::activation_gradients(const Part& part, index_t strip, in
     const index_t intermediate = this->config().intermediate;
     const index_t features = extent_of_block(intermediate, strip);
     const index_t rows = extent_of_block(part.rows(), s);
-    const index_t first_row = part.chunk.begin + s * block_size;
+    const index_t first_row = part.chunk.begin + s * kernel_block;
     std::array<std::array<A, block_elements>, 2> by_token;
     for (std::size_t i = 0; i < 2; ++i) {
-        const T* from = kept.values[i].data() + intermediate * part.chunk.begin + strip * block_size * part.rows();
-        elementwise_.transpose_widen(features, rows, from + s * block_size, part.rows(), by_token[i].data(),
-                                     block_size);
+        const T* from = kept.values[i].data() + intermediate * part.chunk.begin + strip * kernel_block * part.rows();
+        elementwise_.transpose_widen(features, rows, from + s * kernel_block, part.rows(), by_token[i].data(),
+                                     kernel_block);
     }
     const index_t block = ((part.chunk.first_strip + s) * intermediate_blocks_ + strip) * block_elements;
     A* weight_gradient = work.weight_gradient_parts.view()[strip] + first_row;
     const DropoutMask mask = mask_of(Projection::down, part.chunk.expert);
     for (index_t row = 0; row < rows; ++row) {
-        const index_t from = row * block_size;
+        const index_t from = row * kernel_block;
         T* grad_gate = work.grad_pre_activations[0].data() + block + from;
         T* grad_up = work.grad_pre_activations[1].data() + block + from;
         T* activation = work.activation.data() + block + from;
@@ -121,11 +121,11 @@ void GroupedExperts<T>::activation_gradients(const Part& part, index_t strip, in
             elementwise_.swiglu_backward(features, sums + from, by_token[0].data() + from, by_token[1].data() + from,
                                          work.row_weights[of_row], grad_gate, grad_up, activation);
         if (has_dropout()) {  // the activation is for LoRA alone
-            mask.apply(work.row_tokens[of_row], this->config().intermediate_begin + strip * block_size, features,
+            mask.apply(work.row_tokens[of_row], this->config().intermediate_begin + strip * kernel_block, features,
                        activation);
         }
         for (T* out : {grad_gate, grad_up, activation}) {
-            std::fill(out + features, out + block_size, static_cast<T>(0.0F));
+            std::fill(out + features, out + kernel_block, static_cast<T>(0.0F));
         }
     }
 }
@@ -156,15 +156,15 @@ void GroupedExperts<T>::low_rank_rows(const Part& part, const Strips& tokens, in
     A* sums = part.scratch.low_rank_sums.reserve(static_cast<std::size_t>(part.strips() * block_elements));
     for (index_t block = 0; block < rank_blocks_; ++block) {
         const index_t count = extent_of_block(rank, block);
-        products_.pack_right(factor.data, factor_strip(block * block_size, count));
+        products_.pack_right(factor.data, factor_strip(block * kernel_block, count));
         products_.tokens_by_strip(tokens, part.rows(), factor.data, count, k, sums);
         for (index_t s = 0; s < part.strips(); ++s) {
             T* to = out + (s * rank_blocks_ + block) * block_elements;
-            if (count < block_size) {
+            if (count < kernel_block) {
                 std::fill_n(to, block_elements, static_cast<T>(0.0F));
             }
-            elementwise_.narrow_rows(extent_of_block(part.rows(), s), count, sums + s * block_elements, block_size, to,
-                                     block_size);
+            elementwise_.narrow_rows(extent_of_block(part.rows(), s), count, sums + s * block_elements, kernel_block,
+                                     to, kernel_block);
         }
     }
 }
@@ -200,7 +200,7 @@ void GroupedExperts<T>::input_gradient(Projection p, const Part& part, index_t s
         const MatrixView<const T> a = lora_a(p, part.chunk.expert);
         const Strips factor = products_.right_strips(part.scratch.factor, 1, rank_blocks_);
         products_.pack_right(factor.data,
-                             products_.columns(a.data() + strip * block_size, a.stride(), features, a.rows()));
+                             products_.columns(a.data() + strip * kernel_block, a.stride(), features, a.rows()));
         term = {factor.data, low_rank, a.rows()};
     }
     if (!has_dropout() || term.k == 0) {
@@ -212,12 +212,12 @@ void GroupedExperts<T>::input_gradient(Projection p, const Part& part, index_t s
     A* product = part.scratch.dropped_sums.reserve(static_cast<std::size_t>(part.strips() * block_elements));
     products_.tokens_by_strip(term.tokens, part.rows(), term.factor, features, term.k, product);
     const DropoutMask mask = mask_of(p, part.chunk.expert);
-    const index_t first = (p == Projection::down ? config.intermediate_begin : 0) + strip * block_size;
+    const index_t first = (p == Projection::down ? config.intermediate_begin : 0) + strip * kernel_block;
     const std::uint64_t* row_tokens = this->workspace().row_tokens.data() + part.chunk.begin;
     products_.tokens_by_weights(
         grad, part.rows(), part.scratch.weights, features, sums, accumulate, part.scratch.panels, {}, [&](index_t s) {
-            for (index_t row = s * block_size; row < part.rows() && row < (s + 1) * block_size; ++row) {
-                mask.add(row_tokens[row], first, features, product + row * block_size, sums + row * block_size);
+            for (index_t row = s * kernel_block; row < part.rows() && row < (s + 1) * kernel_block; ++row) {
+                mask.add(row_tokens[row], first, features, product + row * kernel_block, sums + row * kernel_block);
             }
             done(s);
         });

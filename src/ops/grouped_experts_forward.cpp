@@ -45,7 +45,7 @@ void GroupedExperts<T>::project_up(const SavedExperts<T>& saved, PreActivations<
             const index_t features = extent_of_block(config.intermediate, strip);
             for (const Projection p : {Projection::gate, Projection::up}) {
                 const auto i = static_cast<std::size_t>(p);
-                A* sums = part.scratch.sums[i].reserve(static_cast<std::size_t>(block_size * part.stride()));
+                A* sums = part.scratch.sums[i].reserve(static_cast<std::size_t>(kernel_block * part.stride()));
                 products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(), false,
                                             part.scratch.panel, low_rank_term(p, part, strip, low_ranks[i]),
                                             [](index_t) {});
@@ -75,13 +75,13 @@ void GroupedExperts<T>::project_down() {
         const Strips tokens = activated_strips(part, work.activated);
         const Strips input = activated_strips(part, has_dropout() ? work.dropped : work.activated);
         const Strips low = low_rank(Projection::down, part, input, part.scratch.low_rank[0], nullptr);
-        A* sums = part.scratch.sums[0].reserve(static_cast<std::size_t>(block_size * part.stride()));
+        A* sums = part.scratch.sums[0].reserve(static_cast<std::size_t>(kernel_block * part.stride()));
         for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
             const index_t features = extent_of_block(hidden, strip);
             const auto write = [&](index_t s) {
                 elementwise_.transpose_narrow(
-                    features, extent_of_block(part.rows(), s), sums + s * block_size, part.stride(),
-                    work.rows_out.view()[part.chunk.begin + s * block_size] + strip * block_size, hidden);
+                    features, extent_of_block(part.rows(), s), sums + s * kernel_block, part.stride(),
+                    work.rows_out.view()[part.chunk.begin + s * kernel_block] + strip * kernel_block, hidden);
             };
             products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(), false,
                                         part.scratch.panel, low_rank_term(Projection::down, part, strip, low), write);
@@ -103,16 +103,16 @@ Strips GroupedExperts<T>::gather_columns(const SavedExperts<T>& saved, const Par
                                          core::Buffer<std::byte>& storage) const {
     const index_t hidden = this->config().hidden;
     // Rows of a strip are copied side by side first: packing reads 16 rows at once, which must not lie 4 KiB apart.
-    const index_t stride = hidden_blocks_ * block_size + block_size;
-    T* rows = part.scratch.rows.reserve(static_cast<std::size_t>(block_size * stride));
+    const index_t stride = hidden_blocks_ * kernel_block + kernel_block;
+    T* rows = part.scratch.rows.reserve(static_cast<std::size_t>(kernel_block * stride));
     const Strips tokens = products_.right_strips(storage, part.strips(), hidden_blocks_);
     const std::int32_t* token = saved.routed.token.data() + part.chunk.begin;
     for (index_t s = 0; s < part.strips(); ++s) {
         const index_t count = extent_of_block(part.rows(), s);
         for (index_t row = 0; row < count; ++row) {
-            std::copy_n(saved.hidden[token[s * block_size + row]], hidden, rows + row * stride);
+            std::copy_n(saved.hidden[token[s * kernel_block + row]], hidden, rows + row * stride);
             if (mask != nullptr) {
-                const index_t routed_row = part.chunk.begin + s * block_size + row;
+                const index_t routed_row = part.chunk.begin + s * kernel_block + row;
                 mask->apply(this->workspace().row_tokens[static_cast<std::size_t>(routed_row)], 0, hidden,
                             rows + row * stride);
             }
@@ -133,10 +133,10 @@ Strips GroupedExperts<T>::low_rank(Projection p, const Part& part, const Strips&
     const MatrixView<const T> a = lora_a(p, part.chunk.expert);
     const index_t stride = part.stride();
     const Strips factor = products_.left_strips(part.scratch.factor, 1, tokens.blocks);
-    A* sums = part.scratch.low_rank_sums.reserve(static_cast<std::size_t>(block_size * stride));
+    A* sums = part.scratch.low_rank_sums.reserve(static_cast<std::size_t>(kernel_block * stride));
     T* rows = part.scratch.low_rank_rows[0].reserve(static_cast<std::size_t>(rank * stride));
     for (index_t block = 0; block < rank_blocks_; ++block) {
-        const index_t first = block * block_size;
+        const index_t first = block * kernel_block;
         const index_t count = extent_of_block(rank, block);
         products_.pack_left(factor.data, products_.rows(a[first], a.stride(), count, a.cols()));
         products_.strip_by_tokens(factor.data, count, a.cols(), tokens, part.rows(), sums, stride);
@@ -145,7 +145,7 @@ Strips GroupedExperts<T>::low_rank(Projection p, const Part& part, const Strips&
     const Strips packed = products_.right_strips(storage, part.strips(), rank_blocks_);
     for (index_t s = 0; s < part.strips(); ++s) {
         products_.pack_right(packed.at(s),
-                             products_.columns(rows + s * block_size, stride, extent_of_block(part.rows(), s), rank));
+                             products_.columns(rows + s * kernel_block, stride, extent_of_block(part.rows(), s), rank));
     }
     if (kept != nullptr) {
         for (index_t r = 0; r < rank; ++r) {
@@ -166,7 +166,7 @@ TokenTerm GroupedExperts<T>::low_rank_term(Projection p, const Part& part, index
     const MatrixView<const T> b = lora_b(p, part.chunk.expert);
     const index_t features = extent_of_block(b.rows(), strip);
     const Strips factor = products_.left_strips(part.scratch.factor, 1, rank_blocks_);
-    products_.pack_left(factor.data, products_.rows(b[strip * block_size], b.stride(), features, rank));
+    products_.pack_left(factor.data, products_.rows(b[strip * kernel_block], b.stride(), features, rank));
     return {factor.data, low_rank, rank};
 }
 
@@ -174,7 +174,7 @@ template <class T>
 void GroupedExperts<T>::keep(const Part& part, index_t strip, PreActivations<T>& kept) const {
     const index_t intermediate = this->config().intermediate;
     for (std::size_t i = 0; i < 2; ++i) {
-        T* out = kept.values[i].data() + intermediate * part.chunk.begin + strip * block_size * part.rows();
+        T* out = kept.values[i].data() + intermediate * part.chunk.begin + strip * kernel_block * part.rows();
         const A* sums = part.scratch.sums[i].data();
         elementwise_.narrow_rows(extent_of_block(intermediate, strip), part.rows(), sums, part.stride(), out,
                                  part.rows());
@@ -189,7 +189,7 @@ void GroupedExperts<T>::activate(const Part& part, index_t strip) {
     const index_t features = extent_of_block(this->config().intermediate, strip);
     const index_t stride = part.stride();
     const A* weights = work.row_weights.data() + part.chunk.begin;
-    T* out = part.scratch.narrow.reserve(static_cast<std::size_t>(block_size * stride));
+    T* out = part.scratch.narrow.reserve(static_cast<std::size_t>(kernel_block * stride));
     for (index_t f = 0; f < features; ++f) {
         elementwise_.swiglu_forward(part.rows(), part.scratch.sums[0].data() + f * stride,
                                     part.scratch.sums[1].data() + f * stride, weights, out + f * stride);
@@ -197,8 +197,8 @@ void GroupedExperts<T>::activate(const Part& part, index_t strip) {
     pack_activation(part, strip, out, work.activated);
     if (has_dropout()) {
         const DropoutMask mask = mask_of(Projection::down, part.chunk.expert);
-        const index_t first = this->config().intermediate_begin + strip * block_size;
-        std::array<T, block_size> features_of_row;
+        const index_t first = this->config().intermediate_begin + strip * kernel_block;
+        std::array<T, kernel_block> features_of_row;
         for (index_t row = 0; row < part.rows(); ++row) {
             for (index_t f = 0; f < features; ++f) {
                 features_of_row[static_cast<std::size_t>(f)] = out[f * stride + row];
@@ -220,7 +220,7 @@ void GroupedExperts<T>::pack_activation(const Part& part, index_t strip, const T
     const Strips packed = activated_strips(part, strips);
     const index_t features = extent_of_block(this->config().intermediate, strip);
     for (index_t s = 0; s < part.strips(); ++s) {
-        products_.pack_right(packed.at(s, strip), products_.columns(values + s * block_size, part.stride(),
+        products_.pack_right(packed.at(s, strip), products_.columns(values + s * kernel_block, part.stride(),
                                                                     extent_of_block(part.rows(), s), features));
     }
 }

@@ -112,8 +112,8 @@ void GroupedExperts<T>::lora_gradients(const SavedExperts<T>& saved, const PreAc
         const index_t expert = work.chunks[static_cast<std::size_t>(item.first_chunk)].expert;
         const index_t cols = item.last_block - item.first_block;
         const auto results = static_cast<index_t>(terms.size()) * rank_blocks_;
-        const index_t stride = cols * block_size + 16;  // no multiple of 1 KiB, whose lines collide in L1
-        A* sums = scratch.sums[0].reserve(static_cast<std::size_t>(results * block_size * stride));
+        const index_t stride = cols * kernel_block + 16;  // no multiple of 1 KiB, whose lines collide in L1
+        A* sums = scratch.sums[0].reserve(static_cast<std::size_t>(results * kernel_block * stride));
         for (index_t c = item.first_chunk; c < item.last_chunk; ++c) {
             const RowChunk& chunk = work.chunks[static_cast<std::size_t>(c)];
             const Strips left = products_.left_strips(scratch.tokens, results, chunk.strips());
@@ -126,19 +126,19 @@ void GroupedExperts<T>::lora_gradients(const SavedExperts<T>& saved, const PreAc
             for (index_t col = 0; col < cols; ++col) {
                 for (index_t s = 0; s < chunk.strips(); ++s) {
                     products_.pack_right(right.at(0, s),
-                                         products_.columns(wide.block(s) + col * block_elements, block_size, block_size,
-                                                           extent_of_block(chunk.rows, s)));
+                                         products_.columns(wide.block(s) + col * block_elements, kernel_block,
+                                                           kernel_block, extent_of_block(chunk.rows, s)));
                 }
                 for (index_t r = 0; r < results; ++r) {
                     const index_t count = extent_of_block(this->config().lora_rank, r % rank_blocks_);
-                    products_.strip_by_strip(left.at(r), count, right.data, block_size, chunk.rows,
-                                             sums + r * block_size * stride + col * block_size, stride,
+                    products_.strip_by_strip(left.at(r), count, right.data, kernel_block, chunk.rows,
+                                             sums + r * kernel_block * stride + col * kernel_block, stride,
                                              c > item.first_chunk);
                 }
             }
         }
         for (std::size_t t = 0; t < terms.size(); ++t) {
-            A* of_term = sums + static_cast<index_t>(t) * rank_blocks_ * block_size * stride;
+            A* of_term = sums + static_cast<index_t>(t) * rank_blocks_ * kernel_block * stride;
             add_to_gradient(terms[t], expert, item.first_block, cols, of_term, stride, scratch);
         }
     });
@@ -151,14 +151,14 @@ void GroupedExperts<T>::pack_low_rank(const LoraTerm& term, const RowChunk& chun
     const index_t rank = this->config().lora_rank;
     const index_t count = extent_of_block(rank, block);
     if (term.by_feature != nullptr) {
-        const T* first = term.by_feature + rank * chunk.begin + block * block_size * chunk.rows;
+        const T* first = term.by_feature + rank * chunk.begin + block * kernel_block * chunk.rows;
         products_.pack_left(strip, products_.rows(first, chunk.rows, count, chunk.rows));
         return;
     }
     for (index_t s = 0; s < chunk.strips(); ++s) {
         const T* tokens = term.blocks + ((chunk.first_strip + s) * rank_blocks_ + block) * block_elements;
         products_.pack_left(strip + s * products_.left_bytes(),
-                            products_.columns(tokens, block_size, count, extent_of_block(chunk.rows, s)));
+                            products_.columns(tokens, kernel_block, count, extent_of_block(chunk.rows, s)));
     }
 }
 
@@ -193,9 +193,9 @@ void GroupedExperts<T>::drop_blocks(const DropoutMask& mask, const RowChunk& chu
     for (index_t row = 0; row < chunk.rows; ++row) {
         const std::uint64_t token = this->workspace().row_tokens[static_cast<std::size_t>(chunk.begin + row)];
         for (index_t b = first; b < last; ++b) {
-            T* of_row = blocks + (row / block_size * (last - first) + b - first) * block_elements +
-                        row % block_size * block_size;
-            mask.apply(token, b * block_size, block_size, of_row);
+            T* of_row = blocks + (row / kernel_block * (last - first) + b - first) * block_elements +
+                        row % kernel_block * kernel_block;
+            mask.apply(token, b * kernel_block, kernel_block, of_row);
         }
     }
 }
@@ -207,9 +207,9 @@ void GroupedExperts<T>::add_to_gradient(const LoraTerm& term, index_t expert, in
                                         index_t stride, ThreadScratch<T>& scratch) const {
     const index_t rank = this->config().lora_rank;
     const auto& gradients = this->gradients()[term.projection];
-    const index_t begin = first * block_size;
+    const index_t begin = first * kernel_block;
     if (term.factor == LoraFactor::a) {
-        const index_t width = std::min(count * block_size, gradients.a.cols() - begin);
+        const index_t width = std::min(count * kernel_block, gradients.a.cols() - begin);
         const A scale = static_cast<A>(this->config().lora_scale(term.projection, expert));
         for (index_t r = 0; r < rank; ++r) {
             A* row = sums + r * stride;
@@ -220,7 +220,7 @@ void GroupedExperts<T>::add_to_gradient(const LoraTerm& term, index_t expert, in
         return;
     }
     const index_t rows = gradients.b.rows() / this->config().experts;
-    const index_t width = std::min(count * block_size, rows - begin);
+    const index_t width = std::min(count * kernel_block, rows - begin);
     A* transposed = scratch.sums[1].reserve(static_cast<std::size_t>(width * rank));
     elementwise_of_sums_.transpose_narrow(rank, width, sums, stride, transposed, rank);
     for (index_t row = 0; row < width; ++row) {

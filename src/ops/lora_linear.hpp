@@ -4,7 +4,7 @@
 
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "ops/dropout.hpp"
 #include "ops/elementwise.hpp"
 #include "ops/frozen_matrix.hpp"

@@ -3,7 +3,7 @@
 
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "ops/frozen_matrix.hpp"
 #include "ops/token_batch.hpp"
 

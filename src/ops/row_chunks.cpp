@@ -11,7 +11,7 @@ std::vector<RowChunk> make_chunks(const RoutedRows& routed, index_t largest) {
     for (index_t e = 0; e + 1 < static_cast<index_t>(routed.first.size()); ++e) {
         const index_t rows = routed.count(e);
         const index_t parts = (rows + largest - 1) / largest;
-        const index_t length = parts == 0 ? 0 : blocks_of((rows + parts - 1) / parts) * block_size;
+        const index_t length = parts == 0 ? 0 : blocks_of((rows + parts - 1) / parts) * kernel_block;
         for (index_t begin = 0; begin < rows; begin += length) {
             chunks.push_back({e, routed.begin(e) + begin, std::min(length, rows - begin), strip});
             strip += chunks.back().strips();

@@ -6,21 +6,6 @@ namespace moesaic::ops {
 
 using core::bf16;
 
-/// Lines of part `part` of `parts` of each block of a panel.
-template <class T>
-kernels::Ahead StripProducts<T>::ask_for(const BlockRun<T>& panel, index_t part, index_t parts) {
-    using Stream = WeightStream<T>;
-    const index_t first = Stream::block_lines * part / parts;
-    const index_t last = Stream::block_lines * (part + 1) / parts;
-    kernels::Ahead ahead = {};
-    ahead.step = panel.step * static_cast<index_t>(sizeof(T));
-    if (panel.blocks > 0) {
-        ahead.prefetch = reinterpret_cast<const char*>(panel.first) + first * Stream::line_bytes;
-        ahead.lines = last - first;
-    }
-    return ahead;
-}
-
 template <class T>
 Strips StripProducts<T>::left_of_blocks(const T* blocks, index_t strips, index_t along_k,
                                         core::Buffer<std::byte>& storage) const {
@@ -31,25 +16,15 @@ Strips StripProducts<T>::left_of_blocks(const T* blocks, index_t strips, index_t
     }
     const Strips packed = left_strips(storage, strips, along_k);
     for (index_t i = 0; i < strips * along_k; ++i) {
-        pack_left(packed.at(0, i), rows(blocks + i * block_elements, block_size, block_size, block_size));
+        pack_left(packed.at(0, i), rows(blocks + i * block_elements, kernel_block, kernel_block, kernel_block));
     }
     return packed;
 }
 
 template <class T>
-void StripProducts<T>::multiply(const kernels::StripProduct<A>& product) const {
-    kernel_.multiply(product);
-    const kernels::StripTerm& more = product.more;
-    if (more.k > 0 && !kernel_.adds_terms) {
-        kernel_.multiply(
-            {product.rows, product.cols, more.k, more.left, more.right, product.c, product.stride, true, {}, {}});
-    }
-}
-
-template <class T>
 void StripProducts<T>::pack_panel(const BlockRun<T>& weights, index_t first, std::byte* panel) const {
     for (index_t b = first; b < weights.blocks; ++b) {
-        pack_right(panel + b * right_bytes(), columns(weights.block(b), block_size, block_size, block_size));
+        pack_right(panel + b * right_bytes(), columns(weights.block(b), kernel_block, kernel_block, kernel_block));
     }
 }
 
@@ -58,18 +33,14 @@ void StripProducts<T>::strip_by_tokens(const std::byte* left, index_t features, 
                                        index_t token_count, A* c, index_t stride) const {
     const index_t step = blocks_of_panel(blocks_of(k), largest_panel());
     for (index_t begin = 0; begin < blocks_of(k); begin += step) {
-        const index_t depth = std::min(step * block_size, k - begin * block_size);
+        const index_t depth = std::min(step * kernel_block, k - begin * kernel_block);
         for (index_t s = 0; s < blocks_of(token_count); ++s) {
-            multiply({features,
-                      extent_of_block(token_count, s),
-                      depth,
-                      left + begin * left_bytes(),
-                      tokens.at(s, begin),
-                      c + s * block_size,
-                      stride,
-                      begin > 0,
-                      {},
-                      {}});
+            kernel_.multiply({features,
+                              extent_of_block(token_count, s),
+                              {left + begin * left_bytes(), tokens.at(s, begin), depth},
+                              c + s * kernel_block,
+                              stride,
+                              begin > 0});
         }
     }
 }
@@ -79,18 +50,14 @@ void StripProducts<T>::tokens_by_strip(const Strips& tokens, index_t token_count
                                        index_t features, index_t k, A* c) const {
     const index_t step = blocks_of_panel(blocks_of(k), largest_panel());
     for (index_t begin = 0; begin < blocks_of(k); begin += step) {
-        const index_t depth = std::min(step * block_size, k - begin * block_size);
+        const index_t depth = std::min(step * kernel_block, k - begin * kernel_block);
         for (index_t s = 0; s < blocks_of(token_count); ++s) {
-            multiply({extent_of_block(token_count, s),
-                      features,
-                      depth,
-                      tokens.at(s, begin),
-                      right + begin * right_bytes(),
-                      c + s * block_elements,
-                      block_size,
-                      begin > 0,
-                      {},
-                      {}});
+            kernel_.multiply({extent_of_block(token_count, s),
+                              features,
+                              {tokens.at(s, begin), right + begin * right_bytes(), depth},
+                              c + s * block_elements,
+                              kernel_block,
+                              begin > 0});
         }
     }
 }

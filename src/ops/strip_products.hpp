@@ -2,7 +2,7 @@
 // or re-paired panel by panel in the cache next to the kernel, and meet token strips that stay in the L2 cache.
 #pragma once
 
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "ops/blocked_matrix.hpp"
 #include "ops/weight_stream.hpp"
 
@@ -75,7 +75,7 @@ public:
                                         core::Buffer<std::byte>& storage) const;
 
     /// Longest panel of weights, in blocks.
-    [[nodiscard]] index_t largest_panel() const { return kernel_.panel_depth / block_size; }
+    [[nodiscard]] index_t largest_panel() const { return kernel_.panel_depth / kernel_block; }
     /// C[features, tokens] = W tokens^T for the next run of a stream, a strip of rows of W. `more` adds the product of
     /// a packed left strip of the same features with further strips of the same tokens. done(s) is called as soon as
     /// the sums of token strip s are complete, while they are in the L1 cache: what it writes to memory then leaves
@@ -98,7 +98,7 @@ public:
     /// One product of two strips, k as long as both are.
     void strip_by_strip(const std::byte* left, index_t rows, const std::byte* right, index_t cols, index_t k, A* c,
                         index_t stride, bool accumulate) const {
-        multiply({rows, cols, k, left, right, c, stride, accumulate, {}, {}});
+        kernel_.multiply({rows, cols, {left, right, k}, c, stride, accumulate});
     }
 
     /// Products of at most so many tokens are better computed without strips.
@@ -107,39 +107,31 @@ public:
     /// k] is contiguous, rows of C are `stride` apart.
     void few_rows_by_weights(index_t tokens, const A* x, const BlockRun<T>& weights, bool transposed, index_t k,
                              index_t features, A* c, index_t stride, bool accumulate) const {
-        kernel_.multiply_few_rows(
-            k, x,
-            transposed ? columns(weights.first, block_size, features, k) : rows(weights.first, block_size, features, k),
-            weights.step, {c, stride, tokens, features, A(1), accumulate});
+        kernel_.multiply_few_rows(k, x,
+                                  transposed ? columns(weights.first, kernel_block, features, k)
+                                             : rows(weights.first, kernel_block, features, k),
+                                  weights.step, {c, stride, tokens, features, A(1), accumulate});
     }
 
     /// Processor state that products need: lives on the stack of the thread that computes them.
-    class TileState {
+    class TileState : kernels::ProcessorScope {
     public:
-        explicit TileState(const StripProducts& products) : kernel_(products.kernel_) {
-            if (kernel_.begin != nullptr) {
-                kernel_.begin();
-            }
-        }
-        ~TileState() {
-            if (kernel_.end != nullptr) {
-                kernel_.end();
-            }
-        }
-        TileState(const TileState&) = delete;
-        TileState& operator=(const TileState&) = delete;
-
-    private:
-        const kernels::micro_kernel_t<T>& kernel_;
+        explicit TileState(const StripProducts& products) : ProcessorScope(products.kernel_.state) {}
     };
 
 private:
+    /// Gives the next product its share, that of token strip `strip`.
+    static void share(kernels::SideWork& side, index_t strip, index_t strips) {
+        side.first_row = kernel_block * strip / strips;
+        side.last_row = kernel_block * (strip + 1) / strips;
+    }
     [[nodiscard]] static const kernels::stored_t<T>* stored(const T* data) {
         return reinterpret_cast<const kernels::stored_t<T>*>(data);
     }
-    void multiply(const kernels::StripProduct<A>& product) const;
     void pack_panel(const BlockRun<T>& weights, index_t first, std::byte* panel) const;
-    [[nodiscard]] static kernels::Ahead ask_for(const BlockRun<T>& panel, index_t part, index_t parts);
+    [[nodiscard]] static kernels::PlainBlocks plain(const BlockRun<T>& run) {
+        return {run.first, run.step * static_cast<index_t>(sizeof(T)), run.blocks};
+    }
 
     const kernels::micro_kernel_t<T>& kernel_;
 };
@@ -154,16 +146,24 @@ void StripProducts<T>::weights_by_tokens(WeightStream<T>& weights, index_t featu
     for (index_t p = 0; p < weights.panels_per_run(); ++p) {
         const BlockRun<T> now = weights.panel(weights.now());
         const std::byte* left = left_of_blocks(now.first, 1, now.blocks, panel).data;
-        const BlockRun<T> later = weights.take_panel_to_ask_for();
+        kernels::SideWork side = {};
+        side.fetch = plain(weights.take_panel_to_ask_for());
         const bool is_last = p == weights.panels_per_run() - 1;
-        const index_t depth = now.blocks * block_size;
+        const index_t depth = now.blocks * kernel_block;
         const index_t first = p * weights.panel_blocks();
         for (index_t s = 0; s < strips; ++s) {
             const kernels::StripTerm term = low.data != nullptr ? kernels::StripTerm{left, low.at(s, first), depth}
                                             : is_last ? kernels::StripTerm{more.factor, more.tokens.at(s), more.k}
                                                       : kernels::StripTerm{};
-            multiply({features, extent_of_block(token_count, s), depth, left, tokens.at(s, first), c + s * block_size,
-                      stride, accumulate || p > 0, ask_for(later, s, strips), term});
+            share(side, s, strips);
+            kernel_.multiply({features,
+                              extent_of_block(token_count, s),
+                              {left, tokens.at(s, first), depth},
+                              c + s * kernel_block,
+                              stride,
+                              accumulate || p > 0,
+                              term,
+                              &side});
             if (is_last) {
                 done(s);
             }
@@ -177,7 +177,6 @@ template <class Done>
 void StripProducts<T>::tokens_by_weights(const Strips& tokens, index_t token_count, WeightStream<T>& weights,
                                          index_t features, A* c, bool accumulate, RightPanels& panels,
                                          const TokenTerm& more, const Done& done) const {
-    constexpr index_t pairs = block_size / 2;
     const index_t strips = blocks_of(token_count);
     const Strips both = right_strips(panels.storage, 2, weights.panel_blocks());
     for (index_t p = 0; p < weights.panels_per_run(); ++p) {
@@ -185,29 +184,31 @@ void StripProducts<T>::tokens_by_weights(const Strips& tokens, index_t token_cou
         if (!panels.is_packed) {
             pack_panel(now, 0, both.at(panels.in_use));
         }
-        const BlockRun<T> next = kernel_.packs_ahead ? weights.panel(weights.now() + 1) : BlockRun<T>();
-        const BlockRun<T> later = weights.take_panel_to_ask_for();
+        const BlockRun<T> next = weights.panel(weights.now() + 1);
         std::byte* free_panel = both.at(1 - panels.in_use);
+        kernels::SideWork side = {};
+        side.fetch = plain(weights.take_panel_to_ask_for());
+        side.pack = plain(next);
+        side.strip = free_panel;
         const bool is_last = p == weights.panels_per_run() - 1;
         for (index_t s = 0; s < strips; ++s) {
-            kernels::Ahead ahead = ask_for(later, s, strips);
-            ahead.blocks = reinterpret_cast<const char*>(next.first);
-            ahead.step = next.blocks > 0 ? next.step * static_cast<index_t>(sizeof(T)) : ahead.step;
-            ahead.block_count = next.blocks;
-            ahead.strip = free_panel;
-            ahead.first_pair = pairs * s / strips;
-            ahead.last_pair = pairs * (s + 1) / strips;
-            multiply({extent_of_block(token_count, s), features, now.blocks * block_size,
-                      tokens.at(s, p * weights.panel_blocks()), both.at(panels.in_use), c + s * block_elements,
-                      block_size, accumulate || p > 0, ahead,
-                      is_last ? kernels::StripTerm{more.tokens.at(s), more.factor, more.k} : kernels::StripTerm{}});
+            share(side, s, strips);
+            kernel_.multiply(
+                {extent_of_block(token_count, s),
+                 features,
+                 {tokens.at(s, p * weights.panel_blocks()), both.at(panels.in_use), now.blocks * kernel_block},
+                 c + s * block_elements,
+                 kernel_block,
+                 accumulate || p > 0,
+                 is_last ? kernels::StripTerm{more.tokens.at(s), more.factor, more.k} : kernels::StripTerm{},
+                 &side});
             if (is_last) {
                 done(s);
             }
         }
-        panels.is_packed = next.blocks > 0;
+        panels.is_packed = side.packed > 0;
         if (panels.is_packed) {
-            pack_panel(next, now.blocks, free_panel);  // what the last panel of a run had no time for
+            pack_panel(next, side.packed, free_panel);  // what the last panel of a run had no time for
             panels.in_use = 1 - panels.in_use;
         }
         weights.finish();

@@ -2,7 +2,7 @@
 // owns one part of every bucket, holds the moments of that part alone, and updates it for all.
 #pragma once
 
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "model/adapters/lora_parameters.hpp"
 #include "mpi/process_grid.hpp"
 

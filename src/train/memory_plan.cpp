@@ -31,7 +31,7 @@ double share_of_tokens(double experts, double held, double choices) {
 }
 
 double padded(double extent) {
-    return std::ceil(extent / ops::block_size) * ops::block_size;
+    return std::ceil(extent / ops::kernel_block) * ops::kernel_block;
 }
 
 /// Sizes that the parts below share; floating point, because those of a hostile file may overflow integers.
@@ -138,8 +138,8 @@ std::vector<Projections> replicated_projections(const Sizes& s) {
 
 /// Of a matrix [rows, cols] in blocks.
 double blocked(double rows, double cols) {
-    const auto blocks = static_cast<index_t>(padded(cols)) / ops::block_size;
-    return padded(rows) * static_cast<double>(ops::row_stride_of(blocks)) / ops::block_size;
+    const auto blocks = static_cast<index_t>(padded(cols)) / ops::kernel_block;
+    return padded(rows) * static_cast<double>(ops::row_stride_of(blocks)) / ops::kernel_block;
 }
 
 double weight_bytes(const Sizes& s) {
@@ -237,7 +237,7 @@ double buffer_bytes(const Sizes& s) {
     const double routed =
         (s.hidden + (4 + pre_activations) * padded(s.slice) + 4 * padded(static_cast<double>(s.settings.lora.rank))) *
             s.scalar +
-        std::ceil(s.slice / ops::block_size) * float_bytes;
+        std::ceil(s.slice / ops::kernel_block) * float_bytes;
     const double group = 2 * s.hidden * float_bytes;
     // Logits, their gradient, and the gradient packed for the product with the head.
     const double head = ops::targets_per_block * (s.vocabulary + s.hidden) * (float_bytes + 2 * s.scalar);

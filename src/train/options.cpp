@@ -1,6 +1,7 @@
 #include "train/options.hpp"
 
 #include "core/error.hpp"
+#include "kernels/isa.hpp"
 #include "model/weights/synthetic.hpp"
 
 #include <fmt/ranges.h>
@@ -193,8 +194,10 @@ void ComputeOptions::declare(core::OptionSet& set) {
 }
 
 void ComputeOptions::declare_isa(core::OptionSet& set) {
-    set.add("compute.isa", isa, "auto, amx, avx512, avx2 or portable",
-            one_of({"auto", "amx", "avx512", "avx2", "portable"}));
+    const std::vector<std::string> choices = kernels::choices();
+    set.add("compute.isa", isa,
+            fmt::format("{} or {}", fmt::join(choices.begin(), choices.end() - 1, ", "), choices.back()),
+            one_of(choices));
 }
 
 void OutputOptions::declare(core::OptionSet& set) {

@@ -1,7 +1,7 @@
 // One optimizer step after the other, and evaluation.
 #pragma once
 
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "model/decoder.hpp"
 #include "model/feed_forward/router_balance.hpp"
 #include "mpi/process_grid.hpp"

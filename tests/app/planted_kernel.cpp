@@ -1,6 +1,6 @@
 // Plants a fault into the products of KernelSet::run: the test executable moesaic_planted is the program linked with it
 // (--wrap). MOESAIC_TEST_PLANT says which: "wrong" adds one to an element of each result, "slow" takes 10 % longer.
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 
 #include <chrono>
 #include <cstdlib>

@@ -15,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 
 namespace moesaic::kernels::test {
 

@@ -205,6 +205,125 @@ TEST_P(GemmKernels, InfinitySpreadsOverItsColumnOnly) {
     });
 }
 
+/// Operands of a micro-kernel: plain blocks of small integers, whose products and sums are exact, and packed strips.
+template <class T>
+class Strip {
+public:
+    using Element = stored_t<T>;
+    static constexpr index_t elements = kernel_block * kernel_block;
+
+    Strip(const micro_kernel_t<T>& kernel, index_t blocks, int seed)
+        : blocks_(blocks), plain_(static_cast<std::size_t>(blocks * elements)) {
+        for (T& value : plain_) {
+            value = T(accumulator_t<T>(static_cast<float>(seed++ % 7 - 3)));
+        }
+        left_.resize(static_cast<std::size_t>(blocks) * kernel.left_bytes);
+        right_.resize(static_cast<std::size_t>(blocks) * kernel.right_bytes);
+        for (index_t b = 0; b < blocks; ++b) {
+            const auto* block = reinterpret_cast<const Element*>(plain_.data()) + b * elements;
+            kernel.pack_left(left_.data() + static_cast<std::size_t>(b) * kernel.left_bytes,
+                             {block, kernel_block, true, kernel_block, kernel_block});
+            kernel.pack_right(right_.data() + static_cast<std::size_t>(b) * kernel.right_bytes,
+                              {block, kernel_block, false, kernel_block, kernel_block});
+        }
+    }
+
+    [[nodiscard]] index_t depth() const { return blocks_ * kernel_block; }
+    [[nodiscard]] PlainBlocks plain() const { return {plain_.data(), elements * index_t{sizeof(T)}, blocks_}; }
+    [[nodiscard]] const void* left() const { return left_.data(); }
+    [[nodiscard]] const std::vector<std::byte>& right() const { return right_; }
+    /// Element (row, k) as left operand, (k, col) as right one.
+    [[nodiscard]] accumulator_t<T> as_left(index_t row, index_t k) const {
+        return at(k / kernel_block, row, k % kernel_block);
+    }
+    [[nodiscard]] accumulator_t<T> as_right(index_t k, index_t col) const {
+        return at(k / kernel_block, k % kernel_block, col);
+    }
+
+private:
+    [[nodiscard]] accumulator_t<T> at(index_t block, index_t row, index_t col) const {
+        return core::widen(plain_[static_cast<std::size_t>(block * elements + row * kernel_block + col)]);
+    }
+
+    index_t blocks_;
+    std::vector<T> plain_;
+    std::vector<std::byte> left_;
+    std::vector<std::byte> right_;
+};
+
+TEST_P(GemmKernels, StripsOfTwoTermsAddUp) {
+    with_kernel([]<class T>(const GemmKernel<T>& kernel) {
+        const micro_kernel_t<T>& micro = *kernel.micro_kernel;
+        const Strip<T> left(micro, 3, 1);
+        const Strip<T> right(micro, 3, 2);
+        const Strip<T> more_left(micro, 2, 3);
+        const Strip<T> more_right(micro, 2, 4);
+        for (const bool accumulate : {false, true}) {
+            std::vector<accumulator_t<T>> c(static_cast<std::size_t>(kernel_block * kernel_block), 5);
+            {
+                const ProcessorScope scope(micro.state);
+                micro.multiply({kernel_block,
+                                kernel_block,
+                                {left.left(), right.right().data(), left.depth()},
+                                c.data(),
+                                kernel_block,
+                                accumulate,
+                                {more_left.left(), more_right.right().data(), more_left.depth()}});
+            }
+            for (index_t row = 0; row < kernel_block; ++row) {
+                for (index_t col = 0; col < kernel_block; ++col) {
+                    accumulator_t<T> expected = accumulate ? 5 : 0;
+                    for (index_t k = 0; k < left.depth(); ++k) {
+                        expected += left.as_left(row, k) * right.as_right(k, col);
+                    }
+                    for (index_t k = 0; k < more_left.depth(); ++k) {
+                        expected += more_left.as_left(row, k) * more_right.as_right(k, col);
+                    }
+                    ASSERT_EQ(c[static_cast<std::size_t>(row * kernel_block + col)], expected) << row << ", " << col;
+                }
+            }
+        }
+    });
+}
+
+/// By products that are shorter and longer than what there is to pack.
+TEST_P(GemmKernels, WorkOnTheSideIsDoneAsFarAsIsSaid) {
+    with_kernel([]<class T>(const GemmKernel<T>& kernel) {
+        const micro_kernel_t<T>& micro = *kernel.micro_kernel;
+        constexpr index_t products = 3;
+        const Strip<T> operand(micro, 3, 1);
+        for (const index_t blocks : {2, 3, 5}) {
+            const Strip<T> next(micro, blocks, 2);
+            std::vector<std::byte> packed(next.right().size());
+            std::vector<accumulator_t<T>> c(static_cast<std::size_t>(kernel_block * kernel_block));
+            SideWork side = {};
+            side.fetch = next.plain();
+            side.pack = next.plain();
+            side.strip = packed.data();
+            {
+                const ProcessorScope scope(micro.state);
+                for (index_t i = 0; i < products; ++i) {
+                    side.first_row = kernel_block * i / products;
+                    side.last_row = kernel_block * (i + 1) / products;
+                    micro.multiply({kernel_block,
+                                    kernel_block,
+                                    {operand.left(), operand.right().data(), operand.depth()},
+                                    c.data(),
+                                    kernel_block,
+                                    false,
+                                    {},
+                                    &side});
+                }
+            }
+            ASSERT_LE(side.packed, blocks);
+            const auto done = static_cast<std::size_t>(side.packed) * micro.right_bytes;
+            EXPECT_EQ(std::memcmp(packed.data(), next.right().data(), done), 0) << blocks << " blocks";
+            EXPECT_TRUE(std::all_of(packed.begin() + static_cast<std::ptrdiff_t>(done), packed.end(),
+                                    [](std::byte byte) { return byte == std::byte{0}; }));
+        }
+    });
+}
+
 INSTANTIATE_TEST_SUITE_P(All, GemmKernels, testing::ValuesIn(all_kernels()), kernel_name);
 
 }  // namespace

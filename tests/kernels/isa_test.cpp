@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <csignal>
 #include <thread>
 
@@ -16,7 +17,7 @@ TEST(Isa, SelfTestFromSeveralThreadsKeepsSignalHandlers) {
     std::signal(SIGILL, own_handler);
     std::vector<std::thread> threads;
     for (int i = 0; i < 4; ++i) {
-        threads.emplace_back([] { EXPECT_EQ(self_test().size(), 5U); });
+        threads.emplace_back([] { EXPECT_EQ(self_test().size(), levels().size()); });
     }
     for (std::thread& thread : threads) {
         thread.join();
@@ -27,31 +28,48 @@ TEST(Isa, SelfTestFromSeveralThreadsKeepsSignalHandlers) {
     std::signal(SIGILL, SIG_DFL);
 }
 
-TEST(Isa, ReportsAscendAndAgreeWithRuns) {
-    const std::vector<IsaReport> reports = self_test();
-    ASSERT_EQ(reports.size(), 5U);
-    EXPECT_EQ(reports[0].isa, Isa::portable);
-    EXPECT_TRUE(reports[0].usable);
-    for (std::size_t i = 0; i < reports.size(); ++i) {
-        EXPECT_EQ(static_cast<std::size_t>(reports[i].isa), i);
-        EXPECT_EQ(reports[i].usable, runs(reports[i].isa));
-        EXPECT_EQ(reports[i].usable, reports[i].explanation == "ok");
-        if (i > 0) {
-            EXPECT_LE(reports[i].usable, reports[i - 1].usable) << "a level includes the ones before it";
+TEST(Isa, StatusAgreesWithRuns) {
+    const std::vector<IsaStatus> statuses = self_test();
+    ASSERT_EQ(statuses.size(), levels().size());
+    for (std::size_t i = 0; i < statuses.size(); ++i) {
+        const IsaStatus& status = statuses[i];
+        EXPECT_EQ(static_cast<std::size_t>(status.isa), i);
+        EXPECT_EQ(level(status.isa).name, name(status.isa));
+        EXPECT_EQ(status.usable, runs(status.isa));
+        EXPECT_EQ(status.usable, status.explanation == "ok");
+        EXPECT_EQ(is_built_in(status.isa), status.explanation != "not built into this program");
+        // A level of which the CPU offers the instructions, but whose kernels are wrong or fault, must not pass as
+        // skipped tests.
+        if ((level(status.isa).needs & ~cpu_features()) == 0 && is_built_in(status.isa)) {
+            EXPECT_TRUE(status.usable || status.explanation == "not enabled by the operating system")
+                << name(status.isa) << ": " << status.explanation;
         }
-        // A level of which the CPU offers the instructions, but whose kernels are wrong, must not pass as skipped
-        // tests.
-        EXPECT_NE(reports[i].explanation, "wrong result in the self-test") << name(reports[i].isa);
-        RecordProperty(std::string(name(reports[i].isa)), reports[i].explanation);
+        RecordProperty(std::string(name(status.isa)), status.explanation);
+    }
+    EXPECT_TRUE(runs(Isa::portable));
+    EXPECT_EQ(level(Isa::portable).needs, feature::none);
+}
+
+TEST(Isa, ALevelRunsWhereOneThatNeedsMoreRuns) {
+    for (const Level& more : levels()) {
+        for (const Level& less : levels()) {
+            if ((less.needs & ~more.needs) == 0 && runs(more.isa)) {
+                EXPECT_TRUE(runs(less.isa)) << more.name << " runs, " << less.name << " doesn't";
+            }
+        }
     }
 }
 
-TEST(Isa, Names) {
-    EXPECT_EQ(name(Isa::portable), "portable");
-    EXPECT_EQ(name(Isa::avx2), "avx2");
-    EXPECT_EQ(name(Isa::avx512), "avx512");
-    EXPECT_EQ(name(Isa::avx512_bf16), "avx512_bf16");
-    EXPECT_EQ(name(Isa::amx), "amx");
+TEST(Isa, ChoicesAreAutoAndThoseOfTheLevels) {
+    const std::vector<std::string> all = choices();
+    EXPECT_EQ(all.front(), "auto");
+    EXPECT_EQ(all.back(), "portable");
+    for (const Level& level : levels()) {
+        EXPECT_EQ(std::count(all.begin(), all.end(), level.choice), 1) << level.choice;
+    }
+    for (const char* published : {"amx", "avx512", "avx2"}) {
+        EXPECT_EQ(std::count(all.begin(), all.end(), published), 1) << published;
+    }
 }
 
 }  // namespace

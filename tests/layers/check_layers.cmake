@@ -18,6 +18,8 @@ set(sees_report core io measure report)
 set(sees_app ${sees_bench} report app)
 set(layers core io text host kernels mpi ops model train measure bench report app)
 
+set(intrinsics "^([a-z0-9]+intrin|arm_[a-z0-9_]+)\\.h$")
+
 # Headers that one place wraps for all others: a pattern of headers, and one of the files that may have them.
 set(wrapped_headers
     "^io/hdf5\\.hpp$"                   "^src/io/"
@@ -26,11 +28,9 @@ set(wrapped_headers
     "^hdf5(_hl)?\\.h$|^H5[A-Z].*\\.h$"  "^src/io/"
     "dnnl.*\\.h(pp)?$"                  "^bench/onednn\\.cpp$"
     "^hwloc(\\.h$|/)"                   "^src/host/topology\\.cpp$"
-    "^[a-z0-9]+intrin\\.h$"             "^kernels/(gemm_|pack_|elementwise_|peak_)[a-z0-9_]+\\.cpp$")
-# A file with intrinsics is compiled for later CPUs. An inline function from another header would be too, and the linker
-# may keep that copy for the whole program: no header but these.
-set(intrinsics "^[a-z0-9]+intrin\\.h$")
-set(beside_intrinsics "^[a-z0-9]+intrin\\.h$|^cstdint$|^cstddef$|^kernels/micro_kernel\\.hpp$|^kernels/detail/(elementwise_table|peak_loop)\\.hpp$|^kernels/detail/[a-z0-9_]+\\.inc$")
+    "${intrinsics}"                     "^kernels/(gemm_|pack_|elementwise_)[a-z0-9_]+\\.cpp$")
+# A file with intrinsics is compiled for later CPUs: no header but these (kernels/micro_kernel.hpp says why).
+set(beside_intrinsics "${intrinsics}|^cstdint$|^cstddef$|^kernels/micro_kernel\\.hpp$|^kernels/detail/entries\\.hpp$|^kernels/detail/[a-z0-9_]+\\.inc$")
 
 set(violations "")
 set(checked 0)

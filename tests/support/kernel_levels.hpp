@@ -1,7 +1,7 @@
 // Tests of what is built on BF16 kernels, once per entry of the kernel list.
 #pragma once
 
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "support/amx_emulator.hpp"
 
 #include <gtest/gtest.h>

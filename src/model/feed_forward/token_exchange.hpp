@@ -2,7 +2,7 @@
 #pragma once
 
 #include "core/slice.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include "mpi/process_grid.hpp"
 #include "ops/expert_workspace.hpp"
 

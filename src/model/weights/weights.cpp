@@ -171,7 +171,7 @@ std::string CheckpointWeights<T>::unused() const {
 template <class T>
 void load(const WeightSource<T>& source, const std::string& name, ops::FrozenMatrix<T>& weight) {
     constexpr index_t elements_at_once = index_t{1} << 22;
-    constexpr index_t block = ops::block_size;
+    constexpr index_t block = ops::kernel_block;
     const index_t most = std::max<index_t>(1, elements_at_once / std::max<index_t>(1, weight.cols()) / block) * block;
     core::Matrix<T> plain;
     for (index_t first = 0; first < weight.rows(); first += most) {

@@ -1,5 +1,5 @@
 #include "mpi/communicator.hpp"
-#include "kernels/gemm.hpp"
+#include "kernels/kernel_set.hpp"
 #include <mpi.h>  // violation: belongs to mpi
 #include <H5Fpublic.h>  // violation: belongs to src/io
 #include <train/trainer.hpp>  // violation: upward, with angle brackets

@@ -1,4 +1,4 @@
-// The one matrix product contract of the project, and the list of its implementations.
+// The contract of matrix products, and the kernels that compute them and all else.
 #pragma once
 
 #include "core/matrix.hpp"
@@ -8,22 +8,13 @@
 #include "kernels/micro_kernel.hpp"
 
 #include <span>
-#include <string>
 #include <string_view>
-#include <type_traits>
-#include <vector>
+#include <tuple>
 
 namespace moesaic::kernels {
 
 using core::accumulator_t;
 using core::index_t;
-
-/// Type of the elements that micro-kernels see: BF16 as its 16 bits.
-template <class T>
-using stored_t = std::conditional_t<std::is_same_v<T, core::bf16>, std::uint16_t, T>;
-
-template <class T>
-using micro_kernel_t = MicroKernel<stored_t<T>, accumulator_t<T>>;
 
 /// C[m, n] = alpha * op(A)[m, k] * op(B)[k, n], added to C if `accumulate`. op(X) = X or its transpose; storage is
 /// row-major with leading dimensions in elements. Products of BF16 are summed in FP32. Any of m, n, k may be zero; with
@@ -65,35 +56,64 @@ template <class T>
             .accumulate = accumulate};
 }
 
-/// One implementation: computes one product on the calling thread. The table below is the only place that lists them;
-/// dispatch, tests and benchmarks are generated from it.
+/// Processor state that products of a micro-kernel need: lives on the stack of the thread that computes them.
+class ProcessorScope {
+public:
+    explicit ProcessorScope(const ProcessorState& state) : state_(state) {
+        if (state_.enter != nullptr) {
+            state_.enter();
+        }
+    }
+    ~ProcessorScope() {
+        if (state_.leave != nullptr) {
+            state_.leave();
+        }
+    }
+    ProcessorScope(const ProcessorScope&) = delete;
+    ProcessorScope& operator=(const ProcessorScope&) = delete;
+
+private:
+    const ProcessorState& state_;
+};
+
+/// One line of kernels/table.inc.
 template <class T>
 struct GemmKernel {
     std::string_view name;
     Isa isa;
+    int preference;
     const micro_kernel_t<T>* micro_kernel;
-    void (*run)(const Gemm<T>&);
+
+    /// Computes one product on the calling thread.
+    void run(const Gemm<T>& product) const;
 };
 
-/// All implementations for T (bf16, float, double), slowest level first; the first one is the portable reference.
+/// All kernels for T (bf16, float, double) that are built in, by ascending preference; the first one is the portable
+/// reference.
 template <class T>
 [[nodiscard]] std::span<const GemmKernel<T>> gemm_kernels();
-template <>
-std::span<const GemmKernel<core::bf16>> gemm_kernels();
-template <>
-std::span<const GemmKernel<float>> gemm_kernels();
-template <>
-std::span<const GemmKernel<double>> gemm_kernels();
+
+/// What serves activations of type T.
+template <class T>
+struct ChosenKernels {
+    GemmKernel<T> gemm;
+    const ElementwiseKernels<T>* elementwise;
+};
 
 /// The kernels chosen for this process. Immutable, shared by all threads.
 class KernelSet {
 public:
-    /// `level` is "auto", "portable", "avx2", "avx512" or "amx" (the avx512 level uses BF16 instructions where
-    /// `bf16_pairs_are_faster`). Throws a usage error if the machine can't run the level.
-    explicit KernelSet(std::string_view level = "auto");
+    /// `choice` is one of `choices()`. Takes the most preferred kernels that it admits and that the machine runs.
+    /// Throws a usage error if the machine runs no level of the choice.
+    explicit KernelSet(std::string_view choice = "auto");
     /// `kernel` for BF16, whether or not this machine runs it, and what suits its level beside it: for tests and
     /// measurements of one implementation.
     explicit KernelSet(const GemmKernel<core::bf16>& kernel);
+
+    template <class T>
+    [[nodiscard]] const ChosenKernels<T>& of() const {
+        return std::get<ChosenKernels<T>>(chosen_);
+    }
 
     /// Computes independent products on the thread team: every product is split into blocks, largest first, so that
     /// many small products and one large one both use all threads. Results do not depend on the number of threads. Call
@@ -105,29 +125,25 @@ public:
         run(std::span<const Gemm<T>>(&product, 1));
     }
 
-    /// Computes one product on the calling thread, for callers that are parallel themselves.
-    template <class T>
-    void run_on_calling_thread(const Gemm<T>& product) const;
-
     /// The micro-kernel below `run`, for code that blocks and packs by itself.
     template <class T>
-    [[nodiscard]] const micro_kernel_t<T>& micro_kernel() const;
-
-    /// Name of the implementation that serves T.
+    [[nodiscard]] const micro_kernel_t<T>& micro_kernel() const {
+        return *of<T>().gemm.micro_kernel;
+    }
+    /// Name of the kernel that computes products of T.
     template <class T>
-    [[nodiscard]] std::string_view gemm_name() const;
-
-    /// Operations on rows of elements, of the same level.
+    [[nodiscard]] std::string_view gemm_name() const {
+        return of<T>().gemm.name;
+    }
     template <class T>
-    [[nodiscard]] const ElementwiseKernels<T>& elementwise() const;
+    [[nodiscard]] const ElementwiseKernels<T>& elementwise() const {
+        return *of<T>().elementwise;
+    }
 
 private:
-    GemmKernel<core::bf16> bf16_;
-    GemmKernel<float> float_;
-    GemmKernel<double> double_;
-    const ElementwiseKernels<core::bf16>* elementwise_bf16_;
-    const ElementwiseKernels<float>* elementwise_float_;
-    const ElementwiseKernels<double>* elementwise_double_;
+    explicit KernelSet(Features features);
+
+    std::tuple<ChosenKernels<core::bf16>, ChosenKernels<float>, ChosenKernels<double>> chosen_;
 };
 
 }  // namespace moesaic::kernels

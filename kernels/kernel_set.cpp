@@ -1,0 +1,66 @@
+#include "kernels/kernel_set.hpp"
+
+#include <algorithm>
+#include <iterator>
+
+#include <fmt/ranges.h>
+
+#include "core/error.hpp"
+
+namespace moesaic::kernels {
+namespace {
+
+/// The features that a choice admits. Throws if the machine runs none of its levels.
+Features features_of(std::string_view choice) {
+    if (choice == "auto") {
+        return ~feature::none;
+    }
+    Features features = feature::none;
+    bool is_usable = false;
+    std::string_view why = "no such level";
+    std::vector<std::string_view> usable;
+    const auto statuses = self_test();
+    for (const IsaStatus& status : statuses) {
+        const Level& level = kernels::level(status.isa);
+        if (level.choice == choice) {
+            why = features == feature::none ? status.explanation : why;
+            features |= level.needs;
+            is_usable = is_usable || status.usable;
+        }
+        if (status.usable && std::find(usable.begin(), usable.end(), level.choice) == usable.end()) {
+            usable.push_back(level.choice);
+        }
+    }
+    core::require(is_usable, core::ExitCode::usage, "compute.isa = {} can't be used ({}); use auto, or one of: {}",
+                  choice, why, fmt::join(usable, ", "));
+    return features;
+}
+
+/// The most preferred of a list that needs no other features and that the machine runs well.
+template <class Entry>
+const Entry& best_of(std::span<const Entry> list, Features features) {
+    const Features cpu = cpu_features();
+    const auto is_admitted = [=](const Entry& entry) {
+        const Level& level = kernels::level(entry.isa);
+        return (level.needs & ~features) == 0 && (level.wants & ~cpu) == 0 && runs(entry.isa);
+    };
+    return *std::find_if(list.rbegin(), list.rend(), is_admitted);  // the portable one always is
+}
+
+template <class T>
+ChosenKernels<T> choose(Features features) {
+    return {best_of(gemm_kernels<T>(), features), best_of(elementwise_kernels<T>(), features).kernels};
+}
+
+}  // namespace
+
+KernelSet::KernelSet(Features features)
+    : chosen_(choose<core::bf16>(features), choose<float>(features), choose<double>(features)) {}
+
+KernelSet::KernelSet(std::string_view choice) : KernelSet(features_of(choice)) {}
+
+KernelSet::KernelSet(const GemmKernel<core::bf16>& kernel) : KernelSet(level(kernel.isa).needs) {
+    std::get<ChosenKernels<core::bf16>>(chosen_).gemm = kernel;
+}
+
+}  // namespace moesaic::kernels
