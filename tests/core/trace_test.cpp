@@ -108,10 +108,10 @@ TEST(Trace, EveryThreadOfATeamHasItsShareOfTheScope) {
     trace::enable(true);
     {
         const trace::Scope scope("work");
-        EXPECT_STREQ(trace::innermost_scope(), "work");
+        EXPECT_STREQ(trace::innermost_scope().name, "work");
         parallel_for(2, 2, [](index_t) { std::this_thread::sleep_for(std::chrono::milliseconds(20)); });
     }
-    EXPECT_EQ(trace::innermost_scope(), nullptr);
+    EXPECT_EQ(trace::innermost_scope().name, nullptr);
     std::set<int> threads;
     for (const trace::Event& event : finish()) {
         EXPECT_STREQ(event.name, "work");
