@@ -72,7 +72,7 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
 
 template <class T>
 void Decoder<T>::load(const WeightSource<T>& source) {
-    const Scope scope("load", "io");
+    const Scope scope(core::scopes::load);
     model::load(source, "model.embed_tokens.weight", embedding_);
     if (!architecture_.tied_head) {
         model::load(source, "lm_head.weight", head_);
@@ -146,7 +146,7 @@ typename Decoder<T>::StreamPoint Decoder<T>::entry_of(std::size_t layer, Tape<T>
 
 template <class T>
 MatrixView<const T> Decoder<T>::forward(const ops::TokenBatch& batch, Tape<T>& tape, bool save) {
-    const Scope scope("decoder.forward", "step");
+    const Scope scope(core::scopes::decoder_forward);
     const index_t rows = batch.rows();
     const index_t hidden = architecture_.hidden;
     const double epsilon = architecture_.norm_epsilon;
@@ -184,7 +184,7 @@ MatrixView<const T> Decoder<T>::forward(const ops::TokenBatch& batch, Tape<T>& t
 template <class T>
 void Decoder<T>::backward(const ops::TokenBatch& batch, const Tape<T>& tape, MatrixView<const A> grad_hidden,
                           std::span<const double> grad_probabilities) {
-    const Scope scope("decoder.backward", "step");
+    const Scope scope(core::scopes::decoder_backward);
     const index_t rows = batch.rows();
     grad_stream_.resize(rows, architecture_.hidden);
     grad_block_.resize(rows, architecture_.hidden);

@@ -189,7 +189,7 @@ MatrixView<const accumulator_t<T>> ExpertBackend<T>::run_forward(MatrixView<cons
                                                                  MatrixView<const std::int32_t> expert_ids,
                                                                  MatrixView<const A> weights, bool save_for_backward,
                                                                  const Dropout& dropout) {
-    const core::trace::Scope scope("experts.forward");
+    const core::trace::Scope scope(core::scopes::experts_forward);
     if (save_for_backward && static_cast<index_t>(saved_.size()) == depth_) {
         saved_.emplace_back();
     }
@@ -212,7 +212,7 @@ MatrixView<const accumulator_t<T>> ExpertBackend<T>::run_forward(MatrixView<cons
 
 template <class T>
 ExpertGradients<T> ExpertBackend<T>::run_backward(MatrixView<const T> grad_output, bool with_input_gradients) {
-    const core::trace::Scope scope("experts.backward");
+    const core::trace::Scope scope(core::scopes::experts_backward);
     const SavedForward<T>& saved = saved_[static_cast<std::size_t>(depth_) - 1];
     workspace_->grad_input.resize(grad_output.rows(), config_.hidden);
     workspace_->grad_weights.resize(grad_output.rows(), config_.experts_per_token);
@@ -255,7 +255,7 @@ void ExpertBackend<T>::sync(Pending kind, const char* operation) {
     pending_ = Pending::nothing;
     workspace_->in_flight = false;  // also if the job failed: the next submission may follow
     {
-        const core::trace::Scope scope("experts.wait");
+        const core::trace::Scope scope(core::scopes::experts_wait);
         workspace_->worker.wait();
     }
     workspace_->set_results_aside();

@@ -121,7 +121,7 @@ void MoeLayer<T>::load(const WeightSource<T>& source) {
 
 template <class T>
 void MoeLayer<T>::route(LayerTape<T>& tape, MatrixView<const A> input) {
-    const Scope scope("router.forward");
+    const Scope scope(core::scopes::router_forward);
     const index_t rows = input.rows();
     tape.scores.resize(rows, architecture_.experts);
     tape.expert_ids.resize(rows, architecture_.experts_per_token);
@@ -137,7 +137,7 @@ void MoeLayer<T>::route(LayerTape<T>& tape, MatrixView<const A> input) {
 template <class T>
 void MoeLayer<T>::route_backward(const LayerTape<T>& tape, std::span<const A> grad_probabilities,
                                  MatrixView<A> grad_input) {
-    const Scope scope("router.backward");
+    const Scope scope(core::scopes::router_backward);
     Matrix<A>& grad_logits = router_scratch_->grad_logits;
     grad_logits.resize(grad_input.rows(), architecture_.experts);
     ops::route_backward<A>(architecture_.router, tape.scores, tape.expert_ids, tape.expert_weights,

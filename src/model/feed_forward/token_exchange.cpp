@@ -248,7 +248,7 @@ void TokenExchange<T>::bring_back(const RowRoutes& routes, MatrixView<const A> p
 template <class T>
 ExpertRows<T> TokenExchange<T>::dispatch(const RowRoutes& routes, MatrixView<const T> hidden,
                                          MatrixView<const std::int32_t> expert_ids, MatrixView<const A> weights) {
-    const Scope scope("exchange.dispatch");
+    const Scope scope(core::scopes::exchange_dispatch);
     ExpertRows<T> rows;
     rows.hidden = send<T>(routes, part_of(hidden, routes), hidden_);
     rows.expert_ids = send<std::int32_t>(routes, part_of(expert_ids, routes), expert_ids_);
@@ -264,7 +264,7 @@ ExpertRows<T> TokenExchange<T>::dispatch(const RowRoutes& routes, MatrixView<con
 
 template <class T>
 MatrixView<const T> TokenExchange<T>::dispatch_gradient(const RowRoutes& routes, MatrixView<const A> gradient) {
-    const Scope scope("exchange.dispatch_gradient");
+    const Scope scope(core::scopes::exchange_dispatch_gradient);
     const MatrixView<const T> narrow =
         ops::as_operand<T>(kernels_.elementwise<T>(), part_of(gradient, routes), gradient_);
     return send<T>(routes, narrow, hidden_);
@@ -272,13 +272,13 @@ MatrixView<const T> TokenExchange<T>::dispatch_gradient(const RowRoutes& routes,
 
 template <class T>
 void TokenExchange<T>::combine(const RowRoutes& routes, MatrixView<const A> partial, MatrixView<A> output) {
-    const Scope scope("exchange.combine");
+    const Scope scope(core::scopes::exchange_combine);
     bring_back<T>(routes, partial, results_, output);
 }
 
 template <class T>
 void TokenExchange<T>::combine_weights(const RowRoutes& routes, MatrixView<const A> partial, MatrixView<A> gradient) {
-    const Scope scope("exchange.combine_weights");
+    const Scope scope(core::scopes::exchange_combine_weights);
     bring_back<A>(routes, partial, weight_gradients_, gradient);
 }
 
