@@ -138,28 +138,33 @@ void StepBenchmark::report_parts(Report& report, const measure::MachineLimits& l
     struct Part {
         const char* label;
         const char* figure;  ///< or null
-        const char* scope;
-        double operations;  ///< or 0
+        core::trace::ScopeName scope;
+        double operations;     ///< or 0
+        bool is_there = true;  ///< false: the step has no such part
     };
     const model::Architecture& architecture = run_->decoder->architecture();
     const index_t tokens = settings_.batches.batch_size * settings_.length;
     const double experts = work_of_experts(architecture, grid_, tokens).operations;
     const double head = work_of_head(architecture, grid_, tokens).operations;
-    const std::array parts = {Part{"forward", "step_forward", "decoder.forward", 0},
-                              Part{"  attention scores", nullptr, "attention.forward", 0},
-                              Part{"  experts", "step_experts_forward", "experts.forward", experts},
-                              Part{"head and loss", "step_loss", "loss", 2 * head},
-                              Part{"backward", "step_backward", "decoder.backward", 0},
-                              Part{"  attention scores", nullptr, "attention.backward", 0},
-                              Part{"  experts", "step_experts_backward", "experts.backward", experts},
-                              Part{"reduce gradients", "step_reduce", "gradients.reduce", 0},
-                              Part{"AdamW", "step_optimizer", "optimizer.step", 0}};
+    const bool has_experts = architecture.moe_layers() > 0;
+    // Backward ends at the experts of the lowest layer with some, as only experts are adapted.
+    const auto lowest = std::find(architecture.is_moe.begin(), architecture.is_moe.end(), true);
+    const bool passes_attention = architecture.is_moe.end() - lowest > 1;
+    const std::array parts = {
+        Part{"forward", "step_forward", core::scopes::decoder_forward, 0},
+        Part{"  attention scores", nullptr, core::scopes::attention_forward, 0},
+        Part{"  experts", "step_experts_forward", core::scopes::experts_forward, experts, has_experts},
+        Part{"head and loss", "step_loss", core::scopes::loss, 2 * head},
+        Part{"backward", "step_backward", core::scopes::decoder_backward, 0},
+        Part{"  attention scores", nullptr, core::scopes::attention_backward, 0, passes_attention},
+        Part{"  experts", "step_experts_backward", core::scopes::experts_backward, experts, has_experts},
+        Part{"reduce gradients", "step_reduce", core::scopes::gradients_reduce, 0},
+        Part{"AdamW", "step_optimizer", core::scopes::optimizer_step, 0}};
     report.say(fmt::format("{:<20} {:>10} {:>8} {:>9} {:>10} {:>8}\n", "part, on rank 0", "ms", "", "of step",
                            "GFLOP/s", "of peak"));
     for (const Part& part : parts) {
         const auto seconds_of = [&](std::size_t i) {
-            const auto found = samples_->traces[i].of_scope.find(part.scope);
-            return found == samples_->traces[i].of_scope.end() ? 0.0 : found->second;
+            return part.is_there ? samples_->traces[i].seconds_of(part.scope) : 0.0;
         };
         const std::vector<double> seconds = samples_->of_each(seconds_of);
         const measure::Summary time = measure::summarize(seconds);

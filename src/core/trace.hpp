@@ -50,8 +50,6 @@ class Scope {
 public:
     /// `bytes`: payload of a transfer.
     explicit Scope(const ScopeName& name, std::int64_t bytes = -1) noexcept;
-    explicit Scope(const char* name, const char* category = category::compute, std::int64_t bytes = -1) noexcept
-        : Scope(ScopeName(name, category), bytes) {}
     /// The calling thread's share of the scope that its team works for; records nothing for no scope.
     [[nodiscard]] static Scope share_of(const ScopeName& work) noexcept {
         return Scope(ScopeName(work.name, category::thread));

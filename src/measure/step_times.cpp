@@ -26,17 +26,18 @@ double seconds(const Event& event) {
 
 /// Whether this is a thread's share of a scope around it.
 bool is_share(const Event& event) {
-    return std::string_view(event.category) == "thread";
+    return std::string_view(event.category) == core::trace::category::thread;
 }
 
 /// Scopes inside of a pass have other names.
 bool is_pass_of_experts(const Event& event) {
     const std::string_view name = event.name;
-    return !is_share(event) && (name == "experts.forward" || name == "experts.backward");
+    return !is_share(event) &&
+           (name == core::scopes::experts_forward.name || name == core::scopes::experts_backward.name);
 }
 
 bool is_exchange(const Event& event) {
-    return std::string_view(event.name).starts_with("exchange.");
+    return core::trace::phase_of(event.name) == core::trace::phase_of(core::scopes::exchange_dispatch.name);
 }
 
 /// Adds what the experts' worker did to the trace of the thread that made the step, whose events, in order, are
@@ -62,6 +63,14 @@ void add_worker(std::span<const Event> events, std::span<const Event> inside, co
 }
 
 }  // namespace
+
+double StepTrace::seconds_of(const core::trace::ScopeName& scope) const {
+    const auto found = of_scope.find(scope.name);
+    core::require(found != of_scope.end(), core::ExitCode::runtime_failure,
+                  "the trace of a step has no scope {} (it has {} others); please report it", scope.name,
+                  of_scope.size());
+    return found->second;
+}
 
 EventCollector::EventCollector() {
     core::trace::enable(true);
@@ -98,7 +107,7 @@ void EventCollector::take() {
 }
 
 StepTrace trace_of_step(std::span<const Event> events) {
-    const auto is_step = [](const Event& event) { return std::string_view(event.name) == "step"; };
+    const auto is_step = [](const Event& event) { return std::string_view(event.name) == core::scopes::step.name; };
     const auto step = std::find_if(events.begin(), events.end(), is_step);
     core::require(step != events.end(), core::ExitCode::runtime_failure,
                   "the trace has no step ({} events); please report it", events.size());

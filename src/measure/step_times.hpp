@@ -28,6 +28,10 @@ struct StepTrace {
     std::map<std::string, double> of_scope;   ///< sums by name, nested scopes in those around them too
     double exchange = 0;                      ///< of rows with other ranks
     double hidden = 0;                        ///< that part of it in which the experts' worker computed
+
+    /// Of all scopes of this name. Throws with ExitCode::runtime_failure if the step has none: a scope that was renamed
+    /// or is no longer recorded must not look like one that takes no time.
+    [[nodiscard]] double seconds_of(const core::trace::ScopeName& scope) const;
 };
 
 /// Records scopes from its construction on. Takes them from the buffers of threads all the while, so that a step may

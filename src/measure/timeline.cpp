@@ -1,11 +1,15 @@
 #include "measure/timeline.hpp"
 
+#include "core/scopes.hpp"
+
 #include <iterator>
 #include <limits>
 #include <utility>
 
 namespace moesaic::measure {
 namespace {
+
+namespace category = core::trace::category;
 
 constexpr double before_all = -std::numeric_limits<double>::infinity();  // times may be negative
 
@@ -53,7 +57,7 @@ Timeline lay_out(std::vector<TraceInterval> intervals, int mpi, int thread, int 
     std::sort(intervals.begin(), intervals.end(), begins_earlier);
     Timeline timeline;
     std::copy_if(intervals.begin(), intervals.end(), std::back_inserter(timeline.steps),
-                 [&](const auto& interval) { return interval.name == step && interval.category == step; });
+                 [&](const auto& interval) { return interval.name == step; });
     if (timeline.steps.empty()) {
         return timeline;
     }
@@ -122,7 +126,8 @@ void keep_common_steps(std::map<int, Timeline>& timelines) {
 std::map<int, Timeline> timelines_of(const Trace& trace) {
     std::map<int, Timeline> timelines;
     for (const auto& [rank, intervals] : trace.ranks) {
-        Timeline timeline = lay_out(intervals, trace.index_of("mpi"), trace.index_of("thread"), trace.index_of("step"));
+        Timeline timeline = lay_out(intervals, trace.index_of(category::mpi), trace.index_of(category::thread),
+                                    trace.index_of(core::scopes::step.name));
         timeline.recorded_steps = timeline.steps.size();
         if (timeline.recorded_steps > 0) {
             timelines[rank] = std::move(timeline);
@@ -148,11 +153,12 @@ std::map<std::uint64_t, Arrival> arrivals_of(const std::map<int, Timeline>& time
 }
 
 double add_phases(const Trace& trace, const Timeline& timeline, double begin, double end, PhaseSeconds& phases) {
-    const int mpi = trace.index_of("mpi");
+    const int mpi = trace.index_of(category::mpi);
     double sum = 0;
     for_each_overlap(timeline.segments, begin, end, [&](const Segment& segment, double us) {
         const std::string& name = trace.names[static_cast<std::size_t>(segment.name)];
-        phases[segment.category == mpi ? "collectives" : name.substr(0, name.find('.'))] += seconds_per_us * us;
+        phases[segment.category == mpi ? collectives_phase : std::string(core::trace::phase_of(name))] +=
+            seconds_per_us * us;
         sum += seconds_per_us * us;
     });
     return sum;

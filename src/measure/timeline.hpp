@@ -14,9 +14,10 @@ namespace moesaic::measure {
 
 inline constexpr double seconds_per_us = 1e-6;
 
-/// Seconds by phase: the part of a scope's name before its first dot, with "collectives" for all of MPI. A moment
-/// belongs to the innermost scope that is open then.
+/// Seconds by phase (core::trace::phase_of), with one for all of MPI. A moment belongs to the innermost scope that is
+/// open then.
 using PhaseSeconds = std::map<std::string, double>;
+inline const std::string collectives_phase = "collectives";
 
 /// A part of a thread's time that belongs to one scope, the innermost. Times are those of the trace, in microseconds.
 struct Segment {

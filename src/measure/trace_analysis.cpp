@@ -1,5 +1,6 @@
 #include "measure/trace_analysis.hpp"
 
+#include "core/scopes.hpp"
 #include "measure/statistics.hpp"
 
 #include <algorithm>
@@ -95,7 +96,10 @@ private:
 
     /// These end on no rank before they have begun on all.
     void check_clocks() {
-        const std::set<std::string> synchronizing = {"mpi.barrier", "mpi.sum", "mpi.max", "mpi.min", "mpi.all_gather"};
+        namespace scopes = core::scopes;
+        const std::set<std::string> synchronizing = {scopes::mpi_barrier.name, scopes::mpi_sum.name,
+                                                     scopes::mpi_max.name, scopes::mpi_min.name,
+                                                     scopes::mpi_all_gather.name};
         std::set<std::uint64_t> seen;
         for (const auto& [rank, timeline] : timelines_) {
             for (const Call& call : timeline.calls) {
@@ -111,15 +115,15 @@ private:
     }
 
     void read_counters() {
-        constexpr std::string_view of_experts = "tokens per expert, ";
+        constexpr std::string_view of_experts = core::counters::tokens_per_expert;
         std::map<int, std::size_t> layers;
         for (const TraceCounter& counter : trace_.counters) {
             const std::string& name = trace_.names[static_cast<std::size_t>(counter.name)];
             const double value = counter.values.empty() ? 0 : counter.values.front();
-            if (name == "resident memory") {
+            if (name == core::counters::resident_memory) {
                 double& peak = summary_.peak_memory_bytes[counter.rank];
                 peak = std::max(peak, value);
-            } else if (name == "MPI bandwidth") {
+            } else if (name == core::counters::mpi_bandwidth) {
                 double& peak = summary_.peak_bandwidth[counter.rank];
                 peak = std::max(peak, value);
             } else if (name.starts_with(of_experts)) {

@@ -121,8 +121,8 @@ void TraceRecorder::sample_counters(std::span<const trace::Event> events) {
     }
     const std::int64_t now = trace::now_ns();
     const double seconds = 1e-9 * static_cast<double>(now - std::exchange(sampled_ns_, now));
-    trace::count("resident memory", {"bytes"}, {resident_bytes()});
-    trace::count("MPI bandwidth", {"bytes/s"}, {std::llround(static_cast<double>(sent) / seconds)});
+    trace::count(core::counters::resident_memory, {"bytes"}, {resident_bytes()});
+    trace::count(core::counters::mpi_bandwidth, {"bytes/s"}, {std::llround(static_cast<double>(sent) / seconds)});
 }
 
 }  // namespace moesaic::measure

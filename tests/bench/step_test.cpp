@@ -95,6 +95,19 @@ TEST(StepTimes, CollectivesInsideOthersCountOnce) {
     EXPECT_THROW((void)measure::trace_of_step({}), core::Error);
 }
 
+TEST(StepTimes, AScopeThatIsMissingIsAnErrorThatNamesIt) {
+    const measure::StepTrace trace =
+        measure::trace_of_step(std::vector<Event>{event("loss", "compute", 10, 12), event("step", "step", 10, 20)});
+    EXPECT_DOUBLE_EQ(trace.seconds_of(core::scopes::loss), 0.002);
+    try {
+        (void)trace.seconds_of(core::scopes::attention_forward);
+        ADD_FAILURE() << "a scope that is not there took no time";
+    } catch (const core::Error& error) {
+        EXPECT_EQ(error.code(), core::ExitCode::runtime_failure);
+        EXPECT_NE(std::string(error.what()).find("attention.forward"), std::string::npos) << error.what();
+    }
+}
+
 TEST(StepTimes, ExchangeIsHiddenWhereTheWorkerComputes) {
     const measure::StepTrace trace = measure::trace_of_step(std::vector<Event>{
         event("exchange.dispatch", "compute", 10, 14), event("mpi.all_gather_rows", "mpi", 11, 14),
@@ -152,7 +165,7 @@ TEST(StepTimes, AllEventsOfALongStepAreCollected) {
     constexpr std::size_t of_burst = 20000;  // buffers of threads hold 2^15
     for (std::size_t burst = 0; burst < bursts; ++burst) {
         for (std::size_t i = 0; i < of_burst; ++i) {
-            const core::trace::Scope scope("a scope");
+            const core::trace::Scope scope(core::trace::ScopeName("a scope", core::trace::category::compute));
         }
         std::this_thread::sleep_for(std::chrono::milliseconds(200));
     }
