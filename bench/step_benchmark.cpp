@@ -6,6 +6,7 @@
 #include "core/trace.hpp"
 #include "host/peak_memory.hpp"
 #include "measure/step_times.hpp"
+#include "measure/trace_drain.hpp"
 #include "train/memory_plan.hpp"
 
 #include <fmt/format.h>
@@ -74,9 +75,9 @@ struct StepWork {
 
 /// All repetitions of a step; what is known of other ranks is there on rank 0 only.
 struct StepBenchmark::Samples {
-    std::vector<double> seconds;                           ///< of the slowest rank
-    std::vector<measure::StepTrace> traces;                ///< of this rank
-    std::vector<std::vector<measure::StepShares>> shares;  ///< of all ranks
+    std::vector<double> seconds;                          ///< of the slowest rank
+    std::vector<measure::RankSteps> mine;                 ///< this rank by itself
+    std::vector<std::vector<measure::RankSteps>> shares;  ///< of all ranks
 
     [[nodiscard]] std::vector<double> of_each(const std::function<double(std::size_t)>& value) const {
         std::vector<double> values;
@@ -120,11 +121,14 @@ void StepBenchmark::repeat(bool record) {
     measure::EventCollector collector;
     const double seconds = seconds_of_slowest(world, [&] { run_->step.trainer.step(); });
     const measure::StepTrace trace = measure::trace_of_step(collector.stop());
+    if (run_->decoder->architecture().moe_layers() > 0) {
+        static_cast<void>(trace.rank.seconds_of(core::scopes::exchange_dispatch));  // or the exchange looks like none
+    }
     ++steps_;
-    std::vector<measure::StepShares> shares = measure::share_out(world, trace);
+    std::vector<measure::RankSteps> shares = measure::share_out(world, trace);
     if (record) {
         samples_->seconds.push_back(seconds);
-        samples_->traces.push_back(trace);
+        samples_->mine.push_back(trace.rank);
         samples_->shares.push_back(std::move(shares));
     }
 }
@@ -164,12 +168,12 @@ void StepBenchmark::report_parts(Report& report, const measure::MachineLimits& l
                            "GFLOP/s", "of peak"));
     for (const Part& part : parts) {
         const auto seconds_of = [&](std::size_t i) {
-            return part.is_there ? samples_->traces[i].seconds_of(part.scope) : 0.0;
+            return part.is_there ? samples_->mine[i].seconds_of(part.scope) : 0.0;
         };
         const std::vector<double> seconds = samples_->of_each(seconds_of);
         const measure::Summary time = measure::summarize(seconds);
         const measure::Summary share = measure::summarize(
-            samples_->of_each([&](std::size_t i) { return 100 * seconds_of(i) / samples_->traces[i].total; }));
+            samples_->of_each([&](std::size_t i) { return 100 * seconds_of(i) / samples_->mine[i].total; }));
         const double flops = part.operations / time.median;
         report.say(fmt::format("  {:<18} {:>10.2f} +- {:4.1f}% {:>8.1f}%{}\n", part.label, time.median * 1e3,
                                time.spread_percent(), share.median,
@@ -190,15 +194,15 @@ void StepBenchmark::report_ranks(Report& report) const {
     struct Column {
         const char* label;
         const char* figure;  ///< or null
-        double (*percent)(const measure::StepShares&);
+        double (*percent)(const measure::RankSteps&);
     };
     const std::array columns = {
-        Column{"computing", nullptr, [](const measure::StepShares& s) { return 100 * s.computing() / s.total; }},
-        Column{"transfer", "step_transfer", [](const measure::StepShares& s) { return 100 * s.transfer / s.total; }},
-        Column{"waiting", "step_waiting", [](const measure::StepShares& s) { return 100 * s.waiting / s.total; }},
-        Column{"exchange", "step_exchange", [](const measure::StepShares& s) { return 100 * s.exchange / s.total; }},
+        Column{"computing", nullptr, [](const measure::RankSteps& s) { return 100 * s.computing() / s.total; }},
+        Column{"transfer", "step_transfer", [](const measure::RankSteps& s) { return 100 * s.transfer / s.total; }},
+        Column{"waiting", "step_waiting", [](const measure::RankSteps& s) { return 100 * s.waiting / s.total; }},
+        Column{"exchange", "step_exchange", [](const measure::RankSteps& s) { return 100 * s.exchange / s.total; }},
         Column{"of it hidden", "exchange_hidden",
-               [](const measure::StepShares& s) { return s.exchange > 0 ? 100 * s.hidden / s.exchange : 0; }}};
+               [](const measure::RankSteps& s) { return s.exchange > 0 ? 100 * s.hidden / s.exchange : 0; }}};
     std::string table = fmt::format("\n{:<10}", "rank");
     for (const Column& column : columns) {
         table += fmt::format(" {:>13}", column.label);
@@ -215,7 +219,7 @@ void StepBenchmark::report_ranks(Report& report) const {
     for (const Column& column : columns) {
         const auto average = [&](std::size_t i) {
             double sum = 0;
-            for (const measure::StepShares& shares : samples_->shares[i]) {
+            for (const measure::RankSteps& shares : samples_->shares[i]) {
                 sum += column.percent(shares);
             }
             return sum / static_cast<double>(ranks);

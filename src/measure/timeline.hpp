@@ -1,7 +1,7 @@
 // What every rank did, by time: its steps, scopes and collectives.
 #pragma once
 
-#include "measure/trace_file.hpp"
+#include "measure/trace.hpp"
 
 #include <algorithm>
 #include <cstdint>
@@ -40,7 +40,9 @@ struct Timeline {
     std::vector<TraceInterval> steps;   ///< that all ranks have
     std::size_t recorded_steps = 0;     ///< with those that another rank doesn't have
     std::vector<Segment> segments;      ///< of the thread that makes the steps, without gaps inside of scopes
+    std::vector<TraceInterval> scopes;  ///< of that thread, in order of begin; nested
     std::vector<Call> calls;            ///< collectives of that thread; of nested ones the outermost
+    std::vector<Segment> passes;        ///< of experts, on their worker's thread, one after the other
     std::vector<Segment> others;        ///< when any other thread works; disjoint
     std::vector<TraceInterval> shares;  ///< of threads in the work of teams, in order of begin
 };
@@ -51,7 +53,8 @@ struct Timeline {
 
 /// When and where the last rank came to a collective.
 struct Arrival {
-    int ranks = 0;  ///< that recorded it
+    int ranks = 0;        ///< that recorded it
+    double shortest = 0;  ///< microseconds of the call on the rank where it was shortest
     double last_begin = 0;
     double first_end = 0;
     int last_rank = 0;

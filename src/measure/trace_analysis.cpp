@@ -1,7 +1,6 @@
 #include "measure/trace_analysis.hpp"
 
 #include "core/scopes.hpp"
-#include "measure/statistics.hpp"
 
 #include <algorithm>
 #include <set>
@@ -17,6 +16,7 @@ public:
         : trace_(trace), timelines_(timelines_of(trace)), arrivals_(arrivals_of(timelines_)) {}
 
     TraceSummary summary() {
+        std::vector<RankSteps> ranks;
         for (const auto& [rank, timeline] : timelines_) {
             summary_.steps = static_cast<int>(timeline.steps.size());
             if (summary_.steps > 0) {
@@ -24,9 +24,11 @@ public:
                 summary_.end = seconds_per_us * timeline.steps.back().end;
             }
             summary_.steps_of_ranks[rank] = timeline.recorded_steps;
-            summary_.ranks[rank] = sum_up(timeline);
+            summary_.ranks[rank] = steps_of(timeline);
+            ranks.push_back(summary_.ranks[rank]);
             balance_threads(rank, timeline);
         }
+        summary_.rank_imbalance_percent = imbalance_percent(ranks);
         summary_.critical_path = find_critical_path(trace_, timelines_, arrivals_);
         check_clocks();
         read_counters();
@@ -34,25 +36,11 @@ public:
     }
 
 private:
-    [[nodiscard]] RankSteps sum_up(const Timeline& timeline) const {
-        RankSteps rank;
-        std::vector<double> seconds;
+    [[nodiscard]] RankSteps steps_of(const Timeline& timeline) const {
+        RankSteps rank = sum_up(trace_, timeline);
         for (const TraceInterval& step : timeline.steps) {
-            seconds.push_back(seconds_per_us * step.duration());
-            rank.total += seconds.back();
-            add_phases(trace_, timeline, step.begin, step.end, rank.phases);
-            for (const Call& call : that_begin_in(timeline.calls, step.begin, step.end)) {
-                const Arrival& arrival = arrivals_.at(call.call);
-                const double duration = seconds_per_us * (call.end - call.begin);
-                const double waiting = std::clamp(seconds_per_us * (arrival.last_begin - call.begin), 0.0, duration);
-                rank.waiting += waiting;
-                rank.transfer += duration - waiting;
-                rank.alone += arrival.ranks == 1 ? duration : 0;
-                for_each_overlap(timeline.others, call.begin, call.end,
-                                 [&](const Segment&, double us) { rank.overlapped += seconds_per_us * us; });
-            }
+            split_calls(that_begin_in(timeline.calls, step.begin, step.end), arrivals_, Clocks::common, rank);
         }
-        rank.median = seconds.empty() ? 0 : measure::summarize(std::move(seconds)).median;
         return rank;
     }
 
@@ -148,16 +136,6 @@ private:
 };
 
 }  // namespace
-
-double TraceSummary::rank_imbalance_percent() const {
-    double sum = 0;
-    double longest = 0;
-    for (const auto& [rank, of_rank] : ranks) {
-        sum += of_rank.computing();
-        longest = std::max(longest, of_rank.computing());
-    }
-    return sum > 0 ? 100 * (longest * static_cast<double>(ranks.size()) / sum - 1) : 0;
-}
 
 TraceSummary analyse(const Trace& trace) {
     return Analysis(trace).summary();

@@ -6,7 +6,6 @@
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <fstream>
@@ -94,8 +93,8 @@ private:
         TraceInterval interval;
         interval.begin = number(event, "ts", -longest_us, longest_us);
         interval.end = interval.begin + number(event, "dur", 0, longest_us);
-        interval.name = index(io::get<std::string>(event, "name", source()));
-        interval.category = index(io::get<std::string>(event, "cat", source()));
+        interval.name = trace_.add_name(io::get<std::string>(event, "name", source()));
+        interval.category = trace_.add_name(io::get<std::string>(event, "cat", source()));
         interval.thread = io::get<int>(event, "tid", source());
         if (event.contains("args")) {
             interval.bytes = io::get_or<std::int64_t>(event["args"], "bytes", 0, source());
@@ -111,7 +110,7 @@ private:
     void read_counter(const nlohmann::json& event, int rank) {
         TraceCounter counter;
         counter.rank = rank;
-        counter.name = index(io::get<std::string>(event, "name", source()));
+        counter.name = trace_.add_name(io::get<std::string>(event, "name", source()));
         counter.at = number(event, "ts", -longest_us, longest_us);
         const auto values = io::get<nlohmann::json>(event, "args", source());
         for (const auto& [key, value] : values.items()) {
@@ -136,30 +135,15 @@ private:
         return value;
     }
 
-    int index(const std::string& name) {
-        const auto [found, is_new] = index_.try_emplace(name, trace_.index_of(name));
-        if (is_new && found->second < 0) {
-            found->second = static_cast<int>(trace_.names.size());
-            trace_.names.push_back(name);
-        }
-        return found->second;
-    }
-
     [[nodiscard]] std::string source() const { return file_.string(); }
 
     Trace& trace_;
     std::filesystem::path file_;
     std::ifstream in_;
     std::size_t number_ = 1;
-    std::map<std::string, int> index_;
 };
 
 }  // namespace
-
-int Trace::index_of(const std::string& name) const {
-    const auto found = std::find(names.begin(), names.end(), name);
-    return found == names.end() ? -1 : static_cast<int>(found - names.begin());
-}
 
 Trace read_trace(const std::vector<std::filesystem::path>& files) {
     Trace trace;
