@@ -3,6 +3,7 @@
 #include "core/error.hpp"
 #include "io/files.hpp"
 #include "io/json.hpp"
+#include "measure/run_keys.hpp"
 
 #include <fmt/format.h>
 
@@ -62,14 +63,15 @@ private:
         if (line.starts_with(before)) {
             const auto end = io::parse_json(fmt::format("{{{}", line.substr(before.size())), source(), {}, number_);
             const auto data = io::get<nlohmann::json>(end, "otherData", source());
-            trace_.dropped += io::get_or<std::int64_t>(data, "dropped_events", 0, source());
-            for (const auto& clock : io::get_or<std::vector<nlohmann::json>>(data, "ranks", {}, source())) {
-                trace_.clocks.push_back({.rank = io::get<double>(clock, "rank", source()),
-                                         .kind = io::get<std::string>(clock, "clock", source()),
-                                         .offset_us = number(clock, "offset_us", -longest_us, longest_us),
-                                         .offset_at_end_us = number(clock, "offset_at_end_us", -longest_us, longest_us),
-                                         .drift_ppm = number(clock, "drift_ppm", -longest_us, longest_us),
-                                         .error_us = number(clock, "error_us", 0, longest_us)});
+            trace_.dropped += io::get_or<std::int64_t>(data, run_keys::dropped_events, 0, source());
+            for (const auto& clock : io::get_or<std::vector<nlohmann::json>>(data, run_keys::ranks, {}, source())) {
+                trace_.clocks.push_back(
+                    {.rank = io::get<double>(clock, run_keys::rank, source()),
+                     .kind = io::get<std::string>(clock, run_keys::clock, source()),
+                     .offset_us = number(clock, run_keys::offset_us, -longest_us, longest_us),
+                     .offset_at_end_us = number(clock, run_keys::offset_at_end_us, -longest_us, longest_us),
+                     .drift_ppm = number(clock, run_keys::drift_ppm, -longest_us, longest_us),
+                     .error_us = number(clock, run_keys::error_us, 0, longest_us)});
             }
         }
     }
