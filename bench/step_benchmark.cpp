@@ -20,6 +20,8 @@
 namespace moesaic::bench {
 namespace {
 
+namespace figures = measure::figures;
+
 // Work of a rank in one pass, forward or backward; as the weights are frozen, backward has gradients of inputs only.
 
 /// A tensor group computes the choices of its experts, each rank a slice of them. Experts are chosen equally often.
@@ -138,7 +140,7 @@ std::vector<std::span<const double>> StepBenchmark::samples() const {
 }
 
 /// Parts of the step on rank 0. The innermost ones are indented.
-void StepBenchmark::report_parts(Report& report, const measure::MachineLimits& limits) const {
+void StepBenchmark::report_parts(Console& console, const measure::MachineLimits& limits) const {
     struct Part {
         const char* label;
         const char* figure;  ///< or null
@@ -155,17 +157,17 @@ void StepBenchmark::report_parts(Report& report, const measure::MachineLimits& l
     const auto lowest = std::find(architecture.is_moe.begin(), architecture.is_moe.end(), true);
     const bool passes_attention = architecture.is_moe.end() - lowest > 1;
     const std::array parts = {
-        Part{"forward", "step_forward", core::scopes::decoder_forward, 0},
+        Part{"forward", figures::step_forward, core::scopes::decoder_forward, 0},
         Part{"  attention scores", nullptr, core::scopes::attention_forward, 0},
         Part{"  experts", "step_experts_forward", core::scopes::experts_forward, experts, has_experts},
-        Part{"head and loss", "step_loss", core::scopes::loss, 2 * head},
-        Part{"backward", "step_backward", core::scopes::decoder_backward, 0},
+        Part{"head and loss", figures::step_loss, core::scopes::loss, 2 * head},
+        Part{"backward", figures::step_backward, core::scopes::decoder_backward, 0},
         Part{"  attention scores", nullptr, core::scopes::attention_backward, 0, passes_attention},
         Part{"  experts", "step_experts_backward", core::scopes::experts_backward, experts, has_experts},
-        Part{"reduce gradients", "step_reduce", core::scopes::gradients_reduce, 0},
-        Part{"AdamW", "step_optimizer", core::scopes::optimizer_step, 0}};
-    report.say(fmt::format("{:<20} {:>10} {:>8} {:>9} {:>10} {:>8}\n", "part, on rank 0", "ms", "", "of step",
-                           "GFLOP/s", "of peak"));
+        Part{"reduce gradients", figures::step_reduce, core::scopes::gradients_reduce, 0},
+        Part{"AdamW", figures::step_optimizer, core::scopes::optimizer_step, 0}};
+    console.say(fmt::format("{:<20} {:>10} {:>8} {:>9} {:>10} {:>8}\n", "part, on rank 0", "ms", "", "of step",
+                            "GFLOP/s", "of peak"));
     for (const Part& part : parts) {
         const auto seconds_of = [&](std::size_t i) {
             return part.is_there ? samples_->mine[i].seconds_of(part.scope) : 0.0;
@@ -175,20 +177,20 @@ void StepBenchmark::report_parts(Report& report, const measure::MachineLimits& l
         const measure::Summary share = measure::summarize(
             samples_->of_each([&](std::size_t i) { return 100 * seconds_of(i) / samples_->mine[i].total; }));
         const double flops = part.operations / time.median;
-        report.say(fmt::format("  {:<18} {:>10.2f} +- {:4.1f}% {:>8.1f}%{}\n", part.label, time.median * 1e3,
-                               time.spread_percent(), share.median,
-                               part.operations > 0
-                                   ? fmt::format(" {:>10.1f} {:>7.1f}%", flops * 1e-9, 100 * flops / limits.peak_flops)
-                                   : ""));
+        console.say(fmt::format("  {:<18} {:>10.2f} +- {:4.1f}% {:>8.1f}%{}\n", part.label, time.median * 1e3,
+                                time.spread_percent(), share.median,
+                                part.operations > 0
+                                    ? fmt::format(" {:>10.1f} {:>7.1f}%", flops * 1e-9, 100 * flops / limits.peak_flops)
+                                    : ""));
         if (part.figure != nullptr) {
-            report.add(part.figure, "ms", measure::Better::neither, measure::scaled(1e3, seconds));
+            console.add(part.figure, "ms", measure::Better::neither, measure::scaled(1e3, seconds));
         }
     }
 }
 
 /// Computing, transfers, waiting and the exchange of rows: a line per rank, and figures of the averages.
-void StepBenchmark::report_ranks(Report& report) const {
-    if (!report.world().is_root()) {
+void StepBenchmark::report_ranks(Console& console) const {
+    if (!console.world().is_root()) {
         return;
     }
     struct Column {
@@ -215,7 +217,7 @@ void StepBenchmark::report_ranks(Report& report) const {
             table += fmt::format(" {:>12.1f}%", measure::summarize(samples_->of_each(percent)).median);
         }
     }
-    report.say(table + "\n");
+    console.say(table + "\n");
     for (const Column& column : columns) {
         const auto average = [&](std::size_t i) {
             double sum = 0;
@@ -225,52 +227,53 @@ void StepBenchmark::report_ranks(Report& report) const {
             return sum / static_cast<double>(ranks);
         };
         if (column.figure != nullptr) {
-            report.add(column.figure, "percent", measure::Better::neither, samples_->of_each(average));
+            console.add(column.figure, "percent", measure::Better::neither, samples_->of_each(average));
         }
     }
-    report.add("step_imbalance", "percent", measure::Better::neither,
-               samples_->of_each([&](std::size_t i) { return measure::imbalance_percent(samples_->shares[i]); }));
+    console.add("step_imbalance", "percent", measure::Better::neither,
+                samples_->of_each([&](std::size_t i) { return measure::imbalance_percent(samples_->shares[i]); }));
 }
 
-void StepBenchmark::report(Report& report, const measure::MachineLimits& limits) const {
+void StepBenchmark::report(Console& console, const measure::MachineLimits& limits) const {
     const model::Architecture& architecture = run_->decoder->architecture();
     const index_t tokens = settings_.batches.batch_size * settings_.length;
-    report_parts(report, limits);
-    report_ranks(report);
-    const std::int64_t sent = report.world().sum(run_->decoder->exchange_volume().total());
+    report_parts(console, limits);
+    report_ranks(console);
+    const std::int64_t sent = console.world().sum(run_->decoder->exchange_volume().total());
     if (const index_t token_layers = steps_ * tokens * architecture.moe_layers(); token_layers > 0) {
-        report.add("exchange_bytes_per_token", "B", static_cast<double>(sent) / static_cast<double>(token_layers));
+        console.add("exchange_bytes_per_token", "B", static_cast<double>(sent) / static_cast<double>(token_layers));
     }
     const StepWork work(architecture, grid_, tokens);
     const double floor = work.floor_seconds(limits);
     const measure::Summary seconds = measure::summarize(samples_->seconds);
     const double reached = 100 * floor / seconds.median;
     const std::vector<double> speed = measure::rates(static_cast<double>(tokens), samples_->seconds);
-    report.add("step_seconds", "s", measure::Better::neither, samples_->seconds, reached, work.sum());
-    report.add("step_tokens_per_second", "tokens/s", measure::Better::higher, speed, reached);
-    report.add("step_floor", "percent", measure::Better::neither, measure::rates(100 * floor, samples_->seconds));
-    report.say(fmt::format("\n{} tokens per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s, {:.1f}% of the floor\n", tokens,
-                           seconds.median, seconds.spread_percent(), measure::summarize(speed).median, reached));
+    console.add("step_seconds", "s", measure::Better::neither, samples_->seconds, reached, work.sum());
+    console.add(figures::step_tokens_per_second, "tokens/s", measure::Better::higher, speed, reached);
+    console.add("step_floor", "percent", measure::Better::neither, measure::rates(100 * floor, samples_->seconds));
+    console.say(fmt::format("\n{} tokens per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s, {:.1f}% of the floor\n",
+                            tokens, seconds.median, seconds.spread_percent(), measure::summarize(speed).median,
+                            reached));
     constexpr double gib = 1024.0 * 1024.0 * 1024.0;
     const double peak =
-        report.world().max(static_cast<double>(host::peak_memory_bytes() -
-                                               std::min(host::peak_memory_bytes(), settings_.resident_before)) /
-                           gib);
-    report.add("memory_plan", "GiB", settings_.planned_bytes / gib);
-    report.add("memory_peak", "GiB", peak);
-    report.say(fmt::format("memory of a rank: {:.2f} GiB at the peak, {:.2f} GiB planned\n\n", peak,
-                           settings_.planned_bytes / gib));
+        console.world().max(static_cast<double>(host::peak_memory_bytes() -
+                                                std::min(host::peak_memory_bytes(), settings_.resident_before)) /
+                            gib);
+    console.add("memory_plan", "GiB", settings_.planned_bytes / gib);
+    console.add("memory_peak", "GiB", peak);
+    console.say(fmt::format("memory of a rank: {:.2f} GiB at the peak, {:.2f} GiB planned\n\n", peak,
+                            settings_.planned_bytes / gib));
 }
 
-void verify_step(Report& report, const model::Architecture& architecture, const model::DecoderSettings& settings,
+void verify_step(Console& console, const model::Architecture& architecture, const model::DecoderSettings& settings,
                  const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid) {
     const StepErrors errors = measure_step_errors(architecture, settings, kernels, grid);
-    report.say("a step of a small model of the same widths, against FP32:");
+    console.say("a step of a small model of the same widths, against FP32:");
     for (const measure::Check& check : checks_of(errors)) {  // known on rank 0, zeros elsewhere
-        report.add_check(check.name, check.error, check.bound);
-        report.say(fmt::format(" {} {:.2e}", check.name.substr(6), check.error));
+        console.add_check(check.name, check.error, check.bound);
+        console.say(fmt::format(" {} {:.2e}", check.name.substr(6), check.error));
     }
-    report.say(fmt::format(" (at most {})\n", step_error_bound));
+    console.say(fmt::format(" (at most {})\n", step_error_bound));
 }
 
 }  // namespace moesaic::bench
