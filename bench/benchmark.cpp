@@ -22,8 +22,8 @@ bool is_narrow(const Benchmark& benchmark, double spread_percent) {
 
 }  // namespace
 
-void measure_round(Report& report, Benchmark& benchmark, MachineProbe* machine, const Repetition& repetition) {
-    measure::CaseResult& result = report.result();
+void measure_round(Console& console, Benchmark& benchmark, MachineProbe* machine, const Repetition& repetition) {
+    measure::CaseResult& result = console.result();
     const index_t least = (repetition.least + repetition.rounds - 1) / repetition.rounds;
     const std::int64_t begin = core::trace::now_ns();
     benchmark.repeat(/*record=*/false);
@@ -36,29 +36,29 @@ void measure_round(Report& report, Benchmark& benchmark, MachineProbe* machine, 
         }
         benchmark.repeat(/*record=*/true);
         ++done;
-        const double seconds = report.world().max(static_cast<double>(core::trace::now_ns() - begin) * 1e-9);
+        const double seconds = console.world().max(static_cast<double>(core::trace::now_ns() - begin) * 1e-9);
         enough = done >= least && (seconds * static_cast<double>(repetition.rounds) >= repetition.seconds ||
                                    is_narrow(benchmark, repetition.spread_percent));
     }
     result.rounds.push_back(done);
 }
 
-measure::MachineLimits report_limits(Report& report) {
-    if (!report.result().machine) {
+measure::MachineLimits report_limits(Console& console) {
+    if (!console.result().machine) {
         return {};
     }
-    const measure::MachineSamples machine = *report.result().machine;
+    const measure::MachineSamples machine = *console.result().machine;
     const bool amx = machine.level == kernels::name(kernels::Isa::amx);
     const double peak = measure::best_of(machine.peak);
     const double read = measure::best_of(machine.dram_read);
-    report.say(fmt::format(
+    console.say(fmt::format(
         "limits of a rank, all threads: multiply-add in registers {:.1f} GFLOP/s (median {:.1f}; {}{}), read from "
         "memory {:.1f} GB/s (median {:.1f})\n",
         peak, measure::summarize(machine.peak).median, machine.level,
         amx ? "" : ", no AMX: the peak is that of vector registers", read,
         measure::summarize(machine.dram_read).median));
-    report.add_limit(amx ? "amx_peak" : "isa_peak", "GFLOP/s", machine.peak);
-    report.add_limit("dram_read", "GB/s", machine.dram_read);
+    console.add_limit(amx ? measure::figures::amx_peak : measure::figures::isa_peak, "GFLOP/s", machine.peak);
+    console.add_limit(measure::figures::dram_read, "GB/s", machine.dram_read);
     return {1e9 * peak, 1e9 * read};
 }
 

@@ -1,7 +1,7 @@
 // What all benchmarks have in common, and the loop that measures them.
 #pragma once
 
-#include "bench/report.hpp"
+#include "bench/console.hpp"
 
 #include <span>
 #include <vector>
@@ -10,7 +10,7 @@ namespace moesaic::bench {
 
 class MachineProbe;
 
-/// A benchmark that is set up and has put what it verified into its report. All ranks of its group call the functions.
+/// A benchmark that is set up and has told its console what it verified. All ranks of its group call the functions.
 class Benchmark {
 public:
     virtual ~Benchmark() = default;
@@ -19,7 +19,7 @@ public:
     /// Recorded samples of what is measured, to find out when they are enough.
     [[nodiscard]] virtual std::vector<std::span<const double>> samples() const = 0;
     /// Collective. Prints tables and adds the figures.
-    virtual void report(Report& report, const measure::MachineLimits& limits) const = 0;
+    virtual void report(Console& console, const measure::MachineLimits& limits) const = 0;
 };
 
 /// How often a case is repeated.
@@ -32,10 +32,10 @@ struct Repetition {
 
 /// Collective. One round of one case: a warm-up, then repetitions, with the limits of the machine (may be null)
 /// measured beside each.
-void measure_round(Report& report, Benchmark& benchmark, MachineProbe* machine, const Repetition& repetition);
+void measure_round(Console& console, Benchmark& benchmark, MachineProbe* machine, const Repetition& repetition);
 
 /// Prints and adds the limits that were measured beside a case, the best of all samples: `amx_peak` (`isa_peak` where
 /// the level is not AMX) and `dram_read`. Zeros for a case without them.
-[[nodiscard]] measure::MachineLimits report_limits(Report& report);
+[[nodiscard]] measure::MachineLimits report_limits(Console& console);
 
 }  // namespace moesaic::bench

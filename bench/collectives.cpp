@@ -164,7 +164,8 @@ private:
     std::vector<index_t> counts_;
 };
 
-CollectiveBenchmark::CollectiveBenchmark(Report& report, const CollectiveSettings& settings) : world_(report.world()) {
+CollectiveBenchmark::CollectiveBenchmark(Console& console, const CollectiveSettings& settings)
+    : world_(console.world()) {
     constexpr double seconds_per_measurement = 0.02;
     for (const index_t bytes : settings.bytes) {
         world_.agree([&] {
@@ -173,7 +174,8 @@ CollectiveBenchmark::CollectiveBenchmark(Report& report, const CollectiveSetting
         for (Operation& operation : exchanges_.back()->operations) {
             operation.prepare();
             operation.run();
-            report.add_check(fmt::format("error_{}_{}", operation.name, bytes), operation.is_correct() ? 0 : 1, 0);
+            console.add_check("error_" + measure::figures::time_of_message(operation.name, bytes).name,
+                              operation.is_correct() ? 0 : 1, 0);
             operation.repeats = repeats_for(world_, seconds_per_measurement, operation.run);
         }
     }
@@ -207,9 +209,9 @@ std::vector<std::span<const double>> CollectiveBenchmark::samples() const {
     return all;
 }
 
-void CollectiveBenchmark::report(Report& report, const measure::MachineLimits&) const {
-    report.say(fmt::format("{:<15} {:>10} {:>12} {:>8} {:>10} {:>14}\n", "operation", "bytes", "us", "+- %", "GB/s",
-                           "% of ping-pong"));
+void CollectiveBenchmark::report(Console& console, const measure::MachineLimits&) const {
+    console.say(fmt::format("{:<15} {:>10} {:>12} {:>8} {:>10} {:>14}\n", "operation", "bytes", "us", "+- %", "GB/s",
+                            "% of ping-pong"));
     for (const auto& exchange : exchanges_) {
         double ping_pong = 0;  // GB/s
         for (const Operation& operation : exchange->operations) {
@@ -220,15 +222,16 @@ void CollectiveBenchmark::report(Report& report, const measure::MachineLimits&) 
             const measure::Summary time = measure::summarize(microseconds);
             const double median = measure::summarize(bandwidth).median;
             ping_pong = operation.name == "ping_pong" ? median : ping_pong;
-            report.say(fmt::format("{:<15} {:>10} {:>12.2f} {:>8.1f} {:>10.3f} {:>14.0f}\n", operation.name,
-                                   exchange->bytes(), time.median, time.spread_percent(), median,
-                                   100 * median / ping_pong));
-            const std::string figure = fmt::format("{}_{}", operation.name, exchange->bytes());
-            report.add(figure, "us", measure::Better::lower, microseconds);
-            report.add(figure + "_bandwidth", "GB/s", measure::Better::neither, bandwidth);
+            console.say(fmt::format("{:<15} {:>10} {:>12.2f} {:>8.1f} {:>10.3f} {:>14.0f}\n", operation.name,
+                                    exchange->bytes(), time.median, time.spread_percent(), median,
+                                    100 * median / ping_pong));
+            console.add(measure::figures::time_of_message(operation.name, exchange->bytes()), "us",
+                        measure::Better::lower, microseconds);
+            console.add(measure::figures::bandwidth_of_message(operation.name, exchange->bytes()), "GB/s",
+                        measure::Better::neither, bandwidth);
         }
     }
-    report.say("\n");
+    console.say("\n");
 }
 
 }  // namespace moesaic::bench

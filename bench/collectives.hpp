@@ -18,13 +18,13 @@ struct CollectiveSettings {
 /// What ranks exchange, at several sizes. The group has two ranks or more.
 class CollectiveBenchmark final : public Benchmark {
 public:
-    /// Collective. Runs every operation at every size and adds the share of wrong elements to the checks of the report.
-    CollectiveBenchmark(Report& report, const CollectiveSettings& settings);
+    /// Collective. Runs every operation at every size and adds the share of wrong elements to the checks of the case.
+    CollectiveBenchmark(Console& console, const CollectiveSettings& settings);
     ~CollectiveBenchmark() override;
 
     void repeat(bool record) override;
     [[nodiscard]] std::vector<std::span<const double>> samples() const override;
-    void report(Report& report, const measure::MachineLimits& limits) const override;
+    void report(Console& console, const measure::MachineLimits& limits) const override;
 
 private:
     class Exchange;

@@ -31,7 +31,7 @@ using View = MatrixView<const bf16>;
 
 /// Something to measure: `run` computes one product with a copy of the weights.
 struct Contender {
-    std::string figure;
+    std::string quantity;
     std::function<void(std::size_t copy)> run;
     Gemm<bf16> result;  ///< what the product is with copy 0
     bool is_forward;    ///< x W^T, which both libraries compute and the roofline shows
@@ -136,8 +136,8 @@ struct KernelBenchmark::Products {
     std::vector<Contender> contenders;
 };
 
-KernelBenchmark::KernelBenchmark(Report& report, const kernels::KernelSet& kernels, const KernelSettings& settings)
-    : world_(report.world()), kernels_(kernels), settings_(settings) {
+KernelBenchmark::KernelBenchmark(Console& console, const kernels::KernelSet& kernels, const KernelSettings& settings)
+    : world_(console.world()), kernels_(kernels), settings_(settings) {
     world_.agree([&] {
         weights_ = std::make_unique<Weights>(settings);
         for (const index_t m : settings.rows) {
@@ -147,8 +147,8 @@ KernelBenchmark::KernelBenchmark(Report& report, const kernels::KernelSet& kerne
     for (const auto& products : products_) {
         for (Contender& contender : products->contenders) {
             contender.run(0);
-            report.add_check(fmt::format("error_{}_M{}", contender.figure, products->rows),
-                             product_error(contender.result), product_error_bound);
+            console.add_check("error_" + measure::figures::of_rows(contender.quantity, products->rows).name,
+                              product_error(contender.result), product_error_bound);
             contender.repeats = repeats_for(world_, seconds_per_measurement, [&] { contender.run(0); });
         }
     }
@@ -185,13 +185,13 @@ std::vector<std::span<const double>> KernelBenchmark::samples() const {
     return all;
 }
 
-void KernelBenchmark::report(Report& report, const measure::MachineLimits& limits) const {
+void KernelBenchmark::report(Console& console, const measure::MachineLimits& limits) const {
     const std::size_t copies = weights_->plain.size();
-    report.say(
+    console.say(
         fmt::format("GEMM BF16, N {}, K {}, threads {}, kernel {}, {} beside it; weights {}, {} cop{} of {:.1f} MiB\n"
                     "GFLOP/s, median +- half of its 95 % interval; percent of the peak for x W^T\n"
                     "{:>6} {:>18} {:>6} {:>18} {:>18} {:>18} {:>8}\n",
-                    settings_.n, settings_.k, report.result().threads, kernels_.gemm_name<bf16>(), onednn_version(),
+                    settings_.n, settings_.k, console.result().threads, kernels_.gemm_name<bf16>(), onednn_version(),
                     settings_.cold ? "cold" : "hot", copies, copies == 1 ? "y" : "ies",
                     static_cast<double>(settings_.n * settings_.k * 2) / (1 << 20), "M", "x W^T", "peak", "dy W",
                     "dy^T x", "oneDNN x W^T", "ratio"));
@@ -204,10 +204,10 @@ void KernelBenchmark::report(Report& report, const measure::MachineLimits& limit
             const std::vector<double> speed = measure::rates(gigaflops, contender.seconds);
             const measure::Summary summary = measure::summarize(speed);
             const double of_peak = 100e9 * summary.median / limits.peak_flops;
-            const bool own = contender.figure != "onednn";
-            report.add(fmt::format("{}_M{}", contender.figure, m), "GFLOP/s",
-                       own ? measure::Better::higher : measure::Better::neither, speed, of_peak,
-                       contender.is_forward ? std::optional(contender.work()) : std::nullopt);
+            const bool own = contender.quantity != "onednn";
+            console.add(measure::figures::of_rows(contender.quantity, m), "GFLOP/s",
+                        own ? measure::Better::higher : measure::Better::neither, speed, of_peak,
+                        contender.is_forward ? std::optional(contender.work()) : std::nullopt);
             row += fmt::format(" {:>9.1f} +- {:4.1f}%", summary.median, summary.spread_percent());
             if (&contender == &contenders.front()) {
                 row += fmt::format(" {:5.1f}%", of_peak);
@@ -215,12 +215,12 @@ void KernelBenchmark::report(Report& report, const measure::MachineLimits& limit
         }
         if (products->onednn != nullptr) {
             const auto ratios = paired_ratios(contenders.front().seconds, contenders.back().seconds);
-            report.add(fmt::format("gemm_over_onednn_M{}", m), "x", measure::Better::neither, ratios);
+            console.add(measure::figures::of_rows("gemm_over_onednn", m), "x", measure::Better::neither, ratios);
             row += fmt::format(" {:>7.2f}x  {}", measure::summarize(ratios).median, products->onednn->implementation());
         }
-        report.say(row + "\n");
+        console.say(row + "\n");
     }
-    report.say("\n");
+    console.say("\n");
 }
 
 }  // namespace moesaic::bench

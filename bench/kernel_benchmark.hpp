@@ -22,14 +22,14 @@ struct KernelSettings {
 /// them.
 class KernelBenchmark final : public Benchmark {
 public:
-    /// Collective. Computes everything once and adds the errors to the checks of the report. Throws with
+    /// Collective. Computes everything once and adds the errors to the checks of the case. Throws with
     /// ExitCode::out_of_resources what does not fit. `kernels` must outlive the object.
-    KernelBenchmark(Report& report, const kernels::KernelSet& kernels, const KernelSettings& settings);
+    KernelBenchmark(Console& console, const kernels::KernelSet& kernels, const KernelSettings& settings);
     ~KernelBenchmark() override;
 
     void repeat(bool record) override;
     [[nodiscard]] std::vector<std::span<const double>> samples() const override;
-    void report(Report& report, const measure::MachineLimits& limits) const override;
+    void report(Console& console, const measure::MachineLimits& limits) const override;
 
 private:
     struct Weights;

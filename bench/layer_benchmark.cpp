@@ -11,12 +11,16 @@
 
 #include <algorithm>
 #include <deque>
+#include <functional>
 #include <optional>
 
 namespace moesaic::bench {
 namespace {
 
+namespace figures = measure::figures;
 using core::bf16;
+/// The figure of a quantity for one number of tokens.
+using KeyOf = std::function<measure::FigureKey(const std::string& quantity)>;
 using Layers = std::deque<ExpertLayer<bf16>>;  // layers keep their address
 
 constexpr double gib = 1024.0 * 1024.0 * 1024.0;
@@ -78,32 +82,33 @@ measure::Work work_of_pass(const LayerShape& shape, const Inputs& inputs) {
 }
 
 /// One line of the table and its figures. Of both passes together, `better` is none: their sum says nothing new.
-void report_pass(Report& report, const std::string& pass, const std::string& suffix, const std::vector<double>& seconds,
-                 measure::Better better, const measure::Work& work, const measure::MachineLimits& limits) {
+void report_pass(Console& console, const char* pass, const char* quantity, const KeyOf& key,
+                 const std::vector<double>& seconds, measure::Better better, const measure::Work& work,
+                 const measure::MachineLimits& limits) {
     const measure::Summary time = measure::summarize(seconds);
     const double floor = work.floor_seconds(limits);
     const double reached = 100 * floor / time.median;
-    report.add("layer_" + pass + suffix, "ms", better, measure::scaled(1e3, seconds), reached,
-               better == measure::Better::neither ? std::nullopt : std::optional(work));
-    report.add("layer_" + pass + "_floor" + suffix, "percent", measure::Better::neither,
-               measure::rates(100 * floor, seconds));
-    report.say(fmt::format("  {:<18} {:>10.2f} +- {:4.1f}% {:>10.1f} {:>8.1f} {:>10.2f} {:>8.1f}%\n", pass,
-                           time.median * 1e3, time.spread_percent(), work.operations / time.median * 1e-9,
-                           work.bytes / time.median * 1e-9, floor * 1e3, reached));
+    console.add(key(quantity), "ms", better, measure::scaled(1e3, seconds), reached,
+                better == measure::Better::neither ? std::nullopt : std::optional(work));
+    console.add(key(std::string(quantity) + "_floor"), "percent", measure::Better::neither,
+                measure::rates(100 * floor, seconds));
+    console.say(fmt::format("  {:<18} {:>10.2f} +- {:4.1f}% {:>10.1f} {:>8.1f} {:>10.2f} {:>8.1f}%\n", pass,
+                            time.median * 1e3, time.spread_percent(), work.operations / time.median * 1e-9,
+                            work.bytes / time.median * 1e-9, floor * 1e3, reached));
 }
 
-void report_lora(Report& report, const LayerShape& shape, index_t rank, const std::string& suffix, const Times& with,
+void report_lora(Console& console, const LayerShape& shape, index_t rank, const KeyOf& key, const Times& with,
                  const Times& without) {
     std::vector<double> overhead(with.both.size());
     std::transform(with.both.begin(), with.both.end(), without.both.begin(), overhead.begin(),
                    [](double a, double b) { return 100 * (a / b - 1); });
     const measure::Summary percent = measure::summarize(overhead);
-    report.add("lora_overhead" + suffix, "percent", measure::Better::neither, overhead);
+    console.add(key("lora_overhead"), "percent", measure::Better::neither, overhead);
     // Multiply-adds of a row and projection, forward and backward: A and B; A and B for the input, gradients of A and
     // B.
     const double lora = 3.0 * 3.0 * static_cast<double>(rank * (shape.hidden + shape.intermediate));
     const double base = 2.0 * static_cast<double>(shape.expert_parameters());
-    report.say(fmt::format(
+    console.say(fmt::format(
         "  LoRA costs {:.1f} % [{:.1f}, {:.1f}] over frozen experts ({:.2f} ms), for {:.1f} % more operations\n",
         percent.median, percent.low, percent.high, measure::summarize(without.both).median * 1e3, 100 * lora / base));
 }
@@ -125,9 +130,9 @@ struct LayerBenchmark::Setup {
     [[nodiscard]] index_t all_weight_bytes() const { return count * weight_bytes(settings.shape); }
 
     void choose_count(index_t memory_bytes, index_t cache_bytes);
-    void plan(const Report& report, const LayerBenchmarkSettings& wanted);
-    void build(const Report& report, const kernels::KernelSet& kernels);
-    void verify(Report& report);
+    void plan(const Console& console, const LayerBenchmarkSettings& wanted);
+    void build(const Console& console, const kernels::KernelSet& kernels);
+    void verify(Console& console);
 };
 
 /// Takes as many layers as have three times the weights that the last-level cache holds, so that they come from memory;
@@ -141,7 +146,7 @@ void LayerBenchmark::Setup::choose_count(index_t memory_bytes, index_t cache_byt
     }
 }
 
-void LayerBenchmark::Setup::plan(const Report& report, const LayerBenchmarkSettings& wanted) {
+void LayerBenchmark::Setup::plan(const Console& console, const LayerBenchmarkSettings& wanted) {
     const index_t most_tokens = *std::max_element(wanted.tokens.begin(), wanted.tokens.end());
     settings = {wanted.shape, std::max(most_tokens, tokens_of_check(wanted.shape)), wanted.lora_rank,
                 wanted.activations, 1};
@@ -151,14 +156,14 @@ void LayerBenchmark::Setup::plan(const Report& report, const LayerBenchmarkSetti
     if (wanted.layers == 0) {
         choose_count(wanted.memory_bytes, wanted.cache_bytes);
     }
-    count = report.world().min(count);
+    count = console.world().min(count);
     const double needed = static_cast<double>(memory()) / gib;
     const double available = static_cast<double>(wanted.memory_bytes) / gib;
-    report.say(fmt::format("layers {}{}: {:.2f} GiB per rank, {:.2f} GiB are available; weights {} {:.2f} GiB{}\n",
-                           count, has_twins() ? ", and as many without LoRA" : "", needed, available,
-                           has_twins() ? "2 x" : "", static_cast<double>(all_weight_bytes()) / gib,
-                           all_weight_bytes() < wanted.cache_bytes ? " (they fit into the last-level cache)" : ""));
-    report.world().agree([&] {
+    console.say(fmt::format("layers {}{}: {:.2f} GiB per rank, {:.2f} GiB are available; weights {} {:.2f} GiB{}\n",
+                            count, has_twins() ? ", and as many without LoRA" : "", needed, available,
+                            has_twins() ? "2 x" : "", static_cast<double>(all_weight_bytes()) / gib,
+                            all_weight_bytes() < wanted.cache_bytes ? " (they fit into the last-level cache)" : ""));
+    console.world().agree([&] {
         core::require(
             memory() <= wanted.memory_bytes, core::ExitCode::out_of_resources,
             "the layers need {:.1f} GiB ({:.1f} GiB are available to a rank); use fewer --tokens, --layers 1, "
@@ -167,8 +172,8 @@ void LayerBenchmark::Setup::plan(const Report& report, const LayerBenchmarkSetti
     });
 }
 
-void LayerBenchmark::Setup::build(const Report& report, const kernels::KernelSet& kernels) {
-    report.world().agree([&] {
+void LayerBenchmark::Setup::build(const Console& console, const kernels::KernelSet& kernels) {
+    console.world().agree([&] {
         const auto workspace = std::make_shared<ops::ExpertWorkspace<bf16>>();
         for (index_t i = 0; i < count; ++i) {
             LayerSettings own = settings;
@@ -183,17 +188,17 @@ void LayerBenchmark::Setup::build(const Report& report, const kernels::KernelSet
 }
 
 /// Collective. The first layer against FP32.
-void LayerBenchmark::Setup::verify(Report& report) {
+void LayerBenchmark::Setup::verify(Console& console) {
     LayerErrors errors;
-    report.world().agree([&] { errors = measure_errors(layers.front(), settings); });
-    report.say("against FP32:");
+    console.world().agree([&] { errors = measure_errors(layers.front(), settings); });
+    console.say("against FP32:");
     for (const measure::Check& check : checks_of(errors)) {
         if (has_twins() || check.name != "error_grad_lora") {
-            report.add_check(check.name, check.error, check.bound);
-            report.say(fmt::format(" {} {:.2e}", check.name.substr(6), check.error));
+            console.add_check(check.name, check.error, check.bound);
+            console.say(fmt::format(" {} {:.2e}", check.name.substr(6), check.error));
         }
     }
-    report.say(fmt::format(" (at most {})\n", layer_error_bound));
+    console.say(fmt::format(" (at most {})\n", layer_error_bound));
 }
 
 /// One number of tokens.
@@ -206,22 +211,22 @@ struct LayerBenchmark::Pass {
     Times frozen_times;
 };
 
-LayerBenchmark::LayerBenchmark(Report& report, const kernels::KernelSet& kernels,
+LayerBenchmark::LayerBenchmark(Console& console, const kernels::KernelSet& kernels,
                                const LayerBenchmarkSettings& settings)
-    : world_(report.world()), settings_(settings), setup_(std::make_unique<Setup>()) {
+    : world_(console.world()), settings_(settings), setup_(std::make_unique<Setup>()) {
     const LayerShape& shape = settings.shape;
-    report.say(fmt::format("expert layer {}: H {}, I {}, E {}, K {}, LoRA rank {}, BF16, routing {}, kernel {}\n",
-                           shape.name, shape.hidden, shape.intermediate, shape.experts, shape.experts_per_token,
-                           settings.lora_rank, settings.routing, kernels.gemm_name<bf16>()));
+    console.say(fmt::format("expert layer {}: H {}, I {}, E {}, K {}, LoRA rank {}, BF16, routing {}, kernel {}\n",
+                            shape.name, shape.hidden, shape.intermediate, shape.experts, shape.experts_per_token,
+                            settings.lora_rank, settings.routing, kernels.gemm_name<bf16>()));
     ops::ExpertConfig config = LayerSettings{.shape = shape, .max_tokens = 1, .lora_rank = settings.lora_rank}.config();
     config.activations = ops::Activations::retain;
     const index_t retained = ops::saved_bytes_per_token<bf16>(config);
     config.activations = ops::Activations::recompute;
-    report.say(fmt::format("kept for backward, bytes per token: {} (retain), {} (recompute)\n", retained,
-                           ops::saved_bytes_per_token<bf16>(config)));
-    setup_->plan(report, settings);
-    setup_->build(report, kernels);
-    setup_->verify(report);
+    console.say(fmt::format("kept for backward, bytes per token: {} (retain), {} (recompute)\n", retained,
+                            ops::saved_bytes_per_token<bf16>(config)));
+    setup_->plan(console, settings);
+    setup_->build(console, kernels);
+    setup_->verify(console);
     for (const index_t tokens : settings.tokens) {
         passes_.push_back(std::make_unique<Pass>(settings, tokens, setup_->count));
     }
@@ -248,30 +253,35 @@ std::vector<std::span<const double>> LayerBenchmark::samples() const {
     return all;
 }
 
-void LayerBenchmark::report(Report& report, const measure::MachineLimits& limits) const {
+void LayerBenchmark::report(Console& console, const measure::MachineLimits& limits) const {
     const LayerShape& shape = settings_.shape;
-    report.say(fmt::format("{:<20} {:>10} {:>8} {:>10} {:>8} {:>10} {:>9}\n", "pass", "ms", "", "GFLOP/s", "GB/s",
-                           "floor ms", "of floor"));
+    console.say(fmt::format("{:<20} {:>10} {:>8} {:>10} {:>8} {:>10} {:>9}\n", "pass", "ms", "", "GFLOP/s", "GB/s",
+                            "floor ms", "of floor"));
     for (const auto& pass : passes_) {
         const measure::Work one = work_of_pass(shape, pass->inputs);
         const measure::Work both = {2 * one.operations, 2 * one.bytes};
-        const std::string suffix = passes_.size() > 1 ? fmt::format("_T{}", pass->tokens) : "";
-        report.say(fmt::format(
+        const KeyOf key = [&](const std::string& quantity) {
+            return figures::of_tokens(quantity, pass->tokens, passes_.size() > 1);
+        };
+        console.say(fmt::format(
             "{} tokens, {:.1f} rows per expert\n", pass->tokens,
             static_cast<double>(pass->tokens * shape.experts_per_token) / static_cast<double>(shape.experts)));
-        report_pass(report, "forward", suffix, pass->times.forward, measure::Better::lower, one, limits);
-        report_pass(report, "backward", suffix, pass->times.backward, measure::Better::lower, one, limits);
-        report_pass(report, "forward_backward", suffix, pass->times.both, measure::Better::neither, both, limits);
+        report_pass(console, "forward", figures::layer_forward, key, pass->times.forward, measure::Better::lower, one,
+                    limits);
+        report_pass(console, "backward", figures::layer_backward, key, pass->times.backward, measure::Better::lower,
+                    one, limits);
+        report_pass(console, "forward_backward", figures::layer_forward_backward, key, pass->times.both,
+                    measure::Better::neither, both, limits);
         if (setup_->has_twins()) {
-            report_lora(report, shape, settings_.lora_rank, suffix, pass->times, pass->frozen_times);
+            report_lora(console, shape, settings_.lora_rank, key, pass->times, pass->frozen_times);
         }
-        report.add("activation_bytes_per_token" + suffix, "B",
-                   static_cast<double>(pass->times.saved_bytes) / static_cast<double>(pass->tokens));
+        console.add(key("activation_bytes_per_token"), "B",
+                    static_cast<double>(pass->times.saved_bytes) / static_cast<double>(pass->tokens));
     }
-    report.add("weight_bytes_per_parameter", "B",
-               static_cast<double>(setup_->layers.front().backend().experts().weight_bytes()) /
-                   static_cast<double>(shape.experts * shape.expert_parameters()));
-    report.say("\n");
+    console.add("weight_bytes_per_parameter", "B",
+                static_cast<double>(setup_->layers.front().backend().experts().weight_bytes()) /
+                    static_cast<double>(shape.experts * shape.expert_parameters()));
+    console.say("\n");
 }
 
 }  // namespace moesaic::bench

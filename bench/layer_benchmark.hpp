@@ -26,14 +26,14 @@ struct LayerBenchmarkSettings {
 /// Every rank has whole layers of its own.
 class LayerBenchmark final : public Benchmark {
 public:
-    /// Collective. Builds the layers and adds the errors of the first, against FP32, to the checks of the report.
+    /// Collective. Builds the layers and adds the errors of the first, against FP32, to the checks of the case.
     /// Throws with ExitCode::out_of_resources what does not fit. `kernels` must outlive the object.
-    LayerBenchmark(Report& report, const kernels::KernelSet& kernels, const LayerBenchmarkSettings& settings);
+    LayerBenchmark(Console& console, const kernels::KernelSet& kernels, const LayerBenchmarkSettings& settings);
     ~LayerBenchmark() override;
 
     void repeat(bool record) override;
     [[nodiscard]] std::vector<std::span<const double>> samples() const override;
-    void report(Report& report, const measure::MachineLimits& limits) const override;
+    void report(Console& console, const measure::MachineLimits& limits) const override;
 
 private:
     struct Setup;

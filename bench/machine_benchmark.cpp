@@ -39,9 +39,9 @@ CacheWorkingSets working_sets(const std::vector<host::Cache>& caches, int units_
     return sets;
 }
 
-MachineBenchmark::MachineBenchmark(Report& report, const kernels::KernelSet& kernels, const host::Placement& placement,
-                                   index_t memory_bytes)
-    : world_(report.world()),
+MachineBenchmark::MachineBenchmark(Console& console, const kernels::KernelSet& kernels,
+                                   const host::Placement& placement, index_t memory_bytes)
+    : world_(console.world()),
       loop_(kernels::peak_loop(bf16_level(kernels))),
       elementwise_(kernels.elementwise<float>()) {
     const int unit = placement.processing_units.empty() ? 0 : placement.processing_units.front();
@@ -49,8 +49,8 @@ MachineBenchmark::MachineBenchmark(Report& report, const kernels::KernelSet& ker
         working_sets(host::read_caches(unit), placement.units_per_core, placement.threads * placement.node_ranks);
     // Ranks on unlike machines measure what all of them have.
     const auto everywhere = [&](const std::optional<index_t>& bytes) { return world_.min(bytes.value_or(0)); };
-    for (const auto& [name, bytes] :
-         {std::pair{"l2_read", everywhere(sets.second_level)}, std::pair{"l3_read", everywhere(sets.third_level)}}) {
+    for (const auto& [name, bytes] : {std::pair{measure::figures::l2_read, everywhere(sets.second_level)},
+                                      std::pair{measure::figures::l3_read, everywhere(sets.third_level)}}) {
         if (bytes > 0) {
             add_cache(name, bytes);
         }
@@ -63,7 +63,7 @@ MachineBenchmark::MachineBenchmark(Report& report, const kernels::KernelSet& ker
     for (const float sum : arrays_.share_of_thread(c)) {
         wrong += sum == 2 ? 0 : 1;
     }
-    report.add_check("error_stream_add", wrong * sizeof(float) / arrays_.bytes_of_each(), 0);
+    console.add_check("error_stream_add", wrong * sizeof(float) / arrays_.bytes_of_each(), 0);
 }
 
 void MachineBenchmark::add_cache(const std::string& name, index_t bytes_per_thread) {
@@ -95,18 +95,18 @@ void MachineBenchmark::repeat(bool record) {
     keep(stream_add_, 3 * arrays_.bytes_of_each(), seconds_of_slowest(world_, [&] { sum_arrays(); }));
 }
 
-void MachineBenchmark::report(Report& report, const measure::MachineLimits&) const {
+void MachineBenchmark::report(Console& console, const measure::MachineLimits&) const {
     for (const CacheReads& reads : caches_) {
-        report.say(fmt::format("{}: {:.0f} KiB of every thread again and again, {:.1f} GB/s (median {:.1f})\n",
-                               reads.name, reads.memory.bytes_of_each() / 1024 / omp_get_max_threads(),
-                               measure::best_of(reads.gigabytes_per_second),
-                               measure::summarize(reads.gigabytes_per_second).median));
-        report.add_limit(reads.name, "GB/s", reads.gigabytes_per_second);
+        console.say(fmt::format("{}: {:.0f} KiB of every thread again and again, {:.1f} GB/s (median {:.1f})\n",
+                                reads.name, reads.memory.bytes_of_each() / 1024 / omp_get_max_threads(),
+                                measure::best_of(reads.gigabytes_per_second),
+                                measure::summarize(reads.gigabytes_per_second).median));
+        console.add_limit(reads.name, "GB/s", reads.gigabytes_per_second);
     }
-    report.say(fmt::format("stream_add: c = a + b, arrays of {:.0f} MiB, {:.1f} GB/s (median {:.1f})\n",
-                           arrays_.bytes_of_each() / (1 << 20), measure::best_of(stream_add_),
-                           measure::summarize(stream_add_).median));
-    report.add_limit("stream_add", "GB/s", stream_add_);
+    console.say(fmt::format("stream_add: c = a + b, arrays of {:.0f} MiB, {:.1f} GB/s (median {:.1f})\n",
+                            arrays_.bytes_of_each() / (1 << 20), measure::best_of(stream_add_),
+                            measure::summarize(stream_add_).median));
+    console.add_limit("stream_add", "GB/s", stream_add_);
 }
 
 }  // namespace moesaic::bench

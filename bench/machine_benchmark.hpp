@@ -26,13 +26,13 @@ struct CacheWorkingSets {
 class MachineBenchmark final : public Benchmark {
 public:
     /// Collective. `kernels` must outlive the object. Allocates `memory_bytes` for the arrays.
-    MachineBenchmark(Report& report, const kernels::KernelSet& kernels, const host::Placement& placement,
+    MachineBenchmark(Console& console, const kernels::KernelSet& kernels, const host::Placement& placement,
                      index_t memory_bytes);
 
     void repeat(bool record) override;
     /// None: of limits the best sample counts, and more of them would not narrow it.
     [[nodiscard]] std::vector<std::span<const double>> samples() const override { return {}; }
-    void report(Report& report, const measure::MachineLimits& limits) const override;
+    void report(Console& console, const measure::MachineLimits& limits) const override;
 
 private:
     struct CacheReads {

@@ -6,6 +6,7 @@
 #include "core/trace.hpp"
 #include "host/peak_memory.hpp"
 #include "measure/step_times.hpp"
+#include "measure/trace_drain.hpp"
 #include "train/memory_plan.hpp"
 
 #include <fmt/format.h>
@@ -18,6 +19,8 @@
 
 namespace moesaic::bench {
 namespace {
+
+namespace figures = measure::figures;
 
 // Work of a rank in one pass, forward or backward; as the weights are frozen, backward has gradients of inputs only.
 
@@ -74,9 +77,9 @@ struct StepWork {
 
 /// All repetitions of a step; what is known of other ranks is there on rank 0 only.
 struct StepBenchmark::Samples {
-    std::vector<double> seconds;                           ///< of the slowest rank
-    std::vector<measure::StepTrace> traces;                ///< of this rank
-    std::vector<std::vector<measure::StepShares>> shares;  ///< of all ranks
+    std::vector<double> seconds;                          ///< of the slowest rank
+    std::vector<measure::RankSteps> mine;                 ///< this rank by itself
+    std::vector<std::vector<measure::RankSteps>> shares;  ///< of all ranks
 
     [[nodiscard]] std::vector<double> of_each(const std::function<double(std::size_t)>& value) const {
         std::vector<double> values;
@@ -120,11 +123,14 @@ void StepBenchmark::repeat(bool record) {
     measure::EventCollector collector;
     const double seconds = seconds_of_slowest(world, [&] { run_->step.trainer.step(); });
     const measure::StepTrace trace = measure::trace_of_step(collector.stop());
+    if (run_->decoder->architecture().moe_layers() > 0) {
+        static_cast<void>(trace.rank.seconds_of(core::scopes::exchange_dispatch));  // or the exchange looks like none
+    }
     ++steps_;
-    std::vector<measure::StepShares> shares = measure::share_out(world, trace);
+    std::vector<measure::RankSteps> shares = measure::share_out(world, trace);
     if (record) {
         samples_->seconds.push_back(seconds);
-        samples_->traces.push_back(trace);
+        samples_->mine.push_back(trace.rank);
         samples_->shares.push_back(std::move(shares));
     }
 }
@@ -134,66 +140,71 @@ std::vector<std::span<const double>> StepBenchmark::samples() const {
 }
 
 /// Parts of the step on rank 0. The innermost ones are indented.
-void StepBenchmark::report_parts(Report& report, const measure::MachineLimits& limits) const {
+void StepBenchmark::report_parts(Console& console, const measure::MachineLimits& limits) const {
     struct Part {
         const char* label;
         const char* figure;  ///< or null
-        const char* scope;
-        double operations;  ///< or 0
+        core::trace::ScopeName scope;
+        double operations;     ///< or 0
+        bool is_there = true;  ///< false: the step has no such part
     };
     const model::Architecture& architecture = run_->decoder->architecture();
     const index_t tokens = settings_.batches.batch_size * settings_.length;
     const double experts = work_of_experts(architecture, grid_, tokens).operations;
     const double head = work_of_head(architecture, grid_, tokens).operations;
-    const std::array parts = {Part{"forward", "step_forward", "decoder.forward", 0},
-                              Part{"  attention scores", nullptr, "attention.forward", 0},
-                              Part{"  experts", "step_experts_forward", "experts.forward", experts},
-                              Part{"head and loss", "step_loss", "loss", 2 * head},
-                              Part{"backward", "step_backward", "decoder.backward", 0},
-                              Part{"  attention scores", nullptr, "attention.backward", 0},
-                              Part{"  experts", "step_experts_backward", "experts.backward", experts},
-                              Part{"reduce gradients", "step_reduce", "gradients.reduce", 0},
-                              Part{"AdamW", "step_optimizer", "optimizer.step", 0}};
-    report.say(fmt::format("{:<20} {:>10} {:>8} {:>9} {:>10} {:>8}\n", "part, on rank 0", "ms", "", "of step",
-                           "GFLOP/s", "of peak"));
+    const bool has_experts = architecture.moe_layers() > 0;
+    // Backward ends at the experts of the lowest layer with some, as only experts are adapted.
+    const auto lowest = std::find(architecture.is_moe.begin(), architecture.is_moe.end(), true);
+    const bool passes_attention = architecture.is_moe.end() - lowest > 1;
+    const std::array parts = {
+        Part{"forward", figures::step_forward, core::scopes::decoder_forward, 0},
+        Part{"  attention scores", nullptr, core::scopes::attention_forward, 0},
+        Part{"  experts", "step_experts_forward", core::scopes::experts_forward, experts, has_experts},
+        Part{"head and loss", figures::step_loss, core::scopes::loss, 2 * head},
+        Part{"backward", figures::step_backward, core::scopes::decoder_backward, 0},
+        Part{"  attention scores", nullptr, core::scopes::attention_backward, 0, passes_attention},
+        Part{"  experts", "step_experts_backward", core::scopes::experts_backward, experts, has_experts},
+        Part{"reduce gradients", figures::step_reduce, core::scopes::gradients_reduce, 0},
+        Part{"AdamW", figures::step_optimizer, core::scopes::optimizer_step, 0}};
+    console.say(fmt::format("{:<20} {:>10} {:>8} {:>9} {:>10} {:>8}\n", "part, on rank 0", "ms", "", "of step",
+                            "GFLOP/s", "of peak"));
     for (const Part& part : parts) {
         const auto seconds_of = [&](std::size_t i) {
-            const auto found = samples_->traces[i].of_scope.find(part.scope);
-            return found == samples_->traces[i].of_scope.end() ? 0.0 : found->second;
+            return part.is_there ? samples_->mine[i].seconds_of(part.scope) : 0.0;
         };
         const std::vector<double> seconds = samples_->of_each(seconds_of);
         const measure::Summary time = measure::summarize(seconds);
         const measure::Summary share = measure::summarize(
-            samples_->of_each([&](std::size_t i) { return 100 * seconds_of(i) / samples_->traces[i].total; }));
+            samples_->of_each([&](std::size_t i) { return 100 * seconds_of(i) / samples_->mine[i].total; }));
         const double flops = part.operations / time.median;
-        report.say(fmt::format("  {:<18} {:>10.2f} +- {:4.1f}% {:>8.1f}%{}\n", part.label, time.median * 1e3,
-                               time.spread_percent(), share.median,
-                               part.operations > 0
-                                   ? fmt::format(" {:>10.1f} {:>7.1f}%", flops * 1e-9, 100 * flops / limits.peak_flops)
-                                   : ""));
+        console.say(fmt::format("  {:<18} {:>10.2f} +- {:4.1f}% {:>8.1f}%{}\n", part.label, time.median * 1e3,
+                                time.spread_percent(), share.median,
+                                part.operations > 0
+                                    ? fmt::format(" {:>10.1f} {:>7.1f}%", flops * 1e-9, 100 * flops / limits.peak_flops)
+                                    : ""));
         if (part.figure != nullptr) {
-            report.add(part.figure, "ms", measure::Better::neither, measure::scaled(1e3, seconds));
+            console.add(part.figure, "ms", measure::Better::neither, measure::scaled(1e3, seconds));
         }
     }
 }
 
 /// Computing, transfers, waiting and the exchange of rows: a line per rank, and figures of the averages.
-void StepBenchmark::report_ranks(Report& report) const {
-    if (!report.world().is_root()) {
+void StepBenchmark::report_ranks(Console& console) const {
+    if (!console.world().is_root()) {
         return;
     }
     struct Column {
         const char* label;
         const char* figure;  ///< or null
-        double (*percent)(const measure::StepShares&);
+        double (*percent)(const measure::RankSteps&);
     };
     const std::array columns = {
-        Column{"computing", nullptr, [](const measure::StepShares& s) { return 100 * s.computing() / s.total; }},
-        Column{"transfer", "step_transfer", [](const measure::StepShares& s) { return 100 * s.transfer / s.total; }},
-        Column{"waiting", "step_waiting", [](const measure::StepShares& s) { return 100 * s.waiting / s.total; }},
-        Column{"exchange", "step_exchange", [](const measure::StepShares& s) { return 100 * s.exchange / s.total; }},
+        Column{"computing", nullptr, [](const measure::RankSteps& s) { return 100 * s.computing() / s.total; }},
+        Column{"transfer", "step_transfer", [](const measure::RankSteps& s) { return 100 * s.transfer / s.total; }},
+        Column{"waiting", "step_waiting", [](const measure::RankSteps& s) { return 100 * s.waiting / s.total; }},
+        Column{"exchange", "step_exchange", [](const measure::RankSteps& s) { return 100 * s.exchange / s.total; }},
         Column{"of it hidden", "exchange_hidden",
-               [](const measure::StepShares& s) { return s.exchange > 0 ? 100 * s.hidden / s.exchange : 0; }}};
+               [](const measure::RankSteps& s) { return s.exchange > 0 ? 100 * s.hidden / s.exchange : 0; }}};
     std::string table = fmt::format("\n{:<10}", "rank");
     for (const Column& column : columns) {
         table += fmt::format(" {:>13}", column.label);
@@ -206,62 +217,63 @@ void StepBenchmark::report_ranks(Report& report) const {
             table += fmt::format(" {:>12.1f}%", measure::summarize(samples_->of_each(percent)).median);
         }
     }
-    report.say(table + "\n");
+    console.say(table + "\n");
     for (const Column& column : columns) {
         const auto average = [&](std::size_t i) {
             double sum = 0;
-            for (const measure::StepShares& shares : samples_->shares[i]) {
+            for (const measure::RankSteps& shares : samples_->shares[i]) {
                 sum += column.percent(shares);
             }
             return sum / static_cast<double>(ranks);
         };
         if (column.figure != nullptr) {
-            report.add(column.figure, "percent", measure::Better::neither, samples_->of_each(average));
+            console.add(column.figure, "percent", measure::Better::neither, samples_->of_each(average));
         }
     }
-    report.add("step_imbalance", "percent", measure::Better::neither,
-               samples_->of_each([&](std::size_t i) { return measure::imbalance_percent(samples_->shares[i]); }));
+    console.add("step_imbalance", "percent", measure::Better::neither,
+                samples_->of_each([&](std::size_t i) { return measure::imbalance_percent(samples_->shares[i]); }));
 }
 
-void StepBenchmark::report(Report& report, const measure::MachineLimits& limits) const {
+void StepBenchmark::report(Console& console, const measure::MachineLimits& limits) const {
     const model::Architecture& architecture = run_->decoder->architecture();
     const index_t tokens = settings_.batches.batch_size * settings_.length;
-    report_parts(report, limits);
-    report_ranks(report);
-    const std::int64_t sent = report.world().sum(run_->decoder->exchange_volume().total());
+    report_parts(console, limits);
+    report_ranks(console);
+    const std::int64_t sent = console.world().sum(run_->decoder->exchange_volume().total());
     if (const index_t token_layers = steps_ * tokens * architecture.moe_layers(); token_layers > 0) {
-        report.add("exchange_bytes_per_token", "B", static_cast<double>(sent) / static_cast<double>(token_layers));
+        console.add("exchange_bytes_per_token", "B", static_cast<double>(sent) / static_cast<double>(token_layers));
     }
     const StepWork work(architecture, grid_, tokens);
     const double floor = work.floor_seconds(limits);
     const measure::Summary seconds = measure::summarize(samples_->seconds);
     const double reached = 100 * floor / seconds.median;
     const std::vector<double> speed = measure::rates(static_cast<double>(tokens), samples_->seconds);
-    report.add("step_seconds", "s", measure::Better::neither, samples_->seconds, reached, work.sum());
-    report.add("step_tokens_per_second", "tokens/s", measure::Better::higher, speed, reached);
-    report.add("step_floor", "percent", measure::Better::neither, measure::rates(100 * floor, samples_->seconds));
-    report.say(fmt::format("\n{} tokens per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s, {:.1f}% of the floor\n", tokens,
-                           seconds.median, seconds.spread_percent(), measure::summarize(speed).median, reached));
+    console.add("step_seconds", "s", measure::Better::neither, samples_->seconds, reached, work.sum());
+    console.add(figures::step_tokens_per_second, "tokens/s", measure::Better::higher, speed, reached);
+    console.add("step_floor", "percent", measure::Better::neither, measure::rates(100 * floor, samples_->seconds));
+    console.say(fmt::format("\n{} tokens per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s, {:.1f}% of the floor\n",
+                            tokens, seconds.median, seconds.spread_percent(), measure::summarize(speed).median,
+                            reached));
     constexpr double gib = 1024.0 * 1024.0 * 1024.0;
     const double peak =
-        report.world().max(static_cast<double>(host::peak_memory_bytes() -
-                                               std::min(host::peak_memory_bytes(), settings_.resident_before)) /
-                           gib);
-    report.add("memory_plan", "GiB", settings_.planned_bytes / gib);
-    report.add("memory_peak", "GiB", peak);
-    report.say(fmt::format("memory of a rank: {:.2f} GiB at the peak, {:.2f} GiB planned\n\n", peak,
-                           settings_.planned_bytes / gib));
+        console.world().max(static_cast<double>(host::peak_memory_bytes() -
+                                                std::min(host::peak_memory_bytes(), settings_.resident_before)) /
+                            gib);
+    console.add("memory_plan", "GiB", settings_.planned_bytes / gib);
+    console.add("memory_peak", "GiB", peak);
+    console.say(fmt::format("memory of a rank: {:.2f} GiB at the peak, {:.2f} GiB planned\n\n", peak,
+                            settings_.planned_bytes / gib));
 }
 
-void verify_step(Report& report, const model::Architecture& architecture, const model::DecoderSettings& settings,
+void verify_step(Console& console, const model::Architecture& architecture, const model::DecoderSettings& settings,
                  const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid) {
     const StepErrors errors = measure_step_errors(architecture, settings, kernels, grid);
-    report.say("a step of a small model of the same widths, against FP32:");
+    console.say("a step of a small model of the same widths, against FP32:");
     for (const measure::Check& check : checks_of(errors)) {  // known on rank 0, zeros elsewhere
-        report.add_check(check.name, check.error, check.bound);
-        report.say(fmt::format(" {} {:.2e}", check.name.substr(6), check.error));
+        console.add_check(check.name, check.error, check.bound);
+        console.say(fmt::format(" {} {:.2e}", check.name.substr(6), check.error));
     }
-    report.say(fmt::format(" (at most {})\n", step_error_bound));
+    console.say(fmt::format(" (at most {})\n", step_error_bound));
 }
 
 }  // namespace moesaic::bench

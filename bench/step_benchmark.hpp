@@ -20,8 +20,8 @@ struct StepBenchmarkSettings {
     std::uint64_t resident_before = 0;  ///< bytes that the process had before it loaded the model
 };
 
-/// Collective. Checks a step of a small model with the same widths and adds the errors to the checks of the report.
-void verify_step(Report& report, const model::Architecture& architecture, const model::DecoderSettings& settings,
+/// Collective. Checks a step of a small model with the same widths and adds the errors to the checks of the case.
+void verify_step(Console& console, const model::Architecture& architecture, const model::DecoderSettings& settings,
                  const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid);
 
 /// Steps of all ranks, which train one model together.
@@ -35,13 +35,13 @@ public:
 
     void repeat(bool record) override;
     [[nodiscard]] std::vector<std::span<const double>> samples() const override;
-    void report(Report& report, const measure::MachineLimits& limits) const override;
+    void report(Console& console, const measure::MachineLimits& limits) const override;
 
 private:
     struct Samples;
     struct Run;
-    void report_parts(Report& report, const measure::MachineLimits& limits) const;
-    void report_ranks(Report& report) const;
+    void report_parts(Console& console, const measure::MachineLimits& limits) const;
+    void report_ranks(Console& console) const;
 
     const mpi::ProcessGrid& grid_;
     StepBenchmarkSettings settings_;

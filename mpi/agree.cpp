@@ -52,7 +52,7 @@ void Communicator::agree(const std::function<void()>& work) const {
     } catch (...) {
         exception = std::current_exception();
     }
-    const core::trace::Scope scope("mpi.agree", "mpi");
+    const core::trace::Scope scope(core::scopes::mpi_agree);
     const auto first = min<std::int64_t>(exception ? rank() : size());
     if (first == size()) {
         return;

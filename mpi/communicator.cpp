@@ -61,7 +61,7 @@ Progress& Communicator::progress() const noexcept {
 }
 
 Communicator Communicator::split(int colour, int key) const {
-    const Call call(*this, "mpi.split", 0);
+    const Call call(*this, core::scopes::mpi_split, 0);
     core::require(colour >= 0, ExitCode::runtime_failure,
                   "a group of ranks has colour {} (negative); this is a defect of the caller", colour);
     MPI_Comm part = MPI_COMM_NULL;
@@ -70,7 +70,7 @@ Communicator Communicator::split(int colour, int key) const {
 }
 
 Communicator Communicator::split_by_node() const {
-    const Call call(*this, "mpi.split_by_node", 0);
+    const Call call(*this, core::scopes::mpi_split_by_node, 0);
     MPI_Comm part = MPI_COMM_NULL;
     check(MPI_Comm_split_type(handle_->comm, MPI_COMM_TYPE_SHARED, rank(), MPI_INFO_NULL, &part),
           "MPI_Comm_split_type");
@@ -86,14 +86,14 @@ Communicator Communicator::patient() const {
 }
 
 void Communicator::barrier() const {
-    const Call call(*this, "mpi.barrier", 0);
+    const Call call(*this, core::scopes::mpi_barrier, 0);
     if (size() > 1) {
         check(MPI_Barrier(handle_->comm), "MPI_Barrier");
     }
 }
 
 void Communicator::quiet_barrier() const {
-    const Call call(*this, "mpi.quiet_barrier", 0);
+    const Call call(*this, core::scopes::mpi_quiet_barrier, 0);
     if (size() > 1) {
         MPI_Request request = MPI_REQUEST_NULL;
         check(MPI_Ibarrier(handle_->comm, &request), "MPI_Ibarrier");
@@ -103,7 +103,7 @@ void Communicator::quiet_barrier() const {
 
 template <class T>
 void Communicator::sum(std::span<T> values) const {
-    const Call call(*this, "mpi.sum", bytes_of<T>(values.size()));
+    const Call call(*this, core::scopes::mpi_sum, bytes_of<T>(values.size()));
     if (size() > 1) {
         all_reduce(values, MPI_SUM, handle_->comm);
     }
@@ -118,7 +118,7 @@ const {
 
 template <class T>
 T Communicator::max(T value) const {
-    const Call call(*this, "mpi.max", sizeof(T));
+    const Call call(*this, core::scopes::mpi_max, sizeof(T));
     if (size() > 1) {
         all_reduce(std::span<T>(&value, 1), MPI_MAX, handle_->comm);
     }
@@ -127,7 +127,7 @@ T Communicator::max(T value) const {
 
 template <class T>
 T Communicator::min(T value) const {
-    const Call call(*this, "mpi.min", sizeof(T));
+    const Call call(*this, core::scopes::mpi_min, sizeof(T));
     if (size() > 1) {
         all_reduce(std::span<T>(&value, 1), MPI_MIN, handle_->comm);
     }
@@ -136,7 +136,7 @@ T Communicator::min(T value) const {
 
 template <class T>
 std::vector<T> Communicator::all_gather(T value) const {
-    const Call call(*this, "mpi.all_gather", sizeof(T));
+    const Call call(*this, core::scopes::mpi_all_gather, sizeof(T));
     std::vector<T> values(static_cast<std::size_t>(size()), value);
     if (size() > 1) {
         check(MPI_Allgather(&value, 1, datatype<T>(), values.data(), 1, datatype<T>(), handle_->comm), "MPI_Allgather");

@@ -25,7 +25,7 @@ std::vector<std::string> split_text(const std::string& joined, std::span<const i
 }  // namespace
 
 void Communicator::broadcast_bytes(std::span<std::byte> bytes, int root) const {
-    const Call call(*this, "mpi.broadcast", rank() == root ? bytes_of<std::byte>(bytes.size()) : 0);
+    const Call call(*this, core::scopes::mpi_broadcast, rank() == root ? bytes_of<std::byte>(bytes.size()) : 0);
     if (size() == 1) {
         return;
     }
@@ -42,7 +42,7 @@ void Communicator::broadcast(std::string& text, int root) const {
 }
 
 void Communicator::send(std::span<const std::byte> bytes, int to) const {
-    const Call call(*this, "mpi.send", bytes_of<std::byte>(bytes.size()), handle_->numbers->next_sent(to));
+    const Call call(*this, core::scopes::mpi_send, bytes_of<std::byte>(bytes.size()), handle_->numbers->next_sent(to));
     for_each_piece(bytes.size(), largest_piece, [&](std::size_t offset, std::size_t length) {
         check(MPI_Send(bytes.data() + offset, static_cast<int>(length), MPI_BYTE, to, message_tag, handle_->comm),
               "MPI_Send");
@@ -50,7 +50,7 @@ void Communicator::send(std::span<const std::byte> bytes, int to) const {
 }
 
 void Communicator::receive(std::span<std::byte> bytes, int from) const {
-    const Call call(*this, "mpi.receive", 0, handle_->numbers->next_received(from));
+    const Call call(*this, core::scopes::mpi_receive, 0, handle_->numbers->next_received(from));
     for_each_piece(bytes.size(), largest_piece, [&](std::size_t offset, std::size_t length) {
         check(MPI_Recv(bytes.data() + offset, static_cast<int>(length), MPI_BYTE, from, message_tag, handle_->comm,
                        MPI_STATUS_IGNORE),
@@ -75,14 +75,14 @@ void Communicator::gather_bytes(std::span<const std::byte> mine, std::span<std::
 }
 
 std::vector<std::string> Communicator::gather(const std::string& text) const {
-    const Call call(*this, "mpi.gather", bytes_of<char>(text.size()));
+    const Call call(*this, core::scopes::mpi_gather, bytes_of<char>(text.size()));
     const std::vector<index_t> lengths = all_gather(static_cast<index_t>(text.size()));
     std::string joined = gather_joined(text, lengths);
     return is_root() ? split_text(joined, lengths) : std::vector<std::string>();
 }
 
 std::vector<std::string> Communicator::all_gather(const std::string& text) const {
-    const Call call(*this, "mpi.all_gather", bytes_of<char>(text.size()));
+    const Call call(*this, core::scopes::mpi_all_gather, bytes_of<char>(text.size()));
     const std::vector<index_t> lengths = all_gather(static_cast<index_t>(text.size()));
     std::string joined = gather_joined(text, lengths);
     broadcast(joined);
@@ -100,16 +100,15 @@ std::string Communicator::gather_joined(const std::string& text, std::span<const
 
 template <class T>
 void Communicator::gather_blocks(std::span<const T> mine, std::span<T> all, std::span<const index_t> counts) const {
-    const Call call(*this, "mpi.gather_blocks", bytes_of<T>(mine.size()));
+    const Call call(*this, core::scopes::mpi_gather_blocks, bytes_of<T>(mine.size()));
     const bool complete = std::ssize(counts) == size();
     const index_t announced = complete ? counts[static_cast<std::size_t>(rank())] : -1;
     const index_t total = std::accumulate(counts.begin(), counts.end(), index_t{0});
-    core::require(
-        complete && std::ssize(mine) == announced && (!is_root() || std::ssize(all) == total),
-        ExitCode::runtime_failure,
-        "mpi.gather_blocks: sizes disagree (rank {} of {} has {} elements and announced {}; there is room for "
-        "{} and {} were announced); this is a defect of the caller",
-        rank(), size(), mine.size(), announced, all.size(), total);
+    core::require(complete && std::ssize(mine) == announced && (!is_root() || std::ssize(all) == total),
+                  ExitCode::runtime_failure,
+                  "{}: sizes disagree (rank {} of {} has {} elements and announced {}; there is room for "
+                  "{} and {} were announced); this is a defect of the caller",
+                  core::scopes::mpi_gather_blocks.name, rank(), size(), mine.size(), announced, all.size(), total);
     std::vector<index_t> bytes_of_ranks(counts.begin(), counts.end());
     for (index_t& bytes : bytes_of_ranks) {
         bytes *= static_cast<index_t>(sizeof(T));

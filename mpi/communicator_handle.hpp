@@ -51,13 +51,14 @@ struct Communicator::Handle {
 /// A collective from call to return, as the trace and the watchdog see it. Transfers of unknown size have 0 bytes.
 class Communicator::Call {
 public:
-    Call(const Communicator& group, const char* name, std::int64_t bytes, bool with_arrows = false)
+    Call(const Communicator& group, const core::trace::ScopeName& name, std::int64_t bytes, bool with_arrows = false)
         : Call(group, name, bytes, group.handle_->numbers->next_call(with_arrows)) {}
-    Call(const Communicator& group, const char* name, std::int64_t bytes, const core::trace::Transfer& transfer)
-        : scope_(name, "mpi", bytes), progress_(group.size() > 1 ? &group.progress() : nullptr) {
+    Call(const Communicator& group, const core::trace::ScopeName& name, std::int64_t bytes,
+         const core::trace::Transfer& transfer)
+        : scope_(name, bytes), progress_(group.size() > 1 ? &group.progress() : nullptr) {
         if (progress_ != nullptr) {
             scope_.set_transfer(transfer);
-            progress_->enter(name);
+            progress_->enter(name.name);
         }
     }
     ~Call() {

@@ -67,8 +67,8 @@ void check_blocks(const char* operation, MatrixView<T> view, std::span<const ind
 
 template <class T>
 void Communicator::all_gather_rows(MatrixView<const T> mine, MatrixView<T> all, std::span<const index_t> counts) const {
-    const char* const name = "mpi.all_gather_rows";
-    const Call call(*this, name, bytes_of(mine), true);
+    const char* const name = core::scopes::mpi_all_gather_rows.name;
+    const Call call(*this, core::scopes::mpi_all_gather_rows, bytes_of(mine), true);
     check_rows(name, mine, all, counts, rank(), size());
     const Blocks blocks = make_blocks(counts, 1, name);
     if (all.empty()) {
@@ -100,8 +100,8 @@ void Communicator::all_gather_rows(MatrixView<const T> mine, MatrixView<T> all, 
 template <class T>
 void Communicator::reduce_scatter_rows(MatrixView<const T> all, MatrixView<T> mine,
                                        std::span<const index_t> counts) const {
-    const char* const name = "mpi.reduce_scatter_rows";
-    const Call call(*this, name, bytes_of(all), true);
+    const char* const name = core::scopes::mpi_reduce_scatter_rows.name;
+    const Call call(*this, core::scopes::mpi_reduce_scatter_rows, bytes_of(all), true);
     check_rows(name, mine, all, counts, rank(), size());
     if (all.empty()) {
         return;
@@ -119,8 +119,8 @@ void Communicator::reduce_scatter_rows(MatrixView<const T> all, MatrixView<T> mi
 template <class T>
 void Communicator::all_to_all_rows(MatrixView<const T> sent, std::span<const index_t> sent_counts,
                                    MatrixView<T> received, std::span<const index_t> received_counts) const {
-    const char* const name = "mpi.all_to_all_rows";
-    const Call call(*this, name, bytes_of(sent), true);
+    const char* const name = core::scopes::mpi_all_to_all_rows.name;
+    const Call call(*this, core::scopes::mpi_all_to_all_rows, bytes_of(sent), true);
     const index_t cols = std::max(sent.cols(), received.cols());
     check_blocks(name, sent, sent_counts, cols, size());
     check_blocks(name, received, received_counts, cols, size());

@@ -24,9 +24,9 @@ public:
                       "one rank has nobody to exchange with (the job has a single rank); start several with mpirun or "
                       "srun");
     }
-    [[nodiscard]] std::unique_ptr<bench::Benchmark> prepare(const Runtime&, bench::Report& report) const override {
+    [[nodiscard]] std::unique_ptr<bench::Benchmark> prepare(const Runtime&, bench::Console& console) const override {
         return std::make_unique<bench::CollectiveBenchmark>(
-            report, bench::CollectiveSettings{.bytes = bench::parse_sizes("bytes", bytes_)});
+            console, bench::CollectiveSettings{.bytes = bench::parse_sizes("bytes", bytes_)});
     }
 
 private:

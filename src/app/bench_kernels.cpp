@@ -17,8 +17,8 @@ using core::at_least;
 class MachineOptions final : public BenchmarkOptions {
 public:
     [[nodiscard]] std::unique_ptr<bench::Benchmark> prepare(const Runtime& runtime,
-                                                            bench::Report& report) const override {
-        return std::make_unique<bench::MachineBenchmark>(report, runtime.kernels, runtime.placement,
+                                                            bench::Console& console) const override {
+        return std::make_unique<bench::MachineBenchmark>(console, runtime.kernels, runtime.placement,
                                                          bytes_beyond_caches(runtime.world, runtime.placement));
     }
 };
@@ -36,11 +36,11 @@ public:
     }
     void check(index_t) const override { static_cast<void>(settings()); }
     [[nodiscard]] std::unique_ptr<bench::Benchmark> prepare(const Runtime& runtime,
-                                                            bench::Report& report) const override {
+                                                            bench::Console& console) const override {
         bench::KernelSettings wanted = settings();
         wanted.memory_bytes = static_cast<index_t>(memory_of_rank(runtime.placement, runtime.placement.node_ranks));
         wanted.cache_bytes = host::last_level_cache_bytes(runtime.placement.processing_units);
-        return std::make_unique<bench::KernelBenchmark>(report, runtime.kernels, wanted);
+        return std::make_unique<bench::KernelBenchmark>(console, runtime.kernels, wanted);
     }
 
 private:

@@ -37,11 +37,11 @@ public:
     }
     void check(index_t) const override { static_cast<void>(settings()); }
     [[nodiscard]] std::unique_ptr<bench::Benchmark> prepare(const Runtime& runtime,
-                                                            bench::Report& report) const override {
+                                                            bench::Console& console) const override {
         bench::LayerBenchmarkSettings wanted = settings();
         wanted.memory_bytes = static_cast<index_t>(memory_of_rank(runtime.placement, runtime.placement.node_ranks));
         wanted.cache_bytes = host::last_level_cache_bytes(runtime.placement.processing_units);
-        return std::make_unique<bench::LayerBenchmark>(report, runtime.kernels, wanted);
+        return std::make_unique<bench::LayerBenchmark>(console, runtime.kernels, wanted);
     }
 
 private:

@@ -60,7 +60,7 @@ struct Instance {
     mpi::Communicator group;
     bool takes_part;
     std::unique_ptr<Runtime> runtime = nullptr;
-    std::unique_ptr<bench::Report> report = nullptr;
+    std::unique_ptr<bench::Console> console = nullptr;
     bench::MachineProbe* machine = nullptr;
     std::unique_ptr<bench::Benchmark> benchmark = nullptr;
 };
@@ -144,16 +144,16 @@ private:
             for (Instance& instance : instances) {
                 take_turn();
                 within(instance, [&] {
-                    bench::measure_round(*instance.report, *instance.benchmark, instance.machine, options_.repetition);
+                    bench::measure_round(*instance.console, *instance.benchmark, instance.machine, options_.repetition);
                 });
                 pass_turn();
             }
         }
         for (Instance& instance : instances) {
             within(instance, [&] {
-                instance.report->say(fmt::format("-- {}\n", instance.name));
-                instance.benchmark->report(*instance.report, bench::report_limits(*instance.report));
-                cases_.push_back(instance.report->result());
+                instance.console->say(fmt::format("-- {}\n", instance.name));
+                instance.benchmark->report(*instance.console, bench::report_limits(*instance.console));
+                cases_.push_back(instance.console->result());
             });
             instance.benchmark.reset();
         }
@@ -217,23 +217,23 @@ private:
         placement.memory_available_bytes = host::read_host_limits().memory_available_bytes;  // others may hold some
         instance.runtime =
             std::make_unique<Runtime>(instance.group, placement, bound_, spec.options->parallel(), spec.compute);
-        instance.report = std::make_unique<bench::Report>(instance.group,
-                                                          measure::CaseResult{.name = instance.name,
-                                                                              .benchmark = std::string(spec.kind->name),
-                                                                              .ranks = instance.ranks,
-                                                                              .threads = instance.threads,
-                                                                              .alone = spec.kind->alone,
-                                                                              .parameters = spec.parameters});
-        instance.report->say(
+        instance.console = std::make_unique<bench::Console>(
+            instance.group, measure::CaseResult{.name = instance.name,
+                                                .benchmark = std::string(spec.kind->name),
+                                                .ranks = instance.ranks,
+                                                .threads = instance.threads,
+                                                .alone = spec.kind->alone,
+                                                .parameters = spec.parameters});
+        instance.console->say(
             fmt::format("-- {}: ranks {}, threads {}\n", instance.name, instance.ranks, instance.threads));
         if (spec.kind->has_limits) {
             instance.machine = &machine_of(instance);
-            instance.report->result().machine = measure::MachineSamples{
+            instance.console->result().machine = measure::MachineSamples{
                 .level = std::string(kernels::name(instance.machine->level())), .peak = {}, .dram_read = {}};
         }
-        instance.benchmark = spec.options->prepare(*instance.runtime, *instance.report);
+        instance.benchmark = spec.options->prepare(*instance.runtime, *instance.console);
         instance.group.agree(
-            [&] { bench::require_passed(instance.report->result().checks, instance.report->result().name); });
+            [&] { bench::require_passed(instance.console->result().checks, instance.console->result().name); });
     }
 
     bench::MachineProbe& machine_of(const Instance& instance) {

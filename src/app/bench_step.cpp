@@ -40,7 +40,7 @@ struct StepWorkload {
     std::int64_t lora_rank = 16;
 };
 
-std::unique_ptr<bench::Benchmark> prepare_step(const Runtime& runtime, bench::Report& report, StepWorkload workload) {
+std::unique_ptr<bench::Benchmark> prepare_step(const Runtime& runtime, bench::Console& console, StepWorkload workload) {
     const model::Architecture architecture = read_architecture(runtime, workload.model);
     model::DecoderSettings settings;
     settings.lora.rank = workload.lora_rank;
@@ -50,13 +50,13 @@ std::unique_ptr<bench::Benchmark> prepare_step(const Runtime& runtime, bench::Re
     settings.max_tokens = workload.step.batches.per_pass(runtime.world.size()) * workload.step.length;
     const train::MemoryPlan plan = plan_memory(runtime, architecture, settings, sizeof(core::bf16), Purpose::training);
     workload.step.planned_bytes = plan.total();
-    report.say(describe_step(runtime, workload.model, architecture, settings, plan));
+    console.say(describe_step(runtime, workload.model, architecture, settings, plan));
     runtime.world.agree([&] {
         require_memory(
             runtime.placement, runtime.placement.node_ranks, workload.model.name(),
             std::max(plan.total(), bench::memory_of_step_check(architecture, settings, runtime.grid.expert().size())));
     });
-    bench::verify_step(report, architecture, settings, runtime.kernels, runtime.grid);
+    bench::verify_step(console, architecture, settings, runtime.kernels, runtime.grid);
     host::reset_peak_memory();
     workload.step.resident_before = host::peak_memory_bytes();
     return std::make_unique<bench::StepBenchmark>(
@@ -82,10 +82,10 @@ public:
     }
     [[nodiscard]] train::ParallelOptions parallel() const override { return parallel_; }
     [[nodiscard]] std::unique_ptr<bench::Benchmark> prepare(const Runtime& runtime,
-                                                            bench::Report& report) const override {
+                                                            bench::Console& console) const override {
         StepWorkload workload = workload_;
         workload.activations = activations_.value();
-        return prepare_step(runtime, report, workload);
+        return prepare_step(runtime, console, workload);
     }
 
 private:
@@ -103,12 +103,12 @@ public:
     }
     [[nodiscard]] train::ParallelOptions parallel() const override { return parallel_; }
     [[nodiscard]] std::unique_ptr<bench::Benchmark> prepare(const Runtime& runtime,
-                                                            bench::Report& report) const override {
+                                                            bench::Console& console) const override {
         constexpr index_t tokens_per_thread = 128;
         const index_t threads = runtime.world.size() * runtime.placement.threads;
         StepWorkload workload = {.step = {.batches = {.batch_size = threads}, .length = tokens_per_thread}};
         workload.model.synthetic = "moesaic-reference";
-        return prepare_step(runtime, report, workload);
+        return prepare_step(runtime, console, workload);
     }
 
 private:

@@ -1,6 +1,6 @@
 #include "app/bench_summary.hpp"
 
-#include "bench/report.hpp"
+#include "bench/console.hpp"
 #include "measure/headline.hpp"
 #include "measure/scaling.hpp"
 

@@ -25,7 +25,7 @@ public:
     virtual void check(index_t /*ranks*/) const {}
     /// Collective. `runtime` outlives the result.
     [[nodiscard]] virtual std::unique_ptr<bench::Benchmark> prepare(const Runtime& runtime,
-                                                                    bench::Report& report) const = 0;
+                                                                    bench::Console& console) const = 0;
 };
 
 struct BenchmarkKind {

@@ -7,6 +7,7 @@
 #include "host/peak_memory.hpp"
 #include "io/files.hpp"
 #include "io/json.hpp"
+#include "measure/run_keys.hpp"
 #include "report/run_page.hpp"
 
 #include <fmt/chrono.h>
@@ -21,6 +22,7 @@
 namespace moesaic::app {
 namespace {
 
+namespace keys = measure::run_keys;
 using core::trace::now_ns;
 
 /// Metrics of an earlier run may be long, but not unbounded.
@@ -32,13 +34,13 @@ std::string utc_now() {
 
 nlohmann::ordered_json describe(const Runtime& runtime) {
     const host::Placement& p = runtime.placement;
-    return {{"rank", p.rank},
-            {"host", p.host},
-            {"numa_nodes", p.numa_nodes},
-            {"cores", p.cores},
-            {"threads", p.threads},
-            {"threads_bound", runtime.threads_bound},
-            {"memory_bytes", p.memory_bytes}};
+    return {{keys::rank, p.rank},
+            {keys::host, p.host},
+            {keys::numa_nodes, p.numa_nodes},
+            {keys::cores, p.cores},
+            {keys::threads, p.threads},
+            {keys::threads_bound, runtime.threads_bound},
+            {keys::memory_bytes, p.memory_bytes}};
 }
 
 /// True if a person sees standard output as it comes. mpirun gives its ranks a terminal of their own, whatever it does
@@ -65,8 +67,8 @@ std::string kept_metrics(const std::filesystem::path& file, index_t last_step, i
         }
         const std::string line = text.substr(begin, end - begin);
         const nlohmann::json entry = io::parse_json(line, file.string());
-        const auto step = io::get<index_t>(entry, "step", file.string());
-        const bool repeated = step >= total_steps && entry.contains("eval_loss");
+        const auto step = io::get<index_t>(entry, keys::step, file.string());
+        const bool repeated = step >= total_steps && entry.contains(keys::eval_loss);
         if (step <= last_step && !repeated) {
             kept += line + '\n';
         }
@@ -86,23 +88,23 @@ RunOutput::RunOutput(const Runtime& runtime, const std::string& folder,
         if (!runtime.world.is_root()) {
             return;
         }
-        run_["started"] = utc_now();
-        run_["version"] = core::build_info::version;
-        run_["git_revision"] = core::build_info::git_revision;
-        run_["compiler"] =
+        run_[keys::started] = utc_now();
+        run_[keys::version] = core::build_info::version;
+        run_[keys::git_revision] = core::build_info::git_revision;
+        run_[keys::compiler] =
             fmt::format("{} {} {}", core::build_info::compiler, core::build_info::build_type, core::build_info::flags);
-        run_["mpi"] = mpi::Environment::library_version();
-        run_["transport"] = mpi::Environment::transport();
-        run_["kernels"] = {{"bf16", runtime.kernels.gemm_name<core::bf16>()},
-                           {"fp32", runtime.kernels.gemm_name<float>()}};
-        run_["grid"] = {{"data", runtime.grid.data().size()},
-                        {"expert", runtime.grid.expert().size()},
-                        {"tensor", runtime.grid.tensor().size()}};
+        run_[keys::mpi] = mpi::Environment::library_version();
+        run_[keys::transport] = mpi::Environment::transport();
+        run_[keys::kernels] = {{"bf16", runtime.kernels.gemm_name<core::bf16>()},
+                               {"fp32", runtime.kernels.gemm_name<float>()}};
+        run_[keys::grid] = {{"data", runtime.grid.data().size()},
+                            {"expert", runtime.grid.expert().size()},
+                            {"tensor", runtime.grid.tensor().size()}};
         for (const std::string& rank : ranks) {
-            run_["ranks"].push_back(nlohmann::ordered_json::parse(rank));
+            run_[keys::ranks].push_back(nlohmann::ordered_json::parse(rank));
         }
         for (const core::OptionSet::Setting& setting : settings) {
-            run_["configuration"][setting.key] = setting.value;
+            run_[keys::configuration][setting.key] = setting.value;
         }
         io::create_folder(folder_.path);
         io::write_file_atomically(folder_.run(), run_.dump(2) + "\n");
@@ -141,23 +143,23 @@ void RunOutput::record(const train::StepResult& result) {
         return;
     }
     const train::Decision& decision = result.decision;
-    nlohmann::ordered_json line = {{"step", result.step},
-                                   {"loss", decision.loss},
-                                   {"grad_norm", decision.gradient_norm},
-                                   {"lr", result.learning_rate},
-                                   {"tokens", decision.tokens},
-                                   {"target_tokens", decision.target_tokens},
-                                   {"seconds", result.seconds},
-                                   {"tokens_per_second", static_cast<double>(decision.tokens) / result.seconds},
-                                   {"skipped", !decision.apply},
-                                   {"expert_load_ratio", result.expert_load.largest_ratio},
-                                   {"unused_experts", result.expert_load.unused}};
+    nlohmann::ordered_json line = {{keys::step, result.step},
+                                   {keys::loss, decision.loss},
+                                   {keys::grad_norm, decision.gradient_norm},
+                                   {keys::lr, result.learning_rate},
+                                   {keys::tokens, decision.tokens},
+                                   {keys::target_tokens, decision.target_tokens},
+                                   {keys::seconds, result.seconds},
+                                   {keys::tokens_per_second, static_cast<double>(decision.tokens) / result.seconds},
+                                   {keys::skipped, !decision.apply},
+                                   {keys::expert_load_ratio, result.expert_load.largest_ratio},
+                                   {keys::unused_experts, result.expert_load.unused}};
     if (runtime_.world.size() > 1) {
-        line["slowest_rank"] = decision.slowest_rank;
-        line["slowness"] = decision.slowness;
+        line[keys::slowest_rank] = decision.slowest_rank;
+        line[keys::slowness] = decision.slowness;
     }
     if (result.auxiliary_loss) {
-        line["aux_loss"] = *result.auxiliary_loss;
+        line[keys::aux_loss] = *result.auxiliary_loss;
     }
     write_line(line);
     report_straggler(result);
@@ -174,7 +176,7 @@ void RunOutput::report_straggler(const train::StepResult& result) {
     if (slow_steps_ >= steps_in_row && straggler_ != reported_straggler_) {
         reported_straggler_ = straggler_;
         say(fmt::format("step {}: rank {} on {} is slow: it computes {:.1f} times as long as the median of the others",
-                        result.step, straggler_, run_["ranks"][static_cast<std::size_t>(straggler_)]["host"],
+                        result.step, straggler_, run_[keys::ranks][static_cast<std::size_t>(straggler_)][keys::host],
                         decision.slowness));
     }
 }
@@ -183,10 +185,10 @@ void RunOutput::record(index_t step, const train::Evaluation& evaluation) {
     if (!runtime_.world.is_root()) {
         return;
     }
-    write_line({{"step", step},
-                {"eval_loss", evaluation.loss()},
-                {"eval_exact", evaluation.exact_percent()},
-                {"eval_tokens", evaluation.target_tokens}});
+    write_line({{keys::step, step},
+                {keys::eval_loss, evaluation.loss()},
+                {keys::eval_exact, evaluation.exact_percent()},
+                {keys::eval_tokens, evaluation.target_tokens}});
     say(fmt::format("step {}: eval loss {:.4f}, exact {:.1f} % of {} sequences", step, evaluation.loss(),
                     evaluation.exact_percent(), evaluation.sequences));
 }
@@ -221,7 +223,7 @@ void RunOutput::say(const std::string& line) {
 
 void RunOutput::set_memory_plan(const train::MemoryPlan& plan) {
     for (const train::MemoryPlan::Item& item : plan.items) {
-        run_["memory_plan"].push_back({{"purpose", item.purpose}, {"bytes", item.bytes}});
+        run_[keys::memory_plan].push_back({{keys::purpose, item.purpose}, {keys::bytes, item.bytes}});
     }
 }
 
@@ -231,22 +233,22 @@ void RunOutput::begin_trace() {
 
 void RunOutput::finish(const nlohmann::json& totals) {
     if (trace_) {
-        run_["trace"] = trace_->join(folder_.trace());
+        run_[keys::trace] = trace_->join(folder_.trace());
         trace_.reset();
     }
     const auto peaks = runtime_.world.all_gather(static_cast<std::int64_t>(host::peak_memory_bytes()));
     runtime_.world.agree([&] {
         if (runtime_.world.is_root()) {
             for (std::size_t rank = 0; rank < peaks.size(); ++rank) {
-                run_["ranks"][rank]["peak_memory_bytes"] = peaks[rank];
+                run_[keys::ranks][rank][keys::peak_memory_bytes] = peaks[rank];
             }
-            run_["finished"] = utc_now();
-            run_["totals"] = totals;
+            run_[keys::finished] = utc_now();
+            run_[keys::totals] = totals;
             io::write_file_atomically(folder_.run(), run_.dump(2) + "\n");
             write_report(report::describe_run(folder_.path), folder_.report());
         }
     });
-    if (runtime_.world.size() > 1 && run_.contains("trace")) {
+    if (runtime_.world.size() > 1 && run_.contains(keys::trace)) {
         say_clocks();
     }
 }
@@ -254,9 +256,9 @@ void RunOutput::finish(const nlohmann::json& totals) {
 void RunOutput::say_clocks() {
     double error_us = 0;
     double drift_ppm = 0;
-    for (const auto& rank : run_["trace"]) {
-        error_us = std::max(error_us, rank["error_us"].get<double>());
-        drift_ppm = std::max(drift_ppm, std::abs(rank["drift_ppm"].get<double>()));
+    for (const auto& rank : run_[keys::trace]) {
+        error_us = std::max(error_us, rank[keys::error_us].get<double>());
+        drift_ppm = std::max(drift_ppm, std::abs(rank[keys::drift_ppm].get<double>()));
     }
     say(fmt::format("trace: clocks of all ranks agree within {:.2f} us; corrected for a drift of up to {:.3f} ppm",
                     error_us, drift_ppm));

@@ -6,6 +6,7 @@
 #include "app/train_configuration.hpp"
 #include "core/error.hpp"
 #include "io/checkpoint.hpp"
+#include "measure/run_keys.hpp"
 #include "mpi/watchdog.hpp"
 #include "train/adapter.hpp"
 #include "train/options.hpp"
@@ -155,8 +156,8 @@ void TrainRun<T>::evaluate() {
         const train::Evaluation evaluation = train::evaluate<T>(*decoder_, runtime_.kernels, runtime_.grid,
                                                                 *inputs_.eval, configuration_.train.batch_size);
         output_.record(trainer_.steps_done(), evaluation);
-        totals_["eval_loss"] = evaluation.loss();
-        totals_["eval_exact"] = evaluation.exact_percent();
+        totals_[measure::run_keys::eval_loss] = evaluation.loss();
+        totals_[measure::run_keys::eval_exact] = evaluation.exact_percent();
     }
 }
 
@@ -171,10 +172,10 @@ void TrainRun<T>::save() {
 template <class T>
 void TrainRun<T>::report_totals(double seconds, std::int64_t tokens) {
     const double rate = seconds > 0 ? static_cast<double>(tokens) / seconds : 0;
-    totals_["steps"] = trainer_.steps_done();
-    totals_["tokens"] = tokens;
-    totals_["seconds"] = seconds;
-    totals_["tokens_per_second"] = rate;
+    totals_[measure::run_keys::steps] = trainer_.steps_done();
+    totals_[measure::run_keys::tokens] = tokens;
+    totals_[measure::run_keys::seconds] = seconds;
+    totals_[measure::run_keys::tokens_per_second] = rate;
     output_.finish(totals_);
     output_.say(fmt::format("results are in {}", output_.folder().path.string()));
     output_.say(fmt::format("FOM train_tokens_per_second = {:.1f} tokens/s", rate));

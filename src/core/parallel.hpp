@@ -42,10 +42,10 @@ private:
 template <class Body>
 void parallel_for(index_t count, int threads, const Body& body) {
     ExceptionStore errors;
-    const char* const work = threads > 1 ? trace::innermost_scope() : nullptr;
+    const trace::ScopeName work = threads > 1 ? trace::innermost_scope() : trace::ScopeName();
 #pragma omp parallel num_threads(threads)
     {
-        const trace::Scope share(work, "thread");
+        const auto share = trace::Scope::share_of(work);
 #pragma omp for schedule(dynamic, 1) nowait
         for (index_t i = 0; i < count; ++i) {
             try {

@@ -13,8 +13,7 @@ constexpr std::size_t records_per_thread = std::size_t{1} << 15U;
 constexpr std::size_t most_counters = std::size_t{1} << 12U;
 
 struct Record {
-    const char* name;
-    const char* category;
+    ScopeName scope;
     std::int64_t begin;  // ticks
     std::int64_t end;    // ticks
     std::int64_t bytes;
@@ -39,7 +38,7 @@ std::vector<std::unique_ptr<Ring>> rings;
 std::vector<Counter> counters;
 TickScale scale;
 
-thread_local const char* innermost = nullptr;
+thread_local ScopeName innermost;
 
 Ring& ring_of_this_thread() {
     thread_local Ring* mine = nullptr;
@@ -80,9 +79,8 @@ bool enabled() noexcept {
     return recording.load(std::memory_order_relaxed);
 }
 
-Scope::Scope(const char* name, const char* category, std::int64_t bytes) noexcept
-    : name_(name), category_(category), bytes_(bytes), begin_(-1) {
-    if (enabled() && name != nullptr) {
+Scope::Scope(const ScopeName& name, std::int64_t bytes) noexcept : name_(name), bytes_(bytes), begin_(-1) {
+    if (enabled() && name.name != nullptr) {
         outer_ = std::exchange(innermost, name);
         begin_ = ticks();
     }
@@ -90,12 +88,12 @@ Scope::Scope(const char* name, const char* category, std::int64_t bytes) noexcep
 
 Scope::~Scope() {
     if (begin_ >= 0) {
-        keep({name_, category_, begin_, ticks(), bytes_, transfer_});
+        keep({name_, begin_, ticks(), bytes_, transfer_});
         innermost = outer_;
     }
 }
 
-const char* innermost_scope() noexcept {
+ScopeName innermost_scope() noexcept {
     return innermost;
 }
 
@@ -123,7 +121,7 @@ std::vector<Event> take() {
         Ring& ring = *rings[r];
         for (std::size_t i = ring.taken.load(std::memory_order_relaxed); i != ends[r]; ++i) {
             const Record& record = ring.records[i % records_per_thread];
-            all.push_back({record.name, record.category, scale.to_ns(record.begin), scale.to_ns(record.end),
+            all.push_back({record.scope.name, record.scope.category, scale.to_ns(record.begin), scale.to_ns(record.end),
                            record.bytes, ring.thread, record.transfer});
         }
         ring.taken.store(ends[r], std::memory_order_release);

@@ -1,6 +1,7 @@
 // Trace scopes: named intervals of every thread and counters, kept in bounded buffers until somebody takes them.
 #pragma once
 
+#include "core/scopes.hpp"
 #include "core/tick_clock.hpp"
 
 #include <cstdint>
@@ -18,8 +19,8 @@ struct Transfer {
 
 /// One finished interval. Times are nanoseconds of the monotonic clock of this host.
 struct Event {
-    const char* name;      ///< a string literal
-    const char* category;  ///< a string literal: "compute", "thread", "mpi", "io", "step"
+    const char* name;      ///< lives as long as the process
+    const char* category;  ///< the same
     std::int64_t begin_ns;
     std::int64_t end_ns;
     std::int64_t bytes;  ///< payload of a transfer, or -1
@@ -44,11 +45,15 @@ void enable(bool on);
     return monotonic_ns();
 }
 
-/// Records the interval from construction to destruction on the calling thread. `name` and `category` are string
-/// literals; no name: records nothing.
+/// Records the interval from construction to destruction on the calling thread.
 class Scope {
 public:
-    explicit Scope(const char* name, const char* category = "compute", std::int64_t bytes = -1) noexcept;
+    /// `bytes`: payload of a transfer.
+    explicit Scope(const ScopeName& name, std::int64_t bytes = -1) noexcept;
+    /// The calling thread's share of the scope that its team works for; records nothing for no scope.
+    [[nodiscard]] static Scope share_of(const ScopeName& work) noexcept {
+        return Scope(ScopeName(work.name, category::thread));
+    }
     ~Scope();
     Scope(const Scope&) = delete;
     Scope& operator=(const Scope&) = delete;
@@ -57,16 +62,15 @@ public:
     void set_transfer(const Transfer& transfer) noexcept { transfer_ = transfer; }
 
 private:
-    const char* name_;
-    const char* category_;
-    const char* outer_ = nullptr;
+    ScopeName name_;
+    ScopeName outer_;
     std::int64_t bytes_;
     Transfer transfer_{};
     std::int64_t begin_;
 };
 
-/// Name of the innermost open scope of the calling thread, or null; what a team of threads works on for it.
-[[nodiscard]] const char* innermost_scope() noexcept;
+/// The innermost open scope of the calling thread, or none; what a team of threads works on for it.
+[[nodiscard]] ScopeName innermost_scope() noexcept;
 
 /// Records values of this moment, if recording is on.
 void count(std::string name, std::vector<std::string> series, std::vector<std::int64_t> values);

@@ -34,7 +34,7 @@ public:
             const bool waited =
                 arrival.last_rank != rank && arrival.last_begin > call.begin && arrival.last_begin < now;
             const double from = waited ? std::min(arrival.last_begin, call.end) : call.begin;
-            path_.phases["collectives"] += seconds_per_us * (call.end - from);
+            path_.phases[collectives_phase] += seconds_per_us * (call.end - from);
             path_.changes += waited ? 1 : 0;
             rank = waited ? arrival.last_rank : rank;
             now = from;

@@ -11,7 +11,7 @@ namespace moesaic::measure {
 /// from each collective to the rank that came to it last. Seconds, of all steps together.
 struct CriticalPath {
     double total = 0;
-    PhaseSeconds phases;            ///< "collectives": transfers on the path
+    PhaseSeconds phases;            ///< collectives: transfers on the path
     std::map<int, double> by_rank;  ///< computing on the path
     int changes = 0;                ///< from one rank to another
 };

@@ -6,7 +6,8 @@ std::optional<Headline> headline_of(const std::vector<CaseResult>& cases) {
     const CaseResult* best = nullptr;
     const Figure* speed = nullptr;
     for (const CaseResult& result : cases) {
-        const Figure* const found = result.benchmark == "reference" ? result.find("step_tokens_per_second") : nullptr;
+        const Figure* const found =
+            result.benchmark == "reference" ? result.find(figures::step_tokens_per_second) : nullptr;
         if (found != nullptr && found->summary.n >= least_repetitions_of_headline &&
             (speed == nullptr || found->value > speed->value)) {
             best = &result;

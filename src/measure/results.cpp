@@ -15,7 +15,7 @@ using io::get;
 using nlohmann::json;
 using nlohmann::ordered_json;
 
-constexpr const char* schema = "moesaic-bench-3";
+constexpr const char* schema = "moesaic-bench-4";
 
 ordered_json or_null(const std::optional<double>& value) {
     return value ? ordered_json(*value) : ordered_json(nullptr);
@@ -37,12 +37,28 @@ Better read_better(const json& figure, const std::string& source) {
     return text.empty() ? Better::neither : text == "lower" ? Better::lower : Better::higher;
 }
 
+ordered_json to_json(const Parameters& parameters) {
+    ordered_json object = ordered_json::object();
+    for (const auto& [key, value] : parameters) {
+        object[key] = value;
+    }
+    return object;
+}
+
+Parameters read_parameters(const json& entry, const std::string& source) {
+    Parameters parameters;
+    const json object = get<json>(entry, "parameters", source);
+    for (const auto& [key, value] : object.items()) {
+        parameters.emplace_back(key, get<std::string>(object, key, source));
+    }
+    return parameters;
+}
+
 ordered_json to_json(const Figure& figure) {
-    ordered_json entry = {{"name", figure.name},
-                          {"unit", figure.unit},
-                          {"better", to_json(figure.better)},
-                          {"value", figure.value},
-                          {"n", figure.summary.n}};
+    ordered_json entry = {
+        {"name", figure.name},  {"quantity", figure.quantity},      {"parameters", to_json(figure.parameters)},
+        {"unit", figure.unit},  {"better", to_json(figure.better)}, {"value", figure.value},
+        {"n", figure.summary.n}};
     if (figure.summary.n > 0) {
         entry["min"] = figure.summary.min;
         entry["median"] = figure.summary.median;
@@ -72,7 +88,9 @@ Figure read_figure(const json& entry, const std::string& source, std::size_t rep
     Figure figure = {.name = get<std::string>(entry, "name", source),
                      .unit = get<std::string>(entry, "unit", source),
                      .better = read_better(entry, source),
-                     .value = get<double>(entry, "value", source)};
+                     .value = get<double>(entry, "value", source),
+                     .quantity = get<std::string>(entry, "quantity", source),
+                     .parameters = read_parameters(entry, source)};
     if (get<index_t>(entry, "n", source) > 0) {
         figure.samples = get<std::vector<double>>(entry, "samples", source);
         core::require(figure.samples.size() == repetitions, core::ExitCode::corrupt_input,
@@ -91,15 +109,9 @@ Figure read_figure(const json& entry, const std::string& source, std::size_t rep
 }
 
 ordered_json to_json(const CaseResult& result) {
-    ordered_json entry = {{"name", result.name},
-                          {"benchmark", result.benchmark},
-                          {"ranks", result.ranks},
-                          {"threads", result.threads},
-                          {"alone", result.alone}};
-    entry["parameters"] = ordered_json::object();
-    for (const auto& [key, value] : result.parameters) {
-        entry["parameters"][key] = value;
-    }
+    ordered_json entry = {{"name", result.name},   {"benchmark", result.benchmark},
+                          {"ranks", result.ranks}, {"threads", result.threads},
+                          {"alone", result.alone}, {"parameters", to_json(result.parameters)}};
     entry["checks"] = ordered_json::array();
     for (const Check& check : result.checks) {
         entry["checks"].push_back({{"name", check.name}, {"error", check.error}, {"bound", check.bound}});
@@ -139,10 +151,7 @@ CaseResult read_case(const json& entry, const std::string& file) {
     result.ranks = io::get_size(entry, "ranks", source);
     result.threads = io::get_size(entry, "threads", source);
     result.alone = get<bool>(entry, "alone", source);
-    const json parameters = get<json>(entry, "parameters", source);
-    for (const auto& [key, value] : parameters.items()) {
-        result.parameters.emplace_back(key, get<std::string>(parameters, key, source));
-    }
+    result.parameters = read_parameters(entry, source);
     for (const json& check : get<std::vector<json>>(entry, "checks", source)) {
         result.checks.push_back({get<std::string>(check, "name", source), get<double>(check, "error", source),
                                  get<double>(check, "bound", source)});
@@ -229,8 +238,21 @@ std::optional<double> Figure::gflops(double of_value) const {
     return found == seconds.end() ? of_value : 1e-9 * work->operations / (found->second * of_value);
 }
 
+const std::string* Figure::parameter(const std::string& key) const {
+    const auto found = std::find_if(parameters.begin(), parameters.end(),
+                                    [&](const auto& parameter) { return parameter.first == key; });
+    return found == parameters.end() ? nullptr : &found->second;
+}
+
 const Figure* CaseResult::find(const std::string& figure) const {
     return find_by_name(figures, figure);
+}
+
+const Figure* CaseResult::find(const std::string& quantity, const Parameters& with) const {
+    const auto found = std::find_if(figures.begin(), figures.end(), [&](const Figure& figure) {
+        return figure.quantity == quantity && figure.parameters == with;
+    });
+    return found == figures.end() ? nullptr : &*found;
 }
 
 const CaseResult* Results::find(const std::string& case_name) const {

@@ -1,6 +1,7 @@
 // The result of a benchmark run as data, and its JSON document (docs/results.md).
 #pragma once
 
+#include "measure/figures.hpp"
 #include "measure/statistics.hpp"
 #include "measure/work.hpp"
 
@@ -26,9 +27,13 @@ struct Figure {
     std::optional<double> floor_percent = {};  ///< of the fastest that the machine's limits allow
     std::vector<double> samples = {};          ///< one per repetition, in order
     std::optional<Work> work = {};             ///< that a time is of, or a speed in GFLOP/s
+    std::string quantity = {};                 ///< what it is of, the same for all `parameters`
+    Parameters parameters = {};                ///< what else tells it from others of the quantity in its case
 
     /// Speed of that work; nothing for figures without it.
     [[nodiscard]] std::optional<double> gflops(double value) const;
+    /// Null if there is none of this name.
+    [[nodiscard]] const std::string* parameter(const std::string& key) const;
 };
 
 /// What was verified before anything was measured.
@@ -51,7 +56,7 @@ struct CaseResult {
     index_t ranks = 1;
     index_t threads = 1;  ///< per rank
     bool alone = false;   ///< each rank does the whole work by itself
-    std::vector<std::pair<std::string, std::string>> parameters = {};
+    Parameters parameters = {};
     std::vector<Check> checks = {};
     std::vector<index_t> rounds = {};  ///< repetitions in each
     std::optional<MachineSamples> machine = {};
@@ -59,6 +64,8 @@ struct CaseResult {
 
     /// Null if there is none of this name.
     [[nodiscard]] const Figure* find(const std::string& figure) const;
+    /// The same by what it is of.
+    [[nodiscard]] const Figure* find(const std::string& quantity, const Parameters& with) const;
 };
 
 /// The figure of merit of a whole suite.

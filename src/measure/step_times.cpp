@@ -2,165 +2,49 @@
 
 #include "core/error.hpp"
 
-#include <algorithm>
 #include <array>
-#include <chrono>
 #include <cstring>
-#include <iterator>
+#include <map>
 #include <string>
-#include <string_view>
-#include <utility>
 
 namespace moesaic::measure {
-namespace {
 
 using core::index_t;
-using core::trace::Event;
 
-/// Often enough for the buffers of threads, and so seldom that it disturbs nothing.
-constexpr std::chrono::milliseconds interval(50);
-
-double seconds(const Event& event) {
-    return static_cast<double>(event.end_ns - event.begin_ns) * 1e-9;
+StepTrace trace_of_step(std::span<const core::trace::Event> events) {
+    Trace trace;
+    trace.add(0, events);
+    const std::map<int, Timeline> timelines = timelines_of(trace);
+    core::require(!timelines.empty(), core::ExitCode::runtime_failure,
+                  "the trace has no scope {} ({} events); please report it", core::scopes::step.name, events.size());
+    const Timeline& timeline = timelines.begin()->second;
+    const TraceInterval& step = timeline.steps.front();
+    const auto calls = that_begin_in(timeline.calls, step.begin, step.end);
+    return {sum_up(trace, timeline), {calls.begin(), calls.end()}};
 }
 
-/// Whether this is a thread's share of a scope around it.
-bool is_share(const Event& event) {
-    return std::string_view(event.category) == "thread";
-}
-
-/// Scopes inside of a pass have other names.
-bool is_pass_of_experts(const Event& event) {
-    const std::string_view name = event.name;
-    return !is_share(event) && (name == "experts.forward" || name == "experts.backward");
-}
-
-bool is_exchange(const Event& event) {
-    return std::string_view(event.name).starts_with("exchange.");
-}
-
-/// Adds what the experts' worker did to the trace of the thread that made the step, whose events, in order, are
-/// `inside`.
-void add_worker(std::span<const Event> events, std::span<const Event> inside, const Event& step, StepTrace& trace) {
-    std::vector<Event> exchanges;  // one after the other, as the passes are
-    std::copy_if(inside.begin(), inside.end(), std::back_inserter(exchanges), is_exchange);
-    auto exchange = exchanges.begin();
-    for (const Event& pass : events) {
-        if (!is_pass_of_experts(pass) || pass.thread == step.thread || pass.begin_ns < step.begin_ns ||
-            pass.end_ns > step.end_ns) {
-            continue;
-        }
-        trace.of_scope[pass.name] += seconds(pass);
-        while (exchange != exchanges.end() && exchange->end_ns <= pass.begin_ns) {
-            ++exchange;
-        }
-        for (auto e = exchange; e != exchanges.end() && e->begin_ns < pass.end_ns; ++e) {
-            const std::int64_t common = std::min(e->end_ns, pass.end_ns) - std::max(e->begin_ns, pass.begin_ns);
-            trace.hidden += static_cast<double>(common) * 1e-9;
-        }
-    }
-}
-
-}  // namespace
-
-EventCollector::EventCollector() {
-    core::trace::enable(true);
-    static_cast<void>(core::trace::take());  // what others left
-    thread_ = std::thread([this] {
-        std::unique_lock lock(mutex_);
-        while (!changed_.wait_for(lock, interval, [this] { return stopping_; })) {
-            take();
-        }
-    });
-}
-
-EventCollector::~EventCollector() {
-    static_cast<void>(stop());
-}
-
-std::vector<Event> EventCollector::stop() {
-    if (thread_.joinable()) {
-        {
-            const std::lock_guard lock(mutex_);
-            stopping_ = true;
-        }
-        changed_.notify_all();
-        thread_.join();
-        take();
-        core::trace::enable(false);
-    }
-    return std::move(events_);
-}
-
-void EventCollector::take() {
-    const std::vector<Event> more = core::trace::take();
-    events_.insert(events_.end(), more.begin(), more.end());
-}
-
-StepTrace trace_of_step(std::span<const Event> events) {
-    const auto is_step = [](const Event& event) { return std::string_view(event.name) == "step"; };
-    const auto step = std::find_if(events.begin(), events.end(), is_step);
-    core::require(step != events.end(), core::ExitCode::runtime_failure,
-                  "the trace has no step ({} events); please report it", events.size());
-    std::vector<Event> inside;
-    std::copy_if(events.begin(), events.end(), std::back_inserter(inside), [&](const Event& event) {
-        return event.thread == step->thread && event.begin_ns >= step->begin_ns && event.end_ns <= step->end_ns &&
-               !is_share(event);
-    });
-    std::stable_sort(inside.begin(), inside.end(), [](const Event& a, const Event& b) {
-        return a.begin_ns != b.begin_ns ? a.begin_ns < b.begin_ns : a.end_ns > b.end_ns;
-    });
-    StepTrace trace;
-    trace.total = seconds(*step);
-    std::int64_t end_of_collective = 0;
-    for (const Event& event : inside) {
-        trace.of_scope[event.name] += seconds(event);
-        trace.exchange += is_exchange(event) ? seconds(event) : 0;
-        if (event.transfer.call != 0 && event.begin_ns >= end_of_collective) {  // not inside another
-            trace.collectives.push_back({event.transfer.call, seconds(event)});
-            end_of_collective = event.end_ns;
-        }
-    }
-    add_worker(events, inside, *step, trace);
-    return trace;
-}
-
-std::vector<StepShares> share_out(const mpi::Communicator& world, const StepTrace& mine) {
-    const std::size_t bytes = mine.collectives.size() * sizeof(CollectiveTime);
-    const auto texts = world.gather(std::string(reinterpret_cast<const char*>(mine.collectives.data()), bytes));
+std::vector<RankSteps> share_out(const mpi::Communicator& world, const StepTrace& mine) {
+    const auto texts =
+        world.gather(std::string(reinterpret_cast<const char*>(mine.calls.data()), mine.calls.size() * sizeof(Call)));
     constexpr std::size_t sums = 3;
-    const std::array<double, sums> row = {mine.total, mine.exchange, mine.hidden};
+    const std::array<double, sums> row = {mine.rank.total, mine.rank.exchange, mine.rank.hidden};
     std::vector<double> rows(world.is_root() ? static_cast<std::size_t>(world.size()) * sums : 0);
     world.gather_blocks<double>(row, rows, std::vector<index_t>(static_cast<std::size_t>(world.size()), sums));
-    std::vector<std::vector<CollectiveTime>> all(texts.size());
-    std::map<std::uint64_t, double> shortest;  // of the ranks of a call
+    std::map<int, Timeline> timelines;  // of calls alone
     for (std::size_t r = 0; r < texts.size(); ++r) {
-        all[r].resize(texts[r].size() / sizeof(CollectiveTime));
-        std::memcpy(all[r].data(), texts[r].data(), texts[r].size());
-        for (const CollectiveTime& time : all[r]) {
-            double& least = shortest.try_emplace(time.call, time.seconds).first->second;
-            least = std::min(least, time.seconds);
-        }
+        std::vector<Call>& calls = timelines[static_cast<int>(r)].calls;
+        calls.resize(texts[r].size() / sizeof(Call));
+        std::memcpy(calls.data(), texts[r].data(), texts[r].size());
     }
-    std::vector<StepShares> shares(texts.size());
-    for (std::size_t r = 0; r < shares.size(); ++r) {
-        shares[r] = {.total = rows[r * sums], .exchange = rows[r * sums + 1], .hidden = rows[r * sums + 2]};
-        for (const CollectiveTime& time : all[r]) {
-            shares[r].transfer += shortest.at(time.call);
-            shares[r].waiting += time.seconds - shortest.at(time.call);
-        }
+    const auto arrivals = arrivals_of(timelines);
+    std::vector<RankSteps> ranks(texts.size());
+    for (std::size_t r = 0; r < ranks.size(); ++r) {
+        ranks[r].total = rows[r * sums];
+        ranks[r].exchange = rows[r * sums + 1];
+        ranks[r].hidden = rows[r * sums + 2];
+        split_calls(timelines.at(static_cast<int>(r)).calls, arrivals, Clocks::own, ranks[r]);
     }
-    return shares;
-}
-
-double imbalance_percent(std::span<const StepShares> ranks) {
-    double sum = 0;
-    double longest = 0;
-    for (const StepShares& rank : ranks) {
-        sum += rank.computing();
-        longest = std::max(longest, rank.computing());
-    }
-    return 100 * (longest * static_cast<double>(ranks.size()) / sum - 1);
+    return ranks;
 }
 
 }  // namespace moesaic::measure

@@ -1,77 +1,24 @@
-// Where the time of a training step goes: on each rank, between computing, transfers and waiting for others.
+// The ranks of one step compared while they run, each on its own clock.
 #pragma once
 
-#include "core/trace.hpp"
+#include "measure/rank_steps.hpp"
 #include "mpi/communicator.hpp"
 
-#include <condition_variable>
-#include <cstdint>
-#include <map>
-#include <mutex>
 #include <span>
-#include <string>
-#include <thread>
 #include <vector>
 
 namespace moesaic::measure {
 
-/// A collective on one rank.
-struct CollectiveTime {
-    std::uint64_t call = 0;  ///< the same on all ranks that take part
-    double seconds = 0;
-};
-
-/// One rank's step, taken from its trace. Seconds.
+/// One rank's step, taken from what it recorded.
 struct StepTrace {
-    double total = 0;
-    std::vector<CollectiveTime> collectives;  ///< of several ranks, in order; of nested ones the outermost
-    std::map<std::string, double> of_scope;   ///< sums by name, nested scopes in those around them too
-    double exchange = 0;                      ///< of rows with other ranks
-    double hidden = 0;                        ///< that part of it in which the experts' worker computed
+    RankSteps rank;           ///< without waiting and transfer, which share_out() tells
+    std::vector<Call> calls;  ///< collectives of the step
 };
 
-/// Records scopes from its construction on. Takes them from the buffers of threads all the while, so that a step may
-/// have any number of them.
-class EventCollector {
-public:
-    EventCollector();
-    ~EventCollector();
-    EventCollector(const EventCollector&) = delete;
-    EventCollector& operator=(const EventCollector&) = delete;
-
-    /// Ends recording; all that was recorded.
-    [[nodiscard]] std::vector<core::trace::Event> stop();
-
-private:
-    void take();
-
-    std::vector<core::trace::Event> events_;
-    std::mutex mutex_;
-    std::condition_variable changed_;
-    bool stopping_ = false;
-    std::thread thread_;
-};
-
-/// The trace of the one scope "step" in `events`, of all that lies in it, and of the experts' worker meanwhile.
+/// The one step in `events`. Throws with ExitCode::runtime_failure if there is none.
 [[nodiscard]] StepTrace trace_of_step(std::span<const core::trace::Event> events);
 
-/// How one rank spent a step. A collective ends when its data have come; what it takes longer on this rank than on that
-/// of its ranks where it was shortest, it waited for others to arrive.
-struct StepShares {
-    double total = 0;     ///< seconds
-    double transfer = 0;  ///< seconds of collectives without waiting
-    double waiting = 0;   ///< seconds
-    double exchange = 0;  ///< as in StepTrace
-    double hidden = 0;
-
-    /// Seconds outside of collectives.
-    [[nodiscard]] double computing() const { return total - transfer - waiting; }
-};
-
-/// Collective. One entry per rank, on rank 0; elsewhere empty.
-[[nodiscard]] std::vector<StepShares> share_out(const mpi::Communicator& world, const StepTrace& mine);
-
-/// How much longer than the average the rank computes that computes longest, in percent of the average.
-[[nodiscard]] double imbalance_percent(std::span<const StepShares> ranks);
+/// Collective. Total, exchange, hidden, transfer and waiting of every rank, in their order, on rank 0; elsewhere empty.
+[[nodiscard]] std::vector<RankSteps> share_out(const mpi::Communicator& world, const StepTrace& mine);
 
 }  // namespace moesaic::measure

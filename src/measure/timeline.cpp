@@ -1,11 +1,15 @@
 #include "measure/timeline.hpp"
 
+#include "core/scopes.hpp"
+
 #include <iterator>
 #include <limits>
 #include <utility>
 
 namespace moesaic::measure {
 namespace {
+
+namespace category = core::trace::category;
 
 constexpr double before_all = -std::numeric_limits<double>::infinity();  // times may be negative
 
@@ -48,30 +52,47 @@ void add_to_union(std::vector<Segment>& united, const TraceInterval& next) {
     }
 }
 
-/// `intervals` of one rank; `mpi`, `thread` and `step`: names of the trace.
-Timeline lay_out(std::vector<TraceInterval> intervals, int mpi, int thread, int step) {
+/// Numbers in a trace of the names by which events are told apart.
+struct Names {
+    explicit Names(const Trace& trace)
+        : mpi(trace.index_of(category::mpi)),
+          thread(trace.index_of(category::thread)),
+          step(trace.index_of(core::scopes::step.name)),
+          experts_forward(trace.index_of(core::scopes::experts_forward.name)),
+          experts_backward(trace.index_of(core::scopes::experts_backward.name)) {}
+
+    int mpi;
+    int thread;
+    int step;
+    int experts_forward;
+    int experts_backward;
+};
+
+/// `intervals` of one rank.
+Timeline lay_out(std::vector<TraceInterval> intervals, const Names& names) {
     std::sort(intervals.begin(), intervals.end(), begins_earlier);
     Timeline timeline;
     std::copy_if(intervals.begin(), intervals.end(), std::back_inserter(timeline.steps),
-                 [&](const auto& interval) { return interval.name == step && interval.category == step; });
+                 [&](const auto& interval) { return interval.name == names.step; });
     if (timeline.steps.empty()) {
         return timeline;
     }
     const int main_thread = timeline.steps.front().thread;
-    std::vector<TraceInterval> nested;
     for (const TraceInterval& interval : intervals) {
-        if (interval.category == thread) {
+        if (interval.category == names.thread) {
             timeline.shares.push_back(interval);
         } else if (interval.thread == main_thread) {
-            nested.push_back(interval);
+            timeline.scopes.push_back(interval);
+        } else if (interval.name == names.experts_forward || interval.name == names.experts_backward) {
+            timeline.passes.push_back({interval.begin, interval.end, interval.name, interval.category});
         }
-        if (interval.thread != main_thread && interval.category != mpi) {
+        if (interval.thread != main_thread && interval.category != names.mpi) {
             add_to_union(timeline.others, interval);
         }
     }
-    timeline.segments = flatten(nested);
+    timeline.segments = flatten(timeline.scopes);
     double reached = before_all;
-    for (const TraceInterval& interval : nested) {
+    for (const TraceInterval& interval : timeline.scopes) {
         if (interval.call != 0 && interval.begin >= reached) {
             timeline.calls.push_back({interval.begin, interval.end, interval.call, interval.name});
             reached = interval.end;
@@ -120,9 +141,10 @@ void keep_common_steps(std::map<int, Timeline>& timelines) {
 }  // namespace
 
 std::map<int, Timeline> timelines_of(const Trace& trace) {
+    const Names names(trace);
     std::map<int, Timeline> timelines;
     for (const auto& [rank, intervals] : trace.ranks) {
-        Timeline timeline = lay_out(intervals, trace.index_of("mpi"), trace.index_of("thread"), trace.index_of("step"));
+        Timeline timeline = lay_out(intervals, names);
         timeline.recorded_steps = timeline.steps.size();
         if (timeline.recorded_steps > 0) {
             timelines[rank] = std::move(timeline);
@@ -141,18 +163,21 @@ std::map<std::uint64_t, Arrival> arrivals_of(const std::map<int, Timeline>& time
                 arrival.last_begin = call.begin;
                 arrival.last_rank = rank;
             }
-            arrival.first_end = arrival.ranks == 1 ? call.end : std::min(arrival.first_end, call.end);
+            const bool is_first = arrival.ranks == 1;
+            arrival.first_end = is_first ? call.end : std::min(arrival.first_end, call.end);
+            arrival.shortest = is_first ? call.end - call.begin : std::min(arrival.shortest, call.end - call.begin);
         }
     }
     return arrivals;
 }
 
 double add_phases(const Trace& trace, const Timeline& timeline, double begin, double end, PhaseSeconds& phases) {
-    const int mpi = trace.index_of("mpi");
+    const int mpi = trace.index_of(category::mpi);
     double sum = 0;
     for_each_overlap(timeline.segments, begin, end, [&](const Segment& segment, double us) {
         const std::string& name = trace.names[static_cast<std::size_t>(segment.name)];
-        phases[segment.category == mpi ? "collectives" : name.substr(0, name.find('.'))] += seconds_per_us * us;
+        phases[segment.category == mpi ? collectives_phase : std::string(core::trace::phase_of(name))] +=
+            seconds_per_us * us;
         sum += seconds_per_us * us;
     });
     return sum;

@@ -1,7 +1,7 @@
 // What every rank did, by time: its steps, scopes and collectives.
 #pragma once
 
-#include "measure/trace_file.hpp"
+#include "measure/trace.hpp"
 
 #include <algorithm>
 #include <cstdint>
@@ -14,9 +14,10 @@ namespace moesaic::measure {
 
 inline constexpr double seconds_per_us = 1e-6;
 
-/// Seconds by phase: the part of a scope's name before its first dot, with "collectives" for all of MPI. A moment
-/// belongs to the innermost scope that is open then.
+/// Seconds by phase (core::trace::phase_of), with one for all of MPI. A moment belongs to the innermost scope that is
+/// open then.
 using PhaseSeconds = std::map<std::string, double>;
+inline const std::string collectives_phase = "collectives";
 
 /// A part of a thread's time that belongs to one scope, the innermost. Times are those of the trace, in microseconds.
 struct Segment {
@@ -39,7 +40,9 @@ struct Timeline {
     std::vector<TraceInterval> steps;   ///< that all ranks have
     std::size_t recorded_steps = 0;     ///< with those that another rank doesn't have
     std::vector<Segment> segments;      ///< of the thread that makes the steps, without gaps inside of scopes
+    std::vector<TraceInterval> scopes;  ///< of that thread, in order of begin; nested
     std::vector<Call> calls;            ///< collectives of that thread; of nested ones the outermost
+    std::vector<Segment> passes;        ///< of experts, on their worker's thread, one after the other
     std::vector<Segment> others;        ///< when any other thread works; disjoint
     std::vector<TraceInterval> shares;  ///< of threads in the work of teams, in order of begin
 };
@@ -50,7 +53,8 @@ struct Timeline {
 
 /// When and where the last rank came to a collective.
 struct Arrival {
-    int ranks = 0;  ///< that recorded it
+    int ranks = 0;        ///< that recorded it
+    double shortest = 0;  ///< microseconds of the call on the rank where it was shortest
     double last_begin = 0;
     double first_end = 0;
     int last_rank = 0;

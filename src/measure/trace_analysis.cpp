@@ -1,6 +1,6 @@
 #include "measure/trace_analysis.hpp"
 
-#include "measure/statistics.hpp"
+#include "core/scopes.hpp"
 
 #include <algorithm>
 #include <set>
@@ -16,6 +16,7 @@ public:
         : trace_(trace), timelines_(timelines_of(trace)), arrivals_(arrivals_of(timelines_)) {}
 
     TraceSummary summary() {
+        std::vector<RankSteps> ranks;
         for (const auto& [rank, timeline] : timelines_) {
             summary_.steps = static_cast<int>(timeline.steps.size());
             if (summary_.steps > 0) {
@@ -23,9 +24,11 @@ public:
                 summary_.end = seconds_per_us * timeline.steps.back().end;
             }
             summary_.steps_of_ranks[rank] = timeline.recorded_steps;
-            summary_.ranks[rank] = sum_up(timeline);
+            summary_.ranks[rank] = steps_of(timeline);
+            ranks.push_back(summary_.ranks[rank]);
             balance_threads(rank, timeline);
         }
+        summary_.rank_imbalance_percent = imbalance_percent(ranks);
         summary_.critical_path = find_critical_path(trace_, timelines_, arrivals_);
         check_clocks();
         read_counters();
@@ -33,25 +36,11 @@ public:
     }
 
 private:
-    [[nodiscard]] RankSteps sum_up(const Timeline& timeline) const {
-        RankSteps rank;
-        std::vector<double> seconds;
+    [[nodiscard]] RankSteps steps_of(const Timeline& timeline) const {
+        RankSteps rank = sum_up(trace_, timeline);
         for (const TraceInterval& step : timeline.steps) {
-            seconds.push_back(seconds_per_us * step.duration());
-            rank.total += seconds.back();
-            add_phases(trace_, timeline, step.begin, step.end, rank.phases);
-            for (const Call& call : that_begin_in(timeline.calls, step.begin, step.end)) {
-                const Arrival& arrival = arrivals_.at(call.call);
-                const double duration = seconds_per_us * (call.end - call.begin);
-                const double waiting = std::clamp(seconds_per_us * (arrival.last_begin - call.begin), 0.0, duration);
-                rank.waiting += waiting;
-                rank.transfer += duration - waiting;
-                rank.alone += arrival.ranks == 1 ? duration : 0;
-                for_each_overlap(timeline.others, call.begin, call.end,
-                                 [&](const Segment&, double us) { rank.overlapped += seconds_per_us * us; });
-            }
+            split_calls(that_begin_in(timeline.calls, step.begin, step.end), arrivals_, Clocks::common, rank);
         }
-        rank.median = seconds.empty() ? 0 : measure::summarize(std::move(seconds)).median;
         return rank;
     }
 
@@ -95,7 +84,10 @@ private:
 
     /// These end on no rank before they have begun on all.
     void check_clocks() {
-        const std::set<std::string> synchronizing = {"mpi.barrier", "mpi.sum", "mpi.max", "mpi.min", "mpi.all_gather"};
+        namespace scopes = core::scopes;
+        const std::set<std::string> synchronizing = {scopes::mpi_barrier.name, scopes::mpi_sum.name,
+                                                     scopes::mpi_max.name, scopes::mpi_min.name,
+                                                     scopes::mpi_all_gather.name};
         std::set<std::uint64_t> seen;
         for (const auto& [rank, timeline] : timelines_) {
             for (const Call& call : timeline.calls) {
@@ -111,15 +103,15 @@ private:
     }
 
     void read_counters() {
-        constexpr std::string_view of_experts = "tokens per expert, ";
+        constexpr std::string_view of_experts = core::counters::tokens_per_expert;
         std::map<int, std::size_t> layers;
         for (const TraceCounter& counter : trace_.counters) {
             const std::string& name = trace_.names[static_cast<std::size_t>(counter.name)];
             const double value = counter.values.empty() ? 0 : counter.values.front();
-            if (name == "resident memory") {
+            if (name == core::counters::resident_memory) {
                 double& peak = summary_.peak_memory_bytes[counter.rank];
                 peak = std::max(peak, value);
-            } else if (name == "MPI bandwidth") {
+            } else if (name == core::counters::mpi_bandwidth) {
                 double& peak = summary_.peak_bandwidth[counter.rank];
                 peak = std::max(peak, value);
             } else if (name.starts_with(of_experts)) {
@@ -144,16 +136,6 @@ private:
 };
 
 }  // namespace
-
-double TraceSummary::rank_imbalance_percent() const {
-    double sum = 0;
-    double longest = 0;
-    for (const auto& [rank, of_rank] : ranks) {
-        sum += of_rank.computing();
-        longest = std::max(longest, of_rank.computing());
-    }
-    return sum > 0 ? 100 * (longest * static_cast<double>(ranks.size()) / sum - 1) : 0;
-}
 
 TraceSummary analyse(const Trace& trace) {
     return Analysis(trace).summary();

@@ -2,25 +2,13 @@
 #pragma once
 
 #include "measure/critical_path.hpp"
+#include "measure/rank_steps.hpp"
 
 #include <map>
 #include <string>
 #include <vector>
 
 namespace moesaic::measure {
-
-/// One rank, over the steps that all ranks recorded. Seconds.
-struct RankSteps {
-    PhaseSeconds phases;
-    double total = 0;
-    double median = 0;      ///< of a step
-    double waiting = 0;     ///< in collectives, until the last rank came
-    double transfer = 0;    ///< in collectives, after that
-    double alone = 0;       ///< in collectives that no other rank recorded: their waiting is unknown
-    double overlapped = 0;  ///< of all MPI time: while another thread of the rank computed
-
-    [[nodiscard]] double computing() const { return total - waiting - transfer; }
-};
 
 /// How evenly the threads of a rank shared the work under one scope.
 struct ThreadBalance {
@@ -45,6 +33,7 @@ struct TraceSummary {
     double end = 0;                             ///< of the last one
     std::map<int, std::size_t> steps_of_ranks;  ///< that each of `ranks` recorded
     std::map<int, RankSteps> ranks;
+    double rank_imbalance_percent = 0;   ///< of the ranks
     std::vector<ThreadBalance> threads;  ///< of ranks with several threads
     CriticalPath critical_path;
     ExpertTokens experts;
@@ -54,9 +43,6 @@ struct TraceSummary {
     /// last one came; seconds. Below zero by what is left of the clocks' differences.
     double least_overlap = 0;
     int checked_collectives = 0;
-
-    /// Percent by which the rank that computes longest exceeds the average.
-    [[nodiscard]] double rank_imbalance_percent() const;
 };
 
 [[nodiscard]] TraceSummary analyse(const Trace& trace);

@@ -3,10 +3,10 @@
 #include "core/error.hpp"
 #include "io/files.hpp"
 #include "io/json.hpp"
+#include "measure/run_keys.hpp"
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <cerrno>
 #include <charconv>
 #include <fstream>
@@ -63,14 +63,15 @@ private:
         if (line.starts_with(before)) {
             const auto end = io::parse_json(fmt::format("{{{}", line.substr(before.size())), source(), {}, number_);
             const auto data = io::get<nlohmann::json>(end, "otherData", source());
-            trace_.dropped += io::get_or<std::int64_t>(data, "dropped_events", 0, source());
-            for (const auto& clock : io::get_or<std::vector<nlohmann::json>>(data, "ranks", {}, source())) {
-                trace_.clocks.push_back({.rank = io::get<double>(clock, "rank", source()),
-                                         .kind = io::get<std::string>(clock, "clock", source()),
-                                         .offset_us = number(clock, "offset_us", -longest_us, longest_us),
-                                         .offset_at_end_us = number(clock, "offset_at_end_us", -longest_us, longest_us),
-                                         .drift_ppm = number(clock, "drift_ppm", -longest_us, longest_us),
-                                         .error_us = number(clock, "error_us", 0, longest_us)});
+            trace_.dropped += io::get_or<std::int64_t>(data, run_keys::dropped_events, 0, source());
+            for (const auto& clock : io::get_or<std::vector<nlohmann::json>>(data, run_keys::ranks, {}, source())) {
+                trace_.clocks.push_back(
+                    {.rank = io::get<double>(clock, run_keys::rank, source()),
+                     .kind = io::get<std::string>(clock, run_keys::clock, source()),
+                     .offset_us = number(clock, run_keys::offset_us, -longest_us, longest_us),
+                     .offset_at_end_us = number(clock, run_keys::offset_at_end_us, -longest_us, longest_us),
+                     .drift_ppm = number(clock, run_keys::drift_ppm, -longest_us, longest_us),
+                     .error_us = number(clock, run_keys::error_us, 0, longest_us)});
             }
         }
     }
@@ -94,8 +95,8 @@ private:
         TraceInterval interval;
         interval.begin = number(event, "ts", -longest_us, longest_us);
         interval.end = interval.begin + number(event, "dur", 0, longest_us);
-        interval.name = index(io::get<std::string>(event, "name", source()));
-        interval.category = index(io::get<std::string>(event, "cat", source()));
+        interval.name = trace_.add_name(io::get<std::string>(event, "name", source()));
+        interval.category = trace_.add_name(io::get<std::string>(event, "cat", source()));
         interval.thread = io::get<int>(event, "tid", source());
         if (event.contains("args")) {
             interval.bytes = io::get_or<std::int64_t>(event["args"], "bytes", 0, source());
@@ -111,7 +112,7 @@ private:
     void read_counter(const nlohmann::json& event, int rank) {
         TraceCounter counter;
         counter.rank = rank;
-        counter.name = index(io::get<std::string>(event, "name", source()));
+        counter.name = trace_.add_name(io::get<std::string>(event, "name", source()));
         counter.at = number(event, "ts", -longest_us, longest_us);
         const auto values = io::get<nlohmann::json>(event, "args", source());
         for (const auto& [key, value] : values.items()) {
@@ -136,30 +137,15 @@ private:
         return value;
     }
 
-    int index(const std::string& name) {
-        const auto [found, is_new] = index_.try_emplace(name, trace_.index_of(name));
-        if (is_new && found->second < 0) {
-            found->second = static_cast<int>(trace_.names.size());
-            trace_.names.push_back(name);
-        }
-        return found->second;
-    }
-
     [[nodiscard]] std::string source() const { return file_.string(); }
 
     Trace& trace_;
     std::filesystem::path file_;
     std::ifstream in_;
     std::size_t number_ = 1;
-    std::map<std::string, int> index_;
 };
 
 }  // namespace
-
-int Trace::index_of(const std::string& name) const {
-    const auto found = std::find(names.begin(), names.end(), name);
-    return found == names.end() ? -1 : static_cast<int>(found - names.begin());
-}
 
 Trace read_trace(const std::vector<std::filesystem::path>& files) {
     Trace trace;

@@ -1,55 +1,12 @@
 // Traces that moesaic wrote, read back.
 #pragma once
 
-#include <cstdint>
+#include "measure/trace.hpp"
+
 #include <filesystem>
-#include <map>
-#include <string>
 #include <vector>
 
 namespace moesaic::measure {
-
-/// What one thread did for some time. Microseconds on the clock of rank 0.
-struct TraceInterval {
-    double begin = 0;
-    double end = 0;
-    int name = 0;      ///< index into Trace::names
-    int category = 0;  ///< the same
-    int thread = 0;
-    std::int64_t bytes = 0;
-    std::uint64_t call = 0;  ///< of a collective: the same on all its ranks; or 0
-
-    [[nodiscard]] double duration() const { return end - begin; }
-};
-
-struct TraceCounter {
-    int rank = 0;
-    int name = 0;
-    double at = 0;
-    std::vector<double> values;
-};
-
-/// How the clock of a rank was compared with that of rank 0.
-struct RankClock {
-    double rank = 0;
-    std::string kind;
-    double offset_us = 0;  ///< at the start
-    double offset_at_end_us = 0;
-    double drift_ppm = 0;
-    double error_us = 0;  ///< at most, of what remains
-};
-
-struct Trace {
-    std::vector<std::string> names;
-    std::map<int, std::vector<TraceInterval>> ranks;
-    std::vector<TraceCounter> counters;
-    std::vector<RankClock> clocks;  ///< of a run that came to its end; else none
-    std::int64_t dropped = 0;
-    bool is_complete = true;  ///< false: the file ends in the middle
-
-    /// -1 if no event has the name.
-    [[nodiscard]] int index_of(const std::string& name) const;
-};
 
 /// Reads a trace of all ranks, or the traces of single ranks that an ended run left: their clocks are aligned as well
 /// as at its start. One event per line, as moesaic writes them; a file that ends in the middle is read as far as it

@@ -2,6 +2,7 @@
 
 #include "core/error.hpp"
 #include "io/files.hpp"
+#include "measure/run_keys.hpp"
 
 #include <fmt/format.h>
 
@@ -15,6 +16,8 @@
 
 namespace moesaic::measure {
 namespace {
+
+namespace keys = run_keys;
 
 /// Bytes of the joined file, for all ranks together.
 constexpr std::uint64_t largest_trace = std::uint64_t{256} << 20U;
@@ -128,7 +131,7 @@ std::exception_ptr write_joined(const mpi::Communicator& world, const std::files
     }
     std::int64_t dropped = 0;
     for (const auto& rank : ranks) {
-        dropped += rank["dropped_events"].get<std::int64_t>();
+        dropped += rank[keys::dropped_events].get<std::int64_t>();
     }
     write(fmt::format("\n],\"otherData\":{{\"dropped_events\":{},\"ranks\":{}}}}}\n", dropped, ranks.dump()));
     attempt([&] {
@@ -172,14 +175,15 @@ nlohmann::ordered_json TraceOutput::join(const std::filesystem::path& file) {
     recorder_->stop();
     const mpi::ClockReading last = mpi::read_clock_of_root(world_);
     const mpi::ClockLine line(first_, last);
-    const nlohmann::ordered_json mine = {{"rank", world_.rank()},
-                                         {"clock", core::has_invariant_tsc ? "time stamp counter" : "monotonic clock"},
-                                         {"ticks_per_second", core::trace::ticks_per_second()},
-                                         {"offset_us", first_.offset_ns * 1e-3},
-                                         {"offset_at_end_us", last.offset_ns * 1e-3},
-                                         {"drift_ppm", line.drift_ppm()},
-                                         {"error_us", line.error_ns() * 1e-3},
-                                         {"dropped_events", recorder_->dropped()}};
+    const nlohmann::ordered_json mine = {
+        {keys::rank, world_.rank()},
+        {keys::clock, core::has_invariant_tsc ? "time stamp counter" : "monotonic clock"},
+        {keys::ticks_per_second, core::trace::ticks_per_second()},
+        {keys::offset_us, first_.offset_ns * 1e-3},
+        {keys::offset_at_end_us, last.offset_ns * 1e-3},
+        {keys::drift_ppm, line.drift_ppm()},
+        {keys::error_us, line.error_ns() * 1e-3},
+        {keys::dropped_events, recorder_->dropped()}};
     const auto shift = [&](double us) {
         const double at_ns = us * 1e3 + static_cast<double>(origin_ns_) - first_.offset_ns;
         return (line.offset_ns(at_ns) - first_.offset_ns) * 1e-3;

@@ -4,10 +4,8 @@
 #include "core/trace.hpp"
 
 #include <fmt/format.h>
-#include <sched.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <cmath>
 #include <fstream>
 #include <utility>
@@ -16,8 +14,6 @@ namespace moesaic::measure {
 namespace {
 
 namespace trace = core::trace;
-
-constexpr std::chrono::milliseconds flush_interval{100};
 
 /// The number keeps its width, so that the end of the file never gets shorter.
 std::string end_of_file(std::int64_t dropped) {
@@ -32,67 +28,22 @@ std::int64_t resident_bytes() {
     return resident * sysconf(_SC_PAGESIZE);
 }
 
-void bind_calling_thread(const std::vector<int>& processing_units) {
-    if (!processing_units.empty()) {
-        cpu_set_t set;
-        CPU_ZERO(&set);
-        for (const int unit : processing_units) {
-            CPU_SET(static_cast<std::size_t>(unit), &set);
-        }
-        sched_setaffinity(0, sizeof(set), &set);
-    }
-}
-
 }  // namespace
 
 TraceRecorder::TraceRecorder(const Settings& settings)
-    : processing_units_(settings.processing_units),
-      formatter_(settings.rank, settings.origin_ns),
-      largest_file_(settings.largest_file) {
+    : formatter_(settings.rank, settings.origin_ns), largest_file_(settings.largest_file) {
     std::string begin(trace_begin);
     formatter_.append_process_name(begin, settings.process_name);
     file_ = std::make_unique<io::GrowingJson>(settings.file, begin, end_of_file(0));
     sampled_ns_ = trace::now_ns();
-    trace::enable(true);
-    thread_ = std::thread([this] {
-        bind_calling_thread(processing_units_);
-        run();
-    });
-}
-
-TraceRecorder::~TraceRecorder() {
-    stop();
-}
-
-void TraceRecorder::stop() {
-    if (!thread_.joinable()) {
-        return;
-    }
-    trace::enable(false);
-    {
-        const std::lock_guard lock(mutex_);
-        stopping_ = true;
-    }
-    changed_.notify_all();
-    thread_.join();
+    drain_.emplace([this](const std::vector<trace::Event>& events) { write(events); }, settings.processing_units);
 }
 
 std::int64_t TraceRecorder::dropped() const {
     return trace::dropped() + not_written_;
 }
 
-void TraceRecorder::run() {
-    for (bool last = false; !last;) {
-        {
-            std::unique_lock lock(mutex_);
-            last = changed_.wait_for(lock, flush_interval, [this] { return stopping_; });
-        }
-        flush();
-    }
-}
-
-void TraceRecorder::flush() {
-    const std::vector<trace::Event> events = trace::take();
+void TraceRecorder::write(const std::vector<trace::Event>& events) {
     sample_counters(events);
     const std::vector<trace::Counter> counters = trace::take_counters();
     std::string members;
@@ -121,8 +72,8 @@ void TraceRecorder::sample_counters(std::span<const trace::Event> events) {
     }
     const std::int64_t now = trace::now_ns();
     const double seconds = 1e-9 * static_cast<double>(now - std::exchange(sampled_ns_, now));
-    trace::count("resident memory", {"bytes"}, {resident_bytes()});
-    trace::count("MPI bandwidth", {"bytes/s"}, {std::llround(static_cast<double>(sent) / seconds)});
+    trace::count(core::counters::resident_memory, {"bytes"}, {resident_bytes()});
+    trace::count(core::counters::mpi_bandwidth, {"bytes/s"}, {std::llround(static_cast<double>(sent) / seconds)});
 }
 
 }  // namespace moesaic::measure

@@ -57,7 +57,7 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
 
 template <class T>
 void Decoder<T>::load(const WeightSource<T>& source) {
-    const Scope scope("load", "io");
+    const Scope scope(core::scopes::load);
     model::load(source, "model.embed_tokens.weight", embedding_);
     if (!architecture_.tied_head) {
         model::load(source, "lm_head.weight", head_);
@@ -150,7 +150,7 @@ typename Decoder<T>::Entry Decoder<T>::entry_of(Tape<T>& tape, std::size_t block
 ///                 +----------------------+      +----------------------+
 template <class T>
 MatrixView<const T> Decoder<T>::forward(const ops::TokenBatch& batch, Tape<T>& tape, bool save) {
-    const Scope scope("decoder.forward", "step");
+    const Scope scope(core::scopes::decoder_forward);
     const double epsilon = architecture_.norm_epsilon;
     const kernels::ElementwiseKernels<T>& row_kernels = kernels_.elementwise<T>();
     start_pass(batch, save, tape.pass);
@@ -179,7 +179,7 @@ MatrixView<const T> Decoder<T>::forward(const ops::TokenBatch& batch, Tape<T>& t
 template <class T>
 void Decoder<T>::backward(const Tape<T>& tape, MatrixView<const A> grad_hidden,
                           std::span<const double> grad_probabilities) {
-    const Scope scope("decoder.backward", "step");
+    const Scope scope(core::scopes::decoder_backward);
     grad_stream_.resize(tape.pass.rows(), architecture_.hidden);
     grad_block_.resize(tape.pass.rows(), architecture_.hidden);
     const kernels::ElementwiseKernels<T>& row_kernels = kernels_.elementwise<T>();

@@ -171,7 +171,7 @@ private:
 
     /// What the calling thread computes of a round.
     void compute(const std::vector<Task>& round, Scratch<T>& scratch) const {
-        const core::trace::Scope share("attention.backward", "thread");
+        const auto share = core::trace::Scope::share_of(core::scopes::attention_backward);
         const auto count = static_cast<index_t>(round.size());
 #pragma omp for schedule(dynamic, 1) nowait
         for (index_t t = 0; t < count; ++t) {
@@ -287,7 +287,7 @@ void attention_backward(const kernels::KernelSet& kernels, const AttentionShape&
                         MatrixView<const T> output, MatrixView<const accumulator_t<T>> log_sum,
                         MatrixView<const T> grad_output, MatrixView<accumulator_t<T>> grad_query,
                         MatrixView<accumulator_t<T>> grad_key, MatrixView<accumulator_t<T>> grad_value) {
-    const core::trace::Scope scope("attention.backward");
+    const core::trace::Scope scope(core::scopes::attention_backward);
     Backward<T>(kernels, shape, in, log_sum, grad_output, {grad_query, grad_key, grad_value}).run(output);
 }
 

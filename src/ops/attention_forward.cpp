@@ -108,7 +108,7 @@ public:
         }
 #pragma omp parallel num_threads(threads)
         {
-            const core::trace::Scope share("attention.forward", "thread");
+            const auto share = core::trace::Scope::share_of(core::scopes::attention_forward);
             const typename AttentionStrips<T>::TileState tiles(strips_.products());
 #pragma omp for schedule(dynamic, 1) nowait
             for (index_t t = 0; t < count; ++t) {
@@ -282,7 +282,7 @@ template <class T>
 void attention_forward(const kernels::KernelSet& kernels, const AttentionShape& shape,
                        const AttentionInputs<accumulator_t<T>>& in, MatrixView<accumulator_t<T>> output,
                        MatrixView<accumulator_t<T>> log_sum) {
-    const core::trace::Scope scope("attention.forward");
+    const core::trace::Scope scope(core::scopes::attention_forward);
     Forward<T>(kernels, shape, in, output, log_sum).run();
 }
 

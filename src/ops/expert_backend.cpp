@@ -174,7 +174,7 @@ void ExpertBackend<T>::check_backward(const SavedExperts<T>& saved, MatrixView<c
 template <class T>
 MatrixView<const accumulator_t<T>> ExpertBackend<T>::run_forward(const ExpertRows<T>& rows, SavedExperts<T>& saved,
                                                                  bool keep) {
-    const core::trace::Scope scope("experts.forward");
+    const core::trace::Scope scope(core::scopes::experts_forward);
     saved.hidden = rows.hidden;
     saved.weights = rows.weights;
     saved.dropout = rows.dropout;
@@ -187,7 +187,7 @@ MatrixView<const accumulator_t<T>> ExpertBackend<T>::run_forward(const ExpertRow
 template <class T>
 ExpertGradients<T> ExpertBackend<T>::run_backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output,
                                                   bool with_input_gradients) {
-    const core::trace::Scope scope("experts.backward");
+    const core::trace::Scope scope(core::scopes::experts_backward);
     workspace_->grad_input.resize(grad_output.rows(), config_.hidden);
     workspace_->grad_weights.resize(grad_output.rows(), config_.experts_per_token);
     workspace_->grad_weights.fill(A(0));  // of choices that are other ranks' business
@@ -227,7 +227,7 @@ void ExpertBackend<T>::sync(Pending kind, const char* operation) {
     pending_ = Pending::nothing;
     workspace_->in_flight = false;  // also if the job failed: the next submission may follow
     {
-        const core::trace::Scope scope("experts.wait");
+        const core::trace::Scope scope(core::scopes::experts_wait);
         workspace_->worker.wait();
     }
     workspace_->set_results_aside();

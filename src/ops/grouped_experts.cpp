@@ -159,7 +159,7 @@ void GroupedExperts<T>::gather_blocks(const RoutedRows& routed, MatrixView<const
 template <class T>
 void GroupedExperts<T>::sum_over_choices(const RoutedRows& routed, MatrixView<A> tokens) {
     ExpertWorkspace<T>& work = this->workspace();
-    const core::trace::Scope scope("experts.combine");
+    const core::trace::Scope scope(core::scopes::experts_combine);
     const index_t choices = this->config().experts_per_token;
     const MatrixView<const T> rows = work.rows_out;
     work.rows_of_token.resize(routed.row.size());

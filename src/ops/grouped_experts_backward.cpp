@@ -15,7 +15,7 @@ template <class T>
 void GroupedExperts<T>::backward_down(const SavedExperts<T>& saved, const PreActivations<T>& kept,
                                       MatrixView<const T> grad_output) {
     ExpertWorkspace<T>& work = this->workspace();
-    const core::trace::Scope scope("experts.backward_down");
+    const core::trace::Scope scope(core::scopes::experts_backward_down);
     const auto block_rows = static_cast<std::size_t>(work.strips * block_elements);
     for (core::Buffer<T>* buffer : {&work.activation, &work.grad_pre_activations[0], &work.grad_pre_activations[1]}) {
         buffer->reserve(block_rows * static_cast<std::size_t>(intermediate_blocks_));
@@ -49,7 +49,7 @@ void GroupedExperts<T>::backward_down(const SavedExperts<T>& saved, const PreAct
 template <class T>
 void GroupedExperts<T>::backward_up(bool with_input_gradients) {
     ExpertWorkspace<T>& work = this->workspace();
-    const core::trace::Scope scope("experts.backward_gate_up");
+    const core::trace::Scope scope(core::scopes::experts_backward_gate_up);
     const ExpertConfig& config = this->config();
     const auto left_of = [&](const Part& part, const core::Buffer<T>& blocks, core::Buffer<std::byte>& storage) {
         const T* first = blocks.data() + part.chunk.first_strip * intermediate_blocks_ * block_elements;

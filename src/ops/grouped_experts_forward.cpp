@@ -10,7 +10,7 @@ using core::bf16;
 template <class T>
 void GroupedExperts<T>::project_up(const SavedExperts<T>& saved, PreActivations<T>* kept, bool with_activation) {
     ExpertWorkspace<T>& work = this->workspace();
-    const core::trace::Scope scope("experts.gate_up");
+    const core::trace::Scope scope(core::scopes::experts_gate_up);
     const ExpertConfig& config = this->config();
     if (kept != nullptr) {
         for (std::size_t i = 0; i < 2; ++i) {
@@ -64,7 +64,7 @@ void GroupedExperts<T>::project_up(const SavedExperts<T>& saved, PreActivations<
 template <class T>
 void GroupedExperts<T>::project_down() {
     ExpertWorkspace<T>& work = this->workspace();
-    const core::trace::Scope scope("experts.down");
+    const core::trace::Scope scope(core::scopes::experts_down);
     const index_t hidden = this->config().hidden;
     for_each_part(hidden_blocks_, [&](const Part& part) {
         const index_t expert = part.chunk.expert;

@@ -99,7 +99,7 @@ template <class T>
 void GroupedExperts<T>::lora_gradients(const SavedExperts<T>& saved, const PreActivations<T>& kept,
                                        MatrixView<const T> grad_output) {
     ExpertWorkspace<T>& work = this->workspace();
-    const core::trace::Scope scope("experts.lora_gradients");
+    const core::trace::Scope scope(core::scopes::experts_lora_gradients);
     const int threads = core::threads_for(static_cast<double>(work.rows_out.size()));
     const std::vector<GradientItem> items =
         gradient_items(work.chunks, hidden_blocks_, intermediate_blocks_, has_dropout(), threads);

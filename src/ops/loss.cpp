@@ -37,7 +37,7 @@ std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, Matri
                                         const FrozenMatrix<T>& head, std::span<const Target> targets, double scale,
                                         MatrixView<accumulator_t<T>> grad_hidden, LossScratch<T>& scratch) {
     using A = accumulator_t<T>;
-    const core::trace::Scope scope("loss");
+    const core::trace::Scope scope(core::scopes::loss);
     const bool with_gradient = !grad_hidden.empty();
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < grad_hidden.rows(); ++row) {

@@ -1,5 +1,6 @@
 #include "report/results_page.hpp"
 
+#include "core/error.hpp"
 #include "measure/scaling.hpp"
 #include "report/roofline.hpp"
 
@@ -12,30 +13,32 @@
 #include <numeric>
 #include <optional>
 #include <set>
-#include <string_view>
 
 namespace moesaic::report {
 namespace {
 
+namespace figures = measure::figures;
 using measure::CaseResult;
 using measure::Results;
 
-/// Figures of a case without the part of their name that says for how many threads or rows, and what that part says.
-struct Suffix {
-    std::string stem;
-    double number = 0;
-};
+/// Of a figure whose quantity has this parameter.
+const std::string& text_of(const measure::Figure& figure, const char* key) {
+    const std::string* const value = figure.parameter(key);
+    core::require(value != nullptr, core::ExitCode::corrupt_input,
+                  "figure {} has no parameter {} (a {} needs it); write the file again", figure.name, key,
+                  figure.quantity);
+    return *value;
+}
 
-/// "all_reduce_1024" with separator "_": all_reduce and 1024.
-std::optional<Suffix> split_number(const std::string& name, std::string_view separator) {
-    const std::size_t at = name.rfind(separator);
-    if (at == std::string::npos) {
-        return {};
-    }
-    Suffix suffix{name.substr(0, at), 0};
-    const char* const end = name.data() + name.size();
-    const auto read = std::from_chars(name.data() + at + separator.size(), end, suffix.number);
-    return read.ec == std::errc() && read.ptr == end ? std::optional(suffix) : std::nullopt;
+double number_of(const measure::Figure& figure, const char* key) {
+    const std::string& text = text_of(figure, key);
+    double number = 0;
+    const auto read = std::from_chars(text.data(), text.data() + text.size(), number);
+    core::require(read.ec == std::errc() && read.ptr == text.data() + text.size() && number > 0,
+                  core::ExitCode::corrupt_input,
+                  "figure {} has the parameter {} = {} (a number above 0 is needed); write the file again", figure.name,
+                  key, text);
+    return number;
 }
 
 void add_point(std::map<std::string, Series>& series, const std::string& name, double x,
@@ -72,13 +75,11 @@ std::optional<Section> collectives_section(const Results& results) {
     std::map<std::string, Series> bandwidths;
     for (const CaseResult& result : results.cases) {
         for (const measure::Figure& figure : result.figures) {
-            constexpr std::string_view of_bandwidth = "_bandwidth";
-            const bool is_bandwidth = figure.name.ends_with(of_bandwidth);
-            const auto parts =
-                split_number(figure.name.substr(0, figure.name.size() - (is_bandwidth ? of_bandwidth.size() : 0)), "_");
-            if (result.benchmark == "collectives" && parts) {
-                add_point(is_bandwidth ? bandwidths : times, fmt::format("{}, {} ranks", parts->stem, result.ranks),
-                          parts->number, figure);
+            const bool is_bandwidth = figure.quantity == figures::message_bandwidth;
+            if (is_bandwidth || figure.quantity == figures::message_time) {
+                add_point(is_bandwidth ? bandwidths : times,
+                          fmt::format("{}, {} ranks", text_of(figure, figures::operation), result.ranks),
+                          number_of(figure, figures::bytes), figure);
             }
         }
     }
@@ -169,25 +170,21 @@ std::optional<Section> parts_section(const Results& results) {
                    {},
                    {"forward", "head and loss", "backward", "reduce gradients", "AdamW"},
                    {}};
-    const auto value = [](const CaseResult& result, const std::string& name) {
-        const measure::Figure* const figure = result.find(name);
-        return figure == nullptr ? 0 : figure->value;
-    };
+    const auto value = [](const measure::Figure* figure) { return figure == nullptr ? 0 : figure->value; };
     for (const CaseResult& result : results.cases) {
         for (const measure::Figure& figure : result.figures) {
-            constexpr std::string_view of_layer = "layer_forward";
-            const bool is_forward = figure.name.starts_with(of_layer) && figure.unit == "ms";
-            const std::string suffix = is_forward ? figure.name.substr(of_layer.size()) : "";
-            if (is_forward && !suffix.starts_with("_backward")) {  // of both passes together
-                layers.bars.push_back(result.name + suffix);
-                layers.values.push_back({figure.value, value(result, "layer_backward" + suffix)});
+            if (figure.quantity == figures::layer_forward) {
+                layers.bars.push_back(fmt::format("{}, {} tokens", result.name, text_of(figure, figures::tokens)));
+                layers.values.push_back({figure.value, value(result.find(figures::layer_backward, figure.parameters))});
             }
         }
-        if (result.find("step_forward") != nullptr) {
+        if (result.find(figures::step_forward) != nullptr) {
             steps.bars.push_back(result.name);
-            steps.values.push_back({value(result, "step_forward"), value(result, "step_loss"),
-                                    value(result, "step_backward"), value(result, "step_reduce"),
-                                    value(result, "step_optimizer")});
+            std::vector<double>& parts_of_step = steps.values.emplace_back();
+            for (const char* part : {figures::step_forward, figures::step_loss, figures::step_backward,
+                                     figures::step_reduce, figures::step_optimizer}) {
+                parts_of_step.push_back(value(result.find(part)));
+            }
         }
     }
     Section section{"Layers and steps", {}};

@@ -5,12 +5,12 @@
 #include <algorithm>
 #include <cmath>
 #include <map>
-#include <regex>
 #include <set>
 
 namespace moesaic::report {
 namespace {
 
+namespace figures = measure::figures;
 using measure::CaseResult;
 using measure::Results;
 
@@ -44,19 +44,20 @@ public:
         const auto found = of_name_.find(name);
         return found == of_name_.end() ? 0 : found->second;
     }
-    [[nodiscard]] const char* peak_name() const { return of("amx_peak") > 0 ? "amx_peak" : "isa_peak"; }
+    [[nodiscard]] const char* peak_name() const {
+        return of(figures::amx_peak) > 0 ? figures::amx_peak : figures::isa_peak;
+    }
     [[nodiscard]] double peak() const { return of(peak_name()); }
 
 private:
     std::map<std::string, double> of_name_;
 };
 
-/// A line per figure; those that differ in rows or tokens alone, "NAME_M256" or "NAME_T64", share one.
+/// A line per quantity: figures that differ in rows or tokens alone share one.
 void add_points(const CaseResult& result, std::map<std::string, Series>& points) {
-    static const std::regex size("_[MT][0-9]+$");
     for (const measure::Figure& figure : result.figures) {
         if (figure.work && figure.summary.n > 0) {
-            const std::string name = fmt::format("{} {}", result.name, std::regex_replace(figure.name, size, ""));
+            const std::string name = fmt::format("{} {}", result.name, figure.quantity);
             Series& series = points.try_emplace(name, Series{name, {}, {}, {}, {}, true}).first->second;
             const double ends[] = {*figure.gflops(figure.summary.low), *figure.gflops(figure.summary.high)};
             series.x.push_back(figure.work->intensity());
@@ -85,11 +86,11 @@ std::optional<LineChart> roofline_of(const Results& results, const Team& team) {
         }
     }
     const double peak = limits.peak();
-    if (points.empty() || peak <= 0 || limits.of("dram_read") <= 0) {
+    if (points.empty() || peak <= 0 || limits.of(figures::dram_read) <= 0) {
         return {};
     }
     // The axis ends with whole powers of ten, and the limits with it.
-    const double ridge = peak / limits.of("dram_read");
+    const double ridge = peak / limits.of(figures::dram_read);
     double least = ridge / 10;
     double most = ridge * 10;
     for (const auto& [name, series] : points) {
@@ -107,7 +108,7 @@ std::optional<LineChart> roofline_of(const Results& results, const Team& team) {
         chart.series.push_back({name, x, y, {}, {}, false});
     };
     add_limit(fmt::format("{} {} GFLOP/s", limits.peak_name(), readable(peak)), {ridge, most}, {peak, peak});
-    for (const char* name : {"dram_read", "l3_read", "l2_read"}) {
+    for (const char* name : {figures::dram_read, figures::l3_read, figures::l2_read}) {
         const double bandwidth = limits.of(name);
         const double end = peak / bandwidth;
         if (bandwidth > 0 && end > least) {

@@ -2,6 +2,7 @@
 
 #include "core/error.hpp"
 #include "io/json.hpp"
+#include "measure/run_keys.hpp"
 #include "measure/statistics.hpp"
 #include "report/trace_page.hpp"
 
@@ -9,12 +10,15 @@
 
 #include <algorithm>
 #include <limits>
+#include <map>
+#include <optional>
 #include <set>
 
 namespace moesaic::report {
 namespace {
 
 namespace fs = std::filesystem;
+namespace keys = measure::run_keys;
 using measure::summarize;
 using measure::Summary;
 
@@ -27,7 +31,11 @@ struct Step {
     double learning_rate = 0;
     double tokens_per_second = 0;
     double expert_load_ratio = 0;
+    double unused_experts = 0;
     bool skipped = false;
+    std::optional<double> auxiliary_loss = {};
+    std::optional<double> slowest_rank = {};  ///< with several ranks
+    double slowness = 0;                      ///< of that rank
 };
 
 struct Evaluation {
@@ -50,16 +58,22 @@ Metrics read_metrics(const fs::path& file) {
     const std::string source = file.string();
     io::for_each_json_line(file, [&](const nlohmann::json& line, std::size_t) {
         const auto number = [&](const char* key) { return io::get<double>(line, key, source); };
-        if (line.contains("eval_loss")) {
+        const auto optional = [&](const char* key) {
+            return line.contains(key) ? std::optional(number(key)) : std::nullopt;
+        };
+        if (line.contains(keys::eval_loss)) {
             metrics.evaluations.push_back(
-                {number("step"), number("eval_loss"), number("eval_exact"), number("eval_tokens")});
+                {number(keys::step), number(keys::eval_loss), number(keys::eval_exact), number(keys::eval_tokens)});
         } else {
             // A loss that is not finite is written as null.
             constexpr double none = std::numeric_limits<double>::quiet_NaN();
             metrics.steps.push_back(
-                {number("step"), io::get_or<double>(line, "loss", none, source),
-                 io::get_or<double>(line, "grad_norm", none, source), number("lr"), number("tokens_per_second"),
-                 io::get_or<double>(line, "expert_load_ratio", 0, source), io::get<bool>(line, "skipped", source)});
+                {number(keys::step), io::get_or<double>(line, keys::loss, none, source),
+                 io::get_or<double>(line, keys::grad_norm, none, source), number(keys::lr),
+                 number(keys::tokens_per_second), io::get_or<double>(line, keys::expert_load_ratio, 0, source),
+                 io::get_or<double>(line, keys::unused_experts, 0, source), io::get<bool>(line, keys::skipped, source),
+                 optional(keys::aux_loss), optional(keys::slowest_rank),
+                 io::get_or<double>(line, keys::slowness, 0, source)});
         }
     });
     return metrics;
@@ -72,6 +86,38 @@ Series series_of(const std::string& name, const std::vector<Step>& steps, double
         series.y.push_back(step.*value);
     }
     return series;
+}
+
+/// Of the routers, without its coefficient; nothing for a run that does not train on it.
+std::optional<LineChart> auxiliary_loss_of(const Metrics& metrics) {
+    LineChart chart{"Auxiliary loss of the routers", {"optimizer step", ""}, {"loss, without its coefficient", ""}, {}};
+    Series& series = chart.series.emplace_back(Series{"training", {}, {}, {}, {}, false});
+    for (const Step& step : metrics.steps) {
+        if (step.auxiliary_loss) {
+            series.x.push_back(step.step);
+            series.y.push_back(*step.auxiliary_loss);
+        }
+    }
+    return series.x.empty() ? std::nullopt : std::optional(chart);
+}
+
+/// Which ranks the others waited for; nothing for one rank.
+std::optional<Table> slowest_ranks(const Metrics& metrics) {
+    std::map<double, std::vector<double>> slowness;  // by rank: of the steps in which it was the slowest
+    for (const Step& step : metrics.steps) {
+        if (step.slowest_rank) {
+            slowness[*step.slowest_rank].push_back(step.slowness);
+        }
+    }
+    Table table{
+        "Slowest rank of the steps",
+        {{"rank", ""}, {"steps", ""}, {"computes for, over the median of the others, median", "x"}, {"max", "x"}},
+        {}};
+    for (const auto& [rank, times] : slowness) {
+        const Summary summary = summarize(times);
+        table.rows.push_back({rank, static_cast<double>(times.size()), summary.median, summary.max});
+    }
+    return table.rows.empty() ? std::nullopt : std::optional(table);
 }
 
 Section loss_section(const Metrics& metrics) {
@@ -98,6 +144,9 @@ Section loss_section(const Metrics& metrics) {
             table.rows.push_back({evaluation.step, evaluation.loss, evaluation.exact, evaluation.tokens});
         }
         section.blocks.emplace_back(table);
+    }
+    if (const auto auxiliary = auxiliary_loss_of(metrics)) {
+        section.blocks.emplace_back(Figure{*auxiliary, ""});
     }
     section.blocks.emplace_back(Figure{norm, ""});
     section.blocks.emplace_back(Figure{rate, ""});
@@ -135,8 +184,15 @@ Section throughput_section(const Metrics& metrics) {
     LineChart load{
         "Busiest expert", {"optimizer step", ""}, {"tokens over the mean of its layer", "", false, true}, {}};
     load.series.push_back(series_of("largest of all layers", metrics.steps, &Step::expert_load_ratio));
-    return {"Throughput",
-            {Figure{chart, "Each step: forward and backward pass, exchange, update."}, table, Figure{load, ""}}};
+    LineChart unused{"Unused experts", {"optimizer step", ""}, {"experts without a token", "", false, true}, {}};
+    unused.series.push_back(series_of("of all layers together", metrics.steps, &Step::unused_experts));
+    Section section{"Throughput",
+                    {Figure{chart, "Each step: forward and backward pass, exchange, update."}, table, Figure{load, ""},
+                     Figure{unused, ""}}};
+    if (const auto ranks = slowest_ranks(metrics)) {
+        section.blocks.emplace_back(*ranks);
+    }
+    return section;
 }
 
 /// The plan that the run was started with, against what ranks used at most: as they say at their end, or as the trace
@@ -144,21 +200,21 @@ Section throughput_section(const Metrics& metrics) {
 Section memory_section(const nlohmann::json& run, const measure::TraceSummary& trace, const std::string& source) {
     Section section{"Memory", {}};
     double planned = 0;
-    if (run.contains("memory_plan")) {
+    if (run.contains(keys::memory_plan)) {
         Table plan{"Plan per rank", {{"for", ""}, {"memory", "MiB"}}, {}};
-        for (const auto& item : io::get<std::vector<nlohmann::json>>(run, "memory_plan", source)) {
-            const double bytes = io::get<double>(item, "bytes", source);
-            plan.rows.push_back({io::get<std::string>(item, "purpose", source), bytes / mebi});
+        for (const auto& item : io::get<std::vector<nlohmann::json>>(run, keys::memory_plan, source)) {
+            const double bytes = io::get<double>(item, keys::bytes, source);
+            plan.rows.push_back({io::get<std::string>(item, keys::purpose, source), bytes / mebi});
             planned += bytes;
         }
         plan.rows.push_back({std::string("together"), planned / mebi});
         section.blocks.emplace_back(plan);
     }
     Table peaks{"Peak of each rank", {{"rank", ""}, {"resident at most", "MiB"}, {"over the plan", "MiB"}}, {}};
-    for (const auto& rank : io::get<std::vector<nlohmann::json>>(run, "ranks", source)) {
-        const int number = io::get<int>(rank, "rank", source);
+    for (const auto& rank : io::get<std::vector<nlohmann::json>>(run, keys::ranks, source)) {
+        const int number = io::get<int>(rank, keys::rank, source);
         const auto traced = trace.peak_memory_bytes.find(number);
-        const double bytes = io::get_or<double>(rank, "peak_memory_bytes",
+        const double bytes = io::get_or<double>(rank, keys::peak_memory_bytes,
                                                 traced == trace.peak_memory_bytes.end() ? 0 : traced->second, source);
         if (bytes > 0) {
             peaks.rows.push_back({static_cast<double>(number), bytes / mebi, (bytes - planned) / mebi});
@@ -196,23 +252,24 @@ Section checkpoints_section(const fs::path& folder) {
 Section environment_section(const nlohmann::json& run, const std::string& source) {
     const auto text = [&](const char* key) { return io::get_or<std::string>(run, key, "", source); };
     Table program{"Program", {{"", ""}, {"", ""}}, {}};
-    for (const char* key : {"started", "finished", "version", "git_revision", "compiler", "mpi"}) {
+    for (const char* key :
+         {keys::started, keys::finished, keys::version, keys::git_revision, keys::compiler, keys::mpi}) {
         program.rows.push_back({std::string(key), text(key)});
     }
-    for (const char* key : {"kernels", "grid"}) {
+    for (const char* key : {keys::kernels, keys::grid}) {
         program.rows.push_back({std::string(key), io::get_or<nlohmann::json>(run, key, {}, source).dump()});
     }
     Table ranks{
         "Ranks", {{"rank", ""}, {"host", ""}, {"threads", ""}, {"cores", ""}, {"NUMA nodes", ""}, {"bound", ""}}, {}};
-    for (const auto& rank : io::get<std::vector<nlohmann::json>>(run, "ranks", source)) {
-        ranks.rows.push_back({io::get<double>(rank, "rank", source), io::get<std::string>(rank, "host", source),
-                              io::get<double>(rank, "threads", source),
-                              io::get<nlohmann::json>(rank, "cores", source).dump(),
-                              io::get<nlohmann::json>(rank, "numa_nodes", source).dump(),
-                              std::string(io::get<bool>(rank, "threads_bound", source) ? "yes" : "no")});
+    for (const auto& rank : io::get<std::vector<nlohmann::json>>(run, keys::ranks, source)) {
+        ranks.rows.push_back({io::get<double>(rank, keys::rank, source), io::get<std::string>(rank, keys::host, source),
+                              io::get<double>(rank, keys::threads, source),
+                              io::get<nlohmann::json>(rank, keys::cores, source).dump(),
+                              io::get<nlohmann::json>(rank, keys::numa_nodes, source).dump(),
+                              std::string(io::get<bool>(rank, keys::threads_bound, source) ? "yes" : "no")});
     }
     Table options{"Configuration", {{"key", ""}, {"value", ""}}, {}};
-    const auto configuration = io::get<nlohmann::json>(run, "configuration", source);
+    const auto configuration = io::get<nlohmann::json>(run, keys::configuration, source);
     for (const auto& [key, value] : configuration.items()) {
         options.rows.push_back({key, value.is_string() ? value.get<std::string>() : value.dump()});
     }
@@ -239,9 +296,9 @@ std::vector<Headline> headlines_of(const Metrics& metrics, const nlohmann::json&
     if (rate.n > 0) {
         headlines.push_back({"throughput", rate.median, "tokens/s", static_cast<int>(rate.n),
                              std::pair{rate.low, rate.high}, "median of the steps"});
-        if (const auto totals = io::get_or<nlohmann::json>(run, "totals", nullptr, source); !totals.is_null()) {
+        if (const auto totals = io::get_or<nlohmann::json>(run, keys::totals, nullptr, source); !totals.is_null()) {
             headlines.push_back({"throughput of the whole run",
-                                 io::get<double>(totals, "tokens_per_second", source),
+                                 io::get<double>(totals, keys::tokens_per_second, source),
                                  "tokens/s",
                                  0,
                                  {},
@@ -279,12 +336,12 @@ Document describe_run(const fs::path& folder) {
     const Metrics metrics = read_metrics(folder / "metrics.jsonl");
     Document document;
     document.subject = "training run " + folder.filename().string();
-    const bool finished = run.contains("finished");
+    const bool finished = run.contains(keys::finished);
     document.subtitle =
-        fmt::format("Started {}, {}; {} rank(s); {} steps.", io::get<std::string>(run, "started", source),
-                    finished ? "finished " + io::get<std::string>(run, "finished", source)
+        fmt::format("Started {}, {}; {} rank(s); {} steps.", io::get<std::string>(run, keys::started, source),
+                    finished ? "finished " + io::get<std::string>(run, keys::finished, source)
                              : "and did not come to its end (or still runs)",
-                    io::get<std::vector<nlohmann::json>>(run, "ranks", source).size(), metrics.steps.size());
+                    io::get<std::vector<nlohmann::json>>(run, keys::ranks, source).size(), metrics.steps.size());
     document.headlines = headlines_of(metrics, run, source);
     if (!metrics.steps.empty() || !metrics.evaluations.empty()) {
         document.sections.push_back(loss_section(metrics));

@@ -268,7 +268,7 @@ std::vector<Section> sections_of(const measure::Trace& trace, const measure::Tra
     time.blocks.emplace_back(ranks_table(summary));
     if (summary.ranks.size() > 1) {
         time.blocks.emplace_back(Paragraph{fmt::format(
-            "The rank that computes for longest exceeds the average by {:.1f} %.", summary.rank_imbalance_percent())});
+            "The rank that computes for longest exceeds the average by {:.1f} %.", summary.rank_imbalance_percent)});
         time.blocks.emplace_back(critical_path(summary));
     }
     if (!summary.threads.empty()) {

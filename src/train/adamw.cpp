@@ -55,7 +55,7 @@ const mpi::Communicator& ShardedAdamW::group(std::size_t bucket) const {
 }
 
 void ShardedAdamW::reduce_gradients() {
-    const Scope scope("gradients.reduce", "step");
+    const Scope scope(core::scopes::gradients_reduce);
     for (std::size_t b = 0; b < parts_.size(); ++b) {
         if (group(b).size() == 1) {
             continue;
@@ -83,7 +83,7 @@ double ShardedAdamW::squared_norm() const {
 }
 
 void ShardedAdamW::step(double learning_rate, double clip_scale) {
-    const Scope scope("optimizer.step", "step");
+    const Scope scope(core::scopes::optimizer_step);
     ++updates_;
     const auto updates = static_cast<double>(updates_);
     const kernels::AdamWFactors<float> factors = {

@@ -223,7 +223,7 @@ model::LoraSettings read_adapter_settings(const std::filesystem::path& folder,
 
 void load_adapter(const std::filesystem::path& folder, const model::Architecture& architecture,
                   model::LoraParameters<float>& parameters) {
-    const core::trace::Scope scope("adapter.load", "io");
+    const core::trace::Scope scope(core::scopes::adapter_load);
     AdapterFile file(folder, architecture);
     std::set<std::string> unknown;
     for (const auto& [module, place] : file.modules()) {

@@ -153,7 +153,7 @@ Contents contents_of(AdapterLayout layout, const model::Architecture& architectu
 void save_adapter(const std::filesystem::path& folder, AdapterLayout layout, const std::string& base_model,
                   const model::Architecture& architecture, const model::LoraParameters<float>& parameters,
                   const ShardedAdamW& optimizer, const mpi::ProcessGrid& grid) {
-    const core::trace::Scope scope("adapter.save", "io");
+    const core::trace::Scope scope(core::scopes::adapter_save);
     const Contents contents = contents_of(layout, architecture, parameters);
     std::vector<io::TensorToWrite> headers;
     for (const FileTensor& tensor : contents.tensors) {

@@ -51,7 +51,7 @@ bool GradientCoordinator::out_of_time() {
 }
 
 Decision GradientCoordinator::decide(const StepReport& report, std::int64_t step) {
-    const core::trace::Scope scope("coordinator.decide", "mpi");
+    const core::trace::Scope scope(core::scopes::coordinator_decide);
     const Packed mine = pack(report);
     const auto ranks = static_cast<std::size_t>(world_.size());
     std::vector<double> reports(world_.is_root() ? ranks * mine.size() : 0);

@@ -99,7 +99,7 @@ Dataset read_token_lines(const std::filesystem::path& file, index_t vocabulary, 
 
 Dataset load_dataset(const mpi::Communicator& world, const std::filesystem::path& file, index_t vocabulary,
                      index_t max_length) {
-    const core::trace::Scope scope("load dataset", "io");
+    const core::trace::Scope scope(core::scopes::load_dataset);
     Dataset data;
     data.name = file.string();
     world.agree([&] {

@@ -94,7 +94,7 @@ Matrix<float> join_experts(const LoraTensor& tensor, const mpi::Communicator& gr
 
 std::vector<FullTensor> collect(const model::LoraParameters<float>& parameters, const ShardedAdamW& optimizer,
                                 const mpi::ProcessGrid& grid, std::size_t bucket, LoraContent content) {
-    const core::trace::Scope scope("lora.collect", "io");
+    const core::trace::Scope scope(core::scopes::lora_collect);
     const ParameterBucket<float>& from = *parameters.buckets[bucket];
     Matrix<float> whole = whole_bucket(from, optimizer, bucket, content);
     std::vector<FullTensor> tensors;

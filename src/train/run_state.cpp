@@ -95,7 +95,7 @@ void save_checkpoint(const std::filesystem::path& folder, int keep, const RunSta
                      const std::vector<core::OptionSet::Setting>& settings, const model::Architecture& architecture,
                      const model::LoraParameters<float>& parameters, const ShardedAdamW& optimizer,
                      const mpi::ProcessGrid& grid) {
-    const core::trace::Scope scope("checkpoint.save", "io");
+    const core::trace::Scope scope(core::scopes::checkpoint_save);
     const io::CheckpointFolder checkpoints(folder);
     std::unique_ptr<io::CheckpointWriter> writer;
     grid.world().agree([&] {
@@ -128,7 +128,7 @@ void save_checkpoint(const std::filesystem::path& folder, int keep, const RunSta
 RunState load_checkpoint(const std::filesystem::path& file, const RunState& expected,
                          const model::Architecture& architecture, model::LoraParameters<float>& parameters,
                          ShardedAdamW& optimizer) {
-    const core::trace::Scope scope("checkpoint.load", "io");
+    const core::trace::Scope scope(core::scopes::checkpoint_load);
     const std::string source = file.string();
     const io::CheckpointReader reader(file);
     check_identity(reader.header(), identity(expected, architecture, parameters), source);

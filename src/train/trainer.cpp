@@ -24,7 +24,7 @@ void trace_expert_counts(const model::Architecture& architecture, std::span<cons
     const auto experts = static_cast<std::size_t>(architecture.experts);
     for (index_t layer = 0; layer < architecture.layers && core::trace::enabled(); ++layer) {
         if (architecture.is_moe[static_cast<std::size_t>(layer)]) {
-            core::trace::count("tokens per expert, layer " + std::to_string(layer), {},
+            core::trace::count(std::string(core::counters::tokens_per_expert) + "layer " + std::to_string(layer), {},
                                {counts.begin(), counts.begin() + architecture.experts});
             counts = counts.subspan(experts);
         }
@@ -35,7 +35,7 @@ void trace_expert_counts(const model::Architecture& architecture, std::span<cons
 
 template <class T>
 StepResult Trainer<T>::step() {
-    const Scope scope("step", "step");
+    const Scope scope(core::scopes::step);
     return update(compute_gradients());
 }
 
@@ -141,7 +141,7 @@ BatchSums sum_up(std::span<const ops::Target> targets, std::span<const TargetRes
 template <class T>
 Evaluation evaluate(model::Decoder<T>& decoder, const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid,
                     const Dataset& data, index_t batch_size) {
-    const Scope scope("evaluate", "step");
+    const Scope scope(core::scopes::evaluate);
     Evaluation total;
     model::Tape<T> tape;
     ops::LossScratch<T> scratch;

@@ -1,7 +1,7 @@
 // The verification before a measurement: right results pass, planted errors do not.
+#include "bench/console.hpp"
 #include "bench/layer_check.hpp"
 #include "bench/product_check.hpp"
-#include "bench/report.hpp"
 #include "core/error.hpp"
 #include "core/random_fill.hpp"
 

@@ -1,11 +1,12 @@
 // Training steps as they are measured: the check before, and where the time goes.
-#include "bench/report.hpp"
+#include "bench/console.hpp"
 #include "bench/step_benchmark.hpp"
 
 #include "bench/step_check.hpp"
 #include "bench/step_run.hpp"
 #include "core/error.hpp"
 #include "measure/step_times.hpp"
+#include "measure/trace_drain.hpp"
 #include "support/random_model.hpp"
 
 #include <gtest/gtest.h>
@@ -77,6 +78,16 @@ Event event(const char* name, const char* category, std::int64_t begin, std::int
     return {name, category, begin * 1000000, end * 1000000, -1, thread, {call, 0, 0}};
 }
 
+double seconds(const measure::Call& call) {
+    return measure::seconds_per_us * (call.end - call.begin);
+}
+
+/// A collective of so many seconds, which began at a moment that other ranks can't know.
+measure::Call call(std::uint64_t number, double seconds, int rank) {
+    const double begin = 1e6 * 100 * rank;
+    return {begin, begin + seconds / measure::seconds_per_us, number, 0};
+}
+
 TEST(StepTimes, CollectivesInsideOthersCountOnce) {
     const std::vector<Event> events = {
         event("mpi.barrier", "mpi", 0, 9, 0, 1),     event("experts.forward", "compute", 11, 13),
@@ -86,13 +97,26 @@ TEST(StepTimes, CollectivesInsideOthersCountOnce) {
         event("mpi.max", "mpi", 18, 20, 0, 5),       event("step", "step", 10, 20),
         event("mpi.max", "mpi", 21, 30, 0, 6)};
     const measure::StepTrace trace = measure::trace_of_step(events);
-    EXPECT_DOUBLE_EQ(trace.total, 0.010);
-    EXPECT_DOUBLE_EQ(trace.of_scope.at("experts.forward"), 0.003);
-    ASSERT_EQ(trace.collectives.size(), 2U);
-    EXPECT_EQ(trace.collectives[0].call, 3U);
-    EXPECT_DOUBLE_EQ(trace.collectives[0].seconds, 0.003);
-    EXPECT_DOUBLE_EQ(trace.collectives[1].seconds, 0.002);
+    EXPECT_DOUBLE_EQ(trace.rank.total, 0.010);
+    EXPECT_DOUBLE_EQ(trace.rank.seconds_of(core::scopes::experts_forward), 0.003);
+    ASSERT_EQ(trace.calls.size(), 2U);
+    EXPECT_EQ(trace.calls[0].call, 3U);
+    EXPECT_DOUBLE_EQ(seconds(trace.calls[0]), 0.003);
+    EXPECT_DOUBLE_EQ(seconds(trace.calls[1]), 0.002);
     EXPECT_THROW((void)measure::trace_of_step({}), core::Error);
+}
+
+TEST(StepTimes, AScopeThatIsMissingIsAnErrorThatNamesIt) {
+    const measure::StepTrace trace =
+        measure::trace_of_step(std::vector<Event>{event("loss", "compute", 10, 12), event("step", "step", 10, 20)});
+    EXPECT_DOUBLE_EQ(trace.rank.seconds_of(core::scopes::loss), 0.002);
+    try {
+        (void)trace.rank.seconds_of(core::scopes::attention_forward);
+        ADD_FAILURE() << "a scope that is not there took no time";
+    } catch (const core::Error& error) {
+        EXPECT_EQ(error.code(), core::ExitCode::runtime_failure);
+        EXPECT_NE(std::string(error.what()).find("attention.forward"), std::string::npos) << error.what();
+    }
 }
 
 TEST(StepTimes, ExchangeIsHiddenWhereTheWorkerComputes) {
@@ -103,19 +127,20 @@ TEST(StepTimes, ExchangeIsHiddenWhereTheWorkerComputes) {
         event("exchange.combine", "compute", 19, 24), event("experts.forward", "compute", 25, 27, 1),
         event("experts.backward", "compute", 27, 28), event("exchange.combine", "compute", 30, 40),
         event("experts.forward", "compute", 30, 40, 1), event("step", "step", 10, 29)});
-    EXPECT_DOUBLE_EQ(trace.exchange, 0.013);
-    EXPECT_DOUBLE_EQ(trace.hidden, 0.004);
-    EXPECT_DOUBLE_EQ(trace.of_scope.at("experts.forward"), 0.007);
-    EXPECT_DOUBLE_EQ(trace.of_scope.at("experts.backward"), 0.001);
+    EXPECT_DOUBLE_EQ(trace.rank.exchange, 0.013);
+    EXPECT_DOUBLE_EQ(trace.rank.hidden, 0.004);
+    EXPECT_DOUBLE_EQ(trace.rank.seconds_of(core::scopes::experts_forward), 0.007);
+    EXPECT_DOUBLE_EQ(trace.rank.seconds_of(core::scopes::experts_backward), 0.001);
 }
 
 TEST(StepTimes, WaitingIsWhatTheShortestDidNotNeed) {
     const auto world = mpi::Communicator::world();
     measure::StepTrace mine;
-    mine.total = 10;
-    mine.exchange = 4;
-    mine.hidden = 1 + world.rank();
-    mine.collectives = {{7, 1.0 + world.rank()}, {8, 2}};  // rank 0 comes last to the first one
+    mine.rank.total = 10;
+    mine.rank.exchange = 4;
+    mine.rank.hidden = 1 + world.rank();
+    mine.calls = {call(7, 1.0 + world.rank(), world.rank()),
+                  call(8, 2, world.rank())};  // rank 0 comes last to the first one
     const auto shares = measure::share_out(world, mine);
     ASSERT_EQ(shares.size(), world.is_root() ? static_cast<std::size_t>(world.size()) : 0U);
     double computing = 0;
@@ -136,9 +161,9 @@ TEST(StepTimes, WaitingIsWhatTheShortestDidNotNeed) {
 TEST(StepTimes, CollectivesOfPartsOfTheWorldAreComparedWithinThem) {
     const auto world = mpi::Communicator::world();
     measure::StepTrace mine;
-    mine.total = 10;
+    mine.rank.total = 10;
     const int pair = world.rank() / 2;
-    mine.collectives = {{static_cast<std::uint64_t>(100 + pair), 1.0 + pair + 0.5 * (world.rank() % 2)}};
+    mine.calls = {call(static_cast<std::uint64_t>(100 + pair), 1.0 + pair + 0.5 * (world.rank() % 2), world.rank())};
     const auto shares = measure::share_out(world, mine);
     for (std::size_t r = 0; r < shares.size(); ++r) {
         EXPECT_DOUBLE_EQ(shares[r].transfer, 1 + static_cast<double>(r / 2)) << r;
@@ -152,7 +177,7 @@ TEST(StepTimes, AllEventsOfALongStepAreCollected) {
     constexpr std::size_t of_burst = 20000;  // buffers of threads hold 2^15
     for (std::size_t burst = 0; burst < bursts; ++burst) {
         for (std::size_t i = 0; i < of_burst; ++i) {
-            const core::trace::Scope scope("a scope");
+            const core::trace::Scope scope(core::trace::ScopeName("a scope", core::trace::category::compute));
         }
         std::this_thread::sleep_for(std::chrono::milliseconds(200));
     }

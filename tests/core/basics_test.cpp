@@ -147,12 +147,12 @@ TEST(Worker, HasATeamOfTheSubmittersSizeAndPlaces) {
 TEST(Trace, RecordsScopesOfAllThreads) {
     trace::enable(true);
     {
-        const trace::Scope outer("outer", "step");
-        const trace::Scope inner("inner", "mpi", 128);
+        const trace::Scope outer(trace::ScopeName("outer", trace::category::step));
+        const trace::Scope inner(trace::ScopeName("inner", trace::category::mpi), 128);
     }
-    std::thread([] { const trace::Scope other("other"); }).join();
+    std::thread([] { const trace::Scope other(trace::ScopeName("other", trace::category::compute)); }).join();
     trace::enable(false);
-    { const trace::Scope ignored("ignored"); }
+    { const trace::Scope ignored(trace::ScopeName("ignored", trace::category::compute)); }
     const auto events = trace::take();
     ASSERT_EQ(events.size(), 3U);
     EXPECT_STREQ(events[0].name, "inner");

@@ -15,6 +15,10 @@ namespace moesaic::core {
 namespace {
 
 /// Ends recording and empties the buffers.
+constexpr trace::ScopeName written{"written", trace::category::compute};
+constexpr trace::ScopeName many{"many", trace::category::compute};
+constexpr trace::ScopeName work{"work", trace::category::compute};
+
 std::vector<trace::Event> finish() {
     trace::enable(false);
     return trace::take();
@@ -68,7 +72,7 @@ TEST(Trace, TakesEventsWhileOthersRecord) {
     constexpr int events = 100000;  // several times the ring
     std::thread writer([] {
         for (int i = 0; i < events; ++i) {
-            const trace::Scope scope("written");
+            const trace::Scope scope(written);
         }
     });
     const std::int64_t dropped_before = trace::dropped();
@@ -97,7 +101,7 @@ TEST(Trace, FullRingDropsAndCounts) {
     const std::int64_t before = trace::dropped();
     constexpr std::int64_t events = 50000;
     for (std::int64_t i = 0; i < events; ++i) {
-        const trace::Scope scope("many");
+        const trace::Scope scope(many);
     }
     const auto kept = std::ssize(finish());
     EXPECT_LT(kept, events);
@@ -107,11 +111,11 @@ TEST(Trace, FullRingDropsAndCounts) {
 TEST(Trace, EveryThreadOfATeamHasItsShareOfTheScope) {
     trace::enable(true);
     {
-        const trace::Scope scope("work");
-        EXPECT_STREQ(trace::innermost_scope(), "work");
+        const trace::Scope scope(work);
+        EXPECT_STREQ(trace::innermost_scope().name, "work");
         parallel_for(2, 2, [](index_t) { std::this_thread::sleep_for(std::chrono::milliseconds(20)); });
     }
-    EXPECT_EQ(trace::innermost_scope(), nullptr);
+    EXPECT_EQ(trace::innermost_scope().name, nullptr);
     std::set<int> threads;
     for (const trace::Event& event : finish()) {
         EXPECT_STREQ(event.name, "work");

@@ -77,6 +77,8 @@ TEST(Results, DamagedFilesAreRefused) {
     expect_refused("samples", [](json& d) { d["cases"][1]["figures"][0]["samples"].push_back(1); });
     expect_refused("repetitions", [](json& d) { d["cases"][1]["rounds"][0] = -4; });
     expect_refused("machine", [](json& d) { d["cases"][1]["machine"]["peak"] = {1}; });
+    expect_refused("quantity", [](json& d) { d["cases"][1]["figures"][0].erase("quantity"); });
+    expect_refused("rows", [](json& d) { d["cases"][1]["figures"][0]["parameters"]["rows"] = 16; });
     expect_refused("better", [](json& d) { d["cases"][1]["figures"][0]["better"] = "bigger"; });
     expect_refused("interval", [](json& d) { d["headline"]["interval"] = {1}; });
     expect_refused("ranks", [](json& d) { d["ranks"] = {{"a", 1}}; });

@@ -1,3 +1,4 @@
+#include "core/chrome_trace.hpp"
 #include "measure/trace_analysis.hpp"
 #include "measure/trace_file.hpp"
 #include "report/document.hpp"
@@ -99,7 +100,7 @@ TEST(TraceAnalysis, FindsWhereTheTimeWent) {
     EXPECT_NEAR(first.overlapped, 0.005, tiny);
     EXPECT_NEAR(summary.ranks.at(1).waiting, 0, tiny);
     EXPECT_NEAR(summary.ranks.at(1).transfer, 0.004, tiny);
-    EXPECT_NEAR(summary.rank_imbalance_percent(), 100 * (0.091 / 0.078 - 1), 1e-6);
+    EXPECT_NEAR(summary.rank_imbalance_percent, 100 * (0.091 / 0.078 - 1), 1e-6);
     EXPECT_NEAR(summary.least_overlap, 0.004, tiny);
     EXPECT_EQ(summary.checked_collectives, 1);
     EXPECT_EQ(summary.peak_memory_bytes.at(1), 4096);
@@ -262,6 +263,33 @@ TEST(TraceAnalysis, EndsWhateverTheTimesAre) {
     }
     const TraceText empty(begin + end);
     EXPECT_EQ(analyse(empty.read()).steps, 0);
+}
+
+/// Whether it comes from memory or from a file, one analysis says the same.
+TEST(TraceFile, HoldsWhatWasRecorded) {
+    namespace trace = core::trace;
+    constexpr std::int64_t ms = 1000000;
+    const std::vector<trace::Event> events = {{"exchange.dispatch", trace::category::compute, 2 * ms, 6 * ms, -1, 0},
+                                              {"experts.forward", trace::category::compute, 4 * ms, 9 * ms, -1, 1},
+                                              {"experts.forward", trace::category::thread, 4 * ms, 8 * ms, -1, 2},
+                                              {"mpi.sum", trace::category::mpi, 6 * ms, 7 * ms, 8, 0, {0xab, 0xc, 0xd}},
+                                              {"step", trace::category::step, 1 * ms, 11 * ms, -1, 0}};
+    std::string text;
+    trace::ChromeFormatter(0, 0).append(text, events);
+    const TraceText file(begin + text + end);
+    Trace recorded;
+    recorded.add(0, events);
+    for (const Trace& source : {recorded, file.read()}) {
+        const RankSteps rank = analyse(source).ranks.at(0);
+        constexpr double tiny = 1e-9;
+        EXPECT_NEAR(rank.total, 0.010, tiny);
+        EXPECT_NEAR(rank.exchange, 0.004, tiny);
+        EXPECT_NEAR(rank.hidden, 0.002, tiny);
+        EXPECT_NEAR(rank.alone, 0.001, tiny);
+        EXPECT_NEAR(rank.overlapped, 0.001, tiny);
+        EXPECT_NEAR(rank.seconds_of(core::scopes::experts_forward), 0.005, tiny);
+        EXPECT_NEAR(rank.seconds_of(core::scopes::mpi_sum), 0.001, tiny);
+    }
 }
 
 TEST(TraceFile, IsReadAsFarAsItGoes) {

@@ -401,9 +401,9 @@ TEST(ExpertBackend, WaitingForTheWorkerIsInTheTrace) {
     for (const core::trace::Event& event : core::trace::take()) {
         threads[event.name] = event.thread;
     }
-    ASSERT_TRUE(threads.contains("experts.wait"));
-    ASSERT_TRUE(threads.contains("experts.forward"));
-    EXPECT_NE(threads.at("experts.wait"), threads.at("experts.forward"));
+    ASSERT_TRUE(threads.contains(core::scopes::experts_wait.name));
+    ASSERT_TRUE(threads.contains(core::scopes::experts_forward.name));
+    EXPECT_NE(threads.at(core::scopes::experts_wait.name), threads.at(core::scopes::experts_forward.name));
 }
 
 TEST(ExpertBackend, OneSubmissionAtATime) {

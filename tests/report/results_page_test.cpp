@@ -1,4 +1,6 @@
 #include "report/results_page.hpp"
+
+#include "core/error.hpp"
 #include "measure/results.hpp"
 
 #include <gtest/gtest.h>
@@ -57,6 +59,29 @@ TEST(ResultsPage, ComparesCasesOfOneNameByThreads) {
     EXPECT_NE(csv.find("Scaling,Efficiency,2,layer: time,%,75\r\n"), std::string::npos) << csv;
 }
 
+/// What a chart needs is asked of the data, not of names.
+TEST(ResultsPage, AFigureWithoutItsParametersIsRefused) {
+    measure::Results results;
+    measure::CaseResult result{.name = "collectives", .benchmark = "collectives"};
+    const measure::FigureKey key = measure::figures::time_of_message("all_reduce", 1024);
+    result.figures.push_back({.name = key.name, .unit = "us", .value = 7, .quantity = key.quantity, .parameters = {}});
+    for (const measure::Parameters& damaged :
+         {measure::Parameters{}, {{"operation", "all_reduce"}}, {{"operation", "all_reduce"}, {"bytes", "many"}}}) {
+        result.figures[0].parameters = damaged;
+        results.cases = {result};
+        try {
+            (void)describe_results(results);
+            ADD_FAILURE() << "accepted";
+        } catch (const core::Error& error) {
+            EXPECT_EQ(error.code(), core::ExitCode::corrupt_input);
+            EXPECT_NE(std::string(error.what()).find("all_reduce_1024"), std::string::npos) << error.what();
+        }
+    }
+    result.figures[0].parameters = key.parameters;
+    results.cases = {result};
+    EXPECT_NE(to_csv(describe_results(results)).find("all_reduce, 1 ranks"), std::string::npos);
+}
+
 /// Points are compared with the limits that as many threads have.
 TEST(ResultsPage, RooflineOfEveryNumberOfThreads) {
     measure::Results results;
@@ -71,9 +96,12 @@ TEST(ResultsPage, RooflineOfEveryNumberOfThreads) {
         measure::Figure time{"layer_forward", "ms", measure::Better::lower, 10 / scale,
                              measure::summarize({10 / scale})};
         time.work = measure::Work{4e9, 62.5e6};
+        time.quantity = measure::figures::layer_forward;
+        time.parameters = {{"tokens", "64"}};
         layer.figures.push_back(time);
         measure::Figure speed{"gemm_M16", "GFLOP/s", measure::Better::higher, 300, measure::summarize({300})};
         speed.work = measure::Work{1e6, 5e4};
+        speed.quantity = "gemm";
         layer.figures.push_back(speed);
         results.cases.push_back(layer);
     }

@@ -51,6 +51,23 @@ TEST(RunPage, HasThroughputOfTheStepsAndOfTheWholeRun) {
     EXPECT_NE(page.find("| throughput of the whole run | 52.5 |"), std::string::npos) << page;
 }
 
+TEST(RunPage, HasAuxiliaryLossUnusedExpertsAndTheSlowestRanks) {
+    const RunFolder run("}]");
+    const std::string step =
+        R"({"step":1,"loss":1,"grad_norm":1,"lr":1,"skipped":false,"tokens_per_second":9,"unused_experts":17)";
+    run.write("metrics.jsonl", step + "}\n");
+    EXPECT_NE(run.page().find("Unused experts"), std::string::npos) << run.page();
+    EXPECT_NE(run.page().find("17"), std::string::npos) << run.page();
+    EXPECT_EQ(run.page().find("Auxiliary loss"), std::string::npos);
+    EXPECT_EQ(run.page().find("Slowest rank"), std::string::npos);
+    run.write("metrics.jsonl", step + R"(,"slowest_rank":3,"slowness":1.25,"aux_loss":2.125})" + "\n" + step +
+                                   R"(,"slowest_rank":3,"slowness":1.75,"aux_loss":2.375})" + "\n");
+    const std::string page = run.page();
+    EXPECT_NE(page.find("| 3 | 2 | 1.5 | 1.75 |"), std::string::npos) << page;
+    EXPECT_NE(page.find("Auxiliary loss of the routers"), std::string::npos) << page;
+    EXPECT_NE(page.find("2.375"), std::string::npos) << page;
+}
+
 TEST(RunPage, HasTheMemoryOfARunThatDidNotEnd) {
     const RunFolder run("}]");
     EXPECT_EQ(run.page().find("resident at most"), std::string::npos);

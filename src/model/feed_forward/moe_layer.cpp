@@ -152,7 +152,7 @@ void MoeLayer<T>::load(const WeightSource<T>& source) {
 
 template <class T>
 void MoeLayer<T>::route(MatrixView<const A> input, State& state) const {
-    const Scope scope("router.forward");
+    const Scope scope(core::scopes::router_forward);
     const index_t rows = input.rows();
     state.scores.resize(rows, architecture_.experts);
     state.expert_ids.resize(rows, architecture_.experts_per_token);
@@ -171,7 +171,7 @@ void MoeLayer<T>::route(MatrixView<const A> input, State& state) const {
 template <class T>
 void MoeLayer<T>::route_backward(const State& state, std::span<const A> grad_probabilities,
                                  MatrixView<A> grad_input) const {
-    const Scope scope("router.backward");
+    const Scope scope(core::scopes::router_backward);
     RouterScratch<T>& work = this->workspace().router;
     work.grad_logits.resize(grad_input.rows(), architecture_.experts);
     ops::route_backward<A>(architecture_.router, state.scores, state.expert_ids, state.expert_weights,

@@ -252,7 +252,7 @@ void TokenExchange<T>::bring_back(const RowRoutes& routes, MatrixView<const A> p
 template <class T>
 ops::ExpertRows<T> TokenExchange<T>::dispatch(const RowRoutes& routes, const ops::ExpertRows<T>& mine,
                                               ArrivedRows<T>& arrived) {
-    const Scope scope("exchange.dispatch");
+    const Scope scope(core::scopes::exchange_dispatch);
     ops::ExpertRows<T> rows;
     rows.hidden = send<T>(routes, part_of(mine.hidden, routes), packed_hidden_, arrived.hidden);
     rows.expert_ids = send<std::int32_t>(routes, part_of(mine.expert_ids, routes), packed_ids_, arrived.expert_ids);
@@ -269,7 +269,7 @@ ops::ExpertRows<T> TokenExchange<T>::dispatch(const RowRoutes& routes, const ops
 
 template <class T>
 MatrixView<const T> TokenExchange<T>::dispatch_gradient(const RowRoutes& routes, MatrixView<const A> gradient) {
-    const Scope scope("exchange.dispatch_gradient");
+    const Scope scope(core::scopes::exchange_dispatch_gradient);
     const auto parity = static_cast<std::size_t>(routes.chunk % 2);
     const MatrixView<const T> narrow =
         ops::as_operand<T>(kernels_.elementwise<T>(), part_of(gradient, routes), gradient_[parity]);
@@ -278,13 +278,13 @@ MatrixView<const T> TokenExchange<T>::dispatch_gradient(const RowRoutes& routes,
 
 template <class T>
 void TokenExchange<T>::combine(const RowRoutes& routes, MatrixView<const A> partial, MatrixView<A> output) {
-    const Scope scope("exchange.combine");
+    const Scope scope(core::scopes::exchange_combine);
     bring_back<T>(routes, partial, results_, output);
 }
 
 template <class T>
 void TokenExchange<T>::combine_weights(const RowRoutes& routes, MatrixView<const A> partial, MatrixView<A> gradient) {
-    const Scope scope("exchange.combine_weights");
+    const Scope scope(core::scopes::exchange_combine_weights);
     bring_back<A>(routes, partial, weight_gradients_, gradient);
 }
 

@@ -1,5 +1,5 @@
 // What needs ranks: limits of the machine, the loop that measures, what a case finds.
-#include "bench/report.hpp"
+#include "bench/console.hpp"
 #include "bench/benchmark.hpp"
 #include "bench/disturbances.hpp"
 #include "bench/environment.hpp"
@@ -21,12 +21,12 @@
 namespace moesaic::bench {
 namespace {
 
-TEST(Report, FiguresHaveTheirSamples) {
-    Report report(mpi::Communicator::world(), {.name = "a case"});
-    report.add("time", "ms", measure::Better::lower, {3, 1, 2}, 50);
-    report.add_limit("peak", "GFLOP/s", {5, 7, 6});
-    report.add("bytes", "B", 2);
-    const measure::CaseResult& result = report.result();
+TEST(Console, FiguresHaveTheirSamples) {
+    Console console(mpi::Communicator::world(), {.name = "a case"});
+    console.add("time", "ms", measure::Better::lower, {3, 1, 2}, 50);
+    console.add_limit("peak", "GFLOP/s", {5, 7, 6});
+    console.add("bytes", "B", 2);
+    const measure::CaseResult& result = console.result();
     ASSERT_EQ(result.figures.size(), 3U);
     EXPECT_EQ(result.find("time")->value, 2);
     EXPECT_EQ(result.find("time")->samples, (std::vector<double>{3, 1, 2}));
@@ -36,16 +36,16 @@ TEST(Report, FiguresHaveTheirSamples) {
     EXPECT_EQ(result.find("byte"), nullptr);
 }
 
-TEST(Report, ErrorsOfAnyRankCount) {
+TEST(Console, ErrorsOfAnyRankCount) {
     const auto world = mpi::Communicator::world();
-    Report report(world, {.name = "a case"});
-    report.add_check("fine", world.rank() * 0.1, 1);
-    EXPECT_DOUBLE_EQ(report.result().checks[0].error, (world.size() - 1) * 0.1);
-    EXPECT_NO_THROW(require_passed(report.result().checks, "a case"));
+    Console console(world, {.name = "a case"});
+    console.add_check("fine", world.rank() * 0.1, 1);
+    EXPECT_DOUBLE_EQ(console.result().checks[0].error, (world.size() - 1) * 0.1);
+    EXPECT_NO_THROW(require_passed(console.result().checks, "a case"));
     const bool last = world.rank() == world.size() - 1;
-    report.add_check("wrong", last ? std::numeric_limits<double>::quiet_NaN() : 0, 1);
+    console.add_check("wrong", last ? std::numeric_limits<double>::quiet_NaN() : 0, 1);
     try {
-        require_passed(report.result().checks, "a case");
+        require_passed(console.result().checks, "a case");
         ADD_FAILURE() << "a wrong result passes";
     } catch (const core::Error& error) {
         EXPECT_EQ(error.code(), core::ExitCode::verification_failed);
@@ -83,7 +83,7 @@ public:
         }
     }
     [[nodiscard]] std::vector<std::span<const double>> samples() const override { return {recorded_}; }
-    void report(Report&, const measure::MachineLimits&) const override {}
+    void report(Console&, const measure::MachineLimits&) const override {}
     int warm_ups = 0;
 
 private:
@@ -92,13 +92,13 @@ private:
 };
 
 index_t repetitions(std::vector<double> times, const Repetition& repetition) {
-    Report report(mpi::Communicator::world(), {.name = "a case"});
+    Console console(mpi::Communicator::world(), {.name = "a case"});
     GivenTimes benchmark(std::move(times));
     for (index_t round = 0; round < repetition.rounds; ++round) {
-        measure_round(report, benchmark, nullptr, repetition);
+        measure_round(console, benchmark, nullptr, repetition);
     }
     EXPECT_EQ(benchmark.warm_ups, repetition.rounds);
-    EXPECT_EQ(report.result().rounds.size(), static_cast<std::size_t>(repetition.rounds));
+    EXPECT_EQ(console.result().rounds.size(), static_cast<std::size_t>(repetition.rounds));
     return static_cast<index_t>(benchmark.samples().front().size());
 }
 
@@ -184,20 +184,20 @@ TEST(Machine, WorkingSetsStayInTheirCaches) {
 
 TEST(Machine, ReadsOfCachesAndSumsInMemoryAreFigures) {
     const auto world = mpi::Communicator::world();
-    Report report(world, {.name = "machine"});
+    Console console(world, {.name = "machine"});
     const kernels::KernelSet kernels;
-    MachineBenchmark benchmark(report, kernels, mpi::place(world, 1), index_t{1} << 28U);
+    MachineBenchmark benchmark(console, kernels, mpi::place(world, 1), index_t{1} << 28U);
     benchmark.repeat(false);
     benchmark.repeat(true);
-    benchmark.report(report, {});
-    require_passed(report.result().checks, "machine");
-    for (const measure::Figure& figure : report.result().figures) {
+    benchmark.report(console, {});
+    require_passed(console.result().checks, "machine");
+    for (const measure::Figure& figure : console.result().figures) {
         EXPECT_EQ(figure.summary.n, 1U) << figure.name;
         EXPECT_GT(figure.value, 0.01) << figure.name;
         EXPECT_LT(figure.value, 1e5) << figure.name;
     }
-    EXPECT_NE(report.result().find("stream_add"), nullptr);
-    EXPECT_EQ(report.result().find("l2_read") != nullptr,
+    EXPECT_NE(console.result().find("stream_add"), nullptr);
+    EXPECT_EQ(console.result().find("l2_read") != nullptr,
               world.min(working_sets(host::read_caches(0), 1, 1).second_level.value_or(0)) > 0);
 }
 

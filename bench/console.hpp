@@ -20,10 +20,10 @@ void require_passed(std::span<const measure::Check> checks, std::string_view cas
 void print_figures(const measure::CaseResult& result, const std::string& prefix);
 
 /// Collects the result of one case; speaks on rank 0 only.
-class Report {
+class Console {
 public:
     /// `result` has the name of the case and what else is known before it runs.
-    Report(const mpi::Communicator& world, measure::CaseResult result) : world_(world), result_(std::move(result)) {}
+    Console(const mpi::Communicator& world, measure::CaseResult result) : world_(world), result_(std::move(result)) {}
 
     [[nodiscard]] const mpi::Communicator& world() const noexcept { return world_; }
     [[nodiscard]] const measure::CaseResult& result() const noexcept { return result_; }
@@ -34,13 +34,13 @@ public:
     /// Collective. Errors of all ranks count: the worst is kept.
     void add_check(const std::string& name, double error, double bound);
     /// A figure whose value is the median of its samples.
-    void add(const std::string& name, const std::string& unit, measure::Better better,
+    void add(const measure::FigureKey& key, const std::string& unit, measure::Better better,
              const std::vector<double>& samples, std::optional<double> floor_percent = {},
              std::optional<measure::Work> work = {});
     /// A limit of the machine, no merit of the program. Its value is the best of the samples (best_of).
-    void add_limit(const std::string& name, const std::string& unit, const std::vector<double>& samples);
+    void add_limit(const measure::FigureKey& key, const std::string& unit, const std::vector<double>& samples);
     /// What is counted.
-    void add(const std::string& name, const std::string& unit, double value);
+    void add(const measure::FigureKey& key, const std::string& unit, double value);
 
 private:
     mpi::Communicator world_;

@@ -1,4 +1,4 @@
-#include "bench/report.hpp"
+#include "bench/console.hpp"
 
 #include "core/error.hpp"
 
@@ -28,38 +28,39 @@ void print_figures(const measure::CaseResult& result, const std::string& prefix)
     }
 }
 
-void Report::say(std::string_view text) const {
+void Console::say(std::string_view text) const {
     if (world_.is_root()) {
         fmt::print("{}", text);
         std::fflush(stdout);
     }
 }
 
-void Report::add_check(const std::string& name, double error, double bound) {
+void Console::add_check(const std::string& name, double error, double bound) {
     const double infinite = std::numeric_limits<double>::infinity();
     result_.checks.push_back({name, world_.max(std::isnan(error) ? infinite : error), bound});
 }
 
-void Report::add(const std::string& name, const std::string& unit, measure::Better better,
-                 const std::vector<double>& samples, std::optional<double> floor_percent,
-                 std::optional<measure::Work> work) {
+void Console::add(const measure::FigureKey& key, const std::string& unit, measure::Better better,
+                  const std::vector<double>& samples, std::optional<double> floor_percent,
+                  std::optional<measure::Work> work) {
     const measure::Summary summary = measure::summarize(samples);
-    result_.figures.push_back({name, unit, better, summary.median, summary, floor_percent, samples, work});
+    result_.figures.push_back(
+        {key.name, unit, better, summary.median, summary, floor_percent, samples, work, key.quantity, key.parameters});
 }
 
-void Report::add_limit(const std::string& name, const std::string& unit, const std::vector<double>& samples) {
-    result_.figures.push_back({name,
-                               unit,
-                               measure::Better::neither,
-                               measure::best_of(samples),
-                               measure::summarize(samples),
-                               {},
-                               samples,
-                               {}});
+void Console::add_limit(const measure::FigureKey& key, const std::string& unit, const std::vector<double>& samples) {
+    result_.figures.push_back({.name = key.name,
+                               .unit = unit,
+                               .value = measure::best_of(samples),
+                               .summary = measure::summarize(samples),
+                               .samples = samples,
+                               .quantity = key.quantity,
+                               .parameters = key.parameters});
 }
 
-void Report::add(const std::string& name, const std::string& unit, double value) {
-    result_.figures.push_back({.name = name, .unit = unit, .value = value});
+void Console::add(const measure::FigureKey& key, const std::string& unit, double value) {
+    result_.figures.push_back(
+        {.name = key.name, .unit = unit, .value = value, .quantity = key.quantity, .parameters = key.parameters});
 }
 
 }  // namespace moesaic::bench
