@@ -67,8 +67,8 @@ struct TensorError {
 
 TensorError compare(const train::FullTensor& full, index_t matrix, const io::TensorSource& reference) {
     const model::LoraTensor& tensor = *full.tensor;
-    core::Matrix<float> expected(tensor.peft_rows(matrix), tensor.peft_cols(matrix));
-    reference.read<float>(tensor.peft_name(matrix), expected);
+    core::Matrix<float> expected(tensor.unpadded_rows(matrix), tensor.unpadded_cols(matrix));
+    reference.read<float>(tensor.adapter_name(matrix), expected);
     TensorError result{tensor.target};
     for (index_t row = 0; row < expected.rows(); ++row) {
         for (index_t col = 0; col < expected.cols(); ++col) {
@@ -90,7 +90,7 @@ GradientErrors compare_gradients(const Runtime& runtime, const model::LoraParame
     train::for_each_full_tensor(parameters, optimizer, runtime.grid, {train::LoraContent::gradients},
                                 [&](const train::FullTensor& full, train::LoraContent) {
                                     for (index_t m = 0; m < full.tensor->count(); ++m) {
-                                        if (full.tensor->rank_of(m) > 0) {
+                                        if (full.tensor->lora_rank_of(m) > 0) {
                                             tensors.push_back(compare(full, m, *reference));
                                         }
                                     }

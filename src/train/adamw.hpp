@@ -1,5 +1,5 @@
 // AdamW (Loshchilov and Hutter, 2019) on buckets of LoRA factors whose optimizer state is spread over ranks: each rank
-// owns one part of every bucket, holds the moments of that part alone, and updates it for all.
+// owns one shard of every bucket, holds the moments of that shard alone, and updates it for all.
 #pragma once
 
 #include "kernels/gemm.hpp"
@@ -20,8 +20,8 @@ struct AdamWSettings {
     double weight_decay = 0;
 };
 
-/// The owned part of one bucket.
-struct OwnedPart {
+/// The owned shard of one bucket.
+struct OwnedShard {
     index_t begin = 0;            ///< first element in the bucket
     std::vector<index_t> counts;  ///< elements that each rank of the bucket's group owns
     std::span<float> gradients;   ///< reduced: those of the bucket itself if no other rank holds it
@@ -36,9 +36,9 @@ public:
     ShardedAdamW(model::LoraParameters<float>& parameters, const kernels::KernelSet& kernels,
                  const mpi::ProcessGrid& grid, const AdamWSettings& settings);
 
-    /// Collective. Sums gradients over the ranks that hold a bucket; each rank keeps the part that it owns.
+    /// Collective. Sums gradients over the ranks that hold a bucket; each rank keeps the shard that it owns.
     void reduce_gradients();
-    /// Squared Euclidean norm of the owned gradients; owned parts are disjoint over all ranks.
+    /// Squared Euclidean norm of the owned gradients; owned shards are disjoint over all ranks.
     [[nodiscard]] double squared_norm() const;
     /// Collective. One update with gradients scaled by `clip_scale`; all ranks have the new factors afterwards.
     void step(double learning_rate, double clip_scale);
@@ -46,8 +46,8 @@ public:
     /// Updates so far.
     [[nodiscard]] index_t updates() const noexcept { return updates_; }
     void set_updates(index_t updates) noexcept { updates_ = updates; }
-    [[nodiscard]] OwnedPart& part(std::size_t bucket) { return parts_[bucket]; }
-    [[nodiscard]] const OwnedPart& part(std::size_t bucket) const { return parts_[bucket]; }
+    [[nodiscard]] OwnedShard& shard(std::size_t bucket) { return shards_[bucket]; }
+    [[nodiscard]] const OwnedShard& shard(std::size_t bucket) const { return shards_[bucket]; }
     /// The ranks that hold the same bucket.
     [[nodiscard]] const mpi::Communicator& group(std::size_t bucket) const;
 
@@ -56,7 +56,7 @@ private:
     const kernels::KernelSet& kernels_;
     mpi::ProcessGrid grid_;
     AdamWSettings settings_;
-    std::vector<OwnedPart> parts_;
+    std::vector<OwnedShard> shards_;
     index_t updates_ = 0;
 };
 

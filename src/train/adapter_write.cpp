@@ -14,7 +14,7 @@ namespace moesaic::train {
 namespace {
 
 using core::MatrixView;
-using model::LoraShape;
+using model::AdapterSpec;
 using model::LoraTensor;
 using ops::LoraFactor;
 using Bucket = model::ParameterBucket<float>;
@@ -31,15 +31,15 @@ struct Contents {
     std::vector<AdaptedModule> modules;
 };
 
-/// Each module by itself, without the padding of its rank.
+/// Each module by itself, without the padding of its LoRA rank.
 void add_by_module(const Bucket& bucket, std::size_t index, Contents& contents) {
     for (std::size_t t = 0; t < bucket.tensors.size(); ++t) {
         const LoraTensor& tensor = bucket.tensors[t];
         for (index_t m = 0; m < tensor.count(); ++m) {
-            if (tensor.rank_of(m) == 0) {
+            if (tensor.lora_rank_of(m) == 0) {
                 continue;
             }
-            contents.tensors.push_back({{tensor.peft_name(m), {tensor.peft_rows(m), tensor.peft_cols(m)}},
+            contents.tensors.push_back({{tensor.adapter_name(m), {tensor.unpadded_rows(m), tensor.unpadded_cols(m)}},
                                         index,
                                         [t, m](const std::vector<FullTensor>& of_bucket, MatrixView<float> out) {
                                             for (index_t row = 0; row < out.rows(); ++row) {
@@ -48,43 +48,43 @@ void add_by_module(const Bucket& bucket, std::size_t index, Contents& contents) 
                                         }});
             if (tensor.factor == LoraFactor::a) {
                 contents.modules.push_back(
-                    {tensor.modules[static_cast<std::size_t>(m)], tensor.shapes[static_cast<std::size_t>(m)]});
+                    {tensor.modules[static_cast<std::size_t>(m)], tensor.specs[static_cast<std::size_t>(m)]});
             }
         }
     }
 }
 
-/// The adapter of a fused parameter that holds the given tensors of a bucket, one per projection: ranks of all of them
-/// one after the other, and one scale, which B makes up for where a module has another.
+/// The adapter of a fused parameter that holds the given tensors of a bucket, one per projection: LoRA ranks of all of
+/// them one after the other, and one scale, which B makes up for where a module has another.
 struct FusedPair {
     std::vector<std::size_t> tensors;  // in the bucket
-    index_t rank = 0;                  // of each projection
+    index_t lora_rank = 0;             // of each projection
     double scale = 0;
 
     FusedPair(const Bucket& bucket, std::vector<std::size_t> tensors_of_bucket)
         : tensors(std::move(tensors_of_bucket)) {
         for (const std::size_t t : tensors) {
-            for (const LoraShape& shape : bucket.tensors[t].shapes) {
-                rank = std::max(rank, shape.rank);
-                scale = scale == 0 ? shape.scale : scale;
+            for (const AdapterSpec& spec : bucket.tensors[t].specs) {
+                lora_rank = std::max(lora_rank, spec.lora_rank);
+                scale = scale == 0 ? spec.scale : scale;
             }
         }
     }
-    [[nodiscard]] index_t ranks() const { return rank * static_cast<index_t>(tensors.size()); }
+    [[nodiscard]] index_t all_lora_ranks() const { return lora_rank * static_cast<index_t>(tensors.size()); }
 
-    /// A: row e * ranks + i is rank i of expert e.
+    /// A: row e * all_lora_ranks + i is LoRA rank i of expert e.
     void fill_a(const std::vector<FullTensor>& of_bucket, MatrixView<float> out) const {
         for (std::size_t p = 0; p < tensors.size(); ++p) {
             const FullTensor& full = of_bucket[tensors[p]];
             for (index_t e = 0; e < full.tensor->count(); ++e) {
-                for (index_t i = 0; i < rank; ++i) {
-                    const index_t row = e * ranks() + static_cast<index_t>(p) * rank + i;
+                for (index_t i = 0; i < lora_rank; ++i) {
+                    const index_t row = e * all_lora_ranks() + static_cast<index_t>(p) * lora_rank + i;
                     std::copy_n(full.matrix(e)[i], out.cols(), out[row]);
                 }
             }
         }
     }
-    /// B: column i * E + e is rank i of expert e; the projections' outputs are below each other.
+    /// B: column i * E + e is LoRA rank i of expert e; the projections' outputs are below each other.
     void fill_b(const std::vector<FullTensor>& of_bucket, MatrixView<float> out) const {
         std::fill_n(out.data(), out.rows() * out.cols(), 0.0F);
         index_t first_row = 0;
@@ -92,11 +92,11 @@ struct FusedPair {
             const FullTensor& full = of_bucket[tensors[p]];
             const index_t experts = full.tensor->count();
             for (index_t e = 0; e < experts; ++e) {
-                const double own_scale = full.tensor->shapes[static_cast<std::size_t>(e)].scale;
+                const double own_scale = full.tensor->specs[static_cast<std::size_t>(e)].scale;
                 for (index_t row = 0; row < full.tensor->rows; ++row) {
-                    for (index_t i = 0; i < rank; ++i) {
+                    for (index_t i = 0; i < lora_rank; ++i) {
                         const double value = full.matrix(e)(row, i);
-                        out(first_row + row, (static_cast<index_t>(p) * rank + i) * experts + e) =
+                        out(first_row + row, (static_cast<index_t>(p) * lora_rank + i) * experts + e) =
                             static_cast<float>(own_scale == scale ? value : value * own_scale / scale);
                     }
                 }
@@ -113,19 +113,19 @@ void add_fused(const Bucket& bucket, std::size_t index, const model::Architectur
         const LoraTensor& first = bucket.tensors[tensors.front()];
         const index_t matrices = first.count();
         const FusedPair pair(bucket, std::move(tensors));
-        if (pair.rank == 0) {
+        if (pair.lora_rank == 0) {
             return;
         }
         const index_t outputs = static_cast<index_t>(pair.tensors.size()) * first.rows;
         if (first.factor == LoraFactor::a) {
             contents.tensors.push_back(
-                {{peft_prefix + stem + a_suffix, {matrices * pair.ranks(), first.cols}},
+                {{peft_prefix + stem + a_suffix, {matrices * pair.all_lora_ranks(), first.cols}},
                  index,
                  [pair](const auto& of_bucket, MatrixView<float> out) { pair.fill_a(of_bucket, out); }});
-            contents.modules.push_back({parameter, {pair.ranks(), pair.scale}, true});
+            contents.modules.push_back({parameter, {pair.all_lora_ranks(), pair.scale}, true});
         } else {
             contents.tensors.push_back(
-                {{peft_prefix + stem + b_suffix, {outputs, pair.ranks() * matrices}},
+                {{peft_prefix + stem + b_suffix, {outputs, pair.all_lora_ranks() * matrices}},
                  index,
                  [pair](const auto& of_bucket, MatrixView<float> out) { pair.fill_b(of_bucket, out); }});
         }

@@ -15,11 +15,11 @@ using model::LoraTensor;
 using model::ParameterBucket;
 using model::Sharding;
 
-std::span<const float> owned(const OwnedPart& part, LoraContent content) {
+std::span<const float> owned(const OwnedShard& shard, LoraContent content) {
     if (content == LoraContent::gradients) {
-        return part.gradients;
+        return shard.gradients;
     }
-    return content == LoraContent::first_moment ? part.first_moment : part.second_moment;
+    return content == LoraContent::first_moment ? shard.first_moment : shard.second_moment;
 }
 
 /// The whole bucket as this rank's tensor group member holds it; filled on rank 0 of the bucket's group only, except
@@ -30,8 +30,8 @@ Matrix<float> whole_bucket(const ParameterBucket<float>& bucket, const ShardedAd
     if (content == LoraContent::values) {
         std::copy_n(bucket.values.data(), bucket.size(), whole.data());
     } else {
-        const OwnedPart& part = optimizer.part(index);
-        optimizer.group(index).gather_blocks<float>(owned(part, content), whole.flat(), part.counts);
+        const OwnedShard& shard = optimizer.shard(index);
+        optimizer.group(index).gather_blocks<float>(owned(shard, content), whole.flat(), shard.counts);
     }
     return whole;
 }

@@ -28,7 +28,7 @@ std::string dataset_name(const LoraTensor& tensor, LoraContent content) {
                                                    : "/second_moment");
 }
 
-/// How many modules of each name are adapted, with which rank and scale.
+/// How many modules of each name are adapted, with which LoRA rank and scale.
 nlohmann::json adapters(const model::LoraParameters<float>& parameters) {
     std::map<std::string, index_t> counts;
     for (const auto& bucket : parameters.buckets) {
@@ -36,7 +36,7 @@ nlohmann::json adapters(const model::LoraParameters<float>& parameters) {
             for (std::size_t m = 0; tensor.factor == ops::LoraFactor::a && m < tensor.modules.size(); ++m) {
                 const std::string& module = tensor.modules[m];
                 ++counts[fmt::format("{} of rank {}, scale {}", module.substr(module.rfind('.') + 1),
-                                     tensor.shapes[m].rank, tensor.shapes[m].scale)];
+                                     tensor.specs[m].lora_rank, tensor.specs[m].scale)];
             }
         }
     }
@@ -134,13 +134,13 @@ RunState load_checkpoint(const std::filesystem::path& file, const RunState& expe
     check_identity(reader.header(), identity(expected, architecture, parameters), source);
     for (std::size_t b = 0; b < parameters.buckets.size(); ++b) {
         model::ParameterBucket<float>& bucket = *parameters.buckets[b];
-        OwnedPart& part = optimizer.part(b);
+        OwnedShard& shard = optimizer.shard(b);
         read_bucket(reader, bucket, LoraContent::values, bucket.values, source);
         Matrix<float> whole(1, bucket.size());
-        for (const auto& [content, owned] : {std::pair{LoraContent::first_moment, &part.first_moment},
-                                             std::pair{LoraContent::second_moment, &part.second_moment}}) {
+        for (const auto& [content, owned] : {std::pair{LoraContent::first_moment, &shard.first_moment},
+                                             std::pair{LoraContent::second_moment, &shard.second_moment}}) {
             read_bucket(reader, bucket, content, whole, source);
-            std::copy_n(whole.data() + part.begin, owned->size(), owned->data());
+            std::copy_n(whole.data() + shard.begin, owned->size(), owned->data());
         }
     }
     RunState state = expected;

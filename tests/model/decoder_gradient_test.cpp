@@ -81,7 +81,7 @@ TEST(DecoderPadding, HasNoGradient) {
             for (index_t i = 0; i < all.rows(); ++i) {
                 for (index_t j = 0; j < all.cols(); ++j) {
                     const index_t of_rank = tensor.factor == ops::LoraFactor::a ? i % tensor.local_rows : j;
-                    if (of_rank >= tensor.rank_of(i / tensor.local_rows)) {
+                    if (of_rank >= tensor.lora_rank_of(i / tensor.local_rows)) {
                         EXPECT_EQ(all(i, j), 0) << tensor.name;
                         ++padding;
                     }

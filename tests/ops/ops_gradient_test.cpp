@@ -309,15 +309,15 @@ TEST(ModulePatterns, MatchTheLastPartsOfNamesAndTheFirstOneCounts) {
     }
     LoraSettings settings;
     settings.rank_pattern = ModulePatterns::parse("lora.rank_pattern", "q_proj=1.5");
-    EXPECT_THROW(static_cast<void>(settings.shape_of(LoraTarget::experts, "q_proj")), core::Error);
+    EXPECT_THROW(static_cast<void>(settings.spec_of(LoraTarget::experts, "q_proj")), core::Error);
 }
 
 TEST(LoraLinearForward, ScalesByTheRootOfTheRankIfRankStabilised) {
     const LoraSettings plain{4, 2.0, false};
     const LoraSettings stabilised{4, 2.0, true};
-    EXPECT_EQ(plain.shape_of(LoraTarget::experts, "m").scale, 0.5);
-    EXPECT_EQ(stabilised.shape_of(LoraTarget::experts, "m").scale, 1.0);
-    EXPECT_EQ(plain.shape_of(LoraTarget::attention, "m").rank, 0);
+    EXPECT_EQ(plain.spec_of(LoraTarget::experts, "m").scale, 0.5);
+    EXPECT_EQ(stabilised.spec_of(LoraTarget::experts, "m").scale, 1.0);
+    EXPECT_EQ(plain.spec_of(LoraTarget::attention, "m").lora_rank, 0);
 }
 
 TEST(AttentionGradient, MatchesDifferencesOverSeveralSequencesAndBlocks) {

@@ -24,7 +24,8 @@ void randomise(LoraParameters<A>& lora) {
                         const index_t row = i + tensor.row_begin();
                         const index_t col = j + tensor.col_begin();
                         const auto index = static_cast<std::uint64_t>((m * tensor.rows + row) * tensor.cols + col);
-                        const bool is_padding = (tensor.factor == ops::LoraFactor::a ? row : col) >= tensor.rank_of(m);
+                        const bool is_padding =
+                            (tensor.factor == ops::LoraFactor::a ? row : col) >= tensor.lora_rank_of(m);
                         matrix(i, j) = is_padding ? A(0) : static_cast<A>(0.3 * random.normal(index));
                     }
                 }

@@ -52,13 +52,13 @@ std::map<std::string, std::vector<double>> products(Adapted& adapted) {
         }
         const FullTensor& a_of_it = tensors.at(name.substr(0, name.size() - 1) + "A");
         for (index_t m = 0; m < b.tensor->count(); ++m) {
-            const model::LoraShape shape = b.tensor->shapes[static_cast<std::size_t>(m)];
+            const model::AdapterSpec spec = b.tensor->specs[static_cast<std::size_t>(m)];
             std::vector<double>& product = result[b.tensor->modules[static_cast<std::size_t>(m)]];
             for (index_t i = 0; i < b.tensor->rows; ++i) {
                 for (index_t j = 0; j < a_of_it.tensor->cols; ++j) {
                     double sum = 0;
-                    for (index_t r = 0; r < shape.rank; ++r) {
-                        sum += shape.scale * double{b.matrix(m)(i, r)} * double{a_of_it.matrix(m)(r, j)};
+                    for (index_t r = 0; r < spec.lora_rank; ++r) {
+                        sum += spec.scale * double{b.matrix(m)(i, r)} * double{a_of_it.matrix(m)(r, j)};
                     }
                     product.push_back(sum);
                 }
@@ -145,7 +145,7 @@ TEST(AdapterOfPeft, IsTheSameInBothLayouts) {
         }
         EXPECT_GT(sum, 0);
         for (std::size_t t = 0; t < other.tensors.size(); ++t) {
-            EXPECT_EQ(buckets[b]->tensors[t].shapes, other.tensors[t].shapes);
+            EXPECT_EQ(buckets[b]->tensors[t].specs, other.tensors[t].specs);
         }
     }
 }
@@ -173,9 +173,9 @@ TEST(AdapterOfPeft, MayShareRanksOfGateAndUp) {
     }
     Communicator::world().barrier();
     const model::LoraSettings settings = read_adapter_settings(folder / "adapter", test::small_architecture());
-    EXPECT_EQ(settings.modules->at("model.layers.1.mlp.experts.0.gate_proj"), (model::LoraShape{4, 1.5}));
-    EXPECT_EQ(settings.modules->at("model.layers.1.mlp.experts.0.down_proj"), (model::LoraShape{2, 1.5}));
-    EXPECT_EQ(settings.modules->at("model.layers.2.mlp.experts.0.gate_proj"), (model::LoraShape{2, 1.5}));
+    EXPECT_EQ(settings.modules->at("model.layers.1.mlp.experts.0.gate_proj"), (model::AdapterSpec{4, 1.5}));
+    EXPECT_EQ(settings.modules->at("model.layers.1.mlp.experts.0.down_proj"), (model::AdapterSpec{2, 1.5}));
+    EXPECT_EQ(settings.modules->at("model.layers.2.mlp.experts.0.gate_proj"), (model::AdapterSpec{2, 1.5}));
     Adapted shared(Communicator::world(), settings);
     load_adapter(folder / "adapter", test::small_architecture(), shared.model.decoder.lora());
     auto expected = products(whole);

@@ -18,14 +18,14 @@ ExpertParameters<A>::ExpertParameters(const Architecture& architecture, index_t 
                                       LoraParameters<A>& parameters)
     : experts_(part.experts) {
     for (const ops::Projection p : ops::projections) {
-        std::vector<LoraShape>& shapes = shapes_[static_cast<std::size_t>(p)];
+        std::vector<AdapterSpec>& specs = specs_[static_cast<std::size_t>(p)];
         for (index_t e = 0; e < architecture.experts; ++e) {
             const std::string module = architecture.expert_module(layer, e, projection_name(architecture.names, p));
-            shapes.push_back(parameters.settings.shape_of(LoraTarget::experts, module));
-            rank_ = std::max(rank_, shapes.back().rank);
+            specs.push_back(parameters.settings.spec_of(LoraTarget::experts, module));
+            lora_rank_ = std::max(lora_rank_, specs.back().lora_rank);
         }
     }
-    if (rank_ == 0) {
+    if (lora_rank_ == 0) {
         return;
     }
     for (std::size_t i = 0; i < buckets_.size(); ++i) {
@@ -59,13 +59,13 @@ LoraTensor ExpertParameters<A>::factor(const Architecture& architecture, index_t
     for (index_t e = 0; e < architecture.experts; ++e) {
         tensor.modules.push_back(architecture.expert_module(layer, e, name));
     }
-    tensor.shapes = shapes_[static_cast<std::size_t>(projection)];
+    tensor.specs = specs_[static_cast<std::size_t>(projection)];
     const index_t in = down ? architecture.expert_intermediate : architecture.hidden;
     const index_t out = down ? architecture.hidden : architecture.expert_intermediate;
     tensor.factor = which;
     tensor.held = part.experts;
-    tensor.rows = tensor.local_rows = is_a ? rank_ : out;
-    tensor.cols = tensor.local_cols = is_a ? in : rank_;
+    tensor.rows = tensor.local_rows = is_a ? lora_rank_ : out;
+    tensor.cols = tensor.local_cols = is_a ? in : lora_rank_;
     if (is_a == down) {
         tensor.sharding = is_a ? Sharding::columns : Sharding::rows;
         tensor.sharded_begin = part.intermediate.begin;
@@ -76,13 +76,13 @@ LoraTensor ExpertParameters<A>::factor(const Architecture& architecture, index_t
 
 template <class A>
 void ExpertParameters<A>::configure(ops::ExpertConfig& config) const {
-    config.skip_lora = rank_ == 0;
-    config.lora_rank = rank_;
+    config.skip_lora = lora_rank_ == 0;
+    config.lora_rank = lora_rank_;
     config.lora_alpha = 1;  // every adapter has its own scale
-    for (std::size_t p = 0; p < shapes_.size(); ++p) {
+    for (std::size_t p = 0; p < specs_.size(); ++p) {
         config.lora_scales[p].resize(static_cast<std::size_t>(experts_.extent));
-        std::transform(shapes_[p].begin() + experts_.begin, shapes_[p].begin() + experts_.end(),
-                       config.lora_scales[p].begin(), [](const LoraShape& shape) { return shape.scale; });
+        std::transform(specs_[p].begin() + experts_.begin, specs_[p].begin() + experts_.end(),
+                       config.lora_scales[p].begin(), [](const AdapterSpec& spec) { return spec.scale; });
     }
 }
 

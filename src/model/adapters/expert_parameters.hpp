@@ -31,7 +31,7 @@ public:
     ExpertParameters(const Architecture& architecture, index_t layer, const ExpertPart& part,
                      LoraParameters<A>& parameters);
 
-    [[nodiscard]] index_t rank() const noexcept { return rank_; }
+    [[nodiscard]] index_t lora_rank() const noexcept { return lora_rank_; }
     /// Sets rank and scales of the adapters.
     void configure(ops::ExpertConfig& config) const;
     [[nodiscard]] ops::ExpertFactors<const A> values() const;
@@ -42,10 +42,10 @@ private:
                                     ops::LoraFactor which, const ExpertPart& part) const;
     [[nodiscard]] ops::ExpertFactors<A> views(core::Matrix<A> ParameterBucket<A>::*storage) const;
 
-    index_t rank_ = 0;
+    index_t lora_rank_ = 0;
     core::Slice experts_;
-    std::array<std::vector<LoraShape>, ops::projections.size()> shapes_;  // [E] each, of all experts of the layer
-    std::array<ParameterBucket<A>*, 2> buckets_{};                        // whole, sharded
+    std::array<std::vector<AdapterSpec>, ops::projections.size()> specs_;  // [E] each, of all experts of the layer
+    std::array<ParameterBucket<A>*, 2> buckets_{};                         // whole, sharded
 };
 
 }  // namespace moesaic::model

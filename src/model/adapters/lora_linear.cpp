@@ -16,9 +16,9 @@ LoraLinear<T>::LoraLinear(std::string module, const LinearShape& shape, LoraTarg
       shared_(layer.shared),
       weight_(shape.out, shape.in),
       bias_(shape.has_bias ? static_cast<std::size_t>(shape.out) : 0),
-      shape_(layer.shared.settings.shape_of(target, module_)) {
+      spec_(layer.shared.settings.spec_of(target, module_)) {
     if (is_adapted()) {
-        factors_ = ModuleFactors<A>(layer.bucket, target, module_, shape.out, shape.in, shape_);
+        factors_ = ModuleFactors<A>(layer.bucket, target, module_, shape.out, shape.in, spec_);
     }
 }
 
@@ -33,8 +33,8 @@ void LoraLinear<T>::load(const WeightSource<T>& source) {
 template <class T>
 void LoraLinear<T>::update_lora() {
     if (is_adapted()) {
-        a_.resize(shape_.rank, in());
-        b_.resize(out(), shape_.rank);
+        a_.resize(spec_.lora_rank, in());
+        b_.resize(out(), spec_.lora_rank);
         ops::convert<T>(shared_.kernels.template elementwise<T>(), factors_.a(), a_.view());
         ops::convert<T>(shared_.kernels.template elementwise<T>(), factors_.b(), b_.view());
     }
@@ -114,7 +114,7 @@ void LoraLinear<T>::add_adapters(LoraShared<T>& shared, std::span<const Forward>
     for (const Forward& entry : batch) {
         if (entry.linear.is_adapted()) {
             adapted.push_back(&entry);
-            low_rank_size += entry.x.rows() * entry.linear.shape_.rank;
+            low_rank_size += entry.x.rows() * entry.linear.spec_.lora_rank;
             dropped_size += shared.dropout.is_active() ? entry.x.rows() * entry.x.cols() : 0;
         }
     }
@@ -130,10 +130,10 @@ void LoraLinear<T>::add_adapters(LoraShared<T>& shared, std::span<const Forward>
     for (const Forward* entry : adapted) {
         const LoraLinear& linear = entry->linear;
         const index_t rows = entry->x.rows();
-        const index_t rank = linear.shape_.rank;
+        const index_t rank = linear.spec_.lora_rank;
         const MatrixView<A> down(shared.down_sum.data() + begin, rows, rank);
         down_products.push_back(product<A>(linear.input_of_a(entry->x, dropped), false, linear.factors_.a(), true, down,
-                                           static_cast<A>(linear.shape_.scale)));
+                                           static_cast<A>(linear.spec_.scale)));
         up_products.push_back(product<A>(down, false, linear.factors_.b(), true, entry->y, 1, true));
         begin += rows * rank;
         dropped += shared.dropout.is_active() ? rows * entry->x.cols() : 0;
@@ -153,12 +153,12 @@ void LoraLinear<T>::backward(MatrixView<const T> x, MatrixView<const T> grad_y, 
     if (!is_adapted()) {
         return;
     }
-    const auto scale = static_cast<A>(shape_.scale);
+    const auto scale = static_cast<A>(spec_.scale);
     const bool has_dropout = shared_.dropout.is_active();
     shared_.dropped.resize(has_dropout ? x.rows() : 0, in());
     const MatrixView<const T> input = input_of_a(x, shared_.dropped.data());
     for (Matrix<A>* sums : {&shared_.down_sum, &shared_.back_sum}) {
-        sums->resize(x.rows(), shape_.rank);
+        sums->resize(x.rows(), spec_.lora_rank);
     }
     kernels.run<T>(std::array{product<T>(input, false, a_, true, shared_.down_sum, scale),
                               product<T>(grad_y, false, b_, false, shared_.back_sum, scale)});

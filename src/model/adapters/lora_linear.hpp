@@ -74,7 +74,7 @@ public:
 
     [[nodiscard]] index_t out() const noexcept { return weight_.rows(); }
     [[nodiscard]] index_t in() const noexcept { return weight_.cols(); }
-    [[nodiscard]] bool is_adapted() const noexcept { return shape_.rank > 0; }
+    [[nodiscard]] bool is_adapted() const noexcept { return spec_.lora_rank > 0; }
 
     /// One application: y is overwritten.
     struct Forward {
@@ -108,7 +108,7 @@ private:
     LoraShared<T>& shared_;
     ops::FrozenMatrix<T> weight_;  // [N, K]
     std::vector<A> bias_;          // [N] or empty
-    LoraShape shape_;
+    AdapterSpec spec_;
     ModuleFactors<A> factors_;  // in the layer's bucket
     Matrix<T> a_;               // [R, K] rounded, for backward
     Matrix<T> b_;               // [N, R]

@@ -17,30 +17,30 @@ constexpr double largest_rank = 65536;
 
 }  // namespace
 
-std::string LoraTensor::peft_name(index_t index) const {
+std::string LoraTensor::adapter_name(index_t index) const {
     return "base_model.model." + modules[static_cast<std::size_t>(index)] +
            (factor == ops::LoraFactor::a ? ".lora_A.weight" : ".lora_B.weight");
 }
 
-double LoraSettings::scale(index_t module_rank, double module_alpha) const {
-    const auto r = static_cast<double>(module_rank);
+double LoraSettings::scale(index_t lora_rank, double module_alpha) const {
+    const auto r = static_cast<double>(lora_rank);
     return module_alpha / (rank_stabilised ? std::sqrt(r) : r);
 }
 
-LoraShape LoraSettings::shape_of(LoraTarget target, const std::string& module) const {
+AdapterSpec LoraSettings::spec_of(LoraTarget target, const std::string& module) const {
     if (modules) {
         const auto found = modules->find(module);
-        return found == modules->end() ? LoraShape() : found->second;
+        return found == modules->end() ? AdapterSpec() : found->second;
     }
     if (rank == 0 || targets.count(target) == 0) {
         return {};
     }
     const double wanted = rank_pattern.value_of(module, static_cast<double>(rank));
-    const auto module_rank = static_cast<index_t>(std::min(wanted, largest_rank));
-    core::require(module_rank > 0 && static_cast<double>(module_rank) == wanted, core::ExitCode::usage,
+    const auto lora_rank = static_cast<index_t>(std::min(wanted, largest_rank));
+    core::require(lora_rank > 0 && static_cast<double>(lora_rank) == wanted, core::ExitCode::usage,
                   "module {} would have rank {} (a rank is an integer from 1 to {}); correct lora.rank_pattern", module,
                   wanted, largest_rank);
-    return {module_rank, scale(module_rank, alpha_pattern.value_of(module, alpha))};
+    return {lora_rank, scale(lora_rank, alpha_pattern.value_of(module, alpha))};
 }
 
 const mpi::Communicator& group_of(const mpi::ProcessGrid& grid, Holders holders) {
@@ -51,7 +51,7 @@ const mpi::Communicator& group_of(const mpi::ProcessGrid& grid, Holders holders)
 
 template <class A>
 ModuleFactors<A>::ModuleFactors(ParameterBucket<A>& bucket, LoraTarget target, const std::string& module, index_t out,
-                                index_t in, LoraShape shape)
+                                index_t in, AdapterSpec spec)
     : bucket_(&bucket), first_(bucket.tensors.size()) {
     for (const ops::LoraFactor factor : {ops::LoraFactor::a, ops::LoraFactor::b}) {
         const bool is_a = factor == ops::LoraFactor::a;
@@ -60,10 +60,10 @@ ModuleFactors<A>::ModuleFactors(ParameterBucket<A>& bucket, LoraTarget target, c
         tensor.modules = {module};
         tensor.target = target;
         tensor.factor = factor;
-        tensor.shapes = {shape};
+        tensor.specs = {spec};
         tensor.held = {0, 1};
-        tensor.rows = tensor.local_rows = is_a ? shape.rank : out;
-        tensor.cols = tensor.local_cols = is_a ? in : shape.rank;
+        tensor.rows = tensor.local_rows = is_a ? spec.lora_rank : out;
+        tensor.cols = tensor.local_cols = is_a ? in : spec.lora_rank;
         bucket.tensors.push_back(std::move(tensor));
     }
 }
@@ -88,7 +88,7 @@ void LoraParameters<A>::initialise(std::uint64_t seed) {
                 const std::string& module = tensor.modules[static_cast<std::size_t>(m)];
                 const core::CounterRandom random(seed, XXH3_64bits(module.data(), module.size()));
                 const index_t own_rows =
-                    tensor.factor == ops::LoraFactor::a ? tensor.rank_of(m) : 0;  // the rest stays zero
+                    tensor.factor == ops::LoraFactor::a ? tensor.lora_rank_of(m) : 0;  // the rest stays zero
                 for (index_t i = 0; i < own_rows; ++i) {
                     for (index_t j = 0; j < tensor.local_cols; ++j) {
                         const auto index = static_cast<std::uint64_t>(i * tensor.cols + tensor.col_begin() + j);
@@ -106,7 +106,7 @@ index_t LoraParameters<A>::global_size() const {
     for (const auto& bucket : buckets) {
         for (const LoraTensor& tensor : bucket->tensors) {
             for (index_t m = 0; m < tensor.count(); ++m) {
-                size += tensor.peft_rows(m) * tensor.peft_cols(m);
+                size += tensor.unpadded_rows(m) * tensor.unpadded_cols(m);
             }
         }
     }

@@ -28,12 +28,12 @@ enum class LoraTarget : std::uint8_t { experts, attention, shared, dense };
 /// Names as users write them, in the order of the kinds.
 inline constexpr std::array<std::string_view, 4> lora_target_names = {"experts", "attention", "shared", "dense"};
 
-/// The adapter of one module; rank 0 if it has none.
-struct LoraShape {
-    index_t rank = 0;  ///< R
-    double scale = 0;  ///< s
+/// The adapter of one module; LoRA rank 0 if it has none.
+struct AdapterSpec {
+    index_t lora_rank = 0;  ///< R
+    double scale = 0;       ///< s
 
-    [[nodiscard]] bool operator==(const LoraShape&) const = default;
+    [[nodiscard]] bool operator==(const AdapterSpec&) const = default;
 };
 
 struct LoraSettings {
@@ -47,23 +47,23 @@ struct LoraSettings {
     ModulePatterns alpha_pattern{};
     /// If set, exactly these modules are adapted and all of the above but dropout says nothing: the modules of an
     /// adapter that was read.
-    std::optional<std::map<std::string, LoraShape>> modules{};
+    std::optional<std::map<std::string, AdapterSpec>> modules{};
 
-    [[nodiscard]] double scale(index_t module_rank, double module_alpha) const;
+    [[nodiscard]] double scale(index_t lora_rank, double module_alpha) const;
     /// Throws a usage error if a pattern gives the module a rank that is no positive integer.
-    [[nodiscard]] LoraShape shape_of(LoraTarget target, const std::string& module) const;
+    [[nodiscard]] AdapterSpec spec_of(LoraTarget target, const std::string& module) const;
 };
 
 /// Which dimension of a factor's matrices is spread over the tensor group.
 enum class Sharding : std::uint8_t { none, rows, columns };
 
 /// One factor of one projection, for all experts of a layer or for a single module: `count` matrices of [rows, cols].
-/// This rank has those in `held`, and of each of them [local_rows, local_cols]. The rank dimension is the largest of
+/// This rank has those in `held`, and of each of them [local_rows, local_cols]. The LoRA rank is the largest of
 /// the modules' ranks; what lies beyond a module's own rank is zero in both factors, and so are its gradients.
 struct LoraTensor {
     std::string name;                  ///< unique, for example "layers.3.experts.gate_proj.lora_A"
     std::vector<std::string> modules;  ///< [count], the module that each matrix adapts, as in the checkpoint
-    std::vector<LoraShape> shapes;     ///< [count], the adapters of these modules
+    std::vector<AdapterSpec> specs;    ///< [count], the adapters of these modules
     LoraTarget target = LoraTarget::experts;
     ops::LoraFactor factor = ops::LoraFactor::a;
     index_t rows = 0;
@@ -80,16 +80,16 @@ struct LoraTensor {
     /// Where this rank's part of a matrix begins.
     [[nodiscard]] index_t row_begin() const noexcept { return sharding == Sharding::rows ? sharded_begin : 0; }
     [[nodiscard]] index_t col_begin() const noexcept { return sharding == Sharding::columns ? sharded_begin : 0; }
-    /// Size of matrix `index` in a PEFT adapter file: without the padding of its rank.
-    [[nodiscard]] index_t peft_rows(index_t index) const {
-        return factor == ops::LoraFactor::a ? rank_of(index) : rows;
+    /// Size of matrix `index` without the padding of its LoRA rank.
+    [[nodiscard]] index_t unpadded_rows(index_t index) const {
+        return factor == ops::LoraFactor::a ? lora_rank_of(index) : rows;
     }
-    [[nodiscard]] index_t peft_cols(index_t index) const {
-        return factor == ops::LoraFactor::a ? cols : rank_of(index);
+    [[nodiscard]] index_t unpadded_cols(index_t index) const {
+        return factor == ops::LoraFactor::a ? cols : lora_rank_of(index);
     }
-    [[nodiscard]] index_t rank_of(index_t index) const { return shapes[static_cast<std::size_t>(index)].rank; }
-    /// Name of matrix `index` in a PEFT adapter file.
-    [[nodiscard]] std::string peft_name(index_t index) const;
+    [[nodiscard]] index_t lora_rank_of(index_t index) const { return specs[static_cast<std::size_t>(index)].lora_rank; }
+    /// Name of matrix `index` in an adapter whose layout has it by itself.
+    [[nodiscard]] std::string adapter_name(index_t index) const;
 };
 
 /// Which ranks hold the same part of a factor, and sum its gradients: all; those with the same experts; those with the
@@ -128,7 +128,7 @@ public:
     ModuleFactors() = default;
     /// Declares both factors in `bucket`.
     ModuleFactors(ParameterBucket<A>& bucket, LoraTarget target, const std::string& module, index_t out, index_t in,
-                  LoraShape shape);
+                  AdapterSpec spec);
 
     [[nodiscard]] MatrixView<A> a() const { return view(0, bucket_->values); }
     [[nodiscard]] MatrixView<A> b() const { return view(1, bucket_->values); }
