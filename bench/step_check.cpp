@@ -24,7 +24,7 @@ StepOutput run_step(const model::Architecture& architecture, model::DecoderSetti
     decoder.load(model::SyntheticWeights<T>(seed));
     randomise(decoder.lora(), seed);
     decoder.update_lora();
-    StepRun<T> run(decoder, kernels, grid, data, {.batch_size = data.sequences()});
+    StepRun<T> run(decoder, kernels, grid, data, {.batch_size = data.sequences(), .shuffle = false});
     StepOutput result;
     for (index_t s = 0; s < data.sequences(); ++s) {
         for (const double value : train::target_log_probabilities<T>(decoder, kernels, grid, data, s)) {

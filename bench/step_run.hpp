@@ -20,10 +20,10 @@ struct StepRun {
     StepRun(model::Decoder<T>& decoder, const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid,
             const train::Dataset& data, const train::BatchSettings& settings)
         : optimizer(decoder.lora(), kernels, grid, train::AdamWSettings{}),
-          coordinator(grid.world(), {.max_gradient_norm = 1}),
-          batches(data, settings, grid.world().rank(), grid.world().size()),
+          coordinator(grid.world(), {}),
+          batches(data, settings, 0, grid.world().rank(), grid.world().size()),
           trainer({decoder, kernels, grid, optimizer, coordinator, batches,
-                   train::Schedule{.shape = "constant", .learning_rate = 1e-4}, [] { return false; }}) {}
+                   train::Schedule{.shape = train::ScheduleShape::constant}, [] { return false; }}) {}
     StepRun(const StepRun&) = delete;  // the trainer refers to the other members
     StepRun& operator=(const StepRun&) = delete;
 

@@ -1,5 +1,6 @@
 #include "app/reference_case.hpp"
 
+#include "core/enumeration.hpp"
 #include "io/json.hpp"
 
 #include <algorithm>
@@ -58,8 +59,10 @@ ReferenceCase read_case(const std::filesystem::path& folder) {
     const auto setting = [&](const char* key) { return io::get<double>(optimizer, key, source); };
     reference.adamw = {setting("beta1"), setting("beta2"), setting("eps"), setting("weight_decay")};
     reference.max_gradient_norm = setting("max_grad_norm");
-    reference.schedule = {io::get<std::string>(optimizer, "schedule", source), setting("lr"), 0,
-                          static_cast<index_t>(reference.fp32.train_losses.size())};
+    reference.schedule = {.shape = core::parse_name<train::ScheduleShape>(
+                              io::get<std::string>(optimizer, "schedule", source), "schedule", source),
+                          .learning_rate = setting("lr"),
+                          .total_steps = static_cast<index_t>(reference.fp32.train_losses.size())};
     const auto bf16 = io::get_or<json>(expected, "pytorch_bf16_autocast", json::object(), source);
     reference.bf16 = {
         find_number(bf16, "max_relative_loss_error", source),

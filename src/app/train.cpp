@@ -8,7 +8,6 @@
 #include "io/checkpoint.hpp"
 #include "mpi/watchdog.hpp"
 #include "train/adapter.hpp"
-#include "train/options.hpp"
 #include "train/run_state.hpp"
 #include "train/trainer.hpp"
 
@@ -32,18 +31,19 @@ struct TrainInputs {
 
     /// The most rows that the experts of a rank can meet in one pass.
     [[nodiscard]] index_t max_tokens(const TrainConfiguration& configuration, int ranks) const {
-        return std::max(train.largest_sum(configuration.batches().per_pass(ranks)),
-                        eval ? eval->largest_sum(configuration.train.batch_size) : 0);
+        const train::BatchSettings& batches = configuration.train.batches;
+        return std::max(train.largest_sum(batches.per_pass(ranks)), eval ? eval->largest_sum(batches.batch_size) : 0);
     }
 };
 
 TrainInputs read_inputs(const Runtime& runtime, const TrainConfiguration& configuration) {
     TrainInputs inputs;
     inputs.architecture = read_architecture(runtime, configuration.model);
-    const train::DataOptions& data = configuration.data;
+    const train::DataSettings& data = configuration.data;
     runtime.world.agree([&] {
         require_set("data.train", data.train);
-        inputs.lora = configuration.lora.settings(inputs.architecture);
+        inputs.lora =
+            train::settings_to_start_from(configuration.init, inputs.architecture, configuration.decoder.lora);
         inputs.lora.dropout_seed = static_cast<std::uint64_t>(configuration.train.seed);
     });
     inputs.train = train::load_dataset(runtime.world, data.train, inputs.architecture.vocabulary, data.max_length);
@@ -54,7 +54,7 @@ TrainInputs read_inputs(const Runtime& runtime, const TrainConfiguration& config
 }
 
 /// Collective. The checkpoint that output.resume asks for, or an empty path.
-std::string checkpoint_to_resume(const Runtime& runtime, const train::OutputOptions& output, const RunFolder& folder) {
+std::string checkpoint_to_resume(const Runtime& runtime, const OutputSettings& output, const RunFolder& folder) {
     std::string file;
     runtime.world.agree([&] {
         if (runtime.world.is_root() && output.resume == "auto") {
@@ -67,9 +67,11 @@ std::string checkpoint_to_resume(const Runtime& runtime, const train::OutputOpti
 
 model::DecoderSettings settings_of(const Runtime& runtime, const TrainConfiguration& configuration,
                                    const TrainInputs& inputs) {
-    return {inputs.lora, configuration.train.activations_of_layers(),
-            inputs.max_tokens(configuration, runtime.world.size()), configuration.train.router_aux_coefficient > 0,
-            runtime.chunks};
+    model::DecoderSettings settings = configuration.decoder;
+    settings.lora = inputs.lora;
+    settings.max_tokens = inputs.max_tokens(configuration, runtime.world.size());
+    settings.keep_probabilities = configuration.train.router_aux_coefficient > 0;
+    return settings;
 }
 
 template <class T>
@@ -109,17 +111,17 @@ TrainRun<T>::TrainRun(const Runtime& runtime, const TrainConfiguration& configur
       output_(output),
       decoder_(load_model<T>(runtime, inputs.architecture, configuration.model,
                              settings_of(runtime, configuration, inputs), Purpose::training)),
-      optimizer_(decoder_->lora(), runtime.kernels, runtime.grid, configuration.train.adamw()),
-      coordinator_(runtime.world, {configuration.train.max_gradient_norm, configuration.train.save_every,
-                                   configuration.output.wall_time_seconds()}),
-      batches_(inputs.train, configuration.batches(), runtime.world.rank(), runtime.world.size()),
+      optimizer_(decoder_->lora(), runtime.kernels, runtime.grid, configuration.train.adamw),
+      coordinator_(runtime.world, configuration.train.coordinator),
+      batches_(inputs.train, configuration.train.batches, static_cast<std::uint64_t>(configuration.train.seed),
+               runtime.world.rank(), runtime.world.size()),
       total_steps_(configuration.train.steps > 0 ? configuration.train.steps
                                                  : configuration.train.epochs * batches_.steps_per_epoch()),
-      state_{0, configuration.train.batch_size, configuration.data.shuffle,
+      state_{0, configuration.train.batches.batch_size, configuration.train.batches.shuffle,
              static_cast<std::uint64_t>(configuration.train.seed), inputs.train.fingerprint()},
       trainer_({*decoder_, runtime_.kernels, runtime_.grid, optimizer_, coordinator_, batches_,
-                train::Schedule{configuration.train.schedule, configuration.train.learning_rate,
-                                configuration.train.warmup_steps, total_steps_},
+                train::Schedule{configuration.train.schedule.shape, configuration.train.schedule.learning_rate,
+                                configuration.train.schedule.warmup_steps, total_steps_},
                 stop_signal_arrived, configuration.train.router_aux_coefficient}) {
     output.set_memory_plan(plan_memory(runtime, inputs.architecture, settings_of(runtime, configuration, inputs),
                                        sizeof(T), Purpose::training));
@@ -131,8 +133,8 @@ void TrainRun<T>::start_or_resume() {
     runtime_.world.agree([&] {
         if (!file.empty()) {
             state_ = load_checkpoint(file, state_, inputs_.architecture, decoder_->lora(), optimizer_);
-        } else if (!configuration_.lora.init.empty()) {
-            train::load_adapter(configuration_.lora.init, inputs_.architecture, decoder_->lora());
+        } else if (!configuration_.init.empty()) {
+            train::load_adapter(configuration_.init, inputs_.architecture, decoder_->lora());
         } else {
             decoder_->lora().initialise(static_cast<std::uint64_t>(configuration_.train.seed));
         }
@@ -153,7 +155,7 @@ template <class T>
 void TrainRun<T>::evaluate() {
     if (inputs_.eval) {
         const train::Evaluation evaluation = train::evaluate<T>(*decoder_, runtime_.kernels, runtime_.grid,
-                                                                *inputs_.eval, configuration_.train.batch_size);
+                                                                *inputs_.eval, configuration_.train.batches.batch_size);
         output_.record(trainer_.steps_done(), evaluation);
         totals_["eval_loss"] = evaluation.loss();
         totals_["eval_exact"] = evaluation.exact_percent();
@@ -194,7 +196,7 @@ ExitCode TrainRun<T>::run() {
     double seconds = 0;
     std::int64_t tokens = 0;
     bool stopped = false;
-    const train::TrainOptions& options = configuration_.train;
+    const index_t eval_every = configuration_.train.eval_every;
     while (trainer_.steps_done() < total_steps_ && !stopped) {
         const train::StepResult result = trainer_.step();
         output_.record(result);
@@ -207,7 +209,7 @@ ExitCode TrainRun<T>::run() {
         }
         const bool last = result.step == total_steps_;
         stopped = result.decision.stop && !last;
-        if (!last && options.eval_every > 0 && result.step % options.eval_every == 0) {
+        if (!last && eval_every > 0 && result.step % eval_every == 0) {
             evaluate();
         }
         if (result.decision.checkpoint && !last) {
@@ -222,7 +224,7 @@ ExitCode TrainRun<T>::run() {
             save();
         }
         evaluate();
-        train::save_adapter(output_.folder().adapter(), configuration_.output.layout_of_adapter(),
+        train::save_adapter(output_.folder().adapter(), configuration_.output.adapter_layout,
                             configuration_.model.name(), inputs_.architecture, decoder_->lora(), optimizer_,
                             runtime_.grid);
     }
@@ -237,15 +239,15 @@ ExitCode run_train(const mpi::Communicator& world, Arguments arguments) {
     if (!parse_options_only(world, "train", configuration.options, arguments)) {
         return ExitCode::success;
     }
-    const mpi::Watchdog watchdog(world, configuration.output.watchdog);
-    const Runtime runtime(world, configuration.parallel, configuration.compute);
+    const mpi::Watchdog watchdog(world, configuration.watchdog.limit_seconds);
+    const Runtime runtime(world, configuration.place, configuration.grid, configuration.compute);
     RunOutput output(runtime, configuration.output.directory, configuration.options.settings());
     if (configuration.output.trace) {
         output.begin_trace();
     }
     const TrainInputs inputs = read_inputs(runtime, configuration);
     listen_for_stop_signals();
-    return with_precision(configuration.compute.precision, [&](auto scalar) {
+    return kernels::with_precision(configuration.compute.precision, [&](auto scalar) {
         return TrainRun<decltype(scalar)>(runtime, configuration, inputs, output).run();
     });
 }

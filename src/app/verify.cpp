@@ -2,10 +2,10 @@
 #include "app/command.hpp"
 #include "app/reference_case.hpp"
 #include "app/runtime.hpp"
+#include "core/enumeration.hpp"
 #include "core/error.hpp"
 #include "train/adapter.hpp"
 #include "train/lora_state.hpp"
-#include "train/options.hpp"
 #include "train/trainer.hpp"
 
 #include <fmt/format.h>
@@ -27,6 +27,23 @@ constexpr double fp32_bound = 1e-4;
 /// BF16 may be 1.5 times as far from FP32 as PyTorch's own is, or 1 %.
 double bf16_bound(std::optional<double> error_of_pytorch) {
     return std::max(1.5 * error_of_pytorch.value_or(0), 0.01);
+}
+
+enum class VerifiedPrecision : std::uint8_t { fp32, bf16, both };
+constexpr auto names_of(VerifiedPrecision) {
+    return std::to_array<std::string_view>({"fp32", "bf16", "both"});
+}
+
+std::vector<kernels::Precision> precisions_of(VerifiedPrecision verified) {
+    switch (verified) {
+        case VerifiedPrecision::fp32:
+            return {kernels::Precision::fp32};
+        case VerifiedPrecision::bf16:
+            return {kernels::Precision::bf16};
+        case VerifiedPrecision::both:
+            break;
+    }
+    return {kernels::Precision::fp32, kernels::Precision::bf16};
 }
 
 class Table {
@@ -55,7 +72,7 @@ private:
 struct GradientErrors {
     double all = 0;
     /// Of the worst tensor of each kind, relative to its own norm; negative for kinds that are not adapted.
-    std::array<double, model::lora_target_names.size()> worst_of_target{};
+    std::array<double, core::values_of<model::LoraTarget>().size()> worst_of_target{};
 };
 
 /// Squared norms of the error of one tensor and of the reference.
@@ -115,24 +132,22 @@ GradientErrors compare_gradients(const Runtime& runtime, const model::LoraParame
     return errors;
 }
 
-train::ModelOptions model_of(const ReferenceCase& reference) {
-    train::ModelOptions options;
-    options.path = reference.folder.string();
-    return options;
+ModelSettings model_of(const ReferenceCase& reference) {
+    return {.path = reference.folder.string(), .synthetic = {}};
 }
 
 /// One case in one precision: the program's parts, and the table of what they compute.
 template <class T>
 class Verification {
 public:
-    Verification(const Runtime& runtime, const ReferenceCase& reference);
+    Verification(const Runtime& runtime, const ReferenceCase& reference, index_t chunks);
     /// Collective. Returns whether all quantities are within their bounds.
     bool run();
 
 private:
     static constexpr bool is_fp32 = std::is_same_v<T, float>;
 
-    [[nodiscard]] std::unique_ptr<model::Decoder<T>> load_decoder() const;
+    [[nodiscard]] std::unique_ptr<model::Decoder<T>> load_decoder(index_t chunks) const;
     [[nodiscard]] std::vector<double> losses() const;
     void add_or_note(const std::string& quantity, double error, std::optional<double> error_of_pytorch);
     void check_log_probabilities();
@@ -152,30 +167,30 @@ private:
 };
 
 template <class T>
-Verification<T>::Verification(const Runtime& runtime, const ReferenceCase& reference)
+Verification<T>::Verification(const Runtime& runtime, const ReferenceCase& reference, index_t chunks)
     : runtime_(runtime),
       reference_(reference),
       architecture_(read_architecture(runtime, model_of(reference))),
       data_(train::load_dataset(runtime.world, reference.folder / "train.jsonl", architecture_.vocabulary,
                                 std::numeric_limits<index_t>::max())),
-      decoder_(load_decoder()),
+      decoder_(load_decoder(chunks)),
       optimizer_(decoder_->lora(), runtime.kernels, runtime.grid, reference.adamw),
-      coordinator_(runtime.world, {reference.max_gradient_norm, 0, 0}),
-      batches_(data_, {reference.batch_size, 0, false, 0}, runtime.world.rank(), runtime.world.size()),
+      coordinator_(runtime.world, {.max_gradient_norm = reference.max_gradient_norm, .wall_time = {}}),
+      batches_(data_, {.batch_size = reference.batch_size, .shuffle = false}, 0, runtime.world.rank(),
+               runtime.world.size()),
       trainer_({*decoder_, runtime.kernels, runtime.grid, optimizer_, coordinator_, batches_, reference.schedule,
                 [] { return false; }}),
       table_(runtime.world, fmt::format("{} {} on {} ranks, {}", reference.folder.string(), is_fp32 ? "fp32" : "bf16",
                                         runtime.world.size(), runtime.kernels.gemm_name<T>())) {}
 
 template <class T>
-std::unique_ptr<model::Decoder<T>> Verification<T>::load_decoder() const {
+std::unique_ptr<model::Decoder<T>> Verification<T>::load_decoder(index_t chunks) const {
     const std::filesystem::path adapter = reference_.folder / "adapter_init";
     model::LoraSettings lora;
     runtime_.world.agree([&] { lora = train::read_adapter_settings(adapter, architecture_); });
-    auto decoder =
-        load_model<T>(runtime_, architecture_, model_of(reference_),
-                      {.lora = lora, .max_tokens = data_.largest_sum(reference_.batch_size), .chunks = runtime_.chunks},
-                      Purpose::training);
+    auto decoder = load_model<T>(
+        runtime_, architecture_, model_of(reference_),
+        {.lora = lora, .max_tokens = data_.largest_sum(reference_.batch_size), .chunks = chunks}, Purpose::training);
     runtime_.world.agree([&] {
         train::load_adapter(adapter, architecture_, decoder->lora());
         decoder->update_lora();
@@ -222,7 +237,8 @@ void Verification<T>::check_gradients() {
     table_.add("gradients_step0", errors.all, is_fp32 ? fp32_bound : bf16_bound(reference_.bf16.gradients));
     for (std::size_t i = 0; i < errors.worst_of_target.size(); ++i) {
         const double error = errors.worst_of_target[i];
-        const std::string quantity = fmt::format("gradients_step0, worst of {}", model::lora_target_names[i]);
+        const std::string quantity =
+            fmt::format("gradients_step0, worst of {}", core::name_of(static_cast<model::LoraTarget>(i)));
         if (error >= 0) {
             add_or_note(quantity, error, reference_.bf16.worst_tensor);
         }
@@ -269,13 +285,16 @@ bool Verification<T>::run() {
 }  // namespace
 
 ExitCode run_verify(const mpi::Communicator& world, Arguments arguments) {
-    train::ParallelOptions parallel;
-    train::ComputeOptions compute;
-    compute.precision = "both";
+    mpi::GridShape grid;
+    mpi::PlaceSettings place;
+    model::DecoderSettings decoder;
+    VerifiedPrecision verified = VerifiedPrecision::both;
+    kernels::ComputeSettings compute;
     core::OptionSet options;
-    parallel.declare(options);
-    parallel.declare_chunks(options);
-    options.add("compute.precision", compute.precision, "fp32, bf16 or both", core::one_of({"fp32", "bf16", "both"}));
+    grid.declare(options);
+    place.declare(options);
+    decoder.declare_chunks(options);
+    options.add_enum("compute.precision", verified, "fp32, bf16 or both");
     compute.declare_isa(options);
     if (asks_for_help(arguments)) {
         print_help(world, "verify", options.help());
@@ -288,18 +307,15 @@ ExitCode run_verify(const mpi::Communicator& world, Arguments arguments) {
                       "moesaic verify FOLDER...");
     });
     bool passed = true;
-    for (const std::string& precision : {std::string("fp32"), std::string("bf16")}) {
-        if (compute.precision != "both" && compute.precision != precision) {
-            continue;
-        }
-        train::ComputeOptions one = compute;
-        one.precision = precision;
-        const Runtime runtime(world, parallel, one);
+    for (const kernels::Precision precision : precisions_of(verified)) {
+        compute.precision = precision;
+        const Runtime runtime(world, place, grid, compute);
         for (const std::string& folder : folders) {
             ReferenceCase reference;
             world.agree([&] { reference = read_case(folder); });
-            passed &= with_precision(
-                precision, [&](auto scalar) { return Verification<decltype(scalar)>(runtime, reference).run(); });
+            passed &= kernels::with_precision(precision, [&](auto scalar) {
+                return Verification<decltype(scalar)>(runtime, reference, decoder.chunks).run();
+            });
         }
     }
     print(world, passed ? "all quantities PASS\n" : "some quantities FAIL\n");

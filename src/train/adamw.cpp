@@ -1,5 +1,6 @@
 #include "train/adamw.hpp"
 
+#include "core/options.hpp"
 #include "core/trace.hpp"
 
 #include <algorithm>
@@ -26,6 +27,14 @@ void for_each_block(index_t size, Body body) {
 }
 
 }  // namespace
+
+void AdamWSettings::declare(core::OptionSet& set) {
+    constexpr double largest_decay = 0.999999999;
+    set.add("train.weight_decay", weight_decay, "decoupled weight decay", core::within(0, 1e3));
+    set.add("train.beta1", beta1, "decay of the first moment", core::within(0, largest_decay));
+    set.add("train.beta2", beta2, "decay of the second moment", core::within(0, largest_decay));
+    set.add("train.eps", epsilon, "added to the root of the second moment", core::positive());
+}
 
 ShardedAdamW::ShardedAdamW(model::LoraParameters<float>& parameters, const kernels::KernelSet& kernels,
                            const mpi::ProcessGrid& grid, const AdamWSettings& settings)

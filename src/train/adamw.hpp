@@ -9,6 +9,10 @@
 #include <span>
 #include <vector>
 
+namespace moesaic::core {
+class OptionSet;
+}
+
 namespace moesaic::train {
 
 using core::index_t;
@@ -18,6 +22,8 @@ struct AdamWSettings {
     double beta2 = 0.999;
     double epsilon = 1e-8;
     double weight_decay = 0;
+
+    void declare(core::OptionSet& set);
 };
 
 /// The owned shard of one bucket.

@@ -222,6 +222,28 @@ model::LoraSettings read_adapter_settings(const std::filesystem::path& folder,
     return AdapterFile(folder, architecture).settings();
 }
 
+model::LoraSettings settings_to_start_from(const std::filesystem::path& folder, const model::Architecture& architecture,
+                                           const model::LoraSettings& wanted) {
+    if (folder.empty()) {
+        return wanted;
+    }
+    const model::LoraSettings defaults;
+    model::LoraSettings settings = read_adapter_settings(folder, architecture);
+    const auto check = [&](const char* key, bool agrees) {
+        core::require(agrees, ExitCode::usage,
+                      "{} contradicts the adapter {} (which decides what is adapted and how); remove it, or lora.init",
+                      key, folder.string());
+    };
+    check("lora.rank", wanted.rank == defaults.rank || wanted.rank == settings.rank);
+    check("lora.alpha", wanted.alpha == defaults.alpha || wanted.alpha == settings.alpha);
+    check("lora.rslora", !wanted.rank_stabilised || settings.rank_stabilised);
+    check("lora.targets", wanted.targets == defaults.targets);
+    check("lora.rank_pattern", wanted.rank_pattern.empty());
+    check("lora.alpha_pattern", wanted.alpha_pattern.empty());
+    settings.dropout = wanted.dropout;
+    return settings;
+}
+
 void load_adapter(const std::filesystem::path& folder, const model::Architecture& architecture,
                   model::LoraParameters<float>& parameters) {
     const core::trace::Scope scope("adapter.load", "io");

@@ -43,10 +43,11 @@ Curve train_case(const std::filesystem::path& folder, const Communicator& world,
     load_adapter(folder / "adapter_init", architecture, decoder.lora());
     decoder.update_lora();
     ShardedAdamW optimizer(decoder.lora(), kernels, grid, {});
-    train::GradientCoordinator coordinator(world, {.max_gradient_norm = 1});
-    Batches batches(data, {.batch_size = batch_size, .shuffle = false}, world.rank(), world.size());
+    train::GradientCoordinator coordinator(world, {});
+    Batches batches(data, {.batch_size = batch_size, .shuffle = false}, 0, world.rank(), world.size());
     Trainer<float> trainer({decoder, kernels, grid, optimizer, coordinator, batches,
-                            Schedule{.learning_rate = 1e-3, .total_steps = steps}, [] { return false; }});
+                            Schedule{.shape = ScheduleShape::constant, .learning_rate = 1e-3, .total_steps = steps},
+                            [] { return false; }});
     Curve curve;
     for (index_t step = 0; step < steps; ++step) {
         const train::StepReport report = trainer.compute_gradients();

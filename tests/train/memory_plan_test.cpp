@@ -87,7 +87,7 @@ TEST(MemoryPlan, LoraIsWhatADecoderDeclares) {
             for (std::size_t b = 0; b < decoder.lora().buckets.size(); ++b) {
                 factors += static_cast<double>(decoder.lora().buckets[b]->values.size());
                 moments += static_cast<double>(optimizer.shard(b).first_moment.size() +
-                                               optimizer.part(b).second_moment.size());
+                                               optimizer.shard(b).second_moment.size());
                 reduced += static_cast<double>(optimizer.shard(b).reduced.size());
             }
             const auto plan = plan_memory(architecture, small,

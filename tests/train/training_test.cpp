@@ -6,7 +6,6 @@
 #include "train/batches.hpp"
 #include "train/dataset.hpp"
 #include "train/lora_state.hpp"
-#include "train/options.hpp"
 #include "train/run_state.hpp"
 #include "train/schedule.hpp"
 
@@ -39,22 +38,22 @@ Dataset dataset_of(const std::vector<index_t>& lengths) {
 }
 
 TEST(Schedule, FollowsTransformers) {
-    const Schedule linear{"linear", 1.0, 2, 10};
+    const Schedule linear{ScheduleShape::linear, 1.0, 2, 10};
     EXPECT_DOUBLE_EQ(linear.at(0), 0.0);
     EXPECT_DOUBLE_EQ(linear.at(1), 0.5);
     EXPECT_DOUBLE_EQ(linear.at(2), 1.0);
     EXPECT_DOUBLE_EQ(linear.at(6), 0.5);
     EXPECT_DOUBLE_EQ(linear.at(10), 0.0);
-    const Schedule cosine{"cosine", 2.0, 0, 10};
+    const Schedule cosine{ScheduleShape::cosine, 2.0, 0, 10};
     EXPECT_DOUBLE_EQ(cosine.at(0), 2.0);
     EXPECT_NEAR(cosine.at(5), 1.0, 1e-15);
     EXPECT_NEAR(cosine.at(10), 0.0, 1e-15);
-    EXPECT_DOUBLE_EQ((Schedule{"constant", 3.0, 0, 10}.at(9)), 3.0);
+    EXPECT_DOUBLE_EQ((Schedule{ScheduleShape::constant, 3.0, 0, 10}.at(9)), 3.0);
 }
 
 TEST(Batches, WrapAroundInFileOrder) {
     const Dataset data = dataset_of({3, 4, 5});
-    Batches batches(data, {2, 0, false, 0}, 0, 1);
+    Batches batches(data, {2, 0, false}, 0, 0, 1);
     EXPECT_EQ(batches.steps_per_epoch(), 2);
     EXPECT_EQ(batches.at(0).passes.front().offsets, (std::vector<index_t>{0, 3, 7}));
     EXPECT_EQ(batches.at(1).passes.front().offsets, (std::vector<index_t>{0, 5, 8}));
@@ -71,7 +70,7 @@ TEST(Batches, ShuffledEpochsSeeEverySequenceOnce) {
         std::vector<index_t> seen;
         for (index_t step = 0; step < 3; ++step) {
             for (int rank = 0; rank < 3; ++rank) {
-                Batches batches(data, {4, 0, true, 17}, rank, 3);
+                Batches batches(data, {4, 0, true}, 17, rank, 3);
                 const StepBatches share = batches.at(epoch * 3 + step);
                 ASSERT_EQ(share.passes.size(), 1U);
                 for (index_t s = 0; s < share.passes[0].sequences(); ++s) {
@@ -365,20 +364,6 @@ TEST(Checkpoint, ContinuesAtAnotherRankCount) {
             EXPECT_NE(std::string(error.what()).find("lora adapters was"), std::string::npos) << error.what();
         }
     }
-}
-
-TEST(WallTime, TakesTheNotationsOfSlurm) {
-    OutputOptions options;
-    const auto seconds = [&](const std::string& text) {
-        options.wall_time = text;
-        return options.wall_time_seconds();
-    };
-    EXPECT_EQ(seconds(""), 0);
-    EXPECT_EQ(seconds("90"), 90);
-    EXPECT_EQ(seconds("1:30"), 90);
-    EXPECT_EQ(seconds("02:00:01"), 7201);
-    EXPECT_EQ(seconds("1-00:00:00"), 86400);
-    EXPECT_LT(seconds("soon"), 0);
 }
 
 }  // namespace

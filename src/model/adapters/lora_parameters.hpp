@@ -18,6 +18,10 @@
 #include <string_view>
 #include <vector>
 
+namespace moesaic::core {
+class OptionSet;
+}
+
 namespace moesaic::model {
 
 using core::index_t;
@@ -25,8 +29,9 @@ using core::MatrixView;
 
 /// Kinds of projections that can be adapted.
 enum class LoraTarget : std::uint8_t { experts, attention, shared, dense };
-/// Names as users write them, in the order of the kinds.
-inline constexpr std::array<std::string_view, 4> lora_target_names = {"experts", "attention", "shared", "dense"};
+constexpr auto names_of(LoraTarget) {
+    return std::to_array<std::string_view>({"experts", "attention", "shared", "dense"});
+}
 
 /// The adapter of one module; LoRA rank 0 if it has none.
 struct AdapterSpec {
@@ -49,6 +54,7 @@ struct LoraSettings {
     /// adapter that was read.
     std::optional<std::map<std::string, AdapterSpec>> modules{};
 
+    void declare(core::OptionSet& set);
     [[nodiscard]] double scale(index_t lora_rank, double module_alpha) const;
     /// Throws a usage error if a pattern gives the module a rank that is no positive integer.
     [[nodiscard]] AdapterSpec spec_of(LoraTarget target, const std::string& module) const;

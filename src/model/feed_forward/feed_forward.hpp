@@ -18,6 +18,10 @@
 #include <utility>
 #include <vector>
 
+namespace moesaic::core {
+class OptionSet;
+}
+
 namespace moesaic::model {
 
 /// What a decoder is built for, besides its architecture.
@@ -27,6 +31,9 @@ struct DecoderSettings {
     index_t max_tokens = 0;           ///< bound of the rows of all ranks in one pass
     bool keep_probabilities = false;  ///< of the routers, for the auxiliary loss
     index_t chunks = 0;               ///< in which rows travel to experts; 0: automatic_chunks
+
+    void declare_activations(core::OptionSet& set);
+    void declare_chunks(core::OptionSet& set);
 };
 
 /// Maps tape.feed_input [T, H] to [T, H].
