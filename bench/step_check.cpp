@@ -2,7 +2,7 @@
 
 #include "bench/step_run.hpp"
 #include "model/weights/synthetic.hpp"
-#include "train/lora_state.hpp"
+#include "train/adapter_store.hpp"
 #include "train/memory_plan.hpp"
 
 #include <algorithm>
@@ -32,11 +32,12 @@ StepOutput run_step(const model::Architecture& architecture, model::DecoderSetti
         }
     }
     run.trainer.compute_gradients();
-    train::for_each_full_tensor(decoder.lora(), run.optimizer, grid, {train::LoraContent::gradients},
-                                [&](const train::FullTensor& full, train::LoraContent) {
-                                    const auto values = full.values.flat();
-                                    result.grad_lora.insert(result.grad_lora.end(), values.begin(), values.end());
-                                });
+    train::AdapterStore(decoder.lora(), grid)
+        .for_each_tensor([&](std::size_t bucket) { return run.optimizer.gather(bucket, train::OwnedData::gradients); },
+                         [&](const train::FullTensor& full) {
+                             const auto values = full.values.flat();
+                             result.grad_lora.insert(result.grad_lora.end(), values.begin(), values.end());
+                         });
     return result;
 }
 

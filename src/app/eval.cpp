@@ -3,7 +3,7 @@
 #include "app/runtime.hpp"
 #include "core/error.hpp"
 #include "mpi/watchdog.hpp"
-#include "train/adapter.hpp"
+#include "train/adapter_store.hpp"
 #include "train/trainer.hpp"
 
 #include <fmt/format.h>
@@ -57,7 +57,7 @@ train::Evaluation evaluate(const Runtime& runtime, const EvalConfiguration& conf
     const auto decoder = load_model<T>(runtime, architecture, configuration.model, settings, Purpose::evaluation);
     runtime.world.agree([&] {
         if (!configuration.adapter.empty()) {
-            train::load_adapter(configuration.adapter, architecture, decoder->lora());
+            train::AdapterStore(decoder->lora(), runtime.grid).load(configuration.adapter, architecture);
             decoder->update_lora();
         }
     });

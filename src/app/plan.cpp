@@ -6,7 +6,7 @@
 #include "core/error.hpp"
 #include "host/placement.hpp"
 #include "mpi/place.hpp"
-#include "train/adapter.hpp"
+#include "train/adapter_store.hpp"
 #include "train/memory_plan.hpp"
 
 #include <fmt/format.h>

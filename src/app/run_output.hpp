@@ -4,7 +4,7 @@
 #include "app/runtime.hpp"
 #include "core/options.hpp"
 #include "measure/trace_output.hpp"
-#include "train/adapter.hpp"
+#include "train/adapter_store.hpp"
 #include "train/trainer.hpp"
 
 #include <cstdint>

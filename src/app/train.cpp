@@ -7,7 +7,7 @@
 #include "core/error.hpp"
 #include "io/checkpoint.hpp"
 #include "mpi/watchdog.hpp"
-#include "train/adapter.hpp"
+#include "train/adapter_store.hpp"
 #include "train/run_state.hpp"
 #include "train/trainer.hpp"
 
@@ -93,6 +93,7 @@ private:
     const TrainInputs& inputs_;
     RunOutput& output_;
     std::unique_ptr<model::Decoder<T>> decoder_;
+    train::AdapterStore store_;
     train::ShardedAdamW optimizer_;
     train::GradientCoordinator coordinator_;
     train::Batches batches_;
@@ -111,6 +112,7 @@ TrainRun<T>::TrainRun(const Runtime& runtime, const TrainConfiguration& configur
       output_(output),
       decoder_(load_model<T>(runtime, inputs.architecture, configuration.model,
                              settings_of(runtime, configuration, inputs), Purpose::training)),
+      store_(decoder_->lora(), runtime.grid),
       optimizer_(decoder_->lora(), runtime.kernels, runtime.grid, configuration.train.adamw),
       coordinator_(runtime.world, configuration.train.coordinator),
       batches_(inputs.train, configuration.train.batches, static_cast<std::uint64_t>(configuration.train.seed),
@@ -132,9 +134,9 @@ void TrainRun<T>::start_or_resume() {
     const std::string file = checkpoint_to_resume(runtime_, configuration_.output, output_.folder());
     runtime_.world.agree([&] {
         if (!file.empty()) {
-            state_ = load_checkpoint(file, state_, inputs_.architecture, decoder_->lora(), optimizer_);
+            state_ = load_checkpoint(file, state_, inputs_.architecture, store_, optimizer_);
         } else if (!configuration_.init.empty()) {
-            train::load_adapter(configuration_.init, inputs_.architecture, decoder_->lora());
+            store_.load(configuration_.init, inputs_.architecture);
         } else {
             decoder_->lora().initialise(static_cast<std::uint64_t>(configuration_.train.seed));
         }
@@ -166,8 +168,7 @@ template <class T>
 void TrainRun<T>::save() {
     state_.step = trainer_.steps_done();
     save_checkpoint(output_.folder().checkpoints(), static_cast<int>(configuration_.output.checkpoint_keep), state_,
-                    configuration_.options.settings(), inputs_.architecture, decoder_->lora(), optimizer_,
-                    runtime_.grid);
+                    configuration_.options.settings(), inputs_.architecture, store_, optimizer_);
 }
 
 template <class T>
@@ -224,9 +225,8 @@ ExitCode TrainRun<T>::run() {
             save();
         }
         evaluate();
-        train::save_adapter(output_.folder().adapter(), configuration_.output.adapter_layout,
-                            configuration_.model.name(), inputs_.architecture, decoder_->lora(), optimizer_,
-                            runtime_.grid);
+        store_.save(output_.folder().adapter(), configuration_.output.adapter_layout, configuration_.model.name(),
+                    inputs_.architecture);
     }
     report_totals(seconds, tokens);
     return stopped ? ExitCode::stopped_for_requeue : ExitCode::success;

@@ -4,8 +4,7 @@
 #include "app/runtime.hpp"
 #include "core/enumeration.hpp"
 #include "core/error.hpp"
-#include "train/adapter.hpp"
-#include "train/lora_state.hpp"
+#include "train/adapter_store.hpp"
 #include "train/trainer.hpp"
 
 #include <fmt/format.h>
@@ -99,19 +98,20 @@ TensorError compare(const train::FullTensor& full, index_t matrix, const io::Ten
 }
 
 /// Collective; the result is the same on all ranks.
-GradientErrors compare_gradients(const Runtime& runtime, const model::LoraParameters<float>& parameters,
+GradientErrors compare_gradients(const Runtime& runtime, model::LoraParameters<float>& parameters,
                                  const train::ShardedAdamW& optimizer, const std::filesystem::path& file) {
     std::unique_ptr<io::TensorSource> reference;
     runtime.world.agree([&] { reference = std::make_unique<io::TensorSource>(io::TensorSource::open_file(file)); });
     std::vector<TensorError> tensors;
-    train::for_each_full_tensor(parameters, optimizer, runtime.grid, {train::LoraContent::gradients},
-                                [&](const train::FullTensor& full, train::LoraContent) {
-                                    for (index_t m = 0; m < full.tensor->count(); ++m) {
-                                        if (full.tensor->lora_rank_of(m) > 0) {
-                                            tensors.push_back(compare(full, m, *reference));
-                                        }
-                                    }
-                                });
+    train::AdapterStore(parameters, runtime.grid)
+        .for_each_tensor([&](std::size_t bucket) { return optimizer.gather(bucket, train::OwnedData::gradients); },
+                         [&](const train::FullTensor& full) {
+                             for (index_t m = 0; m < full.tensor->count(); ++m) {
+                                 if (full.tensor->lora_rank_of(m) > 0) {
+                                     tensors.push_back(compare(full, m, *reference));
+                                 }
+                             }
+                         });
     double error = 0;
     double norm = 0;
     for (const TensorError& tensor : tensors) {
@@ -192,7 +192,7 @@ std::unique_ptr<model::Decoder<T>> Verification<T>::load_decoder(index_t chunks)
         runtime_, architecture_, model_of(reference_),
         {.lora = lora, .max_tokens = data_.largest_sum(reference_.batch_size), .chunks = chunks}, Purpose::training);
     runtime_.world.agree([&] {
-        train::load_adapter(adapter, architecture_, decoder->lora());
+        train::AdapterStore(decoder->lora(), runtime_.grid).load(adapter, architecture_);
         decoder->update_lora();
     });
     return decoder;

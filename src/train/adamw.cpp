@@ -59,6 +59,31 @@ ShardedAdamW::ShardedAdamW(model::LoraParameters<float>& parameters, const kerne
     }
 }
 
+std::span<const float> OwnedShard::data(OwnedData which) const {
+    switch (which) {
+        case OwnedData::first_moment:
+            return first_moment;
+        case OwnedData::second_moment:
+            return second_moment;
+        case OwnedData::gradients:
+            break;
+    }
+    return gradients;
+}
+
+core::Matrix<float> ShardedAdamW::gather(std::size_t bucket, OwnedData which) const {
+    core::Matrix<float> whole(1, parameters_.buckets[bucket]->size());
+    group(bucket).gather_blocks<float>(shards_[bucket].data(which), whole.flat(), shards_[bucket].counts);
+    return whole;
+}
+
+void ShardedAdamW::set_moments(std::size_t bucket, const core::Matrix<float>& first,
+                               const core::Matrix<float>& second) {
+    OwnedShard& shard = shards_[bucket];
+    std::copy_n(first.data() + shard.begin, shard.first_moment.size(), shard.first_moment.data());
+    std::copy_n(second.data() + shard.begin, shard.second_moment.size(), shard.second_moment.data());
+}
+
 const mpi::Communicator& ShardedAdamW::group(std::size_t bucket) const {
     return model::group_of(grid_, parameters_.buckets[bucket]->holders);
 }

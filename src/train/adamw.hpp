@@ -6,7 +6,10 @@
 #include "model/adapters/lora_parameters.hpp"
 #include "mpi/process_grid.hpp"
 
+#include <array>
+#include <cstdint>
 #include <span>
+#include <string_view>
 #include <vector>
 
 namespace moesaic::core {
@@ -26,6 +29,12 @@ struct AdamWSettings {
     void declare(core::OptionSet& set);
 };
 
+/// What the owner of an element has besides its value.
+enum class OwnedData : std::uint8_t { gradients, first_moment, second_moment };
+constexpr auto names_of(OwnedData) {
+    return std::to_array<std::string_view>({"gradients", "first_moment", "second_moment"});
+}
+
 /// The owned shard of one bucket.
 struct OwnedShard {
     index_t begin = 0;            ///< first element in the bucket
@@ -34,6 +43,8 @@ struct OwnedShard {
     std::vector<float> reduced;   ///< storage of `gradients` otherwise
     std::vector<float> first_moment;
     std::vector<float> second_moment;
+
+    [[nodiscard]] std::span<const float> data(OwnedData which) const;
 };
 
 class ShardedAdamW {
@@ -52,8 +63,11 @@ public:
     /// Updates so far.
     [[nodiscard]] index_t updates() const noexcept { return updates_; }
     void set_updates(index_t updates) noexcept { updates_ = updates; }
-    [[nodiscard]] OwnedShard& shard(std::size_t bucket) { return shards_[bucket]; }
     [[nodiscard]] const OwnedShard& shard(std::size_t bucket) const { return shards_[bucket]; }
+    /// Collective over the ranks that hold a bucket. What all of them own of it [1, size]; right on their rank 0 alone.
+    [[nodiscard]] core::Matrix<float> gather(std::size_t bucket, OwnedData which) const;
+    /// Takes the owned moments of a bucket from the whole of them [1, size].
+    void set_moments(std::size_t bucket, const core::Matrix<float>& first, const core::Matrix<float>& second);
     /// The ranks that hold the same bucket.
     [[nodiscard]] const mpi::Communicator& group(std::size_t bucket) const;
 

@@ -2,8 +2,8 @@
 #include "core/error.hpp"
 #include "core/trace.hpp"
 #include "io/safetensors.hpp"
-#include "train/adapter.hpp"
 #include "train/adapter_config.hpp"
+#include "train/adapter_store.hpp"
 
 #include <fmt/ranges.h>
 
@@ -244,15 +244,14 @@ model::LoraSettings settings_to_start_from(const std::filesystem::path& folder, 
     return settings;
 }
 
-void load_adapter(const std::filesystem::path& folder, const model::Architecture& architecture,
-                  model::LoraParameters<float>& parameters) {
+void AdapterStore::load(const std::filesystem::path& folder, const model::Architecture& architecture) {
     const core::trace::Scope scope("adapter.load", "io");
     AdapterFile file(folder, architecture);
     std::set<std::string> unknown;
     for (const auto& [module, place] : file.modules()) {
         unknown.insert(module);
     }
-    for (const auto& bucket : parameters.buckets) {
+    for (const auto& bucket : parameters_.buckets) {
         for (const LoraTensor& tensor : bucket->tensors) {
             std::fill_n(bucket->view(tensor, bucket->values).data(), tensor.size(), 0.0F);
             for (index_t m = 0; m < tensor.count(); ++m) {

@@ -3,9 +3,8 @@
 #include "io/files.hpp"
 #include "io/json.hpp"
 #include "io/safetensors.hpp"
-#include "train/adapter.hpp"
 #include "train/adapter_config.hpp"
-#include "train/lora_state.hpp"
+#include "train/adapter_store.hpp"
 
 #include <algorithm>
 #include <exception>
@@ -106,7 +105,14 @@ struct FusedPair {
     }
 };
 
-/// Gate and up, and down, of one bucket of a layer's experts, which has one factor of each.
+/// The tensor of a projection in a bucket of a layer's experts, which has one factor of each.
+std::size_t tensor_of(const Bucket& bucket, ops::Projection projection) {
+    const auto found = std::find_if(bucket.tensors.begin(), bucket.tensors.end(),
+                                    [&](const LoraTensor& tensor) { return tensor.projection == projection; });
+    return static_cast<std::size_t>(found - bucket.tensors.begin());
+}
+
+/// Gate and up together, and down, of such a bucket.
 void add_fused(const Bucket& bucket, std::size_t index, const model::Architecture& architecture, Contents& contents) {
     const std::string layer = architecture.layer(*bucket.experts_of_layer);
     const auto add = [&](std::vector<std::size_t> tensors, const std::string& stem, const std::string& parameter) {
@@ -130,8 +136,9 @@ void add_fused(const Bucket& bucket, std::size_t index, const model::Architectur
                  [pair](const auto& of_bucket, MatrixView<float> out) { pair.fill_b(of_bucket, out); }});
         }
     };
-    add({0, 1}, layer + fused_inner, layer + fused_gate_up);
-    add({2}, layer + fused_outer, layer + fused_down);
+    add({tensor_of(bucket, ops::Projection::gate), tensor_of(bucket, ops::Projection::up)}, layer + fused_inner,
+        layer + fused_gate_up);
+    add({tensor_of(bucket, ops::Projection::down)}, layer + fused_outer, layer + fused_down);
 }
 
 Contents contents_of(AdapterLayout layout, const model::Architecture& architecture,
@@ -150,11 +157,10 @@ Contents contents_of(AdapterLayout layout, const model::Architecture& architectu
 
 }  // namespace
 
-void save_adapter(const std::filesystem::path& folder, AdapterLayout layout, const std::string& base_model,
-                  const model::Architecture& architecture, const model::LoraParameters<float>& parameters,
-                  const ShardedAdamW& optimizer, const mpi::ProcessGrid& grid) {
+void AdapterStore::save(const std::filesystem::path& folder, AdapterLayout layout, const std::string& base_model,
+                        const model::Architecture& architecture) const {
     const core::trace::Scope scope("adapter.save", "io");
-    const Contents contents = contents_of(layout, architecture, parameters);
+    const Contents contents = contents_of(layout, architecture, parameters_);
     std::vector<io::TensorToWrite> headers;
     for (const FileTensor& tensor : contents.tensors) {
         headers.push_back(tensor.header);
@@ -162,12 +168,12 @@ void save_adapter(const std::filesystem::path& folder, AdapterLayout layout, con
     std::size_t collected = 0;  // buckets so far; ranks other than 0 only take part in collecting
     std::vector<FullTensor> full;
     const auto collect_next = [&] {
-        full = collect(parameters, optimizer, grid, collected, LoraContent::values);
+        full = collect(collected, [this](std::size_t bucket) { return values(bucket); });
         ++collected;
     };
     std::exception_ptr error;
     try {
-        if (grid.world().is_root()) {
+        if (grid_.world().is_root()) {
             io::create_folder(folder);
             const std::map<std::string, std::string> metadata = {{"format", "pt"}, {"family", architecture.family}};
             io::write_safetensors<float>(
@@ -178,16 +184,17 @@ void save_adapter(const std::filesystem::path& folder, AdapterLayout layout, con
                     }
                     tensor.fill(full, {out.data(), tensor.header.shape[0], tensor.header.shape[1]});
                 });
-            io::write_file_atomically(folder / adapter_config_name,
-                                      adapter_config(base_model, parameters.settings, contents.modules).dump(2) + "\n");
+            io::write_file_atomically(
+                folder / adapter_config_name,
+                adapter_config(base_model, parameters_.settings, contents.modules).dump(2) + "\n");
         }
     } catch (...) {
         error = std::current_exception();
     }
-    while (collected < parameters.buckets.size()) {
+    while (collected < parameters_.buckets.size()) {
         collect_next();
     }
-    grid.world().agree([&] {
+    grid_.world().agree([&] {
         if (error != nullptr) {
             std::rethrow_exception(error);
         }

@@ -1,8 +1,7 @@
 // Training of the reference models on every process grid gives what one rank gives.
 #include "model/weights/weights.hpp"
 #include "support/grids.hpp"
-#include "train/adapter.hpp"
-#include "train/lora_state.hpp"
+#include "train/adapter_store.hpp"
 #include "train/trainer.hpp"
 
 #include <gtest/gtest.h>
@@ -40,7 +39,8 @@ Curve train_case(const std::filesystem::path& folder, const Communicator& world,
                                   kernels, grid);
     const auto tensors = io::TensorSource::open_model(folder);
     decoder.load(model::CheckpointWeights<float>(tensors, architecture));
-    load_adapter(folder / "adapter_init", architecture, decoder.lora());
+    AdapterStore store(decoder.lora(), grid);
+    store.load(folder / "adapter_init", architecture);
     decoder.update_lora();
     ShardedAdamW optimizer(decoder.lora(), kernels, grid, {});
     train::GradientCoordinator coordinator(world, {});
@@ -52,11 +52,11 @@ Curve train_case(const std::filesystem::path& folder, const Communicator& world,
     for (index_t step = 0; step < steps; ++step) {
         const train::StepReport report = trainer.compute_gradients();
         if (step == 0) {
-            for_each_full_tensor(decoder.lora(), optimizer, grid, {LoraContent::gradients},
-                                 [&](const FullTensor& full, LoraContent) {
-                                     const auto values = full.values.flat();
-                                     curve.gradients[full.tensor->name].assign(values.begin(), values.end());
-                                 });
+            store.for_each_tensor([&](std::size_t bucket) { return optimizer.gather(bucket, OwnedData::gradients); },
+                                  [&](const FullTensor& full) {
+                                      const auto values = full.values.flat();
+                                      curve.gradients[full.tensor->name].assign(values.begin(), values.end());
+                                  });
         }
         const StepResult result = trainer.update(report);
         curve.losses.push_back(result.decision.loss);

@@ -55,7 +55,8 @@ LoraTensor ExpertParameters<A>::factor(const Architecture& architecture, index_t
     const bool is_a = which == ops::LoraFactor::a;
     const std::string& name = projection_name(architecture.names, projection);
     LoraTensor tensor;
-    tensor.name = "layers." + std::to_string(layer) + ".experts." + name + (is_a ? ".lora_A" : ".lora_B");
+    tensor.name = architecture.experts_module(layer, name) + (is_a ? ".lora_A" : ".lora_B");
+    tensor.projection = projection;
     for (index_t e = 0; e < architecture.experts; ++e) {
         tensor.modules.push_back(architecture.expert_module(layer, e, name));
     }
