@@ -81,7 +81,7 @@ public:
     }
 
 private:
-    StepWorkload workload_ = {.step = {.batches = {.batch_size = 4, .shuffle = false}, .length = 512}};
+    StepWorkload workload_ = {.step = {.batches = {.batch_size = 4}, .length = 512}};
     mpi::GridShape grid_;
 };
 
@@ -98,7 +98,7 @@ public:
         constexpr index_t tokens_per_thread = 128;
         const index_t threads = runtime.world.size() * runtime.placement.threads;
         StepWorkload workload = workload_;
-        workload.step = {.batches = {.batch_size = threads, .shuffle = false}, .length = tokens_per_thread};
+        workload.step = {.batches = {.batch_size = threads}, .length = tokens_per_thread};
         return prepare_step(runtime, report, workload);
     }
 

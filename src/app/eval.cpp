@@ -4,7 +4,8 @@
 #include "core/error.hpp"
 #include "mpi/watchdog.hpp"
 #include "train/adapter_store.hpp"
-#include "train/trainer.hpp"
+#include "train/batches.hpp"
+#include "train/evaluation.hpp"
 
 #include <fmt/format.h>
 

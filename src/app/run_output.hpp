@@ -5,7 +5,9 @@
 #include "core/options.hpp"
 #include "measure/trace_output.hpp"
 #include "train/adapter_store.hpp"
-#include "train/trainer.hpp"
+#include "train/evaluation.hpp"
+#include "train/memory_plan.hpp"
+#include "train/session.hpp"
 
 #include <cstdint>
 #include <cstdio>

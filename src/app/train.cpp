@@ -8,8 +8,7 @@
 #include "io/checkpoint.hpp"
 #include "mpi/watchdog.hpp"
 #include "train/adapter_store.hpp"
-#include "train/run_state.hpp"
-#include "train/trainer.hpp"
+#include "train/session.hpp"
 
 #include <fmt/format.h>
 
@@ -92,14 +91,7 @@ private:
     const TrainConfiguration& configuration_;
     const TrainInputs& inputs_;
     RunOutput& output_;
-    std::unique_ptr<model::Decoder<T>> decoder_;
-    train::AdapterStore store_;
-    train::ShardedAdamW optimizer_;
-    train::GradientCoordinator coordinator_;
-    train::Batches batches_;
-    index_t total_steps_;
-    train::RunState state_;
-    train::Trainer<T> trainer_;
+    train::TrainSession<T> session_;
     nlohmann::json totals_;
 };
 
@@ -110,21 +102,9 @@ TrainRun<T>::TrainRun(const Runtime& runtime, const TrainConfiguration& configur
       configuration_(configuration),
       inputs_(inputs),
       output_(output),
-      decoder_(load_model<T>(runtime, inputs.architecture, configuration.model,
-                             settings_of(runtime, configuration, inputs), Purpose::training)),
-      store_(decoder_->lora(), runtime.grid),
-      optimizer_(decoder_->lora(), runtime.kernels, runtime.grid, configuration.train.adamw),
-      coordinator_(runtime.world, configuration.train.coordinator),
-      batches_(inputs.train, configuration.train.batches, static_cast<std::uint64_t>(configuration.train.seed),
-               runtime.world.rank(), runtime.world.size()),
-      total_steps_(configuration.train.steps > 0 ? configuration.train.steps
-                                                 : configuration.train.epochs * batches_.steps_per_epoch()),
-      state_{0, configuration.train.batches.batch_size, configuration.train.batches.shuffle,
-             static_cast<std::uint64_t>(configuration.train.seed), inputs.train.fingerprint()},
-      trainer_({*decoder_, runtime_.kernels, runtime_.grid, optimizer_, coordinator_, batches_,
-                train::Schedule{configuration.train.schedule.shape, configuration.train.schedule.learning_rate,
-                                configuration.train.schedule.warmup_steps, total_steps_},
-                stop_signal_arrived, configuration.train.router_aux_coefficient}) {
+      session_(load_model<T>(runtime, inputs.architecture, configuration.model,
+                             settings_of(runtime, configuration, inputs), Purpose::training),
+               inputs.train, configuration.train, runtime.kernels, runtime.grid, stop_signal_arrived) {
     output.set_memory_plan(plan_memory(runtime, inputs.architecture, settings_of(runtime, configuration, inputs),
                                        sizeof(T), Purpose::training));
 }
@@ -132,33 +112,24 @@ TrainRun<T>::TrainRun(const Runtime& runtime, const TrainConfiguration& configur
 template <class T>
 void TrainRun<T>::start_or_resume() {
     const std::string file = checkpoint_to_resume(runtime_, configuration_.output, output_.folder());
-    runtime_.world.agree([&] {
-        if (!file.empty()) {
-            state_ = load_checkpoint(file, state_, inputs_.architecture, store_, optimizer_);
-        } else if (!configuration_.init.empty()) {
-            store_.load(configuration_.init, inputs_.architecture);
-        } else {
-            decoder_->lora().initialise(static_cast<std::uint64_t>(configuration_.train.seed));
-        }
-        decoder_->update_lora();
-    });
-    trainer_.set_steps_done(state_.step);
-    if (!file.empty()) {
-        output_.say(fmt::format("resuming from {} at step {} of {}", file, state_.step, total_steps_));
-        if (state_.step >= total_steps_) {
-            output_.say(
-                "that run is complete: nothing is left to train; to train anew choose another output.dir, or set "
-                "output.resume = never");
-        }
+    if (file.empty()) {
+        configuration_.init.empty() ? session_.start() : session_.start_from(configuration_.init);
+        return;
+    }
+    session_.resume(file);
+    output_.say(fmt::format("resuming from {} at step {} of {}", file, session_.steps_done(), session_.total_steps()));
+    if (session_.steps_done() >= session_.total_steps()) {
+        output_.say(
+            "that run is complete: nothing is left to train; to train anew choose another output.dir, or set "
+            "output.resume = never");
     }
 }
 
 template <class T>
 void TrainRun<T>::evaluate() {
     if (inputs_.eval) {
-        const train::Evaluation evaluation = train::evaluate<T>(*decoder_, runtime_.kernels, runtime_.grid,
-                                                                *inputs_.eval, configuration_.train.batches.batch_size);
-        output_.record(trainer_.steps_done(), evaluation);
+        const train::Evaluation evaluation = session_.evaluate(*inputs_.eval);
+        output_.record(session_.steps_done(), evaluation);
         totals_["eval_loss"] = evaluation.loss();
         totals_["eval_exact"] = evaluation.exact_percent();
     }
@@ -166,15 +137,14 @@ void TrainRun<T>::evaluate() {
 
 template <class T>
 void TrainRun<T>::save() {
-    state_.step = trainer_.steps_done();
-    save_checkpoint(output_.folder().checkpoints(), static_cast<int>(configuration_.output.checkpoint_keep), state_,
-                    configuration_.options.settings(), inputs_.architecture, store_, optimizer_);
+    session_.save_checkpoint(output_.folder().checkpoints(), static_cast<int>(configuration_.output.checkpoint_keep),
+                             configuration_.options.settings());
 }
 
 template <class T>
 void TrainRun<T>::report_totals(double seconds, std::int64_t tokens) {
     const double rate = seconds > 0 ? static_cast<double>(tokens) / seconds : 0;
-    totals_["steps"] = trainer_.steps_done();
+    totals_["steps"] = session_.steps_done();
     totals_["tokens"] = tokens;
     totals_["seconds"] = seconds;
     totals_["tokens_per_second"] = rate;
@@ -186,20 +156,22 @@ void TrainRun<T>::report_totals(double seconds, std::int64_t tokens) {
 template <class T>
 ExitCode TrainRun<T>::run() {
     start_or_resume();
-    output_.begin_metrics(state_.step, total_steps_);
+    const index_t first_step = session_.steps_done();
+    const index_t total_steps = session_.total_steps();
+    output_.begin_metrics(first_step, total_steps);
     output_.say(fmt::format("{}: {} sequences ({} cut), {} steps, {} LoRA parameters, {} ranks x {} threads, {}",
-                            inputs_.train.name, inputs_.train.sequences(), inputs_.train.truncated, total_steps_,
-                            decoder_->lora().global_size(), runtime_.world.size(), runtime_.placement.threads,
+                            inputs_.train.name, inputs_.train.sequences(), inputs_.train.truncated, total_steps,
+                            session_.decoder().lora().global_size(), runtime_.world.size(), runtime_.placement.threads,
                             runtime_.kernels.template gemm_name<T>()));
-    if (state_.step == 0) {
+    if (first_step == 0) {
         evaluate();
     }
     double seconds = 0;
     std::int64_t tokens = 0;
     bool stopped = false;
     const index_t eval_every = configuration_.train.eval_every;
-    while (trainer_.steps_done() < total_steps_ && !stopped) {
-        const train::StepResult result = trainer_.step();
+    while (session_.steps_done() < total_steps && !stopped) {
+        const train::StepResult result = session_.step();
         output_.record(result);
         seconds += result.seconds;
         tokens += result.decision.tokens;
@@ -208,7 +180,7 @@ ExitCode TrainRun<T>::run() {
                                     result.decision.target_tokens == 0 ? "no token of its batch is trained on"
                                                                        : "loss or gradients are not finite"));
         }
-        const bool last = result.step == total_steps_;
+        const bool last = result.step == total_steps;
         stopped = result.decision.stop && !last;
         if (!last && eval_every > 0 && result.step % eval_every == 0) {
             evaluate();
@@ -219,14 +191,14 @@ ExitCode TrainRun<T>::run() {
     }
     if (stopped) {
         output_.say(fmt::format("stopped on request at step {} of {}; run the same command again to continue",
-                                trainer_.steps_done(), total_steps_));
+                                session_.steps_done(), total_steps));
     } else {
-        if (trainer_.steps_done() > state_.step || state_.step == 0) {
+        if (session_.steps_done() > first_step || first_step == 0) {
             save();
         }
         evaluate();
-        store_.save(output_.folder().adapter(), configuration_.output.adapter_layout, configuration_.model.name(),
-                    inputs_.architecture);
+        session_.store().save(output_.folder().adapter(), configuration_.output.adapter_layout,
+                              configuration_.model.name(), inputs_.architecture);
     }
     report_totals(seconds, tokens);
     return stopped ? ExitCode::stopped_for_requeue : ExitCode::success;

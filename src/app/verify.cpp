@@ -5,7 +5,8 @@
 #include "core/enumeration.hpp"
 #include "core/error.hpp"
 #include "train/adapter_store.hpp"
-#include "train/trainer.hpp"
+#include "train/evaluation.hpp"
+#include "train/session.hpp"
 
 #include <fmt/format.h>
 
@@ -98,20 +99,19 @@ TensorError compare(const train::FullTensor& full, index_t matrix, const io::Ten
 }
 
 /// Collective; the result is the same on all ranks.
-GradientErrors compare_gradients(const Runtime& runtime, model::LoraParameters<float>& parameters,
-                                 const train::ShardedAdamW& optimizer, const std::filesystem::path& file) {
+template <class T>
+GradientErrors compare_gradients(const mpi::Communicator& world, const train::TrainSession<T>& session,
+                                 const std::filesystem::path& file) {
     std::unique_ptr<io::TensorSource> reference;
-    runtime.world.agree([&] { reference = std::make_unique<io::TensorSource>(io::TensorSource::open_file(file)); });
+    world.agree([&] { reference = std::make_unique<io::TensorSource>(io::TensorSource::open_file(file)); });
     std::vector<TensorError> tensors;
-    train::AdapterStore(parameters, runtime.grid)
-        .for_each_tensor([&](std::size_t bucket) { return optimizer.gather(bucket, train::OwnedData::gradients); },
-                         [&](const train::FullTensor& full) {
-                             for (index_t m = 0; m < full.tensor->count(); ++m) {
-                                 if (full.tensor->lora_rank_of(m) > 0) {
-                                     tensors.push_back(compare(full, m, *reference));
-                                 }
-                             }
-                         });
+    session.for_each_gradient([&](const train::FullTensor& full) {
+        for (index_t m = 0; m < full.tensor->count(); ++m) {
+            if (full.tensor->lora_rank_of(m) > 0) {
+                tensors.push_back(compare(full, m, *reference));
+            }
+        }
+    });
     double error = 0;
     double norm = 0;
     for (const TensorError& tensor : tensors) {
@@ -127,8 +127,8 @@ GradientErrors compare_gradients(const Runtime& runtime, model::LoraParameters<f
         const double own = std::sqrt(tensor.error / std::max(tensor.reference, 1e-12 * norm));
         worst = std::isnan(own) ? std::numeric_limits<double>::infinity() : std::max(worst, own);
     }
-    runtime.world.broadcast(std::span<double>(&errors.all, 1));
-    runtime.world.broadcast(std::span<double>(errors.worst_of_target));
+    world.broadcast(std::span<double>(&errors.all, 1));
+    world.broadcast(std::span<double>(errors.worst_of_target));
     return errors;
 }
 
@@ -148,7 +148,7 @@ private:
     static constexpr bool is_fp32 = std::is_same_v<T, float>;
 
     [[nodiscard]] std::unique_ptr<model::Decoder<T>> load_decoder(index_t chunks) const;
-    [[nodiscard]] std::vector<double> losses() const;
+    [[nodiscard]] std::vector<double> losses();
     void add_or_note(const std::string& quantity, double error, std::optional<double> error_of_pytorch);
     void check_log_probabilities();
     void check_gradients();
@@ -158,11 +158,7 @@ private:
     const ReferenceCase& reference_;
     model::Architecture architecture_;
     train::Dataset data_;
-    std::unique_ptr<model::Decoder<T>> decoder_;
-    train::ShardedAdamW optimizer_;
-    train::GradientCoordinator coordinator_;
-    train::Batches batches_;
-    train::Trainer<T> trainer_;
+    train::TrainSession<T> session_;
     Table table_;
 };
 
@@ -173,34 +169,25 @@ Verification<T>::Verification(const Runtime& runtime, const ReferenceCase& refer
       architecture_(read_architecture(runtime, model_of(reference))),
       data_(train::load_dataset(runtime.world, reference.folder / "train.jsonl", architecture_.vocabulary,
                                 std::numeric_limits<index_t>::max())),
-      decoder_(load_decoder(chunks)),
-      optimizer_(decoder_->lora(), runtime.kernels, runtime.grid, reference.adamw),
-      coordinator_(runtime.world, {.max_gradient_norm = reference.max_gradient_norm, .wall_time = {}}),
-      batches_(data_, {.batch_size = reference.batch_size, .shuffle = false}, 0, runtime.world.rank(),
-               runtime.world.size()),
-      trainer_({*decoder_, runtime.kernels, runtime.grid, optimizer_, coordinator_, batches_, reference.schedule,
-                [] { return false; }}),
+      session_(load_decoder(chunks), data_, reference.train, runtime.kernels, runtime.grid),
       table_(runtime.world, fmt::format("{} {} on {} ranks, {}", reference.folder.string(), is_fp32 ? "fp32" : "bf16",
-                                        runtime.world.size(), runtime.kernels.gemm_name<T>())) {}
-
-template <class T>
-std::unique_ptr<model::Decoder<T>> Verification<T>::load_decoder(index_t chunks) const {
-    const std::filesystem::path adapter = reference_.folder / "adapter_init";
-    model::LoraSettings lora;
-    runtime_.world.agree([&] { lora = train::read_adapter_settings(adapter, architecture_); });
-    auto decoder = load_model<T>(
-        runtime_, architecture_, model_of(reference_),
-        {.lora = lora, .max_tokens = data_.largest_sum(reference_.batch_size), .chunks = chunks}, Purpose::training);
-    runtime_.world.agree([&] {
-        train::AdapterStore(decoder->lora(), runtime_.grid).load(adapter, architecture_);
-        decoder->update_lora();
-    });
-    return decoder;
+                                        runtime.world.size(), runtime.kernels.gemm_name<T>())) {
+    session_.start_from(reference.adapter());
 }
 
 template <class T>
-std::vector<double> Verification<T>::losses() const {
-    return train::evaluate<T>(*decoder_, runtime_.kernels, runtime_.grid, data_, reference_.batch_size).batch_losses;
+std::unique_ptr<model::Decoder<T>> Verification<T>::load_decoder(index_t chunks) const {
+    model::LoraSettings lora;
+    runtime_.world.agree([&] { lora = train::read_adapter_settings(reference_.adapter(), architecture_); });
+    return load_model<T>(
+        runtime_, architecture_, model_of(reference_),
+        {.lora = lora, .max_tokens = data_.largest_sum(reference_.train.batches.batch_size), .chunks = chunks},
+        Purpose::training);
+}
+
+template <class T>
+std::vector<double> Verification<T>::losses() {
+    return session_.evaluate(data_).batch_losses;
 }
 
 /// BF16 has a bound only where the case says how far PyTorch's own is.
@@ -216,7 +203,7 @@ void Verification<T>::add_or_note(const std::string& quantity, double error, std
 template <class T>
 void Verification<T>::check_log_probabilities() {
     const std::vector<double> found =
-        train::target_log_probabilities<T>(*decoder_, runtime_.kernels, runtime_.grid, data_, 0);
+        train::target_log_probabilities<T>(session_.decoder(), runtime_.kernels, runtime_.grid, data_, 0);
     const double worst = largest_relative_error(found, reference_.fp32.log_probabilities);
     if (is_fp32) {
         table_.add("label_log_probabilities", worst, fp32_bound);
@@ -233,7 +220,7 @@ void Verification<T>::check_log_probabilities() {
 template <class T>
 void Verification<T>::check_gradients() {
     const GradientErrors errors =
-        compare_gradients(runtime_, decoder_->lora(), optimizer_, reference_.folder / "grads_step0.safetensors");
+        compare_gradients(runtime_.world, session_, reference_.folder / "grads_step0.safetensors");
     table_.add("gradients_step0", errors.all, is_fp32 ? fp32_bound : bf16_bound(reference_.bf16.gradients));
     for (std::size_t i = 0; i < errors.worst_of_target.size(); ++i) {
         const double error = errors.worst_of_target[i];
@@ -265,11 +252,11 @@ bool Verification<T>::run() {
     std::vector<double> train_losses;
     std::vector<double> norms;
     for (std::size_t step = 0; step < reference_.fp32.train_losses.size(); ++step) {
-        const train::StepReport report = trainer_.compute_gradients();
+        const train::StepReport report = session_.compute_gradients();
         if (step == 0) {
             check_gradients();
         }
-        const train::StepResult result = trainer_.update(report);
+        const train::StepResult result = session_.update(report);
         train_losses.push_back(result.decision.loss);
         norms.push_back(result.decision.gradient_norm);
     }

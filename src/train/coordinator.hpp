@@ -36,7 +36,7 @@ struct Decision {
 struct CoordinatorSettings {
     double max_gradient_norm = 1;       ///< 0: no clipping
     std::int64_t checkpoint_every = 0;  ///< steps; 0: only on a stop
-    core::Duration wall_time;           ///< the run must end within, from the coordinator's construction
+    core::Duration wall_time{};         ///< the run must end within, from the coordinator's construction
 
     void declare_clipping(core::OptionSet& set);
     void declare_checkpoints(core::OptionSet& set);
