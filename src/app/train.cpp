@@ -113,7 +113,11 @@ template <class T>
 void TrainRun<T>::start_or_resume() {
     const std::string file = checkpoint_to_resume(runtime_, configuration_.output, output_.folder());
     if (file.empty()) {
-        configuration_.init.empty() ? session_.start() : session_.start_from(configuration_.init);
+        if (configuration_.init.empty()) {
+            session_.start();
+        } else {
+            session_.start_from(configuration_.init);
+        }
         return;
     }
     session_.resume(file);
