@@ -4,6 +4,7 @@
 #include "bench/layer_check.hpp"
 #include "bench/routing.hpp"
 #include "bench/timing.hpp"
+#include "core/enumeration.hpp"
 #include "core/error.hpp"
 #include "core/random_fill.hpp"
 
@@ -217,7 +218,7 @@ LayerBenchmark::LayerBenchmark(Console& console, const kernels::KernelSet& kerne
     const LayerShape& shape = settings.shape;
     console.say(fmt::format("expert layer {}: H {}, I {}, E {}, K {}, LoRA rank {}, BF16, routing {}, kernel {}\n",
                             shape.name, shape.hidden, shape.intermediate, shape.experts, shape.experts_per_token,
-                            settings.lora_rank, settings.routing, kernels.gemm_name<bf16>()));
+                            settings.lora_rank, core::name_of(settings.routing), kernels.gemm_name<bf16>()));
     ops::ExpertConfig config = LayerSettings{.shape = shape, .max_tokens = 1, .lora_rank = settings.lora_rank}.config();
     config.activations = ops::Activations::retain;
     const index_t retained = ops::saved_bytes_per_token<bf16>(config);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "bench/benchmark.hpp"
+#include "bench/routing.hpp"
 #include "bench/shapes.hpp"
 #include "kernels/kernel_set.hpp"
 #include "ops/expert_backend.hpp"
@@ -15,7 +16,7 @@ namespace moesaic::bench {
 struct LayerBenchmarkSettings {
     LayerShape shape;
     std::vector<index_t> tokens;
-    std::string routing;
+    Routing routing = Routing::uniform;
     index_t lora_rank = 0;  ///< 0: frozen experts alone
     ops::Activations activations = ops::Activations::retain;
     index_t layers = 0;        ///< copies that take turns, so that weights come from memory; 0: enough for that

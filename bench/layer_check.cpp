@@ -95,7 +95,7 @@ LayerErrors measure_errors(ExpertLayer<bf16>& layer, const LayerSettings& settin
     LayerSettings few = settings;
     few.shape.experts = std::min(settings.shape.experts, settings.shape.experts_per_token + 1);
     few.max_tokens = tokens_of_check(settings.shape);
-    const Routes routes = make_routes("uniform", few.max_tokens, few.shape, settings.seed);
+    const Routes routes = make_routes(Routing::uniform, few.max_tokens, few.shape, settings.seed);
     const LayerResult found = run_layer(layer, settings, routes, few.shape.experts);
 
     const kernels::KernelSet portable("portable");

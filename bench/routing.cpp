@@ -3,7 +3,6 @@
 #include "core/random.hpp"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <numeric>
 #include <set>
@@ -87,12 +86,16 @@ void deal_hot(core::MatrixView<std::int32_t> ids, index_t experts, const core::C
     }
 }
 
-struct Distribution {
-    std::string_view name;
-    void (*choose)(core::MatrixView<std::int32_t> ids, index_t experts, const core::CounterRandom& random);
-};
-constexpr std::array distributions = {Distribution{"uniform", deal_uniform}, Distribution{"skewed", draw_skewed},
-                                      Distribution{"hot", deal_hot}};
+void choose(Routing routing, core::MatrixView<std::int32_t> ids, index_t experts, const core::CounterRandom& random) {
+    switch (routing) {
+        case Routing::uniform:
+            return deal_uniform(ids, experts, random);
+        case Routing::skewed:
+            return draw_skewed(ids, experts, random);
+        case Routing::hot:
+            return deal_hot(ids, experts, random);
+    }
+}
 
 }  // namespace
 
@@ -101,21 +104,11 @@ index_t Routes::experts_in_use() const {
     return static_cast<index_t>(std::set<std::int32_t>(ids.begin(), ids.end()).size());
 }
 
-std::vector<std::string> routing_names() {
-    std::vector<std::string> names;
-    for (const Distribution& distribution : distributions) {
-        names.emplace_back(distribution.name);
-    }
-    return names;
-}
-
-Routes make_routes(std::string_view distribution, index_t tokens, const LayerShape& shape, std::uint64_t seed) {
+Routes make_routes(Routing routing, index_t tokens, const LayerShape& shape, std::uint64_t seed) {
     Routes routes;
     routes.experts.resize(tokens, shape.experts_per_token);
     routes.weights.resize(tokens, shape.experts_per_token);
-    const auto found = std::find_if(distributions.begin(), distributions.end(),
-                                    [distribution](const Distribution& d) { return d.name == distribution; });
-    found->choose(routes.experts.view(), shape.experts, core::CounterRandom(seed, 0));
+    choose(routing, routes.experts.view(), shape.experts, core::CounterRandom(seed, 0));
     const core::CounterRandom random(seed, 1);
     std::uint64_t draws = 0;
     for (index_t t = 0; t < tokens; ++t) {

@@ -3,10 +3,9 @@
 
 #include "bench/shapes.hpp"
 
+#include <array>
 #include <cstdint>
-#include <string>
 #include <string_view>
-#include <vector>
 
 namespace moesaic::bench {
 
@@ -19,12 +18,16 @@ struct Routes {
     [[nodiscard]] index_t experts_in_use() const;
 };
 
-/// Names of the distributions: "uniform" deals all experts equally often in random order, "skewed" draws them with
-/// popularity 1 / rank (Zipf), "hot" gives one expert to every token and deals the others.
-[[nodiscard]] std::vector<std::string> routing_names();
+/// How often experts are chosen.
+enum class Routing : std::uint8_t {
+    uniform,  ///< all are dealt equally often in random order
+    skewed,   ///< they are drawn with popularity 1 / rank (Zipf)
+    hot,      ///< one is given to every token, and the others are dealt
+};
+constexpr auto names_of(Routing) {
+    return std::to_array<std::string_view>({"uniform", "skewed", "hot"});
+}
 
-/// `distribution` is one of `routing_names`.
-[[nodiscard]] Routes make_routes(std::string_view distribution, index_t tokens, const LayerShape& shape,
-                                 std::uint64_t seed);
+[[nodiscard]] Routes make_routes(Routing routing, index_t tokens, const LayerShape& shape, std::uint64_t seed);
 
 }  // namespace moesaic::bench

@@ -8,6 +8,7 @@
 #include "measure/step_times.hpp"
 #include "measure/trace_drain.hpp"
 #include "train/memory_plan.hpp"
+#include "train/session.hpp"
 
 #include <fmt/format.h>
 
@@ -94,16 +95,14 @@ struct StepBenchmark::Samples {
 struct StepBenchmark::Run {
     static constexpr index_t steps_of_data = 8;
 
-    Run(std::unique_ptr<model::Decoder<core::bf16>> decoder_in, const kernels::KernelSet& kernels,
+    Run(std::unique_ptr<model::Decoder<core::bf16>> decoder, const kernels::KernelSet& kernels,
         const mpi::ProcessGrid& grid, const StepBenchmarkSettings& settings)
-        : decoder(std::move(decoder_in)),
-          data(random_tokens(settings.batches.batch_size * steps_of_data, settings.length,
+        : data(random_tokens(settings.batches.batch_size * steps_of_data, settings.length,
                              decoder->architecture().vocabulary, 0)),
-          step(*decoder, kernels, grid, data, settings.batches) {}
+          session(std::move(decoder), data, settings_of_steps(settings.batches), kernels, grid) {}
 
-    std::unique_ptr<model::Decoder<core::bf16>> decoder;
     train::Dataset data;
-    StepRun<core::bf16> step;
+    train::TrainSession<core::bf16> session;
 };
 
 StepBenchmark::StepBenchmark(std::unique_ptr<model::Decoder<core::bf16>> decoder, const kernels::KernelSet& kernels,
@@ -112,8 +111,8 @@ StepBenchmark::StepBenchmark(std::unique_ptr<model::Decoder<core::bf16>> decoder
       settings_(settings),
       run_(std::make_unique<Run>(std::move(decoder), kernels, grid, settings)),
       samples_(std::make_unique<Samples>()) {
-    randomise(run_->decoder->lora(), 0);
-    run_->decoder->update_lora();
+    randomise(run_->session.decoder().lora(), 0);
+    run_->session.decoder().update_lora();
 }
 
 StepBenchmark::~StepBenchmark() = default;
@@ -121,9 +120,9 @@ StepBenchmark::~StepBenchmark() = default;
 void StepBenchmark::repeat(bool record) {
     const mpi::Communicator& world = grid_.world();
     measure::EventCollector collector;
-    const double seconds = seconds_of_slowest(world, [&] { run_->step.trainer.step(); });
+    const double seconds = seconds_of_slowest(world, [&] { run_->session.step(); });
     const measure::StepTrace trace = measure::trace_of_step(collector.stop());
-    if (run_->decoder->architecture().moe_layers() > 0) {
+    if (run_->session.decoder().architecture().moe_layers() > 0) {
         static_cast<void>(trace.rank.seconds_of(core::scopes::exchange_dispatch));  // or the exchange looks like none
     }
     ++steps_;
@@ -148,7 +147,7 @@ void StepBenchmark::report_parts(Console& console, const measure::MachineLimits&
         double operations;     ///< or 0
         bool is_there = true;  ///< false: the step has no such part
     };
-    const model::Architecture& architecture = run_->decoder->architecture();
+    const model::Architecture& architecture = run_->session.decoder().architecture();
     const index_t tokens = settings_.batches.batch_size * settings_.length;
     const double experts = work_of_experts(architecture, grid_, tokens).operations;
     const double head = work_of_head(architecture, grid_, tokens).operations;
@@ -235,11 +234,11 @@ void StepBenchmark::report_ranks(Console& console) const {
 }
 
 void StepBenchmark::report(Console& console, const measure::MachineLimits& limits) const {
-    const model::Architecture& architecture = run_->decoder->architecture();
+    const model::Architecture& architecture = run_->session.decoder().architecture();
     const index_t tokens = settings_.batches.batch_size * settings_.length;
     report_parts(console, limits);
     report_ranks(console);
-    const std::int64_t sent = console.world().sum(run_->decoder->exchange_volume().total());
+    const std::int64_t sent = console.world().sum(run_->session.decoder().exchange_volume().total());
     if (const index_t token_layers = steps_ * tokens * architecture.moe_layers(); token_layers > 0) {
         console.add("exchange_bytes_per_token", "B", static_cast<double>(sent) / static_cast<double>(token_layers));
     }

@@ -2,12 +2,15 @@
 
 #include "bench/step_run.hpp"
 #include "model/weights/synthetic.hpp"
-#include "train/lora_state.hpp"
+#include "train/evaluation.hpp"
 #include "train/memory_plan.hpp"
+#include "train/session.hpp"
 
 #include <algorithm>
 #include <cmath>
+#include <memory>
 #include <numeric>
+#include <utility>
 
 namespace moesaic::bench {
 namespace {
@@ -20,23 +23,23 @@ template <class T>
 StepOutput run_step(const model::Architecture& architecture, model::DecoderSettings settings,
                     const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid, const train::Dataset& data) {
     settings.max_tokens = data.sequences() * length;
-    model::Decoder<T> decoder(architecture, settings, kernels, grid);
-    decoder.load(model::SyntheticWeights<T>(seed));
-    randomise(decoder.lora(), seed);
-    decoder.update_lora();
-    StepRun<T> run(decoder, kernels, grid, data, {.batch_size = data.sequences()});
+    auto decoder = std::make_unique<model::Decoder<T>>(architecture, settings, kernels, grid);
+    decoder->load(model::SyntheticWeights<T>(seed));
+    randomise(decoder->lora(), seed);
+    decoder->update_lora();
+    train::TrainSession<T> session(std::move(decoder), data, settings_of_steps({.batch_size = data.sequences()}),
+                                   kernels, grid);
     StepOutput result;
     for (index_t s = 0; s < data.sequences(); ++s) {
-        for (const double value : train::target_log_probabilities<T>(decoder, kernels, grid, data, s)) {
+        for (const double value : train::target_log_probabilities<T>(session.decoder(), kernels, grid, data, s)) {
             result.log_probabilities.push_back(static_cast<float>(value));
         }
     }
-    run.trainer.compute_gradients();
-    train::for_each_full_tensor(decoder.lora(), run.optimizer, grid, {train::LoraContent::gradients},
-                                [&](const train::FullTensor& full, train::LoraContent) {
-                                    const auto values = full.values.flat();
-                                    result.grad_lora.insert(result.grad_lora.end(), values.begin(), values.end());
-                                });
+    session.compute_gradients();
+    session.for_each_gradient([&](const train::FullTensor& full) {
+        const auto values = full.values.flat();
+        result.grad_lora.insert(result.grad_lora.end(), values.begin(), values.end());
+    });
     return result;
 }
 

@@ -39,4 +39,12 @@ void randomise(model::LoraParameters<float>& parameters, std::uint64_t seed) {
     }
 }
 
+train::TrainSettings settings_of_steps(const train::BatchSettings& batches) {
+    train::TrainSettings settings;
+    settings.batches = batches;
+    settings.batches.shuffle = false;
+    settings.schedule.shape = train::ScheduleShape::constant;
+    return settings;
+}
+
 }  // namespace moesaic::bench

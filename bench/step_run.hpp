@@ -1,7 +1,11 @@
-// Training steps on random tokens: what the trainer needs, put together for benchmarks.
+// What training steps on random tokens are made from.
 #pragma once
 
-#include "train/trainer.hpp"
+#include "model/adapters/lora_parameters.hpp"
+#include "train/dataset.hpp"
+#include "train/train_settings.hpp"
+
+#include <cstdint>
 
 namespace moesaic::bench {
 
@@ -14,23 +18,7 @@ using core::index_t;
 /// at any rank count.
 void randomise(model::LoraParameters<float>& parameters, std::uint64_t seed);
 
-/// The parts of a training run with constant settings. Collective to construct; all arguments must outlive the object.
-template <class T>
-struct StepRun {
-    StepRun(model::Decoder<T>& decoder, const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid,
-            const train::Dataset& data, const train::BatchSettings& settings)
-        : optimizer(decoder.lora(), kernels, grid, train::AdamWSettings{}),
-          coordinator(grid.world(), {.max_gradient_norm = 1}),
-          batches(data, settings, grid.world().rank(), grid.world().size()),
-          trainer({decoder, kernels, grid, optimizer, coordinator, batches,
-                   train::Schedule{.shape = "constant", .learning_rate = 1e-4}, [] { return false; }}) {}
-    StepRun(const StepRun&) = delete;  // the trainer refers to the other members
-    StepRun& operator=(const StepRun&) = delete;
-
-    train::ShardedAdamW optimizer;
-    train::GradientCoordinator coordinator;
-    train::Batches batches;
-    train::Trainer<T> trainer;
-};
+/// Settings with a constant learning rate, and sequences in their order.
+[[nodiscard]] train::TrainSettings settings_of_steps(const train::BatchSettings& batches);
 
 }  // namespace moesaic::bench

@@ -1,4 +1,4 @@
-#include "host/placement.hpp"
+#include "mpi/place.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -6,10 +6,10 @@
 #include <unistd.h>
 
 #include "core/error.hpp"
+#include "core/options.hpp"
 #include "host/limits.hpp"
 #include "host/share_cores.hpp"
 #include "host/topology.hpp"
-#include "mpi/communicator.hpp"
 
 #include <algorithm>
 #include <array>
@@ -23,6 +23,9 @@ namespace moesaic::mpi {
 using core::ExitCode;
 
 namespace {
+
+/// Far above what any machine has.
+constexpr core::index_t most_threads = 1 << 12;
 
 /// Index of the first processing unit of `core` in `usable`, or of its first one if the process may use none of them.
 int pick_processing_unit(const host::Core& core, const std::vector<int>& usable) {
@@ -88,13 +91,23 @@ int cores_paid_for(double cpus, int ranks, int cores) {
 
 }  // namespace
 
-host::Placement place(const Communicator& world, int threads, const std::string& description) {
+void PlaceSettings::declare(core::OptionSet& set) {
+    set.add_auto("parallel.threads", threads, most_threads,
+                 "threads per rank; auto: one per physical core of the rank");
+}
+
+void PlaceSettings::declare_topology(core::OptionSet& set) {
+    set.add("topology", topology,
+            "plan for another host: a file of lstopo (.xml), or hwloc's synthetic form such as \"numa:2 core:8 pu:2\"");
+}
+
+host::Placement place(const Communicator& world, const PlaceSettings& settings) {
     std::optional<host::Topology> found;
     host::HostLimits limits;
     world.agree([&] {
-        core::require(threads >= 0, ExitCode::usage,
-                      "{} threads per rank are impossible (negative); use 0 for one thread per core", threads);
-        found.emplace(description);
+        core::require(settings.threads >= 0, ExitCode::usage,
+                      "{} threads per rank are impossible (negative); use 0 for one thread per core", settings.threads);
+        found.emplace(settings.topology);
         limits = host::read_host_limits();
     });
     const host::Topology& topology = *found;
@@ -121,7 +134,7 @@ host::Placement place(const Communicator& world, int threads, const std::string&
     const int paid = cores_paid_for(limits.cpus, node.size(), cores);
     // Under a CPU quota other processes have the same cores, so that a bound thread might wait while others are idle.
     placement.cores_shared = !share.is_exclusive || paid < cores;
-    placement.threads = threads > 0 ? threads : paid;
+    placement.threads = settings.threads > 0 ? static_cast<int>(settings.threads) : paid;
     return placement;
 }
 

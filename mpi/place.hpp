@@ -1,17 +1,30 @@
 // Ranks of a host find out which cores each of them uses.
 #pragma once
 
+#include "core/matrix.hpp"
 #include "host/placement.hpp"
 #include "mpi/communicator.hpp"
 
 #include <string>
 
+namespace moesaic::core {
+class OptionSet;
+}
+
 namespace moesaic::mpi {
 
+struct PlaceSettings {
+    core::index_t threads =
+        0;                 ///< per rank; 0: one per physical core of the rank (at least one), fewer under a CPU quota
+    std::string topology = {};  ///< of another host, as for host::Topology; empty: this one
+
+    void declare(core::OptionSet& set);
+    void declare_topology(core::OptionSet& set);
+};
+
 /// Collective over `world`. Uses the binding of the launcher (mpirun --bind-to, srun) if it gave every rank cores of
-/// its own; otherwise shares the allowed cores of the host evenly among its ranks, whole NUMA nodes first. `threads` =
-/// 0 means one thread per physical core of the rank (at least one), fewer under a CPU quota; more threads than cores
-/// are allowed, unbound. A negative number is a usage error. `topology` describes another host, as for Topology.
-[[nodiscard]] host::Placement place(const Communicator& world, int threads, const std::string& topology = "");
+/// its own; otherwise shares the allowed cores of the host evenly among its ranks, whole NUMA nodes first. More
+/// threads than cores are allowed, unbound. A negative number of them is a usage error.
+[[nodiscard]] host::Placement place(const Communicator& world, const PlaceSettings& settings = {});
 
 }  // namespace moesaic::mpi

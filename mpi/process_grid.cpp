@@ -1,6 +1,7 @@
 #include "mpi/process_grid.hpp"
 
 #include "core/error.hpp"
+#include "core/options.hpp"
 
 #include <fmt/format.h>
 
@@ -20,6 +21,14 @@ index_t ranks_per_node(const Communicator& world) {
 }
 
 }  // namespace
+
+void GridShape::declare(core::OptionSet& set) {
+    set.add_auto("parallel.tensor", tensor, most_ranks,
+                 "ranks that share each expert's intermediate dimension; auto: ranks per node");
+    set.add("parallel.expert", expert, "groups of such ranks that hold different experts",
+            core::integer_within(1, most_ranks));
+    set.add_auto("parallel.data", data, most_ranks, "replicas of all experts; auto: all remaining ranks");
+}
 
 GridShape complete(GridShape wanted, index_t ranks, index_t node_ranks) {
     if (wanted.tensor == 0) {

@@ -6,7 +6,14 @@
 
 #include <string>
 
+namespace moesaic::core {
+class OptionSet;
+}
+
 namespace moesaic::mpi {
+
+/// Bound of a grid's sizes, far above what any machine has: products of them stay in range.
+inline constexpr index_t most_ranks = 1 << 20;
 
 /// Sizes of the grid's dimensions; 0: automatic.
 struct GridShape {
@@ -14,6 +21,7 @@ struct GridShape {
     index_t expert = 1;
     index_t tensor = 0;
 
+    void declare(core::OptionSet& set);
     [[nodiscard]] index_t ranks() const noexcept { return data * expert * tensor; }
     friend bool operator==(const GridShape&, const GridShape&) = default;
 };

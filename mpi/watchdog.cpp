@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "core/error.hpp"
+#include "core/options.hpp"
 #include "host/placement.hpp"
 #include "mpi/communicator.hpp"
 #include "mpi/progress.hpp"
@@ -86,6 +87,11 @@ std::string describe_stall(const Heartbeat& mine, const std::vector<Peer>& peers
         static_cast<double>(mine.unchanged_ms) * 1e-3, where(mine),
         missing_ranks > 0 ? missing : fmt::format("a message: all ranks wait, {}", waiting),
         missing_ranks > 0 ? "those ranks, their hosts and the network" : "the network");
+}
+
+void WatchdogSettings::declare(core::OptionSet& set) {
+    set.add("output.watchdog", limit_seconds,
+            "seconds that a rank may wait for others before the job ends; 0: for ever", core::within(0, 1e9));
 }
 
 Watchdog::Watchdog(const Communicator& world, double limit_seconds)

@@ -11,6 +11,10 @@
 #include <thread>
 #include <vector>
 
+namespace moesaic::core {
+class OptionSet;
+}
+
 namespace moesaic::mpi {
 
 class Communicator;
@@ -26,6 +30,12 @@ struct Peer {
 /// One line for people: PROBLEM (WHY); SUGGESTION. `mine` is this rank, which waits; peers[rank] stand for all ranks.
 /// A rank counts as silent after `silence` seconds.
 [[nodiscard]] std::string describe_stall(const Heartbeat& mine, const std::vector<Peer>& peers, double silence);
+
+struct WatchdogSettings {
+    double limit_seconds = 600;  ///< 0: for ever
+
+    void declare(core::OptionSet& set);
+};
 
 /// While it lives, a thread of every rank tells the other ranks by datagrams what the rank is doing. A rank that waits
 /// in one collective for longer than the limit prints one line that names the collective, the step and the ranks that

@@ -1,5 +1,4 @@
 // moesaic bench layer
-#include "app/activations_option.hpp"
 #include "app/benchmarks.hpp"
 #include "bench/layer_benchmark.hpp"
 #include "bench/routing.hpp"
@@ -24,13 +23,12 @@ public:
         set.add("experts", sizes_.experts, "experts; 0: of the shape", at_least(0));
         set.add("experts-per-token", sizes_.experts_per_token, "experts per token; 0: of the shape", at_least(0));
         set.add("tokens", tokens_, "tokens per pass, separated by commas");
-        set.add("routing", routing_,
-                "uniform: all experts equally often; skewed: popularity 1/rank; hot: one expert gets all tokens",
-                core::one_of(bench::routing_names()));
-        activations_.declare(set);
-        set.add("layers", layers_,
-                "layers that take turns; auto: enough that weights come from memory, not from caches",
-                core::auto_or_within(1, 1000));
+        set.add_enum("routing", routing_,
+                     "uniform: all experts equally often; skewed: popularity 1/rank; hot: one expert gets all tokens");
+        declare_activations(set, activations_);
+        constexpr index_t most_layers = 1000;
+        set.add_auto("layers", layers_, most_layers,
+                     "layers that take turns; auto: enough that weights come from memory, not from caches");
     }
     void declare_sections(core::OptionSet& set) override {
         set.add("lora.rank", lora_rank_, "rank of the adapters; 0: frozen experts alone", at_least(0));
@@ -50,16 +48,16 @@ private:
                 .tokens = bench::parse_sizes("tokens", tokens_),
                 .routing = routing_,
                 .lora_rank = lora_rank_,
-                .activations = activations_.value(),
-                .layers = core::parse_auto(layers_)};
+                .activations = activations_,
+                .layers = layers_};
     }
 
     std::string shape_ = "qwen3-30b-a3b";
     bench::LayerShape sizes_;
     std::string tokens_ = "2048";
-    std::string routing_ = "uniform";
-    ActivationsOption activations_;
-    std::string layers_ = "auto";
+    bench::Routing routing_ = bench::Routing::uniform;
+    ops::Activations activations_ = ops::Activations::retain;
+    std::int64_t layers_ = 0;
     std::int64_t lora_rank_ = 16;
 };
 

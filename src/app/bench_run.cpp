@@ -68,7 +68,7 @@ struct Instance {
 class CaseRunner {
 public:
     CaseRunner(const mpi::Communicator& world, const BenchOptions& options)
-        : world_(world), options_(options), placement_(mpi::place(world, 0)) {
+        : world_(world), options_(options), placement_(mpi::place(world)) {
         counters_ = bench::read_counters();
         threads_of_all_cores_ = static_cast<int>(world.min(static_cast<index_t>(placement_.threads)));
         use_threads(threads_of_all_cores_);
@@ -216,7 +216,7 @@ private:
         host::Placement placement = placement_;
         placement.memory_available_bytes = host::read_host_limits().memory_available_bytes;  // others may hold some
         instance.runtime =
-            std::make_unique<Runtime>(instance.group, placement, bound_, spec.options->parallel(), spec.compute);
+            std::make_unique<Runtime>(instance.group, placement, bound_, spec.options->grid(), spec.compute);
         instance.console = std::make_unique<bench::Console>(
             instance.group, measure::CaseResult{.name = instance.name,
                                                 .benchmark = std::string(spec.kind->name),

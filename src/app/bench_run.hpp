@@ -25,7 +25,7 @@ struct CaseSpec {
     std::unique_ptr<BenchmarkOptions> options;
     std::string ranks = "all";
     std::string threads;
-    train::ComputeOptions compute;
+    kernels::ComputeSettings compute;
     std::vector<std::pair<std::string, std::string>> parameters = {};  ///< options as used
 };
 

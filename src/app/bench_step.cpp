@@ -1,5 +1,4 @@
 // moesaic bench step, moesaic bench reference
-#include "app/activations_option.hpp"
 #include "app/benchmarks.hpp"
 #include "app/command.hpp"
 #include "bench/step_benchmark.hpp"
@@ -15,13 +14,12 @@ namespace {
 
 using core::at_least;
 
-std::string describe_step(const Runtime& runtime, const train::ModelOptions& options,
-                          const model::Architecture& architecture, const model::DecoderSettings& settings,
-                          const train::MemoryPlan& plan) {
+std::string describe_step(const Runtime& runtime, const ModelSettings& model, const model::Architecture& architecture,
+                          const model::DecoderSettings& settings, const train::MemoryPlan& plan) {
     constexpr double gib = 1024.0 * 1024.0 * 1024.0;
     std::string text =
         fmt::format("training step of {}: layers {}, H {}, I {}, E {}, K {}, V {}, LoRA rank {}, BF16, kernel {}\n",
-                    options.name(), architecture.layers, architecture.hidden, architecture.expert_intermediate,
+                    model.name(), architecture.layers, architecture.hidden, architecture.expert_intermediate,
                     architecture.experts, architecture.experts_per_token, architecture.vocabulary, settings.lora.rank,
                     runtime.kernels.gemm_name<core::bf16>());
     text += fmt::format("ranks {} = {}; memory of a rank: {:.2f} GiB", runtime.world.size(),
@@ -34,19 +32,15 @@ std::string describe_step(const Runtime& runtime, const train::ModelOptions& opt
 
 /// What is trained in one step.
 struct StepWorkload {
-    train::ModelOptions model = {};
+    ModelSettings model = {};
+    model::DecoderSettings decoder = {.lora = {.rank = 16}};
     bench::StepBenchmarkSettings step = {};
-    ops::Activations activations = ops::Activations::retain;
-    std::int64_t lora_rank = 16;
 };
 
 std::unique_ptr<bench::Benchmark> prepare_step(const Runtime& runtime, bench::Console& console, StepWorkload workload) {
     const model::Architecture architecture = read_architecture(runtime, workload.model);
-    model::DecoderSettings settings;
-    settings.lora.rank = workload.lora_rank;
-    settings.lora.alpha = static_cast<double>(workload.lora_rank);  // scale 1; speed does not depend on it
-    settings.activations = workload.activations;
-    settings.chunks = runtime.chunks;
+    model::DecoderSettings settings = workload.decoder;
+    settings.lora.alpha = static_cast<double>(settings.lora.rank);  // scale 1; speed does not depend on it
     settings.max_tokens = workload.step.batches.per_pass(runtime.world.size()) * workload.step.length;
     const train::MemoryPlan plan = plan_memory(runtime, architecture, settings, sizeof(core::bf16), Purpose::training);
     workload.step.planned_bytes = plan.total();
@@ -72,47 +66,45 @@ public:
         set.add("length", workload_.step.length, "tokens per sequence", at_least(2));
         set.add("micro-batch", batches.micro_batch, "sequences per rank and pass; 0: all of a step at once",
                 at_least(0));
-        activations_.declare(set);
+        declare_activations(set, workload_.decoder.activations);
     }
     void declare_sections(core::OptionSet& set) override {
         workload_.model.declare(set);
-        set.add("lora.rank", workload_.lora_rank, "rank of the adapters", at_least(1));
-        parallel_.declare_grid(set);
-        parallel_.declare_chunks(set);
+        set.add("lora.rank", workload_.decoder.lora.rank, "rank of the adapters", at_least(1));
+        grid_.declare(set);
+        workload_.decoder.declare_chunks(set);
     }
-    [[nodiscard]] train::ParallelOptions parallel() const override { return parallel_; }
+    [[nodiscard]] mpi::GridShape grid() const override { return grid_; }
     [[nodiscard]] std::unique_ptr<bench::Benchmark> prepare(const Runtime& runtime,
                                                             bench::Console& console) const override {
-        StepWorkload workload = workload_;
-        workload.activations = activations_.value();
-        return prepare_step(runtime, console, workload);
+        return prepare_step(runtime, console, workload_);
     }
 
 private:
     StepWorkload workload_ = {.step = {.batches = {.batch_size = 4}, .length = 512}};
-    ActivationsOption activations_;
-    train::ParallelOptions parallel_;
+    mpi::GridShape grid_;
 };
 
 /// docs/benchmarking.md has the rules: only how ranks share the work may be chosen.
 class ReferenceOptions final : public BenchmarkOptions {
 public:
     void declare_sections(core::OptionSet& set) override {
-        parallel_.declare_grid(set);
-        parallel_.declare_chunks(set);
+        grid_.declare(set);
+        workload_.decoder.declare_chunks(set);
     }
-    [[nodiscard]] train::ParallelOptions parallel() const override { return parallel_; }
+    [[nodiscard]] mpi::GridShape grid() const override { return grid_; }
     [[nodiscard]] std::unique_ptr<bench::Benchmark> prepare(const Runtime& runtime,
                                                             bench::Console& console) const override {
         constexpr index_t tokens_per_thread = 128;
         const index_t threads = runtime.world.size() * runtime.placement.threads;
-        StepWorkload workload = {.step = {.batches = {.batch_size = threads}, .length = tokens_per_thread}};
-        workload.model.synthetic = "moesaic-reference";
+        StepWorkload workload = workload_;
+        workload.step = {.batches = {.batch_size = threads}, .length = tokens_per_thread};
         return prepare_step(runtime, console, workload);
     }
 
 private:
-    train::ParallelOptions parallel_;
+    StepWorkload workload_ = {.model = {.path = {}, .synthetic = "moesaic-reference"}};
+    mpi::GridShape grid_;
 };
 
 }  // namespace

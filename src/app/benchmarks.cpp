@@ -18,6 +18,11 @@ const std::vector<BenchmarkKind>& benchmark_kinds() {
     return all;
 }
 
+void declare_activations(core::OptionSet& set, ops::Activations& activations) {
+    set.add_enum("activations", activations,
+                 "retain gate and up between forward and backward, or recompute them from the layer's input");
+}
+
 index_t bytes_beyond_caches(const mpi::Communicator& world, const host::Placement& placement) {
     return bench::bytes_beyond_caches(world, host::last_level_cache_bytes(placement.processing_units),
                                       static_cast<index_t>(memory_of_rank(placement, placement.node_ranks)));

@@ -20,7 +20,7 @@ public:
     /// Declares those with one.
     virtual void declare_sections(core::OptionSet&) {}
     /// How ranks share the model; where nothing else is given every rank computes by itself.
-    [[nodiscard]] virtual train::ParallelOptions parallel() const { return {.tensor = "1"}; }
+    [[nodiscard]] virtual mpi::GridShape grid() const { return {.tensor = 1}; }
     /// Throws usage errors that need no measurement to be found. `ranks` will take part.
     virtual void check(index_t /*ranks*/) const {}
     /// Collective. `runtime` outlives the result.
@@ -39,6 +39,8 @@ struct BenchmarkKind {
 };
 
 [[nodiscard]] const std::vector<BenchmarkKind>& benchmark_kinds();
+
+void declare_activations(core::OptionSet& set, ops::Activations& activations);
 
 /// Collective. What limits of a rank's memory are measured with.
 [[nodiscard]] index_t bytes_beyond_caches(const mpi::Communicator& world, const host::Placement& placement);

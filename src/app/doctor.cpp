@@ -6,7 +6,6 @@
 #include "core/trace.hpp"
 #include "host/placement_report.hpp"
 #include "kernels/isa.hpp"
-#include "train/options.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -107,18 +106,20 @@ std::string describe_exchange(const mpi::Communicator& world) {
 }  // namespace
 
 ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments) {
-    train::ParallelOptions parallel;
-    train::ComputeOptions compute;
+    mpi::PlaceSettings place;
+    mpi::GridShape grid;
+    kernels::ComputeSettings compute;
     core::OptionSet options;
-    parallel.declare_topology(options);
-    parallel.declare(options);
+    place.declare_topology(options);
+    grid.declare(options);
+    place.declare(options);
     compute.declare(options);
     if (asks_for_help(arguments)) {
         print_help(world, "doctor", options.help());
         return ExitCode::success;
     }
     parse(world, options, arguments, false);
-    const Runtime runtime(world, parallel, compute);
+    const Runtime runtime(world, place, grid, compute);
     const host::Binding binding = {runtime.threads_bound, host::find_first_touched_nodes(runtime.placement)};
     const std::string ranks = describe_ranks(runtime, binding);
     const auto warnings = world.gather(warnings_of_rank(runtime, binding));

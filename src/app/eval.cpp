@@ -3,9 +3,9 @@
 #include "app/runtime.hpp"
 #include "core/error.hpp"
 #include "mpi/watchdog.hpp"
-#include "train/adapter.hpp"
-#include "train/options.hpp"
-#include "train/trainer.hpp"
+#include "train/adapter_store.hpp"
+#include "train/batches.hpp"
+#include "train/evaluation.hpp"
 
 #include <fmt/format.h>
 
@@ -17,24 +17,27 @@ namespace {
 using core::ExitCode;
 
 struct EvalConfiguration {
-    train::ModelOptions model;
+    ModelSettings model;
     std::string adapter;
-    train::DataOptions data;
-    train::TrainOptions train;
-    train::ParallelOptions parallel;
-    train::ComputeOptions compute;
-    train::OutputOptions output;
+    train::DataSettings data;
+    train::BatchSettings batches;
+    mpi::GridShape grid;
+    mpi::PlaceSettings place;
+    model::DecoderSettings decoder;
+    kernels::ComputeSettings compute;
+    mpi::WatchdogSettings watchdog;
     core::OptionSet options;
 
     EvalConfiguration() {
         model.declare(options);
         options.add("lora.init", adapter, "folder of a PEFT adapter to evaluate with; without it the model alone");
         data.declare_eval(options);
-        train.declare_batch_size(options);
-        parallel.declare(options);
-        parallel.declare_chunks(options);
+        batches.declare_batch_size(options);
+        grid.declare(options);
+        place.declare(options);
+        decoder.declare_chunks(options);
         compute.declare(options);
-        output.declare_watchdog(options);
+        watchdog.declare(options);
     }
 };
 
@@ -44,24 +47,22 @@ train::Evaluation evaluate(const Runtime& runtime, const EvalConfiguration& conf
     runtime.world.agree([&] { require_set("data.eval", configuration.data.eval); });
     const train::Dataset data = train::load_dataset(runtime.world, configuration.data.eval, architecture.vocabulary,
                                                     configuration.data.max_length);
-    model::LoraSettings lora;
-    lora.rank = 0;
+    model::DecoderSettings settings = configuration.decoder;
+    settings.max_tokens = data.largest_sum(configuration.batches.batch_size);
+    settings.lora.rank = 0;
     runtime.world.agree([&] {
         if (!configuration.adapter.empty()) {
-            lora = train::read_adapter_settings(configuration.adapter, architecture);
+            settings.lora = train::read_adapter_settings(configuration.adapter, architecture);
         }
     });
-    const auto decoder = load_model<T>(
-        runtime, architecture, configuration.model,
-        {.lora = lora, .max_tokens = data.largest_sum(configuration.train.batch_size), .chunks = runtime.chunks},
-        Purpose::evaluation);
+    const auto decoder = load_model<T>(runtime, architecture, configuration.model, settings, Purpose::evaluation);
     runtime.world.agree([&] {
         if (!configuration.adapter.empty()) {
-            train::load_adapter(configuration.adapter, architecture, decoder->lora());
+            train::AdapterStore(decoder->lora(), runtime.grid).load(configuration.adapter, architecture);
             decoder->update_lora();
         }
     });
-    return train::evaluate<T>(*decoder, runtime.kernels, runtime.grid, data, configuration.train.batch_size);
+    return train::evaluate<T>(*decoder, runtime.kernels, runtime.grid, data, configuration.batches.batch_size);
 }
 
 }  // namespace
@@ -71,9 +72,9 @@ ExitCode run_eval(const mpi::Communicator& world, Arguments arguments) {
     if (!parse_options_only(world, "eval", configuration.options, arguments)) {
         return ExitCode::success;
     }
-    const mpi::Watchdog watchdog(world, configuration.output.watchdog);
-    const Runtime runtime(world, configuration.parallel, configuration.compute);
-    const train::Evaluation result = with_precision(configuration.compute.precision, [&](auto scalar) {
+    const mpi::Watchdog watchdog(world, configuration.watchdog.limit_seconds);
+    const Runtime runtime(world, configuration.place, configuration.grid, configuration.compute);
+    const train::Evaluation result = kernels::with_precision(configuration.compute.precision, [&](auto scalar) {
         return evaluate<decltype(scalar)>(runtime, configuration);
     });
     print(world, fmt::format("{}: {} sequences, {} target tokens\n", configuration.data.eval, result.sequences,

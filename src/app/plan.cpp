@@ -2,14 +2,14 @@
 #include "app/command.hpp"
 #include "app/runtime.hpp"
 #include "app/train_configuration.hpp"
+#include "core/enumeration.hpp"
 #include "core/error.hpp"
 #include "host/placement.hpp"
 #include "mpi/place.hpp"
+#include "train/adapter_store.hpp"
 #include "train/memory_plan.hpp"
 
 #include <fmt/format.h>
-
-#include <utility>
 
 namespace moesaic::app {
 namespace {
@@ -34,11 +34,10 @@ std::string describe_choices(const model::Architecture& architecture, model::Dec
     constexpr index_t tokens = 1000;
     request.tokens = tokens * request.data_ranks * request.expert_ranks * request.tensor_ranks;
     std::string text = "kept for backward, KiB per token of a rank:";
-    for (const auto& [choice, name] :
-         {std::pair{ops::Activations::retain, "retain"}, {ops::Activations::recompute, "recompute"}}) {
+    for (const ops::Activations choice : core::values_of<ops::Activations>()) {
         settings.activations = choice;
         const MemoryPlan plan = train::plan_memory(architecture, settings, request);
-        text += fmt::format(" {:.1f} ({})", plan.of("activations") / (1024.0 * tokens), name);
+        text += fmt::format(" {:.1f} ({})", plan.of("activations") / (1024.0 * tokens), core::name_of(choice));
     }
     return text + "\n";
 }
@@ -50,37 +49,36 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     if (!parse_options_only(world, "plan", configuration.options, arguments)) {
         return ExitCode::success;
     }
-    const host::Placement placement = mpi::place(world, 0);
+    const host::Placement placement = mpi::place(world);
     // The grid that the options ask for, whatever ranks run now: that of `world` where they leave it open.
-    const mpi::GridShape grid = mpi::complete(configuration.parallel.grid(), world.size(), placement.node_ranks);
+    const mpi::GridShape grid = mpi::complete(configuration.grid, world.size(), placement.node_ranks);
     world.agree([&] {
-        core::require(grid.ranks() <= train::most_ranks, ExitCode::usage,
+        core::require(grid.ranks() <= mpi::most_ranks, ExitCode::usage,
                       "parallel.data x parallel.expert x parallel.tensor = {} x {} x {} are too many ranks (at most "
                       "{}); use fewer",
-                      grid.data, grid.expert, grid.tensor, train::most_ranks);
+                      grid.data, grid.expert, grid.tensor, mpi::most_ranks);
     });
     MemoryRequest request;
     request.data_ranks = grid.data;
     request.expert_ranks = grid.expert;
     request.tensor_ranks = grid.tensor;
-    const index_t sequences = configuration.batches().per_pass(grid.ranks());
+    const index_t sequences = configuration.train.batches.per_pass(grid.ranks());
     request.tokens = sequences * configuration.data.max_length;
-    request.scalar_bytes = with_precision(configuration.compute.precision,
-                                          [](auto scalar) { return static_cast<index_t>(sizeof(scalar)); });
+    request.scalar_bytes = kernels::with_precision(configuration.compute.precision,
+                                                   [](auto scalar) { return static_cast<index_t>(sizeof(scalar)); });
     model::Architecture architecture;
-    model::DecoderSettings settings;
-    settings.activations = configuration.train.activations_of_layers();
+    model::DecoderSettings settings = configuration.decoder;
     settings.max_tokens = request.tokens;
     world.agree([&] {
         architecture = read_architecture(configuration.model, grid);
-        settings.lora = configuration.lora.settings(architecture);
+        settings.lora = train::settings_to_start_from(configuration.init, architecture, settings.lora);
     });
     const MemoryPlan plan = train::plan_memory(architecture, settings, request);
     print(world, fmt::format("{}: {} layers, {} of them with experts\n"
                              "ranks {} = {}; {} sequences of up to {} tokens in a pass, {}\n\n{}\n",
                              configuration.model.name(), architecture.layers, architecture.moe_layers(), grid.ranks(),
-                             describe(grid), sequences, configuration.data.max_length, configuration.train.activations,
-                             describe(plan)));
+                             describe(grid), sequences, configuration.data.max_length,
+                             core::name_of(settings.activations), describe(plan)));
     print(world, describe_choices(architecture, settings, request));
     const bool ranks_run =
         grid.ranks() == world.size();  // otherwise a tensor group fills a node, as it does by default

@@ -1,5 +1,6 @@
 #include "app/reference_case.hpp"
 
+#include "core/enumeration.hpp"
 #include "io/json.hpp"
 
 #include <algorithm>
@@ -51,15 +52,18 @@ ReferenceCase read_case(const std::filesystem::path& folder) {
     const auto list = [&](const char* key) { return io::get<std::vector<double>>(expected, key, source); };
     ReferenceCase reference;
     reference.folder = folder;
-    reference.batch_size = io::get_size(expected, "batch_size", source);
     reference.fp32 = {list("eval_loss_per_batch"), list("first_sequence_label_logprobs"), list("train_loss"),
                       list("grad_norm"), list("final_eval_loss_per_batch")};
     const auto optimizer = io::get<json>(expected, "optimizer", source);
     const auto setting = [&](const char* key) { return io::get<double>(optimizer, key, source); };
-    reference.adamw = {setting("beta1"), setting("beta2"), setting("eps"), setting("weight_decay")};
-    reference.max_gradient_norm = setting("max_grad_norm");
-    reference.schedule = {io::get<std::string>(optimizer, "schedule", source), setting("lr"), 0,
-                          static_cast<index_t>(reference.fp32.train_losses.size())};
+    train::TrainSettings& train = reference.train;
+    train.steps = static_cast<index_t>(reference.fp32.train_losses.size());
+    train.batches = {.batch_size = io::get_size(expected, "batch_size", source), .shuffle = false};
+    train.schedule.shape =
+        core::parse_name<train::ScheduleShape>(io::get<std::string>(optimizer, "schedule", source), "schedule", source);
+    train.schedule.learning_rate = setting("lr");
+    train.adamw = {setting("beta1"), setting("beta2"), setting("eps"), setting("weight_decay")};
+    train.coordinator.max_gradient_norm = setting("max_grad_norm");
     const auto bf16 = io::get_or<json>(expected, "pytorch_bf16_autocast", json::object(), source);
     reference.bf16 = {
         find_number(bf16, "max_relative_loss_error", source),

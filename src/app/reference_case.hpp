@@ -3,8 +3,7 @@
 #pragma once
 
 #include "core/matrix.hpp"
-#include "train/adamw.hpp"
-#include "train/schedule.hpp"
+#include "train/train_settings.hpp"
 
 #include <filesystem>
 #include <optional>
@@ -35,15 +34,15 @@ struct ReferenceErrors {
 /// The contents of expected.json, and where the other files are.
 struct ReferenceCase {
     std::filesystem::path folder;
-    index_t batch_size = 0;
-    train::AdamWSettings adamw;
-    train::Schedule schedule;
-    double max_gradient_norm = 0;
+    train::TrainSettings train;
     ReferenceResults fp32;
     ReferenceErrors bf16;
     /// Smallest difference between the last score that a router chose and the first that it did not, in FP32; nothing
     /// where the case does not say.
     std::optional<double> closest_choice;
+
+    /// What training starts from.
+    [[nodiscard]] std::filesystem::path adapter() const { return folder / "adapter_init"; }
 };
 
 [[nodiscard]] ReferenceCase read_case(const std::filesystem::path& folder);

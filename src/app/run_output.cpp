@@ -79,6 +79,15 @@ std::string kept_metrics(const std::filesystem::path& file, index_t last_step, i
 
 }  // namespace
 
+void OutputSettings::declare(core::OptionSet& set) {
+    set.add("output.dir", directory, "folder for metrics, checkpoints, adapter, trace and report");
+    set.add("output.trace", trace, "record and write trace.json");
+    set.add_enum("output.adapter_layout", adapter_layout,
+                 "per-expert: a pair of factors for each expert's projection; fused: as PEFT adapts fused experts");
+    set.add("output.checkpoint_keep", checkpoint_keep, "newest checkpoints to keep", core::at_least(1));
+    set.add("output.resume", resume, "auto: from the latest checkpoint in output.dir; never; or a checkpoint file");
+}
+
 RunOutput::RunOutput(const Runtime& runtime, const std::string& folder,
                      const std::vector<core::OptionSet::Setting>& settings)
     : runtime_(runtime), folder_{folder}, terminal_(output_is_terminal()) {

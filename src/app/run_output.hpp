@@ -4,8 +4,10 @@
 #include "app/runtime.hpp"
 #include "core/options.hpp"
 #include "measure/trace_output.hpp"
-#include "train/options.hpp"
-#include "train/trainer.hpp"
+#include "train/adapter_store.hpp"
+#include "train/evaluation.hpp"
+#include "train/memory_plan.hpp"
+#include "train/session.hpp"
 
 #include <cstdint>
 #include <cstdio>
@@ -17,6 +19,17 @@
 #include <vector>
 
 namespace moesaic::app {
+
+/// What a run leaves, and what it takes up.
+struct OutputSettings {
+    std::string directory;
+    bool trace = true;
+    train::AdapterLayout adapter_layout = train::AdapterLayout::per_expert;
+    index_t checkpoint_keep = 2;
+    std::string resume = "auto";
+
+    void declare(core::OptionSet& set);
+};
 
 /// Names of what a run leaves in its folder.
 struct RunFolder {

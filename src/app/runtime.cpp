@@ -4,7 +4,8 @@
 #include "core/error.hpp"
 #include "model/weights/synthetic.hpp"
 #include "model/weights/weights.hpp"
-#include "mpi/place.hpp"
+
+#include <fmt/ranges.h>
 
 namespace moesaic::app {
 namespace {
@@ -20,23 +21,29 @@ kernels::KernelSet choose_kernels(const mpi::Communicator& world, const std::str
 
 }  // namespace
 
-Runtime::Runtime(const mpi::Communicator& communicator, const train::ParallelOptions& parallel,
-                 const train::ComputeOptions& compute)
+Runtime::Runtime(const mpi::Communicator& communicator, const mpi::PlaceSettings& place, const mpi::GridShape& shape,
+                 const kernels::ComputeSettings& compute)
     : world(communicator),
-      placement(mpi::place(world, static_cast<int>(core::parse_auto(parallel.threads)), parallel.topology)),
+      placement(mpi::place(world, place)),
       threads_bound(host::bind_threads(placement)),
       kernels(choose_kernels(world, compute.isa_level())),
-      grid(world, parallel.grid()),
-      chunks(core::parse_auto(parallel.chunks)) {}
+      grid(world, shape) {}
 
-Runtime::Runtime(const mpi::Communicator& group, const host::Placement& placed, bool bound,
-                 const train::ParallelOptions& parallel, const train::ComputeOptions& compute)
+Runtime::Runtime(const mpi::Communicator& group, const host::Placement& placed, bool bound, const mpi::GridShape& shape,
+                 const kernels::ComputeSettings& compute)
     : world(group),
       placement(placed),
       threads_bound(bound),
       kernels(choose_kernels(world, compute.isa_level())),
-      grid(world, parallel.grid()),
-      chunks(core::parse_auto(parallel.chunks)) {}
+      grid(world, shape) {}
+
+void ModelSettings::declare(core::OptionSet& set) {
+    set.add("model.path", path, "folder of a Hugging Face checkpoint: config.json and *.safetensors");
+    set.add(
+        "model.synthetic", synthetic,
+        fmt::format("instead of a path: random weights in the sizes of {}", fmt::join(model::synthetic_names(), ", ")));
+    set.add("model.layers", layers, "use the first layers only, for benchmarks; 0: all", core::at_least(0));
+}
 
 std::vector<std::string> parse(const mpi::Communicator& world, core::OptionSet& options,
                                std::span<const std::string> arguments, bool first_word_is_config) {
@@ -67,34 +74,34 @@ void require_set(const std::string& key, const std::string& value) {
                   key, key);
 }
 
-model::Architecture read_architecture(const train::ModelOptions& options, const mpi::GridShape& grid) {
-    core::require(options.path.empty() || options.synthetic.empty(), ExitCode::usage,
+model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridShape& grid) {
+    core::require(settings.path.empty() || settings.synthetic.empty(), ExitCode::usage,
                   "model.path = {} and model.synthetic = {} are both set (a model comes from one of them); remove one",
-                  options.path, options.synthetic);
+                  settings.path, settings.synthetic);
     model::Architecture architecture;
-    if (options.synthetic.empty()) {
-        require_set("model.path", options.path);
-        architecture = model::read_architecture(std::filesystem::path(options.path));
+    if (settings.synthetic.empty()) {
+        require_set("model.path", settings.path);
+        architecture = model::read_architecture(std::filesystem::path(settings.path));
     } else {
-        architecture = model::synthetic_architecture(options.synthetic);
+        architecture = model::synthetic_architecture(settings.synthetic);
     }
-    if (options.layers > 0) {
-        architecture.limit_layers(options.layers);
+    if (settings.layers > 0) {
+        architecture.limit_layers(settings.layers);
     }
     core::require(architecture.expert_intermediate >= grid.tensor, ExitCode::usage,
                   "parallel.tensor = {} exceeds the experts' intermediate size {} of {}; use fewer ranks per tensor "
                   "group",
-                  grid.tensor, architecture.expert_intermediate, options.name());
+                  grid.tensor, architecture.expert_intermediate, settings.name());
     core::require(architecture.experts >= grid.expert, ExitCode::usage,
                   "parallel.expert = {} exceeds the number of experts of {}, {} (each group needs one at least); use "
                   "fewer groups",
-                  grid.expert, options.name(), architecture.experts);
+                  grid.expert, settings.name(), architecture.experts);
     return architecture;
 }
 
-model::Architecture read_architecture(const Runtime& runtime, const train::ModelOptions& options) {
+model::Architecture read_architecture(const Runtime& runtime, const ModelSettings& settings) {
     model::Architecture architecture;
-    runtime.world.agree([&] { architecture = read_architecture(options, runtime.grid.shape()); });
+    runtime.world.agree([&] { architecture = read_architecture(settings, runtime.grid.shape()); });
     return architecture;
 }
 
@@ -125,19 +132,19 @@ void require_memory(const host::Placement& placement, index_t node_ranks, const 
 
 template <class T>
 std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime, const model::Architecture& architecture,
-                                              const train::ModelOptions& options,
-                                              const model::DecoderSettings& settings, Purpose purpose) {
+                                              const ModelSettings& model, const model::DecoderSettings& settings,
+                                              Purpose purpose) {
     std::unique_ptr<model::Decoder<T>> decoder;
     std::string unused;
     runtime.world.agree([&] {
-        require_memory(runtime.placement, runtime.placement.node_ranks, options.name(),
+        require_memory(runtime.placement, runtime.placement.node_ranks, model.name(),
                        plan_memory(runtime, architecture, settings, sizeof(T), purpose).total());
         decoder = std::make_unique<model::Decoder<T>>(architecture, settings, runtime.kernels, runtime.grid);
-        if (!options.synthetic.empty()) {
+        if (!model.synthetic.empty()) {
             decoder->load(model::SyntheticWeights<T>(0));
             return;
         }
-        const auto tensors = io::TensorSource::open_model(options.path);
+        const auto tensors = io::TensorSource::open_model(model.path);
         const model::CheckpointWeights<T> weights(tensors, architecture);
         decoder->load(weights);
         weights.check_complete();
@@ -149,10 +156,9 @@ std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime, const mode
     return decoder;
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                            \
-    template std::unique_ptr<model::Decoder<T>> load_model<T>(const Runtime&, const model::Architecture&, \
-                                                              const train::ModelOptions&,                 \
-                                                              const model::DecoderSettings&, Purpose);
+#define MOESAIC_INSTANTIATE(T)                                 \
+    template std::unique_ptr<model::Decoder<T>> load_model<T>( \
+        const Runtime&, const model::Architecture&, const ModelSettings&, const model::DecoderSettings&, Purpose);
 MOESAIC_INSTANTIATE(core::bf16)
 MOESAIC_INSTANTIATE(float)
 #undef MOESAIC_INSTANTIATE

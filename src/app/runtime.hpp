@@ -1,15 +1,17 @@
 // What every command that computes sets up first: placement and threads, kernels, the process grid, the model.
 #pragma once
 
+#include "core/options.hpp"
 #include "host/placement.hpp"
 #include "io/safetensors.hpp"
+#include "kernels/compute_settings.hpp"
 #include "kernels/kernel_set.hpp"
 #include "model/decoder.hpp"
 #include "model/families/architecture.hpp"
 #include "mpi/communicator.hpp"
+#include "mpi/place.hpp"
 #include "mpi/process_grid.hpp"
 #include "train/memory_plan.hpp"
-#include "train/options.hpp"
 
 #include <memory>
 #include <string>
@@ -20,18 +22,28 @@ using core::index_t;
 
 /// Collective to construct.
 struct Runtime {
-    Runtime(const mpi::Communicator& world, const train::ParallelOptions& parallel,
-            const train::ComputeOptions& compute);
+    Runtime(const mpi::Communicator& world, const mpi::PlaceSettings& place, const mpi::GridShape& shape,
+            const kernels::ComputeSettings& compute);
     /// For ranks that were placed, and whose threads were started, before.
-    Runtime(const mpi::Communicator& group, const host::Placement& placed, bool bound,
-            const train::ParallelOptions& parallel, const train::ComputeOptions& compute);
+    Runtime(const mpi::Communicator& group, const host::Placement& placed, bool bound, const mpi::GridShape& shape,
+            const kernels::ComputeSettings& compute);
 
     mpi::Communicator world;
     host::Placement placement;
     bool threads_bound;
     kernels::KernelSet kernels;
     mpi::ProcessGrid grid;
-    index_t chunks;  ///< of DecoderSettings
+};
+
+/// Which model: a folder, or the name of random weights.
+struct ModelSettings {
+    std::string path;
+    std::string synthetic;
+    index_t layers = 0;  ///< 0: all
+
+    void declare(core::OptionSet& set);
+    /// What messages and adapters call the model.
+    [[nodiscard]] const std::string& name() const { return synthetic.empty() ? path : synthetic; }
 };
 
 /// Collective. Parses the arguments of a command; every rank gets the same result or the same usage error.
@@ -47,9 +59,9 @@ bool parse_options_only(const mpi::Communicator& world, std::string_view command
 void require_set(const std::string& key, const std::string& value);
 
 /// Reads the architecture and checks that so many ranks can share its experts.
-[[nodiscard]] model::Architecture read_architecture(const train::ModelOptions& options, const mpi::GridShape& grid);
+[[nodiscard]] model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridShape& grid);
 /// Collective. The same for the ranks that run.
-[[nodiscard]] model::Architecture read_architecture(const Runtime& runtime, const train::ModelOptions& options);
+[[nodiscard]] model::Architecture read_architecture(const Runtime& runtime, const ModelSettings& settings);
 
 /// What will be done with a model.
 enum class Purpose : std::uint8_t { training, evaluation };
@@ -69,16 +81,7 @@ void require_memory(const host::Placement& placement, index_t node_ranks, const 
 template <class T>
 [[nodiscard]] std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime,
                                                             const model::Architecture& architecture,
-                                                            const train::ModelOptions& options,
+                                                            const ModelSettings& model,
                                                             const model::DecoderSettings& settings, Purpose purpose);
-
-/// Calls `work` with a value of the type that the precision option asks for: float or bf16.
-template <class Work>
-decltype(auto) with_precision(const std::string& precision, Work&& work) {
-    if (precision == "fp32") {
-        return work(float{});
-    }
-    return work(core::bf16{});
-}
 
 }  // namespace moesaic::app

@@ -8,10 +8,8 @@
 #include "io/checkpoint.hpp"
 #include "measure/run_keys.hpp"
 #include "mpi/watchdog.hpp"
-#include "train/adapter.hpp"
-#include "train/options.hpp"
-#include "train/run_state.hpp"
-#include "train/trainer.hpp"
+#include "train/adapter_store.hpp"
+#include "train/session.hpp"
 
 #include <fmt/format.h>
 
@@ -33,18 +31,19 @@ struct TrainInputs {
 
     /// The most rows that the experts of a rank can meet in one pass.
     [[nodiscard]] index_t max_tokens(const TrainConfiguration& configuration, int ranks) const {
-        return std::max(train.largest_sum(configuration.batches().per_pass(ranks)),
-                        eval ? eval->largest_sum(configuration.train.batch_size) : 0);
+        const train::BatchSettings& batches = configuration.train.batches;
+        return std::max(train.largest_sum(batches.per_pass(ranks)), eval ? eval->largest_sum(batches.batch_size) : 0);
     }
 };
 
 TrainInputs read_inputs(const Runtime& runtime, const TrainConfiguration& configuration) {
     TrainInputs inputs;
     inputs.architecture = read_architecture(runtime, configuration.model);
-    const train::DataOptions& data = configuration.data;
+    const train::DataSettings& data = configuration.data;
     runtime.world.agree([&] {
         require_set("data.train", data.train);
-        inputs.lora = configuration.lora.settings(inputs.architecture);
+        inputs.lora =
+            train::settings_to_start_from(configuration.init, inputs.architecture, configuration.decoder.lora);
         inputs.lora.dropout_seed = static_cast<std::uint64_t>(configuration.train.seed);
     });
     inputs.train = train::load_dataset(runtime.world, data.train, inputs.architecture.vocabulary, data.max_length);
@@ -55,7 +54,7 @@ TrainInputs read_inputs(const Runtime& runtime, const TrainConfiguration& config
 }
 
 /// Collective. The checkpoint that output.resume asks for, or an empty path.
-std::string checkpoint_to_resume(const Runtime& runtime, const train::OutputOptions& output, const RunFolder& folder) {
+std::string checkpoint_to_resume(const Runtime& runtime, const OutputSettings& output, const RunFolder& folder) {
     std::string file;
     runtime.world.agree([&] {
         if (runtime.world.is_root() && output.resume == "auto") {
@@ -68,9 +67,11 @@ std::string checkpoint_to_resume(const Runtime& runtime, const train::OutputOpti
 
 model::DecoderSettings settings_of(const Runtime& runtime, const TrainConfiguration& configuration,
                                    const TrainInputs& inputs) {
-    return {inputs.lora, configuration.train.activations_of_layers(),
-            inputs.max_tokens(configuration, runtime.world.size()), configuration.train.router_aux_coefficient > 0,
-            runtime.chunks};
+    model::DecoderSettings settings = configuration.decoder;
+    settings.lora = inputs.lora;
+    settings.max_tokens = inputs.max_tokens(configuration, runtime.world.size());
+    settings.keep_probabilities = configuration.train.router_aux_coefficient > 0;
+    return settings;
 }
 
 template <class T>
@@ -91,13 +92,7 @@ private:
     const TrainConfiguration& configuration_;
     const TrainInputs& inputs_;
     RunOutput& output_;
-    std::unique_ptr<model::Decoder<T>> decoder_;
-    train::ShardedAdamW optimizer_;
-    train::GradientCoordinator coordinator_;
-    train::Batches batches_;
-    index_t total_steps_;
-    train::RunState state_;
-    train::Trainer<T> trainer_;
+    train::TrainSession<T> session_;
     nlohmann::json totals_;
 };
 
@@ -108,20 +103,9 @@ TrainRun<T>::TrainRun(const Runtime& runtime, const TrainConfiguration& configur
       configuration_(configuration),
       inputs_(inputs),
       output_(output),
-      decoder_(load_model<T>(runtime, inputs.architecture, configuration.model,
-                             settings_of(runtime, configuration, inputs), Purpose::training)),
-      optimizer_(decoder_->lora(), runtime.kernels, runtime.grid, configuration.train.adamw()),
-      coordinator_(runtime.world, {configuration.train.max_gradient_norm, configuration.train.save_every,
-                                   configuration.output.wall_time_seconds()}),
-      batches_(inputs.train, configuration.batches(), runtime.world.rank(), runtime.world.size()),
-      total_steps_(configuration.train.steps > 0 ? configuration.train.steps
-                                                 : configuration.train.epochs * batches_.steps_per_epoch()),
-      state_{0, configuration.train.batch_size, configuration.data.shuffle,
-             static_cast<std::uint64_t>(configuration.train.seed), inputs.train.fingerprint()},
-      trainer_({*decoder_, runtime_.kernels, runtime_.grid, optimizer_, coordinator_, batches_,
-                train::Schedule{configuration.train.schedule, configuration.train.learning_rate,
-                                configuration.train.warmup_steps, total_steps_},
-                stop_signal_arrived, configuration.train.router_aux_coefficient}) {
+      session_(load_model<T>(runtime, inputs.architecture, configuration.model,
+                             settings_of(runtime, configuration, inputs), Purpose::training),
+               inputs.train, configuration.train, runtime.kernels, runtime.grid, stop_signal_arrived) {
     output.set_memory_plan(plan_memory(runtime, inputs.architecture, settings_of(runtime, configuration, inputs),
                                        sizeof(T), Purpose::training));
 }
@@ -129,33 +113,28 @@ TrainRun<T>::TrainRun(const Runtime& runtime, const TrainConfiguration& configur
 template <class T>
 void TrainRun<T>::start_or_resume() {
     const std::string file = checkpoint_to_resume(runtime_, configuration_.output, output_.folder());
-    runtime_.world.agree([&] {
-        if (!file.empty()) {
-            state_ = load_checkpoint(file, state_, inputs_.architecture, decoder_->lora(), optimizer_);
-        } else if (!configuration_.lora.init.empty()) {
-            train::load_adapter(configuration_.lora.init, inputs_.architecture, decoder_->lora());
+    if (file.empty()) {
+        if (configuration_.init.empty()) {
+            session_.start();
         } else {
-            decoder_->lora().initialise(static_cast<std::uint64_t>(configuration_.train.seed));
+            session_.start_from(configuration_.init);
         }
-        decoder_->update_lora();
-    });
-    trainer_.set_steps_done(state_.step);
-    if (!file.empty()) {
-        output_.say(fmt::format("resuming from {} at step {} of {}", file, state_.step, total_steps_));
-        if (state_.step >= total_steps_) {
-            output_.say(
-                "that run is complete: nothing is left to train; to train anew choose another output.dir, or set "
-                "output.resume = never");
-        }
+        return;
+    }
+    session_.resume(file);
+    output_.say(fmt::format("resuming from {} at step {} of {}", file, session_.steps_done(), session_.total_steps()));
+    if (session_.steps_done() >= session_.total_steps()) {
+        output_.say(
+            "that run is complete: nothing is left to train; to train anew choose another output.dir, or set "
+            "output.resume = never");
     }
 }
 
 template <class T>
 void TrainRun<T>::evaluate() {
     if (inputs_.eval) {
-        const train::Evaluation evaluation = train::evaluate<T>(*decoder_, runtime_.kernels, runtime_.grid,
-                                                                *inputs_.eval, configuration_.train.batch_size);
-        output_.record(trainer_.steps_done(), evaluation);
+        const train::Evaluation evaluation = session_.evaluate(*inputs_.eval);
+        output_.record(session_.steps_done(), evaluation);
         totals_[measure::run_keys::eval_loss] = evaluation.loss();
         totals_[measure::run_keys::eval_exact] = evaluation.exact_percent();
     }
@@ -163,16 +142,14 @@ void TrainRun<T>::evaluate() {
 
 template <class T>
 void TrainRun<T>::save() {
-    state_.step = trainer_.steps_done();
-    save_checkpoint(output_.folder().checkpoints(), static_cast<int>(configuration_.output.checkpoint_keep), state_,
-                    configuration_.options.settings(), inputs_.architecture, decoder_->lora(), optimizer_,
-                    runtime_.grid);
+    session_.save_checkpoint(output_.folder().checkpoints(), static_cast<int>(configuration_.output.checkpoint_keep),
+                             configuration_.options.settings());
 }
 
 template <class T>
 void TrainRun<T>::report_totals(double seconds, std::int64_t tokens) {
     const double rate = seconds > 0 ? static_cast<double>(tokens) / seconds : 0;
-    totals_[measure::run_keys::steps] = trainer_.steps_done();
+    totals_[measure::run_keys::steps] = session_.steps_done();
     totals_[measure::run_keys::tokens] = tokens;
     totals_[measure::run_keys::seconds] = seconds;
     totals_[measure::run_keys::tokens_per_second] = rate;
@@ -184,20 +161,22 @@ void TrainRun<T>::report_totals(double seconds, std::int64_t tokens) {
 template <class T>
 ExitCode TrainRun<T>::run() {
     start_or_resume();
-    output_.begin_metrics(state_.step, total_steps_);
+    const index_t first_step = session_.steps_done();
+    const index_t total_steps = session_.total_steps();
+    output_.begin_metrics(first_step, total_steps);
     output_.say(fmt::format("{}: {} sequences ({} cut), {} steps, {} LoRA parameters, {} ranks x {} threads, {}",
-                            inputs_.train.name, inputs_.train.sequences(), inputs_.train.truncated, total_steps_,
-                            decoder_->lora().global_size(), runtime_.world.size(), runtime_.placement.threads,
+                            inputs_.train.name, inputs_.train.sequences(), inputs_.train.truncated, total_steps,
+                            session_.decoder().lora().global_size(), runtime_.world.size(), runtime_.placement.threads,
                             runtime_.kernels.template gemm_name<T>()));
-    if (state_.step == 0) {
+    if (first_step == 0) {
         evaluate();
     }
     double seconds = 0;
     std::int64_t tokens = 0;
     bool stopped = false;
-    const train::TrainOptions& options = configuration_.train;
-    while (trainer_.steps_done() < total_steps_ && !stopped) {
-        const train::StepResult result = trainer_.step();
+    const index_t eval_every = configuration_.train.eval_every;
+    while (session_.steps_done() < total_steps && !stopped) {
+        const train::StepResult result = session_.step();
         output_.record(result);
         seconds += result.seconds;
         tokens += result.decision.tokens;
@@ -206,9 +185,9 @@ ExitCode TrainRun<T>::run() {
                                     result.decision.target_tokens == 0 ? "no token of its batch is trained on"
                                                                        : "loss or gradients are not finite"));
         }
-        const bool last = result.step == total_steps_;
+        const bool last = result.step == total_steps;
         stopped = result.decision.stop && !last;
-        if (!last && options.eval_every > 0 && result.step % options.eval_every == 0) {
+        if (!last && eval_every > 0 && result.step % eval_every == 0) {
             evaluate();
         }
         if (result.decision.checkpoint && !last) {
@@ -217,15 +196,14 @@ ExitCode TrainRun<T>::run() {
     }
     if (stopped) {
         output_.say(fmt::format("stopped on request at step {} of {}; run the same command again to continue",
-                                trainer_.steps_done(), total_steps_));
+                                session_.steps_done(), total_steps));
     } else {
-        if (trainer_.steps_done() > state_.step || state_.step == 0) {
+        if (session_.steps_done() > first_step || first_step == 0) {
             save();
         }
         evaluate();
-        train::save_adapter(output_.folder().adapter(), configuration_.output.layout_of_adapter(),
-                            configuration_.model.name(), inputs_.architecture, decoder_->lora(), optimizer_,
-                            runtime_.grid);
+        session_.store().save(output_.folder().adapter(), configuration_.output.adapter_layout,
+                              configuration_.model.name(), inputs_.architecture);
     }
     report_totals(seconds, tokens);
     return stopped ? ExitCode::stopped_for_requeue : ExitCode::success;
@@ -238,15 +216,15 @@ ExitCode run_train(const mpi::Communicator& world, Arguments arguments) {
     if (!parse_options_only(world, "train", configuration.options, arguments)) {
         return ExitCode::success;
     }
-    const mpi::Watchdog watchdog(world, configuration.output.watchdog);
-    const Runtime runtime(world, configuration.parallel, configuration.compute);
+    const mpi::Watchdog watchdog(world, configuration.watchdog.limit_seconds);
+    const Runtime runtime(world, configuration.place, configuration.grid, configuration.compute);
     RunOutput output(runtime, configuration.output.directory, configuration.options.settings());
     if (configuration.output.trace) {
         output.begin_trace();
     }
     const TrainInputs inputs = read_inputs(runtime, configuration);
     listen_for_stop_signals();
-    return with_precision(configuration.compute.precision, [&](auto scalar) {
+    return kernels::with_precision(configuration.compute.precision, [&](auto scalar) {
         return TrainRun<decltype(scalar)>(runtime, configuration, inputs, output).run();
     });
 }

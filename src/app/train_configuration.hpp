@@ -1,33 +1,44 @@
 // The options of a training run, for the commands that need all of them.
 #pragma once
 
-#include "train/options.hpp"
+#include "app/run_output.hpp"
+#include "app/runtime.hpp"
+#include "mpi/watchdog.hpp"
+#include "train/dataset.hpp"
+#include "train/train_settings.hpp"
 
 namespace moesaic::app {
 
 struct TrainConfiguration {
-    train::ModelOptions model;
-    train::LoraOptions lora;
-    train::DataOptions data;
-    train::TrainOptions train;
-    train::ParallelOptions parallel;
-    train::ComputeOptions compute;
-    train::OutputOptions output;
+    ModelSettings model;
+    model::DecoderSettings decoder;
+    std::string init;  ///< folder of an adapter to start from, or empty
+    train::DataSettings data;
+    train::TrainSettings train;
+    mpi::GridShape grid;
+    mpi::PlaceSettings place;
+    kernels::ComputeSettings compute;
+    OutputSettings output;
+    mpi::WatchdogSettings watchdog;
     core::OptionSet options;
 
     TrainConfiguration() {
         model.declare(options);
-        lora.declare(options);
+        decoder.lora.declare(options);
+        options.add("lora.init", init, "folder of a PEFT adapter to start from; it decides what is adapted and how");
         data.declare_train(options);
+        train.batches.declare_order(options);
         data.declare_eval(options);
         train.declare(options);
-        parallel.declare(options);
-        parallel.declare_chunks(options);
+        decoder.declare_activations(options);
+        grid.declare(options);
+        place.declare(options);
+        decoder.declare_chunks(options);
         compute.declare(options);
         output.declare(options);
+        watchdog.declare(options);
+        train.coordinator.declare_wall_time(options);
     }
-
-    [[nodiscard]] train::BatchSettings batches() const { return train.batches(data.shuffle); }
 };
 
 }  // namespace moesaic::app

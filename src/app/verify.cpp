@@ -2,11 +2,11 @@
 #include "app/command.hpp"
 #include "app/reference_case.hpp"
 #include "app/runtime.hpp"
+#include "core/enumeration.hpp"
 #include "core/error.hpp"
-#include "train/adapter.hpp"
-#include "train/lora_state.hpp"
-#include "train/options.hpp"
-#include "train/trainer.hpp"
+#include "train/adapter_store.hpp"
+#include "train/evaluation.hpp"
+#include "train/session.hpp"
 
 #include <fmt/format.h>
 
@@ -27,6 +27,23 @@ constexpr double fp32_bound = 1e-4;
 /// BF16 may be 1.5 times as far from FP32 as PyTorch's own is, or 1 %.
 double bf16_bound(std::optional<double> error_of_pytorch) {
     return std::max(1.5 * error_of_pytorch.value_or(0), 0.01);
+}
+
+enum class VerifiedPrecision : std::uint8_t { fp32, bf16, both };
+constexpr auto names_of(VerifiedPrecision) {
+    return std::to_array<std::string_view>({"fp32", "bf16", "both"});
+}
+
+std::vector<kernels::Precision> precisions_of(VerifiedPrecision verified) {
+    switch (verified) {
+        case VerifiedPrecision::fp32:
+            return {kernels::Precision::fp32};
+        case VerifiedPrecision::bf16:
+            return {kernels::Precision::bf16};
+        case VerifiedPrecision::both:
+            break;
+    }
+    return {kernels::Precision::fp32, kernels::Precision::bf16};
 }
 
 class Table {
@@ -55,7 +72,7 @@ private:
 struct GradientErrors {
     double all = 0;
     /// Of the worst tensor of each kind, relative to its own norm; negative for kinds that are not adapted.
-    std::array<double, model::lora_target_names.size()> worst_of_target{};
+    std::array<double, core::values_of<model::LoraTarget>().size()> worst_of_target{};
 };
 
 /// Squared norms of the error of one tensor and of the reference.
@@ -82,19 +99,19 @@ TensorError compare(const train::FullTensor& full, index_t matrix, const io::Ten
 }
 
 /// Collective; the result is the same on all ranks.
-GradientErrors compare_gradients(const Runtime& runtime, const model::LoraParameters<float>& parameters,
-                                 const train::ShardedAdamW& optimizer, const std::filesystem::path& file) {
+template <class T>
+GradientErrors compare_gradients(const mpi::Communicator& world, const train::TrainSession<T>& session,
+                                 const std::filesystem::path& file) {
     std::unique_ptr<io::TensorSource> reference;
-    runtime.world.agree([&] { reference = std::make_unique<io::TensorSource>(io::TensorSource::open_file(file)); });
+    world.agree([&] { reference = std::make_unique<io::TensorSource>(io::TensorSource::open_file(file)); });
     std::vector<TensorError> tensors;
-    train::for_each_full_tensor(parameters, optimizer, runtime.grid, {train::LoraContent::gradients},
-                                [&](const train::FullTensor& full, train::LoraContent) {
-                                    for (index_t m = 0; m < full.tensor->count(); ++m) {
-                                        if (full.tensor->lora_rank_of(m) > 0) {
-                                            tensors.push_back(compare(full, m, *reference));
-                                        }
-                                    }
-                                });
+    session.for_each_gradient([&](const train::FullTensor& full) {
+        for (index_t m = 0; m < full.tensor->count(); ++m) {
+            if (full.tensor->lora_rank_of(m) > 0) {
+                tensors.push_back(compare(full, m, *reference));
+            }
+        }
+    });
     double error = 0;
     double norm = 0;
     for (const TensorError& tensor : tensors) {
@@ -110,30 +127,28 @@ GradientErrors compare_gradients(const Runtime& runtime, const model::LoraParame
         const double own = std::sqrt(tensor.error / std::max(tensor.reference, 1e-12 * norm));
         worst = std::isnan(own) ? std::numeric_limits<double>::infinity() : std::max(worst, own);
     }
-    runtime.world.broadcast(std::span<double>(&errors.all, 1));
-    runtime.world.broadcast(std::span<double>(errors.worst_of_target));
+    world.broadcast(std::span<double>(&errors.all, 1));
+    world.broadcast(std::span<double>(errors.worst_of_target));
     return errors;
 }
 
-train::ModelOptions model_of(const ReferenceCase& reference) {
-    train::ModelOptions options;
-    options.path = reference.folder.string();
-    return options;
+ModelSettings model_of(const ReferenceCase& reference) {
+    return {.path = reference.folder.string(), .synthetic = {}};
 }
 
 /// One case in one precision: the program's parts, and the table of what they compute.
 template <class T>
 class Verification {
 public:
-    Verification(const Runtime& runtime, const ReferenceCase& reference);
+    Verification(const Runtime& runtime, const ReferenceCase& reference, index_t chunks);
     /// Collective. Returns whether all quantities are within their bounds.
     bool run();
 
 private:
     static constexpr bool is_fp32 = std::is_same_v<T, float>;
 
-    [[nodiscard]] std::unique_ptr<model::Decoder<T>> load_decoder() const;
-    [[nodiscard]] std::vector<double> losses() const;
+    [[nodiscard]] std::unique_ptr<model::Decoder<T>> load_decoder(index_t chunks) const;
+    [[nodiscard]] std::vector<double> losses();
     void add_or_note(const std::string& quantity, double error, std::optional<double> error_of_pytorch);
     void check_log_probabilities();
     void check_gradients();
@@ -143,49 +158,36 @@ private:
     const ReferenceCase& reference_;
     model::Architecture architecture_;
     train::Dataset data_;
-    std::unique_ptr<model::Decoder<T>> decoder_;
-    train::ShardedAdamW optimizer_;
-    train::GradientCoordinator coordinator_;
-    train::Batches batches_;
-    train::Trainer<T> trainer_;
+    train::TrainSession<T> session_;
     Table table_;
 };
 
 template <class T>
-Verification<T>::Verification(const Runtime& runtime, const ReferenceCase& reference)
+Verification<T>::Verification(const Runtime& runtime, const ReferenceCase& reference, index_t chunks)
     : runtime_(runtime),
       reference_(reference),
       architecture_(read_architecture(runtime, model_of(reference))),
       data_(train::load_dataset(runtime.world, reference.folder / "train.jsonl", architecture_.vocabulary,
                                 std::numeric_limits<index_t>::max())),
-      decoder_(load_decoder()),
-      optimizer_(decoder_->lora(), runtime.kernels, runtime.grid, reference.adamw),
-      coordinator_(runtime.world, {reference.max_gradient_norm, 0, 0}),
-      batches_(data_, {reference.batch_size, 0, false, 0}, runtime.world.rank(), runtime.world.size()),
-      trainer_({*decoder_, runtime.kernels, runtime.grid, optimizer_, coordinator_, batches_, reference.schedule,
-                [] { return false; }}),
+      session_(load_decoder(chunks), data_, reference.train, runtime.kernels, runtime.grid),
       table_(runtime.world, fmt::format("{} {} on {} ranks, {}", reference.folder.string(), is_fp32 ? "fp32" : "bf16",
-                                        runtime.world.size(), runtime.kernels.gemm_name<T>())) {}
-
-template <class T>
-std::unique_ptr<model::Decoder<T>> Verification<T>::load_decoder() const {
-    const std::filesystem::path adapter = reference_.folder / "adapter_init";
-    model::LoraSettings lora;
-    runtime_.world.agree([&] { lora = train::read_adapter_settings(adapter, architecture_); });
-    auto decoder =
-        load_model<T>(runtime_, architecture_, model_of(reference_),
-                      {.lora = lora, .max_tokens = data_.largest_sum(reference_.batch_size), .chunks = runtime_.chunks},
-                      Purpose::training);
-    runtime_.world.agree([&] {
-        train::load_adapter(adapter, architecture_, decoder->lora());
-        decoder->update_lora();
-    });
-    return decoder;
+                                        runtime.world.size(), runtime.kernels.gemm_name<T>())) {
+    session_.start_from(reference.adapter());
 }
 
 template <class T>
-std::vector<double> Verification<T>::losses() const {
-    return train::evaluate<T>(*decoder_, runtime_.kernels, runtime_.grid, data_, reference_.batch_size).batch_losses;
+std::unique_ptr<model::Decoder<T>> Verification<T>::load_decoder(index_t chunks) const {
+    model::LoraSettings lora;
+    runtime_.world.agree([&] { lora = train::read_adapter_settings(reference_.adapter(), architecture_); });
+    return load_model<T>(
+        runtime_, architecture_, model_of(reference_),
+        {.lora = lora, .max_tokens = data_.largest_sum(reference_.train.batches.batch_size), .chunks = chunks},
+        Purpose::training);
+}
+
+template <class T>
+std::vector<double> Verification<T>::losses() {
+    return session_.evaluate(data_).batch_losses;
 }
 
 /// BF16 has a bound only where the case says how far PyTorch's own is.
@@ -201,7 +203,7 @@ void Verification<T>::add_or_note(const std::string& quantity, double error, std
 template <class T>
 void Verification<T>::check_log_probabilities() {
     const std::vector<double> found =
-        train::target_log_probabilities<T>(*decoder_, runtime_.kernels, runtime_.grid, data_, 0);
+        train::target_log_probabilities<T>(session_.decoder(), runtime_.kernels, runtime_.grid, data_, 0);
     const double worst = largest_relative_error(found, reference_.fp32.log_probabilities);
     if (is_fp32) {
         table_.add("label_log_probabilities", worst, fp32_bound);
@@ -218,11 +220,12 @@ void Verification<T>::check_log_probabilities() {
 template <class T>
 void Verification<T>::check_gradients() {
     const GradientErrors errors =
-        compare_gradients(runtime_, decoder_->lora(), optimizer_, reference_.folder / "grads_step0.safetensors");
+        compare_gradients(runtime_.world, session_, reference_.folder / "grads_step0.safetensors");
     table_.add("gradients_step0", errors.all, is_fp32 ? fp32_bound : bf16_bound(reference_.bf16.gradients));
     for (std::size_t i = 0; i < errors.worst_of_target.size(); ++i) {
         const double error = errors.worst_of_target[i];
-        const std::string quantity = fmt::format("gradients_step0, worst of {}", model::lora_target_names[i]);
+        const std::string quantity =
+            fmt::format("gradients_step0, worst of {}", core::name_of(static_cast<model::LoraTarget>(i)));
         if (error >= 0) {
             add_or_note(quantity, error, reference_.bf16.worst_tensor);
         }
@@ -249,11 +252,11 @@ bool Verification<T>::run() {
     std::vector<double> train_losses;
     std::vector<double> norms;
     for (std::size_t step = 0; step < reference_.fp32.train_losses.size(); ++step) {
-        const train::StepReport report = trainer_.compute_gradients();
+        const train::StepReport report = session_.compute_gradients();
         if (step == 0) {
             check_gradients();
         }
-        const train::StepResult result = trainer_.update(report);
+        const train::StepResult result = session_.update(report);
         train_losses.push_back(result.decision.loss);
         norms.push_back(result.decision.gradient_norm);
     }
@@ -269,13 +272,16 @@ bool Verification<T>::run() {
 }  // namespace
 
 ExitCode run_verify(const mpi::Communicator& world, Arguments arguments) {
-    train::ParallelOptions parallel;
-    train::ComputeOptions compute;
-    compute.precision = "both";
+    mpi::GridShape grid;
+    mpi::PlaceSettings place;
+    model::DecoderSettings decoder;
+    VerifiedPrecision verified = VerifiedPrecision::both;
+    kernels::ComputeSettings compute;
     core::OptionSet options;
-    parallel.declare(options);
-    parallel.declare_chunks(options);
-    options.add("compute.precision", compute.precision, "fp32, bf16 or both", core::one_of({"fp32", "bf16", "both"}));
+    grid.declare(options);
+    place.declare(options);
+    decoder.declare_chunks(options);
+    options.add_enum("compute.precision", verified, "fp32, bf16 or both");
     compute.declare_isa(options);
     if (asks_for_help(arguments)) {
         print_help(world, "verify", options.help());
@@ -288,18 +294,15 @@ ExitCode run_verify(const mpi::Communicator& world, Arguments arguments) {
                       "moesaic verify FOLDER...");
     });
     bool passed = true;
-    for (const std::string& precision : {std::string("fp32"), std::string("bf16")}) {
-        if (compute.precision != "both" && compute.precision != precision) {
-            continue;
-        }
-        train::ComputeOptions one = compute;
-        one.precision = precision;
-        const Runtime runtime(world, parallel, one);
+    for (const kernels::Precision precision : precisions_of(verified)) {
+        compute.precision = precision;
+        const Runtime runtime(world, place, grid, compute);
         for (const std::string& folder : folders) {
             ReferenceCase reference;
             world.agree([&] { reference = read_case(folder); });
-            passed &= with_precision(
-                precision, [&](auto scalar) { return Verification<decltype(scalar)>(runtime, reference).run(); });
+            passed &= kernels::with_precision(precision, [&](auto scalar) {
+                return Verification<decltype(scalar)>(runtime, reference, decoder.chunks).run();
+            });
         }
     }
     print(world, passed ? "all quantities PASS\n" : "some quantities FAIL\n");

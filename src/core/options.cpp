@@ -31,6 +31,9 @@ std::string to_text(double value) {
 std::string to_text(const std::string& value) {
     return value;
 }
+std::string to_text(const Duration& value) {
+    return value.text;
+}
 
 bool from_text(const std::string& text, bool& value) {
     if (text == "true" || text == "yes" || text == "on" || text == "1") {
@@ -62,6 +65,30 @@ bool from_text(const std::string& text, std::string& value) {
     return true;
 }
 
+/// Days before a dash, then at most hours, minutes and seconds.
+bool from_text(const std::string& text, Duration& value) {
+    const auto dash = text.find('-');
+    double days = 0;
+    double seconds = 0;
+    const auto is_amount = [](const std::string& digits, double& amount) {
+        return from_text(digits, amount) && amount >= 0;
+    };
+    if (dash != std::string::npos && !is_amount(text.substr(0, dash), days)) {
+        return false;
+    }
+    int fields = 0;
+    std::istringstream clock(dash == std::string::npos ? text : text.substr(dash + 1));
+    for (std::string field; std::getline(clock, field, ':'); ++fields) {
+        double amount = 0;
+        if (!is_amount(field, amount)) {
+            return false;
+        }
+        seconds = seconds * 60 + amount;
+    }
+    value = {text, seconds + days * 86400};
+    return text.empty() || (fields >= 1 && fields <= 3 && value.seconds > 0);
+}
+
 template <class T>
 constexpr std::string_view type_name = "text";
 template <>
@@ -70,6 +97,8 @@ template <>
 constexpr std::string_view type_name<std::int64_t> = "an integer";
 template <>
 constexpr std::string_view type_name<double> = "a number";
+template <>
+constexpr std::string_view type_name<Duration> = "a duration";
 
 std::ifstream open_config_file(const std::filesystem::path& file) {
     std::ifstream stream(file);
@@ -102,8 +131,8 @@ struct OptionSet::Implementation {
         std::string key;
         std::string help;
         std::string default_text;
-        std::function<std::string()> current;
-        std::function<void(const std::string& text, const std::string& origin)> assign;
+        Write write;
+        Read read;
     };
 
     std::vector<Entry> entries;
@@ -135,7 +164,7 @@ struct OptionSet::Implementation {
                     "option {} is set twice ({}); remove one", option.string_key, where);
             require(option.value.size() == 1, ExitCode::usage, "option {} needs one value ({}); write --{} VALUE",
                     option.string_key, where, option.string_key);
-            find(option.string_key, where).assign(option.value.front(), where);
+            find(option.string_key, where).read(option.value.front(), option.string_key, where);
         }
     }
 
@@ -163,27 +192,47 @@ void OptionSet::set_prefix(const std::string& prefix) {
     implementation_->prefix = prefix;
 }
 
-template <class T>
-void OptionSet::add(const std::string& name, T& target, const std::string& help, Check<T> check) {
-    const std::string key = implementation_->prefix + name;
-    auto assign = [&target, key, check = std::move(check)](const std::string& text, const std::string& origin) {
-        T value{};
-        require(from_text(text, value), ExitCode::usage, "{} = {} is not {} ({}); correct the value", key, text,
-                type_name<T>, origin);
-        if (check) {
-            const std::string problem = check(value);
-            require(problem.empty(), ExitCode::usage, "{} = {} {} ({}); correct the value", key, text, problem, origin);
-        }
-        target = std::move(value);
-    };
+void OptionSet::add_text(const std::string& key, const std::string& help, Write write, Read read) {
+    std::string preset = write();
     implementation_->entries.push_back(
-        {key, help, to_text(target), [&target] { return to_text(target); }, std::move(assign)});
+        {implementation_->prefix + key, help, std::move(preset), std::move(write), std::move(read)});
+}
+
+template <class T>
+void OptionSet::add(const std::string& key, T& target, const std::string& help, Check<T> check) {
+    add_text(
+        key, help, [&target] { return to_text(target); },
+        [&target, check = std::move(check)](const std::string& text, const std::string& full_key,
+                                            const std::string& source) {
+            T value{};
+            require(from_text(text, value), ExitCode::usage, "{} = {} is not {} ({}); correct the value", full_key,
+                    text, type_name<T>, source);
+            if (check) {
+                const std::string problem = check(value);
+                require(problem.empty(), ExitCode::usage, "{} = {} {} ({}); correct the value", full_key, text, problem,
+                        source);
+            }
+            target = std::move(value);
+        });
 }
 
 template void OptionSet::add(const std::string&, bool&, const std::string&, Check<bool>);
 template void OptionSet::add(const std::string&, std::int64_t&, const std::string&, Check<std::int64_t>);
 template void OptionSet::add(const std::string&, double&, const std::string&, Check<double>);
 template void OptionSet::add(const std::string&, std::string&, const std::string&, Check<std::string>);
+template void OptionSet::add(const std::string&, Duration&, const std::string&, Check<Duration>);
+
+void OptionSet::add_auto(const std::string& key, std::int64_t& target, std::int64_t most, const std::string& help) {
+    add_text(
+        key, help, [&target] { return target == 0 ? "auto" : to_text(target); },
+        [&target, most](const std::string& text, const std::string& full_key, const std::string& source) {
+            std::int64_t value = 0;
+            require(text == "auto" || (from_text(text, value) && value >= 1 && value <= most), ExitCode::usage,
+                    "{} = {} must be auto or an integer between 1 and {} ({}); correct the value", full_key, text, most,
+                    source);
+            target = value;
+        });
+}
 
 std::vector<std::string> OptionSet::parse(std::span<const std::string> arguments, bool first_word_is_config) {
     namespace style = po::command_line_style;
@@ -232,8 +281,7 @@ const std::filesystem::path& OptionSet::config_file() const noexcept {
 std::vector<OptionSet::Setting> OptionSet::settings() const {
     std::vector<Setting> settings;
     for (const auto& entry : implementation_->entries) {
-        const std::string value = entry.current();
-        settings.push_back({entry.key, value, entry.help, value == entry.default_text});
+        settings.push_back({entry.key, entry.write()});
     }
     return settings;
 }
@@ -304,19 +352,16 @@ OptionSet::Check<std::string> one_of(std::vector<std::string> choices) {
     };
 }
 
-OptionSet::Check<std::string> auto_or_within(std::int64_t minimum, std::int64_t maximum) {
-    return [minimum, maximum](const std::string& value) {
-        std::int64_t number = 0;
-        if (value == "auto" || (from_text(value, number) && number >= minimum && number <= maximum)) {
-            return std::string();
+std::vector<std::string> split(const std::string& text) {
+    std::vector<std::string> parts(1);
+    for (const char character : text) {
+        if (character == ',') {
+            parts.emplace_back();
+        } else {
+            parts.back() += character;
         }
-        return fmt::format("must be auto or an integer between {} and {}", minimum, maximum);
-    };
-}
-
-std::int64_t parse_auto(const std::string& value) {
-    std::int64_t number = 0;
-    return value != "auto" && from_text(value, number) ? number : 0;
+    }
+    return parts;
 }
 
 std::string nearest(std::string_view word, std::span<const std::string> candidates) {

@@ -2,16 +2,28 @@
 // come from that declaration.
 #pragma once
 
+#include "core/enumeration.hpp"
+
 #include <cstdint>
 #include <filesystem>
 #include <functional>
 #include <memory>
+#include <set>
 #include <span>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace moesaic::core {
+
+/// What stands between commas; one empty text if there is nothing.
+[[nodiscard]] std::vector<std::string> split(const std::string& text);
+
+/// A time as Slurm's --time writes it: "SS", "MM:SS", "HH:MM:SS" or "D-HH:MM:SS".
+struct Duration {
+    std::string text;    ///< empty: none was given
+    double seconds = 0;  ///< positive if one was
+};
 
 /// A set of options named "section.key" or, declared before those, "key", read from an INI file and from the command
 /// line, where the latter wins.
@@ -30,9 +42,48 @@ public:
     void set_prefix(const std::string& prefix);
 
     /// Declares an option whose default is what `target` holds now; `target` receives the value when arguments are
-    /// parsed and must outlive the set. T: bool, std::int64_t, double, std::string.
+    /// parsed and must outlive the set. T: bool, std::int64_t, double, std::string, Duration.
     template <class T>
     void add(const std::string& key, T& target, const std::string& help, Check<T> check = {});
+
+    /// An integer from 1 to `most`, or "auto", which is 0 in `target`: the program chooses.
+    void add_auto(const std::string& key, std::int64_t& target, std::int64_t most, const std::string& help);
+
+    /// One of the names of an enumeration.
+    template <NamedEnumeration E>
+    void add_enum(const std::string& key, E& target, const std::string& help) {
+        add_text(
+            key, help, [&target] { return std::string(name_of(target)); },
+            [&target](const std::string& text, const std::string& full_key, const std::string& source) {
+                target = parse_name<E>(text, full_key, source);
+            });
+    }
+    /// One or several of them, separated by commas.
+    template <NamedEnumeration E>
+    void add_enum(const std::string& key, std::set<E>& target, const std::string& help) {
+        add_text(
+            key, help,
+            [&target] {
+                std::string text;
+                for (const E value : target) {
+                    text.append(text.empty() ? "" : ",").append(name_of(value));
+                }
+                return text;
+            },
+            [&target](const std::string& text, const std::string& full_key, const std::string& source) {
+                std::set<E> values;
+                for (const std::string& name : split(text)) {
+                    values.insert(parse_name<E>(name, full_key, source));
+                }
+                target = std::move(values);
+            });
+    }
+
+    /// Any other value: `write` gives it as text, and `read` takes it from a text or throws a usage error with the key
+    /// and the source of the text ("on the command line", or a line of a file).
+    using Write = std::function<std::string()>;
+    using Read = std::function<void(const std::string& text, const std::string& key, const std::string& source)>;
+    void add_text(const std::string& key, const std::string& help, Write write, Read read);
 
     /// Reads `arguments` (without program and command name): `--section.key VALUE`, `--section.key=VALUE`, `--config
     /// FILE`, and words without dashes, which are returned. With `first_word_is_config`, the first of those is a
@@ -46,8 +97,6 @@ public:
     struct Setting {
         std::string key;
         std::string value;
-        std::string help;
-        bool is_default;
     };
     [[nodiscard]] std::vector<Setting> settings() const;
 
@@ -73,11 +122,6 @@ OptionSet::Check<std::int64_t> integer_within(std::int64_t minimum, std::int64_t
 OptionSet::Check<double> positive();
 OptionSet::Check<double> within(double minimum, double maximum);
 OptionSet::Check<std::string> one_of(std::vector<std::string> choices);
-/// "auto" or such an integer; see `parse_auto`.
-OptionSet::Check<std::string> auto_or_within(std::int64_t minimum, std::int64_t maximum);
-
-/// The value of an option checked by `auto_or_within`: 0 for "auto".
-[[nodiscard]] std::int64_t parse_auto(const std::string& value);
 
 /// The candidate with the smallest edit distance to `word`, or an empty string if none is near.
 [[nodiscard]] std::string nearest(std::string_view word, std::span<const std::string> candidates);

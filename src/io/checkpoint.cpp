@@ -19,7 +19,7 @@ using core::fail;
 using core::require;
 
 constexpr std::string_view schema = "moesaic-checkpoint";
-constexpr std::uint64_t schema_version = 1;
+constexpr std::uint64_t schema_version = 2;
 constexpr std::size_t max_header_bytes = std::size_t{16} << 20U;
 constexpr std::size_t max_schema_bytes = 256;
 

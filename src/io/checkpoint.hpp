@@ -28,8 +28,8 @@ public:
     CheckpointWriter& operator=(const CheckpointWriter&) = delete;
     ~CheckpointWriter();
 
-    /// Adds a dataset, for example "lora/layers.0.mlp.experts.gate/A/master", with `values` in row-major order. `shape`
-    /// has one dimension or more; '/' separates groups, which are created as needed.
+    /// Adds a dataset, for example "lora/model.layers.0.mlp.experts.gate_proj.lora_A/values", with `values` in
+    /// row-major order. `shape` has one dimension or more; '/' separates groups, which are created as needed.
     void write(const std::string& dataset, std::span<const index_t> shape, std::span<const float> values);
     /// Call once, after the last `write`.
     void commit();

@@ -1,5 +1,6 @@
 #include "model/layer_plan.hpp"
 
+#include "core/error.hpp"
 #include "model/feed_forward/moe_plan.hpp"
 #include "model/mixers/token_mixer.hpp"
 

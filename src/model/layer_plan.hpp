@@ -5,7 +5,9 @@
 #include "core/slice.hpp"
 #include "model/adapters/lora_settings.hpp"
 #include "model/families/architecture.hpp"
+#include "ops/expert_backend.hpp"
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -32,11 +34,12 @@ enum class ShardedSide : std::uint8_t { none, out, in };
 /// A projection of the layer, or the same projection of all its routed experts: `count` frozen matrices [out, in] with
 /// the adapters of as many modules. This rank has those in `held`, and of each of them [local_out, local_in].
 struct ProjectionPlan {
-    std::string name;                  ///< of its LoRA matrices, unique: "layers.3.experts.gate_proj"
+    std::string name;                  ///< of its LoRA matrices, unique: the module, without a number for all experts
     std::vector<std::string> modules;  ///< [count], as in the checkpoint
     std::vector<AdapterSpec> specs;    ///< [count]; of lora_rank 0 where a module has none
     index_t lora_rank = 0;             ///< R of all its LoRA matrices, those of smaller adapters are padded; 0: none
     LoraTarget target = LoraTarget::attention;
+    std::optional<ops::Projection> routed{};  ///< which projection of routed experts it is
     index_t out = 0;
     index_t in = 0;
     bool has_bias = false;
@@ -45,7 +48,7 @@ struct ProjectionPlan {
     core::Slice shard{};  ///< this rank's part of the dimension that is spread
 
     [[nodiscard]] index_t count() const noexcept { return static_cast<index_t>(modules.size()); }
-    [[nodiscard]] bool is_routed() const noexcept { return target == LoraTarget::experts; }
+    [[nodiscard]] bool is_routed() const noexcept { return routed.has_value(); }
     [[nodiscard]] index_t local_out() const noexcept { return sharded == ShardedSide::out ? shard.extent : out; }
     [[nodiscard]] index_t local_in() const noexcept { return sharded == ShardedSide::in ? shard.extent : in; }
 };

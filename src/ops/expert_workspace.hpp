@@ -12,6 +12,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -24,6 +25,9 @@ using core::MatrixView;
 
 /// What becomes of gate and up between a forward and its backward: kept, or computed again from the layer's input.
 enum class Activations : std::uint8_t { retain, recompute };
+constexpr auto names_of(Activations) {
+    return std::to_array<std::string_view>({"retain", "recompute"});
+}
 
 /// Gate and up projections of the routed rows, before the activation. Features come first: a chunk of rows (RowChunk)
 /// is a matrix [I, rows] at element I * begin, and x A^T times the scale of LoRA a matrix [R, rows] at R * begin.

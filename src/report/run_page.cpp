@@ -4,6 +4,7 @@
 #include "io/json.hpp"
 #include "measure/run_keys.hpp"
 #include "measure/statistics.hpp"
+#include "measure/trace_file.hpp"
 #include "report/trace_page.hpp"
 
 #include <fmt/format.h>

@@ -1,5 +1,6 @@
 #include "train/adamw.hpp"
 
+#include "core/options.hpp"
 #include "core/trace.hpp"
 
 #include <algorithm>
@@ -27,27 +28,60 @@ void for_each_block(index_t size, Body body) {
 
 }  // namespace
 
+void AdamWSettings::declare(core::OptionSet& set) {
+    constexpr double largest_decay = 0.999999999;
+    set.add("train.weight_decay", weight_decay, "decoupled weight decay", core::within(0, 1e3));
+    set.add("train.beta1", beta1, "decay of the first moment", core::within(0, largest_decay));
+    set.add("train.beta2", beta2, "decay of the second moment", core::within(0, largest_decay));
+    set.add("train.eps", epsilon, "added to the root of the second moment", core::positive());
+}
+
 ShardedAdamW::ShardedAdamW(model::LoraParameters<float>& parameters, const kernels::KernelSet& kernels,
                            const mpi::ProcessGrid& grid, const AdamWSettings& settings)
-    : parameters_(parameters), kernels_(kernels), grid_(grid), settings_(settings), parts_(parameters.buckets.size()) {
-    for (std::size_t b = 0; b < parts_.size(); ++b) {
+    : parameters_(parameters), kernels_(kernels), grid_(grid), settings_(settings), shards_(parameters.buckets.size()) {
+    for (std::size_t b = 0; b < shards_.size(); ++b) {
         const index_t size = parameters.buckets[b]->size();
         const mpi::Communicator& owners = group(b);
         for (int r = 0; r < owners.size(); ++r) {
-            parts_[b].counts.push_back(core::slice_of(size, r, owners.size()).extent);
+            shards_[b].counts.push_back(core::slice_of(size, r, owners.size()).extent);
         }
         const core::Slice mine = core::slice_of(size, owners.rank(), owners.size());
-        parts_[b].begin = mine.begin;
-        for (auto* values : {&parts_[b].first_moment, &parts_[b].second_moment}) {
+        shards_[b].begin = mine.begin;
+        for (auto* values : {&shards_[b].first_moment, &shards_[b].second_moment}) {
             values->assign(static_cast<std::size_t>(mine.extent), 0.0F);
         }
         if (owners.size() == 1) {
-            parts_[b].gradients = parameters.buckets[b]->gradients.flat();
+            shards_[b].gradients = parameters.buckets[b]->gradients.flat();
         } else {
-            parts_[b].reduced.assign(static_cast<std::size_t>(mine.extent), 0.0F);
-            parts_[b].gradients = parts_[b].reduced;
+            shards_[b].reduced.assign(static_cast<std::size_t>(mine.extent), 0.0F);
+            shards_[b].gradients = shards_[b].reduced;
         }
     }
+}
+
+std::span<const float> OwnedShard::data(OwnedData which) const {
+    switch (which) {
+        case OwnedData::first_moment:
+            return first_moment;
+        case OwnedData::second_moment:
+            return second_moment;
+        case OwnedData::gradients:
+            break;
+    }
+    return gradients;
+}
+
+core::Matrix<float> ShardedAdamW::gather(std::size_t bucket, OwnedData which) const {
+    core::Matrix<float> whole(1, parameters_.buckets[bucket]->size());
+    group(bucket).gather_blocks<float>(shards_[bucket].data(which), whole.flat(), shards_[bucket].counts);
+    return whole;
+}
+
+void ShardedAdamW::set_moments(std::size_t bucket, const core::Matrix<float>& first,
+                               const core::Matrix<float>& second) {
+    OwnedShard& shard = shards_[bucket];
+    std::copy_n(first.data() + shard.begin, shard.first_moment.size(), shard.first_moment.data());
+    std::copy_n(second.data() + shard.begin, shard.second_moment.size(), shard.second_moment.data());
 }
 
 const mpi::Communicator& ShardedAdamW::group(std::size_t bucket) const {
@@ -56,26 +90,26 @@ const mpi::Communicator& ShardedAdamW::group(std::size_t bucket) const {
 
 void ShardedAdamW::reduce_gradients() {
     const Scope scope(core::scopes::gradients_reduce);
-    for (std::size_t b = 0; b < parts_.size(); ++b) {
+    for (std::size_t b = 0; b < shards_.size(); ++b) {
         if (group(b).size() == 1) {
             continue;
         }
-        OwnedPart& part = parts_[b];
+        OwnedShard& shard = shards_[b];
         core::Matrix<float>& all = parameters_.buckets[b]->gradients;
         group(b).reduce_scatter_rows<float>(
             MatrixView<const float>(all.data(), all.cols(), 1),
-            MatrixView<float>(part.gradients.data(), static_cast<index_t>(part.gradients.size()), 1), part.counts);
+            MatrixView<float>(shard.gradients.data(), static_cast<index_t>(shard.gradients.size()), 1), shard.counts);
     }
 }
 
 double ShardedAdamW::squared_norm() const {
     const auto& row_kernels = kernels_.elementwise<float>();
     double sum = 0;
-    for (const OwnedPart& part : parts_) {
-        const auto size = static_cast<index_t>(part.gradients.size());
+    for (const OwnedShard& shard : shards_) {
+        const auto size = static_cast<index_t>(shard.gradients.size());
         std::vector<double> sums(static_cast<std::size_t>((size + block_size - 1) / block_size));
         for_each_block(size, [&](index_t block, index_t begin, index_t count) {
-            sums[static_cast<std::size_t>(block)] = row_kernels.sum_of_squares(count, part.gradients.data() + begin);
+            sums[static_cast<std::size_t>(block)] = row_kernels.sum_of_squares(count, shard.gradients.data() + begin);
         });
         sum = std::accumulate(sums.begin(), sums.end(), sum);
     }
@@ -96,17 +130,17 @@ void ShardedAdamW::step(double learning_rate, double clip_scale) {
         .decay = static_cast<float>(1.0 - learning_rate * settings_.weight_decay),
     };
     const auto& row_kernels = kernels_.elementwise<float>();
-    for (std::size_t b = 0; b < parts_.size(); ++b) {
-        OwnedPart& part = parts_[b];
+    for (std::size_t b = 0; b < shards_.size(); ++b) {
+        OwnedShard& shard = shards_[b];
         core::Matrix<float>& all = parameters_.buckets[b]->values;
-        const auto size = static_cast<index_t>(part.gradients.size());
-        float* const values = all.data() + part.begin;
+        const auto size = static_cast<index_t>(shard.gradients.size());
+        float* const values = all.data() + shard.begin;
         for_each_block(size, [&](index_t, index_t begin, index_t count) {
-            row_kernels.adamw(count, factors, part.gradients.data() + begin, part.first_moment.data() + begin,
-                              part.second_moment.data() + begin, values + begin, values + begin);
+            row_kernels.adamw(count, factors, shard.gradients.data() + begin, shard.first_moment.data() + begin,
+                              shard.second_moment.data() + begin, values + begin, values + begin);
         });
         group(b).all_gather_rows<float>(MatrixView<const float>(values, size, 1),
-                                        MatrixView<float>(all.data(), all.cols(), 1), part.counts);
+                                        MatrixView<float>(all.data(), all.cols(), 1), shard.counts);
     }
 }
 

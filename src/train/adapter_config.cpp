@@ -56,8 +56,8 @@ model::ModulePatterns read_patterns(const json& config, const std::string& key, 
 }
 
 /// alpha of a module: what `LoraSettings::scale` undoes. Whole numbers as PEFT writes them.
-json alpha_of(const model::LoraSettings& settings, const model::AdapterSpec& shape) {
-    const double alpha = shape.scale / settings.scale(shape.lora_rank, 1);
+json alpha_of(const model::LoraSettings& settings, const model::AdapterSpec& spec) {
+    const double alpha = spec.scale / settings.scale(spec.lora_rank, 1);
     const double nearest = std::round(alpha);
     if (std::abs(alpha - nearest) <= 1e-9 * alpha && nearest < 1e9) {
         return static_cast<std::int64_t>(nearest);
@@ -118,7 +118,7 @@ nlohmann::json adapter_config(const std::string& base_model, const model::LoraSe
                               const std::vector<AdaptedModule>& modules) {
     std::set<std::string> targets;
     std::vector<std::string> parameters;  // in the order in which PEFT nests their adapters
-    std::vector<json> ranks;
+    std::vector<json> lora_ranks;
     std::vector<json> alphas;
     for (const AdaptedModule& module : modules) {
         const std::string name = last_part(module.name);
@@ -127,8 +127,8 @@ nlohmann::json adapter_config(const std::string& base_model, const model::LoraSe
         } else if (std::find(parameters.begin(), parameters.end(), name) == parameters.end()) {
             parameters.push_back(name);
         }
-        ranks.push_back(module.shape.lora_rank);
-        alphas.push_back(alpha_of(settings, module.shape));
+        lora_ranks.push_back(module.spec.lora_rank);
+        alphas.push_back(alpha_of(settings, module.spec));
     }
     const json alpha = alpha_of(settings, {settings.rank, settings.scale(settings.rank, settings.alpha)});
     json config = {{"peft_type", "LORA"},
@@ -136,7 +136,7 @@ nlohmann::json adapter_config(const std::string& base_model, const model::LoraSe
                    {"base_model_name_or_path", base_model},
                    {"r", settings.rank},
                    {"lora_alpha", alpha},
-                   {"rank_pattern", patterns_of(modules, ranks, settings.rank)},
+                   {"rank_pattern", patterns_of(modules, lora_ranks, settings.rank)},
                    {"alpha_pattern", patterns_of(modules, alphas, alpha)},
                    {"lora_dropout", settings.dropout},
                    {"use_rslora", settings.rank_stabilised},

@@ -32,11 +32,11 @@ inline constexpr const char* fused_down = "mlp.experts.down_proj";
 /// A module, or a parameter of a fused layout, as PEFT names it.
 struct AdaptedModule {
     std::string name;
-    model::AdapterSpec shape;
+    model::AdapterSpec spec;
     bool is_parameter = false;
 };
 
-/// The configuration with which PEFT gives all these modules their ranks and scales.
+/// The configuration with which PEFT gives all these modules their LoRA ranks and scales.
 [[nodiscard]] nlohmann::json adapter_config(const std::string& base_model, const model::LoraSettings& settings,
                                             const std::vector<AdaptedModule>& modules);
 

@@ -2,8 +2,8 @@
 #include "core/error.hpp"
 #include "core/trace.hpp"
 #include "io/safetensors.hpp"
-#include "train/adapter.hpp"
 #include "train/adapter_config.hpp"
+#include "train/adapter_store.hpp"
 
 #include <fmt/ranges.h>
 
@@ -24,12 +24,12 @@ using ops::LoraFactor;
 /// No module of a model has a longer name; matching patterns against names of any length could exhaust the stack.
 constexpr std::size_t longest_name = 512;
 
-/// Where the factors of one module are. In a fused tensor the ranks of an expert are rows of A below each other, and
-/// every `stride`-th column of B.
+/// Where the factors of one module are. In a fused tensor the LoRA ranks of an expert are rows of A below each other,
+/// and every `stride`-th column of B.
 struct ModulePlace {
     std::string a_tensor;
     std::string b_tensor;
-    AdapterSpec shape;
+    AdapterSpec spec;
     bool is_fused = false;
     index_t first_row_of_a = 0;
     index_t first_col_of_b = 0;
@@ -53,10 +53,11 @@ public:
 private:
     void find_modules();
     void find_fused(index_t layer, const std::string& folder);
-    void add_fused_gate_up(index_t layer, const std::string& stem, index_t rank);
-    void add_fused(index_t layer, const std::string& stem, const std::string& projection, AdapterSpec shape,
-                   index_t first_rank, index_t file_rank, index_t first_row_of_b);
-    [[nodiscard]] AdapterSpec shape_in_config(const std::string& module, const std::string& tensor, index_t rank) const;
+    void add_fused_gate_up(index_t layer, const std::string& stem, index_t lora_rank);
+    void add_fused(index_t layer, const std::string& stem, const std::string& projection, AdapterSpec spec,
+                   index_t first_lora_rank, index_t file_lora_rank, index_t first_row_of_b);
+    [[nodiscard]] AdapterSpec spec_in_config(const std::string& module, const std::string& tensor,
+                                             index_t lora_rank) const;
     [[nodiscard]] MatrixView<const float> whole(const std::string& tensor);
 
     const model::Architecture& architecture_;
@@ -79,17 +80,17 @@ AdapterFile::AdapterFile(const std::filesystem::path& folder, const model::Archi
     find_modules();
     settings_.modules.emplace();
     for (const auto& [module, place] : modules_) {
-        settings_.modules->emplace(module, place.shape);
+        settings_.modules->emplace(module, place.spec);
     }
 }
 
-/// The adapter that the configuration gives a module, which must have the rank of its tensor.
-AdapterSpec AdapterFile::shape_in_config(const std::string& module, const std::string& tensor, index_t rank) const {
+/// The adapter that the configuration gives a module, which must have the LoRA rank of its tensor.
+AdapterSpec AdapterFile::spec_in_config(const std::string& module, const std::string& tensor, index_t lora_rank) const {
     const double expected = settings_.rank_pattern.value_of(module, static_cast<double>(settings_.rank));
-    core::require(rank > 0 && static_cast<double>(rank) == expected, ExitCode::corrupt_input,
-                  "{}: tensor {} has rank {} ({} says {}); use files that belong together", source_, tensor, rank,
+    core::require(lora_rank > 0 && static_cast<double>(lora_rank) == expected, ExitCode::corrupt_input,
+                  "{}: tensor {} has rank {} ({} says {}); use files that belong together", source_, tensor, lora_rank,
                   adapter_config_name, expected);
-    return {rank, settings_.scale(rank, settings_.alpha_pattern.value_of(module, settings_.alpha))};
+    return {lora_rank, settings_.scale(lora_rank, settings_.alpha_pattern.value_of(module, settings_.alpha))};
 }
 
 void AdapterFile::find_modules() {
@@ -109,7 +110,7 @@ void AdapterFile::find_modules() {
             ModulePlace place;
             place.a_tensor = name;
             place.b_tensor = prefix + module + b_suffix;
-            place.shape = shape_in_config(module, name, file_.info(name).rows());
+            place.spec = spec_in_config(module, name, file_.info(name).rows());
             unused_.erase(name);
             unused_.erase(place.b_tensor);
             modules_.emplace(module, place);
@@ -139,38 +140,38 @@ void AdapterFile::find_fused(index_t layer, const std::string& stem) {
         source_, stem, a.rows(), a.cols(), b.rows(), b.cols(), architecture_.experts, intermediate, hidden);
     unused_.erase(stem + a_suffix);
     unused_.erase(stem + b_suffix);
-    const index_t rank = a.rows() / architecture_.experts;
+    const index_t lora_rank = a.rows() / architecture_.experts;
     if (is_gate_up) {
-        add_fused_gate_up(layer, stem, rank);
+        add_fused_gate_up(layer, stem, lora_rank);
     } else {
-        const AdapterSpec shape = shape_in_config(architecture_.layer(layer) + fused_down, stem + a_suffix, rank);
-        add_fused(layer, stem, architecture_.names.down, shape, 0, rank, 0);
+        const AdapterSpec spec = spec_in_config(architecture_.layer(layer) + fused_down, stem + a_suffix, lora_rank);
+        add_fused(layer, stem, architecture_.names.down, spec, 0, lora_rank, 0);
     }
 }
 
-/// Gate and up either have half of the ranks each, the rest of B being zero, or they share all of them.
-void AdapterFile::add_fused_gate_up(index_t layer, const std::string& stem, index_t rank) {
+/// Gate and up either have half of the LoRA ranks each, the rest of B being zero, or they share all of them.
+void AdapterFile::add_fused_gate_up(index_t layer, const std::string& stem, index_t lora_rank) {
     const index_t intermediate = architecture_.expert_intermediate;
-    AdapterSpec shape = shape_in_config(architecture_.layer(layer) + fused_gate_up, stem + a_suffix, rank);
+    AdapterSpec spec = spec_in_config(architecture_.layer(layer) + fused_gate_up, stem + a_suffix, lora_rank);
     const MatrixView<const float> b = whole(stem + b_suffix);
     const index_t half = b.cols() / 2;
-    bool is_split = rank % 2 == 0;
+    bool is_split = lora_rank % 2 == 0;
     for (index_t row = 0; row < b.rows() && is_split; ++row) {
         const float* foreign = b[row] + (row < intermediate ? half : 0);
         is_split = std::all_of(foreign, foreign + half, [](float value) { return value == 0; });
     }
-    shape.lora_rank = is_split ? rank / 2 : rank;
-    add_fused(layer, stem, architecture_.names.gate, shape, 0, rank, 0);
-    add_fused(layer, stem, architecture_.names.up, shape, is_split ? rank / 2 : 0, rank, intermediate);
+    spec.lora_rank = is_split ? lora_rank / 2 : lora_rank;
+    add_fused(layer, stem, architecture_.names.gate, spec, 0, lora_rank, 0);
+    add_fused(layer, stem, architecture_.names.up, spec, is_split ? lora_rank / 2 : 0, lora_rank, intermediate);
 }
 
-void AdapterFile::add_fused(index_t layer, const std::string& stem, const std::string& projection, AdapterSpec shape,
-                            index_t first_rank, index_t file_rank, index_t first_row_of_b) {
+void AdapterFile::add_fused(index_t layer, const std::string& stem, const std::string& projection, AdapterSpec spec,
+                            index_t first_lora_rank, index_t file_lora_rank, index_t first_row_of_b) {
     const index_t experts = architecture_.experts;
     for (index_t e = 0; e < experts; ++e) {
         modules_.emplace(architecture_.expert_module(layer, e, projection),
-                         ModulePlace{stem + a_suffix, stem + b_suffix, shape, true, e * file_rank + first_rank,
-                                     first_rank * experts + e, experts, first_row_of_b});
+                         ModulePlace{stem + a_suffix, stem + b_suffix, spec, true, e * file_lora_rank + first_lora_rank,
+                                     first_lora_rank * experts + e, experts, first_row_of_b});
     }
 }
 
@@ -221,15 +222,36 @@ model::LoraSettings read_adapter_settings(const std::filesystem::path& folder,
     return AdapterFile(folder, architecture).settings();
 }
 
-void load_adapter(const std::filesystem::path& folder, const model::Architecture& architecture,
-                  model::LoraParameters<float>& parameters) {
+model::LoraSettings settings_to_start_from(const std::filesystem::path& folder, const model::Architecture& architecture,
+                                           const model::LoraSettings& wanted) {
+    if (folder.empty()) {
+        return wanted;
+    }
+    const model::LoraSettings defaults;
+    model::LoraSettings settings = read_adapter_settings(folder, architecture);
+    const auto check = [&](const char* key, bool agrees) {
+        core::require(agrees, ExitCode::usage,
+                      "{} contradicts the adapter {} (which decides what is adapted and how); remove it, or lora.init",
+                      key, folder.string());
+    };
+    check("lora.rank", wanted.rank == defaults.rank || wanted.rank == settings.rank);
+    check("lora.alpha", wanted.alpha == defaults.alpha || wanted.alpha == settings.alpha);
+    check("lora.rslora", !wanted.rank_stabilised || settings.rank_stabilised);
+    check("lora.targets", wanted.targets == defaults.targets);
+    check("lora.rank_pattern", wanted.rank_pattern.empty());
+    check("lora.alpha_pattern", wanted.alpha_pattern.empty());
+    settings.dropout = wanted.dropout;
+    return settings;
+}
+
+void AdapterStore::load(const std::filesystem::path& folder, const model::Architecture& architecture) {
     const core::trace::Scope scope(core::scopes::adapter_load);
     AdapterFile file(folder, architecture);
     std::set<std::string> unknown;
     for (const auto& [module, place] : file.modules()) {
         unknown.insert(module);
     }
-    for (const auto& bucket : parameters.buckets) {
+    for (const auto& bucket : parameters_.buckets) {
         for (const LoraTensor& tensor : bucket->tensors) {
             std::fill_n(bucket->view(tensor, bucket->values).data(), tensor.size(), 0.0F);
             for (index_t m = 0; m < tensor.count(); ++m) {

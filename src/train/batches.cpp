@@ -1,5 +1,6 @@
 #include "train/batches.hpp"
 
+#include "core/options.hpp"
 #include "core/random.hpp"
 
 #include <algorithm>
@@ -7,8 +8,22 @@
 
 namespace moesaic::train {
 
-Batches::Batches(const Dataset& data, const BatchSettings& settings, int rank, int ranks)
-    : data_(data), settings_(settings), rank_(rank), ranks_(ranks) {}
+void BatchSettings::declare(core::OptionSet& set) {
+    declare_batch_size(set);
+    set.add("train.micro_batch", micro_batch, "sequences per rank and pass; 0: all of a step at once",
+            core::at_least(0));
+}
+
+void BatchSettings::declare_batch_size(core::OptionSet& set) {
+    set.add("train.batch_size", batch_size, "sequences per optimizer step, all ranks together", core::at_least(1));
+}
+
+void BatchSettings::declare_order(core::OptionSet& set) {
+    set.add("data.shuffle", shuffle, "a new order every epoch; otherwise file order, wrapping around at the end");
+}
+
+Batches::Batches(const Dataset& data, const BatchSettings& settings, std::uint64_t seed, int rank, int ranks)
+    : data_(data), settings_(settings), seed_(seed), rank_(rank), ranks_(ranks) {}
 
 index_t Batches::steps_per_epoch() const {
     return (data_.sequences() + settings_.batch_size - 1) / settings_.batch_size;
@@ -28,7 +43,7 @@ std::vector<index_t> Batches::sequences_of(index_t step) {
         epoch_ = epoch;
         order_.resize(static_cast<std::size_t>(count));
         std::iota(order_.begin(), order_.end(), index_t{0});
-        const core::CounterRandom random(settings_.seed, static_cast<std::uint64_t>(epoch));
+        const core::CounterRandom random(seed_, static_cast<std::uint64_t>(epoch));
         for (std::size_t i = order_.size(); i > 1; --i) {  // Fisher-Yates
             std::swap(order_[i - 1], order_[static_cast<std::size_t>(random.below(i, i))]);
         }

@@ -10,14 +10,20 @@
 #include <span>
 #include <vector>
 
+namespace moesaic::core {
+class OptionSet;
+}
+
 namespace moesaic::train {
 
 struct BatchSettings {
-    index_t batch_size = 1;   ///< sequences per optimizer step, all ranks together
+    index_t batch_size = 8;   ///< sequences per optimizer step, all ranks together
     index_t micro_batch = 0;  ///< sequences per rank and pass; 0: all at once
-    bool shuffle = false;     ///< a new order every epoch; otherwise file order that wraps around
-    std::uint64_t seed = 0;
+    bool shuffle = true;      ///< a new order every epoch; otherwise file order that wraps around
 
+    void declare(core::OptionSet& set);
+    void declare_batch_size(core::OptionSet& set);
+    void declare_order(core::OptionSet& set);
     /// Sequences of `ranks` ranks together in one pass.
     [[nodiscard]] index_t per_pass(index_t ranks) const {
         return micro_batch > 0 ? std::min(batch_size, micro_batch * ranks) : batch_size;
@@ -34,7 +40,8 @@ struct StepBatches {
 /// Every step is computed from its number alone, so that a resumed run continues with the same data.
 class Batches {
 public:
-    Batches(const Dataset& data, const BatchSettings& settings, int rank, int ranks);
+    /// `seed` decides the order of shuffled epochs.
+    Batches(const Dataset& data, const BatchSettings& settings, std::uint64_t seed, int rank, int ranks);
 
     [[nodiscard]] index_t steps_per_epoch() const;
     /// `step` counts from 0.
@@ -45,6 +52,7 @@ private:
 
     const Dataset& data_;
     BatchSettings settings_;
+    std::uint64_t seed_;
     int rank_;
     int ranks_;
     std::vector<index_t> order_;  ///< of the epoch below

@@ -38,8 +38,23 @@ void find_slowest(std::vector<double> busy, Decision& decision) {
 
 }  // namespace
 
-GradientCoordinator::GradientCoordinator(const mpi::Communicator& world, const CoordinatorPolicy& policy)
-    : world_(world), policy_(policy), start_ns_(core::trace::now_ns()), previous_ns_(start_ns_) {}
+void CoordinatorSettings::declare_clipping(core::OptionSet& set) {
+    set.add("train.max_grad_norm", max_gradient_norm, "clip the gradients' global norm to this; 0: no clipping",
+            core::within(0, 1e30));
+}
+
+void CoordinatorSettings::declare_checkpoints(core::OptionSet& set) {
+    set.add("train.save_every", checkpoint_every, "checkpoint every so many steps besides the end; 0: never",
+            core::at_least(0));
+}
+
+void CoordinatorSettings::declare_wall_time(core::OptionSet& set) {
+    set.add("output.walltime", wall_time,
+            "stop at a checkpoint before this time is over (seconds, MM:SS, HH:MM:SS or D-HH:MM:SS)");
+}
+
+GradientCoordinator::GradientCoordinator(const mpi::Communicator& world, const CoordinatorSettings& settings)
+    : world_(world), settings_(settings), start_ns_(core::trace::now_ns()), previous_ns_(start_ns_) {}
 
 bool GradientCoordinator::out_of_time() {
     const std::int64_t now = core::trace::now_ns();
@@ -47,7 +62,7 @@ bool GradientCoordinator::out_of_time() {
     previous_ns_ = now;
     // Room for one more step and for writing the checkpoint.
     const double needed = static_cast<double>(now - start_ns_ + 2 * longest_step_ns_) * 1e-9;
-    return policy_.wall_time_seconds > 0 && needed >= policy_.wall_time_seconds;
+    return settings_.wall_time.seconds > 0 && needed >= settings_.wall_time.seconds;
 }
 
 Decision GradientCoordinator::decide(const StepReport& report, std::int64_t step) {
@@ -80,11 +95,12 @@ Decision GradientCoordinator::decide(const StepReport& report, std::int64_t step
         decision.gradient_norm = std::sqrt(squared_norm);
         // Without a target token there is no loss, and an update would only repeat the moments.
         decision.apply = finite && std::isfinite(decision.gradient_norm) && decision.target_tokens > 0;
-        if (policy_.max_gradient_norm > 0) {
+        if (settings_.max_gradient_norm > 0) {
             // The small term is that of torch.nn.utils.clip_grad_norm_.
-            decision.clip_scale = std::min(1.0, policy_.max_gradient_norm / (decision.gradient_norm + 1e-6));
+            decision.clip_scale = std::min(1.0, settings_.max_gradient_norm / (decision.gradient_norm + 1e-6));
         }
-        decision.checkpoint = decision.stop || (policy_.checkpoint_every > 0 && step % policy_.checkpoint_every == 0);
+        decision.checkpoint =
+            decision.stop || (settings_.checkpoint_every > 0 && step % settings_.checkpoint_every == 0);
     }
     world_.broadcast(std::span<Decision>(&decision, 1));
     return decision;

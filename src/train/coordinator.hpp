@@ -1,6 +1,7 @@
 // Rank 0 coordinates each optimizer step: it hears every rank's report and decides once for all.
 #pragma once
 
+#include "core/options.hpp"
 #include "mpi/communicator.hpp"
 
 #include <cstdint>
@@ -32,16 +33,20 @@ struct Decision {
     double slowness = 1;            ///< its busy time over the median of the other ranks'
 };
 
-struct CoordinatorPolicy {
-    double max_gradient_norm = 0;       ///< 0: no clipping
+struct CoordinatorSettings {
+    double max_gradient_norm = 1;       ///< 0: no clipping
     std::int64_t checkpoint_every = 0;  ///< steps; 0: only on a stop
-    double wall_time_seconds = 0;       ///< the run must end within, from the coordinator's construction; 0: no limit
+    core::Duration wall_time{};         ///< the run must end within, from the coordinator's construction
+
+    void declare_clipping(core::OptionSet& set);
+    void declare_checkpoints(core::OptionSet& set);
+    void declare_wall_time(core::OptionSet& set);
 };
 
 /// Collective object: all ranks of `world` hold one and call it in the same order.
 class GradientCoordinator {
 public:
-    GradientCoordinator(const mpi::Communicator& world, const CoordinatorPolicy& policy);
+    GradientCoordinator(const mpi::Communicator& world, const CoordinatorSettings& settings);
 
     /// Collective. `step` is the number of the step being decided, from 1.
     [[nodiscard]] Decision decide(const StepReport& report, std::int64_t step);
@@ -50,7 +55,7 @@ private:
     [[nodiscard]] bool out_of_time();
 
     mpi::Communicator world_;
-    CoordinatorPolicy policy_;
+    CoordinatorSettings settings_;
     std::int64_t start_ns_;
     std::int64_t previous_ns_;
     std::int64_t longest_step_ns_ = 0;

@@ -1,6 +1,7 @@
 #include "train/dataset.hpp"
 
 #include "core/error.hpp"
+#include "core/options.hpp"
 #include "core/trace.hpp"
 #include "io/json.hpp"
 
@@ -29,6 +30,15 @@ std::vector<std::int32_t> read_ids(const nlohmann::json& line, const std::string
 }
 
 }  // namespace
+
+void DataSettings::declare_train(core::OptionSet& set) {
+    set.add("data.train", train, "JSON lines with input_ids and labels to train on");
+}
+
+void DataSettings::declare_eval(core::OptionSet& set) {
+    set.add("data.eval", eval, "JSON lines with input_ids and labels to evaluate on");
+    set.add("data.max_length", max_length, "longer sequences are cut to this many tokens", core::at_least(2));
+}
 
 index_t Dataset::length(index_t sequence) const {
     const auto s = static_cast<std::size_t>(sequence);

@@ -11,9 +11,23 @@
 #include <string>
 #include <vector>
 
+namespace moesaic::core {
+class OptionSet;
+}
+
 namespace moesaic::train {
 
 using core::index_t;
+
+/// Files to read; an empty name stands for none.
+struct DataSettings {
+    std::string train;
+    std::string eval;
+    index_t max_length = 2048;  ///< longer sequences are cut
+
+    void declare_train(core::OptionSet& set);
+    void declare_eval(core::OptionSet& set);
+};
 
 /// Sequence s has elements [offsets[s], offsets[s + 1]) of tokens and labels.
 struct Dataset {

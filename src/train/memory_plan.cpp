@@ -1,21 +1,26 @@
 #include "train/memory_plan.hpp"
 
 #include "core/scalar.hpp"
+#include "model/adapters/lora_parameters.hpp"
+#include "model/layer_plan.hpp"
 #include "ops/blocked_matrix.hpp"
 #include "ops/expert_backend.hpp"
 #include "ops/loss.hpp"
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <numeric>
-#include <utility>
+#include <vector>
 
 namespace moesaic::train {
 namespace {
 
 using model::Architecture;
 using model::AttentionSettings;
-using model::LoraTarget;
+using model::BlockPlan;
+using model::LayerPlan;
+using model::ProjectionPlan;
 using ops::Activations;
 
 constexpr double float_bytes = sizeof(float);
@@ -106,34 +111,22 @@ struct Sizes {
     double expanded = 0;  ///< keys without their rotated part, and values, from the compressed vector
 };
 
-/// Projections that every rank holds whole.
-struct Projections {
-    LoraTarget target;
-    double out;
-    double in;
-    double count;  ///< in all layers
-};
+/// The layers as the rank holds them that has most: slices of the last ranks are the longest.
+std::vector<LayerPlan> layers_of(const Architecture& architecture, const model::LoraSettings& lora,
+                                 const MemoryRequest& request) {
+    return model::plan_layers(
+        architecture, lora,
+        {request.expert_ranks - 1, request.expert_ranks, request.tensor_ranks - 1, request.tensor_ranks});
+}
 
-std::vector<Projections> replicated_projections(const Sizes& s) {
-    std::vector<Projections> all = {{LoraTarget::attention, s.hidden, s.attended, s.layers},
-                                    {LoraTarget::dense, s.dense, s.hidden, 3 * s.dense_layers},
-                                    {LoraTarget::shared, s.shared, s.hidden, 3 * s.moe_layers}};
-    const auto add = [&](double out, double in) { all.push_back({LoraTarget::attention, out, in, s.layers}); };
-    if (s.a.mixers.front() == model::MixerKind::grouped_attention) {
-        add(s.queries, s.hidden);
-        add(s.keys, s.hidden);
-        add(s.values, s.hidden);
-        return all;
+/// Calls use(projection) for all of all layers.
+template <class Use>
+void for_each_projection(const std::vector<LayerPlan>& layers, const Use& use) {
+    for (const LayerPlan& layer : layers) {
+        for (const BlockPlan* block : {&layer.mixer, &layer.feed_forward}) {
+            std::for_each(block->projections.begin(), block->projections.end(), use);
+        }
     }
-    if (s.query_latent > 0) {
-        add(s.query_latent, s.hidden);
-        add(s.queries, s.query_latent);
-    } else {
-        add(s.queries, s.hidden);
-    }
-    add(s.kv_latent + s.rotated, s.hidden);
-    add(s.expanded, s.kv_latent);
-    return all;
 }
 
 /// Of a matrix [rows, cols] in blocks.
@@ -142,70 +135,103 @@ double blocked(double rows, double cols) {
     return padded(rows) * static_cast<double>(ops::row_stride_of(blocks)) / ops::kernel_block;
 }
 
-double weight_bytes(const Sizes& s) {
-    double elements = blocked(s.vocabulary, s.hidden) * (s.a.tied_head ? 1 : 2) +
-                      s.moe_layers * s.held_experts * (2 * blocked(s.slice, s.hidden) + blocked(s.hidden, s.slice));
-    for (const Projections& projections : replicated_projections(s)) {
-        elements += projections.count * blocked(projections.out, projections.in);
-    }
-    return elements * s.scalar + s.moe_layers * s.experts * s.hidden * float_bytes;  // routers
-}
-
-/// Elements of the LoRA factors of one rank: those that all ranks have, those of its experts that the ranks of its
-/// tensor group have whole, and those that are sliced.
-struct LoraElements {
-    double replicated = 0;
-    double of_experts = 0;
-    double sliced = 0;
-
-    [[nodiscard]] double all() const { return replicated + of_experts + sliced; }
-};
-
-LoraElements lora_elements(const Sizes& s) {
-    const model::LoraSettings& lora = s.settings.lora;
-    const auto rank = static_cast<double>(lora.rank);
-    LoraElements elements;
-    if (lora.targets.contains(LoraTarget::experts)) {
-        const double per_feature = 3 * s.moe_layers * s.held_experts * rank;
-        elements.of_experts = per_feature * s.hidden;
-        elements.sliced = per_feature * s.slice;
-    }
-    for (const Projections& projections : replicated_projections(s)) {
-        if (lora.targets.contains(projections.target)) {
-            elements.replicated += projections.count * rank * (projections.out + projections.in);
+double weight_bytes(const Sizes& s, const std::vector<LayerPlan>& layers) {
+    double elements = blocked(s.vocabulary, s.hidden) * (s.a.tied_head ? 1 : 2);
+    double wide = s.hidden;  // norms, biases, routers: in full precision
+    for_each_projection(layers, [&](const ProjectionPlan& projection) {
+        elements += static_cast<double>(projection.held.extent) *
+                    blocked(static_cast<double>(projection.local_out()), static_cast<double>(projection.local_in()));
+        wide += projection.has_bias ? static_cast<double>(projection.out) : 0;
+    });
+    for (const LayerPlan& layer : layers) {
+        for (const BlockPlan* block : {&layer.mixer, &layer.feed_forward}) {
+            wide += static_cast<double>(block->norm.cols);
+            for (const model::TensorPlan& tensor : block->tensors) {
+                wide += static_cast<double>(tensor.rows) * static_cast<double>(tensor.cols);
+            }
         }
     }
+    return elements * s.scalar + wide * float_bytes;
+}
+
+/// Elements of the LoRA factors of one rank by who else holds them.
+using LoraElements = std::map<model::Holders, double>;
+
+LoraElements lora_elements(const std::vector<LayerPlan>& layers) {
+    LoraElements elements;
+    for_each_projection(layers, [&](const ProjectionPlan& projection) {
+        const double per_feature =
+            static_cast<double>(projection.held.extent) * static_cast<double>(projection.lora_rank);
+        elements[holders_of(projection, ops::LoraFactor::a)] +=
+            per_feature * static_cast<double>(projection.local_in());
+        elements[holders_of(projection, ops::LoraFactor::b)] +=
+            per_feature * static_cast<double>(projection.local_out());
+    });
     return elements;
 }
 
-/// Per token of this rank: model::LayerTape without what belongs to one kind of layer.
-double attention_tape_bytes(const Sizes& s) {
-    const double normalised = s.attention.norm == ops::HeadNorm::none ? 0 : s.queries + s.keys;
-    const double latent = 2 * (s.query_latent + s.kv_latent);  // before and after its norm
-    const double narrow = 2 * s.hidden + s.queries + s.keys + s.values + s.attended + normalised + latent;
-    const double wide = 2 * s.hidden + 3 * s.heads + 2;
-    return wide * float_bytes + narrow * s.scalar;
+/// Per row of this rank: model::BlockTape without the state.
+double block_tape_bytes(const Sizes& s) {
+    return s.hidden * (float_bytes + s.scalar) + float_bytes;
 }
 
-double activation_bytes(const Sizes& s, bool training) {
-    const double moe_layers = training ? s.moe_layers : std::min(s.moe_layers, 1.0);  // one tape serves all layers
-    const double dense_layers = training ? s.dense_layers : 0;
+/// Per row of this rank: the state of attention.
+double mixer_state_bytes(const Sizes& s) {
+    const double normalised = s.attention.norm == ops::HeadNorm::none ? 0 : s.queries + s.keys;
+    const double latent = 2 * (s.query_latent + s.kv_latent);  // before and after its norm
+    return (s.queries + s.keys + s.values + s.attended + normalised + latent) * s.scalar + 3 * s.heads * float_bytes;
+}
+
+/// All rows: the state of a feed-forward network. Of routed rows of several ranks what arrived is kept, too.
+double feed_forward_state_bytes(const Sizes& s, const BlockPlan& plan, bool keep) {
     const double mlp = s.retain ? 2 * s.scalar : 0;  // gate and up
-    const double routing = (s.experts + 2 * s.choices + 1) * float_bytes;
-    const double own = (moe_layers + dense_layers) * attention_tape_bytes(s) + dense_layers * mlp * s.dense +
-                       moe_layers * (mlp * s.shared + routing) + s.hidden * (2 * float_bytes + s.scalar);
-    ops::ExpertConfig config;
-    config.hidden = s.a.hidden;
-    config.intermediate = static_cast<index_t>(s.slice);
-    config.lora_rank = s.settings.lora.rank;
-    config.activations = s.settings.activations;
-    const auto saved = [&](index_t choices) {
-        config.experts_per_token = choices;
-        return static_cast<double>(s.scalar == float_bytes ? ops::saved_bytes_per_token<float>(config)
-                                                           : ops::saved_bytes_per_token<core::bf16>(config));
+    double bytes = 0;
+    double lora_rank = 0;
+    bool routes = false;
+    for (const ProjectionPlan& projection : plan.projections) {
+        routes = routes || projection.is_routed();
+        lora_rank = projection.is_routed() ? static_cast<double>(projection.lora_rank) : lora_rank;
+    }
+    if (!routes) {
+        return s.own_tokens * mlp * s.dense;
+    }
+    bytes += s.own_tokens * (mlp * s.shared + (s.experts + 2 * s.choices + 1) * float_bytes);
+    if (s.expert_ranks * s.tensor_ranks > 1) {
+        bytes += s.group_tokens * (s.hidden * s.scalar + 2 * s.choices * float_bytes);
+    }
+    constexpr double routed_row = 2 * sizeof(std::int32_t);
+    bytes += s.group_tokens * s.choices * sizeof(index_t) + s.group_choices * routed_row;
+    if (keep && s.retain) {
+        bytes += s.group_choices * 2 * (s.slice + lora_rank) * s.scalar;
+    }
+    return bytes;
+}
+
+/// What tapes hold: of blocks below the lowest one that trains, and of all in an evaluation, as much as two need.
+double activation_bytes(const Sizes& s, const std::vector<LayerPlan>& layers, bool training) {
+    bool below = true;
+    bool passes_by = false;
+    double kept = s.own_tokens * (s.hidden * (float_bytes + s.scalar) + float_bytes);  // the last stream and its norm
+    double passing_mixer = 0;
+    double passing_feed_forward = 0;
+    const auto add = [&](const BlockPlan& plan, bool is_mixer) {
+        below = below && !plan.is_trainable();
+        const bool keep = training && !below;
+        const double state = is_mixer ? s.own_tokens * mixer_state_bytes(s) : feed_forward_state_bytes(s, plan, keep);
+        if (keep) {
+            kept += s.own_tokens * block_tape_bytes(s) + state;
+        } else {
+            passes_by = true;
+            double& passing = is_mixer ? passing_mixer : passing_feed_forward;
+            passing = std::max(passing, state);
+        }
     };
-    const double routed = s.group_tokens * saved(0) + s.group_choices * (saved(1) - saved(0));
-    return s.own_tokens * own + moe_layers * routed;
+    for (const LayerPlan& layer : layers) {
+        add(layer.mixer, true);
+        add(layer.feed_forward, false);
+    }
+    const double passing = passes_by ? 2 * s.own_tokens * block_tape_bytes(s) : 0;
+    return kept + passing + passing_mixer + passing_feed_forward;
 }
 
 /// Work buffers of model::TokenExchange, in which as many rows are sent as received.
@@ -220,7 +246,7 @@ double exchange_bytes(const Sizes& s) {
 }
 
 /// Work buffers that layers share.
-double buffer_bytes(const Sizes& s) {
+double buffer_bytes(const Sizes& s, double lora_rank) {
     const double decoder = 4 * s.hidden * float_bytes;
     const double heads = s.queries + s.keys + s.values + s.attended;
     const double latent = std::max(s.query_latent, s.kv_latent + s.rotated) + s.expanded;
@@ -234,10 +260,8 @@ double buffer_bytes(const Sizes& s) {
     const double packed = std::max(parts, 1.0) * padded(widest) * s.scalar;
     const double own = decoder + attention + mlp + split + packed + s.experts * float_bytes;
     const double pre_activations = s.retain ? 0 : 2;  // computed again, besides activations and three gradients
-    const double routed =
-        (s.hidden + (4 + pre_activations) * padded(s.slice) + 4 * padded(static_cast<double>(s.settings.lora.rank))) *
-            s.scalar +
-        std::ceil(s.slice / ops::kernel_block) * float_bytes;
+    const double routed = (s.hidden + (4 + pre_activations) * padded(s.slice) + 4 * padded(lora_rank)) * s.scalar +
+                          std::ceil(s.slice / ops::kernel_block) * float_bytes;
     const double group = 2 * s.hidden * float_bytes;
     // Logits, their gradient, and the gradient packed for the product with the head.
     const double head = ops::targets_per_block * (s.vocabulary + s.hidden) * (float_bytes + 2 * s.scalar);
@@ -260,32 +284,40 @@ double MemoryPlan::of(std::string_view purpose) const {
 MemoryPlan plan_memory(const Architecture& architecture, const model::DecoderSettings& settings,
                        const MemoryRequest& request) {
     const Sizes sizes(architecture, settings, request);
-    const LoraElements lora = lora_elements(sizes);
-    const double slice_holders = static_cast<double>(request.data_ranks);
+    const std::vector<LayerPlan> layers = layers_of(architecture, settings.lora, request);
+    const auto slice_holders = static_cast<double>(request.data_ranks);
     const double expert_holders = slice_holders * static_cast<double>(request.tensor_ranks);
-    const double ranks = expert_holders * static_cast<double>(request.expert_ranks);
+    double factors = 0;
     double moments = 0;
     double reduced = 0;  // gradients, unless a rank's own are the only ones
-    for (const auto& [elements, holders] :
-         {std::pair{lora.replicated, ranks}, {lora.of_experts, expert_holders}, {lora.sliced, slice_holders}}) {
+    for (const auto& [held_by, elements] : lora_elements(layers)) {
+        const double holders = held_by == model::Holders::same_slices    ? slice_holders
+                               : held_by == model::Holders::same_experts ? expert_holders
+                                                                         : expert_holders * sizes.expert_ranks;
         const double owned = std::ceil(elements / holders);
+        factors += elements;
         moments += 2 * owned;
         reduced += holders > 1 ? owned : 0;
     }
+    index_t lora_rank = 0;  // of routed experts
+    for_each_projection(layers, [&](const ProjectionPlan& projection) {
+        lora_rank = projection.is_routed() ? std::max(lora_rank, projection.lora_rank) : lora_rank;
+    });
     MemoryPlan plan;
-    plan.items = {{"frozen weights", weight_bytes(sizes)},
-                  {"LoRA factors and gradients", lora.all() * (2 * float_bytes + sizes.scalar)},
+    plan.items = {{"frozen weights", weight_bytes(sizes, layers)},
+                  {"LoRA factors and gradients", factors * (2 * float_bytes + sizes.scalar)},
                   {"optimizer", request.training ? float_bytes * (moments + reduced) : 0},
-                  {"activations", activation_bytes(sizes, request.training)},
-                  {"work buffers", buffer_bytes(sizes)}};
+                  {"activations", activation_bytes(sizes, layers, request.training)},
+                  {"work buffers", buffer_bytes(sizes, static_cast<double>(lora_rank))}};
     return plan;
 }
 
 double replicated_parameters(const Architecture& architecture) {
     double parameters = 0;
-    for (const Projections& projections : replicated_projections(Sizes(architecture, {}, {}))) {
-        parameters += projections.count * projections.out * projections.in;
-    }
+    for_each_projection(layers_of(architecture, {.rank = 0}, {}), [&](const ProjectionPlan& projection) {
+        parameters +=
+            projection.is_routed() ? 0 : static_cast<double>(projection.out) * static_cast<double>(projection.in);
+    });
     return parameters;
 }
 

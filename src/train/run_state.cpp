@@ -1,17 +1,18 @@
 #include "train/run_state.hpp"
 
+#include "core/enumeration.hpp"
 #include "core/error.hpp"
 #include "core/trace.hpp"
 #include "io/checkpoint.hpp"
 #include "io/json.hpp"
-#include "train/lora_state.hpp"
 
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <exception>
+#include <array>
 #include <map>
 #include <memory>
+#include <string>
+#include <string_view>
 
 namespace moesaic::train {
 namespace {
@@ -21,14 +22,24 @@ using core::Matrix;
 using core::MatrixView;
 using model::LoraTensor;
 
-std::string dataset_name(const LoraTensor& tensor, LoraContent content) {
-    return "lora/" + tensor.name +
-           (content == LoraContent::values         ? "/values"
-            : content == LoraContent::first_moment ? "/first_moment"
-                                                   : "/second_moment");
+constexpr std::string_view values_name = "values";
+constexpr std::array moments = {OwnedData::first_moment, OwnedData::second_moment};
+
+std::string dataset_name(std::string_view tensor, std::string_view content) {
+    return fmt::format("lora/{}/{}", tensor, content);
 }
 
-/// How many modules of each name are adapted, with which rank and scale.
+/// What version 1 of the schema called the tensor of a bucket.
+std::string older_name(const model::ParameterBucket<float>& bucket, const LoraTensor& tensor) {
+    if (!bucket.experts_of_layer) {
+        return tensor.name;
+    }
+    const std::size_t factor = tensor.name.rfind('.');
+    const std::size_t projection = tensor.name.rfind('.', factor - 1);
+    return fmt::format("layers.{}.experts{}", *bucket.experts_of_layer, tensor.name.substr(projection));
+}
+
+/// How many modules of each name are adapted, with which LoRA rank and scale.
 nlohmann::json adapters(const model::LoraParameters<float>& parameters) {
     std::map<std::string, index_t> counts;
     for (const auto& bucket : parameters.buckets) {
@@ -58,8 +69,6 @@ nlohmann::json identity(const RunState& state, const model::Architecture& archit
             {"data.train fingerprint", state.data_fingerprint}};
 }
 
-constexpr std::array contents = {LoraContent::values, LoraContent::first_moment, LoraContent::second_moment};
-
 void check_identity(const nlohmann::json& header, const nlohmann::json& expected, const std::string& source) {
     const auto found = io::get<nlohmann::json>(header, "identity", source);
     core::require(found.is_object(), ExitCode::corrupt_input, "{}: identity is no object; use another checkpoint",
@@ -75,11 +84,14 @@ void check_identity(const nlohmann::json& header, const nlohmann::json& expected
 }
 
 /// Reads one content of all tensors of a bucket into a buffer laid out as the bucket on this rank.
-void read_bucket(const io::CheckpointReader& reader, const model::ParameterBucket<float>& bucket, LoraContent content,
-                 Matrix<float>& whole, const std::string& source) {
+void read_bucket(const io::CheckpointReader& reader, const model::ParameterBucket<float>& bucket,
+                 std::string_view content, Matrix<float>& whole, const std::string& source) {
     Matrix<float> full;
     for (const LoraTensor& tensor : bucket.tensors) {
-        const std::string name = dataset_name(tensor, content);
+        std::string name = dataset_name(tensor.name, content);
+        if (!reader.contains(name)) {
+            name = dataset_name(older_name(bucket, tensor), content);
+        }
         const std::vector<index_t> shape = {tensor.count(), tensor.rows, tensor.cols};
         core::require(reader.shape(name) == shape, ExitCode::corrupt_input,
                       "{}: dataset {} has another shape than the model needs; use another checkpoint", source, name);
@@ -93,32 +105,38 @@ void read_bucket(const io::CheckpointReader& reader, const model::ParameterBucke
 
 void save_checkpoint(const std::filesystem::path& folder, int keep, const RunState& state,
                      const std::vector<core::OptionSet::Setting>& settings, const model::Architecture& architecture,
-                     const model::LoraParameters<float>& parameters, const ShardedAdamW& optimizer,
-                     const mpi::ProcessGrid& grid) {
+                     const AdapterStore& store, const ShardedAdamW& optimizer) {
     const core::trace::Scope scope(core::scopes::checkpoint_save);
+    const mpi::Communicator& world = store.world();
     const io::CheckpointFolder checkpoints(folder);
     std::unique_ptr<io::CheckpointWriter> writer;
-    grid.world().agree([&] {
-        if (grid.world().is_root()) {
+    world.agree([&] {
+        if (world.is_root()) {
             nlohmann::json configuration = nlohmann::json::object();
             for (const core::OptionSet::Setting& setting : settings) {
                 configuration[setting.key] = setting.value;
             }
             const nlohmann::json header = {{"step", state.step},
                                            {"updates", optimizer.updates()},
-                                           {"identity", identity(state, architecture, parameters)},
+                                           {"identity", identity(state, architecture, store.parameters())},
                                            {"configuration", configuration}};
             writer = std::make_unique<io::CheckpointWriter>(checkpoints.file_for_step(state.step), header);
         }
     });
-    for_each_full_tensor(parameters, optimizer, grid, {contents.begin(), contents.end()},
-                         [&](const FullTensor& full, LoraContent content) {
-                             const LoraTensor& tensor = *full.tensor;
-                             const std::array<index_t, 3> shape = {tensor.count(), tensor.rows, tensor.cols};
-                             writer->write(dataset_name(tensor, content), shape, full.values.flat());
-                         });
-    grid.world().agree([&] {
-        if (grid.world().is_root()) {
+    const auto write_as = [&](std::string_view content) {
+        return [&writer, content](const FullTensor& full) {
+            const LoraTensor& tensor = *full.tensor;
+            const std::array<index_t, 3> shape = {tensor.count(), tensor.rows, tensor.cols};
+            writer->write(dataset_name(tensor.name, content), shape, full.values.flat());
+        };
+    };
+    store.for_each_tensor(write_as(values_name));
+    for (const OwnedData moment : moments) {
+        store.for_each_tensor([&](std::size_t bucket) { return optimizer.gather(bucket, moment); },
+                              write_as(core::name_of(moment)));
+    }
+    world.agree([&] {
+        if (world.is_root()) {
             writer->commit();
             checkpoints.publish(state.step, keep);
         }
@@ -126,22 +144,21 @@ void save_checkpoint(const std::filesystem::path& folder, int keep, const RunSta
 }
 
 RunState load_checkpoint(const std::filesystem::path& file, const RunState& expected,
-                         const model::Architecture& architecture, model::LoraParameters<float>& parameters,
-                         ShardedAdamW& optimizer) {
+                         const model::Architecture& architecture, const AdapterStore& store, ShardedAdamW& optimizer) {
     const core::trace::Scope scope(core::scopes::checkpoint_load);
     const std::string source = file.string();
     const io::CheckpointReader reader(file);
+    model::LoraParameters<float>& parameters = store.parameters();
     check_identity(reader.header(), identity(expected, architecture, parameters), source);
     for (std::size_t b = 0; b < parameters.buckets.size(); ++b) {
         model::ParameterBucket<float>& bucket = *parameters.buckets[b];
-        OwnedPart& part = optimizer.part(b);
-        read_bucket(reader, bucket, LoraContent::values, bucket.values, source);
-        Matrix<float> whole(1, bucket.size());
-        for (const auto& [content, owned] : {std::pair{LoraContent::first_moment, &part.first_moment},
-                                             std::pair{LoraContent::second_moment, &part.second_moment}}) {
-            read_bucket(reader, bucket, content, whole, source);
-            std::copy_n(whole.data() + part.begin, owned->size(), owned->data());
+        read_bucket(reader, bucket, values_name, bucket.values, source);
+        std::array<Matrix<float>, moments.size()> whole;
+        for (std::size_t m = 0; m < moments.size(); ++m) {
+            whole[m].resize(1, bucket.size());
+            read_bucket(reader, bucket, core::name_of(moments[m]), whole[m], source);
         }
+        optimizer.set_moments(b, whole[0], whole[1]);
     }
     RunState state = expected;
     state.step = io::get_size(reader.header(), "step", source, 0, index_t{1} << 53);

@@ -3,10 +3,9 @@
 #pragma once
 
 #include "core/options.hpp"
-#include "model/adapters/lora_parameters.hpp"
 #include "model/families/architecture.hpp"
-#include "mpi/process_grid.hpp"
 #include "train/adamw.hpp"
+#include "train/adapter_store.hpp"
 
 #include <filesystem>
 #include <vector>
@@ -26,13 +25,12 @@ struct RunState {
 /// `settings` are stored beside the state for people who look into the file.
 void save_checkpoint(const std::filesystem::path& folder, int keep, const RunState& state,
                      const std::vector<core::OptionSet::Setting>& settings, const model::Architecture& architecture,
-                     const model::LoraParameters<float>& parameters, const ShardedAdamW& optimizer,
-                     const mpi::ProcessGrid& grid);
+                     const AdapterStore& store, const ShardedAdamW& optimizer);
 
 /// Every rank reads its pieces of `file`. Throws a usage error if the checkpoint belongs to another model, other LoRA
 /// settings or other data than `expected` (whose step is not looked at). Returns the state in the file.
 [[nodiscard]] RunState load_checkpoint(const std::filesystem::path& file, const RunState& expected,
-                                       const model::Architecture& architecture,
-                                       model::LoraParameters<float>& parameters, ShardedAdamW& optimizer);
+                                       const model::Architecture& architecture, const AdapterStore& store,
+                                       ShardedAdamW& optimizer);
 
 }  // namespace moesaic::train

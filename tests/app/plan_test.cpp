@@ -50,6 +50,20 @@ TEST(PlanProgram, PlansForRanksThatDoNotRun) {
     EXPECT_LT(gib(groups.output, "LoRA factors and gradients"), gib(many.output, "LoRA factors and gradients") / 4);
 }
 
+/// Experts are padded to the largest rank that a pattern gives one of them.
+TEST(PlanProgram, CountsRanksOfPatterns) {
+    const std::string plan =
+        "plan --model.synthetic qwen3-30b-a3b --model.layers 1 --train.batch_size 1 "
+        "--data.max_length 48 ";
+    const Result small = alone(plan);
+    const Result pattern = alone(plan + "--lora.rank_pattern down_proj=256");
+    const Result rank = alone(plan + "--lora.rank 256");
+    for (const char* purpose : {"LoRA factors and gradients", "optimizer", "activations", "work buffers"}) {
+        EXPECT_EQ(gib(pattern.output, purpose), gib(rank.output, purpose)) << purpose;
+    }
+    EXPECT_GT(gib(pattern.output, "LoRA factors and gradients"), 20 * gib(small.output, "LoRA factors and gradients"));
+}
+
 TEST(PlanProgram, CountsTheRanksOfANode) {
     const std::string plan = "plan --model.path " + reference + " --parallel.expert 2 ";
     const Result running = test::moesaic(4, plan);

@@ -175,6 +175,16 @@ TEST_F(ProgramTest, VerifyFailsOnAnotherReference) {
     EXPECT_NE(result.output.find("FAIL"), std::string::npos);
 }
 
+TEST_F(ProgramTest, VerifyRefusesACaseWithAnUnknownSchedule) {
+    const fs::path copy = copy_of_case("case");
+    nlohmann::json expected = io::read_json(copy / "expected.json");
+    expected["optimizer"]["schedule"] = "cosin";
+    std::ofstream(copy / "expected.json") << expected.dump();
+    expect_error("verify " + copy.string(), 2,
+                 "schedule = cosin must be one of constant, linear, cosine (" + (copy / "expected.json").string() +
+                     "); did you mean cosine?");
+}
+
 /// The counter of bandwidth, over time, is what ranks sent: some of the bytes of their MPI calls.
 void expect_bandwidth_of_messages(const nlohmann::json& events, int ranks) {
     std::map<int, double> first;  // microseconds, of any event
@@ -459,6 +469,13 @@ TEST_F(ProgramTest, UsageErrorsExplainThemselves) {
     expect_error("train --lora.dropout 1", 2, "lora.dropout");
     expect_error("verify", 2, "no case given");
     expect_error("verify /nonexistent", 2, "/nonexistent/expected.json");
+    expect_error(train_arguments("out", "--train.schedule cosin"), 2,
+                 "train.schedule = cosin must be one of constant, linear, cosine (on the command line); did you mean "
+                 "cosine?");
+    expect_error(train_arguments("out", "--compute.precision fp16"), 2, "must be one of bf16, fp32");
+    expect_error(train_arguments("out", "--train.activations recompte"), 2, "did you mean recompute?");
+    expect_error(train_arguments("out", "--output.adapter_layout fussed"), 2, "did you mean fused?");
+    expect_error("verify " + reference + " --compute.precision fp23", 2, "must be one of fp32, bf16, both");
     EXPECT_EQ(moesaic(1, "").exit_code, 2);
 }
 

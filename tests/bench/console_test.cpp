@@ -186,7 +186,7 @@ TEST(Machine, ReadsOfCachesAndSumsInMemoryAreFigures) {
     const auto world = mpi::Communicator::world();
     Console console(world, {.name = "machine"});
     const kernels::KernelSet kernels;
-    MachineBenchmark benchmark(console, kernels, mpi::place(world, 1), index_t{1} << 28U);
+    MachineBenchmark benchmark(console, kernels, mpi::place(world, {.threads = 1}), index_t{1} << 28U);
     benchmark.repeat(false);
     benchmark.repeat(true);
     benchmark.report(console, {});
@@ -203,7 +203,7 @@ TEST(Machine, ReadsOfCachesAndSumsInMemoryAreFigures) {
 
 TEST(Environment, OfThisRankIsWhatTheSchemaSays) {
     const auto world = mpi::Communicator::world();
-    const auto rank = describe_rank(mpi::place(world, 1), true, kernels::KernelSet());
+    const auto rank = describe_rank(mpi::place(world, {.threads = 1}), true, kernels::KernelSet());
     EXPECT_EQ(rank["rank"], world.rank());
     EXPECT_FALSE(rank["cpu"]["model"].get<std::string>().empty());
     EXPECT_EQ(rank["cpu"]["isa"][0], "portable");
@@ -218,7 +218,7 @@ TEST(Environment, OfThisRankIsWhatTheSchemaSays) {
 
 TEST(Disturbances, WarningsArriveOnRankZero) {
     const auto world = mpi::Communicator::world();
-    host::Placement placement = mpi::place(world, 1);
+    host::Placement placement = mpi::place(world, {.threads = 1});
     placement.cores_shared = true;
     const auto lines = noise_warnings(world, placement, false, read_counters());
     if (world.is_root()) {

@@ -1,4 +1,5 @@
 #include "bench/routing.hpp"
+#include "core/enumeration.hpp"
 
 #include <gtest/gtest.h>
 
@@ -21,11 +22,12 @@ std::vector<index_t> tokens_of_experts(const Routes& routes) {
 }
 
 TEST(Routing, TokensChooseDifferentExpertsWithWeightsOfSumOne) {
-    for (const std::string& name : routing_names()) {
-        const Routes routes = make_routes(name, tokens, shape, 5);
+    for (const Routing routing : core::values_of<Routing>()) {
+        const Routes routes = make_routes(routing, tokens, shape, 5);
         for (index_t t = 0; t < tokens; ++t) {
             const auto ids = routes.experts.view().row(t);
-            EXPECT_EQ(std::set<std::int32_t>(ids.begin(), ids.end()).size(), ids.size()) << name << ", token " << t;
+            EXPECT_EQ(std::set<std::int32_t>(ids.begin(), ids.end()).size(), ids.size())
+                << core::name_of(routing) << ", token " << t;
             const auto weights = routes.weights.view().row(t);
             EXPECT_NEAR(std::accumulate(weights.begin(), weights.end(), 0.0F), 1.0F, 1e-5F);
             EXPECT_GT(*std::min_element(weights.begin(), weights.end()), 0.0F);
@@ -36,20 +38,20 @@ TEST(Routing, TokensChooseDifferentExpertsWithWeightsOfSumOne) {
 }
 
 TEST(Routing, UniformIsBalanced) {
-    const auto counts = tokens_of_experts(make_routes("uniform", tokens, shape, 5));
+    const auto counts = tokens_of_experts(make_routes(Routing::uniform, tokens, shape, 5));
     const auto [fewest, most] = std::minmax_element(counts.begin(), counts.end());
     EXPECT_LE(*most - *fewest, 2);
 }
 
 TEST(Routing, SkewedFavoursTheFirstExperts) {
-    const auto counts = tokens_of_experts(make_routes("skewed", tokens, shape, 5));
+    const auto counts = tokens_of_experts(make_routes(Routing::skewed, tokens, shape, 5));
     EXPECT_GT(counts.front(), 4 * counts.back());
     const auto half = counts.begin() + shape.experts / 2;
     EXPECT_GT(std::accumulate(counts.begin(), half, index_t{0}), 2 * std::accumulate(half, counts.end(), index_t{0}));
 }
 
 TEST(Routing, HotGivesOneExpertToAllTokens) {
-    const auto counts = tokens_of_experts(make_routes("hot", tokens, shape, 5));
+    const auto counts = tokens_of_experts(make_routes(Routing::hot, tokens, shape, 5));
     EXPECT_EQ(counts.front(), tokens);
     const auto [fewest, most] = std::minmax_element(counts.begin() + 1, counts.end());
     EXPECT_LE(*most - *fewest, 2);
@@ -57,7 +59,7 @@ TEST(Routing, HotGivesOneExpertToAllTokens) {
 
 TEST(Routing, DependsOnTheSeedAlone) {
     const auto ids = [](std::uint64_t seed) {
-        const Routes routes = make_routes("uniform", 50, shape, seed);
+        const Routes routes = make_routes(Routing::uniform, 50, shape, seed);
         const auto all = routes.experts.flat();
         return std::vector<std::int32_t>(all.begin(), all.end());
     };
@@ -66,9 +68,9 @@ TEST(Routing, DependsOnTheSeedAlone) {
 }
 
 TEST(Routing, ExtremeShapes) {
-    for (const std::string& name : routing_names()) {
-        EXPECT_EQ(make_routes(name, 3, {"", 1, 1, 4, 4}, 1).experts_in_use(), 4) << name;
-        EXPECT_EQ(make_routes(name, 3, {"", 1, 1, 1, 1}, 1).experts_in_use(), 1) << name;
+    for (const Routing routing : core::values_of<Routing>()) {
+        EXPECT_EQ(make_routes(routing, 3, {"", 1, 1, 4, 4}, 1).experts_in_use(), 4) << core::name_of(routing);
+        EXPECT_EQ(make_routes(routing, 3, {"", 1, 1, 1, 1}, 1).experts_in_use(), 1) << core::name_of(routing);
     }
 }
 

@@ -3,11 +3,19 @@
 
 #include <gtest/gtest.h>
 
+#include <array>
 #include <filesystem>
 #include <fstream>
+#include <map>
+#include <set>
 
 namespace moesaic::core {
 namespace {
+
+enum class Fruit : std::uint8_t { apple, pear, quince };
+constexpr auto names_of(Fruit) {
+    return std::to_array<std::string_view>({"apple", "pear", "quince"});
+}
 
 class OptionsTest : public testing::Test {
 protected:
@@ -17,7 +25,10 @@ protected:
         set_.add("data.train", train, "file");
         set_.add("data.shuffle", shuffle, "shuffle");
         set_.add("compute.isa", isa, "level", one_of({"auto", "amx"}));
-        set_.add("parallel.tensor", tensor, "ranks", auto_or_within(1, 64));
+        set_.add_auto("parallel.tensor", tensor, 64, "ranks");
+        set_.add_enum("bench.fruit", fruit, "apple or pear");
+        set_.add_enum("bench.basket", basket, "fruit");
+        set_.add("output.walltime", limit, "time limit");
     }
     ~OptionsTest() override { std::filesystem::remove(file_); }
 
@@ -40,7 +51,10 @@ protected:
     std::string train;
     bool shuffle = true;
     std::string isa = "auto";
-    std::string tensor = "auto";
+    std::int64_t tensor = 0;
+    Fruit fruit = Fruit::pear;
+    std::set<Fruit> basket = {Fruit::apple, Fruit::pear};
+    Duration limit;
     OptionSet set_;
     std::filesystem::path file_;
 };
@@ -48,8 +62,54 @@ protected:
 TEST_F(OptionsTest, DefaultsStayWithoutArguments) {
     EXPECT_TRUE(parse({}).empty());
     EXPECT_EQ(rate, 0.5);
-    for (const auto& setting : set_.settings()) {
-        EXPECT_TRUE(setting.is_default) << setting.key;
+    std::map<std::string, std::string> values;
+    for (const auto& [key, value] : set_.settings()) {
+        values[key] = value;
+    }
+    EXPECT_EQ(values, (std::map<std::string, std::string>{{"train.lr", "0.5"},
+                                                          {"train.steps", "3"},
+                                                          {"data.train", ""},
+                                                          {"data.shuffle", "true"},
+                                                          {"compute.isa", "auto"},
+                                                          {"parallel.tensor", "auto"},
+                                                          {"bench.fruit", "pear"},
+                                                          {"bench.basket", "apple,pear"},
+                                                          {"output.walltime", ""}}));
+}
+
+TEST_F(OptionsTest, EnumerationsAreReadByName) {
+    parse({"--bench.fruit", "quince", "--bench.basket", "quince,apple,quince", "--parallel.tensor", "2"});
+    EXPECT_EQ(fruit, Fruit::quince);
+    EXPECT_EQ(basket, (std::set<Fruit>{Fruit::apple, Fruit::quince}));
+    EXPECT_EQ(tensor, 2);
+    parse({"--parallel.tensor", "auto"});
+    EXPECT_EQ(tensor, 0);
+    EXPECT_EQ(error_of({"--bench.fruit", "quinze"}),
+              "bench.fruit = quinze must be one of apple, pear, quince (on the command line); did you mean quince?");
+    write("[bench]\nbasket = apple,,pear\n");
+    EXPECT_EQ(error_of({file_.string()}, true),
+              "bench.basket =  must be one of apple, pear, quince (" + file_.string() + ":2); correct the value");
+    EXPECT_EQ(error_of({"--bench.basket="}).find("bench.basket"), 0U);
+    EXPECT_EQ(fruit, Fruit::quince);  // unchanged by errors
+    EXPECT_EQ(values_of<Fruit>(), (std::array{Fruit::apple, Fruit::pear, Fruit::quince}));
+    EXPECT_EQ(parse_name<Fruit>("pear", "fruit", "basket.json"), Fruit::pear);
+    EXPECT_THROW(static_cast<void>(parse_name<Fruit>("", "fruit", "basket.json")), Error);
+}
+
+TEST_F(OptionsTest, DurationsAreThoseOfSlurm) {
+    const auto seconds = [&](const std::string& text) {
+        parse({"--output.walltime", text});
+        EXPECT_EQ(limit.text, text);
+        return limit.seconds;
+    };
+    EXPECT_EQ(limit.seconds, 0);
+    EXPECT_EQ(seconds("90"), 90);
+    EXPECT_EQ(seconds("1:30"), 90);
+    EXPECT_EQ(seconds("02:00:01"), 7201);
+    EXPECT_EQ(seconds("1-00:00:00"), 86400);
+    for (const char* text : {"soon", "0", "1:2:3:4", "1-", "-1", "1:-1", "nan"}) {
+        EXPECT_NE(error_of({std::string("--output.walltime=") + text}).find("is not a duration"), std::string::npos)
+            << text;
     }
 }
 

@@ -64,7 +64,7 @@ void on_own_thread(const Work& work) {
 
 TEST(Placement, SaysWhereTheRankIs) {
     const Communicator world = Communicator::world();
-    const host::Placement placement = place(world, 0);
+    const host::Placement placement = place(world);
     EXPECT_FALSE(placement.host.empty());
     EXPECT_EQ(placement.rank, world.rank());
     EXPECT_EQ(placement.node_rank, world.rank());
@@ -76,7 +76,7 @@ TEST(Placement, SaysWhereTheRankIs) {
 
 TEST(Placement, CoresAreDisjointUnlessThereAreTooFew) {
     const Communicator world = Communicator::world();
-    const host::Placement placement = place(world, 0);
+    const host::Placement placement = place(world);
     ASSERT_FALSE(placement.cores.empty());
     EXPECT_TRUE(std::is_sorted(placement.cores.begin(), placement.cores.end()));
     EXPECT_EQ(placement.processing_units.size(), placement.cores.size());
@@ -97,9 +97,9 @@ TEST(Placement, CoresAreDisjointUnlessThereAreTooFew) {
 
 TEST(Placement, TakesTheNumberOfThreadsAsGiven) {
     const Communicator world = Communicator::world();
-    EXPECT_EQ(place(world, 3).threads, 3);
+    EXPECT_EQ(place(world, {.threads = 3}).threads, 3);
     try {
-        static_cast<void>(place(world, -1));
+        static_cast<void>(place(world, {.threads = -1}));
         ADD_FAILURE() << "accepted";
     } catch (const core::Error& error) {
         EXPECT_EQ(error.code(), core::ExitCode::usage);
@@ -164,7 +164,7 @@ TEST(Placement, PlansForADescribedHost) {
         GTEST_SKIP() << "HWLOC_SYNTHETIC describes a host already";
     }
     const Communicator world = Communicator::world();
-    const host::Placement placement = place(world, 0, "numa:4 core:6 pu:2");
+    const host::Placement placement = place(world, {.topology = "numa:4 core:6 pu:2"});
     EXPECT_TRUE(placement.emulated);
     EXPECT_EQ(placement.units_per_core, 2);
     EXPECT_EQ(std::ssize(placement.cores), 24 / world.size());
@@ -172,12 +172,12 @@ TEST(Placement, PlansForADescribedHost) {
     EXPECT_EQ(placement.numa_ranks, 1);
     EXPECT_FALSE(host::bind_threads(placement));
     for (const char* wrong : {"numa:x", "core:0", "/nonexistent.xml"}) {
-        EXPECT_THROW(static_cast<void>(place(world, 0, wrong)), core::Error) << wrong;
+        EXPECT_THROW(static_cast<void>(place(world, {.topology = wrong})), core::Error) << wrong;
     }
 }
 
 TEST(Placement, BindsEachThreadToItsProcessingUnit) {
-    const host::Placement placement = place(Communicator::world(), 0);
+    const host::Placement placement = place(Communicator::world());
     on_own_thread([&] {
         const std::set<int> before = affinity_of_this_thread();
         const bool bound = host::bind_threads(placement);
@@ -194,7 +194,7 @@ TEST(Placement, BindsEachThreadToItsProcessingUnit) {
 }
 
 TEST(Placement, MoreThreadsThanCoresStayUnbound) {
-    host::Placement placement = place(Communicator::world(), 0);
+    host::Placement placement = place(Communicator::world());
     placement.threads = static_cast<int>(placement.cores.size()) + 1;
     on_own_thread([&] {
         const std::set<int> before = affinity_of_this_thread();
@@ -215,7 +215,7 @@ TEST(Placement, OnTheEmulatedHostEveryRankHasWholeNumaNodes) {
     constexpr int nodes = 8;
     constexpr int cores_per_node = 8;
     const Communicator world = Communicator::world();
-    const host::Placement placement = place(world, 0);
+    const host::Placement placement = place(world);
     const int my_nodes = nodes / world.size();
     std::vector<int> expected_nodes(static_cast<std::size_t>(my_nodes));
     std::iota(expected_nodes.begin(), expected_nodes.end(), world.rank() * my_nodes);

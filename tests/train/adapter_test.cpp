@@ -1,12 +1,11 @@
 // Adapters in both layouts: what is written is read again, and what does not fit is refused by name.
-#include "train/adapter.hpp"
 #include "core/error.hpp"
 #include "io/files.hpp"
 #include "io/json.hpp"
 #include "support/grids.hpp"
 #include "support/shared_folder.hpp"
 #include "support/small_decoder.hpp"
-#include "train/lora_state.hpp"
+#include "train/adapter_store.hpp"
 
 #include <gtest/gtest.h>
 
@@ -25,40 +24,39 @@ using test::SmallDecoder;
 
 struct Adapted {
     explicit Adapted(const Communicator& world, const model::LoraSettings& lora, const mpi::GridShape& shape = {})
-        : model(test::small_architecture(), world, 64, shape, lora),
-          optimizer(model.decoder.lora(), model.kernels, model.grid, {}) {}
-    void save(const std::filesystem::path& folder, AdapterLayout layout) {
-        save_adapter(folder, layout, "base", model.decoder.architecture(), model.decoder.lora(), optimizer, model.grid);
+        : model(test::small_architecture(), world, 64, shape, lora), store(model.decoder.lora(), model.grid) {}
+    void save(const std::filesystem::path& folder, AdapterLayout layout) const {
+        store.save(folder, layout, "base", model.decoder.architecture());
     }
+    void load(const std::filesystem::path& folder) { store.load(folder, test::small_architecture()); }
 
     SmallDecoder<float> model;
-    ShardedAdamW optimizer;
+    AdapterStore store;
 };
 
 /// s B A of every module, row after row, on rank 0.
 std::map<std::string, std::vector<double>> products(Adapted& adapted) {
     std::map<std::string, std::vector<double>> result;
     std::map<std::string, FullTensor> tensors;
-    for_each_full_tensor(adapted.model.decoder.lora(), adapted.optimizer, adapted.model.grid, {LoraContent::values},
-                         [&](const FullTensor& full, LoraContent) {
-                             FullTensor& copy = tensors[full.tensor->name];
-                             copy.tensor = full.tensor;
-                             copy.values.resize(full.values.rows(), full.values.cols());
-                             std::copy_n(full.values.data(), full.values.size(), copy.values.data());
-                         });
+    adapted.store.for_each_tensor([&](const FullTensor& full) {
+        FullTensor& copy = tensors[full.tensor->name];
+        copy.tensor = full.tensor;
+        copy.values.resize(full.values.rows(), full.values.cols());
+        std::copy_n(full.values.data(), full.values.size(), copy.values.data());
+    });
     for (const auto& [name, b] : tensors) {
         if (b.tensor->factor == ops::LoraFactor::a) {
             continue;
         }
         const FullTensor& a_of_it = tensors.at(name.substr(0, name.size() - 1) + "A");
         for (index_t m = 0; m < b.tensor->count(); ++m) {
-            const model::AdapterSpec shape = b.tensor->specs[static_cast<std::size_t>(m)];
+            const model::AdapterSpec spec = b.tensor->specs[static_cast<std::size_t>(m)];
             std::vector<double>& product = result[b.tensor->modules[static_cast<std::size_t>(m)]];
             for (index_t i = 0; i < b.tensor->rows; ++i) {
                 for (index_t j = 0; j < a_of_it.tensor->cols; ++j) {
                     double sum = 0;
-                    for (index_t r = 0; r < shape.lora_rank; ++r) {
-                        sum += shape.scale * double{b.matrix(m)(i, r)} * double{a_of_it.matrix(m)(r, j)};
+                    for (index_t r = 0; r < spec.lora_rank; ++r) {
+                        sum += spec.scale * double{b.matrix(m)(i, r)} * double{a_of_it.matrix(m)(r, j)};
                     }
                     product.push_back(sum);
                 }
@@ -91,7 +89,7 @@ TEST_P(AdapterLayouts, SurviveTheRoundTripAtAnotherRankCount) {
         EXPECT_EQ(settings.alpha, lora.alpha);
         EXPECT_EQ(settings.rank_stabilised, lora.rank_stabilised);
         Adapted alone(Communicator::self(), settings);
-        load_adapter(folder / "adapter", test::small_architecture(), alone.model.decoder.lora());
+        alone.load(folder / "adapter");
         const auto expected = products(together);
         const auto found = products(alone);
         if (Communicator::world().is_root()) {
@@ -103,7 +101,7 @@ TEST_P(AdapterLayouts, SurviveTheRoundTripAtAnotherRankCount) {
         for (const mpi::GridShape& shape : test::grids_of(Communicator::world().size())) {
             SCOPED_TRACE(describe(shape));
             Adapted again(Communicator::world(), settings, shape);
-            load_adapter(folder / "adapter", test::small_architecture(), again.model.decoder.lora());
+            again.load(folder / "adapter");
             const auto reread = products(again);
             again.save(folder / "copy", GetParam());
             if (Communicator::world().is_root()) {
@@ -132,7 +130,7 @@ TEST(AdapterOfPeft, IsTheSameInBothLayouts) {
         EXPECT_EQ(settings.modules->size(), 24U + 8U);
         decoders.push_back(std::make_unique<model::Decoder<float>>(
             architecture, model::DecoderSettings{settings, ops::Activations::retain, 8}, kernels, grid));
-        load_adapter(folder / name, architecture, decoders.back()->lora());
+        AdapterStore(decoders.back()->lora(), grid).load(folder / name, architecture);
     }
     const auto& buckets = decoders[0]->lora().buckets;
     for (std::size_t b = 0; b < buckets.size(); ++b) {
@@ -177,7 +175,7 @@ TEST(AdapterOfPeft, MayShareRanksOfGateAndUp) {
     EXPECT_EQ(settings.modules->at("model.layers.1.mlp.experts.0.down_proj"), (model::AdapterSpec{2, 1.5}));
     EXPECT_EQ(settings.modules->at("model.layers.2.mlp.experts.0.gate_proj"), (model::AdapterSpec{2, 1.5}));
     Adapted shared(Communicator::world(), settings);
-    load_adapter(folder / "adapter", test::small_architecture(), shared.model.decoder.lora());
+    shared.load(folder / "adapter");
     auto expected = products(whole);
     const auto found = products(shared);
     if (Communicator::world().is_root()) {
@@ -205,7 +203,7 @@ std::string error_of(const Change& change, const model::Architecture& architectu
         const model::LoraSettings settings = read_adapter_settings(folder / "adapter", architecture);
         model::Decoder<float> decoder(architecture, {settings, ops::Activations::retain, 8}, adapted.model.kernels,
                                       adapted.model.grid);
-        load_adapter(folder / "adapter", architecture, decoder.lora());
+        AdapterStore(decoder.lora(), adapted.model.grid).load(folder / "adapter", architecture);
     } catch (const Error& error) {
         message = error.what();
     }

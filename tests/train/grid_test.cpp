@@ -1,15 +1,15 @@
 // Training of the reference models on every process grid gives what one rank gives.
 #include "model/weights/weights.hpp"
 #include "support/grids.hpp"
-#include "train/adapter.hpp"
-#include "train/lora_state.hpp"
-#include "train/trainer.hpp"
+#include "train/adapter_store.hpp"
+#include "train/session.hpp"
 
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <filesystem>
 #include <map>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -33,31 +33,30 @@ Curve train_case(const std::filesystem::path& folder, const Communicator& world,
     const mpi::ProcessGrid grid(world, shape);
     const model::Architecture architecture = model::read_architecture(folder);
     const Dataset data = load_dataset(world, folder / "train.jsonl", architecture.vocabulary, 1000);
-    model::Decoder<float> decoder(architecture,
-                                  {.lora = read_adapter_settings(folder / "adapter_init", architecture),
-                                   .max_tokens = data.largest_sum(batch_size),
-                                   .chunks = chunks},
-                                  kernels, grid);
+    auto decoder = std::make_unique<model::Decoder<float>>(
+        architecture,
+        model::DecoderSettings{.lora = read_adapter_settings(folder / "adapter_init", architecture),
+                               .max_tokens = data.largest_sum(batch_size),
+                               .chunks = chunks},
+        kernels, grid);
     const auto tensors = io::TensorSource::open_model(folder);
-    decoder.load(model::CheckpointWeights<float>(tensors, architecture));
-    load_adapter(folder / "adapter_init", architecture, decoder.lora());
-    decoder.update_lora();
-    ShardedAdamW optimizer(decoder.lora(), kernels, grid, {});
-    train::GradientCoordinator coordinator(world, {.max_gradient_norm = 1});
-    Batches batches(data, {.batch_size = batch_size, .shuffle = false}, world.rank(), world.size());
-    Trainer<float> trainer({decoder, kernels, grid, optimizer, coordinator, batches,
-                            Schedule{.learning_rate = 1e-3, .total_steps = steps}, [] { return false; }});
+    decoder->load(model::CheckpointWeights<float>(tensors, architecture));
+    TrainSettings settings;
+    settings.steps = steps;
+    settings.batches = {.batch_size = batch_size, .shuffle = false};
+    settings.schedule = {.shape = ScheduleShape::constant, .learning_rate = 1e-3};
+    TrainSession<float> session(std::move(decoder), data, settings, kernels, grid);
+    session.start_from(folder / "adapter_init");
     Curve curve;
     for (index_t step = 0; step < steps; ++step) {
-        const train::StepReport report = trainer.compute_gradients();
+        const StepReport report = session.compute_gradients();
         if (step == 0) {
-            for_each_full_tensor(decoder.lora(), optimizer, grid, {LoraContent::gradients},
-                                 [&](const FullTensor& full, LoraContent) {
-                                     const auto values = full.values.flat();
-                                     curve.gradients[full.tensor->name].assign(values.begin(), values.end());
-                                 });
+            session.for_each_gradient([&](const FullTensor& full) {
+                const auto values = full.values.flat();
+                curve.gradients[full.tensor->name].assign(values.begin(), values.end());
+            });
         }
-        const StepResult result = trainer.update(report);
+        const StepResult result = session.update(report);
         curve.losses.push_back(result.decision.loss);
         curve.gradient_norms.push_back(result.decision.gradient_norm);
     }

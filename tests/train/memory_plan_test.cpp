@@ -86,9 +86,9 @@ TEST(MemoryPlan, LoraIsWhatADecoderDeclares) {
             double reduced = 0;
             for (std::size_t b = 0; b < decoder.lora().buckets.size(); ++b) {
                 factors += static_cast<double>(decoder.lora().buckets[b]->values.size());
-                moments +=
-                    static_cast<double>(optimizer.part(b).first_moment.size() + optimizer.part(b).second_moment.size());
-                reduced += static_cast<double>(optimizer.part(b).reduced.size());
+                moments += static_cast<double>(optimizer.shard(b).first_moment.size() +
+                                               optimizer.shard(b).second_moment.size());
+                reduced += static_cast<double>(optimizer.shard(b).reduced.size());
             }
             const auto plan = plan_memory(architecture, small,
                                           {.tokens = 8,
@@ -98,6 +98,38 @@ TEST(MemoryPlan, LoraIsWhatADecoderDeclares) {
                                            .scalar_bytes = sizeof(float)});
             expect_near(plan.of("LoRA factors and gradients"), grid.world().max(factors) * 3 * sizeof(float));
             expect_near(plan.of("optimizer"), grid.world().max(moments + reduced) * sizeof(float));
+        }
+    }
+}
+
+/// Ranks of patterns, and modules of an adapter that was read: exactly the bytes that a rank alone allocates.
+TEST(MemoryPlan, LoraIsCountedWhateverDecidesOnIt) {
+    const model::Architecture architecture = test::small_architecture("deepseek_v3");
+    const kernels::KernelSet kernels("portable");
+    const mpi::ProcessGrid grid(mpi::Communicator::self(), {});
+    model::LoraSettings pattern{.rank = 4};
+    pattern.targets = {model::LoraTarget::experts, model::LoraTarget::attention, model::LoraTarget::shared};
+    pattern.rank_pattern = model::ModulePatterns::parse("rank_pattern", "layers.1.*down_proj=9,kv_b_proj=2,o_proj=13");
+    model::LoraSettings upper{.rank = 4};
+    upper.modules = {{"model.layers.2.self_attn.o_proj", {3, 1.0}}, {"model.layers.2.mlp.experts.1.up_proj", {7, 2.0}}};
+    double all_layers = 0;
+    for (const model::LoraSettings& lora : {pattern, upper}) {
+        model::DecoderSettings small = settings;
+        small.lora = lora;
+        small.max_tokens = 8;
+        model::Decoder<float> decoder(architecture, small, kernels, grid);
+        const ShardedAdamW optimizer(decoder.lora(), kernels, grid, {});
+        double factors = 0;
+        for (const auto& bucket : decoder.lora().buckets) {
+            factors += static_cast<double>(bucket->values.size());
+        }
+        const auto plan = plan_memory(architecture, small, {.tokens = 8, .scalar_bytes = sizeof(float)});
+        EXPECT_EQ(plan.of("LoRA factors and gradients"), 3 * factors * sizeof(float));
+        EXPECT_EQ(plan.of("optimizer"), 2 * factors * sizeof(float));
+        if (all_layers == 0) {
+            all_layers = plan.of("activations");
+        } else {
+            EXPECT_LT(plan.of("activations"), 0.7 * all_layers) << "layers below the adapter keep nothing";
         }
     }
 }

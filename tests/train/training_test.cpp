@@ -1,12 +1,13 @@
 // Data order, schedules, the optimizer, and state that outlives a change of the rank count.
+#include "core/enumeration.hpp"
 #include "core/error.hpp"
+#include "io/checkpoint.hpp"
 #include "support/grids.hpp"
 #include "support/shared_folder.hpp"
 #include "support/small_decoder.hpp"
+#include "train/adapter_store.hpp"
 #include "train/batches.hpp"
 #include "train/dataset.hpp"
-#include "train/lora_state.hpp"
-#include "train/options.hpp"
 #include "train/run_state.hpp"
 #include "train/schedule.hpp"
 
@@ -14,8 +15,10 @@
 #include <omp.h>
 
 #include <fstream>
+#include <functional>
 #include <map>
 #include <numeric>
+#include <regex>
 #include <set>
 
 namespace moesaic::train {
@@ -39,22 +42,22 @@ Dataset dataset_of(const std::vector<index_t>& lengths) {
 }
 
 TEST(Schedule, FollowsTransformers) {
-    const Schedule linear{"linear", 1.0, 2, 10};
+    const Schedule linear{ScheduleShape::linear, 1.0, 2, 10};
     EXPECT_DOUBLE_EQ(linear.at(0), 0.0);
     EXPECT_DOUBLE_EQ(linear.at(1), 0.5);
     EXPECT_DOUBLE_EQ(linear.at(2), 1.0);
     EXPECT_DOUBLE_EQ(linear.at(6), 0.5);
     EXPECT_DOUBLE_EQ(linear.at(10), 0.0);
-    const Schedule cosine{"cosine", 2.0, 0, 10};
+    const Schedule cosine{ScheduleShape::cosine, 2.0, 0, 10};
     EXPECT_DOUBLE_EQ(cosine.at(0), 2.0);
     EXPECT_NEAR(cosine.at(5), 1.0, 1e-15);
     EXPECT_NEAR(cosine.at(10), 0.0, 1e-15);
-    EXPECT_DOUBLE_EQ((Schedule{"constant", 3.0, 0, 10}.at(9)), 3.0);
+    EXPECT_DOUBLE_EQ((Schedule{ScheduleShape::constant, 3.0, 0, 10}.at(9)), 3.0);
 }
 
 TEST(Batches, WrapAroundInFileOrder) {
     const Dataset data = dataset_of({3, 4, 5});
-    Batches batches(data, {2, 0, false, 0}, 0, 1);
+    Batches batches(data, {2, 0, false}, 0, 0, 1);
     EXPECT_EQ(batches.steps_per_epoch(), 2);
     EXPECT_EQ(batches.at(0).passes.front().offsets, (std::vector<index_t>{0, 3, 7}));
     EXPECT_EQ(batches.at(1).passes.front().offsets, (std::vector<index_t>{0, 5, 8}));
@@ -71,7 +74,7 @@ TEST(Batches, ShuffledEpochsSeeEverySequenceOnce) {
         std::vector<index_t> seen;
         for (index_t step = 0; step < 3; ++step) {
             for (int rank = 0; rank < 3; ++rank) {
-                Batches batches(data, {4, 0, true, 17}, rank, 3);
+                Batches batches(data, {4, 0, true}, 17, rank, 3);
                 const StepBatches share = batches.at(epoch * 3 + step);
                 ASSERT_EQ(share.passes.size(), 1U);
                 for (index_t s = 0; s < share.passes[0].sequences(); ++s) {
@@ -179,6 +182,7 @@ struct Trained {
     explicit Trained(const Communicator& world, const mpi::GridShape& shape = {},
                      const model::LoraSettings& lora = {2, 3.0})
         : model(test::small_architecture(), world, 64, shape, lora),
+          store(model.decoder.lora(), model.grid),
           optimizer(model.decoder.lora(), model.kernels, model.grid, {0.9, 0.999, 1e-8, 0.1}) {}
 
     void set_gradients(std::uint64_t seed) {
@@ -204,17 +208,22 @@ struct Trained {
     }
     std::map<std::string, std::vector<float>> everything() {
         std::map<std::string, std::vector<float>> all;
-        const std::vector<LoraContent> contents = {LoraContent::values, LoraContent::gradients,
-                                                   LoraContent::first_moment, LoraContent::second_moment};
-        for_each_full_tensor(
-            model.decoder.lora(), optimizer, model.grid, contents, [&](const FullTensor& full, LoraContent content) {
-                const std::string key = full.tensor->name + "/" + std::to_string(static_cast<int>(content));
-                all[key].assign(full.values.data(), full.values.data() + full.values.size());
-            });
+        const auto keep_as = [&](const std::string& content) {
+            return [&all, content](const FullTensor& full) {
+                all[full.tensor->name + "/" + content].assign(full.values.data(),
+                                                              full.values.data() + full.values.size());
+            };
+        };
+        store.for_each_tensor(keep_as("values"));
+        for (const OwnedData data : core::values_of<OwnedData>()) {
+            store.for_each_tensor([&](std::size_t bucket) { return optimizer.gather(bucket, data); },
+                                  keep_as(std::string(core::name_of(data))));
+        }
         return all;
     }
 
     test::SmallDecoder<float> model;
+    AdapterStore store;
     ShardedAdamW optimizer;
 };
 
@@ -304,11 +313,10 @@ TEST(Checkpoint, ContinuesOnAnyGrid) {
         Trained first(Communicator::world(), shape, test::adapters_everywhere());
         first.step(1);
         first.step(2);
-        save_checkpoint(folder / "checkpoints", 2, state, {}, architecture, first.model.decoder.lora(), first.optimizer,
-                        first.model.grid);
+        save_checkpoint(folder / "checkpoints", 2, state, {}, architecture, first.store, first.optimizer);
         Trained second(Communicator::world(), {shape.expert, shape.tensor, shape.data}, test::adapters_everywhere());
-        static_cast<void>(load_checkpoint(folder / "checkpoints/step-00000002.h5", state, architecture,
-                                          second.model.decoder.lora(), second.optimizer));
+        static_cast<void>(load_checkpoint(folder / "checkpoints/step-00000002.h5", state, architecture, second.store,
+                                          second.optimizer));
         first.step(3);
         second.step(3);
         const auto uninterrupted = first.everything();
@@ -319,6 +327,39 @@ TEST(Checkpoint, ContinuesOnAnyGrid) {
     }
 }
 
+/// Version 1 of the schema had other names for the factors of experts.
+TEST(Checkpoint, OfTheFirstVersionIsReadToo) {
+    const SharedFolder folder;
+    const model::Architecture architecture = test::small_architecture();
+    const RunState state{2, 8, true, 5, 99};
+    Trained first(Communicator::world(), {}, test::adapters_everywhere());
+    first.step(1);
+    save_checkpoint(folder / "new", 1, state, {}, architecture, first.store, first.optimizer);
+    if (Communicator::world().is_root()) {
+        const io::CheckpointReader reader(folder / "new/step-00000002.h5");
+        io::CheckpointWriter writer(folder / "old.h5", reader.header());
+        index_t renamed = 0;
+        for (const std::string& dataset : reader.datasets()) {
+            const std::string older =
+                std::regex_replace(dataset, std::regex("model\\.(layers\\.[0-9]+)\\.mlp\\.experts"), "$1.experts");
+            renamed += older == dataset ? 0 : 1;
+            const std::vector<index_t> shape = reader.shape(dataset);
+            std::vector<float> values(
+                static_cast<std::size_t>(std::reduce(shape.begin(), shape.end(), index_t{1}, std::multiplies<>())));
+            reader.read(dataset, values);
+            writer.write(older, shape, values);
+        }
+        writer.commit();
+        EXPECT_EQ(renamed, 2 * 6 * 3);
+    }
+    Communicator::world().barrier();
+    Trained second(Communicator::world(), {}, test::adapters_everywhere());
+    static_cast<void>(load_checkpoint(folder / "old.h5", state, architecture, second.store, second.optimizer));
+    first.step(3);
+    second.step(3);
+    EXPECT_EQ(second.everything(), first.everything());
+}
+
 TEST(Checkpoint, ContinuesAtAnotherRankCount) {
     const SharedFolder folder;
     const model::Architecture architecture = test::small_architecture();
@@ -326,14 +367,13 @@ TEST(Checkpoint, ContinuesAtAnotherRankCount) {
     together.step(1);
     together.step(2);
     const RunState state{2, 8, true, 5, 99};
-    save_checkpoint(folder / "checkpoints", 2, state, {}, architecture, together.model.decoder.lora(),
-                    together.optimizer, together.model.grid);
+    save_checkpoint(folder / "checkpoints", 2, state, {}, architecture, together.store, together.optimizer);
     const auto file = folder / "checkpoints/step-00000002.h5";
 
     Trained alone(Communicator::self(), {}, test::adapters_everywhere());
     RunState expected = state;
     expected.step = 0;
-    const RunState found = load_checkpoint(file, expected, architecture, alone.model.decoder.lora(), alone.optimizer);
+    const RunState found = load_checkpoint(file, expected, architecture, alone.store, alone.optimizer);
     EXPECT_EQ(found.step, 2);
     EXPECT_EQ(alone.optimizer.updates(), 2);
     together.step(3);
@@ -345,40 +385,22 @@ TEST(Checkpoint, ContinuesAtAnotherRankCount) {
     }
 
     expected.data_fingerprint = 1;
-    EXPECT_THROW(
-        static_cast<void>(load_checkpoint(file, expected, architecture, alone.model.decoder.lora(), alone.optimizer)),
-        Error);
+    EXPECT_THROW(static_cast<void>(load_checkpoint(file, expected, architecture, alone.store, alone.optimizer)), Error);
     model::Architecture other = architecture;
     other.hidden = 20;
-    EXPECT_THROW(static_cast<void>(load_checkpoint(file, state, other, alone.model.decoder.lora(), alone.optimizer)),
-                 Error);
+    EXPECT_THROW(static_cast<void>(load_checkpoint(file, state, other, alone.store, alone.optimizer)), Error);
     model::LoraSettings other_rank = test::adapters_everywhere();
     other_rank.rank_pattern = {};
     for (const model::LoraSettings& lora : {model::LoraSettings{2, 3.0}, other_rank}) {
         Trained different(Communicator::self(), {}, lora);
         try {
-            static_cast<void>(
-                load_checkpoint(file, state, architecture, different.model.decoder.lora(), different.optimizer));
+            static_cast<void>(load_checkpoint(file, state, architecture, different.store, different.optimizer));
             FAIL();
         } catch (const Error& error) {
             EXPECT_EQ(error.code(), ExitCode::usage);
             EXPECT_NE(std::string(error.what()).find("lora adapters was"), std::string::npos) << error.what();
         }
     }
-}
-
-TEST(WallTime, TakesTheNotationsOfSlurm) {
-    OutputOptions options;
-    const auto seconds = [&](const std::string& text) {
-        options.wall_time = text;
-        return options.wall_time_seconds();
-    };
-    EXPECT_EQ(seconds(""), 0);
-    EXPECT_EQ(seconds("90"), 90);
-    EXPECT_EQ(seconds("1:30"), 90);
-    EXPECT_EQ(seconds("02:00:01"), 7201);
-    EXPECT_EQ(seconds("1-00:00:00"), 86400);
-    EXPECT_LT(seconds("soon"), 0);
 }
 
 }  // namespace

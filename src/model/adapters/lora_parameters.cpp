@@ -11,21 +11,22 @@
 
 namespace moesaic::model {
 
-LoraTensor::LoraTensor(const ProjectionPlan& projection, ops::LoraFactor which)
-    : modules(projection.modules),
-      specs(projection.specs),
-      target(projection.target),
+LoraTensor::LoraTensor(const ProjectionPlan& plan, ops::LoraFactor which)
+    : modules(plan.modules),
+      specs(plan.specs),
+      target(plan.target),
+      projection(plan.routed),
       factor(which),
-      held(projection.held) {
+      held(plan.held) {
     const bool is_a = factor == ops::LoraFactor::a;
-    name = projection.name + (is_a ? ".lora_A" : ".lora_B");
-    rows = is_a ? projection.lora_rank : projection.out;
-    cols = is_a ? projection.in : projection.lora_rank;
-    local_rows = is_a ? rows : projection.local_out();
-    local_cols = is_a ? projection.local_in() : cols;
-    if (projection.sharded == (is_a ? ShardedSide::in : ShardedSide::out)) {
+    name = plan.name + (is_a ? ".lora_A" : ".lora_B");
+    rows = is_a ? plan.lora_rank : plan.out;
+    cols = is_a ? plan.in : plan.lora_rank;
+    local_rows = is_a ? rows : plan.local_out();
+    local_cols = is_a ? plan.local_in() : cols;
+    if (plan.sharded == (is_a ? ShardedSide::in : ShardedSide::out)) {
         sharding = is_a ? Sharding::columns : Sharding::rows;
-        sharded_begin = projection.shard.begin;
+        sharded_begin = plan.shard.begin;
     }
 }
 

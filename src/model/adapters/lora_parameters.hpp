@@ -28,10 +28,12 @@ enum class Sharding : std::uint8_t { none, rows, columns };
 /// them [local_rows, local_cols]. The LoRA rank is the largest of the modules' ranks; what lies beyond a module's own
 /// rank is zero in both factors, and so are its gradients.
 struct LoraTensor {
-    std::string name;                  ///< unique, for example "layers.3.experts.gate_proj.lora_A"
+    /// The module in the checkpoint, without a number for all experts: "model.layers.3.mlp.experts.gate_proj.lora_A".
+    std::string name;
     std::vector<std::string> modules;  ///< [count], the module that each matrix adapts, as in the checkpoint
     std::vector<AdapterSpec> specs;    ///< [count], the adapters of these modules
     LoraTarget target = LoraTarget::experts;
+    std::optional<ops::Projection> projection{};  ///< of routed experts
     ops::LoraFactor factor = ops::LoraFactor::a;
     index_t rows = 0;
     index_t cols = 0;
@@ -43,7 +45,7 @@ struct LoraTensor {
     index_t offset = 0;  ///< of the first element in its bucket
 
     LoraTensor() = default;
-    LoraTensor(const ProjectionPlan& projection, ops::LoraFactor which);
+    LoraTensor(const ProjectionPlan& plan, ops::LoraFactor which);
 
     [[nodiscard]] index_t count() const noexcept { return static_cast<index_t>(modules.size()); }
     [[nodiscard]] index_t size() const noexcept { return held.extent * local_rows * local_cols; }

@@ -1,6 +1,7 @@
 #include "model/adapters/lora_settings.hpp"
 
 #include "core/error.hpp"
+#include "core/options.hpp"
 #include "ops/lora.hpp"
 
 #include <algorithm>
@@ -11,6 +12,26 @@ namespace {
 constexpr double largest_rank = 65536;
 
 }  // namespace
+
+void LoraSettings::declare(core::OptionSet& set) {
+    set.add("lora.rank", rank, "rank of the adapters", core::at_least(1));
+    set.add("lora.alpha", alpha, "adapters are scaled by alpha / rank", core::positive());
+    set.add_enum("lora.targets", targets, "what is adapted: a list of experts, attention, shared, dense");
+    set.add("lora.rslora", rank_stabilised, "scale by alpha / sqrt(rank) instead");
+    set.add("lora.dropout", dropout, "probability with which elements of the adapters' inputs are zeroed in training",
+            core::within(0, 0.99));
+    const auto add_patterns = [&set](const char* key, ModulePatterns& patterns, const char* help) {
+        set.add_text(
+            key, help, [&patterns] { return patterns.text(); },
+            [&patterns](const std::string& text, const std::string& full_key, const std::string&) {
+                patterns = ModulePatterns::parse(full_key, text);
+            });
+    };
+    add_patterns("lora.rank_pattern", rank_pattern,
+                 "other ranks for some modules, as PEFT's rank_pattern: PATTERN=RANK,... where a pattern is a regular "
+                 "expression for the last parts of names");
+    add_patterns("lora.alpha_pattern", alpha_pattern, "the same for alpha");
+}
 
 double LoraSettings::scale(index_t lora_rank, double module_alpha) const {
     return ops::lora_scale(lora_rank, module_alpha, rank_stabilised);

@@ -12,14 +12,19 @@
 #include <string>
 #include <string_view>
 
+namespace moesaic::core {
+class OptionSet;
+}
+
 namespace moesaic::model {
 
 using core::index_t;
 
 /// Kinds of projections that can be adapted.
 enum class LoraTarget : std::uint8_t { experts, attention, shared, dense };
-/// Names as users write them, in the order of the kinds.
-inline constexpr std::array<std::string_view, 4> lora_target_names = {"experts", "attention", "shared", "dense"};
+constexpr auto names_of(LoraTarget) {
+    return std::to_array<std::string_view>({"experts", "attention", "shared", "dense"});
+}
 
 /// The adapter of one module; of lora_rank 0 if it has none.
 struct AdapterSpec {
@@ -42,6 +47,7 @@ struct LoraSettings {
     /// adapter that was read.
     std::optional<std::map<std::string, AdapterSpec>> modules{};
 
+    void declare(core::OptionSet& set);
     [[nodiscard]] double scale(index_t module_rank, double module_alpha) const;
     /// Throws a usage error if a pattern gives the module a rank that is no positive integer.
     [[nodiscard]] AdapterSpec spec_of(LoraTarget target, const std::string& module) const;

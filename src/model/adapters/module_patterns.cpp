@@ -25,6 +25,7 @@ void ModulePatterns::add(const std::string& source, const std::string& pattern, 
 
 ModulePatterns ModulePatterns::parse(const std::string& source, const std::string& text) {
     ModulePatterns patterns;
+    patterns.text_ = text;
     std::istringstream items(text);
     for (std::string item; std::getline(items, item, ',');) {
         const auto equals = item.rfind('=');

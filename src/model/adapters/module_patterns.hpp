@@ -16,6 +16,9 @@ public:
     /// From "PATTERN=VALUE,PATTERN=VALUE". Usage errors begin with `source`.
     [[nodiscard]] static ModulePatterns parse(const std::string& source, const std::string& text);
 
+    [[nodiscard]] bool empty() const noexcept { return entries_.empty(); }
+    /// What `parse` was given.
+    [[nodiscard]] const std::string& text() const noexcept { return text_; }
     [[nodiscard]] double value_of(const std::string& module, double otherwise) const;
 
 private:
@@ -24,6 +27,7 @@ private:
         double value;
     };
     std::vector<Entry> entries_;
+    std::string text_;
 };
 
 }  // namespace moesaic::model

@@ -19,6 +19,12 @@ std::string Architecture::expert_module(index_t layer_index, index_t expert, con
     return layer(layer_index) + fmt::format(fmt::runtime(names.expert), expert) + "." + projection;
 }
 
+std::string Architecture::experts_module(index_t layer_index, const std::string& projection) const {
+    constexpr std::string_view number = ".{}";
+    std::string folder = names.expert;
+    return layer(layer_index) + folder.erase(folder.find(number), number.size()) + "." + projection;
+}
+
 index_t Architecture::moe_layers() const {
     return std::count(is_moe.begin(), is_moe.end(), true);
 }

@@ -86,6 +86,8 @@ struct Architecture {
     [[nodiscard]] std::string layer(index_t index) const;
     /// Full name of projection `projection` (one of names.gate, up, down) of an expert, without ".weight".
     [[nodiscard]] std::string expert_module(index_t layer_index, index_t expert, const std::string& projection) const;
+    /// The same of all experts together: without a number.
+    [[nodiscard]] std::string experts_module(index_t layer_index, const std::string& projection) const;
     [[nodiscard]] index_t moe_layers() const;
     /// Leaves the layers from `count` on out, if there are so many.
     void limit_layers(index_t count);

@@ -23,8 +23,9 @@ ProjectionPlan plan_routed(const Architecture& architecture, index_t layer, Proj
     const bool down = projection == Projection::down;
     const std::string& name = projection_name(architecture.names, projection);
     ProjectionPlan plan;
-    plan.name = "layers." + std::to_string(layer) + ".experts." + name;
+    plan.name = architecture.experts_module(layer, name);
     plan.target = LoraTarget::experts;
+    plan.routed = projection;
     plan.out = down ? architecture.hidden : architecture.expert_intermediate;
     plan.in = down ? architecture.expert_intermediate : architecture.hidden;
     plan.held = share.experts;

@@ -1,4 +1,4 @@
 #include "io/json.hpp"
 #include "host/placement.hpp"
-#include "train/trainer.hpp"  // violation: sideways
+#include "train/session.hpp"  // violation: sideways
 #include "bench/benchmark.hpp"  // violation: upward

@@ -1,4 +1,4 @@
-#include "train/lora_state.hpp"
+#include "train/adapter_store.hpp"
 
 #include "core/trace.hpp"
 
@@ -12,29 +12,7 @@ namespace {
 using core::Matrix;
 using core::MatrixView;
 using model::LoraTensor;
-using model::ParameterBucket;
 using model::Sharding;
-
-std::span<const float> owned(const OwnedPart& part, LoraContent content) {
-    if (content == LoraContent::gradients) {
-        return part.gradients;
-    }
-    return content == LoraContent::first_moment ? part.first_moment : part.second_moment;
-}
-
-/// The whole bucket as this rank's tensor group member holds it; filled on rank 0 of the bucket's group only, except
-/// for values, which every rank has.
-Matrix<float> whole_bucket(const ParameterBucket<float>& bucket, const ShardedAdamW& optimizer, std::size_t index,
-                           LoraContent content) {
-    Matrix<float> whole(1, bucket.size());
-    if (content == LoraContent::values) {
-        std::copy_n(bucket.values.data(), bucket.size(), whole.data());
-    } else {
-        const OwnedPart& part = optimizer.part(index);
-        optimizer.group(index).gather_blocks<float>(owned(part, content), whole.flat(), part.counts);
-    }
-    return whole;
-}
 
 /// Puts the piece [held * local_rows, local_cols] of the rank whose slice is `slice` in its place of `full`.
 void put_piece(const LoraTensor& tensor, core::Slice slice, const float* piece, MatrixView<float> full) {
@@ -92,47 +70,52 @@ Matrix<float> join_experts(const LoraTensor& tensor, const mpi::Communicator& gr
 
 }  // namespace
 
-std::vector<FullTensor> collect(const model::LoraParameters<float>& parameters, const ShardedAdamW& optimizer,
-                                const mpi::ProcessGrid& grid, std::size_t bucket, LoraContent content) {
+Matrix<float> AdapterStore::values(std::size_t bucket) const {
+    const Matrix<float>& from = parameters_.buckets[bucket]->values;
+    Matrix<float> copy(1, from.cols());
+    std::copy_n(from.data(), from.size(), copy.data());
+    return copy;
+}
+
+std::vector<FullTensor> AdapterStore::collect(std::size_t bucket, const BucketSource& source) const {
     const core::trace::Scope scope(core::scopes::lora_collect);
-    const ParameterBucket<float>& from = *parameters.buckets[bucket];
-    Matrix<float> whole = whole_bucket(from, optimizer, bucket, content);
+    const Matrix<float> held = source(bucket);
     std::vector<FullTensor> tensors;
-    if (!grid.data().is_root()) {
+    if (!grid_.data().is_root()) {
         return tensors;  // another replica holds the same and delivers it
     }
-    for (const LoraTensor& tensor : from.tensors) {
-        const std::span<const float> mine(whole.data() + tensor.offset, static_cast<std::size_t>(tensor.size()));
-        Matrix<float> joined = join_slices(tensor, grid.tensor(), mine);
-        if (grid.tensor().is_root()) {
-            joined = join_experts(tensor, grid.expert(), std::move(joined));
+    for (const LoraTensor& tensor : parameters_.buckets[bucket]->tensors) {
+        const std::span<const float> mine(held.data() + tensor.offset, static_cast<std::size_t>(tensor.size()));
+        Matrix<float> joined = join_slices(tensor, grid_.tensor(), mine);
+        if (grid_.tensor().is_root()) {
+            joined = join_experts(tensor, grid_.expert(), std::move(joined));
         }
         tensors.push_back({&tensor, std::move(joined)});
     }
-    if (!grid.world().is_root()) {
+    if (!grid_.world().is_root()) {
         tensors.clear();
     }
     return tensors;
 }
 
-void for_each_full_tensor(const model::LoraParameters<float>& parameters, const ShardedAdamW& optimizer,
-                          const mpi::ProcessGrid& grid, const std::vector<LoraContent>& contents,
-                          const std::function<void(const FullTensor&, LoraContent)>& use) {
+void AdapterStore::for_each_tensor(const Use& use) const {
+    for_each_tensor([this](std::size_t bucket) { return values(bucket); }, use);
+}
+
+void AdapterStore::for_each_tensor(const BucketSource& source, const Use& use) const {
     std::exception_ptr error;
-    for (std::size_t b = 0; b < parameters.buckets.size(); ++b) {
-        for (const LoraContent content : contents) {
-            for (const FullTensor& tensor : collect(parameters, optimizer, grid, b, content)) {
-                try {
-                    if (error == nullptr) {
-                        use(tensor, content);
-                    }
-                } catch (...) {
-                    error = std::current_exception();
+    for (std::size_t b = 0; b < parameters_.buckets.size(); ++b) {
+        for (const FullTensor& tensor : collect(b, source)) {
+            try {
+                if (error == nullptr) {
+                    use(tensor);
                 }
+            } catch (...) {
+                error = std::current_exception();
             }
         }
     }
-    grid.world().agree([&] {
+    grid_.world().agree([&] {
         if (error != nullptr) {
             std::rethrow_exception(error);
         }

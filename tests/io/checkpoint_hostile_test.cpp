@@ -88,8 +88,8 @@ TEST_F(HostileCheckpoint, OtherSchema) {
 }
 
 TEST_F(HostileCheckpoint, NewerVersion) {
-    write_attributes("moesaic-checkpoint", 2, "{}", empty_header_hash);
-    expect_refused("its version is 2 and this program knows versions up to 1", ExitCode::usage);
+    write_attributes("moesaic-checkpoint", 3, "{}", empty_header_hash);
+    expect_refused("its version is 3 and this program knows versions up to 2", ExitCode::usage);
 }
 
 TEST_F(HostileCheckpoint, VersionZero) {

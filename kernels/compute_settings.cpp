@@ -1,0 +1,29 @@
+#include "kernels/compute_settings.hpp"
+
+#include "core/options.hpp"
+#include "kernels/isa.hpp"
+
+#include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <string>
+#include <vector>
+
+namespace moesaic::kernels {
+
+void ComputeSettings::declare(core::OptionSet& set) {
+    set.add_enum("compute.precision", precision, "bf16, or fp32 for reference runs");
+    declare_isa(set);
+}
+
+void ComputeSettings::declare_isa(core::OptionSet& set) {
+    const std::vector<std::string> all = choices();
+    set.add("compute.isa", isa, fmt::format("{} or {}", fmt::join(all.begin(), all.end() - 1, ", "), all.back()),
+            core::one_of(all));
+}
+
+std::string ComputeSettings::isa_level() const {
+    return precision == Precision::fp32 && isa == "auto" ? "portable" : isa;
+}
+
+}  // namespace moesaic::kernels
