@@ -5,7 +5,7 @@
 #include "bench/timing.hpp"
 #include "core/error.hpp"
 #include "core/random_fill.hpp"
-#include "ops/frozen_matrix.hpp"
+#include "ops/frozen_product.hpp"
 
 #include <fmt/format.h>
 

@@ -5,7 +5,7 @@
 #include "core/parallel.hpp"
 #include "core/trace.hpp"
 #include "kernels/gemm.hpp"
-#include "ops/blocked_matrix.hpp"
+#include "ops/blocks.hpp"
 #include "ops/expert_backend.hpp"
 #include "ops/row_chunks.hpp"
 #include "ops/strip_products.hpp"

@@ -4,7 +4,7 @@
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
 #include "kernels/gemm.hpp"
-#include "ops/frozen_matrix.hpp"
+#include "ops/frozen_product.hpp"
 #include "ops/token_batch.hpp"
 
 #include <span>

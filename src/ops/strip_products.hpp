@@ -3,8 +3,8 @@
 #pragma once
 
 #include "kernels/gemm.hpp"
-#include "ops/blocked_matrix.hpp"
-#include "ops/weight_stream.hpp"
+#include "ops/blocks.hpp"
+#include "ops/weights/weight_stream.hpp"
 
 #include <cstddef>
 

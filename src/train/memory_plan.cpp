@@ -1,7 +1,7 @@
 #include "train/memory_plan.hpp"
 
 #include "core/scalar.hpp"
-#include "ops/blocked_matrix.hpp"
+#include "ops/blocks.hpp"
 #include "ops/loss.hpp"
 
 #include <algorithm>

@@ -9,7 +9,7 @@
 #include "model/weights/weights.hpp"
 #include "ops/dropout.hpp"
 #include "ops/elementwise.hpp"
-#include "ops/frozen_matrix.hpp"
+#include "ops/frozen_product.hpp"
 
 #include <span>
 #include <string>

@@ -5,7 +5,7 @@
 #include "core/scalar.hpp"
 #include "io/safetensors.hpp"
 #include "model/families/architecture.hpp"
-#include "ops/frozen_matrix.hpp"
+#include "ops/frozen_product.hpp"
 
 #include <span>
 #include <string>

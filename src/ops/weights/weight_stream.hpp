@@ -1,7 +1,7 @@
 // The order in which a piece of work reads weights, and how far they have been asked for.
 #pragma once
 
-#include "ops/blocked_matrix.hpp"
+#include "ops/blocks.hpp"
 
 #include <algorithm>
 #include <cstddef>

@@ -4,9 +4,9 @@
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
 #include "kernels/gemm.hpp"
-#include "ops/blocked_matrix.hpp"
+#include "ops/blocks.hpp"
 #include "ops/strip_products.hpp"
-#include "ops/weight_stream.hpp"
+#include "ops/weights/weight_stream.hpp"
 
 #include <cstddef>
 #include <cstdint>

@@ -1,4 +1,4 @@
-#include "ops/frozen_matrix.hpp"
+#include "ops/frozen_product.hpp"
 
 #include "core/parallel.hpp"
 

@@ -1,5 +1,5 @@
 // Products with frozen matrices at every instruction set level, against sums in double precision.
-#include "ops/frozen_matrix.hpp"
+#include "ops/frozen_product.hpp"
 #include "support/kernel_levels.hpp"
 #include "support/random_model.hpp"
 
