@@ -32,10 +32,10 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
       lora_shared_{kernels, lora_.settings},
       exchange_(make_exchange<T>(architecture_, settings, kernels, grid)),
       rotary_(architecture.attention.rope),
-      embedding_(architecture.vocabulary, architecture.hidden),
+      embedding_(ops::format_of<T>, architecture.vocabulary, architecture.hidden),
       output_norm_(static_cast<std::size_t>(architecture.hidden)) {
     if (!architecture_.tied_head) {
-        head_ = ops::FrozenMatrix<T>(architecture.vocabulary, architecture.hidden);
+        head_ = ops::PackedWeights(ops::format_of<T>, architecture.vocabulary, architecture.hidden);
     }
     const auto workspace = std::make_shared<ops::ExpertWorkspace<T>>();
     const auto mlp = std::make_shared<GatedMlpScratch<T>>();
@@ -73,9 +73,9 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
 template <class T>
 void Decoder<T>::load(const WeightSource<T>& source) {
     const Scope scope("load", "io");
-    model::load(source, "model.embed_tokens.weight", embedding_);
+    source.fill_whole("model.embed_tokens.weight", embedding_);
     if (!architecture_.tied_head) {
-        model::load(source, "lm_head.weight", head_);
+        source.fill_whole("lm_head.weight", head_);
     }
     source.read_vector("model.norm.weight", output_norm_);
     for (index_t l = 0; l < architecture_.layers; ++l) {
@@ -88,7 +88,7 @@ void Decoder<T>::load(const WeightSource<T>& source) {
 }
 
 template <class T>
-const ops::FrozenMatrix<T>& Decoder<T>::head() const {
+const ops::PackedWeights& Decoder<T>::head() const {
     return architecture_.tied_head ? embedding_ : head_;
 }
 
@@ -124,7 +124,7 @@ template <class T>
 void Decoder<T>::embed(const ops::TokenBatch& batch, MatrixView<A> out) const {
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < batch.rows(); ++row) {
-        embedding_.widen_row(kernels_.elementwise<T>(), batch.tokens[static_cast<std::size_t>(row)], out[row]);
+        embedding_.widen_row(kernels_, batch.tokens[static_cast<std::size_t>(row)], out[row]);
     }
 }
 

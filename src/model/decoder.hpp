@@ -19,7 +19,7 @@
 
 namespace moesaic::model {
 
-/// T is the type of weights and activations: bf16, float, or double (for gradient checks). Each rank passes its own
+/// T is the type of activations: bf16, float, or double (for gradient checks). Each rank passes its own
 /// sequences; everything but the experts is replicated.
 template <class T>
 class Decoder {
@@ -44,7 +44,7 @@ public:
                   std::span<const double> grad_probabilities = {});
 
     /// The language model head [V, H].
-    [[nodiscard]] const ops::FrozenMatrix<T>& head() const;
+    [[nodiscard]] const ops::PackedWeights& head() const;
     [[nodiscard]] LoraParameters<A>& lora() noexcept { return lora_; }
     /// What the exchange of rows sent so far.
     [[nodiscard]] const ExchangeVolume& exchange_volume() const noexcept { return exchange_->volume(); }
@@ -77,9 +77,9 @@ private:
     LoraShared<T> lora_shared_;
     std::shared_ptr<TokenExchange<T>> exchange_;
     ops::RotaryTable<A> rotary_;
-    ops::FrozenMatrix<T> embedding_;  // [V, H]
-    ops::FrozenMatrix<T> head_;       // [V, H], empty if tied
-    std::vector<A> output_norm_;      // [H]
+    ops::PackedWeights embedding_;  // [V, H]
+    ops::PackedWeights head_;       // [V, H], empty if tied
+    std::vector<A> output_norm_;    // [H]
     std::vector<Layer> layers_;
     index_t lowest_trainable_ = 0;       ///< layers below have no LoRA factors: backward ends there
     std::vector<std::uint64_t> tokens_;  ///< [T], which token of the optimizer step each row is: for dropout

@@ -8,14 +8,13 @@ using core::bf16;
 
 /// Lines of part `part` of `parts` of each block of a panel.
 template <class T>
-kernels::Ahead StripProducts<T>::ask_for(const BlockRun<T>& panel, index_t part, index_t parts) {
-    using Stream = WeightStream<T>;
-    const index_t first = Stream::block_lines * part / parts;
-    const index_t last = Stream::block_lines * (part + 1) / parts;
+kernels::Ahead StripProducts<T>::ask_for(const StoredRun& panel, index_t part, index_t parts) {
+    const index_t first = lines_of_block(panel.format) * part / parts;
+    const index_t last = lines_of_block(panel.format) * (part + 1) / parts;
     kernels::Ahead ahead = {};
-    ahead.step = panel.step * static_cast<index_t>(sizeof(T));
+    ahead.step = panel.step;
     if (panel.blocks > 0) {
-        ahead.prefetch = reinterpret_cast<const char*>(panel.first) + first * Stream::line_bytes;
+        ahead.prefetch = reinterpret_cast<const char*>(panel.first) + first * line_bytes;
         ahead.lines = last - first;
     }
     return ahead;

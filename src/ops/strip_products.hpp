@@ -48,7 +48,8 @@ public:
     using A = accumulator_t<T>;
     using Vectors = kernels::Operand<kernels::stored_t<T>>;
 
-    explicit StripProducts(const kernels::KernelSet& kernels) : kernel_(kernels.micro_kernel<T>()) {}
+    /// `kernels` must outlive the object.
+    explicit StripProducts(const kernels::KernelSet& kernels) : kernels_(kernels), kernel_(kernels.micro_kernel<T>()) {}
 
     /// Vectors that are rows, k their columns.
     [[nodiscard]] static Vectors rows(const T* data, index_t stride, index_t count, index_t k) {
@@ -104,9 +105,11 @@ public:
     /// Products of at most so many tokens are better computed without strips.
     [[nodiscard]] index_t few_rows() const { return kernel_.few_rows; }
     /// C[tokens, features] = x W^T for a strip of rows of W, or x W for a column of blocks (`transposed`); x [tokens,
-    /// k] is contiguous, rows of C are `stride` apart.
-    void few_rows_by_weights(index_t tokens, const A* x, const BlockRun<T>& weights, bool transposed, index_t k,
-                             index_t features, A* c, index_t stride, bool accumulate) const {
+    /// k] is contiguous, rows of C are `stride` apart. `unpacked` serves formats that kernels don't read in place.
+    void few_rows_by_weights(index_t tokens, const A* x, const StoredRun& stored, core::Buffer<T>& unpacked,
+                             bool transposed, index_t k, index_t features, A* c, index_t stride,
+                             bool accumulate) const {
+        const BlockRun<T> weights = panel_of<T>(kernels_, stored, unpacked);
         kernel_.multiply_few_rows(
             k, x,
             transposed ? columns(weights.first, block_size, features, k) : rows(weights.first, block_size, features, k),
@@ -139,8 +142,9 @@ private:
     }
     void multiply(const kernels::StripProduct<A>& product) const;
     void pack_panel(const BlockRun<T>& weights, index_t first, std::byte* panel) const;
-    [[nodiscard]] static kernels::Ahead ask_for(const BlockRun<T>& panel, index_t part, index_t parts);
+    [[nodiscard]] static kernels::Ahead ask_for(const StoredRun& panel, index_t part, index_t parts);
 
+    const kernels::KernelSet& kernels_;
     const kernels::micro_kernel_t<T>& kernel_;
 };
 
@@ -152,9 +156,9 @@ void StripProducts<T>::weights_by_tokens(WeightStream<T>& weights, index_t featu
                                          const Strips& low) const {
     const index_t strips = blocks_of(token_count);
     for (index_t p = 0; p < weights.panels_per_run(); ++p) {
-        const BlockRun<T> now = weights.panel(weights.now());
+        const BlockRun<T> now = weights.read(kernels_);
         const std::byte* left = left_of_blocks(now.first, 1, now.blocks, panel).data;
-        const BlockRun<T> later = weights.take_panel_to_ask_for();
+        const StoredRun later = weights.take_panel_to_ask_for();
         const bool is_last = p == weights.panels_per_run() - 1;
         const index_t depth = now.blocks * block_size;
         const index_t first = p * weights.panel_blocks();
@@ -181,12 +185,12 @@ void StripProducts<T>::tokens_by_weights(const Strips& tokens, index_t token_cou
     const index_t strips = blocks_of(token_count);
     const Strips both = right_strips(panels.storage, 2, weights.panel_blocks());
     for (index_t p = 0; p < weights.panels_per_run(); ++p) {
-        const BlockRun<T> now = weights.panel(weights.now());
         if (!panels.is_packed) {
-            pack_panel(now, 0, both.at(panels.in_use));
+            pack_panel(weights.read(kernels_), 0, both.at(panels.in_use));
         }
-        const BlockRun<T> next = kernel_.packs_ahead ? weights.panel(weights.now() + 1) : BlockRun<T>();
-        const BlockRun<T> later = weights.take_panel_to_ask_for();
+        const index_t blocks = weights.blocks();
+        const BlockRun<T> next = kernel_.packs_ahead ? weights.next_in_place(kernels_) : BlockRun<T>();
+        const StoredRun later = weights.take_panel_to_ask_for();
         std::byte* free_panel = both.at(1 - panels.in_use);
         const bool is_last = p == weights.panels_per_run() - 1;
         for (index_t s = 0; s < strips; ++s) {
@@ -197,7 +201,7 @@ void StripProducts<T>::tokens_by_weights(const Strips& tokens, index_t token_cou
             ahead.strip = free_panel;
             ahead.first_pair = pairs * s / strips;
             ahead.last_pair = pairs * (s + 1) / strips;
-            multiply({extent_of_block(token_count, s), features, now.blocks * block_size,
+            multiply({extent_of_block(token_count, s), features, blocks * block_size,
                       tokens.at(s, p * weights.panel_blocks()), both.at(panels.in_use), c + s * block_elements,
                       block_size, accumulate || p > 0, ahead,
                       is_last ? kernels::StripTerm{more.tokens.at(s), more.factor, more.k} : kernels::StripTerm{}});
@@ -207,7 +211,7 @@ void StripProducts<T>::tokens_by_weights(const Strips& tokens, index_t token_cou
         }
         panels.is_packed = next.blocks > 0;
         if (panels.is_packed) {
-            pack_panel(next, now.blocks, free_panel);  // what the last panel of a run had no time for
+            pack_panel(next, blocks, free_panel);  // what the last panel of a run had no time for
             panels.in_use = 1 - panels.in_use;
         }
         weights.finish();

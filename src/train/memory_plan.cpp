@@ -1,8 +1,8 @@
 #include "train/memory_plan.hpp"
 
 #include "core/scalar.hpp"
-#include "ops/blocks.hpp"
 #include "ops/loss.hpp"
+#include "ops/weights/packed_weights.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -136,19 +136,21 @@ std::vector<Projections> replicated_projections(const Sizes& s) {
     return all;
 }
 
-/// Of a matrix [rows, cols] in blocks.
-double blocked(double rows, double cols) {
-    const auto blocks = static_cast<index_t>(padded(cols)) / ops::block_size;
-    return padded(rows) * static_cast<double>(ops::row_stride_of(blocks)) / ops::block_size;
+/// Bytes of a matrix [rows, cols].
+double packed(ops::WeightFormat format, double rows, double cols) {
+    const index_t of_strip = ops::PackedWeights::bytes_of(format, ops::block_size, static_cast<index_t>(cols));
+    return padded(rows) / ops::block_size * static_cast<double>(of_strip);
 }
 
 double weight_bytes(const Sizes& s) {
-    double elements = blocked(s.vocabulary, s.hidden) * (s.a.tied_head ? 1 : 2) +
-                      s.moe_layers * s.held_experts * (2 * blocked(s.slice, s.hidden) + blocked(s.hidden, s.slice));
+    const ops::WeightFormat format = s.scalar == float_bytes ? ops::format_of<float> : ops::format_of<core::bf16>;
+    double bytes =
+        packed(format, s.vocabulary, s.hidden) * (s.a.tied_head ? 1 : 2) +
+        s.moe_layers * s.held_experts * (2 * packed(format, s.slice, s.hidden) + packed(format, s.hidden, s.slice));
     for (const Projections& projections : replicated_projections(s)) {
-        elements += projections.count * blocked(projections.out, projections.in);
+        bytes += projections.count * packed(format, projections.out, projections.in);
     }
-    return elements * s.scalar + s.moe_layers * s.experts * s.hidden * float_bytes;  // routers
+    return bytes + s.moe_layers * s.experts * s.hidden * float_bytes;  // routers
 }
 
 /// Elements of the LoRA factors of one rank: those that all ranks have, those of its experts that the ranks of its

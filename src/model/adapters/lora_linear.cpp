@@ -14,7 +14,7 @@ template <class T>
 LoraLinear<T>::LoraLinear(std::string module, const LinearShape& shape, LoraTarget target, const LoraLayer<T>& layer)
     : module_(std::move(module)),
       shared_(layer.shared),
-      weight_(shape.out, shape.in),
+      weight_(layer.weights, shape.out, shape.in),
       bias_(shape.has_bias ? static_cast<std::size_t>(shape.out) : 0),
       shape_(layer.shared.settings.shape_of(target, module_)) {
     if (is_adapted()) {
@@ -24,7 +24,7 @@ LoraLinear<T>::LoraLinear(std::string module, const LinearShape& shape, LoraTarg
 
 template <class T>
 void LoraLinear<T>::load(const WeightSource<T>& source) {
-    model::load(source, module_ + ".weight", weight_);
+    source.fill_whole(module_ + ".weight", weight_);
     if (!bias_.empty()) {
         source.read_vector(module_ + ".bias", bias_);
     }

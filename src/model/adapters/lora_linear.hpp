@@ -44,7 +44,8 @@ struct LoraShared {
 template <class T>
 struct LoraLayer {
     LoraShared<T>& shared;
-    ParameterBucket<accumulator_t<T>>& bucket;  ///< to be allocated when all projections of the layer exist
+    ParameterBucket<accumulator_t<T>>& bucket;      ///< to be allocated when all projections of the layer exist
+    ops::WeightFormat weights = ops::format_of<T>;  ///< of frozen matrices
 };
 
 struct LinearShape {
@@ -106,8 +107,8 @@ private:
 
     std::string module_;
     LoraShared<T>& shared_;
-    ops::FrozenMatrix<T> weight_;  // [N, K]
-    std::vector<A> bias_;          // [N] or empty
+    ops::PackedWeights weight_;  // [N, K]
+    std::vector<A> bias_;        // [N] or empty
     LoraShape shape_;
     ModuleFactors<A> factors_;  // in the layer's bucket
     Matrix<T> a_;               // [R, K] rounded, for backward

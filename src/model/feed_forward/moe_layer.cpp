@@ -111,11 +111,11 @@ void MoeLayer<T>::load(const WeightSource<T>& source) {
         }
     }
     const index_t intermediate = architecture_.expert_intermediate;
-    experts_->load_weights([&](index_t expert, ops::Projection p, MatrixView<T> out) {
+    experts_->load_weights([&](index_t expert, ops::Projection p, ops::PackedMatrix out) {
         const index_t begin = part_.intermediate.begin;
         const TensorPart part = p == ops::Projection::down ? TensorPart{architecture_.hidden, intermediate, 0, begin}
                                                            : TensorPart{intermediate, architecture_.hidden, begin, 0};
-        source.read(name_of(part_.experts.begin + expert, p), part, out);
+        source.fill(name_of(part_.experts.begin + expert, p), part, out);
     });
 }
 

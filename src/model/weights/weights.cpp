@@ -34,6 +34,19 @@ bool is_rotary_buffer(std::string_view name) {
 }  // namespace
 
 template <class T>
+void WeightSource<T>::fill(const std::string& name, const TensorPart& part, ops::PackedMatrix out) const {
+    constexpr index_t elements_at_once = index_t{1} << 22;
+    constexpr index_t block = ops::block_size;
+    const index_t most = std::max<index_t>(1, elements_at_once / std::max<index_t>(1, out.cols()) / block) * block;
+    core::Matrix<T> plain;
+    for (index_t first = 0; first < out.rows(); first += most) {
+        plain.resize(std::min(most, out.rows() - first), out.cols());
+        read(name, {part.rows, part.cols, part.row_begin + first, part.col_begin}, plain);
+        out.template assign_rows<T>(first, plain);
+    }
+}
+
+template <class T>
 CheckpointWeights<T>::CheckpointWeights(const io::TensorSource& tensors, const Architecture& architecture)
     : tensors_(tensors), architecture_(architecture) {
     for (index_t layer = 0; layer < architecture.layers; ++layer) {
@@ -168,22 +181,9 @@ std::string CheckpointWeights<T>::unused() const {
                : fmt::format("{}: {} tensors are not used: {}", tensors_.path().string(), all, fmt::join(groups, ", "));
 }
 
-template <class T>
-void load(const WeightSource<T>& source, const std::string& name, ops::FrozenMatrix<T>& weight) {
-    constexpr index_t elements_at_once = index_t{1} << 22;
-    constexpr index_t block = ops::block_size;
-    const index_t most = std::max<index_t>(1, elements_at_once / std::max<index_t>(1, weight.cols()) / block) * block;
-    core::Matrix<T> plain;
-    for (index_t first = 0; first < weight.rows(); first += most) {
-        plain.resize(std::min(most, weight.rows() - first), weight.cols());
-        source.read(name, {weight.rows(), weight.cols(), first, 0}, plain);
-        weight.assign_rows(first, plain);
-    }
-}
-
-template void load(const WeightSource<core::bf16>&, const std::string&, ops::FrozenMatrix<core::bf16>&);
-template void load(const WeightSource<float>&, const std::string&, ops::FrozenMatrix<float>&);
-template void load(const WeightSource<double>&, const std::string&, ops::FrozenMatrix<double>&);
+template class WeightSource<core::bf16>;
+template class WeightSource<float>;
+template class WeightSource<double>;
 template class CheckpointWeights<core::bf16>;
 template class CheckpointWeights<float>;
 template class CheckpointWeights<double>;
