@@ -121,7 +121,7 @@ TrainRun<T>::TrainRun(const Runtime& runtime, const TrainConfiguration& configur
                 train::Schedule{configuration.train.schedule, configuration.train.learning_rate,
                                 configuration.train.warmup_steps, total_steps_},
                 stop_signal_arrived, configuration.train.router_aux_coefficient}) {
-    output.set_memory_plan(plan_memory(runtime, inputs.architecture, settings_of(runtime, configuration, inputs),
+    output.set_memory_plan(plan_memory(runtime, decoder_->architecture(), settings_of(runtime, configuration, inputs),
                                        sizeof(T), Purpose::training));
 }
 

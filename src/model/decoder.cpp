@@ -32,10 +32,10 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
       lora_shared_{kernels, lora_.settings},
       exchange_(make_exchange<T>(architecture_, settings, kernels, grid)),
       rotary_(architecture.attention.rope),
-      embedding_(ops::format_of<T>, architecture.vocabulary, architecture.hidden),
+      embedding_(ops::format_for<T>(architecture.stored.others), architecture.vocabulary, architecture.hidden),
       output_norm_(static_cast<std::size_t>(architecture.hidden)) {
     if (!architecture_.tied_head) {
-        head_ = ops::PackedWeights(ops::format_of<T>, architecture.vocabulary, architecture.hidden);
+        head_ = ops::PackedWeights(embedding_.format(), architecture.vocabulary, architecture.hidden);
     }
     const auto workspace = std::make_shared<ops::ExpertWorkspace<T>>();
     const auto mlp = std::make_shared<GatedMlpScratch<T>>();
@@ -43,7 +43,7 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
     for (index_t l = 0; l < architecture_.layers; ++l) {
         Layer layer;
         auto bucket = std::make_unique<ParameterBucket<A>>();
-        const LoraLayer<T> lora = {lora_shared_, *bucket};
+        const LoraLayer<T> lora = {lora_shared_, *bucket, embedding_.format()};
         layer.input_norm.resize(static_cast<std::size_t>(architecture.hidden));
         layer.feed_norm.resize(static_cast<std::size_t>(architecture.hidden));
         layer.attention = make_attention<T>(architecture_, l, lora);

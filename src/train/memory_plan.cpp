@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <optional>
 #include <utility>
 
 namespace moesaic::train {
@@ -143,12 +144,16 @@ double packed(ops::WeightFormat format, double rows, double cols) {
 }
 
 double weight_bytes(const Sizes& s) {
-    const ops::WeightFormat format = s.scalar == float_bytes ? ops::format_of<float> : ops::format_of<core::bf16>;
+    const auto format = [&](std::optional<ops::WeightFormat> stored) {
+        return s.scalar == float_bytes ? ops::format_for<float>(stored) : ops::format_for<core::bf16>(stored);
+    };
+    const ops::WeightFormat others = format(s.a.stored.others);
+    const ops::WeightFormat experts = format(s.a.stored.experts);
     double bytes =
-        packed(format, s.vocabulary, s.hidden) * (s.a.tied_head ? 1 : 2) +
-        s.moe_layers * s.held_experts * (2 * packed(format, s.slice, s.hidden) + packed(format, s.hidden, s.slice));
+        packed(others, s.vocabulary, s.hidden) * (s.a.tied_head ? 1 : 2) +
+        s.moe_layers * s.held_experts * (2 * packed(experts, s.slice, s.hidden) + packed(experts, s.hidden, s.slice));
     for (const Projections& projections : replicated_projections(s)) {
-        bytes += projections.count * packed(format, projections.out, projections.in);
+        bytes += projections.count * packed(others, projections.out, projections.in);
     }
     return bytes + s.moe_layers * s.experts * s.hidden * float_bytes;  // routers
 }

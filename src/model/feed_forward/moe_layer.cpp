@@ -70,6 +70,7 @@ MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, const Dec
     config.intermediate = part_.intermediate.extent;
     config.intermediate_begin = part_.intermediate.begin;
     config.max_tokens = settings.max_tokens;
+    config.weight_format = ops::format_for<T>(architecture.stored.experts);
     config.activations = settings.activations;
     config.max_cache_depth = exchange_->chunks();
     const ExpertParameters<A> adapters(architecture, layer, part_, parameters);

@@ -5,8 +5,11 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <map>
+#include <optional>
+#include <set>
 
 namespace moesaic::model {
 namespace {
@@ -31,7 +34,36 @@ bool is_rotary_buffer(std::string_view name) {
     return name.ends_with("rotary_emb.inv_freq");
 }
 
+/// The format that holds a dtype's elements as they are.
+std::optional<ops::WeightFormat> format_of_dtype(io::DType dtype) {
+    switch (dtype) {
+        case io::DType::bf16:
+            return ops::WeightFormat::bf16;
+        case io::DType::f32:
+            return ops::WeightFormat::fp32;
+        case io::DType::f64:
+            return ops::WeightFormat::fp64;
+        default:
+            return std::nullopt;
+    }
+}
+
 }  // namespace
+
+StoredFormats stored_formats(const io::TensorSource& tensors, const Architecture& architecture) {
+    const std::array routers = {fmt::format(".{}.weight", architecture.names.router),
+                                fmt::format(".{}.weight", TensorNames::fused_router)};
+    std::set<std::optional<ops::WeightFormat>> experts;
+    std::set<std::optional<ops::WeightFormat>> others;
+    for (const std::string& name : tensors.names()) {
+        const io::TensorInfo& info = tensors.info(name);
+        if (info.shape.size() > 1 && !name.ends_with(routers[0]) && !name.ends_with(routers[1])) {
+            (name.find(".experts.") == std::string::npos ? others : experts).insert(format_of_dtype(info.dtype));
+        }
+    }
+    const auto common = [](const auto& formats) { return formats.size() == 1 ? *formats.begin() : std::nullopt; };
+    return {common(experts), common(others)};
+}
 
 template <class T>
 void WeightSource<T>::fill(const std::string& name, const TensorPart& part, ops::PackedMatrix out) const {

@@ -54,6 +54,9 @@ public:
     }
 };
 
+/// How the files store the matrices of the model.
+[[nodiscard]] StoredFormats stored_formats(const io::TensorSource& tensors, const Architecture& architecture);
+
 /// Reads from safetensors files, whose experts may be stored one by one or fused: [E, 2I, H] for gate and up, [E, H, I]
 /// for down, as transformers 5 holds them. Both arguments must outlive the object.
 template <class T>

@@ -8,6 +8,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <string_view>
 #include <type_traits>
 
@@ -60,5 +61,11 @@ inline constexpr WeightFormat format_of =
     std::find_if(weight_formats.begin(), weight_formats.end(), [](const FormatFacts& facts) {
         return access_to<T>(facts) == Access::in_place;
     })->format;
+
+/// The format to hold weights in that come in `source`: that one if kernels for T have access to it, else that of T.
+template <class T>
+[[nodiscard]] constexpr WeightFormat format_for(std::optional<WeightFormat> source) {
+    return source && access_to<T>(*source) != Access::none ? *source : format_of<T>;
+}
 
 }  // namespace moesaic::ops
