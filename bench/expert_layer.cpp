@@ -63,9 +63,12 @@ template <class T>
 ExpertLayer<T>::ExpertLayer(const LayerSettings& settings, std::shared_ptr<ops::ExpertWorkspace<T>> workspace,
                             const kernels::KernelSet& kernels)
     : backend_(make_backend<T>(settings.config(), std::move(workspace), kernels)) {
-    backend_->experts().load_weights([&](index_t expert, Projection projection, MatrixView<T> out) {
-        core::fill_random<T>(out, settings.seed, stream_of(expert, projection, Tensor::weight),
+    Matrix<T> plain;
+    backend_->experts().load_weights([&](index_t expert, Projection projection, ops::PackedMatrix out) {
+        plain.resize(out.rows(), out.cols());
+        core::fill_random<T>(plain, settings.seed, stream_of(expert, projection, Tensor::weight),
                              one_over_root(out.cols()));
+        out.assign_rows<T>(0, plain);
     });
     if (settings.lora_rank > 0) {
         make_lora(settings);

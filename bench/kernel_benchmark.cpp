@@ -5,7 +5,7 @@
 #include "bench/timing.hpp"
 #include "core/error.hpp"
 #include "core/random_fill.hpp"
-#include "ops/frozen_matrix.hpp"
+#include "ops/frozen_product.hpp"
 
 #include <fmt/format.h>
 
@@ -22,7 +22,7 @@ using core::Matrix;
 using core::MatrixView;
 using kernels::Gemm;
 using kernels::product;
-using ops::FrozenMatrix;
+using ops::PackedWeights;
 
 constexpr double seconds_per_measurement = 0.01;
 constexpr double gib = 1024.0 * 1024.0 * 1024.0;
@@ -59,7 +59,7 @@ std::vector<double> paired_ratios(const std::vector<double>& first, const std::v
 /// Copies of W [N, K] to take in turn: as rows, which oneDNN packs and checks read, and as models store them.
 struct KernelBenchmark::Weights {
     std::vector<Matrix<bf16>> plain;
-    std::vector<FrozenMatrix<bf16>> frozen;
+    std::vector<PackedWeights> frozen;
 
     /// Cold ones are twice what the last-level cache holds, but for tiny ones.
     explicit Weights(const KernelSettings& settings) {
@@ -76,7 +76,7 @@ struct KernelBenchmark::Weights {
         for (index_t copy = 0; copy < copies; ++copy) {
             Matrix<bf16>& rows = plain.emplace_back(settings.n, settings.k);
             core::fill_random<bf16>(rows, 2, static_cast<std::uint64_t>(copy), 1);
-            frozen.emplace_back(settings.n, settings.k).assign_rows(0, rows);
+            frozen.emplace_back(ops::WeightFormat::bf16, settings.n, settings.k).matrix().assign_rows<bf16>(0, rows);
         }
     }
 };
@@ -101,7 +101,7 @@ struct KernelBenchmark::Products {
     Products& operator=(const Products&) = delete;
 
     void add_contenders(const kernels::KernelSet& kernels) {
-        const auto multiply = [this, &kernels](const FrozenMatrix<bf16>& w, ops::Direction direction, View in,
+        const auto multiply = [this, &kernels](const PackedWeights& w, ops::Direction direction, View in,
                                                MatrixView<float> out) {
             const ops::FrozenProduct<bf16> product = {w, direction, in, out, false, {}};
             ops::multiply<bf16>(kernels, {&product, 1}, scratch);

@@ -15,7 +15,7 @@ namespace moesaic::mpi {
 
 struct PlaceSettings {
     core::index_t threads =
-        0;                 ///< per rank; 0: one per physical core of the rank (at least one), fewer under a CPU quota
+        0;  ///< per rank; 0: one per physical core of the rank (at least one), fewer under a CPU quota
     std::string topology = {};  ///< of another host, as for host::Topology; empty: this one
 
     void declare(core::OptionSet& set);

@@ -7,6 +7,8 @@
 
 #include <fmt/ranges.h>
 
+#include <optional>
+
 namespace moesaic::app {
 namespace {
 
@@ -137,15 +139,20 @@ std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime, const mode
     std::unique_ptr<model::Decoder<T>> decoder;
     std::string unused;
     runtime.world.agree([&] {
+        model::Architecture as_stored = architecture;
+        std::optional<io::TensorSource> tensors;
+        if (model.synthetic.empty()) {
+            tensors = io::TensorSource::open_model(model.path);
+            as_stored.stored = model::stored_formats(*tensors, architecture);
+        }
         require_memory(runtime.placement, runtime.placement.node_ranks, model.name(),
-                       plan_memory(runtime, architecture, settings, sizeof(T), purpose).total());
-        decoder = std::make_unique<model::Decoder<T>>(architecture, settings, runtime.kernels, runtime.grid);
-        if (!model.synthetic.empty()) {
+                       plan_memory(runtime, as_stored, settings, sizeof(T), purpose).total());
+        decoder = std::make_unique<model::Decoder<T>>(as_stored, settings, runtime.kernels, runtime.grid);
+        if (!tensors) {
             decoder->load(model::SyntheticWeights<T>(0));
             return;
         }
-        const auto tensors = io::TensorSource::open_model(model.path);
-        const model::CheckpointWeights<T> weights(tensors, architecture);
+        const model::CheckpointWeights<T> weights(*tensors, architecture);
         decoder->load(weights);
         weights.check_complete();
         unused = weights.unused();

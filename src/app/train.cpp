@@ -106,8 +106,8 @@ TrainRun<T>::TrainRun(const Runtime& runtime, const TrainConfiguration& configur
       session_(load_model<T>(runtime, inputs.architecture, configuration.model,
                              settings_of(runtime, configuration, inputs), Purpose::training),
                inputs.train, configuration.train, runtime.kernels, runtime.grid, stop_signal_arrived) {
-    output.set_memory_plan(plan_memory(runtime, inputs.architecture, settings_of(runtime, configuration, inputs),
-                                       sizeof(T), Purpose::training));
+    output.set_memory_plan(plan_memory(runtime, session_.decoder().architecture(),
+                                       settings_of(runtime, configuration, inputs), sizeof(T), Purpose::training));
 }
 
 template <class T>

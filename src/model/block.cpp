@@ -17,10 +17,11 @@ Block<T>::Block(BlockPlan plan, const LoraParameters<A>& parameters, Workspace<T
             continue;
         }
         const AdapterSpec& spec = projection.specs.front();
-        ops::LoraLinear<T>& linear = linears_.emplace_back(
-            workspace_.kernels,
-            ops::LinearShape{projection.out, projection.in, projection.has_bias, projection.lora_rank, spec.scale},
-            ops::dropout_module(projection.modules.front()));
+        ops::LoraLinear<T>& linear =
+            linears_.emplace_back(workspace_.kernels,
+                                  ops::LinearShape{projection.out, projection.in, projection.has_bias,
+                                                   projection.lora_rank, spec.scale, projection.stored},
+                                  ops::dropout_module(projection.modules.front()));
         if (linear.is_adapted()) {
             const ProjectionFactors<A> factors = parameters.factors_of(projection);
             linear.bind(factors.values, factors.gradients);
@@ -38,7 +39,7 @@ void Block<T>::load(const WeightSource<T>& source) {
     auto linear = linears_.begin();
     for (const ProjectionPlan& projection : plan_.projections) {
         if (!projection.is_routed()) {
-            model::load(source, projection.modules.front() + ".weight", linear->weight());
+            source.fill_whole(projection.modules.front() + ".weight", linear->weight());
             if (projection.has_bias) {
                 source.read_vector(projection.modules.front() + ".bias", linear->bias());
             }

@@ -36,10 +36,10 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
       lora_(plans_, settings.lora),
       workspace_{kernels, {grid, kernels, architecture.experts, chunks_of(architecture, settings, grid)}},
       rotary_(std::make_shared<ops::RotaryTable<A>>(architecture.attention.rope)),
-      embedding_(architecture.vocabulary, architecture.hidden),
+      embedding_(ops::format_for<T>(architecture.stored.others), architecture.vocabulary, architecture.hidden),
       output_norm_(static_cast<std::size_t>(architecture.hidden)) {
     if (!architecture_.tied_head) {
-        head_ = ops::FrozenMatrix<T>(architecture.vocabulary, architecture.hidden);
+        head_ = ops::PackedWeights(embedding_.format(), architecture.vocabulary, architecture.hidden);
     }
     const auto add = [&](const BlockPlan& plan, std::unique_ptr<Block<T>> block) {
         blocks_.push_back({plan.norm.name, std::vector<A>(static_cast<std::size_t>(plan.norm.cols)), std::move(block)});
@@ -58,9 +58,9 @@ Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& set
 template <class T>
 void Decoder<T>::load(const WeightSource<T>& source) {
     const Scope scope(core::scopes::load);
-    model::load(source, "model.embed_tokens.weight", embedding_);
+    source.fill_whole("model.embed_tokens.weight", embedding_);
     if (!architecture_.tied_head) {
-        model::load(source, "lm_head.weight", head_);
+        source.fill_whole("lm_head.weight", head_);
     }
     source.read_vector("model.norm.weight", output_norm_);
     for (NormedBlock& block : blocks_) {
@@ -70,7 +70,7 @@ void Decoder<T>::load(const WeightSource<T>& source) {
 }
 
 template <class T>
-const ops::FrozenMatrix<T>& Decoder<T>::head() const {
+const ops::PackedWeights& Decoder<T>::head() const {
     return architecture_.tied_head ? embedding_ : head_;
 }
 
@@ -108,7 +108,7 @@ template <class T>
 void Decoder<T>::embed(const ops::TokenBatch& batch, MatrixView<A> out) const {
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < batch.rows(); ++row) {
-        embedding_.widen_row(kernels_.elementwise<T>(), batch.tokens[static_cast<std::size_t>(row)], out[row]);
+        embedding_.widen_row(kernels_, batch.tokens[static_cast<std::size_t>(row)], out[row]);
     }
 }
 

@@ -43,7 +43,7 @@ public:
                   std::span<const double> grad_probabilities = {});
 
     /// The language model head [V, H].
-    [[nodiscard]] const ops::FrozenMatrix<T>& head() const;
+    [[nodiscard]] const ops::PackedWeights& head() const;
     [[nodiscard]] LoraParameters<A>& lora() noexcept { return lora_; }
     /// What the exchange of rows sent so far.
     [[nodiscard]] const ExchangeVolume& exchange_volume() const noexcept { return workspace_.exchange.volume(); }
@@ -82,8 +82,8 @@ private:
     LoraParameters<A> lora_;
     Workspace<T> workspace_;
     std::shared_ptr<const ops::RotaryTable<A>> rotary_;
-    ops::FrozenMatrix<T> embedding_;   // [V, H]
-    ops::FrozenMatrix<T> head_;        // [V, H], empty if tied
+    ops::PackedWeights embedding_;     // [V, H]
+    ops::PackedWeights head_;          // [V, H], empty if tied
     std::vector<A> output_norm_;       // [H]
     std::vector<NormedBlock> blocks_;  ///< mixer and feed-forward of each layer
     std::size_t lowest_trainable_ = 0;

@@ -38,6 +38,11 @@ std::vector<LayerPlan> plan_layers(const Architecture& architecture, const LoraS
                                  : plan_gated_mlp(architecture.layer(l) + architecture.names.dense, architecture,
                                                   architecture.dense_intermediate, LoraTarget::dense, lora);
         layer.feed_forward.norm = {architecture.layer(l) + "post_attention_layernorm.weight", 1, architecture.hidden};
+        for (BlockPlan* block : {&layer.mixer, &layer.feed_forward}) {
+            for (ProjectionPlan& projection : block->projections) {
+                projection.stored = projection.is_routed() ? architecture.stored.experts : architecture.stored.others;
+            }
+        }
     }
     return layers;
 }

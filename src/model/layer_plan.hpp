@@ -6,6 +6,7 @@
 #include "model/adapters/lora_settings.hpp"
 #include "model/families/architecture.hpp"
 #include "ops/expert_backend.hpp"
+#include "ops/weights/weight_format.hpp"
 
 #include <optional>
 #include <string>
@@ -43,6 +44,7 @@ struct ProjectionPlan {
     index_t out = 0;
     index_t in = 0;
     bool has_bias = false;
+    std::optional<ops::WeightFormat> stored{};  ///< how the checkpoint has its weights, if that is known
     core::Slice held = {0, 1};
     ShardedSide sharded = ShardedSide::none;
     core::Slice shard{};  ///< this rank's part of the dimension that is spread

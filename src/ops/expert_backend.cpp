@@ -101,7 +101,7 @@ ExpertBackend<T>::ExpertBackend(const ExpertConfig& config, std::shared_ptr<Expe
 }
 
 template <class T>
-void ExpertBackend<T>::load_weights(const ExpertWeightSource<T>& source) {
+void ExpertBackend<T>::load_weights(const ExpertWeightSource& source) {
     do_load_weights(source);
     has_weights_ = true;
 }

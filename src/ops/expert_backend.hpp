@@ -7,11 +7,13 @@
 #include "core/scalar.hpp"
 #include "ops/expert_workspace.hpp"
 #include "ops/lora.hpp"
+#include "ops/weights/packed_weights.hpp"
 
 #include <array>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <vector>
 
 namespace moesaic::ops {
@@ -38,7 +40,8 @@ struct ExpertConfig {
     bool rank_stabilised = false;  ///< scale alpha / sqrt(R) instead of alpha / R (Kalajdzievski, "rsLoRA", 2023)
     /// Scales of single adapters, [E] per projection, in place of what alpha and R give; empty: one scale for all.
     std::array<std::vector<double>, projections.size()> lora_scales{};
-    bool skip_lora = false;  ///< frozen experts without adapters: input gradients only
+    bool skip_lora = false;                       ///< frozen experts without adapters: input gradients only
+    std::optional<WeightFormat> weight_format{};  ///< of the frozen weights; none: that of activations
     Activations activations = Activations::retain;
 
     /// Of the expert at `expert` among those of this rank.
@@ -60,8 +63,7 @@ struct ExpertFactors {
 };
 
 /// Fills `out` with the frozen weight of one expert: gate and up [I, H], down [H, I].
-template <class T>
-using ExpertWeightSource = std::function<void(index_t expert, Projection projection, MatrixView<T> out)>;
+using ExpertWeightSource = std::function<void(index_t expert, Projection projection, PackedMatrix out)>;
 
 /// Gradients of one forward: with respect to hidden [T, H] and routing weights [T, K].
 template <class T>
@@ -80,7 +82,7 @@ template <class T>
            config.experts_per_token * (choice + (retain ? 2 * scalar * (config.intermediate + config.lora_rank) : 0));
 }
 
-/// The routed experts of one layer. T is the type of activations and weights, accumulator_t<T> that of results, LoRA
+/// The routed experts of one layer. T is the type of activations, accumulator_t<T> that of results, LoRA
 /// masters and gradients. Wrong use throws core::Error with both numbers; the object stays usable.
 template <class T>
 class ExpertBackend {
@@ -93,7 +95,7 @@ public:
 
     [[nodiscard]] const ExpertConfig& config() const noexcept { return config_; }
 
-    void load_weights(const ExpertWeightSource<T>& source);
+    void load_weights(const ExpertWeightSource& source);
     /// Factors and gradients stay with the caller, who updates the former and clears the latter.
     void init_lora(const ExpertFactors<const A>& factors, const ExpertFactors<A>& gradients);
     /// Call after the factors changed.
@@ -127,7 +129,7 @@ public:
 protected:
     ExpertBackend(const ExpertConfig& config, std::shared_ptr<ExpertWorkspace<T>> workspace);
 
-    virtual void do_load_weights(const ExpertWeightSource<T>& source) = 0;
+    virtual void do_load_weights(const ExpertWeightSource& source) = 0;
     /// Called by init_lora and update_lora; `factors()` holds the present values.
     virtual void do_update_lora() = 0;
     /// Computes workspace().output and, to `keep` it, saved.pre_activations. The other members of `saved` are set.

@@ -19,18 +19,15 @@ GroupedExperts<T>::GroupedExperts(const ExpertConfig& config, std::shared_ptr<Ex
       rank_blocks_(blocks_of(this->config().lora_rank)) {}
 
 template <class T>
-void GroupedExperts<T>::do_load_weights(const ExpertWeightSource<T>& source) {
+void GroupedExperts<T>::do_load_weights(const ExpertWeightSource& source) {
     const ExpertConfig& config = this->config();
-    Matrix<T> plain;
     for (const Projection p : projections) {
         const bool down = p == Projection::down;
-        const index_t rows = down ? hidden_blocks_ : intermediate_blocks_;
-        BlockedMatrix<T>& all = weights_[static_cast<std::size_t>(p)];
-        all.resize(config.experts * rows, down ? intermediate_blocks_ : hidden_blocks_);
-        plain.resize(down ? config.hidden : config.intermediate, down ? config.intermediate : config.hidden);
+        PackedWeights& all = weights_[static_cast<std::size_t>(p)];
+        all = PackedWeights(config.weight_format.value_or(format_of<T>), down ? config.hidden : config.intermediate,
+                            down ? config.intermediate : config.hidden, config.experts);
         for (index_t e = 0; e < config.experts; ++e) {
-            source(e, p, plain);
-            all.assign_rows(e * rows, plain.view());
+            source(e, p, all.matrix(e));
         }
     }
 }
@@ -38,7 +35,7 @@ void GroupedExperts<T>::do_load_weights(const ExpertWeightSource<T>& source) {
 template <class T>
 std::size_t GroupedExperts<T>::weight_bytes() const noexcept {
     std::size_t bytes = 0;
-    for (const BlockedMatrix<T>& weights : weights_) {
+    for (const PackedWeights& weights : weights_) {
         bytes += weights.bytes();
     }
     return bytes;
@@ -101,18 +98,16 @@ DropoutMask GroupedExperts<T>::mask_of(Projection p, index_t expert) const {
 
 /// Row blocks `row_block` of an expert's weights: output features.
 template <class T>
-BlockRun<T> GroupedExperts<T>::weight_strip(Projection p, index_t expert, index_t row_block) const {
-    const BlockedMatrix<T>& all = weights_[static_cast<std::size_t>(p)];
-    const index_t rows = all.row_blocks() / this->config().experts;
-    return {all.block(expert * rows + row_block, 0), block_elements, all.col_blocks()};
+StoredRun GroupedExperts<T>::weight_strip(Projection p, index_t expert, index_t row_block) const {
+    const PackedWeights& all = weights_[static_cast<std::size_t>(p)];
+    return all.row_run(expert, row_block, 0, blocks_of(all.cols()));
 }
 
 /// Column block `col_block`: input features, as backward passes need them.
 template <class T>
-BlockRun<T> GroupedExperts<T>::weight_columns(Projection p, index_t expert, index_t col_block) const {
-    const BlockedMatrix<T>& all = weights_[static_cast<std::size_t>(p)];
-    const index_t rows = all.row_blocks() / this->config().experts;
-    return {all.block(expert * rows, col_block), all.row_stride(), rows};
+StoredRun GroupedExperts<T>::weight_columns(Projection p, index_t expert, index_t col_block) const {
+    const PackedWeights& all = weights_[static_cast<std::size_t>(p)];
+    return all.column_run(expert, col_block, 0, blocks_of(all.rows()));
 }
 
 template <class T>

@@ -5,7 +5,7 @@
 #include "core/parallel.hpp"
 #include "core/trace.hpp"
 #include "kernels/kernel_set.hpp"
-#include "ops/blocked_matrix.hpp"
+#include "ops/blocks.hpp"
 #include "ops/expert_backend.hpp"
 #include "ops/row_chunks.hpp"
 #include "ops/strip_products.hpp"
@@ -47,7 +47,7 @@ private:
         [[nodiscard]] bool is_first() const { return item.first == 0; }
     };
 
-    void do_load_weights(const ExpertWeightSource<T>& source) override;
+    void do_load_weights(const ExpertWeightSource& source) override;
     void do_update_lora() override;
     void do_forward(SavedExperts<T>& saved, bool keep) override;
     void do_backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output, bool with_input_gradients) override;
@@ -55,8 +55,8 @@ private:
     void prepare(const SavedExperts<T>& saved);
     template <class Body>
     void for_each_part(index_t strips, const Body& body);
-    [[nodiscard]] BlockRun<T> weight_strip(Projection p, index_t expert, index_t row_block) const;
-    [[nodiscard]] BlockRun<T> weight_columns(Projection p, index_t expert, index_t col_block) const;
+    [[nodiscard]] StoredRun weight_strip(Projection p, index_t expert, index_t row_block) const;
+    [[nodiscard]] StoredRun weight_columns(Projection p, index_t expert, index_t col_block) const;
     [[nodiscard]] MatrixView<const T> lora_a(Projection p, index_t expert) const;  // [R, in], times the scale
     [[nodiscard]] MatrixView<const T> lora_b(Projection p, index_t expert) const;  // [out, R]
     static void gather_blocks(const RoutedRows& routed, MatrixView<const T> tokens, const RowChunk& chunk,
@@ -115,8 +115,8 @@ private:
     index_t hidden_blocks_;
     index_t intermediate_blocks_;
     index_t rank_blocks_;
-    std::array<BlockedMatrix<T>, projections.size()> weights_;  // gate, up: E x [I, H]; down: E x [H, I]
-    std::array<Matrix<T>, projections.size()> lora_a_;          // times the scale
+    std::array<PackedWeights, projections.size()> weights_;  // gate, up: E x [I, H]; down: E x [H, I]
+    std::array<Matrix<T>, projections.size()> lora_a_;       // times the scale
     std::array<Matrix<T>, projections.size()> lora_b_;
 };
 

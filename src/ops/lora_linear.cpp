@@ -15,7 +15,7 @@ LoraLinear<T>::LoraLinear(const kernels::KernelSet& kernels, const LinearShape& 
     : kernels_(kernels),
       shape_(shape),
       dropout_module_(dropout_module),
-      weight_(shape.out, shape.in),
+      weight_(format_for<T>(shape.stored), shape.out, shape.in),
       bias_(shape.has_bias ? static_cast<std::size_t>(shape.out) : 0) {}
 
 template <class T>

@@ -7,10 +7,11 @@
 #include "kernels/kernel_set.hpp"
 #include "ops/dropout.hpp"
 #include "ops/elementwise.hpp"
-#include "ops/frozen_matrix.hpp"
+#include "ops/frozen_product.hpp"
 #include "ops/lora.hpp"
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -25,8 +26,9 @@ struct LinearShape {
     index_t out = 0;  ///< N
     index_t in = 0;   ///< K
     bool has_bias = false;
-    index_t lora_rank = 0;  ///< R; 0: without an adapter
-    double lora_scale = 0;  ///< s
+    index_t lora_rank = 0;                 ///< R; 0: without an adapter
+    double lora_scale = 0;                 ///< s
+    std::optional<WeightFormat> stored{};  ///< how the weights come, if that is known
 };
 
 /// Work buffers of linear projections: they grow, and hold nothing from one call to the next.
@@ -57,8 +59,8 @@ public:
     LoraLinear(const kernels::KernelSet& kernels, const LinearShape& shape, std::uint64_t dropout_module);
 
     /// To be filled before the first call.
-    [[nodiscard]] FrozenMatrix<T>& weight() noexcept { return weight_; }  // [N, K]
-    [[nodiscard]] std::span<A> bias() noexcept { return bias_; }          // [N], or empty
+    [[nodiscard]] PackedWeights& weight() noexcept { return weight_; }  // [N, K]
+    [[nodiscard]] std::span<A> bias() noexcept { return bias_; }        // [N], or empty
     /// Matrices and gradients stay with the caller, who updates the former and clears the latter.
     void bind(const LoraMatrices<const A>& values, const LoraMatrices<A>& gradients);
     /// To be called after the matrices changed.
@@ -100,7 +102,7 @@ private:
     const kernels::KernelSet& kernels_;
     LinearShape shape_;
     std::uint64_t dropout_module_;
-    FrozenMatrix<T> weight_;        // [N, K]
+    PackedWeights weight_;          // [N, K]
     std::vector<A> bias_;           // [N] or empty
     LoraMatrices<const A> values_;  // of the caller
     LoraMatrices<A> gradients_;     // the same

@@ -34,7 +34,7 @@ TargetResult evaluate(const kernels::ElementwiseKernels<T>& kernels, std::span<c
 
 template <class T>
 std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, MatrixView<const T> hidden,
-                                        const FrozenMatrix<T>& head, std::span<const Target> targets, double scale,
+                                        const PackedWeights& head, std::span<const Target> targets, double scale,
                                         MatrixView<accumulator_t<T>> grad_hidden, LossScratch<T>& scratch) {
     using A = accumulator_t<T>;
     const core::trace::Scope scope(core::scopes::loss);
@@ -83,9 +83,9 @@ std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, Matri
     return results;
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                                   \
-    template std::vector<TargetResult> cross_entropy<T>(const kernels::KernelSet&, MatrixView<const T>,          \
-                                                        const FrozenMatrix<T>&, std::span<const Target>, double, \
+#define MOESAIC_INSTANTIATE(T)                                                                                 \
+    template std::vector<TargetResult> cross_entropy<T>(const kernels::KernelSet&, MatrixView<const T>,        \
+                                                        const PackedWeights&, std::span<const Target>, double, \
                                                         MatrixView<accumulator_t<T>>, LossScratch<T>&);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)

@@ -4,7 +4,7 @@
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
 #include "kernels/kernel_set.hpp"
-#include "ops/frozen_matrix.hpp"
+#include "ops/frozen_product.hpp"
 #include "ops/token_batch.hpp"
 
 #include <span>
@@ -41,7 +41,7 @@ struct LossScratch {
 /// [T, H] is not empty, it becomes the gradient of scale * sum of negative log-probabilities.
 template <class T>
 [[nodiscard]] std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, MatrixView<const T> hidden,
-                                                      const FrozenMatrix<T>& head, std::span<const Target> targets,
+                                                      const PackedWeights& head, std::span<const Target> targets,
                                                       double scale, MatrixView<accumulator_t<T>> grad_hidden,
                                                       LossScratch<T>& scratch);
 

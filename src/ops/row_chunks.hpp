@@ -1,7 +1,7 @@
 // How the rows of all experts are cut into pieces of work.
 #pragma once
 
-#include "ops/blocked_matrix.hpp"
+#include "ops/blocks.hpp"
 #include "ops/routed_rows.hpp"
 
 #include <vector>

@@ -3,8 +3,8 @@
 #pragma once
 
 #include "kernels/kernel_set.hpp"
-#include "ops/blocked_matrix.hpp"
-#include "ops/weight_stream.hpp"
+#include "ops/blocks.hpp"
+#include "ops/weights/weight_stream.hpp"
 
 #include <cstddef>
 
@@ -48,7 +48,8 @@ public:
     using A = accumulator_t<T>;
     using Vectors = kernels::Operand<kernels::stored_t<T>>;
 
-    explicit StripProducts(const kernels::KernelSet& kernels) : kernel_(kernels.micro_kernel<T>()) {}
+    /// `kernels` must outlive the object.
+    explicit StripProducts(const kernels::KernelSet& kernels) : kernels_(kernels), kernel_(kernels.micro_kernel<T>()) {}
 
     /// Vectors that are rows, k their columns.
     [[nodiscard]] static Vectors rows(const T* data, index_t stride, index_t count, index_t k) {
@@ -104,9 +105,11 @@ public:
     /// Products of at most so many tokens are better computed without strips.
     [[nodiscard]] index_t few_rows() const { return kernel_.few_rows; }
     /// C[tokens, features] = x W^T for a strip of rows of W, or x W for a column of blocks (`transposed`); x [tokens,
-    /// k] is contiguous, rows of C are `stride` apart.
-    void few_rows_by_weights(index_t tokens, const A* x, const BlockRun<T>& weights, bool transposed, index_t k,
-                             index_t features, A* c, index_t stride, bool accumulate) const {
+    /// k] is contiguous, rows of C are `stride` apart. `unpacked` serves formats that kernels don't read in place.
+    void few_rows_by_weights(index_t tokens, const A* x, const StoredRun& stored, core::Buffer<T>& unpacked,
+                             bool transposed, index_t k, index_t features, A* c, index_t stride,
+                             bool accumulate) const {
+        const BlockRun<T> weights = panel_of<T>(kernels_, stored, unpacked);
         kernel_.multiply_few_rows(k, x,
                                   transposed ? columns(weights.first, kernel_block, features, k)
                                              : rows(weights.first, kernel_block, features, k),
@@ -132,7 +135,9 @@ private:
     [[nodiscard]] static kernels::PlainBlocks plain(const BlockRun<T>& run) {
         return {run.first, run.step * static_cast<index_t>(sizeof(T)), run.blocks};
     }
+    [[nodiscard]] static kernels::PlainBlocks plain(const StoredRun& run) { return {run.first, run.step, run.blocks}; }
 
+    const kernels::KernelSet& kernels_;
     const kernels::micro_kernel_t<T>& kernel_;
 };
 
@@ -144,7 +149,7 @@ void StripProducts<T>::weights_by_tokens(WeightStream<T>& weights, index_t featu
                                          const Strips& low) const {
     const index_t strips = blocks_of(token_count);
     for (index_t p = 0; p < weights.panels_per_run(); ++p) {
-        const BlockRun<T> now = weights.panel(weights.now());
+        const BlockRun<T> now = weights.read(kernels_);
         const std::byte* left = left_of_blocks(now.first, 1, now.blocks, panel).data;
         kernels::SideWork side = {};
         side.fetch = plain(weights.take_panel_to_ask_for());
@@ -180,11 +185,11 @@ void StripProducts<T>::tokens_by_weights(const Strips& tokens, index_t token_cou
     const index_t strips = blocks_of(token_count);
     const Strips both = right_strips(panels.storage, 2, weights.panel_blocks());
     for (index_t p = 0; p < weights.panels_per_run(); ++p) {
-        const BlockRun<T> now = weights.panel(weights.now());
         if (!panels.is_packed) {
-            pack_panel(now, 0, both.at(panels.in_use));
+            pack_panel(weights.read(kernels_), 0, both.at(panels.in_use));
         }
-        const BlockRun<T> next = weights.panel(weights.now() + 1);
+        const index_t blocks = weights.blocks();
+        const BlockRun<T> next = weights.next_in_place(kernels_);
         std::byte* free_panel = both.at(1 - panels.in_use);
         kernels::SideWork side = {};
         side.fetch = plain(weights.take_panel_to_ask_for());
@@ -196,7 +201,7 @@ void StripProducts<T>::tokens_by_weights(const Strips& tokens, index_t token_cou
             kernel_.multiply(
                 {extent_of_block(token_count, s),
                  features,
-                 {tokens.at(s, p * weights.panel_blocks()), both.at(panels.in_use), now.blocks * kernel_block},
+                 {tokens.at(s, p * weights.panel_blocks()), both.at(panels.in_use), blocks * kernel_block},
                  c + s * block_elements,
                  kernel_block,
                  accumulate || p > 0,

@@ -3,14 +3,15 @@
 #include "core/scalar.hpp"
 #include "model/adapters/lora_parameters.hpp"
 #include "model/layer_plan.hpp"
-#include "ops/blocked_matrix.hpp"
 #include "ops/expert_backend.hpp"
 #include "ops/loss.hpp"
+#include "ops/weights/packed_weights.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <vector>
 
 namespace moesaic::train {
@@ -129,18 +130,22 @@ void for_each_projection(const std::vector<LayerPlan>& layers, const Use& use) {
     }
 }
 
-/// Of a matrix [rows, cols] in blocks.
-double blocked(double rows, double cols) {
-    const auto blocks = static_cast<index_t>(padded(cols)) / ops::kernel_block;
-    return padded(rows) * static_cast<double>(ops::row_stride_of(blocks)) / ops::kernel_block;
+/// Bytes of a matrix [rows, cols].
+double packed(ops::WeightFormat format, double rows, double cols) {
+    const index_t of_strip = ops::PackedWeights::bytes_of(format, ops::kernel_block, static_cast<index_t>(cols));
+    return padded(rows) / ops::kernel_block * static_cast<double>(of_strip);
 }
 
 double weight_bytes(const Sizes& s, const std::vector<LayerPlan>& layers) {
-    double elements = blocked(s.vocabulary, s.hidden) * (s.a.tied_head ? 1 : 2);
+    const auto format = [&](std::optional<ops::WeightFormat> stored) {
+        return s.scalar == float_bytes ? ops::format_for<float>(stored) : ops::format_for<core::bf16>(stored);
+    };
+    double bytes = packed(format(s.a.stored.others), s.vocabulary, s.hidden) * (s.a.tied_head ? 1 : 2);
     double wide = s.hidden;  // norms, biases, routers: in full precision
     for_each_projection(layers, [&](const ProjectionPlan& projection) {
-        elements += static_cast<double>(projection.held.extent) *
-                    blocked(static_cast<double>(projection.local_out()), static_cast<double>(projection.local_in()));
+        bytes += static_cast<double>(projection.held.extent) * packed(format(projection.stored),
+                                                                      static_cast<double>(projection.local_out()),
+                                                                      static_cast<double>(projection.local_in()));
         wide += projection.has_bias ? static_cast<double>(projection.out) : 0;
     });
     for (const LayerPlan& layer : layers) {
@@ -151,7 +156,7 @@ double weight_bytes(const Sizes& s, const std::vector<LayerPlan>& layers) {
             }
         }
     }
-    return elements * s.scalar + wide * float_bytes;
+    return bytes + wide * float_bytes;
 }
 
 /// Elements of the LoRA factors of one rank by who else holds them.

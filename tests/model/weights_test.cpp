@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <map>
 #include <string>
@@ -102,6 +103,7 @@ protected:
     }
     ~WeightsTest() override { std::filesystem::remove(file_); }
 
+    template <class S = float>
     io::TensorSource stored(const Tensors& tensors) {
         std::vector<io::TensorToWrite> list;
         std::vector<const Tensor*> order;
@@ -109,8 +111,9 @@ protected:
             list.push_back({name, tensor.shape});
             order.push_back(&tensor);
         }
-        io::write_safetensors<float>(file_, list, {}, [&](std::size_t i, std::span<float> data) {
-            std::copy(order[i]->values.begin(), order[i]->values.end(), data.begin());
+        io::write_safetensors<S>(file_, list, {}, [&](std::size_t i, std::span<S> data) {
+            std::transform(order[i]->values.begin(), order[i]->values.end(), data.begin(),
+                           [](float value) { return S(value); });
         });
         return io::TensorSource::open_file(file_);
     }
@@ -147,6 +150,35 @@ TEST_P(WeightsTest, AreReadByTheRanksThatNeedThem) {
         EXPECT_NEAR(loss, expected, 1e-5 * expected) << describe(shape);
         EXPECT_EQ(unused, all_used);
     }
+}
+
+/// A BF16 checkpoint in FP32: its matrices stay as they are in memory, and nothing else changes.
+TEST_P(WeightsTest, StayInBf16WhereTheCheckpointHasItAndGiveTheBitsOfFp32) {
+    EXPECT_EQ(stored_formats(stored(tensors_), architecture_).experts, ops::WeightFormat::fp32);
+    const io::TensorSource source = stored<core::bf16>(tensors_);
+    const StoredFormats formats = stored_formats(source, architecture_);
+    EXPECT_EQ(formats.experts, ops::WeightFormat::bf16);
+    EXPECT_EQ(formats.others, ops::WeightFormat::bf16);
+    const ops::TokenBatch batch = random_batch(std::array<index_t, 2>{5, 9}, architecture_.vocabulary, 4);
+    std::vector<double> losses;
+    std::vector<std::size_t> bytes;
+    std::vector<std::vector<float>> gradients;
+    for (const StoredFormats& held : {StoredFormats(), formats}) {
+        Architecture architecture = architecture_;
+        architecture.stored = held;
+        SmallDecoder<float> model(architecture, mpi::Communicator::world(), 64);
+        model.decoder.load(CheckpointWeights<float>(source, architecture_));
+        model.decoder.lora().clear_gradients();
+        losses.push_back(model.loss(batch, true));
+        bytes.push_back(model.decoder.head().bytes());
+        for (const auto& bucket : model.decoder.lora().buckets) {
+            gradients.emplace_back(bucket->gradients.flat().begin(), bucket->gradients.flat().end());
+        }
+    }
+    EXPECT_EQ(losses[1], losses[0]);
+    EXPECT_EQ(2 * bytes[1], bytes[0]);
+    const auto half = static_cast<std::ptrdiff_t>(gradients.size() / 2);
+    EXPECT_TRUE(std::equal(gradients.begin(), gradients.begin() + half, gradients.begin() + half));
 }
 
 /// Notes which parts were asked for.

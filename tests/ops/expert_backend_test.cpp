@@ -72,12 +72,9 @@ struct Bench {
             grad_b[i].fill(A(0));
         }
     }
-    [[nodiscard]] ExpertWeightSource<T> source() {
-        return [this](index_t expert, Projection p, MatrixView<T> out) {
-            const Matrix<T>& all = weights[static_cast<std::size_t>(p)];
-            for (index_t row = 0; row < out.rows(); ++row) {
-                std::copy_n(all.view()[expert * out.rows() + row], out.cols(), out[row]);
-            }
+    [[nodiscard]] ExpertWeightSource source() {
+        return [this](index_t expert, Projection p, PackedMatrix out) {
+            out.assign_rows<T>(0, weights[static_cast<std::size_t>(p)].view().rows(expert * out.rows(), out.rows()));
         };
     }
     void make_ready() {
@@ -253,7 +250,7 @@ TEST(ExpertBackend, PartsOfTheExpertsAddUp) {
         config.experts_begin = begin;
         config.experts_of_layer = 4;
         GroupedExperts<double> part(config, std::make_shared<ExpertWorkspace<double>>(), whole.kernels);
-        part.load_weights([&, first = begin](index_t expert, Projection p, MatrixView<double> out) {
+        part.load_weights([&, first = begin](index_t expert, Projection p, PackedMatrix out) {
             whole.source()(first + expert, p, out);
         });
         ExpertFactors<const double> factors;

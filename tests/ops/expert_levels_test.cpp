@@ -9,6 +9,7 @@
 
 #include <cmath>
 #include <numeric>
+#include <optional>
 #include <random>
 
 namespace moesaic::ops {
@@ -81,8 +82,15 @@ public:
         }
     }
 
+    /// Weights become BF16 values.
+    void round_weights() {
+        for (Matrix<T>& weights : weights_) {
+            std::ranges::transform(weights.flat(), weights.data(), [](T value) { return T(bf16(value)); });
+        }
+    }
+
     [[nodiscard]] Results<A> run(const KernelSet& kernels, Activations activations = Activations::retain,
-                                 bool with_input_gradients = true) const {
+                                 bool with_input_gradients = true, std::optional<WeightFormat> format = {}) const {
         ExpertConfig config;
         config.experts = shape_.experts;
         config.experts_per_token = shape_.choices;
@@ -93,12 +101,11 @@ public:
         config.lora_rank = shape_.rank;
         config.lora_alpha = shape_.alpha;
         config.activations = activations;
+        config.weight_format = format;
         GroupedExperts<T> experts(config, std::make_shared<ExpertWorkspace<T>>(), kernels);
-        experts.load_weights([this](index_t expert, Projection p, MatrixView<T> out) {
+        experts.load_weights([this](index_t expert, Projection p, PackedMatrix out) {
             const Matrix<T>& all = weights_[static_cast<std::size_t>(p)];
-            for (index_t row = 0; row < out.rows(); ++row) {
-                std::copy_n(all.view()[expert * out.rows() + row], out.cols(), out[row]);
-            }
+            out.assign_rows<T>(0, all.view().rows(expert * out.rows(), out.rows()));
         });
         ExpertFactors<const A> factors;
         ExpertFactors<A> gradients;
@@ -277,6 +284,23 @@ TEST_P(ExpertLevels, GiveTheSameLoraGradientsWithoutInputGradients) {
     }
 }
 
+/// BF16 is exact in FP32: what is unpacked on the way to the kernels gives the bits of weights that were widened
+/// before.
+TEST_P(ExpertLevels, InFp32WithWeightsInBf16GiveTheBitsOfTheSameWeightsInFp32) {
+    const KernelSet kernels(GetParam());
+    std::mt19937 random(9);
+    for (std::uint64_t seed = 0; seed < 30; ++seed) {
+        const Shape shape = random_shape(random);
+        SCOPED_TRACE(testing::Message() << shape << ", seed " << seed);
+        Layer<float> layer(shape, seed);
+        layer.round_weights();
+        for (const Activations activations : {Activations::retain, Activations::recompute}) {
+            expect_same(layer.run(kernels, activations, true, WeightFormat::bf16),
+                        layer.run(kernels, activations, true, WeightFormat::fp32));
+        }
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, ExpertLevels, testing::ValuesIn(kernels::gemm_kernels<bf16>()), test::kernel_name);
 
 TEST(ExpertTypes, VectorKernelsAgreeInFp32) {
@@ -307,12 +331,16 @@ TEST(ExpertMemory, WeightsTakeTwoBytesAndRecomputingKeepsInputsOnly) {
         ExpertStack<bf16> stack(
             std::make_unique<GroupedExperts<bf16>>(config, std::make_shared<ExpertWorkspace<bf16>>(), kernels), 1);
         ExpertBackend<bf16>& experts = stack.experts();
-        experts.load_weights([](index_t, Projection, MatrixView<bf16> out) {
-            for (index_t row = 0; row < out.rows(); ++row) {
-                std::fill_n(out[row], out.cols(), bf16(0.5F));
-            }
+        experts.load_weights([](index_t, Projection, PackedMatrix out) {
+            Matrix<bf16> plain(out.rows(), out.cols());
+            plain.fill(bf16(0.5F));
+            out.assign_rows<bf16>(0, plain);
         });
         EXPECT_EQ(experts.weight_bytes(), 4U * 3 * 64 * 96 * 2);
+        config.weight_format = WeightFormat::bf16;
+        GroupedExperts<float> in_fp32(config, std::make_shared<ExpertWorkspace<float>>(), kernels);
+        in_fp32.load_weights([](index_t, Projection, PackedMatrix) {});
+        EXPECT_EQ(in_fp32.weight_bytes(), experts.weight_bytes());
         const auto hidden = random_matrix<bf16>(100, 64, 1);
         const auto weights = random_matrix<float>(100, 2, 2);
         Matrix<std::int32_t> ids(100, 2);

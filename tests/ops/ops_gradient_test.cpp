@@ -166,7 +166,7 @@ struct AdaptedLinear {
         Matrix<T> own(out, in);
         std::transform(weight.data(), weight.data() + weight.size(), own.data(),
                        [](core::bf16 w) { return static_cast<T>(core::widen(w)); });
-        linear.weight().assign_rows(0, own);
+        linear.weight().matrix().template assign_rows<T>(0, own);
         std::iota(linear.bias().begin(), linear.bias().end(), A(1));
         linear.update_lora();
     }
@@ -346,8 +346,8 @@ TEST(AttentionForward, SeesOnlyItsOwnSequenceAndThePast) {
 TEST(LossGradient, MatchesDifferences) {
     const kernels::KernelSet kernels("portable");
     Matrix<double> hidden = random_matrix<double>(6, 4, 1);
-    FrozenMatrix<double> head(9, 4);
-    head.assign_rows(0, random_matrix<double>(9, 4, 2));
+    PackedWeights head(format_of<double>, 9, 4);
+    head.matrix().assign_rows<double>(0, random_matrix<double>(9, 4, 2));
     const std::vector<Target> targets = {{0, 0, 3}, {2, 0, 8}, {5, 1, 0}};
     LossScratch<double> scratch;
     Matrix<double> grad_hidden(6, 4);
@@ -368,9 +368,9 @@ TEST(LossForward, SaysWhichTokenIsMostLikely) {
     Matrix<float> hidden(1, 1);
     hidden.fill(1);
     Matrix<float> logits(3, 1);
-    FrozenMatrix<float> head(3, 1);
+    PackedWeights head(format_of<float>, 3, 1);
     std::copy_n(std::array{0.0F, 2.0F, 1.0F}.data(), 3, logits.data());
-    head.assign_rows(0, logits);
+    head.matrix().assign_rows<float>(0, logits);
     LossScratch<float> scratch;
     const std::vector<Target> best = {{0, 0, 1}};
     const std::vector<Target> other = {{0, 0, 2}};
@@ -379,7 +379,7 @@ TEST(LossForward, SaysWhichTokenIsMostLikely) {
     EXPECT_FALSE(result.is_most_likely);
     EXPECT_NEAR(result.log_probability, 1 - std::log(1 + std::exp(2.0) + std::exp(1.0)), 1e-6);
     logits.fill(0);  // of equal logits the first one counts
-    head.assign_rows(0, logits);
+    head.matrix().assign_rows<float>(0, logits);
     EXPECT_FALSE(cross_entropy<float>(kernels, hidden, head, best, 1, {}, scratch)[0].is_most_likely);
 }
 

@@ -39,6 +39,23 @@ TEST(MemoryPlan, WeightsAreThoseOfThePublishedModels) {
     }
 }
 
+/// In FP32, too, matrices stay as the checkpoint has them.
+TEST(MemoryPlan, WeightsAreInTheFormatOfTheCheckpoint) {
+    model::Architecture architecture = model::synthetic_architecture("mixtral-8x7b");
+    const auto weights = [&](index_t scalar_bytes) {
+        return plan_memory(architecture, settings, {.tokens = 2048, .scalar_bytes = scalar_bytes}).of("frozen weights");
+    };
+    const double in_bf16 = weights(2);
+    const double in_fp32 = weights(4);
+    EXPECT_NEAR(in_fp32, 2 * in_bf16, 1e-3 * in_fp32);
+    architecture.stored = {ops::WeightFormat::bf16, ops::WeightFormat::bf16};
+    EXPECT_EQ(weights(4), in_bf16);
+    EXPECT_EQ(weights(2), in_bf16);
+    architecture.stored = {ops::WeightFormat::fp32, ops::WeightFormat::fp32};
+    EXPECT_EQ(weights(4), in_fp32);
+    EXPECT_EQ(weights(2), in_bf16);
+}
+
 TEST(MemoryPlan, RanksShareExpertsOptimizerAndTokens) {
     const model::Architecture architecture = model::synthetic_architecture("qwen3-30b-a3b");
     const auto one = plan_memory(architecture, settings, {.tokens = 4096, .scalar_bytes = 2});

@@ -6,10 +6,12 @@
 #include "ops/head_transform.hpp"
 #include "ops/rope.hpp"
 #include "ops/router.hpp"
+#include "ops/weights/weight_format.hpp"
 
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -63,6 +65,12 @@ struct TensorNames {
     static constexpr const char* fused_router = "mlp.gate";
 };
 
+/// How a checkpoint stores matrices, as far as all of a kind have the same format.
+struct StoredFormats {
+    std::optional<ops::WeightFormat> experts;  ///< routed ones
+    std::optional<ops::WeightFormat> others;   ///< without routers, which models have at full precision
+};
+
 /// A decoder-only model, read from the `config.json` of a Hugging Face checkpoint.
 struct Architecture {
     std::string family;
@@ -82,6 +90,7 @@ struct Architecture {
     bool tied_head = false;    ///< the head is the embedding
     double norm_epsilon = 0;
     TensorNames names;
+    StoredFormats stored;  ///< nothing in config.json says it reliably: see stored_formats
 
     [[nodiscard]] std::string layer(index_t index) const;
     /// Full name of projection `projection` (one of names.gate, up, down) of an expert, without ".weight".

@@ -48,7 +48,8 @@ void run_pipeline(std::size_t count, const Order& order, const Bring& bring, con
     give_back(order(count - 1), sync());
 }
 
-/// `share` is that of the rank.
+/// Of this rank's experts, whose activations have type T.
+template <class T>
 ops::ExpertConfig config_of(const Architecture& architecture, index_t layer, const DecoderSettings& settings,
                             const GridPlace& place, std::span<const ProjectionPlan> routed) {
     const ExpertShare share(architecture, place);
@@ -62,6 +63,7 @@ ops::ExpertConfig config_of(const Architecture& architecture, index_t layer, con
     config.intermediate = share.intermediate.extent;
     config.intermediate_begin = share.intermediate.begin;
     config.max_tokens = settings.max_tokens;
+    config.weight_format = ops::format_for<T>(architecture.stored.experts);
     config.activations = settings.activations;
     config.lora_rank = routed.front().lora_rank;
     config.skip_lora = config.lora_rank == 0;
@@ -91,8 +93,8 @@ MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, BlockPlan
         shared_gate_.resize(1, architecture.hidden);
     }
     const auto routed_plans = std::span(this->plan().projections).template last<ops::projections.size()>();
-    experts_ = std::make_unique<ops::GroupedExperts<T>>(config_of(architecture, layer, settings, place, routed_plans),
-                                                        workspace.experts, workspace.kernels);
+    experts_ = std::make_unique<ops::GroupedExperts<T>>(
+        config_of<T>(architecture, layer, settings, place, routed_plans), workspace.experts, workspace.kernels);
     if (!experts_->config().skip_lora) {
         ops::ExpertFactors<const A> values;
         ops::ExpertFactors<A> gradients;
@@ -141,11 +143,11 @@ void MoeLayer<T>::load(const WeightSource<T>& source) {
             }
         }
     }
-    experts_->load_weights([&](index_t expert, ops::Projection p, MatrixView<T> out) {
+    experts_->load_weights([&](index_t expert, ops::Projection p, ops::PackedMatrix out) {
         const ProjectionPlan& plan = routed(p);
         const index_t begin = plan.shard.begin;
         const bool by_rows = plan.sharded == ShardedSide::out;
-        source.read(plan.modules[static_cast<std::size_t>(plan.held.begin + expert)] + ".weight",
+        source.fill(plan.modules[static_cast<std::size_t>(plan.held.begin + expert)] + ".weight",
                     {plan.out, plan.in, by_rows ? begin : 0, by_rows ? 0 : begin}, out);
     });
 }

@@ -5,8 +5,11 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <map>
+#include <optional>
+#include <set>
 
 namespace moesaic::model {
 namespace {
@@ -31,7 +34,49 @@ bool is_rotary_buffer(std::string_view name) {
     return name.ends_with("rotary_emb.inv_freq");
 }
 
+/// The format that holds a dtype's elements as they are.
+std::optional<ops::WeightFormat> format_of_dtype(io::DType dtype) {
+    switch (dtype) {
+        case io::DType::bf16:
+            return ops::WeightFormat::bf16;
+        case io::DType::f32:
+            return ops::WeightFormat::fp32;
+        case io::DType::f64:
+            return ops::WeightFormat::fp64;
+        default:
+            return std::nullopt;
+    }
+}
+
 }  // namespace
+
+StoredFormats stored_formats(const io::TensorSource& tensors, const Architecture& architecture) {
+    const std::array routers = {fmt::format(".{}.weight", architecture.names.router),
+                                fmt::format(".{}.weight", TensorNames::fused_router)};
+    std::set<std::optional<ops::WeightFormat>> experts;
+    std::set<std::optional<ops::WeightFormat>> others;
+    for (const std::string& name : tensors.names()) {
+        const io::TensorInfo& info = tensors.info(name);
+        if (info.shape.size() > 1 && !name.ends_with(routers[0]) && !name.ends_with(routers[1])) {
+            (name.find(".experts.") == std::string::npos ? others : experts).insert(format_of_dtype(info.dtype));
+        }
+    }
+    const auto common = [](const auto& formats) { return formats.size() == 1 ? *formats.begin() : std::nullopt; };
+    return {common(experts), common(others)};
+}
+
+template <class T>
+void WeightSource<T>::fill(const std::string& name, const TensorPart& part, ops::PackedMatrix out) const {
+    constexpr index_t elements_at_once = index_t{1} << 22;
+    constexpr index_t block = ops::kernel_block;
+    const index_t most = std::max<index_t>(1, elements_at_once / std::max<index_t>(1, out.cols()) / block) * block;
+    core::Matrix<T> plain;
+    for (index_t first = 0; first < out.rows(); first += most) {
+        plain.resize(std::min(most, out.rows() - first), out.cols());
+        read(name, {part.rows, part.cols, part.row_begin + first, part.col_begin}, plain);
+        out.template assign_rows<T>(first, plain);
+    }
+}
 
 template <class T>
 CheckpointWeights<T>::CheckpointWeights(const io::TensorSource& tensors, const Architecture& architecture)
@@ -168,22 +213,9 @@ std::string CheckpointWeights<T>::unused() const {
                : fmt::format("{}: {} tensors are not used: {}", tensors_.path().string(), all, fmt::join(groups, ", "));
 }
 
-template <class T>
-void load(const WeightSource<T>& source, const std::string& name, ops::FrozenMatrix<T>& weight) {
-    constexpr index_t elements_at_once = index_t{1} << 22;
-    constexpr index_t block = ops::kernel_block;
-    const index_t most = std::max<index_t>(1, elements_at_once / std::max<index_t>(1, weight.cols()) / block) * block;
-    core::Matrix<T> plain;
-    for (index_t first = 0; first < weight.rows(); first += most) {
-        plain.resize(std::min(most, weight.rows() - first), weight.cols());
-        source.read(name, {weight.rows(), weight.cols(), first, 0}, plain);
-        weight.assign_rows(first, plain);
-    }
-}
-
-template void load(const WeightSource<core::bf16>&, const std::string&, ops::FrozenMatrix<core::bf16>&);
-template void load(const WeightSource<float>&, const std::string&, ops::FrozenMatrix<float>&);
-template void load(const WeightSource<double>&, const std::string&, ops::FrozenMatrix<double>&);
+template class WeightSource<core::bf16>;
+template class WeightSource<float>;
+template class WeightSource<double>;
 template class CheckpointWeights<core::bf16>;
 template class CheckpointWeights<float>;
 template class CheckpointWeights<double>;

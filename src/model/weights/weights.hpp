@@ -5,7 +5,7 @@
 #include "core/scalar.hpp"
 #include "io/safetensors.hpp"
 #include "model/families/architecture.hpp"
-#include "ops/frozen_matrix.hpp"
+#include "ops/weights/packed_weights.hpp"
 
 #include <span>
 #include <string>
@@ -27,13 +27,16 @@ struct TensorPart {
     index_t col_begin = 0;
 };
 
-/// Delivers parts of named tensors as T. One of another shape is an error that names it.
+/// Delivers parts of named tensors to a model whose activations are T. One of another shape is an error that names it.
 template <class T>
 class WeightSource {
 public:
     virtual ~WeightSource() = default;
     /// Fills `out` with the part of tensor `name` that begins at the given row and column.
     virtual void read(const std::string& name, const TensorPart& part, MatrixView<T> out) const = 0;
+    /// The same for packed weights, some rows after the other. A source that has codes and scales where `out` wants
+    /// them overrides it: the part says which groups it cuts.
+    virtual void fill(const std::string& name, const TensorPart& part, ops::PackedMatrix out) const;
     /// Fills `out` with a whole tensor in the accumulator's type, for norms and routers.
     virtual void read_exactly(const std::string& name, MatrixView<accumulator_t<T>> out) const = 0;
     /// Says that another rank reads the tensor.
@@ -42,14 +45,17 @@ public:
     void read_vector(const std::string& name, std::span<accumulator_t<T>> out) const {
         read_exactly(name, {out.data(), 1, static_cast<index_t>(out.size())});
     }
+    /// Fills a matrix with a whole tensor of its shape.
+    void fill_whole(const std::string& name, ops::PackedWeights& weights) const {
+        fill(name, {weights.rows(), weights.cols(), 0, 0}, weights.matrix());
+    }
     void read_matrix(const std::string& name, MatrixView<T> out) const {
         read(name, {out.rows(), out.cols(), 0, 0}, out);
     }
 };
 
-/// Reads tensor `name`, which must be [N, K], into W, some rows after the other.
-template <class T>
-void load(const WeightSource<T>& source, const std::string& name, ops::FrozenMatrix<T>& weight);
+/// How the files store the matrices of the model.
+[[nodiscard]] StoredFormats stored_formats(const io::TensorSource& tensors, const Architecture& architecture);
 
 /// Reads from safetensors files, whose experts may be stored one by one or fused: [E, 2I, H] for gate and up, [E, H, I]
 /// for down, as transformers 5 holds them. Both arguments must outlive the object.

@@ -1,5 +1,5 @@
 // Products with frozen matrices at every instruction set level, against sums in double precision.
-#include "ops/frozen_matrix.hpp"
+#include "ops/frozen_product.hpp"
 #include "support/kernel_levels.hpp"
 #include "support/random_model.hpp"
 
@@ -57,8 +57,8 @@ void expect_exact_products(const KernelSet& kernels, double bound) {
     for (const Shape& shape : shapes) {
         SCOPED_TRACE(testing::Message() << "M " << shape.m << ", N " << shape.n << ", K " << shape.k);
         const Matrix<T> plain = random_matrix<T>(shape.n, shape.k, 1);
-        FrozenMatrix<T> weight(shape.n, shape.k);
-        weight.assign_rows(0, plain);
+        PackedWeights weight(format_of<T>, shape.n, shape.k);
+        weight.matrix().assign_rows<T>(0, plain);
         const Matrix<T> x = random_matrix<T>(shape.m, shape.k, 2);
         const Matrix<T> grad = random_matrix<T>(shape.m, shape.n, 3);
         const Matrix<T> low = random_matrix<T>(shape.m, shape.k, 6);
@@ -79,19 +79,19 @@ void expect_exact_products(const KernelSet& kernels, double bound) {
     }
 }
 
-class FrozenMatrixLevels : public test::KernelLevels {};
+class FrozenProductLevels : public test::KernelLevels {};
 
-TEST_P(FrozenMatrixLevels, MultiplyInBothDirections) {
+TEST_P(FrozenProductLevels, MultiplyInBothDirections) {
     expect_exact_products<bf16>(KernelSet(GetParam()), 1e-5);
 }
 
-TEST_P(FrozenMatrixLevels, GiveTheSameBitsForAnyThreadCountAndInAnyCompany) {
+TEST_P(FrozenProductLevels, GiveTheSameBitsForAnyThreadCountAndInAnyCompany) {
     const KernelSet kernels(GetParam());
     const Matrix<bf16> x = random_matrix<bf16>(300, 100, 1);
-    FrozenMatrix<bf16> first(260, 100);
-    FrozenMatrix<bf16> second(70, 100);
-    first.assign_rows(0, random_matrix<bf16>(260, 100, 2));
-    second.assign_rows(0, random_matrix<bf16>(70, 100, 3));
+    PackedWeights first(format_of<bf16>, 260, 100);
+    PackedWeights second(format_of<bf16>, 70, 100);
+    first.matrix().assign_rows<bf16>(0, random_matrix<bf16>(260, 100, 2));
+    second.matrix().assign_rows<bf16>(0, random_matrix<bf16>(70, 100, 3));
     FrozenScratch<bf16> scratch;
     Matrix<float> together[2] = {{300, 260}, {300, 70}};
     Matrix<float> alone(300, 70);
@@ -105,24 +105,37 @@ TEST_P(FrozenMatrixLevels, GiveTheSameBitsForAnyThreadCountAndInAnyCompany) {
     EXPECT_TRUE(std::ranges::equal(alone.flat(), together[1].flat()));
 }
 
-INSTANTIATE_TEST_SUITE_P(All, FrozenMatrixLevels, testing::ValuesIn(kernels::gemm_kernels<bf16>()), test::kernel_name);
-
-TEST(FrozenMatrix, MultipliesInFp32AndDouble) {
-    expect_exact_products<float>(KernelSet("portable"), 1e-5);
-    expect_exact_products<double>(KernelSet("portable"), 1e-13);
+/// BF16 is exact in FP32: what is unpacked on the way to the kernels gives the bits of weights that were widened
+/// before.
+TEST_P(FrozenProductLevels, OfFp32WithWeightsInBf16AreThoseWithTheSameWeightsInFp32) {
+    const KernelSet kernels(GetParam());
+    FrozenScratch<float> scratch;
+    for (const Shape& shape : shapes) {
+        SCOPED_TRACE(testing::Message() << "M " << shape.m << ", N " << shape.n << ", K " << shape.k);
+        const Matrix<bf16> plain = random_matrix<bf16>(shape.n, shape.k, 1);
+        Matrix<float> widened(shape.n, shape.k);
+        std::ranges::transform(plain.flat(), widened.data(), [](bf16 value) { return core::widen(value); });
+        const Matrix<float> x = random_matrix<float>(shape.m, shape.k, 2);
+        const Matrix<float> grad = random_matrix<float>(shape.m, shape.n, 3);
+        std::vector<std::pair<Matrix<float>, Matrix<float>>> results;
+        for (const WeightFormat format : {WeightFormat::fp32, WeightFormat::bf16}) {
+            PackedWeights weight(format, shape.n, shape.k);
+            weight.matrix().assign_rows<float>(0, widened);
+            auto& [y, grad_x] = results.emplace_back(Matrix<float>(shape.m, shape.n), Matrix<float>(shape.m, shape.k));
+            const FrozenProduct<float> batch[] = {{weight, Direction::forward, x, y, false, {}},
+                                                  {weight, Direction::backward, grad, grad_x, false, {}}};
+            multiply<float>(kernels, batch, scratch);
+        }
+        EXPECT_TRUE(std::ranges::equal(results[1].first.flat(), results[0].first.flat()));
+        EXPECT_TRUE(std::ranges::equal(results[1].second.flat(), results[0].second.flat()));
+    }
 }
 
-TEST(FrozenMatrix, WidensRows) {
-    const Matrix<bf16> plain = random_matrix<bf16>(70, 45, 1);
-    FrozenMatrix<bf16> weight(70, 45);
-    weight.assign_rows(0, plain);
-    std::vector<float> row(45);
-    for (const index_t i : {0, 31, 32, 69}) {
-        weight.widen_row(KernelSet("portable").elementwise<bf16>(), i, row.data());
-        for (index_t j = 0; j < 45; ++j) {
-            EXPECT_EQ(row[static_cast<std::size_t>(j)], core::widen(plain.view()(i, j)));
-        }
-    }
+INSTANTIATE_TEST_SUITE_P(All, FrozenProductLevels, testing::ValuesIn(kernels::gemm_kernels<bf16>()), test::kernel_name);
+
+TEST(FrozenProduct, MultipliesInFp32AndDouble) {
+    expect_exact_products<float>(KernelSet("portable"), 1e-5);
+    expect_exact_products<double>(KernelSet("portable"), 1e-13);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-#include "ops/frozen_matrix.hpp"
+#include "ops/frozen_product.hpp"
 
 #include "core/parallel.hpp"
 
@@ -105,9 +105,10 @@ private:
     void multiply_few_rows() {
         const auto* x = reinterpret_cast<const A*>(operand_.x.data);
         for (index_t strip = item_.first; strip < item_.last; ++strip) {
-            products_.few_rows_by_weights(tokens_, x, blocks_from(0, strip, blocks_of(sizes_.in)), !forward_, sizes_.in,
-                                          extent_of_block(sizes_.out, strip), product_.y.data() + strip * kernel_block,
-                                          product_.y.stride(), product_.accumulate);
+            products_.few_rows_by_weights(tokens_, x, blocks_from(0, strip, blocks_of(sizes_.in)), scratch_.unpacked,
+                                          !forward_, sizes_.in, extent_of_block(sizes_.out, strip),
+                                          product_.y.data() + strip * kernel_block, product_.y.stride(),
+                                          product_.accumulate);
         }
     }
 
@@ -144,15 +145,14 @@ private:
     [[nodiscard]] index_t begin_of(index_t segment) const {
         return cut(blocks_of(sizes_.in), segment, sizes_.segments);
     }
-    [[nodiscard]] BlockRun<T> weights_of(index_t segment, index_t strip) const {
+    [[nodiscard]] StoredRun weights_of(index_t segment, index_t strip) const {
         const index_t first = begin_of(segment);
         return blocks_from(first, strip, begin_of(segment + 1) - first);
     }
     /// `count` blocks along the contraction for one strip of features.
-    [[nodiscard]] BlockRun<T> blocks_from(index_t first, index_t strip, index_t count) const {
-        const BlockedMatrix<T>& blocks = product_.weight.blocks();
-        return forward_ ? BlockRun<T>{blocks.block(strip, first), block_elements, count}
-                        : BlockRun<T>{blocks.block(first, strip), blocks.row_stride(), count};
+    [[nodiscard]] StoredRun blocks_from(index_t first, index_t strip, index_t count) const {
+        const PackedWeights& weight = product_.weight;
+        return forward_ ? weight.row_run(0, strip, first, count) : weight.column_run(0, strip, first, count);
     }
 
     /// Adds one segment of the contraction to the sums of a strip; the last one makes them results.
@@ -289,15 +289,6 @@ std::vector<PackedTokens> pack_operands(const kernels::KernelSet& kernels, const
 }  // namespace
 
 template <class T>
-void FrozenMatrix<T>::widen_row(const kernels::ElementwiseKernels<T>& kernels, index_t row,
-                                accumulator_t<T>* out) const {
-    for (index_t b = 0; b < blocks_.col_blocks(); ++b) {
-        kernels.widen(extent_of_block(cols_, b),
-                      blocks_.block(row / kernel_block, b) + row % kernel_block * kernel_block, out + b * kernel_block);
-    }
-}
-
-template <class T>
 void multiply(const kernels::KernelSet& kernels, std::span<const FrozenProduct<T>> batch, FrozenScratch<T>& scratch) {
     double work = 0;
     for (const FrozenProduct<T>& product : batch) {
@@ -317,8 +308,7 @@ void multiply(const kernels::KernelSet& kernels, std::span<const FrozenProduct<T
     });
 }
 
-#define MOESAIC_INSTANTIATE(T)      \
-    template class FrozenMatrix<T>; \
+#define MOESAIC_INSTANTIATE(T) \
     template void multiply<T>(const kernels::KernelSet&, std::span<const FrozenProduct<T>>, FrozenScratch<T>&);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)

@@ -1,17 +1,16 @@
-// A frozen weight matrix, stored once in blocks, and its products with token rows in both directions.
+// Products of frozen weight matrices with token rows in both directions.
 #pragma once
 
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
 #include "kernels/kernel_set.hpp"
-#include "ops/blocked_matrix.hpp"
 #include "ops/strip_products.hpp"
-#include "ops/weight_stream.hpp"
+#include "ops/weights/packed_weights.hpp"
+#include "ops/weights/weight_stream.hpp"
 
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <string>
 #include <vector>
 
 namespace moesaic::ops {
@@ -20,38 +19,12 @@ using core::accumulator_t;
 using core::Matrix;
 using core::MatrixView;
 
-/// W [N, K].
-template <class T>
-class FrozenMatrix {
-public:
-    FrozenMatrix() = default;
-    FrozenMatrix(index_t rows, index_t cols) : rows_(rows), cols_(cols) {
-        blocks_.resize(blocks_of(rows), blocks_of(cols));
-    }
-
-    /// Copies rows [first, first + rows) of W; `first` is a multiple of 32.
-    void assign_rows(index_t first, MatrixView<const T> plain) {  // [rows, K]
-        blocks_.assign_rows(first / kernel_block, plain);
-    }
-
-    [[nodiscard]] index_t rows() const noexcept { return rows_; }
-    [[nodiscard]] index_t cols() const noexcept { return cols_; }
-    [[nodiscard]] const BlockedMatrix<T>& blocks() const noexcept { return blocks_; }
-    /// Writes row `row` [K] to `out`.
-    void widen_row(const kernels::ElementwiseKernels<T>& kernels, index_t row, accumulator_t<T>* out) const;
-
-private:
-    BlockedMatrix<T> blocks_;
-    index_t rows_ = 0;
-    index_t cols_ = 0;
-};
-
 enum class Direction : std::uint8_t { forward, backward };
 
 /// Forward: y [M, N] = x W^T for x [M, K]. Backward: y [M, K] = x W for x [M, N], a gradient.
 template <class T>
 struct FrozenProduct {
-    const FrozenMatrix<T>& weight;
+    const PackedWeights& weight;  // W [N, K]
     Direction direction = Direction::forward;
     MatrixView<const T> x;
     MatrixView<accumulator_t<T>> y;
@@ -67,6 +40,7 @@ struct FrozenScratch {
         core::Buffer<std::byte> panel;
         RightPanels panels;
         WeightStream<T> weights;
+        core::Buffer<T> unpacked;  ///< weights of products with few rows
     };
     std::vector<core::Buffer<std::byte>> operands;  ///< packed token rows, two for each product: of x and of low
     std::vector<OfThread> of_thread;

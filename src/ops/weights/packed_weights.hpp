@@ -1,0 +1,119 @@
+// Frozen weights in memory: a format, a shape, and bytes in blocks. Nothing else knows how weights are stored: sources
+// fill them by rows, kernels get panels of them, and whoever is between sees neither elements nor their type.
+//
+// A format whose elements share scales, INT4 in groups of 128 along k for example, is a line in weight_format.hpp and a
+// struct in packed_weights.cpp that stores rows, plain ones by rounding them and those of a checkpoint as they are, and
+// makes a block into elements of T. It has a block's 32 scales behind the elements: a group of 128 repeats its scale in
+// the four blocks that it covers, half a bit per weight. A source that reads a rank's slice knows where in the whole
+// tensor it begins (model::TensorPart), so it finds the scales of a group that the slice cuts; a slice must begin at a
+// multiple of 32, lest a row of a block had two scales.
+#pragma once
+
+#include "core/matrix.hpp"
+#include "core/scalar.hpp"
+#include "kernels/kernel_set.hpp"
+#include "ops/blocks.hpp"
+#include "ops/weights/weight_format.hpp"
+
+#include <cstddef>
+
+namespace moesaic::ops {
+
+using core::accumulator_t;
+
+/// Stored blocks along k of one strip of weights, of whatever format.
+struct StoredRun {
+    WeightFormat format = {};
+    const std::byte* first = nullptr;
+    index_t step = 0;  ///< bytes from one block to the next
+    index_t blocks = 0;
+
+    [[nodiscard]] const std::byte* block(index_t b) const { return first + b * step; }
+    [[nodiscard]] StoredRun part(index_t begin, index_t count) const { return {format, block(begin), step, count}; }
+};
+
+/// Hands stored weights to kernels for activations of type T: the memory itself where they read the format in place,
+/// else its elements as T in `scratch`.
+template <class T>
+[[nodiscard]] BlockRun<T> panel_of(const kernels::KernelSet& kernels, const StoredRun& run, core::Buffer<T>& scratch);
+
+class PackedWeights;
+
+/// One matrix of packed weights, for sources to fill.
+class PackedMatrix {
+public:
+    [[nodiscard]] WeightFormat format() const noexcept;
+    [[nodiscard]] index_t rows() const noexcept;
+    [[nodiscard]] index_t cols() const noexcept;
+    /// Stores rows [first, first + plain.rows()), rounded to the format; `first` is a multiple of 32, `plain` all
+    /// columns wide. Throws if kernels for type S have no access to the format.
+    template <class S>
+    void assign_rows(index_t first, MatrixView<const S> plain) const;
+
+private:
+    friend class PackedWeights;
+    PackedMatrix(PackedWeights& weights, index_t number) : weights_(weights), number_(number) {}
+
+    PackedWeights& weights_;
+    index_t number_;
+};
+
+/// Matrices of one shape, one below the other: [matrix][row blocks][column blocks][block], rows and columns padded with
+/// zeros to whole blocks.
+class PackedWeights {
+public:
+    PackedWeights() = default;
+    /// `count` matrices W [rows, cols] with unspecified contents.
+    PackedWeights(WeightFormat format, index_t rows, index_t cols, index_t count = 1);
+
+    [[nodiscard]] WeightFormat format() const noexcept { return format_; }
+    [[nodiscard]] index_t rows() const noexcept { return rows_; }
+    [[nodiscard]] index_t cols() const noexcept { return cols_; }
+    [[nodiscard]] std::size_t bytes() const noexcept { return buffer_.capacity(); }
+    /// The same of a matrix that need not exist.
+    [[nodiscard]] static constexpr index_t bytes_of(WeightFormat format, index_t rows, index_t cols) {
+        return blocks_of(rows) * row_stride_of(format, blocks_of(cols));
+    }
+
+    [[nodiscard]] PackedMatrix matrix(index_t number = 0) { return {*this, number}; }
+
+    /// `count` blocks side by side, from column block `first` on, in row `row` of the blocks of a matrix: a strip of
+    /// rows of W, whose columns are k.
+    [[nodiscard]] StoredRun row_run(index_t matrix, index_t row, index_t first, index_t count) const {
+        return {format_, block(matrix, row, first), facts_of(format_).block_bytes, count};
+    }
+    /// `count` blocks one below the other, from row block `first` on, in a column of blocks: a strip of columns of W,
+    /// whose rows are k.
+    [[nodiscard]] StoredRun column_run(index_t matrix, index_t column, index_t first, index_t count) const {
+        return {format_, block(matrix, first, column), row_stride_, count};
+    }
+    /// Writes row `row` [cols] of the first matrix to `out`.
+    template <class A>
+    void widen_row(const kernels::KernelSet& kernels, index_t row, A* out) const;
+
+private:
+    friend class PackedMatrix;
+
+    /// Bytes from a block to the one below it, where a row has `col_blocks` blocks. Some are left free where the blocks
+    /// of a column would otherwise meet in few sets of the caches: those of a BF16 matrix that is 2048 wide would share
+    /// 32 of the 2048 sets of an L2 cache of 2 MiB.
+    [[nodiscard]] static constexpr index_t row_stride_of(WeightFormat format, index_t col_blocks) {
+        constexpr index_t colliding = 8;
+        const index_t block_bytes = facts_of(format).block_bytes;
+        return col_blocks * block_bytes + (col_blocks % colliding == 0 ? block_bytes / 4 : 0);
+    }
+    [[nodiscard]] index_t offset(index_t matrix, index_t row, index_t col) const {
+        return (matrix * blocks_of(rows_) + row) * row_stride_ + col * facts_of(format_).block_bytes;
+    }
+    [[nodiscard]] const std::byte* block(index_t matrix, index_t row, index_t col) const {
+        return buffer_.data() + offset(matrix, row, col);
+    }
+
+    WeightFormat format_ = {};
+    index_t rows_ = 0;
+    index_t cols_ = 0;
+    index_t row_stride_ = 0;  ///< bytes
+    core::Buffer<std::byte> buffer_;
+};
+
+}  // namespace moesaic::ops

@@ -1,0 +1,130 @@
+// Frozen weights in all formats: what they take, what sources may fill, what kernels get.
+#include "ops/weights/packed_weights.hpp"
+#include "core/error.hpp"
+#include "support/random_model.hpp"
+
+#include <gtest/gtest.h>
+
+#include <vector>
+
+namespace moesaic::ops {
+namespace {
+
+using core::bf16;
+using core::Matrix;
+using kernels::KernelSet;
+using test::random_matrix;
+
+TEST(WeightFormats, AreListedInTheirOrderAndOneIsTheTypeOfActivations) {
+    for (std::size_t i = 0; i < weight_formats.size(); ++i) {
+        EXPECT_EQ(static_cast<std::size_t>(weight_formats[i].format), i);
+        EXPECT_EQ(weight_formats[i].block_bytes % 256, 0);
+    }
+    EXPECT_EQ(format_of<bf16>, WeightFormat::bf16);
+    EXPECT_EQ(format_of<float>, WeightFormat::fp32);
+    EXPECT_EQ(format_of<double>, WeightFormat::fp64);
+}
+
+TEST(PackedWeights, TakeWhatAPlanSays) {
+    for (const FormatFacts& facts : weight_formats) {
+        for (const auto& [rows, cols] : {std::pair<index_t, index_t>{1, 1}, {70, 45}, {64, 256}, {33, 512}}) {
+            const PackedWeights weights(facts.format, rows, cols, 3);
+            EXPECT_EQ(weights.bytes(), static_cast<std::size_t>(3 * PackedWeights::bytes_of(facts.format, rows, cols)))
+                << facts.name << " " << rows << " x " << cols;
+        }
+    }
+    EXPECT_EQ(PackedWeights::bytes_of(WeightFormat::bf16, 64, 96), 2 * 64 * 96);
+    EXPECT_EQ(PackedWeights::bytes_of(WeightFormat::bf16, 64, 256), 2 * (64 * 256 + 2 * 256));  // a gap per block row
+    EXPECT_EQ(PackedWeights::bytes_of(WeightFormat::fp32, 40, 33), 4 * 64 * 64);
+}
+
+template <class T>
+class PackedWeightsOf : public testing::Test {};
+using Types = testing::Types<bf16, float, double>;
+TYPED_TEST_SUITE(PackedWeightsOf, Types);
+
+/// Elements of the second of three matrices, by strips of rows and of columns, with zeros beyond the edges.
+TYPED_TEST(PackedWeightsOf, GiveKernelsTheElementsOfTheirMatrix) {
+    using T = TypeParam;
+    constexpr index_t rows = 70;
+    constexpr index_t cols = 45;
+    const KernelSet kernels("portable");
+    for (const FormatFacts& facts : weight_formats) {
+        if (access_to<T>(facts) == Access::none) {
+            continue;
+        }
+        SCOPED_TRACE(facts.name);
+        const Matrix<bf16> exact = random_matrix<bf16>(rows, cols, 1);
+        Matrix<T> plain(rows, cols);
+        Matrix<T> other(rows, cols);
+        std::ranges::transform(exact.flat(), plain.data(),
+                               [](bf16 value) { return static_cast<T>(core::widen(value)); });
+        other.fill(static_cast<T>(3.0F));
+        PackedWeights weights(facts.format, rows, cols, 3);
+        for (const index_t matrix : {0, 2, 1}) {
+            weights.matrix(matrix).template assign_rows<T>(
+                0, matrix == 1 ? plain.view().rows(0, 64) : other.view().rows(0, 64));
+            weights.matrix(matrix).template assign_rows<T>(
+                64, matrix == 1 ? plain.view().rows(64, 6) : other.view().rows(64, 6));
+        }
+        core::Buffer<T> scratch;
+        const auto expect_block = [&](const T* block, index_t block_row, index_t block_col) {
+            for (index_t i = 0; i < block_elements; ++i) {
+                const index_t row = block_row * kernel_block + i / kernel_block;
+                const index_t col = block_col * kernel_block + i % kernel_block;
+                const T expected = row < rows && col < cols ? plain.view()(row, col) : static_cast<T>(0.0F);
+                ASSERT_EQ(core::widen(block[i]), core::widen(expected)) << row << ", " << col;
+            }
+        };
+        for (index_t strip = 0; strip < blocks_of(rows); ++strip) {
+            const StoredRun run = weights.row_run(1, strip, 1, 1);
+            const BlockRun<T> panel = panel_of<T>(kernels, run, scratch);
+            ASSERT_EQ(panel.blocks, 1);
+            expect_block(panel.block(0), strip, 1);
+            EXPECT_EQ(static_cast<const void*>(panel.first) == run.first, access_to<T>(facts) == Access::in_place);
+        }
+        for (index_t strip = 0; strip < blocks_of(cols); ++strip) {
+            const BlockRun<T> panel = panel_of<T>(kernels, weights.column_run(1, strip, 0, blocks_of(rows)), scratch);
+            for (index_t b = 0; b < blocks_of(rows); ++b) {
+                expect_block(panel.block(b), b, strip);
+            }
+        }
+    }
+}
+
+TYPED_TEST(PackedWeightsOf, RefuseActivationsThatWouldLoseTheirDigits) {
+    using T = TypeParam;
+    for (const FormatFacts& facts : weight_formats) {
+        if (access_to<T>(facts) == Access::none) {
+            PackedWeights weights(facts.format, 3, 2);
+            const Matrix<T> plain = random_matrix<T>(3, 2, 1);
+            EXPECT_THROW(weights.matrix().template assign_rows<T>(0, plain), core::Error) << facts.name;
+        }
+    }
+}
+
+TEST(PackedWeights, RoundToTheirFormat) {
+    const Matrix<float> plain = random_matrix<float>(40, 33, 1);
+    PackedWeights weights(WeightFormat::bf16, 40, 33);
+    weights.matrix().assign_rows<float>(0, plain);
+    core::Buffer<bf16> scratch;
+    const bf16* block = panel_of<bf16>(KernelSet("portable"), weights.row_run(0, 0, 0, 2), scratch).first;
+    EXPECT_EQ(block[3 * kernel_block + 5].bits(), bf16(plain.view()(3, 5)).bits());
+    EXPECT_NE(core::widen(block[3 * kernel_block + 5]), plain.view()(3, 5));
+}
+
+TEST(PackedWeights, WidenRows) {
+    const Matrix<bf16> plain = random_matrix<bf16>(70, 45, 1);
+    PackedWeights weight(format_of<bf16>, 70, 45);
+    weight.matrix().assign_rows<bf16>(0, plain);
+    std::vector<float> row(45);
+    for (const index_t i : {0, 31, 32, 69}) {
+        weight.widen_row(KernelSet("portable"), i, row.data());
+        for (index_t j = 0; j < 45; ++j) {
+            EXPECT_EQ(row[static_cast<std::size_t>(j)], core::widen(plain.view()(i, j)));
+        }
+    }
+}
+
+}  // namespace
+}  // namespace moesaic::ops
