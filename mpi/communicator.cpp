@@ -79,7 +79,7 @@ Communicator Communicator::split_by_node() const {
     return Communicator(std::make_shared<Handle>(part, true, handle_->progress, handle_->numbers->of_part(first)));
 }
 
-Communicator Communicator::patient() const {
+Communicator Communicator::sleeping_waits() const {
     Communicator copy = *this;
     copy.is_patient_ = true;
     return copy;
@@ -92,8 +92,8 @@ void Communicator::barrier() const {
     }
 }
 
-void Communicator::quiet_barrier() const {
-    const Call call(*this, core::scopes::mpi_quiet_barrier, 0);
+void Communicator::sleeping_barrier() const {
+    const Call call(*this, core::scopes::mpi_sleeping_barrier, 0);
     if (size() > 1) {
         MPI_Request request = MPI_REQUEST_NULL;
         check(MPI_Ibarrier(handle_->comm, &request), "MPI_Ibarrier");

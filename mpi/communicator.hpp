@@ -68,11 +68,11 @@ public:
 
     /// The same group, whose all_gather_rows and all_to_all_rows sleep between looks at their progress: other threads
     /// can use the core of the one that waits.
-    [[nodiscard]] Communicator patient() const;
+    [[nodiscard]] Communicator sleeping_waits() const;
 
     void barrier() const;
     /// A barrier for long waits: asks every millisecond and sleeps in between, so that cores are free for other ranks.
-    void quiet_barrier() const;
+    void sleeping_barrier() const;
     /// Element-wise results over all ranks, in place. T: float, double, std::int64_t.
     template <class T>
     void sum(std::span<T> values) const;

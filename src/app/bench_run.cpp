@@ -172,7 +172,7 @@ private:
         } catch (...) {
             error = std::current_exception();
         }
-        world_.quiet_barrier();
+        world_.sleeping_barrier();
         world_.agree([&] {
             if (error) {
                 std::rethrow_exception(error);
@@ -203,7 +203,7 @@ private:
                 error = std::current_exception();
             }
         }
-        world_.quiet_barrier();
+        world_.sleeping_barrier();
         world_.agree([&] {
             if (error) {
                 std::rethrow_exception(error);

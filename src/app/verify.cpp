@@ -252,7 +252,7 @@ bool Verification<T>::run() {
     std::vector<double> train_losses;
     std::vector<double> norms;
     for (std::size_t step = 0; step < reference_.fp32.train_losses.size(); ++step) {
-        const train::StepReport report = session_.compute_gradients();
+        const train::StepSummary report = session_.compute_gradients();
         if (step == 0) {
             check_gradients();
         }

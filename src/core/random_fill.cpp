@@ -8,7 +8,7 @@
 namespace moesaic::core {
 
 template <class T>
-void fill_random(MatrixView<T> out, const PartOfMatrix& part, std::uint64_t seed, std::uint64_t stream,
+void fill_random(MatrixView<T> out, const MatrixSlice& part, std::uint64_t seed, std::uint64_t stream,
                  double deviation) {
     constexpr index_t values_per_block = 8;  // 16 random bits each: more than BF16 can hold
     const CounterRandom random(seed, stream);
@@ -31,7 +31,7 @@ void fill_random(MatrixView<T> out, const PartOfMatrix& part, std::uint64_t seed
     }
 }
 
-template void fill_random(MatrixView<bf16>, const PartOfMatrix&, std::uint64_t, std::uint64_t, double);
-template void fill_random(MatrixView<float>, const PartOfMatrix&, std::uint64_t, std::uint64_t, double);
+template void fill_random(MatrixView<bf16>, const MatrixSlice&, std::uint64_t, std::uint64_t, double);
+template void fill_random(MatrixView<float>, const MatrixSlice&, std::uint64_t, std::uint64_t, double);
 
 }  // namespace moesaic::core

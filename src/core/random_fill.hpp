@@ -9,7 +9,7 @@
 namespace moesaic::core {
 
 /// Where a part begins in a matrix of `cols` columns.
-struct PartOfMatrix {
+struct MatrixSlice {
     index_t cols = 0;
     index_t row_begin = 0;
     index_t col_begin = 0;
@@ -19,7 +19,7 @@ struct PartOfMatrix {
 /// BF16, so that matrices of other types get the same values. A value depends on seed, stream and its place in the
 /// larger matrix alone: parts fit together however the matrix is cut.
 template <class T>
-void fill_random(MatrixView<T> out, const PartOfMatrix& part, std::uint64_t seed, std::uint64_t stream,
+void fill_random(MatrixView<T> out, const MatrixSlice& part, std::uint64_t seed, std::uint64_t stream,
                  double deviation);
 
 /// Fills a whole matrix.

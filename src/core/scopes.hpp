@@ -80,7 +80,7 @@ inline constexpr ScopeName mpi_agree{"mpi.agree", category::mpi};
 inline constexpr ScopeName mpi_split{"mpi.split", category::mpi};
 inline constexpr ScopeName mpi_split_by_node{"mpi.split_by_node", category::mpi};
 inline constexpr ScopeName mpi_barrier{"mpi.barrier", category::mpi};
-inline constexpr ScopeName mpi_quiet_barrier{"mpi.quiet_barrier", category::mpi};
+inline constexpr ScopeName mpi_sleeping_barrier{"mpi.sleeping_barrier", category::mpi};
 inline constexpr ScopeName mpi_sum{"mpi.sum", category::mpi};
 inline constexpr ScopeName mpi_max{"mpi.max", category::mpi};
 inline constexpr ScopeName mpi_min{"mpi.min", category::mpi};

@@ -48,7 +48,7 @@ void Block<T>::load(const WeightSource<T>& source) {
     }
     auto tensor = plan_.tensors.begin();
     for (const MatrixView<A>& destination : tensors()) {
-        source.read_exactly((tensor++)->name, destination);
+        source.read_full_precision((tensor++)->name, destination);
     }
 }
 

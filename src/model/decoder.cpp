@@ -129,7 +129,7 @@ BlockState<T>& Decoder<T>::state_of(Tape<T>& tape, std::size_t block) const {
 }
 
 template <class T>
-typename Decoder<T>::Entry Decoder<T>::entry_of(Tape<T>& tape, std::size_t block) {
+typename Decoder<T>::Boundary Decoder<T>::boundary_before(Tape<T>& tape, std::size_t block) {
     const index_t rows = tape.pass.rows();
     const index_t hidden = architecture_.hidden;
     const bool last = block == blocks_.size();
@@ -158,7 +158,7 @@ MatrixView<const T> Decoder<T>::forward(const ops::TokenBatch& batch, Tape<T>& t
     tape.load = {};
     block_input_.resize(batch.rows(), architecture_.hidden);
     block_output_.resize(batch.rows(), architecture_.hidden);
-    const Entry start = entry_of(tape, 0);
+    const Boundary start = boundary_before(tape, 0);
     embed(batch, start.stream);
     ops::rms_norm_forward<T>(row_kernels, start.stream, start.norm, epsilon, start.normed);
     for (std::size_t b = 0; b < blocks_.size(); ++b) {
@@ -168,7 +168,7 @@ MatrixView<const T> Decoder<T>::forward(const ops::TokenBatch& batch, Tape<T>& t
         if (const Routing<A>* routing = state.routing(); routing != nullptr && save) {
             tape.load.template add<A>(routing->expert_ids, architecture_.experts, routing->probabilities);
         }
-        const Entry next = entry_of(tape, b + 1);
+        const Boundary next = boundary_before(tape, b + 1);
         ops::add_and_rms_norm_forward<T>(row_kernels, kept.stream, block_output_, next.stream, next.norm, epsilon,
                                          next.normed);
     }

@@ -68,12 +68,12 @@ private:
     BlockTape<T>& tape_of(Tape<T>& tape, std::size_t block) const;
     BlockState<T>& state_of(Tape<T>& tape, std::size_t block) const;
     /// Where the stream that enters a block, or leaves the last one, and its norm go.
-    struct Entry {
+    struct Boundary {
         MatrixView<A> stream;
         const std::vector<A>& norm;
         ops::NormOutput<T> normed;
     };
-    Entry entry_of(Tape<T>& tape, std::size_t block);
+    Boundary boundary_before(Tape<T>& tape, std::size_t block);
 
     const kernels::KernelSet& kernels_;
     Architecture architecture_;

@@ -31,8 +31,9 @@ struct Pass {
     std::vector<index_t> rows_of_ranks;  ///< [tensor ranks] rows of each, where there is one expert group
 
     [[nodiscard]] index_t rows() const noexcept { return batch.rows(); }
+    /// Active on all ranks alike, also on those without rows: the exchange of rows depends on it.
     [[nodiscard]] ops::Dropout dropout() const noexcept {
-        return {tokens.empty() ? 0 : dropout_probability, dropout_seed, batch.step, tokens};
+        return {is_saved ? dropout_probability : 0, dropout_seed, batch.step, tokens};
     }
     [[nodiscard]] ops::Rotation<A> rotation() const noexcept { return {batch.positions, *rotary}; }
 };

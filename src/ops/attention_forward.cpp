@@ -20,7 +20,7 @@ using core::Matrix;
 
 /// Operands of a narrow type come in two parts.
 template <class T>
-constexpr index_t parts_of = std::is_same_v<T, accumulator_t<T>> ? 1 : 2;
+constexpr index_t bf16_terms = std::is_same_v<T, accumulator_t<T>> ? 1 : 2;
 
 /// Keys that are worked on together: their packed strips stay in the L2 cache for all heads of a group.
 constexpr index_t key_block = 256;
@@ -37,7 +37,7 @@ struct Task {
 template <class T>
 struct Scratch {
     using A = accumulator_t<T>;
-    static constexpr index_t parts = parts_of<T>;
+    static constexpr index_t parts = bf16_terms<T>;
 
     Scratch(const AttentionStrips<T>& strips, index_t strip_count, const AttentionShape& shape)
         : queries(parts * strip_count, strips.left_bytes(kernel_block, shape.head_size)),
@@ -64,7 +64,7 @@ public:
     PackedParts(const AttentionStrips<T>& strips, index_t kv_heads, std::span<const index_t> offsets,
                 const SplitOperand<T>& heads, Along along)
         : high_(strips, kv_heads, offsets, heads.high, along) {
-        if (parts_of<T> == 2) {
+        if (bf16_terms<T> == 2) {
             low_.emplace(strips, kv_heads, offsets, heads.low, along);
         }
     }
@@ -158,10 +158,10 @@ private:
         for_each_strip(task, [&](index_t strip, index_t head, index_t first, index_t rows) {
             const auto pack = [&](MatrixView<const T> queries, index_t part) {
                 strips_.pack_left_rows(queries.rows(begin + first, rows).columns(head * size, size),
-                                       scratch.queries.view()[strip * parts_of<T> + part]);
+                                       scratch.queries.view()[strip * bf16_terms<T> + part]);
             };
             pack(query_.high, 0);
-            if constexpr (parts_of<T> == 2) {
+            if constexpr (bf16_terms<T> == 2) {
                 pack(query_.low, 1);
             }
         });
@@ -226,12 +226,12 @@ private:
 
     /// Strips of all parts of operand `i`.
     [[nodiscard]] static typename AttentionStrips<T>::Parts parts_at(const Matrix<std::byte>& packed, index_t i) {
-        const std::byte* high = packed.view()[i * parts_of<T>];
-        return {high, parts_of<T> == 2 ? packed.view()[i * parts_of<T> + 1] : nullptr};
+        const std::byte* high = packed.view()[i * bf16_terms<T>];
+        return {high, bf16_terms<T> == 2 ? packed.view()[i * bf16_terms<T> + 1] : nullptr};
     }
 
     void pack_probabilities(MatrixView<const A> probabilities, Scratch<T>& scratch) const {
-        if constexpr (parts_of<T> == 1) {
+        if constexpr (bf16_terms<T> == 1) {
             strips_.pack_left_rows(probabilities, scratch.packed_probabilities.data());
         } else {
             const index_t rows = probabilities.rows();

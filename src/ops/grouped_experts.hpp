@@ -19,7 +19,7 @@ namespace moesaic::ops {
 
 /// Z of a LoRA gradient L^T Z: rows of all tokens, or blocks that the backward passes leave. Gate and up share the
 /// hidden states unless dropout gives them different ones.
-enum class Wide : std::uint8_t { hidden, hidden_of_up, grad_gate, grad_up, activation, grad_output };
+enum class GradientOperand : std::uint8_t { hidden, hidden_of_up, grad_gate, grad_up, activation, grad_output };
 
 template <class T>
 class GroupedExperts final : public ExpertBackend<T> {
@@ -34,7 +34,7 @@ public:
 
 private:
     /// One item of work, the rows it is about, and the buffers of the thread that does it.
-    struct Part {
+    struct TaskContext {
         const WorkItem& item;
         const RowChunk& chunk;
         ThreadScratch<T>& scratch;
@@ -54,7 +54,7 @@ private:
 
     void prepare(const SavedExperts<T>& saved);
     template <class Body>
-    void for_each_part(index_t strips, const Body& body);
+    void for_each_task(index_t strips, const Body& body);
     [[nodiscard]] StoredRun weight_strip(Projection p, index_t expert, index_t row_block) const;
     [[nodiscard]] StoredRun weight_columns(Projection p, index_t expert, index_t col_block) const;
     [[nodiscard]] MatrixView<const T> lora_a(Projection p, index_t expert) const;  // [R, in], times the scale
@@ -68,28 +68,31 @@ private:
     // grouped_experts_forward.cpp
     void project_up(const SavedExperts<T>& saved, PreActivations<T>* kept, bool activate);
     void project_down();
-    [[nodiscard]] Strips gather_columns(const SavedExperts<T>& saved, const Part& part, const DropoutMask* mask,
+    [[nodiscard]] Strips gather_columns(const SavedExperts<T>& saved, const TaskContext& task, const DropoutMask* mask,
                                         core::Buffer<std::byte>& storage) const;
-    [[nodiscard]] Strips low_rank(Projection p, const Part& part, const Strips& tokens,
+    [[nodiscard]] Strips low_rank(Projection p, const TaskContext& task, const Strips& tokens,
                                   core::Buffer<std::byte>& storage, T* kept) const;
-    [[nodiscard]] TokenTerm low_rank_term(Projection p, const Part& part, index_t strip, const Strips& low_rank) const;
-    void keep(const Part& part, index_t strip, PreActivations<T>& kept) const;
-    void activate(const Part& part, index_t strip);
-    void pack_activation(const Part& part, index_t strip, const T* values, core::Buffer<std::byte>& strips) const;
-    [[nodiscard]] Strips activated_strips(const Part& part, const core::Buffer<std::byte>& strips) const;
+    [[nodiscard]] TokenTerm low_rank_term(Projection p, const TaskContext& task, index_t strip,
+                                          const Strips& low_rank) const;
+    void keep(const TaskContext& task, index_t strip, PreActivations<T>& kept) const;
+    void activate(const TaskContext& task, index_t strip);
+    void pack_activation(const TaskContext& task, index_t strip, const T* values,
+                         core::Buffer<std::byte>& strips) const;
+    [[nodiscard]] Strips activated_strips(const TaskContext& task, const core::Buffer<std::byte>& strips) const;
 
     // grouped_experts_backward.cpp
     void backward_down(const SavedExperts<T>& saved, const PreActivations<T>& kept, MatrixView<const T> grad_output);
     void backward_up(bool with_input_gradients);
     void sum_weight_gradients(const RoutedRows& routed);
-    void activation_gradients(const Part& part, index_t strip, index_t s, const A* sums, const PreActivations<T>& kept);
+    void activation_gradients(const TaskContext& task, index_t strip, index_t s, const A* sums,
+                              const PreActivations<T>& kept);
     template <class FactorStrip>
-    void low_rank_rows(const Part& part, const Strips& tokens, index_t k, const FactorStrip& factor_strip,
+    void low_rank_rows(const TaskContext& task, const Strips& tokens, index_t k, const FactorStrip& factor_strip,
                        T* out) const;
-    [[nodiscard]] Strips low_rank_gradient(Projection p, const Part& part, const Strips& grad, std::size_t slot);
+    [[nodiscard]] Strips low_rank_gradient(Projection p, const TaskContext& task, const Strips& grad, std::size_t slot);
     template <class Done>
-    void input_gradient(Projection p, const Part& part, index_t strip, const Strips& grad, const Strips& low_rank,
-                        bool accumulate, A* sums, const Done& done) const;
+    void input_gradient(Projection p, const TaskContext& task, index_t strip, const Strips& grad,
+                        const Strips& low_rank, bool accumulate, A* sums, const Done& done) const;
 
     // grouped_experts_lora.cpp
     /// L of a gradient L^T Z, and the factor that it belongs to.
@@ -100,11 +103,11 @@ private:
         const T* blocks;      ///< L as [strips][blocks of R][32, 32]
     };
     void lora_gradients(const SavedExperts<T>& saved, const PreActivations<T>& kept, MatrixView<const T> grad_output);
-    [[nodiscard]] std::vector<LoraTerm> terms_of(Wide wide, const PreActivations<T>& kept);
+    [[nodiscard]] std::vector<LoraTerm> terms_of(GradientOperand wide, const PreActivations<T>& kept);
     void pack_low_rank(const LoraTerm& term, const RowChunk& chunk, index_t block, std::byte* strip) const;
-    [[nodiscard]] BlockRun<T> wide_blocks(Wide wide, const SavedExperts<T>& saved, MatrixView<const T> grad_output,
-                                          const RowChunk& chunk, index_t first, index_t last,
-                                          ThreadScratch<T>& scratch);
+    [[nodiscard]] BlockRun<T> wide_blocks(GradientOperand wide, const SavedExperts<T>& saved,
+                                          MatrixView<const T> grad_output, const RowChunk& chunk, index_t first,
+                                          index_t last, ThreadScratch<T>& scratch);
     void drop_blocks(const DropoutMask& mask, const RowChunk& chunk, index_t first, index_t last, T* blocks) const;
     void add_to_gradient(const LoraTerm& term, index_t expert, index_t first, index_t count, A* sums, index_t stride,
                          ThreadScratch<T>& scratch) const;
@@ -120,10 +123,10 @@ private:
     std::array<Matrix<T>, projections.size()> lora_b_;
 };
 
-/// Calls body(part) for all parts of the work that computes `strips` strips of output features for every row.
+/// Calls body(task) for all tasks of the work that computes `strips` strips of output features for every row.
 template <class T>
 template <class Body>
-void GroupedExperts<T>::for_each_part(index_t strips, const Body& body) {
+void GroupedExperts<T>::for_each_task(index_t strips, const Body& body) {
     ExpertWorkspace<T>& work = this->workspace();
     const int threads = core::threads_for(static_cast<double>(work.rows_out.rows()) *
                                           static_cast<double>(this->config().hidden * this->config().intermediate));
@@ -132,8 +135,8 @@ void GroupedExperts<T>::for_each_part(index_t strips, const Body& body) {
     core::parallel_for(static_cast<index_t>(items.size()), threads, [&](index_t i) {
         const WorkItem& item = items[static_cast<std::size_t>(i)];
         const typename StripProducts<T>::TileState tiles(products_);
-        body(Part{item, work.chunks[static_cast<std::size_t>(item.chunk)],
-                  work.of_thread[static_cast<std::size_t>(omp_get_thread_num())]});
+        body(TaskContext{item, work.chunks[static_cast<std::size_t>(item.chunk)],
+                         work.of_thread[static_cast<std::size_t>(omp_get_thread_num())]});
     });
 }
 

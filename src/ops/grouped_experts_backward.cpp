@@ -25,21 +25,21 @@ void GroupedExperts<T>::backward_down(const SavedExperts<T>& saved, const PreAct
         buffer->reserve(block_rows * static_cast<std::size_t>(rank_blocks_));
     }
     work.weight_gradient_parts.resize(intermediate_blocks_, saved.routed.rows());
-    for_each_part(intermediate_blocks_, [&](const Part& part) {
-        const index_t expert = part.chunk.expert;
-        WeightStream<T>& weights = part.scratch.weights;
-        weights.start(part.item.last - part.item.first, products_.largest_panel(), 2,
-                      [&](index_t i) { return weight_columns(Projection::down, expert, part.item.first + i); });
+    for_each_task(intermediate_blocks_, [&](const TaskContext& task) {
+        const index_t expert = task.chunk.expert;
+        WeightStream<T>& weights = task.scratch.weights;
+        weights.start(task.item.last - task.item.first, products_.largest_panel(), 2,
+                      [&](index_t i) { return weight_columns(Projection::down, expert, task.item.first + i); });
         weights.ask_for_first_panels();
-        T* rows = part.scratch.rows.reserve(static_cast<std::size_t>(part.strips() * hidden_blocks_ * block_elements));
-        gather_blocks(saved.routed, grad_output, part.chunk, 0, hidden_blocks_, rows);
-        const Strips grad = products_.left_of_blocks(rows, part.strips(), hidden_blocks_, part.scratch.tokens);
-        const Strips low_rank = low_rank_gradient(Projection::down, part, grad, 0);
-        A* sums = part.scratch.sums[0].reserve(static_cast<std::size_t>(part.strips() * block_elements));
-        part.scratch.panels.forget();
-        for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
-            input_gradient(Projection::down, part, strip, grad, low_rank, false, sums,
-                           [&](index_t s) { activation_gradients(part, strip, s, sums + s * block_elements, kept); });
+        T* rows = task.scratch.rows.reserve(static_cast<std::size_t>(task.strips() * hidden_blocks_ * block_elements));
+        gather_blocks(saved.routed, grad_output, task.chunk, 0, hidden_blocks_, rows);
+        const Strips grad = products_.left_of_blocks(rows, task.strips(), hidden_blocks_, task.scratch.tokens);
+        const Strips low_rank = low_rank_gradient(Projection::down, task, grad, 0);
+        A* sums = task.scratch.sums[0].reserve(static_cast<std::size_t>(task.strips() * block_elements));
+        task.scratch.panels.forget();
+        for (index_t strip = task.item.first; strip < task.item.last; ++strip) {
+            input_gradient(Projection::down, task, strip, grad, low_rank, false, sums,
+                           [&](index_t s) { activation_gradients(task, strip, s, sums + s * block_elements, kept); });
         }
     });
 }
@@ -51,43 +51,43 @@ void GroupedExperts<T>::backward_up(bool with_input_gradients) {
     ExpertWorkspace<T>& work = this->workspace();
     const core::trace::Scope scope(core::scopes::experts_backward_gate_up);
     const ExpertConfig& config = this->config();
-    const auto left_of = [&](const Part& part, const core::Buffer<T>& blocks, core::Buffer<std::byte>& storage) {
-        const T* first = blocks.data() + part.chunk.first_strip * intermediate_blocks_ * block_elements;
-        return products_.left_of_blocks(first, part.strips(), intermediate_blocks_, storage);
+    const auto left_of = [&](const TaskContext& task, const core::Buffer<T>& blocks, core::Buffer<std::byte>& storage) {
+        const T* first = blocks.data() + task.chunk.first_strip * intermediate_blocks_ * block_elements;
+        return products_.left_of_blocks(first, task.strips(), intermediate_blocks_, storage);
     };
-    for_each_part(with_input_gradients ? hidden_blocks_ : 1, [&](const Part& part) {
-        const index_t expert = part.chunk.expert;
-        WeightStream<T>& weights = part.scratch.weights;
-        weights.start(2 * (part.item.last - part.item.first), products_.largest_panel(), 2, [&](index_t i) {
-            return weight_columns(i % 2 == 0 ? Projection::gate : Projection::up, expert, part.item.first + i / 2);
+    for_each_task(with_input_gradients ? hidden_blocks_ : 1, [&](const TaskContext& task) {
+        const index_t expert = task.chunk.expert;
+        WeightStream<T>& weights = task.scratch.weights;
+        weights.start(2 * (task.item.last - task.item.first), products_.largest_panel(), 2, [&](index_t i) {
+            return weight_columns(i % 2 == 0 ? Projection::gate : Projection::up, expert, task.item.first + i / 2);
         });
         weights.ask_for_first_panels();
-        if (part.is_first() && config.lora_rank > 0) {
-            const Strips activation = left_of(part, work.activation, part.scratch.tokens);
+        if (task.is_first() && config.lora_rank > 0) {
+            const Strips activation = left_of(task, work.activation, task.scratch.tokens);
             const MatrixView<const T> a = lora_a(Projection::down, expert);
             low_rank_rows(
-                part, activation, a.cols(),
+                task, activation, a.cols(),
                 [&](index_t first, index_t count) { return products_.rows(a[first], a.stride(), count, a.cols()); },
-                work.low_rank_down.data() + part.chunk.first_strip * rank_blocks_ * block_elements);
+                work.low_rank_down.data() + task.chunk.first_strip * rank_blocks_ * block_elements);
         }
-        const Strips grad_gate = left_of(part, work.grad_pre_activations[0], part.scratch.tokens);
-        const Strips grad_up = left_of(part, work.grad_pre_activations[1], part.scratch.more_tokens);
-        const Strips low_rank_gate = low_rank_gradient(Projection::gate, part, grad_gate, 0);
-        const Strips low_rank_up = low_rank_gradient(Projection::up, part, grad_up, 1);
+        const Strips grad_gate = left_of(task, work.grad_pre_activations[0], task.scratch.tokens);
+        const Strips grad_up = left_of(task, work.grad_pre_activations[1], task.scratch.more_tokens);
+        const Strips low_rank_gate = low_rank_gradient(Projection::gate, task, grad_gate, 0);
+        const Strips low_rank_up = low_rank_gradient(Projection::up, task, grad_up, 1);
         if (!with_input_gradients) {
             return;
         }
-        A* sums = part.scratch.sums[0].reserve(static_cast<std::size_t>(part.strips() * block_elements));
-        part.scratch.panels.forget();
-        for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
+        A* sums = task.scratch.sums[0].reserve(static_cast<std::size_t>(task.strips() * block_elements));
+        task.scratch.panels.forget();
+        for (index_t strip = task.item.first; strip < task.item.last; ++strip) {
             const auto write = [&](index_t s) {
                 elementwise_.narrow_rows(
-                    extent_of_block(part.rows(), s), extent_of_block(config.hidden, strip), sums + s * block_elements,
-                    kernel_block, work.rows_out.view()[part.chunk.begin + s * kernel_block] + strip * kernel_block,
+                    extent_of_block(task.rows(), s), extent_of_block(config.hidden, strip), sums + s * block_elements,
+                    kernel_block, work.rows_out.view()[task.chunk.begin + s * kernel_block] + strip * kernel_block,
                     config.hidden);
             };
-            input_gradient(Projection::gate, part, strip, grad_gate, low_rank_gate, false, sums, [](index_t) {});
-            input_gradient(Projection::up, part, strip, grad_up, low_rank_up, true, sums, write);
+            input_gradient(Projection::gate, task, strip, grad_gate, low_rank_gate, false, sums, [](index_t) {});
+            input_gradient(Projection::up, task, strip, grad_up, low_rank_up, true, sums, write);
         }
     });
 }
@@ -95,22 +95,22 @@ void GroupedExperts<T>::backward_up(bool with_input_gradients) {
 /// Gradients of gate and up for one strip of intermediate features and strip s of tokens, given the activation's
 /// gradient `sums` [32, 32].
 template <class T>
-void GroupedExperts<T>::activation_gradients(const Part& part, index_t strip, index_t s, const A* sums,
+void GroupedExperts<T>::activation_gradients(const TaskContext& task, index_t strip, index_t s, const A* sums,
                                              const PreActivations<T>& kept) {
     ExpertWorkspace<T>& work = this->workspace();
     const index_t intermediate = this->config().intermediate;
     const index_t features = extent_of_block(intermediate, strip);
-    const index_t rows = extent_of_block(part.rows(), s);
-    const index_t first_row = part.chunk.begin + s * kernel_block;
+    const index_t rows = extent_of_block(task.rows(), s);
+    const index_t first_row = task.chunk.begin + s * kernel_block;
     std::array<std::array<A, block_elements>, 2> by_token;
     for (std::size_t i = 0; i < 2; ++i) {
-        const T* from = kept.values[i].data() + intermediate * part.chunk.begin + strip * kernel_block * part.rows();
-        elementwise_.transpose_widen(features, rows, from + s * kernel_block, part.rows(), by_token[i].data(),
+        const T* from = kept.values[i].data() + intermediate * task.chunk.begin + strip * kernel_block * task.rows();
+        elementwise_.transpose_widen(features, rows, from + s * kernel_block, task.rows(), by_token[i].data(),
                                      kernel_block);
     }
-    const index_t block = ((part.chunk.first_strip + s) * intermediate_blocks_ + strip) * block_elements;
+    const index_t block = ((task.chunk.first_strip + s) * intermediate_blocks_ + strip) * block_elements;
     A* weight_gradient = work.weight_gradient_parts.view()[strip] + first_row;
-    const DropoutMask mask = mask_of(Projection::down, part.chunk.expert);
+    const DropoutMask mask = mask_of(Projection::down, task.chunk.expert);
     for (index_t row = 0; row < rows; ++row) {
         const index_t from = row * kernel_block;
         T* grad_gate = work.grad_pre_activations[0].data() + block + from;
@@ -138,8 +138,8 @@ void GroupedExperts<T>::sum_weight_gradients(const RoutedRows& routed) {
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < routed.rows(); ++row) {
         A sum = 0;
-        for (index_t part = 0; part < parts.rows(); ++part) {
-            sum += parts(part, row);
+        for (index_t task = 0; task < parts.rows(); ++task) {
+            sum += parts(task, row);
         }
         grad_weights(routed.token[static_cast<std::size_t>(row)], routed.choice[static_cast<std::size_t>(row)]) = sum;
     }
@@ -149,21 +149,21 @@ void GroupedExperts<T>::sum_weight_gradients(const RoutedRows& routed) {
 /// factor_strip(first, count) returns as vectors.
 template <class T>
 template <class FactorStrip>
-void GroupedExperts<T>::low_rank_rows(const Part& part, const Strips& tokens, index_t k,
+void GroupedExperts<T>::low_rank_rows(const TaskContext& task, const Strips& tokens, index_t k,
                                       const FactorStrip& factor_strip, T* out) const {
     const index_t rank = this->config().lora_rank;
-    const Strips factor = products_.right_strips(part.scratch.factor, 1, tokens.blocks);
-    A* sums = part.scratch.low_rank_sums.reserve(static_cast<std::size_t>(part.strips() * block_elements));
+    const Strips factor = products_.right_strips(task.scratch.factor, 1, tokens.blocks);
+    A* sums = task.scratch.low_rank_sums.reserve(static_cast<std::size_t>(task.strips() * block_elements));
     for (index_t block = 0; block < rank_blocks_; ++block) {
         const index_t count = extent_of_block(rank, block);
         products_.pack_right(factor.data, factor_strip(block * kernel_block, count));
-        products_.tokens_by_strip(tokens, part.rows(), factor.data, count, k, sums);
-        for (index_t s = 0; s < part.strips(); ++s) {
+        products_.tokens_by_strip(tokens, task.rows(), factor.data, count, k, sums);
+        for (index_t s = 0; s < task.strips(); ++s) {
             T* to = out + (s * rank_blocks_ + block) * block_elements;
             if (count < kernel_block) {
                 std::fill_n(to, block_elements, static_cast<T>(0.0F));
             }
-            elementwise_.narrow_rows(extent_of_block(part.rows(), s), count, sums + s * block_elements, kernel_block,
+            elementwise_.narrow_rows(extent_of_block(task.rows(), s), count, sums + s * block_elements, kernel_block,
                                      to, kernel_block);
         }
     }
@@ -171,52 +171,53 @@ void GroupedExperts<T>::low_rank_rows(const Part& part, const Strips& tokens, in
 
 /// The gradient of the low-rank activations, grad B without the scale, as left operand; kept for the gradient of A.
 template <class T>
-Strips GroupedExperts<T>::low_rank_gradient(Projection p, const Part& part, const Strips& grad, std::size_t slot) {
+Strips GroupedExperts<T>::low_rank_gradient(Projection p, const TaskContext& task, const Strips& grad,
+                                            std::size_t slot) {
     if (this->config().lora_rank == 0) {
         return {};
     }
-    const MatrixView<const T> b = lora_b(p, part.chunk.expert);
+    const MatrixView<const T> b = lora_b(p, task.chunk.expert);
     const index_t size = rank_blocks_ * block_elements;
-    T* out = part.is_first()
-                 ? this->workspace().grad_low_rank[static_cast<std::size_t>(p)].data() + part.chunk.first_strip * size
-                 : part.scratch.low_rank_rows[slot].reserve(static_cast<std::size_t>(part.strips() * size));
+    T* out = task.is_first()
+                 ? this->workspace().grad_low_rank[static_cast<std::size_t>(p)].data() + task.chunk.first_strip * size
+                 : task.scratch.low_rank_rows[slot].reserve(static_cast<std::size_t>(task.strips() * size));
     low_rank_rows(
-        part, grad, b.rows(),
+        task, grad, b.rows(),
         [&](index_t first, index_t count) { return products_.columns(b.data() + first, b.stride(), count, b.rows()); },
         out);
-    return products_.left_of_blocks(out, part.strips(), rank_blocks_, part.scratch.low_rank[slot]);
+    return products_.left_of_blocks(out, task.strips(), rank_blocks_, task.scratch.low_rank[slot]);
 }
 
-/// sums = the gradient of a projection's input for one strip of its features: through the part's next weights, and
+/// sums = the gradient of a projection's input for one strip of its features: through the task's next weights, and
 /// through A with its scale. Added to sums if `accumulate`. done(s) is called when those of token strip s are complete.
 template <class T>
 template <class Done>
-void GroupedExperts<T>::input_gradient(Projection p, const Part& part, index_t strip, const Strips& grad,
+void GroupedExperts<T>::input_gradient(Projection p, const TaskContext& task, index_t strip, const Strips& grad,
                                        const Strips& low_rank, bool accumulate, A* sums, const Done& done) const {
     const ExpertConfig& config = this->config();
     const index_t features = extent_of_block(p == Projection::down ? config.intermediate : config.hidden, strip);
     TokenTerm term;
     if (config.lora_rank > 0) {
-        const MatrixView<const T> a = lora_a(p, part.chunk.expert);
-        const Strips factor = products_.right_strips(part.scratch.factor, 1, rank_blocks_);
+        const MatrixView<const T> a = lora_a(p, task.chunk.expert);
+        const Strips factor = products_.right_strips(task.scratch.factor, 1, rank_blocks_);
         products_.pack_right(factor.data,
                              products_.columns(a.data() + strip * kernel_block, a.stride(), features, a.rows()));
         term = {factor.data, low_rank, a.rows()};
     }
     if (!has_dropout() || term.k == 0) {
-        products_.tokens_by_weights(grad, part.rows(), part.scratch.weights, features, sums, accumulate,
-                                    part.scratch.panels, term, done);
+        products_.tokens_by_weights(grad, task.rows(), task.scratch.weights, features, sums, accumulate,
+                                    task.scratch.panels, term, done);
         return;
     }
     // What comes through A passes the mask of the projection's input.
-    A* product = part.scratch.dropped_sums.reserve(static_cast<std::size_t>(part.strips() * block_elements));
-    products_.tokens_by_strip(term.tokens, part.rows(), term.factor, features, term.k, product);
-    const DropoutMask mask = mask_of(p, part.chunk.expert);
+    A* product = task.scratch.dropped_sums.reserve(static_cast<std::size_t>(task.strips() * block_elements));
+    products_.tokens_by_strip(term.tokens, task.rows(), term.factor, features, term.k, product);
+    const DropoutMask mask = mask_of(p, task.chunk.expert);
     const index_t first = (p == Projection::down ? config.intermediate_begin : 0) + strip * kernel_block;
-    const std::uint64_t* row_tokens = this->workspace().row_tokens.data() + part.chunk.begin;
+    const std::uint64_t* row_tokens = this->workspace().row_tokens.data() + task.chunk.begin;
     products_.tokens_by_weights(
-        grad, part.rows(), part.scratch.weights, features, sums, accumulate, part.scratch.panels, {}, [&](index_t s) {
-            for (index_t row = s * kernel_block; row < part.rows() && row < (s + 1) * kernel_block; ++row) {
+        grad, task.rows(), task.scratch.weights, features, sums, accumulate, task.scratch.panels, {}, [&](index_t s) {
+            for (index_t row = s * kernel_block; row < task.rows() && row < (s + 1) * kernel_block; ++row) {
                 mask.add(row_tokens[row], first, features, product + row * kernel_block, sums + row * kernel_block);
             }
             done(s);

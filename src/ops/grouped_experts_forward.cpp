@@ -23,38 +23,38 @@ void GroupedExperts<T>::project_up(const SavedExperts<T>& saved, PreActivations<
         work.activated.reserve(static_cast<std::size_t>(bytes));
         work.dropped.reserve(has_dropout() ? static_cast<std::size_t>(bytes) : 0);
     }
-    for_each_part(intermediate_blocks_, [&](const Part& part) {
-        const index_t expert = part.chunk.expert;
-        WeightStream<T>& weights = part.scratch.weights;
-        weights.start(2 * (part.item.last - part.item.first), products_.largest_panel(), 1, [&](index_t i) {
-            return weight_strip(i % 2 == 0 ? Projection::gate : Projection::up, expert, part.item.first + i / 2);
+    for_each_task(intermediate_blocks_, [&](const TaskContext& task) {
+        const index_t expert = task.chunk.expert;
+        WeightStream<T>& weights = task.scratch.weights;
+        weights.start(2 * (task.item.last - task.item.first), products_.largest_panel(), 1, [&](index_t i) {
+            return weight_strip(i % 2 == 0 ? Projection::gate : Projection::up, expert, task.item.first + i / 2);
         });
         weights.ask_for_first_panels();
-        const Strips tokens = gather_columns(saved, part, nullptr, part.scratch.tokens);
+        const Strips tokens = gather_columns(saved, task, nullptr, task.scratch.tokens);
         std::array<Strips, 2> low_ranks;
         for (const Projection p : {Projection::gate, Projection::up}) {
             const auto i = static_cast<std::size_t>(p);
-            T* keep_here = kept != nullptr && part.is_first()
-                               ? kept->low_rank[i].data() + config.lora_rank * part.chunk.begin
+            T* keep_here = kept != nullptr && task.is_first()
+                               ? kept->low_rank[i].data() + config.lora_rank * task.chunk.begin
                                : nullptr;
             const DropoutMask mask = mask_of(p, expert);
-            const Strips input = has_dropout() ? gather_columns(saved, part, &mask, part.scratch.more_tokens) : tokens;
-            low_ranks[i] = low_rank(p, part, input, part.scratch.low_rank[i], keep_here);
+            const Strips input = has_dropout() ? gather_columns(saved, task, &mask, task.scratch.more_tokens) : tokens;
+            low_ranks[i] = low_rank(p, task, input, task.scratch.low_rank[i], keep_here);
         }
-        for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
+        for (index_t strip = task.item.first; strip < task.item.last; ++strip) {
             const index_t features = extent_of_block(config.intermediate, strip);
             for (const Projection p : {Projection::gate, Projection::up}) {
                 const auto i = static_cast<std::size_t>(p);
-                A* sums = part.scratch.sums[i].reserve(static_cast<std::size_t>(kernel_block * part.stride()));
-                products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(), false,
-                                            part.scratch.panel, low_rank_term(p, part, strip, low_ranks[i]),
+                A* sums = task.scratch.sums[i].reserve(static_cast<std::size_t>(kernel_block * task.stride()));
+                products_.weights_by_tokens(weights, features, tokens, task.rows(), sums, task.stride(), false,
+                                            task.scratch.panel, low_rank_term(p, task, strip, low_ranks[i]),
                                             [](index_t) {});
             }
             if (kept != nullptr) {
-                keep(part, strip, *kept);
+                keep(task, strip, *kept);
             }
             if (with_activation) {
-                activate(part, strip);
+                activate(task, strip);
             }
         }
     });
@@ -66,53 +66,53 @@ void GroupedExperts<T>::project_down() {
     ExpertWorkspace<T>& work = this->workspace();
     const core::trace::Scope scope(core::scopes::experts_down);
     const index_t hidden = this->config().hidden;
-    for_each_part(hidden_blocks_, [&](const Part& part) {
-        const index_t expert = part.chunk.expert;
-        WeightStream<T>& weights = part.scratch.weights;
-        weights.start(part.item.last - part.item.first, products_.largest_panel(), 1,
-                      [&](index_t i) { return weight_strip(Projection::down, expert, part.item.first + i); });
+    for_each_task(hidden_blocks_, [&](const TaskContext& task) {
+        const index_t expert = task.chunk.expert;
+        WeightStream<T>& weights = task.scratch.weights;
+        weights.start(task.item.last - task.item.first, products_.largest_panel(), 1,
+                      [&](index_t i) { return weight_strip(Projection::down, expert, task.item.first + i); });
         weights.ask_for_first_panels();
-        const Strips tokens = activated_strips(part, work.activated);
-        const Strips input = activated_strips(part, has_dropout() ? work.dropped : work.activated);
-        const Strips low = low_rank(Projection::down, part, input, part.scratch.low_rank[0], nullptr);
-        A* sums = part.scratch.sums[0].reserve(static_cast<std::size_t>(kernel_block * part.stride()));
-        for (index_t strip = part.item.first; strip < part.item.last; ++strip) {
+        const Strips tokens = activated_strips(task, work.activated);
+        const Strips input = activated_strips(task, has_dropout() ? work.dropped : work.activated);
+        const Strips low = low_rank(Projection::down, task, input, task.scratch.low_rank[0], nullptr);
+        A* sums = task.scratch.sums[0].reserve(static_cast<std::size_t>(kernel_block * task.stride()));
+        for (index_t strip = task.item.first; strip < task.item.last; ++strip) {
             const index_t features = extent_of_block(hidden, strip);
             const auto write = [&](index_t s) {
                 elementwise_.transpose_narrow(
-                    features, extent_of_block(part.rows(), s), sums + s * kernel_block, part.stride(),
-                    work.rows_out.view()[part.chunk.begin + s * kernel_block] + strip * kernel_block, hidden);
+                    features, extent_of_block(task.rows(), s), sums + s * kernel_block, task.stride(),
+                    work.rows_out.view()[task.chunk.begin + s * kernel_block] + strip * kernel_block, hidden);
             };
-            products_.weights_by_tokens(weights, features, tokens, part.rows(), sums, part.stride(), false,
-                                        part.scratch.panel, low_rank_term(Projection::down, part, strip, low), write);
+            products_.weights_by_tokens(weights, features, tokens, task.rows(), sums, task.stride(), false,
+                                        task.scratch.panel, low_rank_term(Projection::down, task, strip, low), write);
         }
     });
 }
 
 /// The packed activation of the chunk's rows.
 template <class T>
-Strips GroupedExperts<T>::activated_strips(const Part& part, const core::Buffer<std::byte>& strips) const {
+Strips GroupedExperts<T>::activated_strips(const TaskContext& task, const core::Buffer<std::byte>& strips) const {
     const Strips all = {strips.data(), intermediate_blocks_, products_.right_bytes()};
-    return {all.at(part.chunk.first_strip), intermediate_blocks_, products_.right_bytes()};
+    return {all.at(task.chunk.first_strip), intermediate_blocks_, products_.right_bytes()};
 }
 
 /// The chunk's hidden states, after dropout if there is a mask, as right operand: vectors are tokens, k the hidden
 /// dimension.
 template <class T>
-Strips GroupedExperts<T>::gather_columns(const SavedExperts<T>& saved, const Part& part, const DropoutMask* mask,
+Strips GroupedExperts<T>::gather_columns(const SavedExperts<T>& saved, const TaskContext& task, const DropoutMask* mask,
                                          core::Buffer<std::byte>& storage) const {
     const index_t hidden = this->config().hidden;
     // Rows of a strip are copied side by side first: packing reads 16 rows at once, which must not lie 4 KiB apart.
     const index_t stride = hidden_blocks_ * kernel_block + kernel_block;
-    T* rows = part.scratch.rows.reserve(static_cast<std::size_t>(kernel_block * stride));
-    const Strips tokens = products_.right_strips(storage, part.strips(), hidden_blocks_);
-    const std::int32_t* token = saved.routed.token.data() + part.chunk.begin;
-    for (index_t s = 0; s < part.strips(); ++s) {
-        const index_t count = extent_of_block(part.rows(), s);
+    T* rows = task.scratch.rows.reserve(static_cast<std::size_t>(kernel_block * stride));
+    const Strips tokens = products_.right_strips(storage, task.strips(), hidden_blocks_);
+    const std::int32_t* token = saved.routed.token.data() + task.chunk.begin;
+    for (index_t s = 0; s < task.strips(); ++s) {
+        const index_t count = extent_of_block(task.rows(), s);
         for (index_t row = 0; row < count; ++row) {
             std::copy_n(saved.hidden[token[s * kernel_block + row]], hidden, rows + row * stride);
             if (mask != nullptr) {
-                const index_t routed_row = part.chunk.begin + s * kernel_block + row;
+                const index_t routed_row = task.chunk.begin + s * kernel_block + row;
                 mask->apply(this->workspace().row_tokens[static_cast<std::size_t>(routed_row)], 0, hidden,
                             rows + row * stride);
             }
@@ -124,32 +124,32 @@ Strips GroupedExperts<T>::gather_columns(const SavedExperts<T>& saved, const Par
 
 /// x A^T times the scale, as right operand of the product with B; also as [R, rows] in `kept` unless that is null.
 template <class T>
-Strips GroupedExperts<T>::low_rank(Projection p, const Part& part, const Strips& tokens,
+Strips GroupedExperts<T>::low_rank(Projection p, const TaskContext& task, const Strips& tokens,
                                    core::Buffer<std::byte>& storage, T* kept) const {
     const index_t rank = this->config().lora_rank;
     if (rank == 0) {
         return {};
     }
-    const MatrixView<const T> a = lora_a(p, part.chunk.expert);
-    const index_t stride = part.stride();
-    const Strips factor = products_.left_strips(part.scratch.factor, 1, tokens.blocks);
-    A* sums = part.scratch.low_rank_sums.reserve(static_cast<std::size_t>(kernel_block * stride));
-    T* rows = part.scratch.low_rank_rows[0].reserve(static_cast<std::size_t>(rank * stride));
+    const MatrixView<const T> a = lora_a(p, task.chunk.expert);
+    const index_t stride = task.stride();
+    const Strips factor = products_.left_strips(task.scratch.factor, 1, tokens.blocks);
+    A* sums = task.scratch.low_rank_sums.reserve(static_cast<std::size_t>(kernel_block * stride));
+    T* rows = task.scratch.low_rank_rows[0].reserve(static_cast<std::size_t>(rank * stride));
     for (index_t block = 0; block < rank_blocks_; ++block) {
         const index_t first = block * kernel_block;
         const index_t count = extent_of_block(rank, block);
         products_.pack_left(factor.data, products_.rows(a[first], a.stride(), count, a.cols()));
-        products_.strip_by_tokens(factor.data, count, a.cols(), tokens, part.rows(), sums, stride);
-        elementwise_.narrow_rows(count, part.rows(), sums, stride, rows + first * stride, stride);
+        products_.strip_by_tokens(factor.data, count, a.cols(), tokens, task.rows(), sums, stride);
+        elementwise_.narrow_rows(count, task.rows(), sums, stride, rows + first * stride, stride);
     }
-    const Strips packed = products_.right_strips(storage, part.strips(), rank_blocks_);
-    for (index_t s = 0; s < part.strips(); ++s) {
+    const Strips packed = products_.right_strips(storage, task.strips(), rank_blocks_);
+    for (index_t s = 0; s < task.strips(); ++s) {
         products_.pack_right(packed.at(s),
-                             products_.columns(rows + s * kernel_block, stride, extent_of_block(part.rows(), s), rank));
+                             products_.columns(rows + s * kernel_block, stride, extent_of_block(task.rows(), s), rank));
     }
     if (kept != nullptr) {
         for (index_t r = 0; r < rank; ++r) {
-            std::copy_n(rows + r * stride, part.rows(), kept + r * part.rows());
+            std::copy_n(rows + r * stride, task.rows(), kept + r * task.rows());
         }
     }
     return packed;
@@ -157,78 +157,78 @@ Strips GroupedExperts<T>::low_rank(Projection p, const Part& part, const Strips&
 
 /// B times the low-rank activations, for one strip of output features.
 template <class T>
-TokenTerm GroupedExperts<T>::low_rank_term(Projection p, const Part& part, index_t strip,
+TokenTerm GroupedExperts<T>::low_rank_term(Projection p, const TaskContext& task, index_t strip,
                                            const Strips& low_rank) const {
     const index_t rank = this->config().lora_rank;
     if (rank == 0) {
         return {};
     }
-    const MatrixView<const T> b = lora_b(p, part.chunk.expert);
+    const MatrixView<const T> b = lora_b(p, task.chunk.expert);
     const index_t features = extent_of_block(b.rows(), strip);
-    const Strips factor = products_.left_strips(part.scratch.factor, 1, rank_blocks_);
+    const Strips factor = products_.left_strips(task.scratch.factor, 1, rank_blocks_);
     products_.pack_left(factor.data, products_.rows(b[strip * kernel_block], b.stride(), features, rank));
     return {factor.data, low_rank, rank};
 }
 
 template <class T>
-void GroupedExperts<T>::keep(const Part& part, index_t strip, PreActivations<T>& kept) const {
+void GroupedExperts<T>::keep(const TaskContext& task, index_t strip, PreActivations<T>& kept) const {
     const index_t intermediate = this->config().intermediate;
     for (std::size_t i = 0; i < 2; ++i) {
-        T* out = kept.values[i].data() + intermediate * part.chunk.begin + strip * kernel_block * part.rows();
-        const A* sums = part.scratch.sums[i].data();
-        elementwise_.narrow_rows(extent_of_block(intermediate, strip), part.rows(), sums, part.stride(), out,
-                                 part.rows());
+        T* out = kept.values[i].data() + intermediate * task.chunk.begin + strip * kernel_block * task.rows();
+        const A* sums = task.scratch.sums[i].data();
+        elementwise_.narrow_rows(extent_of_block(intermediate, strip), task.rows(), sums, task.stride(), out,
+                                 task.rows());
     }
 }
 
 /// The input of the down projection. The routing weight is in it: experts are linear from there on, so that neither the
 /// down projection's output nor its LoRA gradients need the weight again.
 template <class T>
-void GroupedExperts<T>::activate(const Part& part, index_t strip) {
+void GroupedExperts<T>::activate(const TaskContext& task, index_t strip) {
     ExpertWorkspace<T>& work = this->workspace();
     const index_t features = extent_of_block(this->config().intermediate, strip);
-    const index_t stride = part.stride();
-    const A* weights = work.row_weights.data() + part.chunk.begin;
-    T* out = part.scratch.narrow.reserve(static_cast<std::size_t>(kernel_block * stride));
+    const index_t stride = task.stride();
+    const A* weights = work.row_weights.data() + task.chunk.begin;
+    T* out = task.scratch.narrow.reserve(static_cast<std::size_t>(kernel_block * stride));
     for (index_t f = 0; f < features; ++f) {
-        elementwise_.swiglu_forward(part.rows(), part.scratch.sums[0].data() + f * stride,
-                                    part.scratch.sums[1].data() + f * stride, weights, out + f * stride);
+        elementwise_.swiglu_forward(task.rows(), task.scratch.sums[0].data() + f * stride,
+                                    task.scratch.sums[1].data() + f * stride, weights, out + f * stride);
     }
-    pack_activation(part, strip, out, work.activated);
+    pack_activation(task, strip, out, work.activated);
     if (has_dropout()) {
-        const DropoutMask mask = mask_of(Projection::down, part.chunk.expert);
+        const DropoutMask mask = mask_of(Projection::down, task.chunk.expert);
         const index_t first = this->config().intermediate_begin + strip * kernel_block;
         std::array<T, kernel_block> features_of_row;
-        for (index_t row = 0; row < part.rows(); ++row) {
+        for (index_t row = 0; row < task.rows(); ++row) {
             for (index_t f = 0; f < features; ++f) {
                 features_of_row[static_cast<std::size_t>(f)] = out[f * stride + row];
             }
-            mask.apply(work.row_tokens[static_cast<std::size_t>(part.chunk.begin + row)], first, features,
+            mask.apply(work.row_tokens[static_cast<std::size_t>(task.chunk.begin + row)], first, features,
                        features_of_row.data());
             for (index_t f = 0; f < features; ++f) {
                 out[f * stride + row] = features_of_row[static_cast<std::size_t>(f)];
             }
         }
-        pack_activation(part, strip, out, work.dropped);
+        pack_activation(task, strip, out, work.dropped);
     }
 }
 
 /// Packs one strip of features, [32, rows] values, into all strips of tokens of the chunk.
 template <class T>
-void GroupedExperts<T>::pack_activation(const Part& part, index_t strip, const T* values,
+void GroupedExperts<T>::pack_activation(const TaskContext& task, index_t strip, const T* values,
                                         core::Buffer<std::byte>& strips) const {
-    const Strips packed = activated_strips(part, strips);
+    const Strips packed = activated_strips(task, strips);
     const index_t features = extent_of_block(this->config().intermediate, strip);
-    for (index_t s = 0; s < part.strips(); ++s) {
-        products_.pack_right(packed.at(s, strip), products_.columns(values + s * kernel_block, part.stride(),
-                                                                    extent_of_block(part.rows(), s), features));
+    for (index_t s = 0; s < task.strips(); ++s) {
+        products_.pack_right(packed.at(s, strip), products_.columns(values + s * kernel_block, task.stride(),
+                                                                    extent_of_block(task.rows(), s), features));
     }
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                                 \
-    template void GroupedExperts<T>::project_up(const SavedExperts<T>&, PreActivations<T>*, bool);             \
-    template void GroupedExperts<T>::project_down();                                                           \
-    template Strips GroupedExperts<T>::gather_columns(const SavedExperts<T>&, const Part&, const DropoutMask*, \
+#define MOESAIC_INSTANTIATE(T)                                                                                        \
+    template void GroupedExperts<T>::project_up(const SavedExperts<T>&, PreActivations<T>*, bool);                    \
+    template void GroupedExperts<T>::project_down();                                                                  \
+    template Strips GroupedExperts<T>::gather_columns(const SavedExperts<T>&, const TaskContext&, const DropoutMask*, \
                                                       core::Buffer<std::byte>&) const;
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)

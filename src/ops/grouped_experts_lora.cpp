@@ -12,16 +12,18 @@ using core::bf16;
 
 namespace {
 
-constexpr std::array all_wide = {Wide::hidden_of_up, Wide::hidden,     Wide::grad_gate,
-                                 Wide::grad_up,      Wide::activation, Wide::grad_output};
+constexpr std::array all_operands = {GradientOperand::hidden_of_up, GradientOperand::hidden,
+                                     GradientOperand::grad_gate,    GradientOperand::grad_up,
+                                     GradientOperand::activation,   GradientOperand::grad_output};
 
-bool is_as_wide_as_hidden(Wide wide) {
-    return wide == Wide::hidden || wide == Wide::hidden_of_up || wide == Wide::grad_output;
+bool is_as_wide_as_hidden(GradientOperand wide) {
+    return wide == GradientOperand::hidden || wide == GradientOperand::hidden_of_up ||
+           wide == GradientOperand::grad_output;
 }
 
 /// Chunks [first, last) of one expert, and columns [first_block, last_block) of one Z.
 struct GradientItem {
-    Wide wide;
+    GradientOperand wide;
     index_t first_chunk;
     index_t last_chunk;
     index_t first_block;
@@ -33,12 +35,12 @@ struct GradientItem {
 std::vector<GradientItem> gradient_items(const std::vector<RowChunk>& chunks, index_t hidden_blocks,
                                          index_t intermediate_blocks, bool has_dropout, int threads) {
     constexpr double items_per_thread = 6;
-    const std::span<const Wide> wides = std::span(all_wide).subspan(has_dropout ? 0 : 1);
-    const auto blocks_of_wide = [&](Wide wide) {
+    const std::span<const GradientOperand> operands = std::span(all_operands).subspan(has_dropout ? 0 : 1);
+    const auto blocks_of_wide = [&](GradientOperand wide) {
         return is_as_wide_as_hidden(wide) ? hidden_blocks : intermediate_blocks;
     };
     double all_blocks = 0;
-    for (const Wide wide : wides) {
+    for (const GradientOperand wide : operands) {
         all_blocks += static_cast<double>(blocks_of_wide(wide));
     }
     double rows_of_all = 0;
@@ -52,7 +54,7 @@ std::vector<GradientItem> gradient_items(const std::vector<RowChunk>& chunks, in
         for (; last < chunks.size() && chunks[last].expert == chunks[first].expert; ++last) {
             rows += static_cast<double>(chunks[last].rows);
         }
-        for (const Wide wide : wides) {
+        for (const GradientOperand wide : operands) {
             const index_t blocks = blocks_of_wide(wide);
             const double work = rows * static_cast<double>(blocks);
             const auto parts = std::clamp(static_cast<index_t>(std::ceil(work / largest)), index_t{1}, blocks);
@@ -71,25 +73,25 @@ std::vector<GradientItem> gradient_items(const std::vector<RowChunk>& chunks, in
 
 /// The terms that share one Z.
 template <class T>
-std::vector<typename GroupedExperts<T>::LoraTerm> GroupedExperts<T>::terms_of(Wide wide,
+std::vector<typename GroupedExperts<T>::LoraTerm> GroupedExperts<T>::terms_of(GradientOperand wide,
                                                                               const PreActivations<T>& kept) {
     ExpertWorkspace<T>& work = this->workspace();
     switch (wide) {
-        case Wide::hidden:
+        case GradientOperand::hidden:
             if (!has_dropout()) {
                 return {{Projection::gate, LoraFactor::a, nullptr, work.grad_low_rank[0].data()},
                         {Projection::up, LoraFactor::a, nullptr, work.grad_low_rank[1].data()}};
             }
             return {{Projection::gate, LoraFactor::a, nullptr, work.grad_low_rank[0].data()}};
-        case Wide::hidden_of_up:
+        case GradientOperand::hidden_of_up:
             return {{Projection::up, LoraFactor::a, nullptr, work.grad_low_rank[1].data()}};
-        case Wide::grad_gate:
+        case GradientOperand::grad_gate:
             return {{Projection::gate, LoraFactor::b, kept.low_rank[0].data(), nullptr}};
-        case Wide::grad_up:
+        case GradientOperand::grad_up:
             return {{Projection::up, LoraFactor::b, kept.low_rank[1].data(), nullptr}};
-        case Wide::activation:
+        case GradientOperand::activation:
             return {{Projection::down, LoraFactor::a, nullptr, work.grad_low_rank[2].data()}};
-        case Wide::grad_output:
+        case GradientOperand::grad_output:
             return {{Projection::down, LoraFactor::b, nullptr, work.low_rank_down.data()}};
     }
     return {};
@@ -164,24 +166,24 @@ void GroupedExperts<T>::pack_low_rank(const LoraTerm& term, const RowChunk& chun
 
 /// Column blocks [first, last) of Z of one chunk: run block s is strip s, and the columns follow it.
 template <class T>
-BlockRun<T> GroupedExperts<T>::wide_blocks(Wide wide, const SavedExperts<T>& saved, MatrixView<const T> grad_output,
-                                           const RowChunk& chunk, index_t first, index_t last,
-                                           ThreadScratch<T>& scratch) {
+BlockRun<T> GroupedExperts<T>::wide_blocks(GradientOperand wide, const SavedExperts<T>& saved,
+                                           MatrixView<const T> grad_output, const RowChunk& chunk, index_t first,
+                                           index_t last, ThreadScratch<T>& scratch) {
     const ExpertWorkspace<T>& work = this->workspace();
     if (is_as_wide_as_hidden(wide)) {
         const index_t cols = last - first;
         T* gathered = scratch.rows.reserve(static_cast<std::size_t>(chunk.strips() * cols * block_elements));
-        gather_blocks(saved.routed, wide == Wide::grad_output ? grad_output : saved.hidden, chunk, first, last,
-                      gathered);
-        if (has_dropout() && wide != Wide::grad_output) {
-            const Projection p = wide == Wide::hidden ? Projection::gate : Projection::up;
+        gather_blocks(saved.routed, wide == GradientOperand::grad_output ? grad_output : saved.hidden, chunk, first,
+                      last, gathered);
+        if (has_dropout() && wide != GradientOperand::grad_output) {
+            const Projection p = wide == GradientOperand::hidden ? Projection::gate : Projection::up;
             drop_blocks(mask_of(p, chunk.expert), chunk, first, last, gathered);
         }
         return {gathered, cols * block_elements, chunk.strips()};
     }
-    const core::Buffer<T>& blocks = wide == Wide::activation  ? work.activation
-                                    : wide == Wide::grad_gate ? work.grad_pre_activations[0]
-                                                              : work.grad_pre_activations[1];
+    const core::Buffer<T>& blocks = wide == GradientOperand::activation  ? work.activation
+                                    : wide == GradientOperand::grad_gate ? work.grad_pre_activations[0]
+                                                                         : work.grad_pre_activations[1];
     return {blocks.data() + (chunk.first_strip * intermediate_blocks_ + first) * block_elements,
             intermediate_blocks_ * block_elements, chunk.strips()};
 }

@@ -33,7 +33,7 @@ struct HeadTransformSettings {
     double epsilon = 0;
     double clip = 0;  ///< 0: no bound
     bool rotates = false;
-    RotatedPart part;
+    RotaryRange part;
 };
 
 /// Positions of the rows, and the table to rotate by.

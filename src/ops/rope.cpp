@@ -90,7 +90,7 @@ void RotaryTable<A>::extend(index_t longest) {
 }
 
 template <class A>
-void RotaryTable<A>::apply(const ElementwiseKernels<A>& kernels, const RotatedPart& part, std::span<A> heads,
+void RotaryTable<A>::apply(const ElementwiseKernels<A>& kernels, const RotaryRange& part, std::span<A> heads,
                            index_t position, A direction) const {
     const index_t half = settings_.size / 2;
     const A* const cosine = cosines_.data() + position * half;

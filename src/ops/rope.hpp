@@ -39,7 +39,7 @@ struct RopeSettings {
 [[nodiscard]] std::vector<double> rope_frequencies(const RopeSettings& settings, index_t longest);
 
 /// Where the rotated elements lie in consecutive heads.
-struct RotatedPart {
+struct RotaryRange {
     index_t head_size = 0;
     index_t begin = 0;  ///< of the D rotated elements in a head
 };
@@ -59,18 +59,18 @@ public:
     /// Makes the table cover positions [0, longest).
     void extend(index_t longest);
     /// Rotates the heads of one token in place. heads: [n * part.head_size] for any n; `position` is below the limit.
-    void rotate(const ElementwiseKernels<A>& kernels, const RotatedPart& part, std::span<A> heads,
+    void rotate(const ElementwiseKernels<A>& kernels, const RotaryRange& part, std::span<A> heads,
                 index_t position) const {
         apply(kernels, part, heads, position, A(1));
     }
     /// The gradient of `rotate`: the inverse rotation, times the square of the attention factor.
-    void rotate_back(const ElementwiseKernels<A>& kernels, const RotatedPart& part, std::span<A> heads,
+    void rotate_back(const ElementwiseKernels<A>& kernels, const RotaryRange& part, std::span<A> heads,
                      index_t position) const {
         apply(kernels, part, heads, position, A(-1));
     }
 
 private:
-    void apply(const ElementwiseKernels<A>& kernels, const RotatedPart& part, std::span<A> heads, index_t position,
+    void apply(const ElementwiseKernels<A>& kernels, const RotaryRange& part, std::span<A> heads, index_t position,
                A direction) const;
 
     RopeSettings settings_;

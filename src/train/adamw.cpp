@@ -15,14 +15,14 @@ using core::trace::Scope;
 namespace {
 
 /// Elements that are worked on together. Sums are split the same way whatever the number of threads.
-constexpr index_t block_size = index_t{1} << 15;
+constexpr index_t elements_per_task = index_t{1} << 15;
 
 /// Calls body(block, begin, count) for all blocks of `size` elements, in parallel.
 template <class Body>
 void for_each_block(index_t size, Body body) {
 #pragma omp parallel for schedule(static)
-    for (index_t begin = 0; begin < size; begin += block_size) {
-        body(begin / block_size, begin, std::min(block_size, size - begin));
+    for (index_t begin = 0; begin < size; begin += elements_per_task) {
+        body(begin / elements_per_task, begin, std::min(elements_per_task, size - begin));
     }
 }
 
@@ -107,7 +107,7 @@ double ShardedAdamW::squared_norm() const {
     double sum = 0;
     for (const OwnedShard& shard : shards_) {
         const auto size = static_cast<index_t>(shard.gradients.size());
-        std::vector<double> sums(static_cast<std::size_t>((size + block_size - 1) / block_size));
+        std::vector<double> sums(static_cast<std::size_t>((size + elements_per_task - 1) / elements_per_task));
         for_each_block(size, [&](index_t block, index_t begin, index_t count) {
             sums[static_cast<std::size_t>(block)] = row_kernels.sum_of_squares(count, shard.gradients.data() + begin);
         });

@@ -13,7 +13,7 @@ namespace {
 
 using Packed = std::array<double, 7>;  // counts stay exact below 2^53
 
-Packed pack(const StepReport& report) {
+Packed pack(const StepSummary& report) {
     return {report.loss_sum,
             report.squared_norm,
             static_cast<double>(report.tokens),
@@ -65,7 +65,7 @@ bool GradientCoordinator::out_of_time() {
     return settings_.wall_time.seconds > 0 && needed >= settings_.wall_time.seconds;
 }
 
-Decision GradientCoordinator::decide(const StepReport& report, std::int64_t step) {
+Decision GradientCoordinator::decide(const StepSummary& report, std::int64_t step) {
     const core::trace::Scope scope(core::scopes::coordinator_decide);
     const Packed mine = pack(report);
     const auto ranks = static_cast<std::size_t>(world_.size());

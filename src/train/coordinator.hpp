@@ -9,7 +9,7 @@
 namespace moesaic::train {
 
 /// What one rank knows at the end of the backward pass, about its own tokens and the gradients that it owns.
-struct StepReport {
+struct StepSummary {
     double loss_sum = 0;      ///< of negative log-probabilities
     double squared_norm = 0;  ///< of owned gradients
     std::int64_t tokens = 0;
@@ -49,7 +49,7 @@ public:
     GradientCoordinator(const mpi::Communicator& world, const CoordinatorSettings& settings);
 
     /// Collective. `step` is the number of the step being decided, from 1.
-    [[nodiscard]] Decision decide(const StepReport& report, std::int64_t step);
+    [[nodiscard]] Decision decide(const StepSummary& report, std::int64_t step);
 
 private:
     [[nodiscard]] bool out_of_time();

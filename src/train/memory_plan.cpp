@@ -296,9 +296,10 @@ MemoryPlan plan_memory(const Architecture& architecture, const model::DecoderSet
     double moments = 0;
     double reduced = 0;  // gradients, unless a rank's own are the only ones
     for (const auto& [held_by, elements] : lora_elements(layers)) {
-        const double holders = held_by == model::Holders::same_slices    ? slice_holders
-                               : held_by == model::Holders::same_experts ? expert_holders
-                                                                         : expert_holders * sizes.expert_ranks;
+        const double holders = held_by == model::Holders::data_group ? slice_holders
+                               : held_by == model::Holders::data_and_tensor_groups
+                                   ? expert_holders
+                                   : expert_holders * sizes.expert_ranks;
         const double owned = std::ceil(elements / holders);
         factors += elements;
         moments += 2 * owned;

@@ -90,7 +90,7 @@ StepResult TrainSession<T>::step() {
 }
 
 template <class T>
-StepReport TrainSession<T>::compute_gradients() {
+StepSummary TrainSession<T>::compute_gradients() {
     begin_ns_ = now_ns();
     mpi::Progress& progress = grid_.world().progress();
     progress.set_step(done_ + 1);
@@ -100,7 +100,7 @@ StepReport TrainSession<T>::compute_gradients() {
     auxiliary_loss_ = 0;
     decoder_->lora().clear_gradients();
 
-    StepReport report;
+    StepSummary report;
     const StepBatches batch = batches_.at(done_);
     const double scale = batch.target_tokens > 0 ? 1.0 / static_cast<double>(batch.target_tokens) : 0.0;
     for (const TokenBatch& pass : batch.passes) {
@@ -123,7 +123,7 @@ StepReport TrainSession<T>::compute_gradients() {
 
 template <class T>
 void TrainSession<T>::add_loss(const TokenBatch& pass, core::MatrixView<const T> hidden, double scale,
-                               StepReport& report) {
+                               StepSummary& report) {
     const auto targets = ops::targets_of(pass);
     grad_hidden_.resize(hidden.rows(), hidden.cols());
     for (const TargetResult& result :
@@ -156,7 +156,7 @@ void TrainSession<T>::share_expert_counts() {
 }
 
 template <class T>
-StepResult TrainSession<T>::update(const StepReport& report) {
+StepResult TrainSession<T>::update(const StepSummary& report) {
     StepResult result;
     result.decision = coordinator_.decide(report, done_ + 1);
     result.learning_rate = settings_.schedule.at(done_);

@@ -60,9 +60,9 @@ public:
     /// The step after the ones done so far.
     StepResult step();
     /// First half of a step: gradients of the data of this step, reduced to their owners.
-    StepReport compute_gradients();
+    StepSummary compute_gradients();
     /// Second half: the decision of all ranks, and the update.
-    StepResult update(const StepReport& report);
+    StepResult update(const StepSummary& report);
 
     /// Calls `use` on rank 0 for every full tensor of the gradients; see AdapterStore::for_each_tensor.
     void for_each_gradient(const AdapterStore::Use& use) const;
@@ -78,7 +78,7 @@ public:
 private:
     [[nodiscard]] RunState state() const;
     /// Adds loss and targets of a pass to the report; its gradient with respect to `hidden` is in `grad_hidden_`.
-    void add_loss(const ops::TokenBatch& pass, core::MatrixView<const T> hidden, double scale, StepReport& report);
+    void add_loss(const ops::TokenBatch& pass, core::MatrixView<const T> hidden, double scale, StepSummary& report);
     /// The loss of the routers' balance in the pass that `tape_` holds; its gradient is scaled for a step of `passes`.
     model::RouterBalance balance_of_pass(std::size_t passes);
     void share_expert_counts();

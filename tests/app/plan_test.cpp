@@ -82,7 +82,7 @@ TEST(PlanProgram, WhatDoesNotFitEndsWithExitCode5) {
 
 TEST(SyntheticModel, TrainingRefusesBeforeItAllocates) {
     const auto folder = std::filesystem::temp_directory_path() / ("moesaic-plan-" + std::to_string(getpid()));
-    const Result result = alone("train --model.synthetic qwen3-235b-a22b --lora.rank 100000 --data.train " + reference +
+    const Result result = alone("train --model.synthetic qwen3-235b-a22b --lora.rank 65536 --data.train " + reference +
                                 "/train.jsonl --output.dir " + folder.string());
     std::filesystem::remove_all(folder);
     EXPECT_EQ(result.exit_code, 5) << result.output;

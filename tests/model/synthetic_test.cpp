@@ -59,7 +59,7 @@ TEST(Synthetic, TensorsDifferAndNormsAreOnes) {
     Matrix<float> one(64, 64);
     Matrix<float> other(64, 64);
     weights.read_matrix("one.weight", one);
-    weights.read_exactly("other.weight", other);
+    weights.read_full_precision("other.weight", other);
     EXPECT_NE(one.data()[0], other.data()[0]);
     double squares = 0;
     for (const float value : one.flat()) {

@@ -29,16 +29,16 @@ using Tensors = std::map<std::string, Tensor>;
 /// Keeps whole tensors as the model asks for parts of them.
 class Recorder final : public WeightSource<float> {
 public:
-    void read(const std::string& name, const TensorPart& part, MatrixView<float> out) const override {
+    void read(const std::string& name, const TensorSlice& part, MatrixView<float> out) const override {
         Matrix<float> whole(part.rows, part.cols);
         random_.read(name, {part.rows, part.cols, 0, 0}, whole);
         keep(name, {part.rows, part.cols}, whole);
         random_.read(name, part, out);
     }
-    void read_exactly(const std::string& name, MatrixView<float> out) const override {
+    void read_full_precision(const std::string& name, MatrixView<float> out) const override {
         Matrix<float> whole(out.rows(), out.cols());
-        random_.read_exactly(name, whole);
-        random_.read_exactly(name, out);
+        random_.read_full_precision(name, whole);
+        random_.read_full_precision(name, out);
         const bool is_vector = name.find("norm") != std::string::npos || name.find("bias") != std::string::npos;
         keep(name, is_vector ? std::vector<index_t>{out.cols()} : std::vector<index_t>{out.rows(), out.cols()}, whole);
     }
@@ -184,12 +184,12 @@ TEST_P(WeightsTest, StayInBf16WhereTheCheckpointHasItAndGiveTheBitsOfFp32) {
 /// Notes which parts were asked for.
 class RecordingWeights final : public WeightSource<float> {
 public:
-    void read(const std::string& name, const TensorPart& part, MatrixView<float> out) const override {
+    void read(const std::string& name, const TensorSlice& part, MatrixView<float> out) const override {
         read_[name] = {part.row_begin, part.col_begin, out.rows(), out.cols()};
         random_.read(name, part, out);
     }
-    void read_exactly(const std::string& name, MatrixView<float> out) const override {
-        random_.read_exactly(name, out);
+    void read_full_precision(const std::string& name, MatrixView<float> out) const override {
+        random_.read_full_precision(name, out);
     }
     [[nodiscard]] std::vector<index_t> part_of(const std::string& name) const {
         const auto found = read_.find(name);

@@ -91,7 +91,7 @@ TYPED_TEST(AllGatherRows, OfAnyShape) {
             const index_t first = this->first_row(counts);
             const Matrix<TypeParam> mine = rows_of<TypeParam>(first, counts[this->rank_], cols);
             Matrix<TypeParam> all(total(counts), cols);
-            for (const Communicator& group : {this->world_, this->world_.patient()}) {
+            for (const Communicator& group : {this->world_, this->world_.sleeping_waits()}) {
                 all.fill(element<TypeParam>(-1, -1));
                 group.template all_gather_rows<TypeParam>(mine, all, counts);
                 expect_rows<TypeParam>(all, 0);
@@ -172,7 +172,7 @@ TYPED_TEST(AllToAllRows, BlocksArriveInTheOrderOfRanks) {
                 std::copy_n(rows_of<TypeParam>(100 * rank + 10 * r + i, 1, cols).data(), cols, sent.view()[row]);
             }
         }
-        for (const Communicator& group : {this->world_, this->world_.patient()}) {
+        for (const Communicator& group : {this->world_, this->world_.sleeping_waits()}) {
             Matrix<TypeParam> received(total(from), cols);
             received.fill(element<TypeParam>(-1, -1));
             group.template all_to_all_rows<TypeParam>(sent, to, received, from);

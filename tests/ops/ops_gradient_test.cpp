@@ -108,7 +108,7 @@ TEST_P(RopeGradient, MatchesDifferences) {
     settings.attention_factor = 1.3;
     RotaryTable<double> table(settings);
     table.extend(50);
-    const RotatedPart part = {9, 2};
+    const RotaryRange part = {9, 2};
     Matrix<double> x = random_matrix<double>(4, 18, 1);
     const Matrix<double> grad = random_matrix<double>(4, 18, 2);
     const std::vector<index_t> positions = {0, 1, 17, 49};

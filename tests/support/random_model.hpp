@@ -23,7 +23,7 @@ inline std::uint64_t hash_of(const std::string& name) {
 template <class T>
 class RandomWeights final : public model::WeightSource<T> {
 public:
-    void read(const std::string& name, const model::TensorPart& part, core::MatrixView<T> out) const override {
+    void read(const std::string& name, const model::TensorSlice& part, core::MatrixView<T> out) const override {
         const core::CounterRandom random(1, hash_of(name));
         const double deviation = 1.0 / std::sqrt(static_cast<double>(part.cols));
         for (index_t i = 0; i < out.rows(); ++i) {
@@ -33,7 +33,7 @@ public:
             }
         }
     }
-    void read_exactly(const std::string& name, core::MatrixView<core::accumulator_t<T>> out) const override {
+    void read_full_precision(const std::string& name, core::MatrixView<core::accumulator_t<T>> out) const override {
         const core::CounterRandom random(1, hash_of(name));
         const double mean = name.find("norm") != std::string::npos ? 1.0 : 0.0;
         const double deviation = mean > 0 ? 0.1 : 1.0 / std::sqrt(static_cast<double>(out.cols()));

@@ -14,9 +14,9 @@ namespace {
 using mpi::Communicator;
 
 /// A report of a step that is fine.
-StepReport report_of_rank() {
+StepSummary report_of_rank() {
     const int rank = Communicator::world().rank();
-    StepReport report;
+    StepSummary report;
     report.loss_sum = 3.0 * (rank + 1);
     report.squared_norm = 4.0;
     report.tokens = 10 + rank;
@@ -30,7 +30,7 @@ bool is_last_rank() {
 }
 
 /// Decides one step and expects that all ranks know the same.
-Decision decide(const StepReport& report, const CoordinatorSettings& settings = {}, std::int64_t step = 1) {
+Decision decide(const StepSummary& report, const CoordinatorSettings& settings = {}, std::int64_t step = 1) {
     GradientCoordinator coordinator(Communicator::world(), settings);
     const Decision mine = coordinator.decide(report, step);
     Decision of_root = mine;
@@ -66,7 +66,7 @@ TEST(Coordinator, ClipsTheNormOfAllRanks) {
 }
 
 TEST(Coordinator, SkipsAStepThatIsNotFiniteOnAnyRank) {
-    StepReport report = report_of_rank();
+    StepSummary report = report_of_rank();
     report.finite = !is_last_rank();
     EXPECT_FALSE(decide(report).apply);
     report = report_of_rank();
@@ -78,7 +78,7 @@ TEST(Coordinator, SkipsAStepThatIsNotFiniteOnAnyRank) {
 }
 
 TEST(Coordinator, SkipsAStepWithoutTargetsOnAllRanks) {
-    StepReport report = report_of_rank();
+    StepSummary report = report_of_rank();
     report.loss_sum = 0;
     report.target_tokens = 0;
     const Decision decision = decide(report);
@@ -89,7 +89,7 @@ TEST(Coordinator, SkipsAStepWithoutTargetsOnAllRanks) {
 }
 
 TEST(Coordinator, StopsAtACheckpointIfAnyRankWantsTo) {
-    StepReport report = report_of_rank();
+    StepSummary report = report_of_rank();
     report.stop_requested = is_last_rank();
     const Decision decision = decide(report);
     EXPECT_TRUE(decision.stop);
@@ -121,7 +121,7 @@ TEST(Coordinator, StopsBeforeTheTimeIsOver) {
 
 TEST(Coordinator, NamesTheRankThatOthersWaitFor) {
     const int ranks = Communicator::world().size();
-    StepReport report = report_of_rank();
+    StepSummary report = report_of_rank();
     report.busy_seconds = is_last_rank() ? 8 : Communicator::world().rank() + 1;
     Decision decision = decide(report);
     EXPECT_EQ(decision.slowest_rank, ranks - 1);

@@ -49,7 +49,7 @@ Curve train_case(const std::filesystem::path& folder, const Communicator& world,
     session.start_from(folder / "adapter_init");
     Curve curve;
     for (index_t step = 0; step < steps; ++step) {
-        const StepReport report = session.compute_gradients();
+        const StepSummary report = session.compute_gradients();
         if (step == 0) {
             session.for_each_gradient([&](const FullTensor& full) {
                 const auto values = full.values.flat();

@@ -41,13 +41,13 @@ Holders holders_of(const ProjectionPlan& projection, ops::LoraFactor factor) noe
         return Holders::all_ranks;
     }
     const bool is_spread = projection.sharded == (factor == ops::LoraFactor::a ? ShardedSide::in : ShardedSide::out);
-    return is_spread ? Holders::same_slices : Holders::same_experts;
+    return is_spread ? Holders::data_group : Holders::data_and_tensor_groups;
 }
 
 const mpi::Communicator& group_of(const mpi::ProcessGrid& grid, Holders holders) {
-    return holders == Holders::all_ranks      ? grid.world()
-           : holders == Holders::same_experts ? grid.same_experts()
-                                              : grid.data();
+    return holders == Holders::all_ranks                ? grid.world()
+           : holders == Holders::data_and_tensor_groups ? grid.same_experts()
+                                                        : grid.data();
 }
 
 namespace {
@@ -100,8 +100,8 @@ LoraParameters<A>::LoraParameters(const std::vector<LayerPlan>& layers, LoraSett
                 (projection.is_routed() ? routed : replicated).push_back(&projection);
             }
         }
-        add_bucket(routed, Holders::same_experts, static_cast<index_t>(layer), buckets);
-        add_bucket(routed, Holders::same_slices, static_cast<index_t>(layer), buckets);
+        add_bucket(routed, Holders::data_and_tensor_groups, static_cast<index_t>(layer), buckets);
+        add_bucket(routed, Holders::data_group, static_cast<index_t>(layer), buckets);
         add_bucket(replicated, Holders::all_ranks, std::nullopt, buckets);
     }
 }

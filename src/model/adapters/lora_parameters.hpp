@@ -64,9 +64,9 @@ struct LoraTensor {
     [[nodiscard]] std::string adapter_name(index_t index) const;
 };
 
-/// Which ranks hold the same part of a factor, and sum its gradients: all; those with the same experts; those with the
-/// same slices of the same experts, whose gradients are complete within the tensor group.
-enum class Holders : std::uint8_t { all_ranks, same_experts, same_slices };
+/// Which ranks hold the same of a factor, and sum its gradients: all; those with the same experts; those with the same
+/// slices of the same experts, whose gradients are complete within the tensor group.
+enum class Holders : std::uint8_t { all_ranks, data_and_tensor_groups, data_group };
 
 /// The holders of one factor of a projection.
 [[nodiscard]] Holders holders_of(const ProjectionPlan& projection, ops::LoraFactor factor) noexcept;

@@ -47,9 +47,10 @@ AdapterSpec LoraSettings::spec_of(LoraTarget target, const std::string& module) 
     }
     const double wanted = rank_pattern.value_of(module, static_cast<double>(rank));
     const auto module_rank = static_cast<index_t>(std::min(wanted, largest_rank));
-    core::require(module_rank > 0 && static_cast<double>(module_rank) == wanted, core::ExitCode::usage,
-                  "module {} would have rank {} (a rank is an integer from 1 to {}); correct lora.rank_pattern", module,
-                  wanted, largest_rank);
+    core::require(
+        module_rank > 0 && static_cast<double>(module_rank) == wanted, core::ExitCode::usage,
+        "module {} would have rank {} (a rank is an integer from 1 to {}); correct lora.rank or lora.rank_pattern",
+        module, wanted, largest_rank);
     return {module_rank, scale(module_rank, alpha_pattern.value_of(module, alpha))};
 }
 

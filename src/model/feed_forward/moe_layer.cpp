@@ -139,7 +139,7 @@ void MoeLayer<T>::load(const WeightSource<T>& source) {
         const ProjectionPlan& plan = routed(p);
         for (index_t e = 0; e < plan.count(); ++e) {
             if (!plan.held.contains(e)) {
-                source.leave_to_others(plan.modules[static_cast<std::size_t>(e)] + ".weight");
+                source.mark_read_elsewhere(plan.modules[static_cast<std::size_t>(e)] + ".weight");
             }
         }
     }

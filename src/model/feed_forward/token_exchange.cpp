@@ -64,8 +64,8 @@ index_t automatic_chunks(const mpi::ProcessGrid& grid, index_t tokens, index_t e
 template <class T>
 TokenExchange<T>::TokenExchange(const mpi::ProcessGrid& grid, const kernels::KernelSet& kernels, index_t experts,
                                 index_t chunks)
-    : expert_(chunks > 1 ? grid.expert().patient() : grid.expert()),
-      tensor_(chunks > 1 ? grid.tensor().patient() : grid.tensor()),
+    : expert_(chunks > 1 ? grid.expert().sleeping_waits() : grid.expert()),
+      tensor_(chunks > 1 ? grid.tensor().sleeping_waits() : grid.tensor()),
       replica_(grid.replica()),
       kernels_(kernels),
       chunks_(chunks) {

@@ -88,13 +88,13 @@ Architecture synthetic_architecture(std::string_view name, std::string_view opti
 }
 
 template <class T>
-void SyntheticWeights<T>::read(const std::string& name, const TensorPart& part, MatrixView<T> out) const {
+void SyntheticWeights<T>::read(const std::string& name, const TensorSlice& part, MatrixView<T> out) const {
     core::fill_random(out, {.cols = part.cols, .row_begin = part.row_begin, .col_begin = part.col_begin}, seed_,
                       stream_of(name), deviation_of(name, part.cols));
 }
 
 template <class T>
-void SyntheticWeights<T>::read_exactly(const std::string& name, MatrixView<accumulator_t<T>> out) const {
+void SyntheticWeights<T>::read_full_precision(const std::string& name, MatrixView<accumulator_t<T>> out) const {
     const bool is_bias = name.ends_with("bias");
     if (is_bias || name.ends_with("norm.weight")) {
         std::fill_n(out[0], out.cols(), accumulator_t<T>(is_bias ? 0 : 1));

@@ -24,8 +24,8 @@ template <class T>
 class SyntheticWeights final : public WeightSource<T> {
 public:
     explicit SyntheticWeights(std::uint64_t seed) : seed_(seed) {}
-    void read(const std::string& name, const TensorPart& part, MatrixView<T> out) const override;
-    void read_exactly(const std::string& name, MatrixView<accumulator_t<T>> out) const override;
+    void read(const std::string& name, const TensorSlice& part, MatrixView<T> out) const override;
+    void read_full_precision(const std::string& name, MatrixView<accumulator_t<T>> out) const override;
 
 private:
     std::uint64_t seed_;

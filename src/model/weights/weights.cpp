@@ -66,7 +66,7 @@ StoredFormats stored_formats(const io::TensorSource& tensors, const Architecture
 }
 
 template <class T>
-void WeightSource<T>::fill(const std::string& name, const TensorPart& part, ops::PackedMatrix out) const {
+void WeightSource<T>::fill(const std::string& name, const TensorSlice& part, ops::PackedMatrix out) const {
     constexpr index_t elements_at_once = index_t{1} << 22;
     constexpr index_t block = ops::kernel_block;
     const index_t most = std::max<index_t>(1, elements_at_once / std::max<index_t>(1, out.cols()) / block) * block;
@@ -141,7 +141,7 @@ bool CheckpointWeights<T>::find(const std::string& name, index_t rows, index_t c
 }
 
 template <class T>
-void CheckpointWeights<T>::read(const std::string& name, const TensorPart& part, MatrixView<T> out) const {
+void CheckpointWeights<T>::read(const std::string& name, const TensorSlice& part, MatrixView<T> out) const {
     Place place;
     if (find(name, part.rows, part.cols, out, place)) {
         tensors_.read<T>(place.stored, out, place.row_begin + part.row_begin, part.col_begin);
@@ -149,7 +149,7 @@ void CheckpointWeights<T>::read(const std::string& name, const TensorPart& part,
 }
 
 template <class T>
-void CheckpointWeights<T>::read_exactly(const std::string& name, MatrixView<accumulator_t<T>> out) const {
+void CheckpointWeights<T>::read_full_precision(const std::string& name, MatrixView<accumulator_t<T>> out) const {
     Place place;
     if (find(name, out.rows(), out.cols(), out, place)) {
         tensors_.read<accumulator_t<T>>(place.stored, out, place.row_begin, 0);
@@ -157,7 +157,7 @@ void CheckpointWeights<T>::read_exactly(const std::string& name, MatrixView<accu
 }
 
 template <class T>
-void CheckpointWeights<T>::leave_to_others(const std::string& name) const {
+void CheckpointWeights<T>::mark_read_elsewhere(const std::string& name) const {
     read_.insert(place_of(name).stored);
 }
 

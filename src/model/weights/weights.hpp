@@ -20,7 +20,7 @@ using core::index_t;
 using core::MatrixView;
 
 /// A rectangle of a tensor that is [rows, cols] as a whole; a vector [N] is one row of N columns.
-struct TensorPart {
+struct TensorSlice {
     index_t rows = 0;
     index_t cols = 0;
     index_t row_begin = 0;
@@ -33,17 +33,17 @@ class WeightSource {
 public:
     virtual ~WeightSource() = default;
     /// Fills `out` with the part of tensor `name` that begins at the given row and column.
-    virtual void read(const std::string& name, const TensorPart& part, MatrixView<T> out) const = 0;
+    virtual void read(const std::string& name, const TensorSlice& part, MatrixView<T> out) const = 0;
     /// The same for packed weights, some rows after the other. A source that has codes and scales where `out` wants
     /// them overrides it: the part says which groups it cuts.
-    virtual void fill(const std::string& name, const TensorPart& part, ops::PackedMatrix out) const;
+    virtual void fill(const std::string& name, const TensorSlice& part, ops::PackedMatrix out) const;
     /// Fills `out` with a whole tensor in the accumulator's type, for norms and routers.
-    virtual void read_exactly(const std::string& name, MatrixView<accumulator_t<T>> out) const = 0;
+    virtual void read_full_precision(const std::string& name, MatrixView<accumulator_t<T>> out) const = 0;
     /// Says that another rank reads the tensor.
-    virtual void leave_to_others(const std::string& name) const { static_cast<void>(name); }
+    virtual void mark_read_elsewhere(const std::string& name) const { static_cast<void>(name); }
 
     void read_vector(const std::string& name, std::span<accumulator_t<T>> out) const {
-        read_exactly(name, {out.data(), 1, static_cast<index_t>(out.size())});
+        read_full_precision(name, {out.data(), 1, static_cast<index_t>(out.size())});
     }
     /// Fills a matrix with a whole tensor of its shape.
     void fill_whole(const std::string& name, ops::PackedWeights& weights) const {
@@ -64,9 +64,9 @@ class CheckpointWeights final : public WeightSource<T> {
 public:
     CheckpointWeights(const io::TensorSource& tensors, const Architecture& architecture);
     /// A missing tensor is noted and its part filled with zeros.
-    void read(const std::string& name, const TensorPart& part, MatrixView<T> out) const override;
-    void read_exactly(const std::string& name, MatrixView<accumulator_t<T>> out) const override;
-    void leave_to_others(const std::string& name) const override;
+    void read(const std::string& name, const TensorSlice& part, MatrixView<T> out) const override;
+    void read_full_precision(const std::string& name, MatrixView<accumulator_t<T>> out) const override;
+    void mark_read_elsewhere(const std::string& name) const override;
 
     /// To be called when all was read. Throws an error that lists what is missing, or one for a tensor that was not
     /// asked for though it belongs to a layer, because it would change the results.

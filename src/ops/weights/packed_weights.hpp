@@ -5,7 +5,7 @@
 // struct in packed_weights.cpp that stores rows, plain ones by rounding them and those of a checkpoint as they are, and
 // makes a block into elements of T. It has a block's 32 scales behind the elements: a group of 128 repeats its scale in
 // the four blocks that it covers, half a bit per weight. A source that reads a rank's slice knows where in the whole
-// tensor it begins (model::TensorPart), so it finds the scales of a group that the slice cuts; a slice must begin at a
+// tensor it begins (model::TensorSlice), so it finds the scales of a group that the slice cuts; a slice must begin at a
 // multiple of 32, lest a row of a block had two scales.
 #pragma once
 
