@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds and runs the tests:
-#   ./test.sh                            all tests, after the suites without MPI under the sanitizers and a compile check
+#   ./test.sh                            all tests, after the suites without MPI under the sanitizers
 #   ./test.sh PRESET [CTEST OPTION...]   one preset of CMakePresets.json, for example ./test.sh asan -R io_
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
@@ -36,8 +36,6 @@ run_tests() {
     return "$code"
 }
 
-# A second compiler, whose warnings are errors, too.
-packages+=(clang-14 libomp-14-dev)
 install_packages
 set_mpi_environment
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # threads that spin make a busy machine slower still
@@ -53,9 +51,6 @@ if [ $# -eq 0 ]; then
     done
     build asan "${targets[@]}"
     run_tests asan -R "^($(IFS='|' && echo "${sanitized[*]}"))_" || failed=1
-    echo
-    echo "== Compile check with clang 14"
-    build clang || failed=1
     echo
     echo "== All tests"
     set -- release

@@ -121,6 +121,10 @@ public:
                          bool with_input_gradients = true);
     ExpertGradients<T> sync_backward();
 
+    /// Waits for a submission that was never synced, as after an exception: to be called before its inputs, or `saved`,
+    /// go. Subclasses call it when they are destroyed.
+    void abandon() noexcept;
+
     /// Bytes of frozen weights, padding included.
     [[nodiscard]] virtual std::size_t weight_bytes() const noexcept = 0;
     /// Gives back the memory of the work buffers, which other layers share.
@@ -137,9 +141,6 @@ protected:
     /// Accumulates into gradients(); computes grad_input and grad_weights of the workspace if asked to.
     virtual void do_backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output,
                              bool with_input_gradients) = 0;
-
-    /// For destructors of subclasses: waits for a submission that was never synced, as after an exception.
-    void abandon() noexcept;
 
     [[nodiscard]] ExpertWorkspace<T>& workspace() const noexcept { return *workspace_; }
     [[nodiscard]] const ExpertFactors<const A>& factors() const noexcept { return factors_; }

@@ -19,6 +19,9 @@ public:
     /// At most `max_cache_depth` saved forwards may wait for their backward; a number that is not positive is a usage
     /// error.
     ExpertStack(std::unique_ptr<ExpertBackend<T>> experts, index_t max_cache_depth);
+    ExpertStack(const ExpertStack&) = delete;
+    ExpertStack& operator=(const ExpertStack&) = delete;
+    ~ExpertStack() { experts_->abandon(); }
 
     [[nodiscard]] ExpertBackend<T>& experts() noexcept { return *experts_; }
 

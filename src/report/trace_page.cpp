@@ -81,7 +81,7 @@ Table ranks_table(const measure::TraceSummary& summary) {
                 {}};
     for (const auto& [rank, steps] : summary.ranks) {
         const auto sent = summary.peak_bandwidth.find(rank);
-        const auto unless_alone = [&](double seconds) {
+        const auto unless_alone = [&steps = steps](double seconds) {
             return steps.alone > 0 ? Cell("unknown") : Cell(percent(seconds, steps.total));
         };
         table.rows.push_back({static_cast<double>(rank), static_cast<double>(summary.steps),

@@ -386,6 +386,20 @@ TEST(ExpertBackend, AsynchronousCallsGiveTheSame) {
     EXPECT_EQ(std::vector<float>(dx.data(), dx.data() + 30), expected_grad);
 }
 
+/// The worker writes to what the stack owns.
+TEST(ExpertBackend, DestructionWaitsForASubmission) {
+    Bench<float> outer;
+    outer.make_ready();
+    for (int i = 0; i < 20; ++i) {
+        ExpertStack<float> stack(
+            std::make_unique<GroupedExperts<float>>(small_config(), outer.workspace, outer.kernels), 1);
+        stack.experts().load_weights(outer.source());
+        stack.experts().init_lora(outer.factors, outer.gradients);
+        stack.submit_forward(outer.hidden, outer.ids, outer.routing, true);
+    }
+    EXPECT_EQ(outer.forward(false).rows(), 6) << "nothing is in flight any more";
+}
+
 /// Waiting belongs to the phase of the experts, whose worker computes meanwhile.
 TEST(ExpertBackend, WaitingForTheWorkerIsInTheTrace) {
     Bench<float> bench;

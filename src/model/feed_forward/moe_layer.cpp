@@ -48,6 +48,20 @@ void run_pipeline(std::size_t count, const Order& order, const Bring& bring, con
     give_back(order(count - 1), sync());
 }
 
+/// If an exception ends the exchange of a chunk while the worker computes another, whose rows and saved state belong to
+/// the tape, waits until the worker has done with them.
+template <class T>
+class WaitsForWorker {
+public:
+    explicit WaitsForWorker(ops::ExpertBackend<T>& experts) : experts_(experts) {}
+    WaitsForWorker(const WaitsForWorker&) = delete;
+    WaitsForWorker& operator=(const WaitsForWorker&) = delete;
+    ~WaitsForWorker() { experts_.abandon(); }
+
+private:
+    ops::ExpertBackend<T>& experts_;
+};
+
 /// Of this rank's experts, whose activations have type T.
 template <class T>
 ops::ExpertConfig config_of(const Architecture& architecture, index_t layer, const DecoderSettings& settings,
@@ -202,6 +216,7 @@ void MoeLayer<T>::run_experts(const Pass<T>& pass, MatrixView<const T> input, St
     const auto submit = [&](std::size_t c, const ops::ExpertRows<T>& rows) {
         experts_->submit_forward(rows, state.chunks[c].experts, keep);
     };
+    const WaitsForWorker<T> guard(*experts_);
     run_pipeline(
         state.routes.size(), [](std::size_t i) { return i; }, bring, submit, [&] { return experts_->sync_forward(); },
         give_back);
@@ -228,6 +243,7 @@ void MoeLayer<T>::experts_backward(const State& state, MatrixView<const A> grad_
     const auto submit = [&](std::size_t c, MatrixView<const T> rows) {
         experts_->submit_backward(state.chunks[c].experts, rows, with_input_gradients);
     };
+    const WaitsForWorker<T> guard(*experts_);
     run_pipeline(
         chunks, [&](std::size_t i) { return chunks - 1 - i; }, bring, submit, [&] { return experts_->sync_backward(); },
         give_back);
