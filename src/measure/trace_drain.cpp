@@ -2,14 +2,10 @@
 
 #include <sched.h>
 
-#include <chrono>
 #include <utility>
 
 namespace moesaic::measure {
 namespace {
-
-/// Often enough for the buffers of threads, and so seldom that it disturbs nothing.
-constexpr std::chrono::milliseconds interval{100};
 
 void bind_calling_thread(const std::vector<int>& processing_units) {
     if (!processing_units.empty()) {
@@ -24,8 +20,8 @@ void bind_calling_thread(const std::vector<int>& processing_units) {
 
 }  // namespace
 
-TraceDrain::TraceDrain(Use use, std::vector<int> processing_units)
-    : use_(std::move(use)), processing_units_(std::move(processing_units)) {
+TraceDrain::TraceDrain(Use use, std::chrono::milliseconds interval, std::vector<int> processing_units)
+    : use_(std::move(use)), interval_(interval), processing_units_(std::move(processing_units)) {
     static_cast<void>(core::trace::take());  // what others left
     static_cast<void>(core::trace::take_counters());
     core::trace::enable(true);
@@ -56,16 +52,19 @@ void TraceDrain::run() {
     for (bool last = false; !last;) {
         {
             std::unique_lock lock(mutex_);
-            last = changed_.wait_for(lock, interval, [this] { return stopping_; });
+            last = changed_.wait_for(lock, interval_, [this] { return stopping_; });
         }
         use_(core::trace::take());
     }
 }
 
+/// Often enough for the buffers of threads, and so seldom that it disturbs nothing.
 EventCollector::EventCollector()
-    : drain_([this](const std::vector<core::trace::Event>& more) {
-          events_.insert(events_.end(), more.begin(), more.end());
-      }) {}
+    : drain_(
+          [this](const std::vector<core::trace::Event>& more) {
+              events_.insert(events_.end(), more.begin(), more.end());
+          },
+          std::chrono::milliseconds(50)) {}
 
 std::vector<core::trace::Event> EventCollector::stop() {
     drain_.stop();

@@ -3,6 +3,7 @@
 
 #include "core/trace.hpp"
 
+#include <chrono>
 #include <condition_variable>
 #include <functional>
 #include <mutex>
@@ -11,15 +12,15 @@
 
 namespace moesaic::measure {
 
-/// Records from its construction to stop(). A thread of its own takes the events several times per second, so that
-/// there may be any number of them. There is one at a time: buffers belong to the process.
+/// Records from its construction to stop(). A thread of its own takes the events all the while, so that there may
+/// be any number of them. There is one at a time: buffers belong to the process.
 class TraceDrain {
 public:
     using Use = std::function<void(std::vector<core::trace::Event>)>;
 
-    /// `use` is called in the drain's thread, one call after the other. `processing_units`: where the thread may run;
-    /// empty: as the calling thread.
-    explicit TraceDrain(Use use, std::vector<int> processing_units = {});
+    /// `use` is called in the drain's thread every `interval`, one call after the other. `processing_units`: where the
+    /// thread may run; empty: as the calling thread.
+    TraceDrain(Use use, std::chrono::milliseconds interval, std::vector<int> processing_units = {});
     /// Stops.
     ~TraceDrain();
     TraceDrain(const TraceDrain&) = delete;
@@ -32,6 +33,7 @@ private:
     void run();
 
     Use use_;
+    std::chrono::milliseconds interval_;
     std::vector<int> processing_units_;
     std::mutex mutex_;
     std::condition_variable changed_;

@@ -15,6 +15,8 @@ namespace {
 
 namespace trace = core::trace;
 
+constexpr std::chrono::milliseconds flush_interval{100};
+
 /// The number keeps its width, so that the end of the file never gets shorter.
 std::string end_of_file(std::int64_t dropped) {
     return fmt::format("\n],\"otherData\":{{\"dropped_events\":{:10}}}}}\n", dropped);
@@ -36,7 +38,8 @@ TraceRecorder::TraceRecorder(const Settings& settings)
     formatter_.append_process_name(begin, settings.process_name);
     file_ = std::make_unique<io::GrowingJson>(settings.file, begin, end_of_file(0));
     sampled_ns_ = trace::now_ns();
-    drain_.emplace([this](const std::vector<trace::Event>& events) { write(events); }, settings.processing_units);
+    drain_.emplace([this](const std::vector<trace::Event>& events) { write(events); }, flush_interval,
+                   settings.processing_units);
 }
 
 std::int64_t TraceRecorder::dropped() const {

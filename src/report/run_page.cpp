@@ -59,15 +59,15 @@ Metrics read_metrics(const fs::path& file) {
     const std::string source = file.string();
     io::for_each_json_line(file, [&](const nlohmann::json& line, std::size_t) {
         const auto number = [&](const char* key) { return io::get<double>(line, key, source); };
+        // What is not finite is written as null.
+        constexpr double none = std::numeric_limits<double>::quiet_NaN();
         const auto optional = [&](const char* key) {
-            return line.contains(key) ? std::optional(number(key)) : std::nullopt;
+            return line.contains(key) ? std::optional(io::get_or<double>(line, key, none, source)) : std::nullopt;
         };
         if (line.contains(keys::eval_loss)) {
             metrics.evaluations.push_back(
                 {number(keys::step), number(keys::eval_loss), number(keys::eval_exact), number(keys::eval_tokens)});
         } else {
-            // A loss that is not finite is written as null.
-            constexpr double none = std::numeric_limits<double>::quiet_NaN();
             metrics.steps.push_back(
                 {number(keys::step), io::get_or<double>(line, keys::loss, none, source),
                  io::get_or<double>(line, keys::grad_norm, none, source), number(keys::lr),
