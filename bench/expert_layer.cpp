@@ -16,12 +16,12 @@ constexpr auto bf16_bytes = static_cast<index_t>(sizeof(bf16));
 constexpr auto float_bytes = static_cast<index_t>(sizeof(float));
 
 /// The implementation that is measured.
-template <class T>
-std::unique_ptr<ops::ExpertStack<T>> make_backend(const ops::ExpertConfig& config,
-                                                  std::shared_ptr<ops::ExpertWorkspace<T>> workspace,
-                                                  const kernels::KernelSet& kernels) {
-    return std::make_unique<ops::ExpertStack<T>>(
-        std::make_unique<ops::GroupedExperts<T>>(config, std::move(workspace), kernels), 1);
+template <class Scalar>
+std::unique_ptr<ops::ExpertStack<Scalar>> make_backend(const ops::ExpertConfig& config,
+                                                       std::shared_ptr<ops::ExpertWorkspace<Scalar>> workspace,
+                                                       const kernels::KernelSet& kernels) {
+    return std::make_unique<ops::ExpertStack<Scalar>>(
+        std::make_unique<ops::GroupedExperts<Scalar>>(config, std::move(workspace), kernels), 1);
 }
 
 enum class Tensor : std::uint8_t { weight, lora_a, lora_b };
@@ -59,27 +59,27 @@ ops::ExpertConfig LayerSettings::config() const {
     return config;
 }
 
-template <class T>
-ExpertLayer<T>::ExpertLayer(const LayerSettings& settings, std::shared_ptr<ops::ExpertWorkspace<T>> workspace,
-                            const kernels::KernelSet& kernels)
-    : backend_(make_backend<T>(settings.config(), std::move(workspace), kernels)) {
-    Matrix<T> plain;
+template <class Scalar>
+ExpertLayer<Scalar>::ExpertLayer(const LayerSettings& settings, std::shared_ptr<ops::ExpertWorkspace<Scalar>> workspace,
+                                 const kernels::KernelSet& kernels)
+    : backend_(make_backend<Scalar>(settings.config(), std::move(workspace), kernels)) {
+    Matrix<Scalar> plain;
     backend_->experts().load_weights([&](index_t expert, Projection projection, ops::PackedMatrix out) {
         plain.resize(out.rows(), out.cols());
-        core::fill_random<T>(plain, settings.seed, stream_of(expert, projection, Tensor::weight),
-                             one_over_root(out.cols()));
-        out.assign_rows<T>(0, plain);
+        core::fill_random<Scalar>(plain, settings.seed, stream_of(expert, projection, Tensor::weight),
+                                  one_over_root(out.cols()));
+        out.assign_rows<Scalar>(0, plain);
     });
     if (settings.lora_rank > 0) {
         make_lora(settings);
     }
 }
 
-template <class T>
-void ExpertLayer<T>::make_lora(const LayerSettings& settings) {
+template <class Scalar>
+void ExpertLayer<Scalar>::make_lora(const LayerSettings& settings) {
     const LayerShape& shape = settings.shape;
     const index_t rank = settings.lora_rank;
-    ops::ExpertFactors<const A> factors;
+    ops::ExpertFactors<const Sum> factors;
     for (const Projection p : projections) {
         const bool down = p == Projection::down;
         const index_t in = down ? shape.intermediate : shape.hidden;
@@ -92,10 +92,10 @@ void ExpertLayer<T>::make_lora(const LayerSettings& settings) {
         }
         for (index_t e = 0; e < shape.experts; ++e) {
             // B is far from zero, unlike at the start of training: otherwise dA would vanish.
-            core::fill_random<A>(factor.a.view().rows(e * rank, rank), settings.seed, stream_of(e, p, Tensor::lora_a),
-                                 one_over_root(in));
-            core::fill_random<A>(factor.b.view().rows(e * out, out), settings.seed, stream_of(e, p, Tensor::lora_b),
-                                 0.3 * one_over_root(rank));
+            core::fill_random<Sum>(factor.a.view().rows(e * rank, rank), settings.seed, stream_of(e, p, Tensor::lora_a),
+                                   one_over_root(in));
+            core::fill_random<Sum>(factor.b.view().rows(e * out, out), settings.seed, stream_of(e, p, Tensor::lora_b),
+                                   0.3 * one_over_root(rank));
         }
         factors[p] = {factor.a, factor.b};
         gradients_[p] = {gradient.a, gradient.b};
@@ -104,8 +104,8 @@ void ExpertLayer<T>::make_lora(const LayerSettings& settings) {
     backend_->experts().init_lora(factors, gradients_);
 }
 
-template <class T>
-void ExpertLayer<T>::clear_gradients() {
+template <class Scalar>
+void ExpertLayer<Scalar>::clear_gradients() {
     for (Storage& gradient : gradient_storage_) {
         gradient.a.fill(0);
         gradient.b.fill(0);

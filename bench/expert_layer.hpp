@@ -25,32 +25,32 @@ struct LayerSettings {
 
 /// Factors are BF16 values, so that layers of other types compute the same function. Expert e has the same weights
 /// however many experts a layer has.
-template <class T>
+template <class Scalar>
 class ExpertLayer {
 public:
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
 
     /// `kernels` must outlive the object.
-    ExpertLayer(const LayerSettings& settings, std::shared_ptr<ops::ExpertWorkspace<T>> workspace,
+    ExpertLayer(const LayerSettings& settings, std::shared_ptr<ops::ExpertWorkspace<Scalar>> workspace,
                 const kernels::KernelSet& kernels);
 
-    [[nodiscard]] ops::ExpertStack<T>& backend() noexcept { return *backend_; }
+    [[nodiscard]] ops::ExpertStack<Scalar>& backend() noexcept { return *backend_; }
     /// Accumulated by backward passes; empty matrices for frozen experts.
-    [[nodiscard]] const ops::ExpertFactors<A>& gradients() const noexcept { return gradients_; }
+    [[nodiscard]] const ops::ExpertFactors<Sum>& gradients() const noexcept { return gradients_; }
     void clear_gradients();
 
 private:
     struct Storage {
-        Matrix<A> a;
-        Matrix<A> b;
+        Matrix<Sum> a;
+        Matrix<Sum> b;
     };
 
     void make_lora(const LayerSettings& settings);
 
-    std::unique_ptr<ops::ExpertStack<T>> backend_;
+    std::unique_ptr<ops::ExpertStack<Scalar>> backend_;
     std::array<Storage, ops::projections.size()> factor_storage_;
     std::array<Storage, ops::projections.size()> gradient_storage_;
-    ops::ExpertFactors<A> gradients_;
+    ops::ExpertFactors<Sum> gradients_;
 };
 
 /// Bytes of the frozen weights of a layer in BF16.

@@ -13,8 +13,8 @@ namespace {
 using core::bf16;
 using ops::projections;
 
-template <class T>
-Matrix<float> copy_of(MatrixView<T> view) {
+template <class Scalar>
+Matrix<float> copy_of(MatrixView<Scalar> view) {
     Matrix<float> copy(view.rows(), view.cols());
     for (index_t row = 0; row < view.rows(); ++row) {
         std::copy_n(view[row], view.cols(), copy.view()[row]);
@@ -22,14 +22,15 @@ Matrix<float> copy_of(MatrixView<T> view) {
     return copy;
 }
 
-/// One forward and backward with the same random inputs for any T; LoRA gradients of the first `experts` experts.
-template <class T>
-LayerResult run_layer(ExpertLayer<T>& layer, const LayerSettings& settings, const Routes& routes, index_t experts) {
+/// One forward and backward with the same random inputs for any Scalar; LoRA gradients of the first `experts` experts.
+template <class Scalar>
+LayerResult run_layer(ExpertLayer<Scalar>& layer, const LayerSettings& settings, const Routes& routes,
+                      index_t experts) {
     const index_t tokens = routes.experts.rows();
-    Matrix<T> hidden(tokens, settings.shape.hidden);
-    Matrix<T> grad_output(tokens, settings.shape.hidden);
-    core::fill_random<T>(hidden, settings.seed + 1, 0, 1);
-    core::fill_random<T>(grad_output, settings.seed + 1, 1, 1);
+    Matrix<Scalar> hidden(tokens, settings.shape.hidden);
+    Matrix<Scalar> grad_output(tokens, settings.shape.hidden);
+    core::fill_random<Scalar>(hidden, settings.seed + 1, 0, 1);
+    core::fill_random<Scalar>(grad_output, settings.seed + 1, 1, 1);
     LayerResult result;
     result.output = copy_of(layer.backend().forward(hidden.view(), routes.experts.view(), routes.weights.view(),
                                                     /*save_for_backward=*/true));

@@ -19,31 +19,31 @@ using core::index_t;
 using core::Matrix;
 using kernels::accumulator_t;
 
-template <class T>
+template <class Scalar>
 const char* type_name() {
-    return std::is_same_v<T, core::bf16> ? "bf16" : std::is_same_v<T, float> ? "float" : "double";
+    return std::is_same_v<Scalar, core::bf16> ? "bf16" : std::is_same_v<Scalar, float> ? "float" : "double";
 }
 
-template <class T>
-Matrix<T> random_matrix(index_t rows, index_t cols) {
+template <class Scalar>
+Matrix<Scalar> random_matrix(index_t rows, index_t cols) {
     Matrix<float> values(rows, cols);
     core::fill_random<float>(values, 1, 0, 1);
-    Matrix<T> matrix(rows, cols);
+    Matrix<Scalar> matrix(rows, cols);
     for (std::size_t i = 0; i < matrix.size(); ++i) {
-        matrix.data()[i] = static_cast<T>(values.data()[i]);
+        matrix.data()[i] = static_cast<Scalar>(values.data()[i]);
     }
     return matrix;
 }
 
 /// C = A B^T with B of 512 x 512, which fits into the second-level cache.
-template <class T>
-void run_product(benchmark::State& state, const kernels::GemmKernel<T>& kernel) {
+template <class Scalar>
+void run_product(benchmark::State& state, const kernels::GemmKernel<Scalar>& kernel) {
     constexpr index_t n = 512;
     constexpr index_t k = 512;
     const index_t m = state.range(0);
-    const Matrix<T> a = random_matrix<T>(m, k);
-    const Matrix<T> b = random_matrix<T>(n, k);
-    Matrix<accumulator_t<T>> c(m, n);
+    const Matrix<Scalar> a = random_matrix<Scalar>(m, k);
+    const Matrix<Scalar> b = random_matrix<Scalar>(n, k);
+    Matrix<accumulator_t<Scalar>> c(m, n);
     const auto product = kernels::product(a.view(), false, b.view(), true, c.view());
     for ([[maybe_unused]] auto iteration : state) {
         kernel.run(product);
@@ -54,47 +54,47 @@ void run_product(benchmark::State& state, const kernels::GemmKernel<T>& kernel) 
 }
 
 /// Rows that elementwise operations work on: 64 of 2048 elements, which fit into the second-level cache.
-template <class T>
+template <class Scalar>
 struct Rows {
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
     static constexpr index_t rows = 64;
     static constexpr index_t n = 2048;
     static constexpr index_t all = rows * n;
 
-    Matrix<T> narrow = random_matrix<T>(rows, n);
-    Matrix<T> narrow_out = random_matrix<T>(rows, n);
-    Matrix<T> narrow_out2 = random_matrix<T>(rows, n);
-    Matrix<T> narrow_out3 = random_matrix<T>(rows, n);
-    Matrix<A> x = random_matrix<A>(rows, n);
-    Matrix<A> y = random_matrix<A>(rows, n);
-    Matrix<A> z = random_matrix<A>(rows, n);
-    Matrix<A> first_moment = random_matrix<A>(rows, n);
-    Matrix<A> second_moment = Matrix<A>(rows, n);
-    Matrix<A> ones = Matrix<A>(rows, n);
+    Matrix<Scalar> narrow = random_matrix<Scalar>(rows, n);
+    Matrix<Scalar> narrow_out = random_matrix<Scalar>(rows, n);
+    Matrix<Scalar> narrow_out2 = random_matrix<Scalar>(rows, n);
+    Matrix<Scalar> narrow_out3 = random_matrix<Scalar>(rows, n);
+    Matrix<Sum> x = random_matrix<Sum>(rows, n);
+    Matrix<Sum> y = random_matrix<Sum>(rows, n);
+    Matrix<Sum> z = random_matrix<Sum>(rows, n);
+    Matrix<Sum> first_moment = random_matrix<Sum>(rows, n);
+    Matrix<Sum> second_moment = Matrix<Sum>(rows, n);
+    Matrix<Sum> ones = Matrix<Sum>(rows, n);
 
     Rows() {
-        second_moment.fill(A(0));
-        ones.fill(A(1));
+        second_moment.fill(Sum(0));
+        ones.fill(Sum(1));
     }
 };
 
 /// An operation once over all rows.
-template <class T>
+template <class Scalar>
 struct Operation {
     std::string name;
     double bytes;  ///< read and written, per element
-    std::function<void(const kernels::ElementwiseKernels<T>&, Rows<T>&)> run;
+    std::function<void(const kernels::ElementwiseKernels<Scalar>&, Rows<Scalar>&)> run;
 };
 
 /// All operations of ElementwiseTable.
-template <class T>
-std::vector<Operation<T>> operations() {
-    using R = Rows<T>;
-    using K = kernels::ElementwiseKernels<T>;
-    using A = accumulator_t<T>;
-    constexpr double t = sizeof(T);
-    constexpr double a = sizeof(A);
-    const A half = A(0.5);
+template <class Scalar>
+std::vector<Operation<Scalar>> operations() {
+    using R = Rows<Scalar>;
+    using K = kernels::ElementwiseKernels<Scalar>;
+    using Sum = accumulator_t<Scalar>;
+    constexpr double t = sizeof(Scalar);
+    constexpr double a = sizeof(Sum);
+    const Sum half = Sum(0.5);
     const auto keep = [](auto value) { benchmark::DoNotOptimize(value); };
     return {
         {"narrow", a + t, [](const K& k, R& r) { k.narrow(R::all, r.x.data(), r.narrow_out.data()); }},
@@ -108,13 +108,13 @@ std::vector<Operation<T>> operations() {
         {"transpose_widen", a + t,
          [](const K& k, R& r) { k.transpose_widen(R::rows, R::n, r.narrow.data(), R::n, r.z.data(), R::rows); }},
         {"add", 3 * a, [](const K& k, R& r) { k.add(R::all, r.x.data(), r.y.data(), r.z.data()); }},
-        {"scale", 2 * a, [](const K& k, R& r) { k.scale(R::all, A(1), r.z.data()); }},
+        {"scale", 2 * a, [](const K& k, R& r) { k.scale(R::all, Sum(1), r.z.data()); }},
         {"scale_narrow", a + t,
          [=](const K& k, R& r) { k.scale_narrow(R::all, half, r.x.data(), r.narrow_out.data()); }},
         {"sum_rows", t + a / 8,
          [](const K& k, R& r) {
              for (index_t row = 0; row < R::rows; row += 8) {
-                 std::array<const T*, 8> rows{};
+                 std::array<const Scalar*, 8> rows{};
                  for (std::size_t i = 0; i < rows.size(); ++i) {
                      rows[i] = r.narrow.view()[row + static_cast<index_t>(i)];
                  }
@@ -133,8 +133,8 @@ std::vector<Operation<T>> operations() {
         {"rms_norm_forward", a + t,
          [=](const K& k, R& r) {
              for (index_t row = 0; row < R::rows; ++row) {
-                 keep(
-                     k.rms_norm_forward(R::n, r.x.view()[row], r.y.data(), A(1e-6), r.narrow_out.view()[row], nullptr));
+                 keep(k.rms_norm_forward(R::n, r.x.view()[row], r.y.data(), Sum(1e-6), r.narrow_out.view()[row],
+                                         nullptr));
              }
          }},
         {"rms_norm_backward", 3 * a,
@@ -147,7 +147,7 @@ std::vector<Operation<T>> operations() {
         {"rotate", 2 * a,
          [](const K& k, R& r) {
              for (index_t row = 0; row < R::rows; ++row) {  // by no angle: the values stay
-                 k.rotate(R::n / 2, r.ones.data(), r.second_moment.data(), A(1), r.z.view()[row]);
+                 k.rotate(R::n / 2, r.ones.data(), r.second_moment.data(), Sum(1), r.z.view()[row]);
              }
          }},
         {"largest", a, [=](const K& k, R& r) { keep(k.largest(R::all, r.x.data())); }},
@@ -161,40 +161,43 @@ std::vector<Operation<T>> operations() {
          }},
         {"adamw", 7 * a,
          [](const K& k, R& r) {
-             const kernels::AdamWFactors<A> factors{A(0.9), A(0.999), A(1), A(1e-3), A(1), A(1e-8), A(1)};
+             const kernels::AdamWFactors<Sum> factors{Sum(0.9), Sum(0.999), Sum(1), Sum(1e-3),
+                                                      Sum(1),   Sum(1e-8),  Sum(1)};
              k.adamw(R::all, factors, r.x.data(), r.first_moment.data(), r.second_moment.data(), r.y.data(),
                      r.z.data());
          }},
     };
 }
 
-template <class T>
+template <class Scalar>
 void add_elementwise() {
-    for (const kernels::ElementwiseImplementation<T>& implementation : kernels::elementwise_kernels<T>()) {
+    for (const kernels::ElementwiseImplementation<Scalar>& implementation : kernels::elementwise_kernels<Scalar>()) {
         if (!kernels::runs(implementation.isa)) {
             continue;
         }
-        for (const Operation<T>& operation : operations<T>()) {
-            const std::string name = operation.name + "/" + type_name<T>() + "/" + std::string(implementation.name);
+        for (const Operation<Scalar>& operation : operations<Scalar>()) {
+            const std::string name =
+                operation.name + "/" + type_name<Scalar>() + "/" + std::string(implementation.name);
             benchmark::RegisterBenchmark(name.c_str(), [&implementation, operation](benchmark::State& state) {
-                Rows<T> rows;
+                Rows<Scalar> rows;
                 for ([[maybe_unused]] auto iteration : state) {
                     operation.run(*implementation.kernels, rows);
                     benchmark::ClobberMemory();
                 }
                 state.SetBytesProcessed(static_cast<std::int64_t>(static_cast<double>(state.iterations()) *
-                                                                  static_cast<double>(Rows<T>::all) * operation.bytes));
+                                                                  static_cast<double>(Rows<Scalar>::all) *
+                                                                  operation.bytes));
             });
         }
     }
 }
 
-template <class T>
+template <class Scalar>
 void add_all() {
-    add_elementwise<T>();
-    for (const kernels::GemmKernel<T>& kernel : kernels::gemm_kernels<T>()) {
+    add_elementwise<Scalar>();
+    for (const kernels::GemmKernel<Scalar>& kernel : kernels::gemm_kernels<Scalar>()) {
         if (kernels::runs(kernel.isa)) {
-            const std::string name = std::string("gemm/") + type_name<T>() + "/" + std::string(kernel.name);
+            const std::string name = std::string("gemm/") + type_name<Scalar>() + "/" + std::string(kernel.name);
             benchmark::RegisterBenchmark(name.c_str(),
                                          [&kernel](benchmark::State& state) { run_product(state, kernel); })
                 ->ArgName("M")

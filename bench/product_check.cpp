@@ -14,9 +14,9 @@ using core::index_t;
 using Vector = std::vector<double>;
 
 /// op(X) of any storage: element (i, j) lies at i * row_step + j * col_step.
-template <class T>
+template <class Scalar>
 struct Operand {
-    const T* data;
+    const Scalar* data;
     index_t rows;
     index_t cols;
     index_t row_step;
@@ -37,9 +37,9 @@ struct Operand {
     }
 };
 
-template <class T>
-Operand<T> operand(const T* data, index_t rows, index_t cols, index_t stride, bool transposed) {
-    return transposed ? Operand<T>{data, rows, cols, 1, stride} : Operand<T>{data, rows, cols, stride, 1};
+template <class Scalar>
+Operand<Scalar> operand(const Scalar* data, index_t rows, index_t cols, index_t stride, bool transposed) {
+    return transposed ? Operand<Scalar>{data, rows, cols, 1, stride} : Operand<Scalar>{data, rows, cols, stride, 1};
 }
 
 }  // namespace

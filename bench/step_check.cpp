@@ -18,20 +18,20 @@ namespace {
 constexpr std::uint64_t seed = 1;
 constexpr index_t length = 8;
 
-/// Collective. The same for any T and any number of ranks, but for rounding.
-template <class T>
+/// Collective. The same for any Scalar and any number of ranks, but for rounding.
+template <class Scalar>
 StepOutput run_step(const model::Architecture& architecture, model::DecoderSettings settings,
                     const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid, const train::Dataset& data) {
     settings.max_tokens = data.sequences() * length;
-    auto decoder = std::make_unique<model::Decoder<T>>(architecture, settings, kernels, grid);
-    decoder->load(model::SyntheticWeights<T>(seed));
+    auto decoder = std::make_unique<model::Decoder<Scalar>>(architecture, settings, kernels, grid);
+    decoder->load(model::SyntheticWeights<Scalar>(seed));
     randomise(decoder->lora(), seed);
     decoder->update_lora();
-    train::TrainSession<T> session(std::move(decoder), data, settings_of_steps({.batch_size = data.sequences()}),
-                                   kernels, grid);
+    train::TrainSession<Scalar> session(std::move(decoder), data, settings_of_steps({.batch_size = data.sequences()}),
+                                        kernels, grid);
     StepOutput result;
     for (index_t s = 0; s < data.sequences(); ++s) {
-        for (const double value : train::target_log_probabilities<T>(session.decoder(), kernels, grid, data, s)) {
+        for (const double value : train::target_log_probabilities<Scalar>(session.decoder(), kernels, grid, data, s)) {
             result.log_probabilities.push_back(static_cast<float>(value));
         }
     }

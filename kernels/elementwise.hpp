@@ -10,23 +10,23 @@
 
 namespace moesaic::kernels {
 
-/// The operations for activations of type T; kernels/detail/elementwise_table.hpp describes them. They run on the
+/// The operations for activations of type Scalar; kernels/detail/elementwise_table.hpp describes them. They run on the
 /// calling thread.
-template <class T>
-using ElementwiseKernels = ElementwiseTable<T, core::accumulator_t<T>>;
+template <class Scalar>
+using ElementwiseKernels = ElementwiseTable<Scalar, core::accumulator_t<Scalar>>;
 
 /// One line of kernels/table.inc.
-template <class T>
+template <class Scalar>
 struct ElementwiseImplementation {
     std::string_view name;
     Isa isa;
     int preference;
-    const ElementwiseKernels<T>* kernels;
+    const ElementwiseKernels<Scalar>* kernels;
 };
 
-/// All implementations for T (bf16, float, double) that are built in, by ascending preference; the first one is the
-/// portable reference, which takes its exponentials from the standard library.
-template <class T>
-[[nodiscard]] std::span<const ElementwiseImplementation<T>> elementwise_kernels();
+/// All implementations for Scalar (bf16, float, double) that are built in, by ascending preference; the first one is
+/// the portable reference, which takes its exponentials from the standard library.
+template <class Scalar>
+[[nodiscard]] std::span<const ElementwiseImplementation<Scalar>> elementwise_kernels();
 
 }  // namespace moesaic::kernels

@@ -12,29 +12,29 @@ namespace {
 using core::accumulator_t;
 using index_t = std::int64_t;
 
-template <class T, class A = accumulator_t<T>>
-void narrow(index_t n, const A* in, T* out) {
-    std::transform(in, in + n, out, [](A value) { return static_cast<T>(value); });
+template <class Scalar, class Sum = accumulator_t<Scalar>>
+void narrow(index_t n, const Sum* in, Scalar* out) {
+    std::transform(in, in + n, out, [](Sum value) { return static_cast<Scalar>(value); });
 }
 
-template <class T, class A = accumulator_t<T>>
-void split(index_t n, const A* in, T* high, T* low) {
+template <class Scalar, class Sum = accumulator_t<Scalar>>
+void split(index_t n, const Sum* in, Scalar* high, Scalar* low) {
     for (index_t i = 0; i < n; ++i) {
-        high[i] = static_cast<T>(in[i]);
-        low[i] = static_cast<T>(in[i] - core::widen(high[i]));
+        high[i] = static_cast<Scalar>(in[i]);
+        low[i] = static_cast<Scalar>(in[i] - core::widen(high[i]));
     }
 }
 
-template <class T, class A = accumulator_t<T>>
-void narrow_rows(index_t rows, index_t cols, const A* in, index_t in_stride, T* out, index_t out_stride) {
+template <class Scalar, class Sum = accumulator_t<Scalar>>
+void narrow_rows(index_t rows, index_t cols, const Sum* in, index_t in_stride, Scalar* out, index_t out_stride) {
     for (index_t row = 0; row < rows; ++row) {
         narrow(cols, in + row * in_stride, out + row * out_stride);
     }
 }
 
-template <class T, class A = accumulator_t<T>>
-void widen(index_t n, const T* in, A* out) {
-    std::transform(in, in + n, out, [](T value) { return core::widen(value); });
+template <class Scalar, class Sum = accumulator_t<Scalar>>
+void widen(index_t n, const Scalar* in, Sum* out) {
+    std::transform(in, in + n, out, [](Scalar value) { return core::widen(value); });
 }
 
 template <class In, class Out>
@@ -49,30 +49,30 @@ void transpose(index_t rows, index_t cols, const In* in, index_t in_stride, Out*
     }
 }
 
-template <class A>
-void add(index_t n, const A* x, const A* y, A* sum) {
+template <class Sum>
+void add(index_t n, const Sum* x, const Sum* y, Sum* sum) {
     for (index_t i = 0; i < n; ++i) {
         sum[i] = x[i] + y[i];
     }
 }
 
-template <class A>
-void scale(index_t n, A factor, A* x) {
+template <class Sum>
+void scale(index_t n, Sum factor, Sum* x) {
     for (index_t i = 0; i < n; ++i) {
         x[i] *= factor;
     }
 }
 
-template <class T, class A = accumulator_t<T>>
-void scale_narrow(index_t n, A factor, const A* in, T* out) {
+template <class Scalar, class Sum = accumulator_t<Scalar>>
+void scale_narrow(index_t n, Sum factor, const Sum* in, Scalar* out) {
     for (index_t i = 0; i < n; ++i) {
-        out[i] = static_cast<T>(factor * in[i]);
+        out[i] = static_cast<Scalar>(factor * in[i]);
     }
 }
 
-template <class T, class A = accumulator_t<T>>
-void sum_rows(index_t n, index_t count, const T* const* rows, A* out) {
-    std::fill_n(out, n, A(0));
+template <class Scalar, class Sum = accumulator_t<Scalar>>
+void sum_rows(index_t n, index_t count, const Scalar* const* rows, Sum* out) {
+    std::fill_n(out, n, Sum(0));
     for (index_t j = 0; j < count; ++j) {
         for (index_t i = 0; i < n; ++i) {
             out[i] += core::widen(rows[j][i]);
@@ -80,17 +80,17 @@ void sum_rows(index_t n, index_t count, const T* const* rows, A* out) {
     }
 }
 
-template <class T, class A = accumulator_t<T>>
-A dot(index_t n, const T* x, const T* y) {
-    A sum = 0;
+template <class Scalar, class Sum = accumulator_t<Scalar>>
+Sum dot(index_t n, const Scalar* x, const Scalar* y) {
+    Sum sum = 0;
     for (index_t i = 0; i < n; ++i) {
         sum += core::widen(x[i]) * core::widen(y[i]);
     }
     return sum;
 }
 
-template <class A>
-double sum_of_squares(index_t n, const A* x) {
+template <class Sum>
+double sum_of_squares(index_t n, const Sum* x) {
     double sum = 0;
     for (index_t i = 0; i < n; ++i) {
         sum += static_cast<double>(x[i]) * static_cast<double>(x[i]);
@@ -98,45 +98,45 @@ double sum_of_squares(index_t n, const A* x) {
     return sum;
 }
 
-template <class T, class A = accumulator_t<T>>
-void swiglu_forward(index_t n, const A* gate, const A* up, const A* weight, T* out) {
+template <class Scalar, class Sum = accumulator_t<Scalar>>
+void swiglu_forward(index_t n, const Sum* gate, const Sum* up, const Sum* weight, Scalar* out) {
     for (index_t i = 0; i < n; ++i) {
-        const A silu = gate[i] / (A(1) + std::exp(-gate[i]));
-        out[i] = static_cast<T>((weight == nullptr ? A(1) : weight[i]) * silu * up[i]);
+        const Sum silu = gate[i] / (Sum(1) + std::exp(-gate[i]));
+        out[i] = static_cast<Scalar>((weight == nullptr ? Sum(1) : weight[i]) * silu * up[i]);
     }
 }
 
-template <class T, class A = accumulator_t<T>>
-A swiglu_backward(index_t n, const A* grad_out, const A* gate, const A* up, A weight, T* grad_gate, T* grad_up,
-                  T* activated) {
-    A weight_sum = 0;
+template <class Scalar, class Sum = accumulator_t<Scalar>>
+Sum swiglu_backward(index_t n, const Sum* grad_out, const Sum* gate, const Sum* up, Sum weight, Scalar* grad_gate,
+                    Scalar* grad_up, Scalar* activated) {
+    Sum weight_sum = 0;
     for (index_t i = 0; i < n; ++i) {
-        const A g = gate[i];
-        const A u = up[i];
-        const A d = grad_out[i];
-        const A sigmoid = A(1) / (A(1) + std::exp(-g));
-        const A silu = g * sigmoid;
+        const Sum g = gate[i];
+        const Sum u = up[i];
+        const Sum d = grad_out[i];
+        const Sum sigmoid = Sum(1) / (Sum(1) + std::exp(-g));
+        const Sum silu = g * sigmoid;
         weight_sum += d * silu * u;
-        grad_up[i] = static_cast<T>(weight * d * silu);
-        grad_gate[i] = static_cast<T>(weight * d * u * sigmoid * (A(1) + g * (A(1) - sigmoid)));
+        grad_up[i] = static_cast<Scalar>(weight * d * silu);
+        grad_gate[i] = static_cast<Scalar>(weight * d * u * sigmoid * (Sum(1) + g * (Sum(1) - sigmoid)));
         if (activated != nullptr) {
-            activated[i] = static_cast<T>(weight * silu * u);
+            activated[i] = static_cast<Scalar>(weight * silu * u);
         }
     }
     return weight_sum;
 }
 
-template <class T, class A = accumulator_t<T>>
-A rms_norm_forward(index_t n, const A* x, const A* weight, A epsilon, T* narrow_y, A* wide_y) {
-    A squares = 0;
+template <class Scalar, class Sum = accumulator_t<Scalar>>
+Sum rms_norm_forward(index_t n, const Sum* x, const Sum* weight, Sum epsilon, Scalar* narrow_y, Sum* wide_y) {
+    Sum squares = 0;
     for (index_t i = 0; i < n; ++i) {
         squares += x[i] * x[i];
     }
-    const A rstd = A(1) / std::sqrt(squares / static_cast<A>(n) + epsilon);
+    const Sum rstd = Sum(1) / std::sqrt(squares / static_cast<Sum>(n) + epsilon);
     for (index_t i = 0; i < n; ++i) {
-        const A y = x[i] * rstd * weight[i];
+        const Sum y = x[i] * rstd * weight[i];
         if (narrow_y != nullptr) {
-            narrow_y[i] = static_cast<T>(y);
+            narrow_y[i] = static_cast<Scalar>(y);
         }
         if (wide_y != nullptr) {
             wide_y[i] = y;
@@ -145,40 +145,41 @@ A rms_norm_forward(index_t n, const A* x, const A* weight, A epsilon, T* narrow_
     return rstd;
 }
 
-template <class A>
-void rms_norm_backward(index_t n, const A* grad_y, const A* x, const A* weight, A rstd, const A* addend, A* grad_x) {
-    A projection = 0;  // <grad_y * weight, x>
+template <class Sum>
+void rms_norm_backward(index_t n, const Sum* grad_y, const Sum* x, const Sum* weight, Sum rstd, const Sum* addend,
+                       Sum* grad_x) {
+    Sum projection = 0;  // <grad_y * weight, x>
     for (index_t i = 0; i < n; ++i) {
         projection += grad_y[i] * weight[i] * x[i];
     }
-    const A correction = projection * rstd * rstd / static_cast<A>(n);
+    const Sum correction = projection * rstd * rstd / static_cast<Sum>(n);
     for (index_t i = 0; i < n; ++i) {
-        const A grad = rstd * (grad_y[i] * weight[i] - x[i] * correction);
+        const Sum grad = rstd * (grad_y[i] * weight[i] - x[i] * correction);
         grad_x[i] = addend == nullptr ? grad : addend[i] + grad;
     }
 }
 
-template <class A>
-void rotate(index_t half, const A* cosine, const A* sine, A direction, A* head) {
+template <class Sum>
+void rotate(index_t half, const Sum* cosine, const Sum* sine, Sum direction, Sum* head) {
     for (index_t i = 0; i < half; ++i) {
-        const A first = head[i];
-        const A second = head[i + half];
+        const Sum first = head[i];
+        const Sum second = head[i + half];
         head[i] = first * cosine[i] - direction * second * sine[i];
         head[i + half] = second * cosine[i] + direction * first * sine[i];
     }
 }
 
-template <class A>
-A largest(index_t n, const A* in) {
-    A result = -std::numeric_limits<A>::infinity();
+template <class Sum>
+Sum largest(index_t n, const Sum* in) {
+    Sum result = -std::numeric_limits<Sum>::infinity();
     for (index_t i = 0; i < n; ++i) {
         result = in[i] > result ? in[i] : result;
     }
     return result;
 }
 
-template <class A>
-double sum_of_exp(index_t n, const A* in, A shift) {
+template <class Sum>
+double sum_of_exp(index_t n, const Sum* in, Sum shift) {
     double sum = 0;
     for (index_t i = 0; i < n; ++i) {
         sum += static_cast<double>(std::exp(in[i] - shift));
@@ -186,66 +187,66 @@ double sum_of_exp(index_t n, const A* in, A shift) {
     return sum;
 }
 
-template <class T, class A = accumulator_t<T>>
-A exp(index_t n, const A* in, A score_scale, A shift, A factor, T* out) {
-    A sum = 0;
+template <class Scalar, class Sum = accumulator_t<Scalar>>
+Sum exp(index_t n, const Sum* in, Sum score_scale, Sum shift, Sum factor, Scalar* out) {
+    Sum sum = 0;
     for (index_t i = 0; i < n; ++i) {
-        const A value = std::exp(score_scale * in[i] - shift);
+        const Sum value = std::exp(score_scale * in[i] - shift);
         sum += value;
-        out[i] = static_cast<T>(factor * value);
+        out[i] = static_cast<Scalar>(factor * value);
     }
     return sum;
 }
 
-template <class T, class A = accumulator_t<T>>
-void softmax_backward(index_t n, const A* scores, const A* grad, A score_scale, A log_sum, A delta, T* probabilities,
-                      T* grad_scores) {
+template <class Scalar, class Sum = accumulator_t<Scalar>>
+void softmax_backward(index_t n, const Sum* scores, const Sum* grad, Sum score_scale, Sum log_sum, Sum delta,
+                      Scalar* probabilities, Scalar* grad_scores) {
     for (index_t i = 0; i < n; ++i) {
-        const A p = std::exp(score_scale * scores[i] - log_sum);
-        probabilities[i] = static_cast<T>(p);
-        grad_scores[i] = static_cast<T>(score_scale * p * (grad[i] - delta));
+        const Sum p = std::exp(score_scale * scores[i] - log_sum);
+        probabilities[i] = static_cast<Scalar>(p);
+        grad_scores[i] = static_cast<Scalar>(score_scale * p * (grad[i] - delta));
     }
 }
 
-template <class A>
-void adamw(index_t n, const AdamWFactors<A>& f, const A* gradients, A* first_moment, A* second_moment, const A* values,
-           A* updated) {
+template <class Sum>
+void adamw(index_t n, const AdamWFactors<Sum>& f, const Sum* gradients, Sum* first_moment, Sum* second_moment,
+           const Sum* values, Sum* updated) {
     for (index_t i = 0; i < n; ++i) {
-        const A gradient = f.clip * gradients[i];
-        const A first = f.beta1 * first_moment[i] + (A(1) - f.beta1) * gradient;
-        const A second = f.beta2 * second_moment[i] + (A(1) - f.beta2) * gradient * gradient;
+        const Sum gradient = f.clip * gradients[i];
+        const Sum first = f.beta1 * first_moment[i] + (Sum(1) - f.beta1) * gradient;
+        const Sum second = f.beta2 * second_moment[i] + (Sum(1) - f.beta2) * gradient * gradient;
         first_moment[i] = first;
         second_moment[i] = second;
         updated[i] = f.decay * values[i] - f.step_size * first / (std::sqrt(second) * f.correction + f.epsilon);
     }
 }
 
-template <class T>
-constexpr ElementwiseKernels<T> describe() {
-    using A = accumulator_t<T>;
+template <class Scalar>
+constexpr ElementwiseKernels<Scalar> describe() {
+    using Sum = accumulator_t<Scalar>;
     return {
-        .narrow = narrow<T>,
-        .widen = widen<T>,
-        .split = split<T>,
-        .narrow_rows = narrow_rows<T>,
-        .transpose_narrow = transpose<A, T>,
-        .transpose_widen = transpose<T, A>,
-        .add = add<A>,
-        .scale = scale<A>,
-        .scale_narrow = scale_narrow<T>,
-        .sum_rows = sum_rows<T>,
-        .dot = dot<T>,
-        .sum_of_squares = sum_of_squares<A>,
-        .swiglu_forward = swiglu_forward<T>,
-        .swiglu_backward = swiglu_backward<T>,
-        .rms_norm_forward = rms_norm_forward<T>,
-        .rms_norm_backward = rms_norm_backward<A>,
-        .rotate = rotate<A>,
-        .largest = largest<A>,
-        .sum_of_exp = sum_of_exp<A>,
-        .exp = exp<T>,
-        .softmax_backward = softmax_backward<T>,
-        .adamw = adamw<A>,
+        .narrow = narrow<Scalar>,
+        .widen = widen<Scalar>,
+        .split = split<Scalar>,
+        .narrow_rows = narrow_rows<Scalar>,
+        .transpose_narrow = transpose<Sum, Scalar>,
+        .transpose_widen = transpose<Scalar, Sum>,
+        .add = add<Sum>,
+        .scale = scale<Sum>,
+        .scale_narrow = scale_narrow<Scalar>,
+        .sum_rows = sum_rows<Scalar>,
+        .dot = dot<Scalar>,
+        .sum_of_squares = sum_of_squares<Sum>,
+        .swiglu_forward = swiglu_forward<Scalar>,
+        .swiglu_backward = swiglu_backward<Scalar>,
+        .rms_norm_forward = rms_norm_forward<Scalar>,
+        .rms_norm_backward = rms_norm_backward<Sum>,
+        .rotate = rotate<Sum>,
+        .largest = largest<Sum>,
+        .sum_of_exp = sum_of_exp<Sum>,
+        .exp = exp<Scalar>,
+        .softmax_backward = softmax_backward<Scalar>,
+        .adamw = adamw<Sum>,
     };
 }
 

@@ -50,20 +50,20 @@ struct Parts {
     index_t count = 0;
 };
 
-template <class T>
-double work_of(std::span<const Gemm<T>> batch) {
+template <class Scalar>
+double work_of(std::span<const Gemm<Scalar>> batch) {
     double work = 0;
-    for (const Gemm<T>& product : batch) {
+    for (const Gemm<Scalar>& product : batch) {
         work += static_cast<double>(product.m) * static_cast<double>(product.n) * static_cast<double>(product.k);
     }
     return work;
 }
 
-template <class T>
-std::vector<Task> split(std::span<const Gemm<T>> batch, BlockSize block) {
+template <class Scalar>
+std::vector<Task> split(std::span<const Gemm<Scalar>> batch, BlockSize block) {
     std::vector<Task> tasks;
     for (std::size_t i = 0; i < batch.size(); ++i) {
-        const Gemm<T>& product = batch[i];
+        const Gemm<Scalar>& product = batch[i];
         if (product.m == 0 || product.n == 0) {
             continue;
         }
@@ -81,8 +81,8 @@ std::vector<Task> split(std::span<const Gemm<T>> batch, BlockSize block) {
 }
 
 /// Tasks for `threads` threads, largest first: the blocks are the largest of which each thread gets a few.
-template <class T>
-std::vector<Task> schedule(std::span<const Gemm<T>> batch, int threads) {
+template <class Scalar>
+std::vector<Task> schedule(std::span<const Gemm<Scalar>> batch, int threads) {
     constexpr double tasks_per_thread = 3;
     const double largest_allowed = work_of(batch) / (tasks_per_thread * threads);
     std::vector<Task> tasks;
@@ -98,9 +98,9 @@ std::vector<Task> schedule(std::span<const Gemm<T>> batch, int threads) {
 }
 
 /// The product that computes one block of C.
-template <class T>
-Gemm<T> block_of(const Gemm<T>& product, const Task& task) {
-    Gemm<T> block = product;
+template <class Scalar>
+Gemm<Scalar> block_of(const Gemm<Scalar>& product, const Task& task) {
+    Gemm<Scalar> block = product;
     block.m = task.rows;
     block.n = task.cols;
     block.a += task.row * (product.transpose_a ? 1 : product.lda);
@@ -111,17 +111,17 @@ Gemm<T> block_of(const Gemm<T>& product, const Task& task) {
 
 }  // namespace
 
-template <class T>
-void GemmKernel<T>::run(const Gemm<T>& product) const {
-    detail::BlockedProduct<T>(*micro_kernel, product).run();
+template <class Scalar>
+void GemmKernel<Scalar>::run(const Gemm<Scalar>& product) const {
+    detail::BlockedProduct<Scalar>(*micro_kernel, product).run();
 }
 
-template <class T>
-void KernelSet::run(std::span<const Gemm<T>> batch) const {
-    const GemmKernel<T>& kernel = of<T>().gemm;
+template <class Scalar>
+void KernelSet::run(std::span<const Gemm<Scalar>> batch) const {
+    const GemmKernel<Scalar>& kernel = of<Scalar>().gemm;
     const int threads = core::threads_for(work_of(batch));
     if (threads == 1) {
-        for (const Gemm<T>& product : batch) {
+        for (const Gemm<Scalar>& product : batch) {
             kernel.run(product);
         }
         return;
@@ -133,9 +133,9 @@ void KernelSet::run(std::span<const Gemm<T>> batch) const {
     });
 }
 
-#define MOESAIC_INSTANTIATE(T)     \
-    template struct GemmKernel<T>; \
-    template void KernelSet::run(std::span<const Gemm<T>>) const;
+#define MOESAIC_INSTANTIATE(Scalar)     \
+    template struct GemmKernel<Scalar>; \
+    template void KernelSet::run(std::span<const Gemm<Scalar>>) const;
 MOESAIC_INSTANTIATE(core::bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)

@@ -24,18 +24,18 @@ constexpr std::size_t index_of(Isa isa) {
 }
 
 /// Small integers, whose products and sums are exact in every type.
-template <class T>
-void fill(std::span<T> elements, int seed) {
-    for (T& element : elements) {
-        element = T(static_cast<accumulator_t<T>>(seed % 13 - 6));
+template <class Scalar>
+void fill(std::span<Scalar> elements, int seed) {
+    for (Scalar& element : elements) {
+        element = Scalar(static_cast<accumulator_t<Scalar>>(seed % 13 - 6));
         seed += 5;
     }
 }
 
 /// Both as rows of length `depth`.
-template <class T>
-accumulator_t<T> expected_dot(const T* x, const T* y, index_t depth) {
-    accumulator_t<T> sum = 0;
+template <class Scalar>
+accumulator_t<Scalar> expected_dot(const Scalar* x, const Scalar* y, index_t depth) {
+    accumulator_t<Scalar> sum = 0;
     for (index_t k = 0; k < depth; ++k) {
         sum += core::widen(x[k]) * core::widen(y[k]);
     }
@@ -47,13 +47,13 @@ constexpr index_t cols = 19;
 constexpr index_t depth = 70;
 
 /// With few rows and with more, which are packed.
-template <class T>
-bool computes_correctly(const GemmKernel<T>& kernel) {
-    std::array<T, rows * depth> a;
-    std::array<T, cols * depth> b;
-    std::array<accumulator_t<T>, rows * cols> c;
-    fill<T>(a, 1);
-    fill<T>(b, 2);
+template <class Scalar>
+bool computes_correctly(const GemmKernel<Scalar>& kernel) {
+    std::array<Scalar, rows * depth> a;
+    std::array<Scalar, cols * depth> b;
+    std::array<accumulator_t<Scalar>, rows * cols> c;
+    fill<Scalar>(a, 1);
+    fill<Scalar>(b, 2);
     for (const index_t m : {index_t{2}, rows}) {
         kernel.run({.m = m,
                     .n = cols,
@@ -66,7 +66,7 @@ bool computes_correctly(const GemmKernel<T>& kernel) {
                     .c = c.data(),
                     .ldc = cols});
         for (index_t i = 0; i < m * cols; ++i) {
-            const T* column = b.data() + i % cols * depth;
+            const Scalar* column = b.data() + i % cols * depth;
             if (c[static_cast<std::size_t>(i)] != expected_dot(a.data() + i / cols * depth, column, depth)) {
                 return false;
             }
@@ -75,27 +75,27 @@ bool computes_correctly(const GemmKernel<T>& kernel) {
     return true;
 }
 
-template <class T>
-bool computes_correctly(const ElementwiseImplementation<T>& implementation) {
-    std::array<T, depth> x;
-    std::array<T, depth> y;
-    fill<T>(x, 1);
-    fill<T>(y, 2);
+template <class Scalar>
+bool computes_correctly(const ElementwiseImplementation<Scalar>& implementation) {
+    std::array<Scalar, depth> x;
+    std::array<Scalar, depth> y;
+    fill<Scalar>(x, 1);
+    fill<Scalar>(y, 2);
     return implementation.kernels->dot(depth, x.data(), y.data()) == expected_dot(x.data(), y.data(), depth);
 }
 
-template <class T>
+template <class Scalar>
 bool has_kernels(Isa isa) {
     const auto is_of_level = [isa](const auto& entry) { return entry.isa == isa; };
-    return std::ranges::any_of(gemm_kernels<T>(), is_of_level) ||
-           std::ranges::any_of(elementwise_kernels<T>(), is_of_level);
+    return std::ranges::any_of(gemm_kernels<Scalar>(), is_of_level) ||
+           std::ranges::any_of(elementwise_kernels<Scalar>(), is_of_level);
 }
 
-template <class T>
+template <class Scalar>
 bool kernels_are_correct(Isa isa) {
     const auto is_correct = [isa](const auto& entry) { return entry.isa != isa || computes_correctly(entry); };
-    return std::ranges::all_of(gemm_kernels<T>(), is_correct) &&
-           std::ranges::all_of(elementwise_kernels<T>(), is_correct);
+    return std::ranges::all_of(gemm_kernels<Scalar>(), is_correct) &&
+           std::ranges::all_of(elementwise_kernels<Scalar>(), is_correct);
 }
 
 thread_local sigjmp_buf* recovery_point = nullptr;

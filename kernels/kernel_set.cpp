@@ -47,9 +47,9 @@ const Entry& best_of(std::span<const Entry> list, Features features) {
     return *std::find_if(list.rbegin(), list.rend(), is_admitted);  // the portable one always is
 }
 
-template <class T>
-ChosenKernels<T> choose(Features features) {
-    return {best_of(gemm_kernels<T>(), features), best_of(elementwise_kernels<T>(), features).kernels};
+template <class Scalar>
+ChosenKernels<Scalar> choose(Features features) {
+    return {best_of(gemm_kernels<Scalar>(), features), best_of(elementwise_kernels<Scalar>(), features).kernels};
 }
 
 }  // namespace

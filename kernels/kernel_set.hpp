@@ -19,28 +19,28 @@ using core::index_t;
 /// C[m, n] = alpha * op(A)[m, k] * op(B)[k, n], added to C if `accumulate`. op(X) = X or its transpose; storage is
 /// row-major with leading dimensions in elements. Products of BF16 are summed in FP32. Any of m, n, k may be zero; with
 /// k = 0 the product is zero. C overlaps neither A nor B.
-template <class T>
+template <class Scalar>
 struct Gemm {
     index_t m = 0;
     index_t n = 0;
     index_t k = 0;
-    const T* a = nullptr;  ///< [m, k], or [k, m] if transpose_a
+    const Scalar* a = nullptr;  ///< [m, k], or [k, m] if transpose_a
     index_t lda = 0;
     bool transpose_a = false;
-    const T* b = nullptr;  ///< [k, n], or [n, k] if transpose_b
+    const Scalar* b = nullptr;  ///< [k, n], or [n, k] if transpose_b
     index_t ldb = 0;
     bool transpose_b = false;
-    accumulator_t<T>* c = nullptr;  ///< [m, n]
+    accumulator_t<Scalar>* c = nullptr;  ///< [m, n]
     index_t ldc = 0;
-    accumulator_t<T> alpha = 1;
+    accumulator_t<Scalar> alpha = 1;
     bool accumulate = false;
 };
 
 /// The product of views: sizes come from C and A, whose shapes op(A) [m, k] and op(B) [k, n] must fit.
-template <class T>
-[[nodiscard]] Gemm<T> product(core::MatrixView<const T> a, bool transpose_a, core::MatrixView<const T> b,
-                              bool transpose_b, core::MatrixView<accumulator_t<T>> c, accumulator_t<T> alpha = 1,
-                              bool accumulate = false) {
+template <class Scalar>
+[[nodiscard]] Gemm<Scalar> product(core::MatrixView<const Scalar> a, bool transpose_a, core::MatrixView<const Scalar> b,
+                                   bool transpose_b, core::MatrixView<accumulator_t<Scalar>> c,
+                                   accumulator_t<Scalar> alpha = 1, bool accumulate = false) {
     return {.m = c.rows(),
             .n = c.cols(),
             .k = transpose_a ? a.rows() : a.cols(),
@@ -77,27 +77,27 @@ private:
 };
 
 /// One line of kernels/table.inc.
-template <class T>
+template <class Scalar>
 struct GemmKernel {
     std::string_view name;
     Isa isa;
     int preference;
-    const micro_kernel_t<T>* micro_kernel;
+    const micro_kernel_t<Scalar>* micro_kernel;
 
     /// Computes one product on the calling thread.
-    void run(const Gemm<T>& product) const;
+    void run(const Gemm<Scalar>& product) const;
 };
 
-/// All kernels for T (bf16, float, double) that are built in, by ascending preference; the first one is the portable
-/// reference.
-template <class T>
-[[nodiscard]] std::span<const GemmKernel<T>> gemm_kernels();
+/// All kernels for Scalar (bf16, float, double) that are built in, by ascending preference; the first one is the
+/// portable reference.
+template <class Scalar>
+[[nodiscard]] std::span<const GemmKernel<Scalar>> gemm_kernels();
 
-/// What serves activations of type T.
-template <class T>
+/// What serves activations of type Scalar.
+template <class Scalar>
 struct ChosenKernels {
-    GemmKernel<T> gemm;
-    const ElementwiseKernels<T>* elementwise;
+    GemmKernel<Scalar> gemm;
+    const ElementwiseKernels<Scalar>* elementwise;
 };
 
 /// The kernels chosen for this process. Immutable, shared by all threads.
@@ -110,34 +110,34 @@ public:
     /// measurements of one implementation.
     explicit KernelSet(const GemmKernel<core::bf16>& kernel);
 
-    template <class T>
-    [[nodiscard]] const ChosenKernels<T>& of() const {
-        return std::get<ChosenKernels<T>>(chosen_);
+    template <class Scalar>
+    [[nodiscard]] const ChosenKernels<Scalar>& of() const {
+        return std::get<ChosenKernels<Scalar>>(chosen_);
     }
 
     /// Computes independent products on the thread team: every product is split into blocks, largest first, so that
     /// many small products and one large one both use all threads. Results do not depend on the number of threads. Call
     /// it from serial code.
-    template <class T>
-    void run(std::span<const Gemm<T>> batch) const;
-    template <class T>
-    void run(const Gemm<T>& product) const {
-        run(std::span<const Gemm<T>>(&product, 1));
+    template <class Scalar>
+    void run(std::span<const Gemm<Scalar>> batch) const;
+    template <class Scalar>
+    void run(const Gemm<Scalar>& product) const {
+        run(std::span<const Gemm<Scalar>>(&product, 1));
     }
 
     /// The micro-kernel below `run`, for code that blocks and packs by itself.
-    template <class T>
-    [[nodiscard]] const micro_kernel_t<T>& micro_kernel() const {
-        return *of<T>().gemm.micro_kernel;
+    template <class Scalar>
+    [[nodiscard]] const micro_kernel_t<Scalar>& micro_kernel() const {
+        return *of<Scalar>().gemm.micro_kernel;
     }
-    /// Name of the kernel that computes products of T.
-    template <class T>
+    /// Name of the kernel that computes products of Scalar.
+    template <class Scalar>
     [[nodiscard]] std::string_view gemm_name() const {
-        return of<T>().gemm.name;
+        return of<Scalar>().gemm.name;
     }
-    template <class T>
-    [[nodiscard]] const ElementwiseKernels<T>& elementwise() const {
-        return *of<T>().elementwise;
+    template <class Scalar>
+    [[nodiscard]] const ElementwiseKernels<Scalar>& elementwise() const {
+        return *of<Scalar>().elementwise;
     }
 
 private:

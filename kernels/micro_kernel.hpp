@@ -114,21 +114,21 @@ struct MicroKernel {
     ProcessorState state;  ///< around calls of `multiply`
 };
 
-/// How micro-kernels see elements of type T, BF16 as its 16 bits, and the type of their sums.
-template <class T>
+/// How micro-kernels see elements of type Scalar, BF16 as its 16 bits, and the type of their sums.
+template <class Scalar>
 struct Stored {
-    using Element = T;
-    using Sum = T;
+    using Element = Scalar;
+    using Sum = Scalar;
 };
 template <>
 struct Stored<core::bf16> {
     using Element = std::uint16_t;
     using Sum = float;
 };
-template <class T>
-using stored_t = typename Stored<T>::Element;
-template <class T>
-using micro_kernel_t = MicroKernel<stored_t<T>, typename Stored<T>::Sum>;
+template <class Scalar>
+using stored_t = typename Stored<Scalar>::Element;
+template <class Scalar>
+using micro_kernel_t = MicroKernel<stored_t<Scalar>, typename Stored<Scalar>::Sum>;
 
 /// Loops of a level whose rates nothing exceeds: its multiply-adds for BF16 in registers, and its widest loads.
 /// Described in kernels/peak.hpp.

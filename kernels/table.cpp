@@ -19,12 +19,12 @@ std::vector<Entry> by_preference(std::vector<Entry> list) {
 
 using core::bf16;
 
-template <class T>
-std::span<const GemmKernel<T>> gemm_kernels() {
-    static const std::vector<GemmKernel<T>> list = [] {
-        std::vector<GemmKernel<T>> all;
+template <class Scalar>
+std::span<const GemmKernel<Scalar>> gemm_kernels() {
+    static const std::vector<GemmKernel<Scalar>> list = [] {
+        std::vector<GemmKernel<Scalar>> all;
 #define MOESAIC_GEMM(name, type, level, preference)                                 \
-    if constexpr (std::is_same_v<T, type>) {                                        \
+    if constexpr (std::is_same_v<Scalar, type>) {                                   \
         all.push_back({#name, Isa::level, preference, &detail::name::gemm_##type}); \
     }
 #include "kernels/table.inc"
@@ -33,12 +33,12 @@ std::span<const GemmKernel<T>> gemm_kernels() {
     return list;
 }
 
-template <class T>
-std::span<const ElementwiseImplementation<T>> elementwise_kernels() {
-    static const std::vector<ElementwiseImplementation<T>> list = [] {
-        std::vector<ElementwiseImplementation<T>> all;
+template <class Scalar>
+std::span<const ElementwiseImplementation<Scalar>> elementwise_kernels() {
+    static const std::vector<ElementwiseImplementation<Scalar>> list = [] {
+        std::vector<ElementwiseImplementation<Scalar>> all;
 #define MOESAIC_ELEMENTWISE(name, type, level, preference)                                 \
-    if constexpr (std::is_same_v<T, type>) {                                               \
+    if constexpr (std::is_same_v<Scalar, type>) {                                          \
         all.push_back({#name, Isa::level, preference, &detail::name::elementwise_##type}); \
     }
 #include "kernels/table.inc"
@@ -60,9 +60,9 @@ const PeakLoop& peak_loop(Isa isa) {
     return *std::ranges::find(peak_loops(), isa, &PeakLoop::isa);
 }
 
-#define MOESAIC_INSTANTIATE(T)                              \
-    template std::span<const GemmKernel<T>> gemm_kernels(); \
-    template std::span<const ElementwiseImplementation<T>> elementwise_kernels();
+#define MOESAIC_INSTANTIATE(Scalar)                              \
+    template std::span<const GemmKernel<Scalar>> gemm_kernels(); \
+    template std::span<const ElementwiseImplementation<Scalar>> elementwise_kernels();
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)

@@ -24,13 +24,13 @@ inline PackingScratch& packing_scratch() {
 
 /// Computes `product` by blocks. k is cut into panels that are added up in order; the left operand of a block is packed
 /// once for all columns, the right one strip by strip just before it is used, so that it is read from the cache.
-template <class T>
+template <class Scalar>
 class BlockedProduct {
 public:
-    using Element = stored_t<T>;
-    using Sum = accumulator_t<T>;
+    using Element = stored_t<Scalar>;
+    using Sum = accumulator_t<Scalar>;
 
-    BlockedProduct(const micro_kernel_t<T>& kernel, const Gemm<T>& product)
+    BlockedProduct(const micro_kernel_t<Scalar>& kernel, const Gemm<Scalar>& product)
         : kernel_(kernel),
           product_(product),
           a_(reinterpret_cast<const Element*>(product.a)),
@@ -163,8 +163,8 @@ private:
     }
     static constexpr index_t few_rows_depth = 4096;
 
-    const micro_kernel_t<T>& kernel_;
-    const Gemm<T>& product_;
+    const micro_kernel_t<Scalar>& kernel_;
+    const Gemm<Scalar>& product_;
     const Element* a_;
     const Element* b_;
     index_t panel_depth_ = 0;

@@ -41,7 +41,7 @@ struct EvalConfiguration {
     }
 };
 
-template <class T>
+template <class Scalar>
 train::Evaluation evaluate(const Runtime& runtime, const EvalConfiguration& configuration) {
     const model::Architecture architecture = read_architecture(runtime, configuration.model);
     runtime.world.agree([&] { require_set("data.eval", configuration.data.eval); });
@@ -55,14 +55,14 @@ train::Evaluation evaluate(const Runtime& runtime, const EvalConfiguration& conf
             settings.lora = train::read_adapter_settings(configuration.adapter, architecture);
         }
     });
-    const auto decoder = load_model<T>(runtime, architecture, configuration.model, settings, Purpose::evaluation);
+    const auto decoder = load_model<Scalar>(runtime, architecture, configuration.model, settings, Purpose::evaluation);
     runtime.world.agree([&] {
         if (!configuration.adapter.empty()) {
             train::AdapterStore(decoder->lora(), runtime.grid).load(configuration.adapter, architecture);
             decoder->update_lora();
         }
     });
-    return train::evaluate<T>(*decoder, runtime.kernels, runtime.grid, data, configuration.batches.batch_size);
+    return train::evaluate<Scalar>(*decoder, runtime.kernels, runtime.grid, data, configuration.batches.batch_size);
 }
 
 }  // namespace

@@ -132,11 +132,11 @@ void require_memory(const host::Placement& placement, index_t node_ranks, const 
                   model, bytes / gib, available / gib, placement.host, node_ranks);
 }
 
-template <class T>
-std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime, const model::Architecture& architecture,
-                                              const ModelSettings& model, const model::DecoderSettings& settings,
-                                              Purpose purpose) {
-    std::unique_ptr<model::Decoder<T>> decoder;
+template <class Scalar>
+std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const model::Architecture& architecture,
+                                                   const ModelSettings& model, const model::DecoderSettings& settings,
+                                                   Purpose purpose) {
+    std::unique_ptr<model::Decoder<Scalar>> decoder;
     std::string unused;
     runtime.world.agree([&] {
         model::Architecture as_stored = architecture;
@@ -146,13 +146,13 @@ std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime, const mode
             as_stored.stored = model::stored_formats(*tensors, architecture);
         }
         require_memory(runtime.placement, runtime.placement.node_ranks, model.name(),
-                       plan_memory(runtime, as_stored, settings, sizeof(T), purpose).total());
-        decoder = std::make_unique<model::Decoder<T>>(as_stored, settings, runtime.kernels, runtime.grid);
+                       plan_memory(runtime, as_stored, settings, sizeof(Scalar), purpose).total());
+        decoder = std::make_unique<model::Decoder<Scalar>>(as_stored, settings, runtime.kernels, runtime.grid);
         if (!tensors) {
-            decoder->load(model::SyntheticWeights<T>(0));
+            decoder->load(model::SyntheticWeights<Scalar>(0));
             return;
         }
-        const model::CheckpointWeights<T> weights(*tensors, architecture);
+        const model::CheckpointWeights<Scalar> weights(*tensors, architecture);
         decoder->load(weights);
         weights.check_complete();
         unused = weights.unused();
@@ -163,8 +163,8 @@ std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime, const mode
     return decoder;
 }
 
-#define MOESAIC_INSTANTIATE(T)                                 \
-    template std::unique_ptr<model::Decoder<T>> load_model<T>( \
+#define MOESAIC_INSTANTIATE(Scalar)                                      \
+    template std::unique_ptr<model::Decoder<Scalar>> load_model<Scalar>( \
         const Runtime&, const model::Architecture&, const ModelSettings&, const model::DecoderSettings&, Purpose);
 MOESAIC_INSTANTIATE(core::bf16)
 MOESAIC_INSTANTIATE(float)

@@ -78,10 +78,11 @@ enum class Purpose : std::uint8_t { training, evaluation };
 void require_memory(const host::Placement& placement, index_t node_ranks, const std::string& model, double bytes);
 
 /// Collective. Builds the decoder and gets this rank's weights. Refuses before allocating what the memory can't hold.
-template <class T>
-[[nodiscard]] std::unique_ptr<model::Decoder<T>> load_model(const Runtime& runtime,
-                                                            const model::Architecture& architecture,
-                                                            const ModelSettings& model,
-                                                            const model::DecoderSettings& settings, Purpose purpose);
+template <class Scalar>
+[[nodiscard]] std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime,
+                                                                 const model::Architecture& architecture,
+                                                                 const ModelSettings& model,
+                                                                 const model::DecoderSettings& settings,
+                                                                 Purpose purpose);
 
 }  // namespace moesaic::app

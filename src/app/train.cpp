@@ -74,7 +74,7 @@ model::DecoderSettings settings_of(const Runtime& runtime, const TrainConfigurat
     return settings;
 }
 
-template <class T>
+template <class Scalar>
 class TrainRun {
 public:
     TrainRun(const Runtime& runtime, const TrainConfiguration& configuration, const TrainInputs& inputs,
@@ -92,26 +92,26 @@ private:
     const TrainConfiguration& configuration_;
     const TrainInputs& inputs_;
     RunOutput& output_;
-    train::TrainSession<T> session_;
+    train::TrainSession<Scalar> session_;
     nlohmann::json totals_;
 };
 
-template <class T>
-TrainRun<T>::TrainRun(const Runtime& runtime, const TrainConfiguration& configuration, const TrainInputs& inputs,
-                      RunOutput& output)
+template <class Scalar>
+TrainRun<Scalar>::TrainRun(const Runtime& runtime, const TrainConfiguration& configuration, const TrainInputs& inputs,
+                           RunOutput& output)
     : runtime_(runtime),
       configuration_(configuration),
       inputs_(inputs),
       output_(output),
-      session_(load_model<T>(runtime, inputs.architecture, configuration.model,
-                             settings_of(runtime, configuration, inputs), Purpose::training),
+      session_(load_model<Scalar>(runtime, inputs.architecture, configuration.model,
+                                  settings_of(runtime, configuration, inputs), Purpose::training),
                inputs.train, configuration.train, runtime.kernels, runtime.grid, stop_signal_arrived) {
     output.set_memory_plan(plan_memory(runtime, session_.decoder().architecture(),
-                                       settings_of(runtime, configuration, inputs), sizeof(T), Purpose::training));
+                                       settings_of(runtime, configuration, inputs), sizeof(Scalar), Purpose::training));
 }
 
-template <class T>
-void TrainRun<T>::start_or_resume() {
+template <class Scalar>
+void TrainRun<Scalar>::start_or_resume() {
     const std::string file = checkpoint_to_resume(runtime_, configuration_.output, output_.folder());
     if (file.empty()) {
         if (configuration_.init.empty()) {
@@ -130,8 +130,8 @@ void TrainRun<T>::start_or_resume() {
     }
 }
 
-template <class T>
-void TrainRun<T>::evaluate() {
+template <class Scalar>
+void TrainRun<Scalar>::evaluate() {
     if (inputs_.eval) {
         const train::Evaluation evaluation = session_.evaluate(*inputs_.eval);
         output_.record(session_.steps_done(), evaluation);
@@ -140,14 +140,14 @@ void TrainRun<T>::evaluate() {
     }
 }
 
-template <class T>
-void TrainRun<T>::save() {
+template <class Scalar>
+void TrainRun<Scalar>::save() {
     session_.save_checkpoint(output_.folder().checkpoints(), static_cast<int>(configuration_.output.checkpoint_keep),
                              configuration_.options.settings());
 }
 
-template <class T>
-void TrainRun<T>::report_totals(double seconds, std::int64_t tokens) {
+template <class Scalar>
+void TrainRun<Scalar>::report_totals(double seconds, std::int64_t tokens) {
     const double rate = seconds > 0 ? static_cast<double>(tokens) / seconds : 0;
     totals_[measure::run_keys::steps] = session_.steps_done();
     totals_[measure::run_keys::tokens] = tokens;
@@ -158,8 +158,8 @@ void TrainRun<T>::report_totals(double seconds, std::int64_t tokens) {
     output_.say(fmt::format("FOM train_tokens_per_second = {:.1f} tokens/s", rate));
 }
 
-template <class T>
-ExitCode TrainRun<T>::run() {
+template <class Scalar>
+ExitCode TrainRun<Scalar>::run() {
     start_or_resume();
     const index_t first_step = session_.steps_done();
     const index_t total_steps = session_.total_steps();
@@ -167,7 +167,7 @@ ExitCode TrainRun<T>::run() {
     output_.say(fmt::format("{}: {} sequences ({} cut), {} steps, {} LoRA parameters, {} ranks x {} threads, {}",
                             inputs_.train.name, inputs_.train.sequences(), inputs_.train.truncated, total_steps,
                             session_.decoder().lora().global_size(), runtime_.world.size(), runtime_.placement.threads,
-                            runtime_.kernels.template gemm_name<T>()));
+                            runtime_.kernels.template gemm_name<Scalar>()));
     if (first_step == 0) {
         evaluate();
     }

@@ -99,8 +99,8 @@ TensorError compare(const train::FullTensor& full, index_t matrix, const io::Ten
 }
 
 /// Collective; the result is the same on all ranks.
-template <class T>
-GradientErrors compare_gradients(const mpi::Communicator& world, const train::TrainSession<T>& session,
+template <class Scalar>
+GradientErrors compare_gradients(const mpi::Communicator& world, const train::TrainSession<Scalar>& session,
                                  const std::filesystem::path& file) {
     std::unique_ptr<io::TensorSource> reference;
     world.agree([&] { reference = std::make_unique<io::TensorSource>(io::TensorSource::open_file(file)); });
@@ -137,7 +137,7 @@ ModelSettings model_of(const ReferenceCase& reference) {
 }
 
 /// One case in one precision: the program's parts, and the table of what they compute.
-template <class T>
+template <class Scalar>
 class Verification {
 public:
     Verification(const Runtime& runtime, const ReferenceCase& reference, index_t chunks);
@@ -145,9 +145,9 @@ public:
     bool run();
 
 private:
-    static constexpr bool is_fp32 = std::is_same_v<T, float>;
+    static constexpr bool is_fp32 = std::is_same_v<Scalar, float>;
 
-    [[nodiscard]] std::unique_ptr<model::Decoder<T>> load_decoder(index_t chunks) const;
+    [[nodiscard]] std::unique_ptr<model::Decoder<Scalar>> load_decoder(index_t chunks) const;
     [[nodiscard]] std::vector<double> losses();
     void add_or_note(const std::string& quantity, double error, std::optional<double> error_of_pytorch);
     void check_log_probabilities();
@@ -158,12 +158,12 @@ private:
     const ReferenceCase& reference_;
     model::Architecture architecture_;
     train::Dataset data_;
-    train::TrainSession<T> session_;
+    train::TrainSession<Scalar> session_;
     Table table_;
 };
 
-template <class T>
-Verification<T>::Verification(const Runtime& runtime, const ReferenceCase& reference, index_t chunks)
+template <class Scalar>
+Verification<Scalar>::Verification(const Runtime& runtime, const ReferenceCase& reference, index_t chunks)
     : runtime_(runtime),
       reference_(reference),
       architecture_(read_architecture(runtime, model_of(reference))),
@@ -171,28 +171,29 @@ Verification<T>::Verification(const Runtime& runtime, const ReferenceCase& refer
                                 std::numeric_limits<index_t>::max())),
       session_(load_decoder(chunks), data_, reference.train, runtime.kernels, runtime.grid),
       table_(runtime.world, fmt::format("{} {} on {} ranks, {}", reference.folder.string(), is_fp32 ? "fp32" : "bf16",
-                                        runtime.world.size(), runtime.kernels.gemm_name<T>())) {
+                                        runtime.world.size(), runtime.kernels.gemm_name<Scalar>())) {
     session_.start_from(reference.adapter());
 }
 
-template <class T>
-std::unique_ptr<model::Decoder<T>> Verification<T>::load_decoder(index_t chunks) const {
+template <class Scalar>
+std::unique_ptr<model::Decoder<Scalar>> Verification<Scalar>::load_decoder(index_t chunks) const {
     model::LoraSettings lora;
     runtime_.world.agree([&] { lora = train::read_adapter_settings(reference_.adapter(), architecture_); });
-    return load_model<T>(
+    return load_model<Scalar>(
         runtime_, architecture_, model_of(reference_),
         {.lora = lora, .max_tokens = data_.largest_sum(reference_.train.batches.batch_size), .chunks = chunks},
         Purpose::training);
 }
 
-template <class T>
-std::vector<double> Verification<T>::losses() {
+template <class Scalar>
+std::vector<double> Verification<Scalar>::losses() {
     return session_.evaluate(data_).batch_losses;
 }
 
 /// BF16 has a bound only where the case says how far PyTorch's own is.
-template <class T>
-void Verification<T>::add_or_note(const std::string& quantity, double error, std::optional<double> error_of_pytorch) {
+template <class Scalar>
+void Verification<Scalar>::add_or_note(const std::string& quantity, double error,
+                                       std::optional<double> error_of_pytorch) {
     if (is_fp32 || error_of_pytorch) {
         table_.add(quantity, error, is_fp32 ? fp32_bound : bf16_bound(error_of_pytorch));
     } else {
@@ -200,10 +201,10 @@ void Verification<T>::add_or_note(const std::string& quantity, double error, std
     }
 }
 
-template <class T>
-void Verification<T>::check_log_probabilities() {
+template <class Scalar>
+void Verification<Scalar>::check_log_probabilities() {
     const std::vector<double> found =
-        train::target_log_probabilities<T>(session_.decoder(), runtime_.kernels, runtime_.grid, data_, 0);
+        train::target_log_probabilities<Scalar>(session_.decoder(), runtime_.kernels, runtime_.grid, data_, 0);
     const double worst = largest_relative_error(found, reference_.fp32.log_probabilities);
     if (is_fp32) {
         table_.add("label_log_probabilities", worst, fp32_bound);
@@ -217,8 +218,8 @@ void Verification<T>::check_log_probabilities() {
     table_.note("label_log_probabilities, worst token", worst);
 }
 
-template <class T>
-void Verification<T>::check_gradients() {
+template <class Scalar>
+void Verification<Scalar>::check_gradients() {
     const GradientErrors errors =
         compare_gradients(runtime_.world, session_, reference_.folder / "grads_step0.safetensors");
     table_.add("gradients_step0", errors.all, is_fp32 ? fp32_bound : bf16_bound(reference_.bf16.gradients));
@@ -232,8 +233,8 @@ void Verification<T>::check_gradients() {
     }
 }
 
-template <class T>
-void Verification<T>::check_gradient_norms(const std::vector<double>& norms) {
+template <class Scalar>
+void Verification<Scalar>::check_gradient_norms(const std::vector<double>& norms) {
     const double worst = largest_relative_error(norms, reference_.fp32.gradient_norms);
     if (is_fp32) {
         table_.add("grad_norm", worst, fp32_bound);
@@ -244,8 +245,8 @@ void Verification<T>::check_gradient_norms(const std::vector<double>& norms) {
     }
 }
 
-template <class T>
-bool Verification<T>::run() {
+template <class Scalar>
+bool Verification<Scalar>::run() {
     const double loss_bound = is_fp32 ? fp32_bound : bf16_bound(reference_.bf16.loss);
     table_.add("eval_loss", largest_relative_error(losses(), reference_.fp32.eval_losses), loss_bound);
     check_log_probabilities();

@@ -64,11 +64,11 @@ struct Arrival {
 [[nodiscard]] std::map<std::uint64_t, Arrival> arrivals_of(const std::map<int, Timeline>& timelines);
 
 /// The parts of `sorted`, which are disjoint or in order of begin, that begin in [begin, end).
-template <class T>
-[[nodiscard]] std::span<const T> that_begin_in(const std::vector<T>& sorted, double begin, double end) {
+template <class Scalar>
+[[nodiscard]] std::span<const Scalar> that_begin_in(const std::vector<Scalar>& sorted, double begin, double end) {
     const auto from =
-        std::partition_point(sorted.begin(), sorted.end(), [&](const T& part) { return part.begin < begin; });
-    const auto to = std::partition_point(from, sorted.end(), [&](const T& part) { return part.begin < end; });
+        std::partition_point(sorted.begin(), sorted.end(), [&](const Scalar& part) { return part.begin < begin; });
+    const auto to = std::partition_point(from, sorted.end(), [&](const Scalar& part) { return part.begin < end; });
     return {from, to};
 }
 

@@ -26,37 +26,38 @@ index_t chunks_of(const Architecture& architecture, const DecoderSettings& setti
 
 }  // namespace
 
-template <class T>
-Decoder<T>::Decoder(const Architecture& architecture, const DecoderSettings& settings,
-                    const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid)
+template <class Scalar>
+Decoder<Scalar>::Decoder(const Architecture& architecture, const DecoderSettings& settings,
+                         const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid)
     : kernels_(kernels),
       architecture_(architecture),
       grid_(grid),
       plans_(plan_layers(architecture_, settings.lora, place_in(grid))),
       lora_(plans_, settings.lora),
       workspace_{kernels, {grid, kernels, architecture.experts, chunks_of(architecture, settings, grid)}},
-      rotary_(std::make_shared<ops::RotaryTable<A>>(architecture.attention.rope)),
-      embedding_(ops::format_for<T>(architecture.stored.others), architecture.vocabulary, architecture.hidden),
+      rotary_(std::make_shared<ops::RotaryTable<Sum>>(architecture.attention.rope)),
+      embedding_(ops::format_for<Scalar>(architecture.stored.others), architecture.vocabulary, architecture.hidden),
       output_norm_(static_cast<std::size_t>(architecture.hidden)) {
     if (!architecture_.tied_head) {
         head_ = ops::PackedWeights(embedding_.format(), architecture.vocabulary, architecture.hidden);
     }
-    const auto add = [&](const BlockPlan& plan, std::unique_ptr<Block<T>> block) {
-        blocks_.push_back({plan.norm.name, std::vector<A>(static_cast<std::size_t>(plan.norm.cols)), std::move(block)});
+    const auto add = [&](const BlockPlan& plan, std::unique_ptr<Block<Scalar>> block) {
+        blocks_.push_back(
+            {plan.norm.name, std::vector<Sum>(static_cast<std::size_t>(plan.norm.cols)), std::move(block)});
     };
     for (index_t l = 0; l < architecture_.layers; ++l) {
         const LayerPlan& plan = plans_[static_cast<std::size_t>(l)];
-        add(plan.mixer, make_token_mixer<T>(architecture_, l, plan.mixer, lora_, workspace_));
-        add(plan.feed_forward,
-            make_feed_forward<T>(architecture_, l, plan.feed_forward, settings, place_in(grid), lora_, workspace_));
+        add(plan.mixer, make_token_mixer<Scalar>(architecture_, l, plan.mixer, lora_, workspace_));
+        add(plan.feed_forward, make_feed_forward<Scalar>(architecture_, l, plan.feed_forward, settings, place_in(grid),
+                                                         lora_, workspace_));
     }
     const auto lowest = std::find_if(blocks_.begin(), blocks_.end(),
                                      [](const NormedBlock& block) { return block.block->is_trainable(); });
     lowest_trainable_ = static_cast<std::size_t>(lowest - blocks_.begin());
 }
 
-template <class T>
-void Decoder<T>::load(const WeightSource<T>& source) {
+template <class Scalar>
+void Decoder<Scalar>::load(const WeightSource<Scalar>& source) {
     const Scope scope(core::scopes::load);
     source.fill_whole("model.embed_tokens.weight", embedding_);
     if (!architecture_.tied_head) {
@@ -69,20 +70,20 @@ void Decoder<T>::load(const WeightSource<T>& source) {
     }
 }
 
-template <class T>
-const ops::PackedWeights& Decoder<T>::head() const {
+template <class Scalar>
+const ops::PackedWeights& Decoder<Scalar>::head() const {
     return architecture_.tied_head ? embedding_ : head_;
 }
 
-template <class T>
-void Decoder<T>::update_lora() {
+template <class Scalar>
+void Decoder<Scalar>::update_lora() {
     for (NormedBlock& block : blocks_) {
         block.block->update_lora();
     }
 }
 
-template <class T>
-void Decoder<T>::start_pass(const ops::TokenBatch& batch, bool save, Pass<T>& pass) {
+template <class Scalar>
+void Decoder<Scalar>::start_pass(const ops::TokenBatch& batch, bool save, Pass<Scalar>& pass) {
     pass.batch = batch;
     pass.is_saved = save;
     pass.dropout_probability = lora_.settings.dropout;
@@ -96,7 +97,7 @@ void Decoder<T>::start_pass(const ops::TokenBatch& batch, bool save, Pass<T>& pa
     longest = rotary_->is_dynamic() ? grid_.world().max(longest) : longest;
     if (!rotary_->covers(longest)) {
         // Tapes that are open keep the table that they began with.
-        auto longer = std::make_shared<ops::RotaryTable<A>>(*rotary_);
+        auto longer = std::make_shared<ops::RotaryTable<Sum>>(*rotary_);
         longer->extend(longest);
         rotary_ = std::move(longer);
     }
@@ -104,23 +105,23 @@ void Decoder<T>::start_pass(const ops::TokenBatch& batch, bool save, Pass<T>& pa
     pass.rows_of_ranks = workspace_.exchange.rows_of_ranks(batch.rows());
 }
 
-template <class T>
-void Decoder<T>::embed(const ops::TokenBatch& batch, MatrixView<A> out) const {
+template <class Scalar>
+void Decoder<Scalar>::embed(const ops::TokenBatch& batch, MatrixView<Sum> out) const {
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < batch.rows(); ++row) {
         embedding_.widen_row(kernels_, batch.tokens[static_cast<std::size_t>(row)], out[row]);
     }
 }
 
-template <class T>
-BlockTape<T>& Decoder<T>::tape_of(Tape<T>& tape, std::size_t block) const {
+template <class Scalar>
+BlockTape<Scalar>& Decoder<Scalar>::tape_of(Tape<Scalar>& tape, std::size_t block) const {
     return keeps(tape.pass, block) ? tape.blocks[block] : tape.passing[block % 2];
 }
 
-template <class T>
-BlockState<T>& Decoder<T>::state_of(Tape<T>& tape, std::size_t block) const {
-    const Block<T>& one = *blocks_[block].block;
-    std::unique_ptr<BlockState<T>>& state =
+template <class Scalar>
+BlockState<Scalar>& Decoder<Scalar>::state_of(Tape<Scalar>& tape, std::size_t block) const {
+    const Block<Scalar>& one = *blocks_[block].block;
+    std::unique_ptr<BlockState<Scalar>>& state =
         keeps(tape.pass, block) ? tape.blocks[block].state : tape.passing_states[typeid(one)];
     if (state == nullptr) {
         state = one.make_state();
@@ -128,18 +129,18 @@ BlockState<T>& Decoder<T>::state_of(Tape<T>& tape, std::size_t block) const {
     return *state;
 }
 
-template <class T>
-typename Decoder<T>::Boundary Decoder<T>::boundary_before(Tape<T>& tape, std::size_t block) {
+template <class Scalar>
+typename Decoder<Scalar>::Boundary Decoder<Scalar>::boundary_before(Tape<Scalar>& tape, std::size_t block) {
     const index_t rows = tape.pass.rows();
     const index_t hidden = architecture_.hidden;
     const bool last = block == blocks_.size();
-    Matrix<A>& stream = last ? tape.output : tape_of(tape, block).stream;
-    Matrix<T>& normed = last ? tape.normed : tape_of(tape, block).input;
-    std::vector<A>& rstd = last ? tape.output_rstd : tape_of(tape, block).rstd;
+    Matrix<Sum>& stream = last ? tape.output : tape_of(tape, block).stream;
+    Matrix<Scalar>& normed = last ? tape.normed : tape_of(tape, block).input;
+    std::vector<Sum>& rstd = last ? tape.output_rstd : tape_of(tape, block).rstd;
     stream.resize(rows, hidden);
     normed.resize(rows, hidden);
     rstd.resize(static_cast<std::size_t>(rows));
-    const MatrixView<A> wide = last ? MatrixView<A>() : block_input_.view();
+    const MatrixView<Sum> wide = last ? MatrixView<Sum>() : block_input_.view();
     return {stream, last ? output_norm_ : blocks_[block].norm, {normed, wide, rstd}};
 }
 
@@ -148,11 +149,11 @@ typename Decoder<T>::Boundary Decoder<T>::boundary_before(Tape<T>& tape, std::si
 ///     embed -> stream -> norm -> block --+-> stream -> norm -> block --+-> ... -> norm -> head
 ///                 |                      |      |                      |
 ///                 +----------------------+      +----------------------+
-template <class T>
-MatrixView<const T> Decoder<T>::forward(const ops::TokenBatch& batch, Tape<T>& tape, bool save) {
+template <class Scalar>
+MatrixView<const Scalar> Decoder<Scalar>::forward(const ops::TokenBatch& batch, Tape<Scalar>& tape, bool save) {
     const Scope scope(core::scopes::decoder_forward);
     const double epsilon = architecture_.norm_epsilon;
-    const kernels::ElementwiseKernels<T>& row_kernels = kernels_.elementwise<T>();
+    const kernels::ElementwiseKernels<Scalar>& row_kernels = kernels_.elementwise<Scalar>();
     start_pass(batch, save, tape.pass);
     tape.blocks.resize(blocks_.size());
     tape.load = {};
@@ -160,42 +161,42 @@ MatrixView<const T> Decoder<T>::forward(const ops::TokenBatch& batch, Tape<T>& t
     block_output_.resize(batch.rows(), architecture_.hidden);
     const Boundary start = boundary_before(tape, 0);
     embed(batch, start.stream);
-    ops::rms_norm_forward<T>(row_kernels, start.stream, start.norm, epsilon, start.normed);
+    ops::rms_norm_forward<Scalar>(row_kernels, start.stream, start.norm, epsilon, start.normed);
     for (std::size_t b = 0; b < blocks_.size(); ++b) {
-        const BlockTape<T>& kept = tape_of(tape, b);
-        BlockState<T>& state = state_of(tape, b);
+        const BlockTape<Scalar>& kept = tape_of(tape, b);
+        BlockState<Scalar>& state = state_of(tape, b);
         blocks_[b].block->forward(tape.pass, {block_input_, kept.input}, state, block_output_, keeps(tape.pass, b));
-        if (const Routing<A>* routing = state.routing(); routing != nullptr && save) {
-            tape.load.template add<A>(routing->expert_ids, architecture_.experts, routing->probabilities);
+        if (const Routing<Sum>* routing = state.routing(); routing != nullptr && save) {
+            tape.load.template add<Sum>(routing->expert_ids, architecture_.experts, routing->probabilities);
         }
         const Boundary next = boundary_before(tape, b + 1);
-        ops::add_and_rms_norm_forward<T>(row_kernels, kept.stream, block_output_, next.stream, next.norm, epsilon,
-                                         next.normed);
+        ops::add_and_rms_norm_forward<Scalar>(row_kernels, kept.stream, block_output_, next.stream, next.norm, epsilon,
+                                              next.normed);
     }
     return tape.normed;
 }
 
 /// Through the norm and the block of each addition to the stream, down to the lowest block that has factors.
-template <class T>
-void Decoder<T>::backward(const Tape<T>& tape, MatrixView<const A> grad_hidden,
-                          std::span<const double> grad_probabilities) {
+template <class Scalar>
+void Decoder<Scalar>::backward(const Tape<Scalar>& tape, MatrixView<const Sum> grad_hidden,
+                               std::span<const double> grad_probabilities) {
     const Scope scope(core::scopes::decoder_backward);
     grad_stream_.resize(tape.pass.rows(), architecture_.hidden);
     grad_block_.resize(tape.pass.rows(), architecture_.hidden);
-    const kernels::ElementwiseKernels<T>& row_kernels = kernels_.elementwise<T>();
-    std::vector<A> of_router(grad_probabilities.size());
+    const kernels::ElementwiseKernels<Scalar>& row_kernels = kernels_.elementwise<Scalar>();
+    std::vector<Sum> of_router(grad_probabilities.size());
     std::transform(grad_probabilities.begin(), grad_probabilities.end(), of_router.begin(),
-                   [](double gradient) { return static_cast<A>(gradient); });
-    ops::rms_norm_backward<T>(row_kernels, grad_hidden, tape.output, output_norm_, tape.output_rstd, grad_stream_,
-                              false);
+                   [](double gradient) { return static_cast<Sum>(gradient); });
+    ops::rms_norm_backward<Scalar>(row_kernels, grad_hidden, tape.output, output_norm_, tape.output_rstd, grad_stream_,
+                                   false);
     for (std::size_t b = blocks_.size(); b-- > lowest_trainable_;) {
-        const BlockTape<T>& kept = tape.blocks[b];
+        const BlockTape<Scalar>& kept = tape.blocks[b];
         const bool lowest = b == lowest_trainable_;  // nothing below has factors to train
         blocks_[b].block->backward(tape.pass, kept.input, *kept.state, grad_stream_, of_router,
-                                   lowest ? MatrixView<A>() : grad_block_.view());
+                                   lowest ? MatrixView<Sum>() : grad_block_.view());
         if (!lowest) {
-            ops::rms_norm_backward<T>(row_kernels, grad_block_, kept.stream, blocks_[b].norm, kept.rstd, grad_stream_,
-                                      true);
+            ops::rms_norm_backward<Scalar>(row_kernels, grad_block_, kept.stream, blocks_[b].norm, kept.rstd,
+                                           grad_stream_, true);
         }
     }
 }

@@ -17,12 +17,12 @@
 
 namespace moesaic::model {
 
-/// T is the type of activations: bf16, float, or double (for gradient checks). Each rank passes its own sequences;
+/// Scalar is the type of activations: bf16, float, or double (for gradient checks). Each rank passes its own sequences;
 /// everything but the experts is replicated.
-template <class T>
+template <class Scalar>
 class Decoder {
 public:
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
 
     /// Allocates weights and LoRA factors. `kernels` must outlive the object.
     Decoder(const Architecture& architecture, const DecoderSettings& settings, const kernels::KernelSet& kernels,
@@ -31,20 +31,20 @@ public:
     Decoder& operator=(const Decoder&) = delete;
 
     /// Reads the frozen weights: of the experts only this rank's slices of its own.
-    void load(const WeightSource<T>& source);
+    void load(const WeightSource<Scalar>& source);
 
     /// Hidden states after the last norm [T, H], in `tape`. With `save` the pass has dropout and can be followed by
     /// `backward`. Collective over the replica, and over the world where RoPE depends on the longest sequence.
-    MatrixView<const T> forward(const ops::TokenBatch& batch, Tape<T>& tape, bool save);
+    MatrixView<const Scalar> forward(const ops::TokenBatch& batch, Tape<Scalar>& tape, bool save);
     /// Accumulates LoRA gradients, given the gradient of the hidden states [T, H] of the saved pass on the tape and,
     /// unless it is empty, what the routers' softmax probabilities of every row and layer have besides [E]. Collective
     /// over the replica.
-    void backward(const Tape<T>& tape, MatrixView<const A> grad_hidden,
+    void backward(const Tape<Scalar>& tape, MatrixView<const Sum> grad_hidden,
                   std::span<const double> grad_probabilities = {});
 
     /// The language model head [V, H].
     [[nodiscard]] const ops::PackedWeights& head() const;
-    [[nodiscard]] LoraParameters<A>& lora() noexcept { return lora_; }
+    [[nodiscard]] LoraParameters<Sum>& lora() noexcept { return lora_; }
     /// What the exchange of rows sent so far.
     [[nodiscard]] const ExchangeVolume& exchange_volume() const noexcept { return workspace_.exchange.volume(); }
     [[nodiscard]] const Architecture& architecture() const noexcept { return architecture_; }
@@ -55,42 +55,42 @@ private:
     /// A norm, and the block behind it.
     struct NormedBlock {
         std::string norm_name;
-        std::vector<A> norm;  // [H]
-        std::unique_ptr<Block<T>> block;
+        std::vector<Sum> norm;  // [H]
+        std::unique_ptr<Block<Scalar>> block;
     };
 
-    void start_pass(const ops::TokenBatch& batch, bool save, Pass<T>& pass);
-    void embed(const ops::TokenBatch& batch, MatrixView<A> out) const;
+    void start_pass(const ops::TokenBatch& batch, bool save, Pass<Scalar>& pass);
+    void embed(const ops::TokenBatch& batch, MatrixView<Sum> out) const;
     /// Whether a saved pass keeps what backward needs of a block: those below have no factors to train.
-    [[nodiscard]] bool keeps(const Pass<T>& pass, std::size_t block) const {
+    [[nodiscard]] bool keeps(const Pass<Scalar>& pass, std::size_t block) const {
         return pass.is_saved && block >= lowest_trainable_;
     }
-    BlockTape<T>& tape_of(Tape<T>& tape, std::size_t block) const;
-    BlockState<T>& state_of(Tape<T>& tape, std::size_t block) const;
+    BlockTape<Scalar>& tape_of(Tape<Scalar>& tape, std::size_t block) const;
+    BlockState<Scalar>& state_of(Tape<Scalar>& tape, std::size_t block) const;
     /// Where the stream that enters a block, or leaves the last one, and its norm go.
     struct Boundary {
-        MatrixView<A> stream;
-        const std::vector<A>& norm;
-        ops::NormOutput<T> normed;
+        MatrixView<Sum> stream;
+        const std::vector<Sum>& norm;
+        ops::NormOutput<Scalar> normed;
     };
-    Boundary boundary_before(Tape<T>& tape, std::size_t block);
+    Boundary boundary_before(Tape<Scalar>& tape, std::size_t block);
 
     const kernels::KernelSet& kernels_;
     Architecture architecture_;
     mpi::ProcessGrid grid_;
     std::vector<LayerPlan> plans_;
-    LoraParameters<A> lora_;
-    Workspace<T> workspace_;
-    std::shared_ptr<const ops::RotaryTable<A>> rotary_;
+    LoraParameters<Sum> lora_;
+    Workspace<Scalar> workspace_;
+    std::shared_ptr<const ops::RotaryTable<Sum>> rotary_;
     ops::PackedWeights embedding_;     // [V, H]
     ops::PackedWeights head_;          // [V, H], empty if tied
-    std::vector<A> output_norm_;       // [H]
+    std::vector<Sum> output_norm_;     // [H]
     std::vector<NormedBlock> blocks_;  ///< mixer and feed-forward of each layer
     std::size_t lowest_trainable_ = 0;
-    Matrix<A> block_input_;   // [T, H] after a norm, before rounding to T
-    Matrix<A> block_output_;  // [T, H]
-    Matrix<A> grad_stream_;   // [T, H] gradient of the residual stream
-    Matrix<A> grad_block_;    // [T, H] gradient of a block's normalised input
+    Matrix<Sum> block_input_;   // [T, H] after a norm, before rounding to Scalar
+    Matrix<Sum> block_output_;  // [T, H]
+    Matrix<Sum> grad_stream_;   // [T, H] gradient of the residual stream
+    Matrix<Sum> grad_block_;    // [T, H] gradient of a block's normalised input
 };
 
 }  // namespace moesaic::model

@@ -19,27 +19,27 @@ using core::accumulator_t;
 using core::Matrix;
 
 /// What is kept of one block. T: rows of this rank.
-template <class T>
+template <class Scalar>
 struct BlockTape {
-    Matrix<accumulator_t<T>> stream;     // [T, H] residual stream before the block's norm
-    std::vector<accumulator_t<T>> rstd;  // [T]
-    Matrix<T> input;                     // [T, H] after the norm, rounded
-    std::unique_ptr<BlockState<T>> state;
+    Matrix<accumulator_t<Scalar>> stream;     // [T, H] residual stream before the block's norm
+    std::vector<accumulator_t<Scalar>> rstd;  // [T]
+    Matrix<Scalar> input;                     // [T, H] after the norm, rounded
+    std::unique_ptr<BlockState<Scalar>> state;
 };
 
 /// Any number of tapes may be open at once. One that is used again keeps its buffers.
-template <class T>
+template <class Scalar>
 struct Tape {
-    Pass<T> pass;
-    std::vector<BlockTape<T>> blocks;           ///< two per layer, mixer and feed-forward; empty where nothing is kept
-    Matrix<accumulator_t<T>> output;            // [T, H] residual stream after the last block
-    std::vector<accumulator_t<T>> output_rstd;  // [T]
-    Matrix<T> normed;                           // [T, H] what the head sees
-    RouterLoad load;                            ///< of a saved pass: where the routers sent its rows
+    Pass<Scalar> pass;
+    std::vector<BlockTape<Scalar>> blocks;  ///< two per layer, mixer and feed-forward; empty where nothing is kept
+    Matrix<accumulator_t<Scalar>> output;   // [T, H] residual stream after the last block
+    std::vector<accumulator_t<Scalar>> output_rstd;  // [T]
+    Matrix<Scalar> normed;                           // [T, H] what the head sees
+    RouterLoad load;                                 ///< of a saved pass: where the routers sent its rows
 
     /// Of blocks of which nothing is kept: two take turns, because one reads the stream that the next one gets.
-    std::array<BlockTape<T>, 2> passing;
-    std::map<std::type_index, std::unique_ptr<BlockState<T>>> passing_states;
+    std::array<BlockTape<Scalar>, 2> passing;
+    std::map<std::type_index, std::unique_ptr<BlockState<Scalar>>> passing_states;
 };
 
 }  // namespace moesaic::model

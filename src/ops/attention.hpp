@@ -30,27 +30,28 @@ struct AttentionShape {
 
 /// What attention works on. Sequences lie one after the other in the rows: sequence s has rows
 /// [offsets[s], offsets[s + 1]).
-template <class T>
+template <class Scalar>
 struct AttentionInputs {
-    MatrixView<const T> query;  // [T, heads * D]
-    MatrixView<const T> key;    // [T, kv_heads * D]
-    MatrixView<const T> value;  // [T, kv_heads * Dv]
+    MatrixView<const Scalar> query;  // [T, heads * D]
+    MatrixView<const Scalar> key;    // [T, kv_heads * D]
+    MatrixView<const Scalar> value;  // [T, kv_heads * Dv]
     std::span<const index_t> offsets;
 };
 
 /// output [T, heads * Dv]; log_sum [T, heads] is the logarithm of each softmax's denominator, kept for backward. Where
-/// T is narrower, products have the operands in two parts of type T (see LoraLinear).
-template <class T>
+/// Scalar is narrower, products have the operands in two parts of type Scalar (see LoraLinear).
+template <class Scalar>
 void attention_forward(const kernels::KernelSet& kernels, const AttentionShape& shape,
-                       const AttentionInputs<accumulator_t<T>>& in, MatrixView<accumulator_t<T>> output,
-                       MatrixView<accumulator_t<T>> log_sum);
+                       const AttentionInputs<accumulator_t<Scalar>>& in, MatrixView<accumulator_t<Scalar>> output,
+                       MatrixView<accumulator_t<Scalar>> log_sum);
 
-/// Given inputs and output of forward, rounded to T. Overwrites grad_query [T, heads * D], grad_key [T, kv_heads * D]
-/// and grad_value [T, kv_heads * Dv]. Scores are recomputed in blocks.
-template <class T>
-void attention_backward(const kernels::KernelSet& kernels, const AttentionShape& shape, const AttentionInputs<T>& in,
-                        MatrixView<const T> output, MatrixView<const accumulator_t<T>> log_sum,
-                        MatrixView<const T> grad_output, MatrixView<accumulator_t<T>> grad_query,
-                        MatrixView<accumulator_t<T>> grad_key, MatrixView<accumulator_t<T>> grad_value);
+/// Given inputs and output of forward, rounded to Scalar. Overwrites grad_query [T, heads * D], grad_key [T, kv_heads *
+/// D] and grad_value [T, kv_heads * Dv]. Scores are recomputed in blocks.
+template <class Scalar>
+void attention_backward(const kernels::KernelSet& kernels, const AttentionShape& shape,
+                        const AttentionInputs<Scalar>& in, MatrixView<const Scalar> output,
+                        MatrixView<const accumulator_t<Scalar>> log_sum, MatrixView<const Scalar> grad_output,
+                        MatrixView<accumulator_t<Scalar>> grad_query, MatrixView<accumulator_t<Scalar>> grad_key,
+                        MatrixView<accumulator_t<Scalar>> grad_value);
 
 }  // namespace moesaic::ops

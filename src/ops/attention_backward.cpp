@@ -74,11 +74,11 @@ std::vector<std::vector<Task>> make_rounds(const AttentionShape& shape, std::spa
 }
 
 /// Working memory of one thread. L: length of a block.
-template <class T>
+template <class Scalar>
 struct Scratch {
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
 
-    Scratch(const AttentionStrips<T>& strips, index_t length, const AttentionShape& shape)
+    Scratch(const AttentionStrips<Scalar>& strips, index_t length, const AttentionShape& shape)
         : query(1, strips.left_bytes(kernel_block, shape.head_size)),
           grad_output(1, strips.left_bytes(kernel_block, shape.value_size)),
           scores(kernel_block, length),
@@ -94,34 +94,34 @@ struct Scratch {
 
     Matrix<std::byte> query;         // a packed strip
     Matrix<std::byte> grad_output;   // a packed strip
-    Matrix<A> scores;                // [32, L]
-    Matrix<A> grad_probabilities;    // [32, L]
-    Matrix<T> probabilities;         // [L, L]
-    Matrix<T> grad_scores;           // [L, L]
+    Matrix<Sum> scores;              // [32, L]
+    Matrix<Sum> grad_probabilities;  // [32, L]
+    Matrix<Scalar> probabilities;    // [L, L]
+    Matrix<Scalar> grad_scores;      // [L, L]
     Matrix<std::byte> left;          // a packed strip of one of the two
     Matrix<std::byte> queries;       // [L, D] packed as right operand
     Matrix<std::byte> grad_outputs;  // [L, Dv]
-    Matrix<A> grad_query;            // [32, D]
-    Matrix<A> grad_key;              // [L, D]
-    Matrix<A> grad_value;            // [L, Dv]
+    Matrix<Sum> grad_query;          // [32, D]
+    Matrix<Sum> grad_key;            // [L, D]
+    Matrix<Sum> grad_value;          // [L, Dv]
 };
 
-template <class T>
+template <class Scalar>
 struct Gradients {
-    using A = accumulator_t<T>;
-    MatrixView<A> query;
-    MatrixView<A> key;
-    MatrixView<A> value;
+    using Sum = accumulator_t<Scalar>;
+    MatrixView<Sum> query;
+    MatrixView<Sum> key;
+    MatrixView<Sum> value;
 };
 
-template <class T>
+template <class Scalar>
 class Backward {
 public:
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
 
-    Backward(const kernels::KernelSet& kernels, const AttentionShape& shape, const AttentionInputs<T>& in,
-             MatrixView<const A> log_sum, MatrixView<const T> grad_output, const Gradients<T>& grads)
-        : row_kernels_(kernels.elementwise<T>()),
+    Backward(const kernels::KernelSet& kernels, const AttentionShape& shape, const AttentionInputs<Scalar>& in,
+             MatrixView<const Sum> log_sum, MatrixView<const Scalar> grad_output, const Gradients<Scalar>& grads)
+        : row_kernels_(kernels.elementwise<Scalar>()),
           strips_(kernels),
           shape_(shape),
           in_(in),
@@ -133,19 +133,19 @@ public:
           keys_along_rows_(strips_, shape.kv_heads, in.offsets, in.key, Along::rows),
           values_(strips_, shape.kv_heads, in.offsets, in.value, Along::size) {}
 
-    void run(MatrixView<const T> output) {
+    void run(MatrixView<const Scalar> output) {
         start_sums(output);
         const index_t length = block_length(shape_, in_.offsets);
         const std::vector<std::vector<Task>> rounds = make_rounds(shape_, in_.offsets, length);
         const int threads = omp_get_max_threads();
         // Nothing in the parallel region allocates, so that no exception can leave it.
-        std::vector<Scratch<T>> scratch;
+        std::vector<Scratch<Scalar>> scratch;
         for (int t = 0; t < threads; ++t) {
             scratch.emplace_back(strips_, length, shape_);
         }
 #pragma omp parallel num_threads(threads)
         {
-            const typename AttentionStrips<T>::TileState tiles(strips_.products());
+            const typename AttentionStrips<Scalar>::TileState tiles(strips_.products());
             for (const std::vector<Task>& round : rounds) {
                 compute(round, scratch[static_cast<std::size_t>(omp_get_thread_num())]);
 #pragma omp barrier  // the next round adds to the same gradients
@@ -155,12 +155,12 @@ public:
 
 private:
     /// Gradients start from zero; delta = <dL/doutput, output> of each row and head.
-    void start_sums(MatrixView<const T> output) {
+    void start_sums(MatrixView<const Scalar> output) {
         const index_t size = shape_.value_size;
 #pragma omp parallel for schedule(static)
         for (index_t row = 0; row < output.rows(); ++row) {
-            for (const MatrixView<A>& gradient : {grads_.query, grads_.key, grads_.value}) {
-                std::fill_n(gradient[row], gradient.cols(), A(0));
+            for (const MatrixView<Sum>& gradient : {grads_.query, grads_.key, grads_.value}) {
+                std::fill_n(gradient[row], gradient.cols(), Sum(0));
             }
             for (index_t head = 0; head < shape_.heads; ++head) {
                 delta_.view()(row, head) =
@@ -170,7 +170,7 @@ private:
     }
 
     /// What the calling thread computes of a round.
-    void compute(const std::vector<Task>& round, Scratch<T>& scratch) const {
+    void compute(const std::vector<Task>& round, Scratch<Scalar>& scratch) const {
         const auto share = core::trace::Scope::share_of(core::scopes::attention_backward);
         const auto count = static_cast<index_t>(round.size());
 #pragma omp for schedule(dynamic, 1) nowait
@@ -179,7 +179,7 @@ private:
         }
     }
 
-    void compute(const Task& task, Scratch<T>& scratch) const {
+    void compute(const Task& task, Scratch<Scalar>& scratch) const {
         const index_t group = shape_.heads / shape_.kv_heads;
         const index_t first_head = task.kv_head * group;
         for (index_t head = first_head; head < first_head + group; ++head) {
@@ -190,23 +190,23 @@ private:
         }
         for (index_t i = 0; i < task.keys; ++i) {
             const index_t row = in_.offsets[task.sequence] + task.key + i;
-            A* const grad_key = grads_.key[row] + task.kv_head * shape_.head_size;
-            A* const grad_value = grads_.value[row] + task.kv_head * shape_.value_size;
+            Sum* const grad_key = grads_.key[row] + task.kv_head * shape_.head_size;
+            Sum* const grad_value = grads_.value[row] + task.kv_head * shape_.value_size;
             row_kernels_.add(shape_.head_size, scratch.grad_key.view()[i], grad_key, grad_key);
             row_kernels_.add(shape_.value_size, scratch.grad_value.view()[i], grad_value, grad_value);
         }
     }
 
     /// The rows of one head of a matrix [T, heads * size] that belong to the queries of a task.
-    [[nodiscard]] MatrixView<const T> rows_of(MatrixView<const T> all, const Task& task, index_t head, index_t row,
-                                              index_t rows) const {
+    [[nodiscard]] MatrixView<const Scalar> rows_of(MatrixView<const Scalar> all, const Task& task, index_t head,
+                                                   index_t row, index_t rows) const {
         const index_t size = all.cols() / shape_.heads;
         return all.rows(in_.offsets[task.sequence] + task.query + row, rows).columns(head * size, size);
     }
 
     /// Probabilities and gradients of scores of a strip of queries from `row` of the block on; adds what they give to
     /// the gradients of these queries.
-    void add_to_queries(const Task& task, Scratch<T>& scratch, index_t head, index_t row) const {
+    void add_to_queries(const Task& task, Scratch<Scalar>& scratch, index_t head, index_t row) const {
         const index_t size = shape_.head_size;
         const index_t rows = std::min(kernel_block, task.queries - row);
         const index_t keys = task.is_diagonal() ? row + rows : task.keys;
@@ -226,12 +226,12 @@ private:
             const index_t end = task.is_diagonal() ? row + i + 1 : keys;
             const index_t begin = std::clamp(shape_.first_key(task.query + row + i) - task.key, index_t{0}, end);
             row_kernels_.softmax_backward(end - begin, scores[i] + begin, grad_probabilities[i] + begin,
-                                          static_cast<A>(shape_.scale), log_sum_(first_row + i, head),
+                                          static_cast<Sum>(shape_.scale), log_sum_(first_row + i, head),
                                           delta_.view()(first_row + i, head), probabilities[i] + begin,
                                           grad_scores[i] + begin);
-            for (T* const all : {probabilities[i], grad_scores[i]}) {
-                std::fill(all, all + begin, static_cast<T>(A(0)));
-                std::fill(all + end, all + keys, static_cast<T>(A(0)));
+            for (Scalar* const all : {probabilities[i], grad_scores[i]}) {
+                std::fill(all, all + begin, static_cast<Scalar>(Sum(0)));
+                std::fill(all + end, all + keys, static_cast<Scalar>(Sum(0)));
             }
         }
         strips_.pack_left_rows(grad_scores, scratch.left.data());
@@ -239,20 +239,20 @@ private:
         strips_.multiply(keys, scratch.left.data(), keys_along_rows_.at(task.sequence, task.kv_head, task.key),
                          keys_along_rows_.strip_bytes(task.sequence), sums, false);
         for (index_t i = 0; i < rows; ++i) {
-            A* const grad_query = grads_.query[first_row + i] + head * size;
+            Sum* const grad_query = grads_.query[first_row + i] + head * size;
             row_kernels_.add(size, sums[i], grad_query, grad_query);
         }
     }
 
     /// What the queries of one head give to the gradients of the keys and values of a task.
-    void add_to_keys(const Task& task, Scratch<T>& scratch, index_t head, bool accumulate) const {
+    void add_to_keys(const Task& task, Scratch<Scalar>& scratch, index_t head, bool accumulate) const {
         const index_t strip_bytes = strips_.right_bytes(kernel_block, task.queries);
         strips_.pack_right_columns(rows_of(in_.query, task, head, 0, task.queries), scratch.queries.data(),
                                    strip_bytes);
         strips_.pack_right_columns(rows_of(grad_output_, task, head, 0, task.queries), scratch.grad_outputs.data(),
                                    strip_bytes);
-        const auto add = [&](Matrix<T>& weights, index_t key, index_t keys, const std::byte* right, Matrix<A>& sums,
-                             index_t size) {
+        const auto add = [&](Matrix<Scalar>& weights, index_t key, index_t keys, const std::byte* right,
+                             Matrix<Sum>& sums, index_t size) {
             const index_t hidden = task.is_diagonal() ? key : 0;  // queries before the first of these keys
             const index_t rows = task.queries - hidden;
             strips_.pack_left_columns(part(weights, task.queries, task.keys).rows(hidden, rows).columns(key, keys),
@@ -267,35 +267,36 @@ private:
         }
     }
 
-    const kernels::ElementwiseKernels<T>& row_kernels_;
-    AttentionStrips<T> strips_;
+    const kernels::ElementwiseKernels<Scalar>& row_kernels_;
+    AttentionStrips<Scalar> strips_;
     AttentionShape shape_;
-    AttentionInputs<T> in_;
-    MatrixView<const A> log_sum_;
-    MatrixView<const T> grad_output_;
-    Gradients<T> grads_;
-    Matrix<A> delta_;  // [T, heads]
-    PackedHeads<T> keys_along_size_;
-    PackedHeads<T> keys_along_rows_;
-    PackedHeads<T> values_;
+    AttentionInputs<Scalar> in_;
+    MatrixView<const Sum> log_sum_;
+    MatrixView<const Scalar> grad_output_;
+    Gradients<Scalar> grads_;
+    Matrix<Sum> delta_;  // [T, heads]
+    PackedHeads<Scalar> keys_along_size_;
+    PackedHeads<Scalar> keys_along_rows_;
+    PackedHeads<Scalar> values_;
 };
 
 }  // namespace
 
-template <class T>
-void attention_backward(const kernels::KernelSet& kernels, const AttentionShape& shape, const AttentionInputs<T>& in,
-                        MatrixView<const T> output, MatrixView<const accumulator_t<T>> log_sum,
-                        MatrixView<const T> grad_output, MatrixView<accumulator_t<T>> grad_query,
-                        MatrixView<accumulator_t<T>> grad_key, MatrixView<accumulator_t<T>> grad_value) {
+template <class Scalar>
+void attention_backward(const kernels::KernelSet& kernels, const AttentionShape& shape,
+                        const AttentionInputs<Scalar>& in, MatrixView<const Scalar> output,
+                        MatrixView<const accumulator_t<Scalar>> log_sum, MatrixView<const Scalar> grad_output,
+                        MatrixView<accumulator_t<Scalar>> grad_query, MatrixView<accumulator_t<Scalar>> grad_key,
+                        MatrixView<accumulator_t<Scalar>> grad_value) {
     const core::trace::Scope scope(core::scopes::attention_backward);
-    Backward<T>(kernels, shape, in, log_sum, grad_output, {grad_query, grad_key, grad_value}).run(output);
+    Backward<Scalar>(kernels, shape, in, log_sum, grad_output, {grad_query, grad_key, grad_value}).run(output);
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                                        \
-    template void attention_backward<T>(const kernels::KernelSet&, const AttentionShape&, const AttentionInputs<T>&,  \
-                                        MatrixView<const T>, MatrixView<const accumulator_t<T>>, MatrixView<const T>, \
-                                        MatrixView<accumulator_t<T>>, MatrixView<accumulator_t<T>>,                   \
-                                        MatrixView<accumulator_t<T>>);
+#define MOESAIC_INSTANTIATE(Scalar)                                                                                 \
+    template void attention_backward<Scalar>(                                                                       \
+        const kernels::KernelSet&, const AttentionShape&, const AttentionInputs<Scalar>&, MatrixView<const Scalar>, \
+        MatrixView<const accumulator_t<Scalar>>, MatrixView<const Scalar>, MatrixView<accumulator_t<Scalar>>,       \
+        MatrixView<accumulator_t<Scalar>>, MatrixView<accumulator_t<Scalar>>);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)

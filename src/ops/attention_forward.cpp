@@ -19,8 +19,8 @@ using core::bf16;
 using core::Matrix;
 
 /// Operands of a narrow type come in two parts.
-template <class T>
-constexpr index_t bf16_terms = std::is_same_v<T, accumulator_t<T>> ? 1 : 2;
+template <class Scalar>
+constexpr index_t bf16_terms = std::is_same_v<Scalar, accumulator_t<Scalar>> ? 1 : 2;
 
 /// Keys that are worked on together: their packed strips stay in the L2 cache for all heads of a group.
 constexpr index_t key_block = 256;
@@ -34,12 +34,12 @@ struct Task {
 };
 
 /// Working memory of one thread.
-template <class T>
+template <class Scalar>
 struct Scratch {
-    using A = accumulator_t<T>;
-    static constexpr index_t parts = bf16_terms<T>;
+    using Sum = accumulator_t<Scalar>;
+    static constexpr index_t parts = bf16_terms<Scalar>;
 
-    Scratch(const AttentionStrips<T>& strips, index_t strip_count, const AttentionShape& shape)
+    Scratch(const AttentionStrips<Scalar>& strips, index_t strip_count, const AttentionShape& shape)
         : queries(parts * strip_count, strips.left_bytes(kernel_block, shape.head_size)),
           results(strip_count * kernel_block, padded(shape.value_size)),
           largest(strip_count, kernel_block),
@@ -48,53 +48,54 @@ struct Scratch {
           probabilities(parts * kernel_block, key_block),
           packed_probabilities(parts, strips.left_bytes(kernel_block, key_block)) {}
 
-    Matrix<std::byte> queries;  // packed strips: those of all parts of a strip follow each other
-    Matrix<A> results;          // [strips * 32, Dv] sums of probabilities * values
-    Matrix<A> largest;          // [strips, 32] scaled score of each row
-    Matrix<A> sums;             // [strips, 32] of probabilities
-    Matrix<A> scores;           // [32, key_block]; then probabilities, relative to exp(largest)
-    Matrix<T> probabilities;    // [parts * 32, key_block]
+    Matrix<std::byte> queries;     // packed strips: those of all parts of a strip follow each other
+    Matrix<Sum> results;           // [strips * 32, Dv] sums of probabilities * values
+    Matrix<Sum> largest;           // [strips, 32] scaled score of each row
+    Matrix<Sum> sums;              // [strips, 32] of probabilities
+    Matrix<Sum> scores;            // [32, key_block]; then probabilities, relative to exp(largest)
+    Matrix<Scalar> probabilities;  // [parts * 32, key_block]
     Matrix<std::byte> packed_probabilities;
 };
 
 /// Heads of keys or values in all parts, packed.
-template <class T>
+template <class Scalar>
 class PackedParts {
 public:
-    PackedParts(const AttentionStrips<T>& strips, index_t kv_heads, std::span<const index_t> offsets,
-                const SplitOperand<T>& heads, Along along)
+    PackedParts(const AttentionStrips<Scalar>& strips, index_t kv_heads, std::span<const index_t> offsets,
+                const SplitOperand<Scalar>& heads, Along along)
         : high_(strips, kv_heads, offsets, heads.high, along) {
-        if (bf16_terms<T> == 2) {
+        if (bf16_terms<Scalar> == 2) {
             low_.emplace(strips, kv_heads, offsets, heads.low, along);
         }
     }
-    [[nodiscard]] typename AttentionStrips<T>::Parts at(std::size_t sequence, index_t head, index_t row) const {
+    [[nodiscard]] typename AttentionStrips<Scalar>::Parts at(std::size_t sequence, index_t head, index_t row) const {
         return {high_.at(sequence, head, row), low_ ? low_->at(sequence, head, row) : nullptr};
     }
     [[nodiscard]] index_t strip_bytes(std::size_t sequence) const { return high_.strip_bytes(sequence); }
 
 private:
-    PackedHeads<T> high_;
-    std::optional<PackedHeads<T>> low_;
+    PackedHeads<Scalar> high_;
+    std::optional<PackedHeads<Scalar>> low_;
 };
 
-template <class T>
+template <class Scalar>
 class Forward {
 public:
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
 
-    Forward(const kernels::KernelSet& kernels, const AttentionShape& shape, const AttentionInputs<A>& in,
-            MatrixView<A> output, MatrixView<A> log_sum)
-        : row_kernels_(kernels.elementwise<A>()),
-          split_kernels_(kernels.elementwise<T>()),
+    Forward(const kernels::KernelSet& kernels, const AttentionShape& shape, const AttentionInputs<Sum>& in,
+            MatrixView<Sum> output, MatrixView<Sum> log_sum)
+        : row_kernels_(kernels.elementwise<Sum>()),
+          split_kernels_(kernels.elementwise<Scalar>()),
           strips_(kernels),
           shape_(shape),
           offsets_(in.offsets),
           output_(output),
           log_sum_(log_sum),
-          query_(split<T>(split_kernels_, in.query, query_storage_)),
-          keys_(strips_, shape.kv_heads, in.offsets, split<T>(split_kernels_, in.key, heads_storage_), Along::size),
-          values_(strips_, shape.kv_heads, in.offsets, split<T>(split_kernels_, in.value, heads_storage_),
+          query_(split<Scalar>(split_kernels_, in.query, query_storage_)),
+          keys_(strips_, shape.kv_heads, in.offsets, split<Scalar>(split_kernels_, in.key, heads_storage_),
+                Along::size),
+          values_(strips_, shape.kv_heads, in.offsets, split<Scalar>(split_kernels_, in.value, heads_storage_),
                   Along::rows) {}
 
     void run() {
@@ -102,14 +103,14 @@ public:
         const auto count = static_cast<index_t>(tasks.size());
         const int threads = omp_get_max_threads();
         // Nothing in the parallel region allocates, so that no exception can leave it.
-        std::vector<Scratch<T>> scratch;
+        std::vector<Scratch<Scalar>> scratch;
         for (int t = 0; t < threads; ++t) {
             scratch.emplace_back(strips_, group() * blocks_of(task_rows()), shape_);
         }
 #pragma omp parallel num_threads(threads)
         {
             const auto share = core::trace::Scope::share_of(core::scopes::attention_forward);
-            const typename AttentionStrips<T>::TileState tiles(strips_.products());
+            const typename AttentionStrips<Scalar>::TileState tiles(strips_.products());
 #pragma omp for schedule(dynamic, 1) nowait
             for (index_t t = 0; t < count; ++t) {
                 compute(tasks[static_cast<std::size_t>(t)], scratch[static_cast<std::size_t>(omp_get_thread_num())]);
@@ -152,21 +153,21 @@ private:
         }
     }
 
-    void compute(const Task& task, Scratch<T>& scratch) const {
+    void compute(const Task& task, Scratch<Scalar>& scratch) const {
         const index_t begin = offsets_[task.sequence];
         const index_t size = shape_.head_size;
         for_each_strip(task, [&](index_t strip, index_t head, index_t first, index_t rows) {
-            const auto pack = [&](MatrixView<const T> queries, index_t part) {
+            const auto pack = [&](MatrixView<const Scalar> queries, index_t part) {
                 strips_.pack_left_rows(queries.rows(begin + first, rows).columns(head * size, size),
-                                       scratch.queries.view()[strip * bf16_terms<T> + part]);
+                                       scratch.queries.view()[strip * bf16_terms<Scalar> + part]);
             };
             pack(query_.high, 0);
-            if constexpr (bf16_terms<T> == 2) {
+            if constexpr (bf16_terms<Scalar> == 2) {
                 pack(query_.low, 1);
             }
         });
-        scratch.largest.fill(-std::numeric_limits<A>::infinity());
-        scratch.sums.fill(A(0));
+        scratch.largest.fill(-std::numeric_limits<Sum>::infinity());
+        scratch.sums.fill(Sum(0));
         const index_t first_block = shape_.first_key(task.first) / key_block * key_block;
         for (index_t key = first_block; key < task.first + task.rows; key += key_block) {
             for_each_strip(task, [&](index_t strip, index_t, index_t first, index_t rows) {
@@ -179,8 +180,8 @@ private:
         for_each_strip(task, [&](index_t strip, index_t head, index_t first, index_t rows) {
             for (index_t i = 0; i < rows; ++i) {
                 const index_t row = begin + first + i;
-                const A sum = scratch.sums.view()(strip, i);
-                row_kernels_.scale_narrow(shape_.value_size, A(1) / sum,
+                const Sum sum = scratch.sums.view()(strip, i);
+                row_kernels_.scale_narrow(shape_.value_size, Sum(1) / sum,
                                           scratch.results.view()[strip * kernel_block + i],
                                           output_[row] + head * shape_.value_size);
                 log_sum_(row, head) = scratch.largest.view()(strip, i) + std::log(sum);
@@ -199,10 +200,10 @@ private:
     };
 
     /// Adds keys to the sums of a strip.
-    void add_keys(const Task& task, Scratch<T>& scratch, const Meeting& at) const {
+    void add_keys(const Task& task, Scratch<Scalar>& scratch, const Meeting& at) const {
         const auto scores = part(scratch.scores, at.rows, at.keys);
         const index_t first_result = at.strip * kernel_block;
-        const MatrixView<A> results =
+        const MatrixView<Sum> results =
             part(scratch.results, first_result + at.rows, shape_.value_size).rows(first_result, at.rows);
         strips_.multiply(shape_.head_size, parts_at(scratch.queries, at.strip),
                          keys_.at(task.sequence, task.kv_head, at.key), keys_.strip_bytes(task.sequence), scores,
@@ -211,11 +212,11 @@ private:
             const index_t query = at.first + i;
             const index_t end = std::min(at.keys, query + 1 - at.key);
             const index_t begin = std::clamp(shape_.first_key(query) - at.key, index_t{0}, end);
-            std::fill(scores[i], scores[i] + begin, A(0));
-            std::fill(scores[i] + end, scores[i] + at.keys, A(0));
+            std::fill(scores[i], scores[i] + begin, Sum(0));
+            std::fill(scores[i] + end, scores[i] + at.keys, Sum(0));
             if (begin < end) {
                 add_scores(scratch, at.strip, i, {scores[i] + begin, 1, end - begin},
-                           at.starts ? MatrixView<A>() : results.rows(i, 1));
+                           at.starts ? MatrixView<Sum>() : results.rows(i, 1));
             }
         }
         pack_probabilities(scores, scratch);
@@ -225,13 +226,13 @@ private:
     }
 
     /// Strips of all parts of operand `i`.
-    [[nodiscard]] static typename AttentionStrips<T>::Parts parts_at(const Matrix<std::byte>& packed, index_t i) {
-        const std::byte* high = packed.view()[i * bf16_terms<T>];
-        return {high, bf16_terms<T> == 2 ? packed.view()[i * bf16_terms<T> + 1] : nullptr};
+    [[nodiscard]] static typename AttentionStrips<Scalar>::Parts parts_at(const Matrix<std::byte>& packed, index_t i) {
+        const std::byte* high = packed.view()[i * bf16_terms<Scalar>];
+        return {high, bf16_terms<Scalar> == 2 ? packed.view()[i * bf16_terms<Scalar> + 1] : nullptr};
     }
 
-    void pack_probabilities(MatrixView<const A> probabilities, Scratch<T>& scratch) const {
-        if constexpr (bf16_terms<T> == 1) {
+    void pack_probabilities(MatrixView<const Sum> probabilities, Scratch<Scalar>& scratch) const {
+        if constexpr (bf16_terms<Scalar> == 1) {
             strips_.pack_left_rows(probabilities, scratch.packed_probabilities.data());
         } else {
             const index_t rows = probabilities.rows();
@@ -246,15 +247,16 @@ private:
 
     /// Turns the visible scores [1, n] of row `i` of a strip into probabilities relative to the largest score so far,
     /// to which the row's earlier results [1, Dv] (empty if there are none) are rescaled.
-    void add_scores(Scratch<T>& scratch, index_t strip, index_t i, MatrixView<A> scores, MatrixView<A> results) const {
-        const auto scale = static_cast<A>(shape_.scale);
-        A& running_sum = scratch.sums.view()(strip, i);
-        A& running_largest = scratch.largest.view()(strip, i);
-        const A old = running_largest;
-        const A largest = std::max(old, scale * row_kernels_.largest(scores.cols(), scores.data()));
-        const A sum = row_kernels_.exp(scores.cols(), scores.data(), scale, largest, A(1), scores.data());
+    void add_scores(Scratch<Scalar>& scratch, index_t strip, index_t i, MatrixView<Sum> scores,
+                    MatrixView<Sum> results) const {
+        const auto scale = static_cast<Sum>(shape_.scale);
+        Sum& running_sum = scratch.sums.view()(strip, i);
+        Sum& running_largest = scratch.largest.view()(strip, i);
+        const Sum old = running_largest;
+        const Sum largest = std::max(old, scale * row_kernels_.largest(scores.cols(), scores.data()));
+        const Sum sum = row_kernels_.exp(scores.cols(), scores.data(), scale, largest, Sum(1), scores.data());
         if (largest > old && !results.empty()) {
-            const A correction = std::exp(old - largest);
+            const Sum correction = std::exp(old - largest);
             running_sum *= correction;
             row_kernels_.scale(results.cols(), correction, results.data());
         }
@@ -262,34 +264,34 @@ private:
         running_largest = largest;
     }
 
-    const kernels::ElementwiseKernels<A>& row_kernels_;
-    const kernels::ElementwiseKernels<T>& split_kernels_;
-    AttentionStrips<T> strips_;
+    const kernels::ElementwiseKernels<Sum>& row_kernels_;
+    const kernels::ElementwiseKernels<Scalar>& split_kernels_;
+    AttentionStrips<Scalar> strips_;
     AttentionShape shape_;
     std::span<const index_t> offsets_;
-    MatrixView<A> output_;
-    MatrixView<A> log_sum_;
-    SplitStorage<T> query_storage_;
-    SplitStorage<T> heads_storage_;  // of keys, then of values
-    SplitOperand<T> query_;
-    PackedParts<T> keys_;
-    PackedParts<T> values_;
+    MatrixView<Sum> output_;
+    MatrixView<Sum> log_sum_;
+    SplitStorage<Scalar> query_storage_;
+    SplitStorage<Scalar> heads_storage_;  // of keys, then of values
+    SplitOperand<Scalar> query_;
+    PackedParts<Scalar> keys_;
+    PackedParts<Scalar> values_;
 };
 
 }  // namespace
 
-template <class T>
+template <class Scalar>
 void attention_forward(const kernels::KernelSet& kernels, const AttentionShape& shape,
-                       const AttentionInputs<accumulator_t<T>>& in, MatrixView<accumulator_t<T>> output,
-                       MatrixView<accumulator_t<T>> log_sum) {
+                       const AttentionInputs<accumulator_t<Scalar>>& in, MatrixView<accumulator_t<Scalar>> output,
+                       MatrixView<accumulator_t<Scalar>> log_sum) {
     const core::trace::Scope scope(core::scopes::attention_forward);
-    Forward<T>(kernels, shape, in, output, log_sum).run();
+    Forward<Scalar>(kernels, shape, in, output, log_sum).run();
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                                 \
-    template void attention_forward<T>(const kernels::KernelSet&, const AttentionShape&,                       \
-                                       const AttentionInputs<accumulator_t<T>>&, MatrixView<accumulator_t<T>>, \
-                                       MatrixView<accumulator_t<T>>);
+#define MOESAIC_INSTANTIATE(Scalar)                                                           \
+    template void attention_forward<Scalar>(const kernels::KernelSet&, const AttentionShape&, \
+                                            const AttentionInputs<accumulator_t<Scalar>>&,    \
+                                            MatrixView<accumulator_t<Scalar>>, MatrixView<accumulator_t<Scalar>>);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)

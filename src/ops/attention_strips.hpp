@@ -17,14 +17,14 @@ namespace moesaic::ops {
 }
 
 /// Packing and products of matrix views.
-template <class T>
+template <class Scalar>
 class AttentionStrips {
 public:
-    using A = accumulator_t<T>;
-    using TileState = typename StripProducts<T>::TileState;
+    using Sum = accumulator_t<Scalar>;
+    using TileState = typename StripProducts<Scalar>::TileState;
 
     explicit AttentionStrips(const kernels::KernelSet& kernels) : products_(kernels) {}
-    [[nodiscard]] const StripProducts<T>& products() const { return products_; }
+    [[nodiscard]] const StripProducts<Scalar>& products() const { return products_; }
 
     /// Bytes of strips of `count` vectors of length k.
     [[nodiscard]] index_t left_bytes(index_t count, index_t k) const {
@@ -35,17 +35,17 @@ public:
     }
 
     /// The rows of `in`, at most 32, are vectors along k: one strip. So are the columns in the functions below.
-    void pack_left_rows(MatrixView<const T> in, std::byte* strip) const {
+    void pack_left_rows(MatrixView<const Scalar> in, std::byte* strip) const {
         products_.pack_left(strip, products_.rows(in.data(), in.stride(), in.rows(), in.cols()));
     }
-    void pack_left_columns(MatrixView<const T> in, std::byte* strip) const {
+    void pack_left_columns(MatrixView<const Scalar> in, std::byte* strip) const {
         products_.pack_left(strip, products_.columns(in.data(), in.stride(), in.cols(), in.rows()));
     }
-    void pack_right_rows(MatrixView<const T> in, std::byte* strip) const {
+    void pack_right_rows(MatrixView<const Scalar> in, std::byte* strip) const {
         products_.pack_right(strip, products_.rows(in.data(), in.stride(), in.rows(), in.cols()));
     }
     /// Any number of columns: strips of 32 that have `strip_bytes` each.
-    void pack_right_columns(MatrixView<const T> in, std::byte* strips, index_t strip_bytes) const {
+    void pack_right_columns(MatrixView<const Scalar> in, std::byte* strips, index_t strip_bytes) const {
         for (index_t s = 0; s < blocks_of(in.cols()); ++s) {
             products_.pack_right(strips + s * strip_bytes, products_.columns(in.data() + s * kernel_block, in.stride(),
                                                                              extent_of_block(in.cols(), s), in.rows()));
@@ -54,7 +54,7 @@ public:
 
     /// C[rows, cols] = left [rows, k] * right [k, cols], added to C if `accumulate`: one left strip, at most 32 rows,
     /// and right strips that lie `strip_bytes` apart. C has room for whole blocks.
-    void multiply(index_t k, const std::byte* left, const std::byte* right, index_t strip_bytes, MatrixView<A> c,
+    void multiply(index_t k, const std::byte* left, const std::byte* right, index_t strip_bytes, MatrixView<Sum> c,
                   bool accumulate) const {
         for (index_t s = 0; s < blocks_of(c.cols()); ++s) {
             products_.strip_by_strip(left, c.rows(), right + s * strip_bytes, extent_of_block(c.cols(), s), k,
@@ -68,7 +68,7 @@ public:
         const std::byte* high;
         const std::byte* low;
     };
-    void multiply(index_t k, const Parts& left, const Parts& right, index_t strip_bytes, MatrixView<A> c,
+    void multiply(index_t k, const Parts& left, const Parts& right, index_t strip_bytes, MatrixView<Sum> c,
                   bool accumulate) const {
         multiply(k, left.high, right.high, strip_bytes, c, accumulate);
         if (left.low != nullptr) {
@@ -78,7 +78,7 @@ public:
     }
 
 private:
-    StripProducts<T> products_;
+    StripProducts<Scalar> products_;
 };
 
 /// Heads of keys or values [T, kv_heads * size], packed once as right operands for all queries. The columns of a
@@ -86,11 +86,11 @@ private:
 /// rows, so k runs over rows).
 enum class Along { size, rows };
 
-template <class T>
+template <class Scalar>
 class PackedHeads {
 public:
-    PackedHeads(const AttentionStrips<T>& strips, index_t kv_heads, std::span<const index_t> offsets,
-                MatrixView<const T> heads, Along along)
+    PackedHeads(const AttentionStrips<Scalar>& strips, index_t kv_heads, std::span<const index_t> offsets,
+                MatrixView<const Scalar> heads, Along along)
         : strips_(strips), along_(along), size_(heads.cols() / kv_heads), kv_heads_(kv_heads) {
         struct Block {
             std::size_t sequence;
@@ -145,7 +145,7 @@ private:
         return all.begin + head * strips_.right_bytes(all.rows, size_) + within;
     }
 
-    const AttentionStrips<T>& strips_;
+    const AttentionStrips<Scalar>& strips_;
     Along along_;
     index_t size_;
     index_t kv_heads_;

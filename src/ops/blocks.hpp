@@ -25,13 +25,13 @@ inline constexpr index_t block_elements = kernel_block * kernel_block;
 }
 
 /// Blocks along k of one strip of an operand, as kernels read them.
-template <class T>
+template <class Scalar>
 struct BlockRun {
-    const T* first = nullptr;
+    const Scalar* first = nullptr;
     index_t step = 0;  ///< elements from one block to the next
     index_t blocks = 0;
 
-    [[nodiscard]] const T* block(index_t b) const { return first + b * step; }
+    [[nodiscard]] const Scalar* block(index_t b) const { return first + b * step; }
 };
 
 }  // namespace moesaic::ops

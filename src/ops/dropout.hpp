@@ -37,30 +37,30 @@ public:
     [[nodiscard]] std::uint32_t kept(std::uint64_t token, index_t first) const noexcept;
     /// What kept elements are multiplied by.
     [[nodiscard]] double factor() const noexcept { return factor_; }
-    /// Multiplies features [first, first + count) of a token by the mask, rounding to T.
-    template <class T>
-    void apply(std::uint64_t token, index_t first, index_t count, T* values) const {
-        using A = core::accumulator_t<T>;
-        const A factor = static_cast<A>(factor_);
+    /// Multiplies features [first, first + count) of a token by the mask, rounding to Scalar.
+    template <class Scalar>
+    void apply(std::uint64_t token, index_t first, index_t count, Scalar* values) const {
+        using Sum = core::accumulator_t<Scalar>;
+        const Sum factor = static_cast<Sum>(factor_);
         for (index_t begin = 0; begin < count; begin += features) {
             const std::uint32_t bits = kept(token, first + begin);
             const index_t extent = std::min(count - begin, features);
             for (index_t i = 0; i < extent; ++i) {
-                T& value = values[begin + i];
-                value =
-                    static_cast<T>((bits >> static_cast<unsigned>(i) & 1U) != 0 ? core::widen(value) * factor : A(0));
+                Scalar& value = values[begin + i];
+                value = static_cast<Scalar>((bits >> static_cast<unsigned>(i) & 1U) != 0 ? core::widen(value) * factor
+                                                                                         : Sum(0));
             }
         }
     }
     /// out += features [first, first + count) of a token's `values`, multiplied by the mask: the gradient of `apply`.
-    template <class A>
-    void add(std::uint64_t token, index_t first, index_t count, const A* values, A* out) const {
-        const A factor = static_cast<A>(factor_);
+    template <class Sum>
+    void add(std::uint64_t token, index_t first, index_t count, const Sum* values, Sum* out) const {
+        const Sum factor = static_cast<Sum>(factor_);
         for (index_t begin = 0; begin < count; begin += features) {
             const std::uint32_t bits = kept(token, first + begin);
             const index_t extent = std::min(count - begin, features);
             for (index_t i = 0; i < extent; ++i) {
-                out[begin + i] += (bits >> static_cast<unsigned>(i) & 1U) != 0 ? values[begin + i] * factor : A(0);
+                out[begin + i] += (bits >> static_cast<unsigned>(i) & 1U) != 0 ? values[begin + i] * factor : Sum(0);
             }
         }
     }

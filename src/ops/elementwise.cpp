@@ -21,38 +21,40 @@ void for_each_chunk(index_t count, Body body) {
 
 }  // namespace
 
-template <class T>
-void convert(const ElementwiseKernels<T>& kernels, MatrixView<const accumulator_t<T>> in, MatrixView<T> out) {
+template <class Scalar>
+void convert(const ElementwiseKernels<Scalar>& kernels, MatrixView<const accumulator_t<Scalar>> in,
+             MatrixView<Scalar> out) {
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < in.rows(); ++row) {
         kernels.narrow(in.cols(), in[row], out[row]);
     }
 }
 
-template <class T>
-void widen(const ElementwiseKernels<T>& kernels, MatrixView<const T> in, MatrixView<accumulator_t<T>> out) {
+template <class Scalar>
+void widen(const ElementwiseKernels<Scalar>& kernels, MatrixView<const Scalar> in,
+           MatrixView<accumulator_t<Scalar>> out) {
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < in.rows(); ++row) {
         kernels.widen(in.cols(), in[row], out[row]);
     }
 }
 
-template <class T>
-MatrixView<const T> as_operand(const ElementwiseKernels<T>& kernels, MatrixView<const accumulator_t<T>> in,
-                               Matrix<T>& storage) {
-    if constexpr (std::is_same_v<T, accumulator_t<T>>) {
+template <class Scalar>
+MatrixView<const Scalar> as_operand(const ElementwiseKernels<Scalar>& kernels,
+                                    MatrixView<const accumulator_t<Scalar>> in, Matrix<Scalar>& storage) {
+    if constexpr (std::is_same_v<Scalar, accumulator_t<Scalar>>) {
         return in;
     } else {
         storage.resize(in.rows(), in.cols());
-        convert<T>(kernels, in, storage.view());
+        convert<Scalar>(kernels, in, storage.view());
         return storage.view();
     }
 }
 
-template <class T>
-SplitOperand<T> split(const ElementwiseKernels<T>& kernels, MatrixView<const accumulator_t<T>> in,
-                      SplitStorage<T>& storage) {
-    if constexpr (std::is_same_v<T, accumulator_t<T>>) {
+template <class Scalar>
+SplitOperand<Scalar> split(const ElementwiseKernels<Scalar>& kernels, MatrixView<const accumulator_t<Scalar>> in,
+                           SplitStorage<Scalar>& storage) {
+    if constexpr (std::is_same_v<Scalar, accumulator_t<Scalar>>) {
         return {in, {}};
     } else {
         storage.high.resize(in.rows(), in.cols());
@@ -65,15 +67,15 @@ SplitOperand<T> split(const ElementwiseKernels<T>& kernels, MatrixView<const acc
     }
 }
 
-template <class T>
-void swiglu_forward(const ElementwiseKernels<T>& kernels, MatrixView<const T> gate, MatrixView<const T> up,
-                    const accumulator_t<T>* weight, MatrixView<T> out) {
-    using A = accumulator_t<T>;
+template <class Scalar>
+void swiglu_forward(const ElementwiseKernels<Scalar>& kernels, MatrixView<const Scalar> gate,
+                    MatrixView<const Scalar> up, const accumulator_t<Scalar>* weight, MatrixView<Scalar> out) {
+    using Sum = accumulator_t<Scalar>;
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < gate.rows(); ++row) {
-        A weights[chunk_size];
-        A wide_gate[chunk_size];
-        A wide_up[chunk_size];
+        Sum weights[chunk_size];
+        Sum wide_gate[chunk_size];
+        Sum wide_up[chunk_size];
         if (weight != nullptr) {
             std::fill_n(weights, chunk_size, weight[row]);
         }
@@ -85,21 +87,21 @@ void swiglu_forward(const ElementwiseKernels<T>& kernels, MatrixView<const T> ga
     }
 }
 
-template <class T>
-void swiglu_backward(const ElementwiseKernels<T>& kernels, MatrixView<const accumulator_t<T>> grad_out,
-                     MatrixView<const T> gate, MatrixView<const T> up, const accumulator_t<T>* weight,
-                     MatrixView<T> grad_gate, MatrixView<T> grad_up, accumulator_t<T>* grad_weight) {
-    using A = accumulator_t<T>;
+template <class Scalar>
+void swiglu_backward(const ElementwiseKernels<Scalar>& kernels, MatrixView<const accumulator_t<Scalar>> grad_out,
+                     MatrixView<const Scalar> gate, MatrixView<const Scalar> up, const accumulator_t<Scalar>* weight,
+                     MatrixView<Scalar> grad_gate, MatrixView<Scalar> grad_up, accumulator_t<Scalar>* grad_weight) {
+    using Sum = accumulator_t<Scalar>;
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < gate.rows(); ++row) {
-        A wide_gate[chunk_size];
-        A wide_up[chunk_size];
-        A weight_sum = 0;
+        Sum wide_gate[chunk_size];
+        Sum wide_up[chunk_size];
+        Sum weight_sum = 0;
         for_each_chunk(gate.cols(), [&](index_t begin, index_t count) {
             kernels.widen(count, gate[row] + begin, wide_gate);
             kernels.widen(count, up[row] + begin, wide_up);
             weight_sum += kernels.swiglu_backward(count, grad_out[row] + begin, wide_gate, wide_up,
-                                                  weight == nullptr ? A(1) : weight[row], grad_gate[row] + begin,
+                                                  weight == nullptr ? Sum(1) : weight[row], grad_gate[row] + begin,
                                                   grad_up[row] + begin, nullptr);
         });
         if (grad_weight != nullptr) {
@@ -108,18 +110,21 @@ void swiglu_backward(const ElementwiseKernels<T>& kernels, MatrixView<const accu
     }
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                                         \
-    template void convert<T>(const ElementwiseKernels<T>&, MatrixView<const accumulator_t<T>>, MatrixView<T>);         \
-    template void widen<T>(const ElementwiseKernels<T>&, MatrixView<const T>, MatrixView<accumulator_t<T>>);           \
-    template MatrixView<const T> as_operand<T>(const ElementwiseKernels<T>&, MatrixView<const accumulator_t<T>>,       \
-                                               Matrix<T>&);                                                            \
-    template SplitOperand<T> split<T>(const ElementwiseKernels<T>&, MatrixView<const accumulator_t<T>>,                \
-                                      SplitStorage<T>&);                                                               \
-    template void swiglu_forward<T>(const ElementwiseKernels<T>&, MatrixView<const T>, MatrixView<const T>,            \
-                                    const accumulator_t<T>*, MatrixView<T>);                                           \
-    template void swiglu_backward<T>(const ElementwiseKernels<T>&, MatrixView<const accumulator_t<T>>,                 \
-                                     MatrixView<const T>, MatrixView<const T>, const accumulator_t<T>*, MatrixView<T>, \
-                                     MatrixView<T>, accumulator_t<T>*);
+#define MOESAIC_INSTANTIATE(Scalar)                                                                                   \
+    template void convert<Scalar>(const ElementwiseKernels<Scalar>&, MatrixView<const accumulator_t<Scalar>>,         \
+                                  MatrixView<Scalar>);                                                                \
+    template void widen<Scalar>(const ElementwiseKernels<Scalar>&, MatrixView<const Scalar>,                          \
+                                MatrixView<accumulator_t<Scalar>>);                                                   \
+    template MatrixView<const Scalar> as_operand<Scalar>(const ElementwiseKernels<Scalar>&,                           \
+                                                         MatrixView<const accumulator_t<Scalar>>, Matrix<Scalar>&);   \
+    template SplitOperand<Scalar> split<Scalar>(const ElementwiseKernels<Scalar>&,                                    \
+                                                MatrixView<const accumulator_t<Scalar>>, SplitStorage<Scalar>&);      \
+    template void swiglu_forward<Scalar>(const ElementwiseKernels<Scalar>&, MatrixView<const Scalar>,                 \
+                                         MatrixView<const Scalar>, const accumulator_t<Scalar>*, MatrixView<Scalar>); \
+    template void swiglu_backward<Scalar>(const ElementwiseKernels<Scalar>&, MatrixView<const accumulator_t<Scalar>>, \
+                                          MatrixView<const Scalar>, MatrixView<const Scalar>,                         \
+                                          const accumulator_t<Scalar>*, MatrixView<Scalar>, MatrixView<Scalar>,       \
+                                          accumulator_t<Scalar>*);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)

@@ -13,49 +13,51 @@ using core::Matrix;
 using core::MatrixView;
 using kernels::ElementwiseKernels;
 
-/// out = T(in), same shape; rounds to nearest even where T is narrower.
-template <class T>
-void convert(const ElementwiseKernels<T>& kernels, MatrixView<const accumulator_t<T>> in, MatrixView<T> out);
+/// out = Scalar(in), same shape; rounds to nearest even where Scalar is narrower.
+template <class Scalar>
+void convert(const ElementwiseKernels<Scalar>& kernels, MatrixView<const accumulator_t<Scalar>> in,
+             MatrixView<Scalar> out);
 
 /// out = in, same shape.
-template <class T>
-void widen(const ElementwiseKernels<T>& kernels, MatrixView<const T> in, MatrixView<accumulator_t<T>> out);
+template <class Scalar>
+void widen(const ElementwiseKernels<Scalar>& kernels, MatrixView<const Scalar> in,
+           MatrixView<accumulator_t<Scalar>> out);
 
-/// A matrix product's operand from values of the accumulator type: `in` itself if T is that type, otherwise `in`
+/// A matrix product's operand from values of the accumulator type: `in` itself if Scalar is that type, otherwise `in`
 /// rounded into `storage`, which is resized to fit.
-template <class T>
-[[nodiscard]] MatrixView<const T> as_operand(const ElementwiseKernels<T>& kernels,
-                                             MatrixView<const accumulator_t<T>> in, Matrix<T>& storage);
+template <class Scalar>
+[[nodiscard]] MatrixView<const Scalar> as_operand(const ElementwiseKernels<Scalar>& kernels,
+                                                  MatrixView<const accumulator_t<Scalar>> in, Matrix<Scalar>& storage);
 
-/// Two operands whose sum is x: x itself and nothing if T is x's type, otherwise x rounded to T, and what rounding took
-/// from it, rounded. Products of T with both have twice the digits of T.
-template <class T>
+/// Two operands whose sum is x: x itself and nothing if Scalar is x's type, otherwise x rounded to Scalar, and what
+/// rounding took from it, rounded. Products of Scalar with both have twice the digits of Scalar.
+template <class Scalar>
 struct SplitOperand {
-    MatrixView<const T> high;
-    MatrixView<const T> low;  ///< empty where `high` is all
+    MatrixView<const Scalar> high;
+    MatrixView<const Scalar> low;  ///< empty where `high` is all
 };
 
 /// What the parts of an operand are stored in; grows and is kept.
-template <class T>
+template <class Scalar>
 struct SplitStorage {
-    Matrix<T> high;
-    Matrix<T> low;
+    Matrix<Scalar> high;
+    Matrix<Scalar> low;
 };
 
-template <class T>
-[[nodiscard]] SplitOperand<T> split(const ElementwiseKernels<T>& kernels, MatrixView<const accumulator_t<T>> in,
-                                    SplitStorage<T>& storage);
+template <class Scalar>
+[[nodiscard]] SplitOperand<Scalar> split(const ElementwiseKernels<Scalar>& kernels,
+                                         MatrixView<const accumulator_t<Scalar>> in, SplitStorage<Scalar>& storage);
 
 /// Gated activation of an expert with the routing weight folded in: out[t, i] = weight[t] * silu(gate[t, i]) * up[t,
 /// i]. gate, up, out: [T, I]; weight: [T], or null for 1.
-template <class T>
-void swiglu_forward(const ElementwiseKernels<T>& kernels, MatrixView<const T> gate, MatrixView<const T> up,
-                    const accumulator_t<T>* weight, MatrixView<T> out);
+template <class Scalar>
+void swiglu_forward(const ElementwiseKernels<Scalar>& kernels, MatrixView<const Scalar> gate,
+                    MatrixView<const Scalar> up, const accumulator_t<Scalar>* weight, MatrixView<Scalar> out);
 
 /// Given grad_out = dL/dout [T, I]: dL/dgate, dL/dup [T, I], and dL/dweight [T] where weight is not null.
-template <class T>
-void swiglu_backward(const ElementwiseKernels<T>& kernels, MatrixView<const accumulator_t<T>> grad_out,
-                     MatrixView<const T> gate, MatrixView<const T> up, const accumulator_t<T>* weight,
-                     MatrixView<T> grad_gate, MatrixView<T> grad_up, accumulator_t<T>* grad_weight);
+template <class Scalar>
+void swiglu_backward(const ElementwiseKernels<Scalar>& kernels, MatrixView<const accumulator_t<Scalar>> grad_out,
+                     MatrixView<const Scalar> gate, MatrixView<const Scalar> up, const accumulator_t<Scalar>* weight,
+                     MatrixView<Scalar> grad_gate, MatrixView<Scalar> grad_up, accumulator_t<Scalar>* grad_weight);
 
 }  // namespace moesaic::ops

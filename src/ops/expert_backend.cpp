@@ -71,9 +71,9 @@ double ExpertConfig::lora_scale(Projection projection, index_t expert) const {
     return ops::lora_scale(lora_rank, lora_alpha, rank_stabilised);
 }
 
-template <class T>
-void ExpertWorkspace<T>::clear_cache() {
-    for (Matrix<A>* matrix : {&output, &grad_input, &grad_weights, &weight_gradient_parts}) {
+template <class Scalar>
+void ExpertWorkspace<Scalar>::clear_cache() {
+    for (Matrix<Sum>* matrix : {&output, &grad_input, &grad_weights, &weight_gradient_parts}) {
         *matrix = {};
     }
     synced = {};
@@ -88,11 +88,11 @@ void ExpertWorkspace<T>::clear_cache() {
     grad_pre_activations = {};
     grad_low_rank = {};
     low_rank_down = {};
-    std::vector<ThreadScratch<T>>().swap(of_thread);
+    std::vector<ThreadScratch<Scalar>>().swap(of_thread);
 }
 
-template <class T>
-ExpertBackend<T>::ExpertBackend(const ExpertConfig& config, std::shared_ptr<ExpertWorkspace<T>> workspace)
+template <class Scalar>
+ExpertBackend<Scalar>::ExpertBackend(const ExpertConfig& config, std::shared_ptr<ExpertWorkspace<Scalar>> workspace)
     : config_(config), workspace_(std::move(workspace)) {
     check_config(config_);
     if (config_.skip_lora) {
@@ -100,14 +100,14 @@ ExpertBackend<T>::ExpertBackend(const ExpertConfig& config, std::shared_ptr<Expe
     }
 }
 
-template <class T>
-void ExpertBackend<T>::load_weights(const ExpertWeightSource& source) {
+template <class Scalar>
+void ExpertBackend<Scalar>::load_weights(const ExpertWeightSource& source) {
     do_load_weights(source);
     has_weights_ = true;
 }
 
-template <class T>
-void ExpertBackend<T>::init_lora(const ExpertFactors<const A>& factors, const ExpertFactors<A>& gradients) {
+template <class Scalar>
+void ExpertBackend<Scalar>::init_lora(const ExpertFactors<const Sum>& factors, const ExpertFactors<Sum>& gradients) {
     core::require(!config_.skip_lora, ExitCode::runtime_failure,
                   "layer {}: init_lora on frozen experts (skip_lora is set); create the layer with a LoRA rank",
                   config_.layer);
@@ -119,15 +119,15 @@ void ExpertBackend<T>::init_lora(const ExpertFactors<const A>& factors, const Ex
     do_update_lora();
 }
 
-template <class T>
-void ExpertBackend<T>::update_lora() {
+template <class Scalar>
+void ExpertBackend<Scalar>::update_lora() {
     core::require(has_lora_, ExitCode::runtime_failure,
                   "layer {}: update_lora without factors (init_lora was not called); call it first", config_.layer);
     do_update_lora();
 }
 
-template <class T>
-void ExpertBackend<T>::require_ready(const char* operation) const {
+template <class Scalar>
+void ExpertBackend<Scalar>::require_ready(const char* operation) const {
     core::require(!workspace_->in_flight, ExitCode::runtime_failure,
                   "layer {}: {} while a submission is in flight (work buffers are shared); sync it first",
                   config_.layer, operation);
@@ -138,8 +138,8 @@ void ExpertBackend<T>::require_ready(const char* operation) const {
                   operation);
 }
 
-template <class T>
-void ExpertBackend<T>::check_forward(const ExpertRows<T>& rows) const {
+template <class Scalar>
+void ExpertBackend<Scalar>::check_forward(const ExpertRows<Scalar>& rows) const {
     require_ready("forward");
     const index_t tokens = rows.hidden.rows();
     core::require(tokens <= config_.max_tokens, ExitCode::runtime_failure,
@@ -161,8 +161,9 @@ void ExpertBackend<T>::check_forward(const ExpertRows<T>& rows) const {
     }
 }
 
-template <class T>
-void ExpertBackend<T>::check_backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output) const {
+template <class Scalar>
+void ExpertBackend<Scalar>::check_backward(const SavedExperts<Scalar>& saved,
+                                           MatrixView<const Scalar> grad_output) const {
     require_ready("backward");
     const index_t tokens = saved.hidden.rows();
     core::require(grad_output.rows() == tokens, ExitCode::runtime_failure,
@@ -171,9 +172,9 @@ void ExpertBackend<T>::check_backward(const SavedExperts<T>& saved, MatrixView<c
     check_shape("grad_output", config_.layer, grad_output, tokens, config_.hidden);
 }
 
-template <class T>
-MatrixView<const accumulator_t<T>> ExpertBackend<T>::run_forward(const ExpertRows<T>& rows, SavedExperts<T>& saved,
-                                                                 bool keep) {
+template <class Scalar>
+MatrixView<const accumulator_t<Scalar>> ExpertBackend<Scalar>::run_forward(const ExpertRows<Scalar>& rows,
+                                                                           SavedExperts<Scalar>& saved, bool keep) {
     const core::trace::Scope scope(core::scopes::experts_forward);
     saved.hidden = rows.hidden;
     saved.weights = rows.weights;
@@ -184,13 +185,14 @@ MatrixView<const accumulator_t<T>> ExpertBackend<T>::run_forward(const ExpertRow
     return workspace_->output.view();
 }
 
-template <class T>
-ExpertGradients<T> ExpertBackend<T>::run_backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output,
-                                                  bool with_input_gradients) {
+template <class Scalar>
+ExpertGradients<Scalar> ExpertBackend<Scalar>::run_backward(const SavedExperts<Scalar>& saved,
+                                                            MatrixView<const Scalar> grad_output,
+                                                            bool with_input_gradients) {
     const core::trace::Scope scope(core::scopes::experts_backward);
     workspace_->grad_input.resize(grad_output.rows(), config_.hidden);
     workspace_->grad_weights.resize(grad_output.rows(), config_.experts_per_token);
-    workspace_->grad_weights.fill(A(0));  // of choices that are other ranks' business
+    workspace_->grad_weights.fill(Sum(0));  // of choices that are other ranks' business
     do_backward(saved, grad_output, with_input_gradients);
     if (!with_input_gradients) {
         return {};
@@ -198,29 +200,30 @@ ExpertGradients<T> ExpertBackend<T>::run_backward(const SavedExperts<T>& saved, 
     return {workspace_->grad_input.view(), workspace_->grad_weights.view()};
 }
 
-template <class T>
-MatrixView<const accumulator_t<T>> ExpertBackend<T>::forward(const ExpertRows<T>& rows, SavedExperts<T>& saved,
-                                                             bool keep) {
+template <class Scalar>
+MatrixView<const accumulator_t<Scalar>> ExpertBackend<Scalar>::forward(const ExpertRows<Scalar>& rows,
+                                                                       SavedExperts<Scalar>& saved, bool keep) {
     check_forward(rows);
     return run_forward(rows, saved, keep);
 }
 
-template <class T>
-ExpertGradients<T> ExpertBackend<T>::backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output,
-                                              bool with_input_gradients) {
+template <class Scalar>
+ExpertGradients<Scalar> ExpertBackend<Scalar>::backward(const SavedExperts<Scalar>& saved,
+                                                        MatrixView<const Scalar> grad_output,
+                                                        bool with_input_gradients) {
     check_backward(saved, grad_output);
     return run_backward(saved, grad_output, with_input_gradients);
 }
 
-template <class T>
-void ExpertBackend<T>::submit(Pending kind, std::function<void()> job) {
+template <class Scalar>
+void ExpertBackend<Scalar>::submit(Pending kind, std::function<void()> job) {
     workspace_->in_flight = true;
     pending_ = kind;
     workspace_->worker.submit(std::move(job));
 }
 
-template <class T>
-void ExpertBackend<T>::sync(Pending kind, const char* operation) {
+template <class Scalar>
+void ExpertBackend<Scalar>::sync(Pending kind, const char* operation) {
     core::require(pending_ == kind, ExitCode::runtime_failure,
                   "layer {}: {} without a submission of that kind; call the matching submit first", config_.layer,
                   operation);
@@ -233,8 +236,8 @@ void ExpertBackend<T>::sync(Pending kind, const char* operation) {
     workspace_->set_results_aside();
 }
 
-template <class T>
-void ExpertBackend<T>::abandon() noexcept {
+template <class Scalar>
+void ExpertBackend<Scalar>::abandon() noexcept {
     if (pending_ != Pending::nothing) {
         try {
             sync(pending_, "abandon");
@@ -244,35 +247,35 @@ void ExpertBackend<T>::abandon() noexcept {
     }
 }
 
-template <class T>
-void ExpertBackend<T>::submit_forward(const ExpertRows<T>& rows, SavedExperts<T>& saved, bool keep) {
+template <class Scalar>
+void ExpertBackend<Scalar>::submit_forward(const ExpertRows<Scalar>& rows, SavedExperts<Scalar>& saved, bool keep) {
     check_forward(rows);
     submit(Pending::forward, [this, rows, &saved, keep] { pending_output_ = run_forward(rows, saved, keep); });
 }
 
-template <class T>
-MatrixView<const accumulator_t<T>> ExpertBackend<T>::sync_forward() {
+template <class Scalar>
+MatrixView<const accumulator_t<Scalar>> ExpertBackend<Scalar>::sync_forward() {
     sync(Pending::forward, "sync_forward");
     return pending_output_;
 }
 
-template <class T>
-void ExpertBackend<T>::submit_backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output,
-                                       bool with_input_gradients) {
+template <class Scalar>
+void ExpertBackend<Scalar>::submit_backward(const SavedExperts<Scalar>& saved, MatrixView<const Scalar> grad_output,
+                                            bool with_input_gradients) {
     check_backward(saved, grad_output);
     submit(Pending::backward, [this, &saved, grad_output, with_input_gradients] {
         pending_gradients_ = run_backward(saved, grad_output, with_input_gradients);
     });
 }
 
-template <class T>
-ExpertGradients<T> ExpertBackend<T>::sync_backward() {
+template <class Scalar>
+ExpertGradients<Scalar> ExpertBackend<Scalar>::sync_backward() {
     sync(Pending::backward, "sync_backward");
     return pending_gradients_;
 }
 
-template <class T>
-void ExpertBackend<T>::clear_cache() {
+template <class Scalar>
+void ExpertBackend<Scalar>::clear_cache() {
     core::require(!workspace_->in_flight, ExitCode::runtime_failure,
                   "layer {}: clear_cache while a submission is in flight; sync it first", config_.layer);
     workspace_->clear_cache();

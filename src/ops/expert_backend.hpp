@@ -66,28 +66,29 @@ struct ExpertFactors {
 using ExpertWeightSource = std::function<void(index_t expert, Projection projection, PackedMatrix out)>;
 
 /// Gradients of one forward: with respect to hidden [T, H] and routing weights [T, K].
-template <class T>
+template <class Scalar>
 struct ExpertGradients {
-    MatrixView<const accumulator_t<T>> input;
-    MatrixView<const accumulator_t<T>> weights;
+    MatrixView<const accumulator_t<Scalar>> input;
+    MatrixView<const accumulator_t<Scalar>> weights;
 };
 
 /// Bytes per token that a saved forward of a layer holds, its hidden states and weights included (docs/experts.md).
-template <class T>
+template <class Scalar>
 [[nodiscard]] index_t saved_bytes_per_token(const ExpertConfig& config) {
-    const auto scalar = static_cast<index_t>(sizeof(T));
-    const index_t choice = static_cast<index_t>(sizeof(accumulator_t<T>) + sizeof(index_t) + 2 * sizeof(std::int32_t));
+    const auto scalar = static_cast<index_t>(sizeof(Scalar));
+    const index_t choice =
+        static_cast<index_t>(sizeof(accumulator_t<Scalar>) + sizeof(index_t) + 2 * sizeof(std::int32_t));
     const bool retain = config.activations == Activations::retain;
     return scalar * config.hidden +
            config.experts_per_token * (choice + (retain ? 2 * scalar * (config.intermediate + config.lora_rank) : 0));
 }
 
-/// The routed experts of one layer. T is the type of activations, accumulator_t<T> that of results, LoRA
+/// The routed experts of one layer. Scalar is the type of activations, accumulator_t<Scalar> that of results, LoRA
 /// masters and gradients. Wrong use throws core::Error with both numbers; the object stays usable.
-template <class T>
+template <class Scalar>
 class ExpertBackend {
 public:
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
 
     virtual ~ExpertBackend() = default;
     ExpertBackend(const ExpertBackend&) = delete;
@@ -97,7 +98,7 @@ public:
 
     void load_weights(const ExpertWeightSource& source);
     /// Factors and gradients stay with the caller, who updates the former and clears the latter.
-    void init_lora(const ExpertFactors<const A>& factors, const ExpertFactors<A>& gradients);
+    void init_lora(const ExpertFactors<const Sum>& factors, const ExpertFactors<Sum>& gradients);
     /// Call after the factors changed.
     void update_lora();
     /// Throws unless weights and factors are there and no submission is in flight.
@@ -106,20 +107,20 @@ public:
     /// y[t] = sum_k weights[t, k] * E_{expert_ids[t, k]}(hidden[t]), [N, H]. The view is valid until the next call on
     /// any backend with the same workspace. Writes `saved`; a backward may follow if the forward is to `keep` what
     /// that needs. Dropout acts on the inputs of A, also in the backward of this forward.
-    MatrixView<const A> forward(const ExpertRows<T>& rows, SavedExperts<T>& saved, bool keep);
+    MatrixView<const Sum> forward(const ExpertRows<Scalar>& rows, SavedExperts<Scalar>& saved, bool keep);
     /// Backward of a forward that was kept, once or more often, in any order of forwards. LoRA gradients accumulate.
     /// Without input gradients, those of hidden states and routing weights are not computed and the result is empty:
     /// for the lowest layer of a model.
-    ExpertGradients<T> backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output,  // [N, H]
-                                bool with_input_gradients = true);
+    ExpertGradients<Scalar> backward(const SavedExperts<Scalar>& saved, MatrixView<const Scalar> grad_output,  // [N, H]
+                                     bool with_input_gradients = true);
 
     /// The same without blocking: inputs and `saved` must stay until the sync, which returns the result or throws the
     /// error. The result is valid until the next sync, so that the next submission may follow at once.
-    void submit_forward(const ExpertRows<T>& rows, SavedExperts<T>& saved, bool keep);
-    MatrixView<const A> sync_forward();
-    void submit_backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output,
+    void submit_forward(const ExpertRows<Scalar>& rows, SavedExperts<Scalar>& saved, bool keep);
+    MatrixView<const Sum> sync_forward();
+    void submit_backward(const SavedExperts<Scalar>& saved, MatrixView<const Scalar> grad_output,
                          bool with_input_gradients = true);
-    ExpertGradients<T> sync_backward();
+    ExpertGradients<Scalar> sync_backward();
 
     /// Waits for a submission that was never synced, as after an exception: to be called before its inputs, or `saved`,
     /// go. Subclasses call it when they are destroyed.
@@ -131,41 +132,41 @@ public:
     void clear_cache();
 
 protected:
-    ExpertBackend(const ExpertConfig& config, std::shared_ptr<ExpertWorkspace<T>> workspace);
+    ExpertBackend(const ExpertConfig& config, std::shared_ptr<ExpertWorkspace<Scalar>> workspace);
 
     virtual void do_load_weights(const ExpertWeightSource& source) = 0;
     /// Called by init_lora and update_lora; `factors()` holds the present values.
     virtual void do_update_lora() = 0;
     /// Computes workspace().output and, to `keep` it, saved.pre_activations. The other members of `saved` are set.
-    virtual void do_forward(SavedExperts<T>& saved, bool keep) = 0;
+    virtual void do_forward(SavedExperts<Scalar>& saved, bool keep) = 0;
     /// Accumulates into gradients(); computes grad_input and grad_weights of the workspace if asked to.
-    virtual void do_backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output,
+    virtual void do_backward(const SavedExperts<Scalar>& saved, MatrixView<const Scalar> grad_output,
                              bool with_input_gradients) = 0;
 
-    [[nodiscard]] ExpertWorkspace<T>& workspace() const noexcept { return *workspace_; }
-    [[nodiscard]] const ExpertFactors<const A>& factors() const noexcept { return factors_; }
-    [[nodiscard]] const ExpertFactors<A>& gradients() const noexcept { return gradients_; }
+    [[nodiscard]] ExpertWorkspace<Scalar>& workspace() const noexcept { return *workspace_; }
+    [[nodiscard]] const ExpertFactors<const Sum>& factors() const noexcept { return factors_; }
+    [[nodiscard]] const ExpertFactors<Sum>& gradients() const noexcept { return gradients_; }
 
 private:
     enum class Pending : std::uint8_t { nothing, forward, backward };
 
-    void check_forward(const ExpertRows<T>& rows) const;
-    void check_backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output) const;
-    MatrixView<const A> run_forward(const ExpertRows<T>& rows, SavedExperts<T>& saved, bool keep);
-    ExpertGradients<T> run_backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output,
-                                    bool with_input_gradients);
+    void check_forward(const ExpertRows<Scalar>& rows) const;
+    void check_backward(const SavedExperts<Scalar>& saved, MatrixView<const Scalar> grad_output) const;
+    MatrixView<const Sum> run_forward(const ExpertRows<Scalar>& rows, SavedExperts<Scalar>& saved, bool keep);
+    ExpertGradients<Scalar> run_backward(const SavedExperts<Scalar>& saved, MatrixView<const Scalar> grad_output,
+                                         bool with_input_gradients);
     void submit(Pending kind, std::function<void()> job);
     void sync(Pending kind, const char* operation);
 
     ExpertConfig config_;
-    std::shared_ptr<ExpertWorkspace<T>> workspace_;
-    ExpertFactors<const A> factors_;
-    ExpertFactors<A> gradients_;
+    std::shared_ptr<ExpertWorkspace<Scalar>> workspace_;
+    ExpertFactors<const Sum> factors_;
+    ExpertFactors<Sum> gradients_;
     bool has_weights_ = false;
     bool has_lora_ = false;
     Pending pending_ = Pending::nothing;
-    MatrixView<const A> pending_output_;
-    ExpertGradients<T> pending_gradients_;
+    MatrixView<const Sum> pending_output_;
+    ExpertGradients<Scalar> pending_gradients_;
 };
 
 }  // namespace moesaic::ops

@@ -22,17 +22,18 @@ void copy(MatrixView<const S> from, Matrix<S>& to) {
 
 }  // namespace
 
-template <class T>
-ExpertStack<T>::ExpertStack(std::unique_ptr<ExpertBackend<T>> experts, index_t max_cache_depth)
+template <class Scalar>
+ExpertStack<Scalar>::ExpertStack(std::unique_ptr<ExpertBackend<Scalar>> experts, index_t max_cache_depth)
     : experts_(std::move(experts)), max_depth_(max_cache_depth) {
     core::require(max_depth_ > 0, ExitCode::usage,
                   "layer {}: max_cache_depth = {} (must be positive); correct the configuration",
                   experts_->config().layer, max_depth_);
 }
 
-template <class T>
-typename ExpertStack<T>::Entry& ExpertStack<T>::entry_of(MatrixView<const T> hidden, MatrixView<const A> weights,
-                                                         bool save_for_backward, const Dropout& dropout) {
+template <class Scalar>
+typename ExpertStack<Scalar>::Entry& ExpertStack<Scalar>::entry_of(MatrixView<const Scalar> hidden,
+                                                                   MatrixView<const Sum> weights,
+                                                                   bool save_for_backward, const Dropout& dropout) {
     experts_->require_ready("forward");  // what is in flight uses its entry
     core::require(!save_for_backward || depth_ < max_depth_, ExitCode::runtime_failure,
                   "layer {}: forward to save with {} saved already (max_cache_depth is {}); run backward first, or "
@@ -48,14 +49,15 @@ typename ExpertStack<T>::Entry& ExpertStack<T>::entry_of(MatrixView<const T> hid
     return entry;
 }
 
-template <class T>
-ExpertRows<T> ExpertStack<T>::rows_of(const Entry& entry, MatrixView<const std::int32_t> expert_ids, Dropout dropout) {
+template <class Scalar>
+ExpertRows<Scalar> ExpertStack<Scalar>::rows_of(const Entry& entry, MatrixView<const std::int32_t> expert_ids,
+                                                Dropout dropout) {
     dropout.rows = entry.tokens;
     return {entry.hidden, expert_ids, entry.weights, dropout};
 }
 
-template <class T>
-const SavedExperts<T>& ExpertStack<T>::latest() const {
+template <class Scalar>
+const SavedExperts<Scalar>& ExpertStack<Scalar>::latest() const {
     core::require(depth_ > 0, ExitCode::runtime_failure,
                   "layer {}: backward with 0 saved forwards (at least 1 is needed); call forward with "
                   "save_for_backward first",
@@ -63,65 +65,66 @@ const SavedExperts<T>& ExpertStack<T>::latest() const {
     return entries_[static_cast<std::size_t>(depth_) - 1]->saved;
 }
 
-template <class T>
-MatrixView<const accumulator_t<T>> ExpertStack<T>::forward(MatrixView<const T> hidden,
-                                                           MatrixView<const std::int32_t> expert_ids,
-                                                           MatrixView<const A> weights, bool save_for_backward,
-                                                           const Dropout& dropout) {
+template <class Scalar>
+MatrixView<const accumulator_t<Scalar>> ExpertStack<Scalar>::forward(MatrixView<const Scalar> hidden,
+                                                                     MatrixView<const std::int32_t> expert_ids,
+                                                                     MatrixView<const Sum> weights,
+                                                                     bool save_for_backward, const Dropout& dropout) {
     Entry& entry = entry_of(hidden, weights, save_for_backward, dropout);
     const auto output = experts_->forward(rows_of(entry, expert_ids, dropout), entry.saved, save_for_backward);
     depth_ += save_for_backward ? 1 : 0;
     return output;
 }
 
-template <class T>
-ExpertGradients<T> ExpertStack<T>::backward(MatrixView<const T> grad_output, bool with_input_gradients) {
-    const ExpertGradients<T> gradients = experts_->backward(latest(), grad_output, with_input_gradients);
+template <class Scalar>
+ExpertGradients<Scalar> ExpertStack<Scalar>::backward(MatrixView<const Scalar> grad_output, bool with_input_gradients) {
+    const ExpertGradients<Scalar> gradients = experts_->backward(latest(), grad_output, with_input_gradients);
     --depth_;
     return gradients;
 }
 
-template <class T>
-void ExpertStack<T>::submit_forward(MatrixView<const T> hidden, MatrixView<const std::int32_t> expert_ids,
-                                    MatrixView<const A> weights, bool save_for_backward, const Dropout& dropout) {
+template <class Scalar>
+void ExpertStack<Scalar>::submit_forward(MatrixView<const Scalar> hidden, MatrixView<const std::int32_t> expert_ids,
+                                         MatrixView<const Sum> weights, bool save_for_backward,
+                                         const Dropout& dropout) {
     Entry& entry = entry_of(hidden, weights, save_for_backward, dropout);
     copy(expert_ids, submitted_ids_);
     experts_->submit_forward(rows_of(entry, submitted_ids_, dropout), entry.saved, save_for_backward);
     saves_submitted_ = save_for_backward;
 }
 
-template <class T>
-MatrixView<const accumulator_t<T>> ExpertStack<T>::sync_forward() {
+template <class Scalar>
+MatrixView<const accumulator_t<Scalar>> ExpertStack<Scalar>::sync_forward() {
     const auto output = experts_->sync_forward();
     depth_ += saves_submitted_ ? 1 : 0;
     return output;
 }
 
-template <class T>
-void ExpertStack<T>::submit_backward(MatrixView<const T> grad_output, bool with_input_gradients) {
+template <class Scalar>
+void ExpertStack<Scalar>::submit_backward(MatrixView<const Scalar> grad_output, bool with_input_gradients) {
     experts_->submit_backward(latest(), grad_output, with_input_gradients);
 }
 
-template <class T>
-ExpertGradients<T> ExpertStack<T>::sync_backward() {
-    const ExpertGradients<T> gradients = experts_->sync_backward();
+template <class Scalar>
+ExpertGradients<Scalar> ExpertStack<Scalar>::sync_backward() {
+    const ExpertGradients<Scalar> gradients = experts_->sync_backward();
     --depth_;
     return gradients;
 }
 
-template <class T>
-std::size_t ExpertStack<T>::saved_bytes() const noexcept {
+template <class Scalar>
+std::size_t ExpertStack<Scalar>::saved_bytes() const noexcept {
     std::size_t bytes = 0;
     for (index_t i = 0; i < depth_; ++i) {
         const Entry& entry = *entries_[static_cast<std::size_t>(i)];
-        bytes += entry.hidden.size() * sizeof(T) + entry.weights.size() * sizeof(A) +
+        bytes += entry.hidden.size() * sizeof(Scalar) + entry.weights.size() * sizeof(Sum) +
                  entry.tokens.size() * sizeof(std::uint64_t) + entry.saved.bytes();
     }
     return bytes;
 }
 
-template <class T>
-void ExpertStack<T>::clear_cache() {
+template <class Scalar>
+void ExpertStack<Scalar>::clear_cache() {
     experts_->clear_cache();
     entries_.clear();
     depth_ = 0;

@@ -31,87 +31,87 @@ constexpr auto names_of(Activations) {
 
 /// Gate and up projections of the routed rows, before the activation. Features come first: a chunk of rows (RowChunk)
 /// is a matrix [I, rows] at element I * begin, and x A^T times the scale of LoRA a matrix [R, rows] at R * begin.
-template <class T>
+template <class Scalar>
 struct PreActivations {
-    std::array<Matrix<T>, 2> values;    // gate, up: I * (T * K) elements
-    std::array<Matrix<T>, 2> low_rank;  // gate, up: R * (T * K) elements
+    std::array<Matrix<Scalar>, 2> values;    // gate, up: I * (T * K) elements
+    std::array<Matrix<Scalar>, 2> low_rank;  // gate, up: R * (T * K) elements
 
     [[nodiscard]] std::size_t bytes() const noexcept {
-        return (values[0].size() + values[1].size() + low_rank[0].size() + low_rank[1].size()) * sizeof(T);
+        return (values[0].size() + values[1].size() + low_rank[0].size() + low_rank[1].size()) * sizeof(Scalar);
     }
 };
 
 /// Rows for experts, with the experts that each of them goes to. Views of memory of the caller's.
-template <class T>
+template <class Scalar>
 struct ExpertRows {
-    MatrixView<const T> hidden;                  // [N, H]
-    MatrixView<const std::int32_t> expert_ids;   // [N, K], some of them maybe of other ranks
-    MatrixView<const accumulator_t<T>> weights;  // [N, K]
-    Dropout dropout;                             ///< of the inputs of A; if it is active with a row for each of the N
+    MatrixView<const Scalar> hidden;                  // [N, H]
+    MatrixView<const std::int32_t> expert_ids;        // [N, K], some of them maybe of other ranks
+    MatrixView<const accumulator_t<Scalar>> weights;  // [N, K]
+    Dropout dropout;  ///< of the inputs of A; if it is active with a row for each of the N
 };
 
 /// What a forward leaves for its backward. Whoever calls the forward owns it, as many as are wanted; it refers to the
 /// hidden states, weights and dropout rows of the forward, which must stay until its backward is done.
-template <class T>
+template <class Scalar>
 struct SavedExperts {
-    MatrixView<const T> hidden;                  // [N, H]
-    MatrixView<const accumulator_t<T>> weights;  // [N, K]
+    MatrixView<const Scalar> hidden;                  // [N, H]
+    MatrixView<const accumulator_t<Scalar>> weights;  // [N, K]
     Dropout dropout;
     RoutedRows routed;
-    PreActivations<T> pre_activations;  // empty if they are recomputed
+    PreActivations<Scalar> pre_activations;  // empty if they are recomputed
 
     /// Bytes of its own.
     [[nodiscard]] std::size_t bytes() const noexcept { return routed.bytes() + pre_activations.bytes(); }
 };
 
 /// Buffers of one thread; they grow and stay.
-template <class T>
+template <class Scalar>
 struct ThreadScratch {
-    using A = accumulator_t<T>;
-    core::Buffer<T> rows;            // gathered token rows
-    core::Buffer<T> narrow;          // [32, tokens] results of type T before they are packed
+    using Sum = accumulator_t<Scalar>;
+    core::Buffer<Scalar> rows;       // gathered token rows
+    core::Buffer<Scalar> narrow;     // [32, tokens] results of type Scalar before they are packed
     core::Buffer<std::byte> tokens;  // packed operands
     core::Buffer<std::byte> more_tokens;
     core::Buffer<std::byte> panel;  // of a left operand
     RightPanels panels;
-    WeightStream<T> weights;
+    WeightStream<Scalar> weights;
     core::Buffer<std::byte> factor;
-    std::array<core::Buffer<T>, 2> low_rank_rows;
+    std::array<core::Buffer<Scalar>, 2> low_rank_rows;
     std::array<core::Buffer<std::byte>, 2> low_rank;
-    core::Buffer<A> low_rank_sums;
-    core::Buffer<A> dropped_sums;  // [tokens, 32] gradients before dropout's mask
-    std::array<core::Buffer<A>, 2> sums;
+    core::Buffer<Sum> low_rank_sums;
+    core::Buffer<Sum> dropped_sums;  // [tokens, 32] gradients before dropout's mask
+    std::array<core::Buffer<Sum>, 2> sums;
 };
 
 /// Work buffers shared by the layers of a process; they grow, and shrink only in `clear_cache`. At most one submission
 /// is in flight for all backends that share them.
-template <class T>
+template <class Scalar>
 struct ExpertWorkspace {
-    using A = accumulator_t<T>;
-    Matrix<A> output;                 // [T, H]
-    Matrix<A> grad_input;             // [T, H]
-    Matrix<A> grad_weights;           // [T, K]
-    std::array<Matrix<A>, 3> synced;  ///< the same of the submission that was synced last
+    using Sum = accumulator_t<Scalar>;
+    Matrix<Sum> output;                 // [T, H]
+    Matrix<Sum> grad_input;             // [T, H]
+    Matrix<Sum> grad_weights;           // [T, K]
+    std::array<Matrix<Sum>, 3> synced;  ///< the same of the submission that was synced last
     core::Worker worker;
     bool in_flight = false;
 
     std::vector<RowChunk> chunks;
-    index_t strips = 0;                     ///< of all chunks
-    std::vector<A> row_weights;             // [T * K]
-    Dropout dropout;                        ///< of the pass, with a row for every routed row: the tokens below
-    std::vector<std::uint64_t> row_tokens;  // [T * K], empty without dropout
-    core::Buffer<std::byte> activated;      ///< packed strips: weight * silu(gate) * up
-    core::Buffer<std::byte> dropped;        ///< the same after dropout, if there is any
-    Matrix<T> rows_out;                     // [T * K, H]
-    std::vector<const T*> rows_of_token;    // [T * K] in rows_out
-    PreActivations<T> recomputed;
+    index_t strips = 0;                        ///< of all chunks
+    std::vector<Sum> row_weights;              // [T * K]
+    Dropout dropout;                           ///< of the pass, with a row for every routed row: the tokens below
+    std::vector<std::uint64_t> row_tokens;     // [T * K], empty without dropout
+    core::Buffer<std::byte> activated;         ///< packed strips: weight * silu(gate) * up
+    core::Buffer<std::byte> dropped;           ///< the same after dropout, if there is any
+    Matrix<Scalar> rows_out;                   // [T * K, H]
+    std::vector<const Scalar*> rows_of_token;  // [T * K] in rows_out
+    PreActivations<Scalar> recomputed;
     // In blocks, strip after strip: [strips][blocks of I or R][32, 32].
-    core::Buffer<T> activation;
-    std::array<core::Buffer<T>, 2> grad_pre_activations;  ///< gate, up
-    std::array<core::Buffer<T>, 3> grad_low_rank;         ///< gate, up, down: gradient times B
-    core::Buffer<T> low_rank_down;                        ///< activation times A^T
-    Matrix<A> weight_gradient_parts;                      // [blocks of I, T * K]
-    std::vector<ThreadScratch<T>> of_thread;
+    core::Buffer<Scalar> activation;
+    std::array<core::Buffer<Scalar>, 2> grad_pre_activations;  ///< gate, up
+    std::array<core::Buffer<Scalar>, 3> grad_low_rank;         ///< gate, up, down: gradient times B
+    core::Buffer<Scalar> low_rank_down;                        ///< activation times A^T
+    Matrix<Sum> weight_gradient_parts;                         // [blocks of I, T * K]
+    std::vector<ThreadScratch<Scalar>> of_thread;
 
     /// Keeps the results from being overwritten by the next submission.
     void set_results_aside() noexcept {

@@ -35,9 +35,9 @@ constexpr index_t cut(index_t count, index_t part, index_t parts) {
     return (count * part + parts - 1) / parts;
 }
 
-template <class T>
+template <class Scalar>
 struct Sizes {
-    explicit Sizes(const FrozenProduct<T>& product)
+    explicit Sizes(const FrozenProduct<Scalar>& product)
         : tokens(product.x.rows()),
           in(product.x.cols()),
           out(product.y.cols()),
@@ -51,12 +51,12 @@ struct Sizes {
 };
 
 /// Ranges of features come first: threads that share a range read its weights together.
-template <class T>
-std::vector<Item> cut_into_items(std::span<const FrozenProduct<T>> batch, int threads) {
+template <class Scalar>
+std::vector<Item> cut_into_items(std::span<const FrozenProduct<Scalar>> batch, int threads) {
     constexpr index_t items_per_thread = 6;
     std::vector<Item> items;
     for (std::size_t p = 0; p < batch.size(); ++p) {
-        const Sizes<T> sizes(batch[p]);
+        const Sizes<Scalar> sizes(batch[p]);
         const index_t chunks = (sizes.token_strips + chunk_strips - 1) / chunk_strips;
         const index_t strips = blocks_of(sizes.out);
         if (chunks == 0 || strips == 0) {
@@ -75,14 +75,15 @@ std::vector<Item> cut_into_items(std::span<const FrozenProduct<T>> batch, int th
 }
 
 /// One item on the calling thread.
-template <class T>
+template <class Scalar>
 class ItemWork {
 public:
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
 
-    ItemWork(const kernels::KernelSet& kernels, const StripProducts<T>& products, const FrozenProduct<T>& product,
-             const PackedTokens& operand, const Item& item, typename FrozenScratch<T>::OfThread& scratch)
-        : elementwise_(kernels.elementwise<A>()),
+    ItemWork(const kernels::KernelSet& kernels, const StripProducts<Scalar>& products,
+             const FrozenProduct<Scalar>& product, const PackedTokens& operand, const Item& item,
+             typename FrozenScratch<Scalar>::OfThread& scratch)
+        : elementwise_(kernels.elementwise<Sum>()),
           products_(products),
           product_(product),
           sizes_(product),
@@ -103,7 +104,7 @@ public:
 
 private:
     void multiply_few_rows() {
-        const auto* x = reinterpret_cast<const A*>(operand_.x.data);
+        const auto* x = reinterpret_cast<const Sum*>(operand_.x.data);
         for (index_t strip = item_.first; strip < item_.last; ++strip) {
             products_.few_rows_by_weights(tokens_, x, blocks_from(0, strip, blocks_of(sizes_.in)), scratch_.unpacked,
                                           !forward_, sizes_.in, extent_of_block(sizes_.out, strip),
@@ -136,7 +137,7 @@ private:
         scratch_.weights.ask_for_first_panels();
         scratch_.panels.forget();
         const index_t size = forward_ ? kernel_block * stride_ : blocks_of(tokens_) * block_elements;
-        A* sums = scratch_.sums.reserve(static_cast<std::size_t>(group * size));
+        Sum* sums = scratch_.sums.reserve(static_cast<std::size_t>(group * size));
         for (const Run& run : runs) {
             add(run.segment, run.strip, sums + (run.strip - item_.first) % group * size);
         }
@@ -156,7 +157,7 @@ private:
     }
 
     /// Adds one segment of the contraction to the sums of a strip; the last one makes them results.
-    void add(index_t segment, index_t strip, A* sums) {
+    void add(index_t segment, index_t strip, Sum* sums) {
         const index_t features = extent_of_block(sizes_.out, strip);
         const auto from_here = [&](Strips strips) {
             strips.data = strips.data == nullptr ? nullptr : strips.at(item_.first_token, begin_of(segment));
@@ -179,11 +180,11 @@ private:
     }
 
     /// One block of the result. Sums of forward are [32 features, tokens], those of backward [tokens, 32 features].
-    void write(index_t strip, index_t token_strip, const A* sums) {
+    void write(index_t strip, index_t token_strip, const Sum* sums) {
         const index_t features = extent_of_block(sizes_.out, strip);
         const index_t tokens = extent_of_block(tokens_, token_strip);
         const index_t first_token = (item_.first_token + token_strip) * kernel_block;
-        const MatrixView<A> out = product_.y.rows(first_token, tokens).columns(strip * kernel_block, features);
+        const MatrixView<Sum> out = product_.y.rows(first_token, tokens).columns(strip * kernel_block, features);
         sums += token_strip * (forward_ ? kernel_block : block_elements);
         if (!product_.accumulate) {
             const auto copy = forward_ ? elementwise_.transpose_narrow : elementwise_.narrow_rows;
@@ -191,7 +192,7 @@ private:
                      : copy(tokens, features, sums, kernel_block, out.data(), out.stride());
             return;
         }
-        std::array<A, block_elements> transposed;
+        std::array<Sum, block_elements> transposed;
         if (forward_) {
             elementwise_.transpose_narrow(features, tokens, sums, stride_, transposed.data(), kernel_block);
             sums = transposed.data();
@@ -201,27 +202,27 @@ private:
         }
     }
 
-    const kernels::ElementwiseKernels<A>& elementwise_;
-    const StripProducts<T>& products_;
-    const FrozenProduct<T>& product_;
-    Sizes<T> sizes_;
+    const kernels::ElementwiseKernels<Sum>& elementwise_;
+    const StripProducts<Scalar>& products_;
+    const FrozenProduct<Scalar>& product_;
+    Sizes<Scalar> sizes_;
     const PackedTokens& operand_;
     const Item& item_;
-    typename FrozenScratch<T>::OfThread& scratch_;
+    typename FrozenScratch<Scalar>::OfThread& scratch_;
     bool forward_;
     index_t tokens_;
     index_t stride_;  ///< between features in the sums of forward; no multiple of 1 KiB, whose lines collide in L1
 };
 
 /// Few rows are not packed: x + low [M, K] in the accumulator's type.
-template <class T>
-Strips widen_few_rows(const kernels::KernelSet& kernels, MatrixView<const T> x, MatrixView<const T> low,
+template <class Scalar>
+Strips widen_few_rows(const kernels::KernelSet& kernels, MatrixView<const Scalar> x, MatrixView<const Scalar> low,
                       core::Buffer<std::byte>& storage) {
-    using A = accumulator_t<T>;
-    auto* out = reinterpret_cast<A*>(storage.reserve(static_cast<std::size_t>(x.rows() * x.cols()) * sizeof(A)));
+    using Sum = accumulator_t<Scalar>;
+    auto* out = reinterpret_cast<Sum*>(storage.reserve(static_cast<std::size_t>(x.rows() * x.cols()) * sizeof(Sum)));
     for (index_t row = 0; row < x.rows(); ++row) {
-        A* of_row = out + row * x.cols();
-        kernels.elementwise<T>().widen(x.cols(), x[row], of_row);
+        Sum* of_row = out + row * x.cols();
+        kernels.elementwise<Scalar>().widen(x.cols(), x[row], of_row);
         for (index_t i = 0; i < low.cols(); ++i) {
             of_row[i] += core::widen(low(row, i));
         }
@@ -230,12 +231,12 @@ Strips widen_few_rows(const kernels::KernelSet& kernels, MatrixView<const T> x, 
 }
 
 /// Token rows of every product as packed strips; products of the same x share them.
-template <class T>
-std::vector<PackedTokens> pack_operands(const kernels::KernelSet& kernels, const StripProducts<T>& products,
-                                        std::span<const FrozenProduct<T>> batch, int threads,
-                                        FrozenScratch<T>& scratch) {
+template <class Scalar>
+std::vector<PackedTokens> pack_operands(const kernels::KernelSet& kernels, const StripProducts<Scalar>& products,
+                                        std::span<const FrozenProduct<Scalar>> batch, int threads,
+                                        FrozenScratch<Scalar>& scratch) {
     struct Task {
-        MatrixView<const T> rows;
+        MatrixView<const Scalar> rows;
         Direction direction;
         Strips strips;
         index_t strip;
@@ -244,9 +245,9 @@ std::vector<PackedTokens> pack_operands(const kernels::KernelSet& kernels, const
     std::vector<Task> tasks;
     scratch.operands.resize(std::max(scratch.operands.size(), 2 * batch.size()));
     for (std::size_t p = 0; p < batch.size(); ++p) {
-        const FrozenProduct<T>& product = batch[p];
+        const FrozenProduct<Scalar>& product = batch[p];
         const auto same = std::find_if(
-            batch.begin(), batch.begin() + static_cast<std::ptrdiff_t>(p), [&](const FrozenProduct<T>& earlier) {
+            batch.begin(), batch.begin() + static_cast<std::ptrdiff_t>(p), [&](const FrozenProduct<Scalar>& earlier) {
                 return earlier.x.data() == product.x.data() && earlier.low.data() == product.low.data() &&
                        earlier.x.cols() == product.x.cols() && earlier.x.rows() == product.x.rows() &&
                        earlier.direction == product.direction;
@@ -255,12 +256,12 @@ std::vector<PackedTokens> pack_operands(const kernels::KernelSet& kernels, const
             operands.push_back(operands[static_cast<std::size_t>(same - batch.begin())]);
             continue;
         }
-        const Sizes<T> sizes(product);
+        const Sizes<Scalar> sizes(product);
         if (sizes.tokens <= products.few_rows()) {
             operands.push_back({widen_few_rows(kernels, product.x, product.low, scratch.operands[2 * p]), {}});
             continue;
         }
-        const auto pack = [&](MatrixView<const T> rows, core::Buffer<std::byte>& storage) {
+        const auto pack = [&](MatrixView<const Scalar> rows, core::Buffer<std::byte>& storage) {
             const Strips strips = product.direction == Direction::forward
                                       ? products.right_strips(storage, sizes.token_strips, blocks_of(sizes.in))
                                       : products.left_strips(storage, sizes.token_strips, blocks_of(sizes.in));
@@ -274,7 +275,7 @@ std::vector<PackedTokens> pack_operands(const kernels::KernelSet& kernels, const
     }
     core::parallel_for(static_cast<index_t>(tasks.size()), threads, [&](index_t i) {
         const Task& task = tasks[static_cast<std::size_t>(i)];
-        const MatrixView<const T> x = task.rows;
+        const MatrixView<const Scalar> x = task.rows;
         const auto vectors =
             products.rows(x[task.strip * kernel_block], x.stride(), extent_of_block(x.rows(), task.strip), x.cols());
         if (task.direction == Direction::forward) {
@@ -288,28 +289,30 @@ std::vector<PackedTokens> pack_operands(const kernels::KernelSet& kernels, const
 
 }  // namespace
 
-template <class T>
-void multiply(const kernels::KernelSet& kernels, std::span<const FrozenProduct<T>> batch, FrozenScratch<T>& scratch) {
+template <class Scalar>
+void multiply(const kernels::KernelSet& kernels, std::span<const FrozenProduct<Scalar>> batch,
+              FrozenScratch<Scalar>& scratch) {
     double work = 0;
-    for (const FrozenProduct<T>& product : batch) {
+    for (const FrozenProduct<Scalar>& product : batch) {
         work += static_cast<double>(product.x.rows() * product.x.cols()) * static_cast<double>(product.y.cols());
     }
     const int threads = core::threads_for(work);
-    const StripProducts<T> products(kernels);
+    const StripProducts<Scalar> products(kernels);
     const std::vector<PackedTokens> operands = pack_operands(kernels, products, batch, threads, scratch);
     const std::vector<Item> items = cut_into_items(batch, threads);
     scratch.of_thread.resize(std::max(scratch.of_thread.size(), static_cast<std::size_t>(threads)));
     core::parallel_for(static_cast<index_t>(items.size()), threads, [&](index_t i) {
         const Item& item = items[static_cast<std::size_t>(i)];
-        const typename StripProducts<T>::TileState tiles(products);
-        ItemWork<T>(kernels, products, batch[item.product], operands[item.product], item,
-                    scratch.of_thread[static_cast<std::size_t>(omp_get_thread_num())])
+        const typename StripProducts<Scalar>::TileState tiles(products);
+        ItemWork<Scalar>(kernels, products, batch[item.product], operands[item.product], item,
+                         scratch.of_thread[static_cast<std::size_t>(omp_get_thread_num())])
             .run();
     });
 }
 
-#define MOESAIC_INSTANTIATE(T) \
-    template void multiply<T>(const kernels::KernelSet&, std::span<const FrozenProduct<T>>, FrozenScratch<T>&);
+#define MOESAIC_INSTANTIATE(Scalar)                                                                   \
+    template void multiply<Scalar>(const kernels::KernelSet&, std::span<const FrozenProduct<Scalar>>, \
+                                   FrozenScratch<Scalar>&);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)

@@ -22,25 +22,25 @@ using core::MatrixView;
 enum class Direction : std::uint8_t { forward, backward };
 
 /// Forward: y [M, N] = x W^T for x [M, K]. Backward: y [M, K] = x W for x [M, N], a gradient.
-template <class T>
+template <class Scalar>
 struct FrozenProduct {
     const PackedWeights& weight;  // W [N, K]
     Direction direction = Direction::forward;
-    MatrixView<const T> x;
-    MatrixView<accumulator_t<T>> y;
-    bool accumulate = false;  ///< adds to y instead of overwriting it
-    MatrixView<const T> low;  ///< forward: [M, K], what rounding took from x and is to be added; empty for none
+    MatrixView<const Scalar> x;
+    MatrixView<accumulator_t<Scalar>> y;
+    bool accumulate = false;       ///< adds to y instead of overwriting it
+    MatrixView<const Scalar> low;  ///< forward: [M, K], what rounding took from x and is to be added; empty for none
 };
 
 /// Work buffers that grow and are kept between calls.
-template <class T>
+template <class Scalar>
 struct FrozenScratch {
     struct OfThread {
-        core::Buffer<accumulator_t<T>> sums;
+        core::Buffer<accumulator_t<Scalar>> sums;
         core::Buffer<std::byte> panel;
         RightPanels panels;
-        WeightStream<T> weights;
-        core::Buffer<T> unpacked;  ///< weights of products with few rows
+        WeightStream<Scalar> weights;
+        core::Buffer<Scalar> unpacked;  ///< weights of products with few rows
     };
     std::vector<core::Buffer<std::byte>> operands;  ///< packed token rows, two for each product: of x and of low
     std::vector<OfThread> of_thread;
@@ -48,7 +48,8 @@ struct FrozenScratch {
 
 /// Computes independent products together, so that small ones share the thread team. Results must not overlap; they do
 /// not depend on the number of threads.
-template <class T>
-void multiply(const kernels::KernelSet& kernels, std::span<const FrozenProduct<T>> batch, FrozenScratch<T>& scratch);
+template <class Scalar>
+void multiply(const kernels::KernelSet& kernels, std::span<const FrozenProduct<Scalar>> batch,
+              FrozenScratch<Scalar>& scratch);
 
 }  // namespace moesaic::ops

@@ -7,33 +7,34 @@ namespace moesaic::ops {
 
 using core::bf16;
 
-template <class T>
-GroupedExperts<T>::GroupedExperts(const ExpertConfig& config, std::shared_ptr<ExpertWorkspace<T>> workspace,
-                                  const kernels::KernelSet& kernels)
-    : ExpertBackend<T>(config, std::move(workspace)),
+template <class Scalar>
+GroupedExperts<Scalar>::GroupedExperts(const ExpertConfig& config, std::shared_ptr<ExpertWorkspace<Scalar>> workspace,
+                                       const kernels::KernelSet& kernels)
+    : ExpertBackend<Scalar>(config, std::move(workspace)),
       products_(kernels),
-      elementwise_(kernels.elementwise<T>()),
-      elementwise_of_sums_(kernels.elementwise<A>()),
+      elementwise_(kernels.elementwise<Scalar>()),
+      elementwise_of_sums_(kernels.elementwise<Sum>()),
       hidden_blocks_(blocks_of(config.hidden)),
       intermediate_blocks_(blocks_of(config.intermediate)),
       rank_blocks_(blocks_of(this->config().lora_rank)) {}
 
-template <class T>
-void GroupedExperts<T>::do_load_weights(const ExpertWeightSource& source) {
+template <class Scalar>
+void GroupedExperts<Scalar>::do_load_weights(const ExpertWeightSource& source) {
     const ExpertConfig& config = this->config();
     for (const Projection p : projections) {
         const bool down = p == Projection::down;
         PackedWeights& all = weights_[static_cast<std::size_t>(p)];
-        all = PackedWeights(config.weight_format.value_or(format_of<T>), down ? config.hidden : config.intermediate,
-                            down ? config.intermediate : config.hidden, config.experts);
+        all =
+            PackedWeights(config.weight_format.value_or(format_of<Scalar>), down ? config.hidden : config.intermediate,
+                          down ? config.intermediate : config.hidden, config.experts);
         for (index_t e = 0; e < config.experts; ++e) {
             source(e, p, all.matrix(e));
         }
     }
 }
 
-template <class T>
-std::size_t GroupedExperts<T>::weight_bytes() const noexcept {
+template <class Scalar>
+std::size_t GroupedExperts<Scalar>::weight_bytes() const noexcept {
     std::size_t bytes = 0;
     for (const PackedWeights& weights : weights_) {
         bytes += weights.bytes();
@@ -41,12 +42,12 @@ std::size_t GroupedExperts<T>::weight_bytes() const noexcept {
     return bytes;
 }
 
-template <class T>
-void GroupedExperts<T>::do_update_lora() {
+template <class Scalar>
+void GroupedExperts<Scalar>::do_update_lora() {
     const index_t rank = this->config().lora_rank;
-    const auto copy = [&](MatrixView<const A> from, Matrix<T>& to, const auto& factor_of_row) {
+    const auto copy = [&](MatrixView<const Sum> from, Matrix<Scalar>& to, const auto& factor_of_row) {
         to.resize(from.rows(), from.cols());
-        const MatrixView<T> out = to;
+        const MatrixView<Scalar> out = to;
 #pragma omp parallel for schedule(static)
         for (index_t row = 0; row < from.rows(); ++row) {
             elementwise_.scale_narrow(from.cols(), factor_of_row(row), from[row], out[row]);
@@ -55,15 +56,15 @@ void GroupedExperts<T>::do_update_lora() {
     for (const Projection p : projections) {
         const auto i = static_cast<std::size_t>(p);
         copy(this->factors()[p].a, lora_a_[i],
-             [&](index_t row) { return static_cast<A>(this->config().lora_scale(p, row / rank)); });
-        copy(this->factors()[p].b, lora_b_[i], [](index_t) { return A(1); });
+             [&](index_t row) { return static_cast<Sum>(this->config().lora_scale(p, row / rank)); });
+        copy(this->factors()[p].b, lora_b_[i], [](index_t) { return Sum(1); });
     }
 }
 
 /// Cuts the rows into chunks and gets the buffers that depend on them.
-template <class T>
-void GroupedExperts<T>::prepare(const SavedExperts<T>& saved) {
-    ExpertWorkspace<T>& work = this->workspace();
+template <class Scalar>
+void GroupedExperts<Scalar>::prepare(const SavedExperts<Scalar>& saved) {
+    ExpertWorkspace<Scalar>& work = this->workspace();
     const RoutedRows& routed = saved.routed;
     // Packed rows may take half of an L2 cache of 2 MiB; weights and sums want the rest.
     constexpr index_t packed_bytes = index_t{1} << 20;
@@ -88,8 +89,8 @@ void GroupedExperts<T>::prepare(const SavedExperts<T>& saved) {
 }
 
 /// Each expert is a module of its own: its masks for a token differ from those of the token's other experts.
-template <class T>
-DropoutMask GroupedExperts<T>::mask_of(Projection p, index_t expert) const {
+template <class Scalar>
+DropoutMask GroupedExperts<Scalar>::mask_of(Projection p, index_t expert) const {
     const ExpertConfig& config = this->config();
     const index_t of_layers = config.layer * config.all_experts() + config.experts_begin + expert;
     const index_t module = of_layers * std::ssize(projections) + static_cast<index_t>(p);
@@ -97,37 +98,37 @@ DropoutMask GroupedExperts<T>::mask_of(Projection p, index_t expert) const {
 }
 
 /// Row blocks `row_block` of an expert's weights: output features.
-template <class T>
-StoredRun GroupedExperts<T>::weight_strip(Projection p, index_t expert, index_t row_block) const {
+template <class Scalar>
+StoredRun GroupedExperts<Scalar>::weight_strip(Projection p, index_t expert, index_t row_block) const {
     const PackedWeights& all = weights_[static_cast<std::size_t>(p)];
     return all.row_run(expert, row_block, 0, blocks_of(all.cols()));
 }
 
 /// Column block `col_block`: input features, as backward passes need them.
-template <class T>
-StoredRun GroupedExperts<T>::weight_columns(Projection p, index_t expert, index_t col_block) const {
+template <class Scalar>
+StoredRun GroupedExperts<Scalar>::weight_columns(Projection p, index_t expert, index_t col_block) const {
     const PackedWeights& all = weights_[static_cast<std::size_t>(p)];
     return all.column_run(expert, col_block, 0, blocks_of(all.rows()));
 }
 
-template <class T>
-MatrixView<const T> GroupedExperts<T>::lora_a(Projection p, index_t expert) const {
+template <class Scalar>
+MatrixView<const Scalar> GroupedExperts<Scalar>::lora_a(Projection p, index_t expert) const {
     const index_t rank = this->config().lora_rank;
     return lora_a_[static_cast<std::size_t>(p)].view().rows(expert * rank, rank);
 }
 
-template <class T>
-MatrixView<const T> GroupedExperts<T>::lora_b(Projection p, index_t expert) const {
-    const Matrix<T>& all = lora_b_[static_cast<std::size_t>(p)];
+template <class Scalar>
+MatrixView<const Scalar> GroupedExperts<Scalar>::lora_b(Projection p, index_t expert) const {
+    const Matrix<Scalar>& all = lora_b_[static_cast<std::size_t>(p)];
     const index_t out = all.rows() / this->config().experts;
     return all.view().rows(expert * out, out);
 }
 
 /// Column blocks [first, last) of the chunk's rows of `tokens` [T, width], as blocks [strips][last - first][32, 32];
 /// what lies beyond the rows and columns is zero.
-template <class T>
-void GroupedExperts<T>::gather_blocks(const RoutedRows& routed, MatrixView<const T> tokens, const RowChunk& chunk,
-                                      index_t first, index_t last, T* out) {
+template <class Scalar>
+void GroupedExperts<Scalar>::gather_blocks(const RoutedRows& routed, MatrixView<const Scalar> tokens,
+                                           const RowChunk& chunk, index_t first, index_t last, Scalar* out) {
     constexpr index_t blocks_ahead = 4;
     const std::int32_t* token = routed.token.data() + chunk.begin;
     for (index_t s = 0; s < chunk.strips(); ++s) {
@@ -135,13 +136,13 @@ void GroupedExperts<T>::gather_blocks(const RoutedRows& routed, MatrixView<const
         for (index_t b = first; b < last; ++b, out += block_elements) {
             const index_t cols = extent_of_block(tokens.cols(), b);
             if (rows < kernel_block || cols < kernel_block) {
-                std::fill_n(out, block_elements, static_cast<T>(0.0F));
+                std::fill_n(out, block_elements, static_cast<Scalar>(0.0F));
             }
             for (index_t row = 0; row < rows; ++row) {
-                const T* from = tokens[token[s * kernel_block + row]] + b * kernel_block;
+                const Scalar* from = tokens[token[s * kernel_block + row]] + b * kernel_block;
                 if (cols == kernel_block) {
                     __builtin_prefetch(from + blocks_ahead * kernel_block);  // rows are too many for hardware to follow
-                    std::memcpy(out + row * kernel_block, from, kernel_block * sizeof(T));
+                    std::memcpy(out + row * kernel_block, from, kernel_block * sizeof(Scalar));
                 } else {
                     std::copy_n(from, cols, out + row * kernel_block);
                 }
@@ -151,16 +152,16 @@ void GroupedExperts<T>::gather_blocks(const RoutedRows& routed, MatrixView<const
 }
 
 /// tokens[t] = the sum of the rows of the token's choices, always in their order: the same at any thread count.
-template <class T>
-void GroupedExperts<T>::sum_over_choices(const RoutedRows& routed, MatrixView<A> tokens) {
-    ExpertWorkspace<T>& work = this->workspace();
+template <class Scalar>
+void GroupedExperts<Scalar>::sum_over_choices(const RoutedRows& routed, MatrixView<Sum> tokens) {
+    ExpertWorkspace<Scalar>& work = this->workspace();
     const core::trace::Scope scope(core::scopes::experts_combine);
     const index_t choices = this->config().experts_per_token;
-    const MatrixView<const T> rows = work.rows_out;
+    const MatrixView<const Scalar> rows = work.rows_out;
     work.rows_of_token.resize(routed.row.size());
 #pragma omp parallel for schedule(static)
     for (index_t t = 0; t < tokens.rows(); ++t) {
-        const T** of_token = work.rows_of_token.data() + t * choices;
+        const Scalar** of_token = work.rows_of_token.data() + t * choices;
         index_t count = 0;
         for (index_t k = 0; k < choices; ++k) {
             const index_t row = routed.row[static_cast<std::size_t>(t * choices + k)];
@@ -172,8 +173,8 @@ void GroupedExperts<T>::sum_over_choices(const RoutedRows& routed, MatrixView<A>
     }
 }
 
-template <class T>
-void GroupedExperts<T>::do_forward(SavedExperts<T>& saved, bool keep) {
+template <class Scalar>
+void GroupedExperts<Scalar>::do_forward(SavedExperts<Scalar>& saved, bool keep) {
     prepare(saved);
     const bool retain = keep && this->config().activations == Activations::retain;
     project_up(saved, retain ? &saved.pre_activations : nullptr, true);
@@ -181,16 +182,16 @@ void GroupedExperts<T>::do_forward(SavedExperts<T>& saved, bool keep) {
     sum_over_choices(saved.routed, this->workspace().output);
 }
 
-template <class T>
-void GroupedExperts<T>::do_backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output,
-                                    bool with_input_gradients) {
-    ExpertWorkspace<T>& work = this->workspace();
+template <class Scalar>
+void GroupedExperts<Scalar>::do_backward(const SavedExperts<Scalar>& saved, MatrixView<const Scalar> grad_output,
+                                         bool with_input_gradients) {
+    ExpertWorkspace<Scalar>& work = this->workspace();
     prepare(saved);
     const bool recompute = this->config().activations == Activations::recompute;
     if (recompute) {
         project_up(saved, &work.recomputed, false);
     }
-    const PreActivations<T>& kept = recompute ? work.recomputed : saved.pre_activations;
+    const PreActivations<Scalar>& kept = recompute ? work.recomputed : saved.pre_activations;
     backward_down(saved, kept, grad_output);
     backward_up(with_input_gradients);
     if (with_input_gradients) {

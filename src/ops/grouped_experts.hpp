@@ -21,14 +21,14 @@ namespace moesaic::ops {
 /// hidden states unless dropout gives them different ones.
 enum class GradientOperand : std::uint8_t { hidden, hidden_of_up, grad_gate, grad_up, activation, grad_output };
 
-template <class T>
-class GroupedExperts final : public ExpertBackend<T> {
+template <class Scalar>
+class GroupedExperts final : public ExpertBackend<Scalar> {
 public:
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
 
     /// `kernels` must outlive the object.
     ~GroupedExperts() override { this->abandon(); }
-    GroupedExperts(const ExpertConfig& config, std::shared_ptr<ExpertWorkspace<T>> workspace,
+    GroupedExperts(const ExpertConfig& config, std::shared_ptr<ExpertWorkspace<Scalar>> workspace,
                    const kernels::KernelSet& kernels);
     [[nodiscard]] std::size_t weight_bytes() const noexcept override;
 
@@ -37,7 +37,7 @@ private:
     struct TaskContext {
         const WorkItem& item;
         const RowChunk& chunk;
-        ThreadScratch<T>& scratch;
+        ThreadScratch<Scalar>& scratch;
 
         [[nodiscard]] index_t rows() const { return chunk.rows; }
         [[nodiscard]] index_t strips() const { return chunk.strips(); }
@@ -49,92 +49,95 @@ private:
 
     void do_load_weights(const ExpertWeightSource& source) override;
     void do_update_lora() override;
-    void do_forward(SavedExperts<T>& saved, bool keep) override;
-    void do_backward(const SavedExperts<T>& saved, MatrixView<const T> grad_output, bool with_input_gradients) override;
+    void do_forward(SavedExperts<Scalar>& saved, bool keep) override;
+    void do_backward(const SavedExperts<Scalar>& saved, MatrixView<const Scalar> grad_output,
+                     bool with_input_gradients) override;
 
-    void prepare(const SavedExperts<T>& saved);
+    void prepare(const SavedExperts<Scalar>& saved);
     template <class Body>
     void for_each_task(index_t strips, const Body& body);
     [[nodiscard]] StoredRun weight_strip(Projection p, index_t expert, index_t row_block) const;
     [[nodiscard]] StoredRun weight_columns(Projection p, index_t expert, index_t col_block) const;
-    [[nodiscard]] MatrixView<const T> lora_a(Projection p, index_t expert) const;  // [R, in], times the scale
-    [[nodiscard]] MatrixView<const T> lora_b(Projection p, index_t expert) const;  // [out, R]
-    static void gather_blocks(const RoutedRows& routed, MatrixView<const T> tokens, const RowChunk& chunk,
-                              index_t first, index_t last, T* out);
-    void sum_over_choices(const RoutedRows& routed, MatrixView<A> tokens);
+    [[nodiscard]] MatrixView<const Scalar> lora_a(Projection p, index_t expert) const;  // [R, in], times the scale
+    [[nodiscard]] MatrixView<const Scalar> lora_b(Projection p, index_t expert) const;  // [out, R]
+    static void gather_blocks(const RoutedRows& routed, MatrixView<const Scalar> tokens, const RowChunk& chunk,
+                              index_t first, index_t last, Scalar* out);
+    void sum_over_choices(const RoutedRows& routed, MatrixView<Sum> tokens);
     [[nodiscard]] bool has_dropout() const { return !this->workspace().row_tokens.empty(); }
     [[nodiscard]] DropoutMask mask_of(Projection p, index_t expert) const;
 
     // grouped_experts_forward.cpp
-    void project_up(const SavedExperts<T>& saved, PreActivations<T>* kept, bool activate);
+    void project_up(const SavedExperts<Scalar>& saved, PreActivations<Scalar>* kept, bool activate);
     void project_down();
-    [[nodiscard]] Strips gather_columns(const SavedExperts<T>& saved, const TaskContext& task, const DropoutMask* mask,
-                                        core::Buffer<std::byte>& storage) const;
+    [[nodiscard]] Strips gather_columns(const SavedExperts<Scalar>& saved, const TaskContext& task,
+                                        const DropoutMask* mask, core::Buffer<std::byte>& storage) const;
     [[nodiscard]] Strips low_rank(Projection p, const TaskContext& task, const Strips& tokens,
-                                  core::Buffer<std::byte>& storage, T* kept) const;
+                                  core::Buffer<std::byte>& storage, Scalar* kept) const;
     [[nodiscard]] TokenTerm low_rank_term(Projection p, const TaskContext& task, index_t strip,
                                           const Strips& low_rank) const;
-    void keep(const TaskContext& task, index_t strip, PreActivations<T>& kept) const;
+    void keep(const TaskContext& task, index_t strip, PreActivations<Scalar>& kept) const;
     void activate(const TaskContext& task, index_t strip);
-    void pack_activation(const TaskContext& task, index_t strip, const T* values,
+    void pack_activation(const TaskContext& task, index_t strip, const Scalar* values,
                          core::Buffer<std::byte>& strips) const;
     [[nodiscard]] Strips activated_strips(const TaskContext& task, const core::Buffer<std::byte>& strips) const;
 
     // grouped_experts_backward.cpp
-    void backward_down(const SavedExperts<T>& saved, const PreActivations<T>& kept, MatrixView<const T> grad_output);
+    void backward_down(const SavedExperts<Scalar>& saved, const PreActivations<Scalar>& kept,
+                       MatrixView<const Scalar> grad_output);
     void backward_up(bool with_input_gradients);
     void sum_weight_gradients(const RoutedRows& routed);
-    void activation_gradients(const TaskContext& task, index_t strip, index_t s, const A* sums,
-                              const PreActivations<T>& kept);
+    void activation_gradients(const TaskContext& task, index_t strip, index_t s, const Sum* sums,
+                              const PreActivations<Scalar>& kept);
     template <class FactorStrip>
     void low_rank_rows(const TaskContext& task, const Strips& tokens, index_t k, const FactorStrip& factor_strip,
-                       T* out) const;
+                       Scalar* out) const;
     [[nodiscard]] Strips low_rank_gradient(Projection p, const TaskContext& task, const Strips& grad, std::size_t slot);
     template <class Done>
     void input_gradient(Projection p, const TaskContext& task, index_t strip, const Strips& grad,
-                        const Strips& low_rank, bool accumulate, A* sums, const Done& done) const;
+                        const Strips& low_rank, bool accumulate, Sum* sums, const Done& done) const;
 
     // grouped_experts_lora.cpp
     /// L of a gradient L^T Z, and the factor that it belongs to.
     struct LoraTerm {
         Projection projection;
         LoraFactor factor;
-        const T* by_feature;  ///< L^T as [R, rows] per chunk; or, if that is null,
-        const T* blocks;      ///< L as [strips][blocks of R][32, 32]
+        const Scalar* by_feature;  ///< L^T as [R, rows] per chunk; or, if that is null,
+        const Scalar* blocks;      ///< L as [strips][blocks of R][32, 32]
     };
-    void lora_gradients(const SavedExperts<T>& saved, const PreActivations<T>& kept, MatrixView<const T> grad_output);
-    [[nodiscard]] std::vector<LoraTerm> terms_of(GradientOperand wide, const PreActivations<T>& kept);
+    void lora_gradients(const SavedExperts<Scalar>& saved, const PreActivations<Scalar>& kept,
+                        MatrixView<const Scalar> grad_output);
+    [[nodiscard]] std::vector<LoraTerm> terms_of(GradientOperand wide, const PreActivations<Scalar>& kept);
     void pack_low_rank(const LoraTerm& term, const RowChunk& chunk, index_t block, std::byte* strip) const;
-    [[nodiscard]] BlockRun<T> wide_blocks(GradientOperand wide, const SavedExperts<T>& saved,
-                                          MatrixView<const T> grad_output, const RowChunk& chunk, index_t first,
-                                          index_t last, ThreadScratch<T>& scratch);
-    void drop_blocks(const DropoutMask& mask, const RowChunk& chunk, index_t first, index_t last, T* blocks) const;
-    void add_to_gradient(const LoraTerm& term, index_t expert, index_t first, index_t count, A* sums, index_t stride,
-                         ThreadScratch<T>& scratch) const;
+    [[nodiscard]] BlockRun<Scalar> wide_blocks(GradientOperand wide, const SavedExperts<Scalar>& saved,
+                                               MatrixView<const Scalar> grad_output, const RowChunk& chunk,
+                                               index_t first, index_t last, ThreadScratch<Scalar>& scratch);
+    void drop_blocks(const DropoutMask& mask, const RowChunk& chunk, index_t first, index_t last, Scalar* blocks) const;
+    void add_to_gradient(const LoraTerm& term, index_t expert, index_t first, index_t count, Sum* sums, index_t stride,
+                         ThreadScratch<Scalar>& scratch) const;
 
-    const StripProducts<T> products_;
-    const kernels::ElementwiseKernels<T>& elementwise_;
-    const kernels::ElementwiseKernels<A>& elementwise_of_sums_;
+    const StripProducts<Scalar> products_;
+    const kernels::ElementwiseKernels<Scalar>& elementwise_;
+    const kernels::ElementwiseKernels<Sum>& elementwise_of_sums_;
     index_t hidden_blocks_;
     index_t intermediate_blocks_;
     index_t rank_blocks_;
     std::array<PackedWeights, projections.size()> weights_;  // gate, up: E x [I, H]; down: E x [H, I]
-    std::array<Matrix<T>, projections.size()> lora_a_;       // times the scale
-    std::array<Matrix<T>, projections.size()> lora_b_;
+    std::array<Matrix<Scalar>, projections.size()> lora_a_;  // times the scale
+    std::array<Matrix<Scalar>, projections.size()> lora_b_;
 };
 
 /// Calls body(task) for all tasks of the work that computes `strips` strips of output features for every row.
-template <class T>
+template <class Scalar>
 template <class Body>
-void GroupedExperts<T>::for_each_task(index_t strips, const Body& body) {
-    ExpertWorkspace<T>& work = this->workspace();
+void GroupedExperts<Scalar>::for_each_task(index_t strips, const Body& body) {
+    ExpertWorkspace<Scalar>& work = this->workspace();
     const int threads = core::threads_for(static_cast<double>(work.rows_out.rows()) *
                                           static_cast<double>(this->config().hidden * this->config().intermediate));
     const std::vector<WorkItem> items = make_items(work.chunks, strips, threads);
     work.of_thread.resize(std::max(work.of_thread.size(), static_cast<std::size_t>(threads)));
     core::parallel_for(static_cast<index_t>(items.size()), threads, [&](index_t i) {
         const WorkItem& item = items[static_cast<std::size_t>(i)];
-        const typename StripProducts<T>::TileState tiles(products_);
+        const typename StripProducts<Scalar>::TileState tiles(products_);
         body(TaskContext{item, work.chunks[static_cast<std::size_t>(item.chunk)],
                          work.of_thread[static_cast<std::size_t>(omp_get_thread_num())]});
     });

@@ -11,31 +11,33 @@ using core::bf16;
 
 /// From the gradient of the output through the down projection and the activation: grad_pre_activations, the activation
 /// itself, and the gradients of the routing weights by parts.
-template <class T>
-void GroupedExperts<T>::backward_down(const SavedExperts<T>& saved, const PreActivations<T>& kept,
-                                      MatrixView<const T> grad_output) {
-    ExpertWorkspace<T>& work = this->workspace();
+template <class Scalar>
+void GroupedExperts<Scalar>::backward_down(const SavedExperts<Scalar>& saved, const PreActivations<Scalar>& kept,
+                                           MatrixView<const Scalar> grad_output) {
+    ExpertWorkspace<Scalar>& work = this->workspace();
     const core::trace::Scope scope(core::scopes::experts_backward_down);
     const auto block_rows = static_cast<std::size_t>(work.strips * block_elements);
-    for (core::Buffer<T>* buffer : {&work.activation, &work.grad_pre_activations[0], &work.grad_pre_activations[1]}) {
+    for (core::Buffer<Scalar>* buffer :
+         {&work.activation, &work.grad_pre_activations[0], &work.grad_pre_activations[1]}) {
         buffer->reserve(block_rows * static_cast<std::size_t>(intermediate_blocks_));
     }
-    for (core::Buffer<T>* buffer :
+    for (core::Buffer<Scalar>* buffer :
          {&work.low_rank_down, &work.grad_low_rank[0], &work.grad_low_rank[1], &work.grad_low_rank[2]}) {
         buffer->reserve(block_rows * static_cast<std::size_t>(rank_blocks_));
     }
     work.weight_gradient_parts.resize(intermediate_blocks_, saved.routed.rows());
     for_each_task(intermediate_blocks_, [&](const TaskContext& task) {
         const index_t expert = task.chunk.expert;
-        WeightStream<T>& weights = task.scratch.weights;
+        WeightStream<Scalar>& weights = task.scratch.weights;
         weights.start(task.item.last - task.item.first, products_.largest_panel(), 2,
                       [&](index_t i) { return weight_columns(Projection::down, expert, task.item.first + i); });
         weights.ask_for_first_panels();
-        T* rows = task.scratch.rows.reserve(static_cast<std::size_t>(task.strips() * hidden_blocks_ * block_elements));
+        Scalar* rows =
+            task.scratch.rows.reserve(static_cast<std::size_t>(task.strips() * hidden_blocks_ * block_elements));
         gather_blocks(saved.routed, grad_output, task.chunk, 0, hidden_blocks_, rows);
         const Strips grad = products_.left_of_blocks(rows, task.strips(), hidden_blocks_, task.scratch.tokens);
         const Strips low_rank = low_rank_gradient(Projection::down, task, grad, 0);
-        A* sums = task.scratch.sums[0].reserve(static_cast<std::size_t>(task.strips() * block_elements));
+        Sum* sums = task.scratch.sums[0].reserve(static_cast<std::size_t>(task.strips() * block_elements));
         task.scratch.panels.forget();
         for (index_t strip = task.item.first; strip < task.item.last; ++strip) {
             input_gradient(Projection::down, task, strip, grad, low_rank, false, sums,
@@ -46,25 +48,26 @@ void GroupedExperts<T>::backward_down(const SavedExperts<T>& saved, const PreAct
 
 /// rows_out = the gradient of the hidden states, gate's and up's share in one sum; or only what the gradients of LoRA
 /// need.
-template <class T>
-void GroupedExperts<T>::backward_up(bool with_input_gradients) {
-    ExpertWorkspace<T>& work = this->workspace();
+template <class Scalar>
+void GroupedExperts<Scalar>::backward_up(bool with_input_gradients) {
+    ExpertWorkspace<Scalar>& work = this->workspace();
     const core::trace::Scope scope(core::scopes::experts_backward_gate_up);
     const ExpertConfig& config = this->config();
-    const auto left_of = [&](const TaskContext& task, const core::Buffer<T>& blocks, core::Buffer<std::byte>& storage) {
-        const T* first = blocks.data() + task.chunk.first_strip * intermediate_blocks_ * block_elements;
+    const auto left_of = [&](const TaskContext& task, const core::Buffer<Scalar>& blocks,
+                             core::Buffer<std::byte>& storage) {
+        const Scalar* first = blocks.data() + task.chunk.first_strip * intermediate_blocks_ * block_elements;
         return products_.left_of_blocks(first, task.strips(), intermediate_blocks_, storage);
     };
     for_each_task(with_input_gradients ? hidden_blocks_ : 1, [&](const TaskContext& task) {
         const index_t expert = task.chunk.expert;
-        WeightStream<T>& weights = task.scratch.weights;
+        WeightStream<Scalar>& weights = task.scratch.weights;
         weights.start(2 * (task.item.last - task.item.first), products_.largest_panel(), 2, [&](index_t i) {
             return weight_columns(i % 2 == 0 ? Projection::gate : Projection::up, expert, task.item.first + i / 2);
         });
         weights.ask_for_first_panels();
         if (task.is_first() && config.lora_rank > 0) {
             const Strips activation = left_of(task, work.activation, task.scratch.tokens);
-            const MatrixView<const T> a = lora_a(Projection::down, expert);
+            const MatrixView<const Scalar> a = lora_a(Projection::down, expert);
             low_rank_rows(
                 task, activation, a.cols(),
                 [&](index_t first, index_t count) { return products_.rows(a[first], a.stride(), count, a.cols()); },
@@ -77,7 +80,7 @@ void GroupedExperts<T>::backward_up(bool with_input_gradients) {
         if (!with_input_gradients) {
             return;
         }
-        A* sums = task.scratch.sums[0].reserve(static_cast<std::size_t>(task.strips() * block_elements));
+        Sum* sums = task.scratch.sums[0].reserve(static_cast<std::size_t>(task.strips() * block_elements));
         task.scratch.panels.forget();
         for (index_t strip = task.item.first; strip < task.item.last; ++strip) {
             const auto write = [&](index_t s) {
@@ -94,28 +97,29 @@ void GroupedExperts<T>::backward_up(bool with_input_gradients) {
 
 /// Gradients of gate and up for one strip of intermediate features and strip s of tokens, given the activation's
 /// gradient `sums` [32, 32].
-template <class T>
-void GroupedExperts<T>::activation_gradients(const TaskContext& task, index_t strip, index_t s, const A* sums,
-                                             const PreActivations<T>& kept) {
-    ExpertWorkspace<T>& work = this->workspace();
+template <class Scalar>
+void GroupedExperts<Scalar>::activation_gradients(const TaskContext& task, index_t strip, index_t s, const Sum* sums,
+                                                  const PreActivations<Scalar>& kept) {
+    ExpertWorkspace<Scalar>& work = this->workspace();
     const index_t intermediate = this->config().intermediate;
     const index_t features = extent_of_block(intermediate, strip);
     const index_t rows = extent_of_block(task.rows(), s);
     const index_t first_row = task.chunk.begin + s * kernel_block;
-    std::array<std::array<A, block_elements>, 2> by_token;
+    std::array<std::array<Sum, block_elements>, 2> by_token;
     for (std::size_t i = 0; i < 2; ++i) {
-        const T* from = kept.values[i].data() + intermediate * task.chunk.begin + strip * kernel_block * task.rows();
+        const Scalar* from =
+            kept.values[i].data() + intermediate * task.chunk.begin + strip * kernel_block * task.rows();
         elementwise_.transpose_widen(features, rows, from + s * kernel_block, task.rows(), by_token[i].data(),
                                      kernel_block);
     }
     const index_t block = ((task.chunk.first_strip + s) * intermediate_blocks_ + strip) * block_elements;
-    A* weight_gradient = work.weight_gradient_parts.view()[strip] + first_row;
+    Sum* weight_gradient = work.weight_gradient_parts.view()[strip] + first_row;
     const DropoutMask mask = mask_of(Projection::down, task.chunk.expert);
     for (index_t row = 0; row < rows; ++row) {
         const index_t from = row * kernel_block;
-        T* grad_gate = work.grad_pre_activations[0].data() + block + from;
-        T* grad_up = work.grad_pre_activations[1].data() + block + from;
-        T* activation = work.activation.data() + block + from;
+        Scalar* grad_gate = work.grad_pre_activations[0].data() + block + from;
+        Scalar* grad_up = work.grad_pre_activations[1].data() + block + from;
+        Scalar* activation = work.activation.data() + block + from;
         const auto of_row = static_cast<std::size_t>(first_row + row);
         weight_gradient[row] =
             elementwise_.swiglu_backward(features, sums + from, by_token[0].data() + from, by_token[1].data() + from,
@@ -124,20 +128,20 @@ void GroupedExperts<T>::activation_gradients(const TaskContext& task, index_t st
             mask.apply(work.row_tokens[of_row], this->config().intermediate_begin + strip * kernel_block, features,
                        activation);
         }
-        for (T* out : {grad_gate, grad_up, activation}) {
-            std::fill(out + features, out + kernel_block, static_cast<T>(0.0F));
+        for (Scalar* out : {grad_gate, grad_up, activation}) {
+            std::fill(out + features, out + kernel_block, static_cast<Scalar>(0.0F));
         }
     }
 }
 
-template <class T>
-void GroupedExperts<T>::sum_weight_gradients(const RoutedRows& routed) {
-    ExpertWorkspace<T>& work = this->workspace();
-    const MatrixView<const A> parts = work.weight_gradient_parts;
-    const MatrixView<A> grad_weights = work.grad_weights;
+template <class Scalar>
+void GroupedExperts<Scalar>::sum_weight_gradients(const RoutedRows& routed) {
+    ExpertWorkspace<Scalar>& work = this->workspace();
+    const MatrixView<const Sum> parts = work.weight_gradient_parts;
+    const MatrixView<Sum> grad_weights = work.grad_weights;
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < routed.rows(); ++row) {
-        A sum = 0;
+        Sum sum = 0;
         for (index_t task = 0; task < parts.rows(); ++task) {
             sum += parts(task, row);
         }
@@ -147,21 +151,21 @@ void GroupedExperts<T>::sum_weight_gradients(const RoutedRows& routed) {
 
 /// Blocks [strips][blocks of R][32, 32]: tokens [rows, k] times a factor with R columns, whose strips
 /// factor_strip(first, count) returns as vectors.
-template <class T>
+template <class Scalar>
 template <class FactorStrip>
-void GroupedExperts<T>::low_rank_rows(const TaskContext& task, const Strips& tokens, index_t k,
-                                      const FactorStrip& factor_strip, T* out) const {
+void GroupedExperts<Scalar>::low_rank_rows(const TaskContext& task, const Strips& tokens, index_t k,
+                                           const FactorStrip& factor_strip, Scalar* out) const {
     const index_t rank = this->config().lora_rank;
     const Strips factor = products_.right_strips(task.scratch.factor, 1, tokens.blocks);
-    A* sums = task.scratch.low_rank_sums.reserve(static_cast<std::size_t>(task.strips() * block_elements));
+    Sum* sums = task.scratch.low_rank_sums.reserve(static_cast<std::size_t>(task.strips() * block_elements));
     for (index_t block = 0; block < rank_blocks_; ++block) {
         const index_t count = extent_of_block(rank, block);
         products_.pack_right(factor.data, factor_strip(block * kernel_block, count));
         products_.tokens_by_strip(tokens, task.rows(), factor.data, count, k, sums);
         for (index_t s = 0; s < task.strips(); ++s) {
-            T* to = out + (s * rank_blocks_ + block) * block_elements;
+            Scalar* to = out + (s * rank_blocks_ + block) * block_elements;
             if (count < kernel_block) {
-                std::fill_n(to, block_elements, static_cast<T>(0.0F));
+                std::fill_n(to, block_elements, static_cast<Scalar>(0.0F));
             }
             elementwise_.narrow_rows(extent_of_block(task.rows(), s), count, sums + s * block_elements, kernel_block,
                                      to, kernel_block);
@@ -170,17 +174,18 @@ void GroupedExperts<T>::low_rank_rows(const TaskContext& task, const Strips& tok
 }
 
 /// The gradient of the low-rank activations, grad B without the scale, as left operand; kept for the gradient of A.
-template <class T>
-Strips GroupedExperts<T>::low_rank_gradient(Projection p, const TaskContext& task, const Strips& grad,
-                                            std::size_t slot) {
+template <class Scalar>
+Strips GroupedExperts<Scalar>::low_rank_gradient(Projection p, const TaskContext& task, const Strips& grad,
+                                                 std::size_t slot) {
     if (this->config().lora_rank == 0) {
         return {};
     }
-    const MatrixView<const T> b = lora_b(p, task.chunk.expert);
+    const MatrixView<const Scalar> b = lora_b(p, task.chunk.expert);
     const index_t size = rank_blocks_ * block_elements;
-    T* out = task.is_first()
-                 ? this->workspace().grad_low_rank[static_cast<std::size_t>(p)].data() + task.chunk.first_strip * size
-                 : task.scratch.low_rank_rows[slot].reserve(static_cast<std::size_t>(task.strips() * size));
+    Scalar* out =
+        task.is_first()
+            ? this->workspace().grad_low_rank[static_cast<std::size_t>(p)].data() + task.chunk.first_strip * size
+            : task.scratch.low_rank_rows[slot].reserve(static_cast<std::size_t>(task.strips() * size));
     low_rank_rows(
         task, grad, b.rows(),
         [&](index_t first, index_t count) { return products_.columns(b.data() + first, b.stride(), count, b.rows()); },
@@ -190,15 +195,16 @@ Strips GroupedExperts<T>::low_rank_gradient(Projection p, const TaskContext& tas
 
 /// sums = the gradient of a projection's input for one strip of its features: through the task's next weights, and
 /// through A with its scale. Added to sums if `accumulate`. done(s) is called when those of token strip s are complete.
-template <class T>
+template <class Scalar>
 template <class Done>
-void GroupedExperts<T>::input_gradient(Projection p, const TaskContext& task, index_t strip, const Strips& grad,
-                                       const Strips& low_rank, bool accumulate, A* sums, const Done& done) const {
+void GroupedExperts<Scalar>::input_gradient(Projection p, const TaskContext& task, index_t strip, const Strips& grad,
+                                            const Strips& low_rank, bool accumulate, Sum* sums,
+                                            const Done& done) const {
     const ExpertConfig& config = this->config();
     const index_t features = extent_of_block(p == Projection::down ? config.intermediate : config.hidden, strip);
     TokenTerm term;
     if (config.lora_rank > 0) {
-        const MatrixView<const T> a = lora_a(p, task.chunk.expert);
+        const MatrixView<const Scalar> a = lora_a(p, task.chunk.expert);
         const Strips factor = products_.right_strips(task.scratch.factor, 1, rank_blocks_);
         products_.pack_right(factor.data,
                              products_.columns(a.data() + strip * kernel_block, a.stride(), features, a.rows()));
@@ -210,7 +216,7 @@ void GroupedExperts<T>::input_gradient(Projection p, const TaskContext& task, in
         return;
     }
     // What comes through A passes the mask of the projection's input.
-    A* product = task.scratch.dropped_sums.reserve(static_cast<std::size_t>(task.strips() * block_elements));
+    Sum* product = task.scratch.dropped_sums.reserve(static_cast<std::size_t>(task.strips() * block_elements));
     products_.tokens_by_strip(term.tokens, task.rows(), term.factor, features, term.k, product);
     const DropoutMask mask = mask_of(p, task.chunk.expert);
     const index_t first = (p == Projection::down ? config.intermediate_begin : 0) + strip * kernel_block;
@@ -224,11 +230,11 @@ void GroupedExperts<T>::input_gradient(Projection p, const TaskContext& task, in
         });
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                       \
-    template void GroupedExperts<T>::backward_down(const SavedExperts<T>&, const PreActivations<T>&, \
-                                                   MatrixView<const T>);                             \
-    template void GroupedExperts<T>::backward_up(bool);                                              \
-    template void GroupedExperts<T>::sum_weight_gradients(const RoutedRows&);
+#define MOESAIC_INSTANTIATE(Scalar)                                                                                 \
+    template void GroupedExperts<Scalar>::backward_down(const SavedExperts<Scalar>&, const PreActivations<Scalar>&, \
+                                                        MatrixView<const Scalar>);                                  \
+    template void GroupedExperts<Scalar>::backward_up(bool);                                                        \
+    template void GroupedExperts<Scalar>::sum_weight_gradients(const RoutedRows&);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)

@@ -7,9 +7,10 @@ namespace moesaic::ops {
 using core::bf16;
 
 /// Gate and up of all rows, with the activation unless only `kept` is wanted.
-template <class T>
-void GroupedExperts<T>::project_up(const SavedExperts<T>& saved, PreActivations<T>* kept, bool with_activation) {
-    ExpertWorkspace<T>& work = this->workspace();
+template <class Scalar>
+void GroupedExperts<Scalar>::project_up(const SavedExperts<Scalar>& saved, PreActivations<Scalar>* kept,
+                                        bool with_activation) {
+    ExpertWorkspace<Scalar>& work = this->workspace();
     const core::trace::Scope scope(core::scopes::experts_gate_up);
     const ExpertConfig& config = this->config();
     if (kept != nullptr) {
@@ -25,7 +26,7 @@ void GroupedExperts<T>::project_up(const SavedExperts<T>& saved, PreActivations<
     }
     for_each_task(intermediate_blocks_, [&](const TaskContext& task) {
         const index_t expert = task.chunk.expert;
-        WeightStream<T>& weights = task.scratch.weights;
+        WeightStream<Scalar>& weights = task.scratch.weights;
         weights.start(2 * (task.item.last - task.item.first), products_.largest_panel(), 1, [&](index_t i) {
             return weight_strip(i % 2 == 0 ? Projection::gate : Projection::up, expert, task.item.first + i / 2);
         });
@@ -34,9 +35,9 @@ void GroupedExperts<T>::project_up(const SavedExperts<T>& saved, PreActivations<
         std::array<Strips, 2> low_ranks;
         for (const Projection p : {Projection::gate, Projection::up}) {
             const auto i = static_cast<std::size_t>(p);
-            T* keep_here = kept != nullptr && task.is_first()
-                               ? kept->low_rank[i].data() + config.lora_rank * task.chunk.begin
-                               : nullptr;
+            Scalar* keep_here = kept != nullptr && task.is_first()
+                                    ? kept->low_rank[i].data() + config.lora_rank * task.chunk.begin
+                                    : nullptr;
             const DropoutMask mask = mask_of(p, expert);
             const Strips input = has_dropout() ? gather_columns(saved, task, &mask, task.scratch.more_tokens) : tokens;
             low_ranks[i] = low_rank(p, task, input, task.scratch.low_rank[i], keep_here);
@@ -45,7 +46,7 @@ void GroupedExperts<T>::project_up(const SavedExperts<T>& saved, PreActivations<
             const index_t features = extent_of_block(config.intermediate, strip);
             for (const Projection p : {Projection::gate, Projection::up}) {
                 const auto i = static_cast<std::size_t>(p);
-                A* sums = task.scratch.sums[i].reserve(static_cast<std::size_t>(kernel_block * task.stride()));
+                Sum* sums = task.scratch.sums[i].reserve(static_cast<std::size_t>(kernel_block * task.stride()));
                 products_.weights_by_tokens(weights, features, tokens, task.rows(), sums, task.stride(), false,
                                             task.scratch.panel, low_rank_term(p, task, strip, low_ranks[i]),
                                             [](index_t) {});
@@ -61,21 +62,21 @@ void GroupedExperts<T>::project_up(const SavedExperts<T>& saved, PreActivations<
 }
 
 /// rows_out = the down projection of the activation.
-template <class T>
-void GroupedExperts<T>::project_down() {
-    ExpertWorkspace<T>& work = this->workspace();
+template <class Scalar>
+void GroupedExperts<Scalar>::project_down() {
+    ExpertWorkspace<Scalar>& work = this->workspace();
     const core::trace::Scope scope(core::scopes::experts_down);
     const index_t hidden = this->config().hidden;
     for_each_task(hidden_blocks_, [&](const TaskContext& task) {
         const index_t expert = task.chunk.expert;
-        WeightStream<T>& weights = task.scratch.weights;
+        WeightStream<Scalar>& weights = task.scratch.weights;
         weights.start(task.item.last - task.item.first, products_.largest_panel(), 1,
                       [&](index_t i) { return weight_strip(Projection::down, expert, task.item.first + i); });
         weights.ask_for_first_panels();
         const Strips tokens = activated_strips(task, work.activated);
         const Strips input = activated_strips(task, has_dropout() ? work.dropped : work.activated);
         const Strips low = low_rank(Projection::down, task, input, task.scratch.low_rank[0], nullptr);
-        A* sums = task.scratch.sums[0].reserve(static_cast<std::size_t>(kernel_block * task.stride()));
+        Sum* sums = task.scratch.sums[0].reserve(static_cast<std::size_t>(kernel_block * task.stride()));
         for (index_t strip = task.item.first; strip < task.item.last; ++strip) {
             const index_t features = extent_of_block(hidden, strip);
             const auto write = [&](index_t s) {
@@ -90,21 +91,21 @@ void GroupedExperts<T>::project_down() {
 }
 
 /// The packed activation of the chunk's rows.
-template <class T>
-Strips GroupedExperts<T>::activated_strips(const TaskContext& task, const core::Buffer<std::byte>& strips) const {
+template <class Scalar>
+Strips GroupedExperts<Scalar>::activated_strips(const TaskContext& task, const core::Buffer<std::byte>& strips) const {
     const Strips all = {strips.data(), intermediate_blocks_, products_.right_bytes()};
     return {all.at(task.chunk.first_strip), intermediate_blocks_, products_.right_bytes()};
 }
 
 /// The chunk's hidden states, after dropout if there is a mask, as right operand: vectors are tokens, k the hidden
 /// dimension.
-template <class T>
-Strips GroupedExperts<T>::gather_columns(const SavedExperts<T>& saved, const TaskContext& task, const DropoutMask* mask,
-                                         core::Buffer<std::byte>& storage) const {
+template <class Scalar>
+Strips GroupedExperts<Scalar>::gather_columns(const SavedExperts<Scalar>& saved, const TaskContext& task,
+                                              const DropoutMask* mask, core::Buffer<std::byte>& storage) const {
     const index_t hidden = this->config().hidden;
     // Rows of a strip are copied side by side first: packing reads 16 rows at once, which must not lie 4 KiB apart.
     const index_t stride = hidden_blocks_ * kernel_block + kernel_block;
-    T* rows = task.scratch.rows.reserve(static_cast<std::size_t>(kernel_block * stride));
+    Scalar* rows = task.scratch.rows.reserve(static_cast<std::size_t>(kernel_block * stride));
     const Strips tokens = products_.right_strips(storage, task.strips(), hidden_blocks_);
     const std::int32_t* token = saved.routed.token.data() + task.chunk.begin;
     for (index_t s = 0; s < task.strips(); ++s) {
@@ -123,18 +124,18 @@ Strips GroupedExperts<T>::gather_columns(const SavedExperts<T>& saved, const Tas
 }
 
 /// x A^T times the scale, as right operand of the product with B; also as [R, rows] in `kept` unless that is null.
-template <class T>
-Strips GroupedExperts<T>::low_rank(Projection p, const TaskContext& task, const Strips& tokens,
-                                   core::Buffer<std::byte>& storage, T* kept) const {
+template <class Scalar>
+Strips GroupedExperts<Scalar>::low_rank(Projection p, const TaskContext& task, const Strips& tokens,
+                                        core::Buffer<std::byte>& storage, Scalar* kept) const {
     const index_t rank = this->config().lora_rank;
     if (rank == 0) {
         return {};
     }
-    const MatrixView<const T> a = lora_a(p, task.chunk.expert);
+    const MatrixView<const Scalar> a = lora_a(p, task.chunk.expert);
     const index_t stride = task.stride();
     const Strips factor = products_.left_strips(task.scratch.factor, 1, tokens.blocks);
-    A* sums = task.scratch.low_rank_sums.reserve(static_cast<std::size_t>(kernel_block * stride));
-    T* rows = task.scratch.low_rank_rows[0].reserve(static_cast<std::size_t>(rank * stride));
+    Sum* sums = task.scratch.low_rank_sums.reserve(static_cast<std::size_t>(kernel_block * stride));
+    Scalar* rows = task.scratch.low_rank_rows[0].reserve(static_cast<std::size_t>(rank * stride));
     for (index_t block = 0; block < rank_blocks_; ++block) {
         const index_t first = block * kernel_block;
         const index_t count = extent_of_block(rank, block);
@@ -156,26 +157,26 @@ Strips GroupedExperts<T>::low_rank(Projection p, const TaskContext& task, const 
 }
 
 /// B times the low-rank activations, for one strip of output features.
-template <class T>
-TokenTerm GroupedExperts<T>::low_rank_term(Projection p, const TaskContext& task, index_t strip,
-                                           const Strips& low_rank) const {
+template <class Scalar>
+TokenTerm GroupedExperts<Scalar>::low_rank_term(Projection p, const TaskContext& task, index_t strip,
+                                                const Strips& low_rank) const {
     const index_t rank = this->config().lora_rank;
     if (rank == 0) {
         return {};
     }
-    const MatrixView<const T> b = lora_b(p, task.chunk.expert);
+    const MatrixView<const Scalar> b = lora_b(p, task.chunk.expert);
     const index_t features = extent_of_block(b.rows(), strip);
     const Strips factor = products_.left_strips(task.scratch.factor, 1, rank_blocks_);
     products_.pack_left(factor.data, products_.rows(b[strip * kernel_block], b.stride(), features, rank));
     return {factor.data, low_rank, rank};
 }
 
-template <class T>
-void GroupedExperts<T>::keep(const TaskContext& task, index_t strip, PreActivations<T>& kept) const {
+template <class Scalar>
+void GroupedExperts<Scalar>::keep(const TaskContext& task, index_t strip, PreActivations<Scalar>& kept) const {
     const index_t intermediate = this->config().intermediate;
     for (std::size_t i = 0; i < 2; ++i) {
-        T* out = kept.values[i].data() + intermediate * task.chunk.begin + strip * kernel_block * task.rows();
-        const A* sums = task.scratch.sums[i].data();
+        Scalar* out = kept.values[i].data() + intermediate * task.chunk.begin + strip * kernel_block * task.rows();
+        const Sum* sums = task.scratch.sums[i].data();
         elementwise_.narrow_rows(extent_of_block(intermediate, strip), task.rows(), sums, task.stride(), out,
                                  task.rows());
     }
@@ -183,13 +184,13 @@ void GroupedExperts<T>::keep(const TaskContext& task, index_t strip, PreActivati
 
 /// The input of the down projection. The routing weight is in it: experts are linear from there on, so that neither the
 /// down projection's output nor its LoRA gradients need the weight again.
-template <class T>
-void GroupedExperts<T>::activate(const TaskContext& task, index_t strip) {
-    ExpertWorkspace<T>& work = this->workspace();
+template <class Scalar>
+void GroupedExperts<Scalar>::activate(const TaskContext& task, index_t strip) {
+    ExpertWorkspace<Scalar>& work = this->workspace();
     const index_t features = extent_of_block(this->config().intermediate, strip);
     const index_t stride = task.stride();
-    const A* weights = work.row_weights.data() + task.chunk.begin;
-    T* out = task.scratch.narrow.reserve(static_cast<std::size_t>(kernel_block * stride));
+    const Sum* weights = work.row_weights.data() + task.chunk.begin;
+    Scalar* out = task.scratch.narrow.reserve(static_cast<std::size_t>(kernel_block * stride));
     for (index_t f = 0; f < features; ++f) {
         elementwise_.swiglu_forward(task.rows(), task.scratch.sums[0].data() + f * stride,
                                     task.scratch.sums[1].data() + f * stride, weights, out + f * stride);
@@ -198,7 +199,7 @@ void GroupedExperts<T>::activate(const TaskContext& task, index_t strip) {
     if (has_dropout()) {
         const DropoutMask mask = mask_of(Projection::down, task.chunk.expert);
         const index_t first = this->config().intermediate_begin + strip * kernel_block;
-        std::array<T, kernel_block> features_of_row;
+        std::array<Scalar, kernel_block> features_of_row;
         for (index_t row = 0; row < task.rows(); ++row) {
             for (index_t f = 0; f < features; ++f) {
                 features_of_row[static_cast<std::size_t>(f)] = out[f * stride + row];
@@ -214,9 +215,9 @@ void GroupedExperts<T>::activate(const TaskContext& task, index_t strip) {
 }
 
 /// Packs one strip of features, [32, rows] values, into all strips of tokens of the chunk.
-template <class T>
-void GroupedExperts<T>::pack_activation(const TaskContext& task, index_t strip, const T* values,
-                                        core::Buffer<std::byte>& strips) const {
+template <class Scalar>
+void GroupedExperts<Scalar>::pack_activation(const TaskContext& task, index_t strip, const Scalar* values,
+                                             core::Buffer<std::byte>& strips) const {
     const Strips packed = activated_strips(task, strips);
     const index_t features = extent_of_block(this->config().intermediate, strip);
     for (index_t s = 0; s < task.strips(); ++s) {
@@ -225,11 +226,11 @@ void GroupedExperts<T>::pack_activation(const TaskContext& task, index_t strip, 
     }
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                                        \
-    template void GroupedExperts<T>::project_up(const SavedExperts<T>&, PreActivations<T>*, bool);                    \
-    template void GroupedExperts<T>::project_down();                                                                  \
-    template Strips GroupedExperts<T>::gather_columns(const SavedExperts<T>&, const TaskContext&, const DropoutMask*, \
-                                                      core::Buffer<std::byte>&) const;
+#define MOESAIC_INSTANTIATE(Scalar)                                                                               \
+    template void GroupedExperts<Scalar>::project_up(const SavedExperts<Scalar>&, PreActivations<Scalar>*, bool); \
+    template void GroupedExperts<Scalar>::project_down();                                                         \
+    template Strips GroupedExperts<Scalar>::gather_columns(const SavedExperts<Scalar>&, const TaskContext&,       \
+                                                           const DropoutMask*, core::Buffer<std::byte>&) const;
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)

@@ -72,10 +72,10 @@ std::vector<GradientItem> gradient_items(const std::vector<RowChunk>& chunks, in
 }  // namespace
 
 /// The terms that share one Z.
-template <class T>
-std::vector<typename GroupedExperts<T>::LoraTerm> GroupedExperts<T>::terms_of(GradientOperand wide,
-                                                                              const PreActivations<T>& kept) {
-    ExpertWorkspace<T>& work = this->workspace();
+template <class Scalar>
+std::vector<typename GroupedExperts<Scalar>::LoraTerm> GroupedExperts<Scalar>::terms_of(
+    GradientOperand wide, const PreActivations<Scalar>& kept) {
+    ExpertWorkspace<Scalar>& work = this->workspace();
     switch (wide) {
         case GradientOperand::hidden:
             if (!has_dropout()) {
@@ -97,10 +97,10 @@ std::vector<typename GroupedExperts<T>::LoraTerm> GroupedExperts<T>::terms_of(Gr
     return {};
 }
 
-template <class T>
-void GroupedExperts<T>::lora_gradients(const SavedExperts<T>& saved, const PreActivations<T>& kept,
-                                       MatrixView<const T> grad_output) {
-    ExpertWorkspace<T>& work = this->workspace();
+template <class Scalar>
+void GroupedExperts<Scalar>::lora_gradients(const SavedExperts<Scalar>& saved, const PreActivations<Scalar>& kept,
+                                            MatrixView<const Scalar> grad_output) {
+    ExpertWorkspace<Scalar>& work = this->workspace();
     const core::trace::Scope scope(core::scopes::experts_lora_gradients);
     const int threads = core::threads_for(static_cast<double>(work.rows_out.size()));
     const std::vector<GradientItem> items =
@@ -108,21 +108,21 @@ void GroupedExperts<T>::lora_gradients(const SavedExperts<T>& saved, const PreAc
     work.of_thread.resize(std::max(work.of_thread.size(), static_cast<std::size_t>(threads)));
     core::parallel_for(static_cast<index_t>(items.size()), threads, [&](index_t i) {
         const GradientItem& item = items[static_cast<std::size_t>(i)];
-        const typename StripProducts<T>::TileState tiles(products_);
-        ThreadScratch<T>& scratch = work.of_thread[static_cast<std::size_t>(omp_get_thread_num())];
+        const typename StripProducts<Scalar>::TileState tiles(products_);
+        ThreadScratch<Scalar>& scratch = work.of_thread[static_cast<std::size_t>(omp_get_thread_num())];
         const std::vector<LoraTerm> terms = terms_of(item.wide, kept);
         const index_t expert = work.chunks[static_cast<std::size_t>(item.first_chunk)].expert;
         const index_t cols = item.last_block - item.first_block;
         const auto results = static_cast<index_t>(terms.size()) * rank_blocks_;
         const index_t stride = cols * kernel_block + 16;  // no multiple of 1 KiB, whose lines collide in L1
-        A* sums = scratch.sums[0].reserve(static_cast<std::size_t>(results * kernel_block * stride));
+        Sum* sums = scratch.sums[0].reserve(static_cast<std::size_t>(results * kernel_block * stride));
         for (index_t c = item.first_chunk; c < item.last_chunk; ++c) {
             const RowChunk& chunk = work.chunks[static_cast<std::size_t>(c)];
             const Strips left = products_.left_strips(scratch.tokens, results, chunk.strips());
             for (index_t r = 0; r < results; ++r) {
                 pack_low_rank(terms[static_cast<std::size_t>(r / rank_blocks_)], chunk, r % rank_blocks_, left.at(r));
             }
-            const BlockRun<T> wide =
+            const BlockRun<Scalar> wide =
                 wide_blocks(item.wide, saved, grad_output, chunk, item.first_block, item.last_block, scratch);
             const Strips right = products_.right_strips(scratch.panel, 1, chunk.strips());
             for (index_t col = 0; col < cols; ++col) {
@@ -140,39 +140,39 @@ void GroupedExperts<T>::lora_gradients(const SavedExperts<T>& saved, const PreAc
             }
         }
         for (std::size_t t = 0; t < terms.size(); ++t) {
-            A* of_term = sums + static_cast<index_t>(t) * rank_blocks_ * kernel_block * stride;
+            Sum* of_term = sums + static_cast<index_t>(t) * rank_blocks_ * kernel_block * stride;
             add_to_gradient(terms[t], expert, item.first_block, cols, of_term, stride, scratch);
         }
     });
 }
 
 /// Block `block` of L's features as left operand: vectors are features, k the chunk's tokens.
-template <class T>
-void GroupedExperts<T>::pack_low_rank(const LoraTerm& term, const RowChunk& chunk, index_t block,
-                                      std::byte* strip) const {
+template <class Scalar>
+void GroupedExperts<Scalar>::pack_low_rank(const LoraTerm& term, const RowChunk& chunk, index_t block,
+                                           std::byte* strip) const {
     const index_t rank = this->config().lora_rank;
     const index_t count = extent_of_block(rank, block);
     if (term.by_feature != nullptr) {
-        const T* first = term.by_feature + rank * chunk.begin + block * kernel_block * chunk.rows;
+        const Scalar* first = term.by_feature + rank * chunk.begin + block * kernel_block * chunk.rows;
         products_.pack_left(strip, products_.rows(first, chunk.rows, count, chunk.rows));
         return;
     }
     for (index_t s = 0; s < chunk.strips(); ++s) {
-        const T* tokens = term.blocks + ((chunk.first_strip + s) * rank_blocks_ + block) * block_elements;
+        const Scalar* tokens = term.blocks + ((chunk.first_strip + s) * rank_blocks_ + block) * block_elements;
         products_.pack_left(strip + s * products_.left_bytes(),
                             products_.columns(tokens, kernel_block, count, extent_of_block(chunk.rows, s)));
     }
 }
 
 /// Column blocks [first, last) of Z of one chunk: run block s is strip s, and the columns follow it.
-template <class T>
-BlockRun<T> GroupedExperts<T>::wide_blocks(GradientOperand wide, const SavedExperts<T>& saved,
-                                           MatrixView<const T> grad_output, const RowChunk& chunk, index_t first,
-                                           index_t last, ThreadScratch<T>& scratch) {
-    const ExpertWorkspace<T>& work = this->workspace();
+template <class Scalar>
+BlockRun<Scalar> GroupedExperts<Scalar>::wide_blocks(GradientOperand wide, const SavedExperts<Scalar>& saved,
+                                                     MatrixView<const Scalar> grad_output, const RowChunk& chunk,
+                                                     index_t first, index_t last, ThreadScratch<Scalar>& scratch) {
+    const ExpertWorkspace<Scalar>& work = this->workspace();
     if (is_as_wide_as_hidden(wide)) {
         const index_t cols = last - first;
-        T* gathered = scratch.rows.reserve(static_cast<std::size_t>(chunk.strips() * cols * block_elements));
+        Scalar* gathered = scratch.rows.reserve(static_cast<std::size_t>(chunk.strips() * cols * block_elements));
         gather_blocks(saved.routed, wide == GradientOperand::grad_output ? grad_output : saved.hidden, chunk, first,
                       last, gathered);
         if (has_dropout() && wide != GradientOperand::grad_output) {
@@ -181,22 +181,22 @@ BlockRun<T> GroupedExperts<T>::wide_blocks(GradientOperand wide, const SavedExpe
         }
         return {gathered, cols * block_elements, chunk.strips()};
     }
-    const core::Buffer<T>& blocks = wide == GradientOperand::activation  ? work.activation
-                                    : wide == GradientOperand::grad_gate ? work.grad_pre_activations[0]
-                                                                         : work.grad_pre_activations[1];
+    const core::Buffer<Scalar>& blocks = wide == GradientOperand::activation  ? work.activation
+                                         : wide == GradientOperand::grad_gate ? work.grad_pre_activations[0]
+                                                                              : work.grad_pre_activations[1];
     return {blocks.data() + (chunk.first_strip * intermediate_blocks_ + first) * block_elements,
             intermediate_blocks_ * block_elements, chunk.strips()};
 }
 
 /// Applies a mask to blocks [strips][last - first][32, 32] of the chunk's rows.
-template <class T>
-void GroupedExperts<T>::drop_blocks(const DropoutMask& mask, const RowChunk& chunk, index_t first, index_t last,
-                                    T* blocks) const {
+template <class Scalar>
+void GroupedExperts<Scalar>::drop_blocks(const DropoutMask& mask, const RowChunk& chunk, index_t first, index_t last,
+                                         Scalar* blocks) const {
     for (index_t row = 0; row < chunk.rows; ++row) {
         const std::uint64_t token = this->workspace().row_tokens[static_cast<std::size_t>(chunk.begin + row)];
         for (index_t b = first; b < last; ++b) {
-            T* of_row = blocks + (row / kernel_block * (last - first) + b - first) * block_elements +
-                        row % kernel_block * kernel_block;
+            Scalar* of_row = blocks + (row / kernel_block * (last - first) + b - first) * block_elements +
+                             row % kernel_block * kernel_block;
             mask.apply(token, b * kernel_block, kernel_block, of_row);
         }
     }
@@ -204,18 +204,18 @@ void GroupedExperts<T>::drop_blocks(const DropoutMask& mask, const RowChunk& chu
 
 /// Adds L^T Z, column blocks [first, first + count), to the gradient: A is [R, width]; B is [width, R], so that it
 /// takes the transpose. The scale is in L where that is the activation x A^T; else `sums` [R, stride] are scaled.
-template <class T>
-void GroupedExperts<T>::add_to_gradient(const LoraTerm& term, index_t expert, index_t first, index_t count, A* sums,
-                                        index_t stride, ThreadScratch<T>& scratch) const {
+template <class Scalar>
+void GroupedExperts<Scalar>::add_to_gradient(const LoraTerm& term, index_t expert, index_t first, index_t count,
+                                             Sum* sums, index_t stride, ThreadScratch<Scalar>& scratch) const {
     const index_t rank = this->config().lora_rank;
     const auto& gradients = this->gradients()[term.projection];
     const index_t begin = first * kernel_block;
     if (term.factor == LoraFactor::a) {
         const index_t width = std::min(count * kernel_block, gradients.a.cols() - begin);
-        const A scale = static_cast<A>(this->config().lora_scale(term.projection, expert));
+        const Sum scale = static_cast<Sum>(this->config().lora_scale(term.projection, expert));
         for (index_t r = 0; r < rank; ++r) {
-            A* row = sums + r * stride;
-            A* gradient = gradients.a[expert * rank + r] + begin;
+            Sum* row = sums + r * stride;
+            Sum* gradient = gradients.a[expert * rank + r] + begin;
             elementwise_.scale(width, scale, row);
             elementwise_.add(width, row, gradient, gradient);
         }
@@ -223,17 +223,17 @@ void GroupedExperts<T>::add_to_gradient(const LoraTerm& term, index_t expert, in
     }
     const index_t rows = gradients.b.rows() / this->config().experts;
     const index_t width = std::min(count * kernel_block, rows - begin);
-    A* transposed = scratch.sums[1].reserve(static_cast<std::size_t>(width * rank));
+    Sum* transposed = scratch.sums[1].reserve(static_cast<std::size_t>(width * rank));
     elementwise_of_sums_.transpose_narrow(rank, width, sums, stride, transposed, rank);
     for (index_t row = 0; row < width; ++row) {
-        A* gradient = gradients.b[expert * rows + begin + row];
+        Sum* gradient = gradients.b[expert * rows + begin + row];
         elementwise_.add(rank, transposed + row * rank, gradient, gradient);
     }
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                        \
-    template void GroupedExperts<T>::lora_gradients(const SavedExperts<T>&, const PreActivations<T>&, \
-                                                    MatrixView<const T>);
+#define MOESAIC_INSTANTIATE(Scalar)                                                                                  \
+    template void GroupedExperts<Scalar>::lora_gradients(const SavedExperts<Scalar>&, const PreActivations<Scalar>&, \
+                                                         MatrixView<const Scalar>);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)

@@ -21,10 +21,10 @@ using core::MatrixView;
 enum class HeadNorm : std::uint8_t { none, head, all_heads };
 
 /// What norm and bound of projected vectors keep.
-template <class T>
+template <class Scalar>
 struct HeadTape {
-    Matrix<T> raw;                       // [T, n * D] before the norm
-    std::vector<accumulator_t<T>> rstd;  // [T * n], or [T] of a norm over all heads
+    Matrix<Scalar> raw;                       // [T, n * D] before the norm
+    std::vector<accumulator_t<Scalar>> rstd;  // [T * n], or [T] of a norm over all heads
 };
 
 struct HeadTransformSettings {
@@ -37,28 +37,29 @@ struct HeadTransformSettings {
 };
 
 /// Positions of the rows, and the table to rotate by.
-template <class A>
+template <class Sum>
 struct Rotation {
     std::span<const index_t> positions;  // [T]
-    const RotaryTable<A>& table;
+    const RotaryTable<Sum>& table;
 };
 
-template <class T>
+template <class Scalar>
 class HeadTransform {
 public:
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
 
     HeadTransform(const kernels::KernelSet& kernels, const HeadTransformSettings& settings);
     /// The weight of the norm [norm_size], to be filled; empty if there is none.
-    [[nodiscard]] std::span<A> weight() noexcept { return weight_; }
+    [[nodiscard]] std::span<Sum> weight() noexcept { return weight_; }
 
-    /// out [T, n * D] = rotated(clipped(norm(heads))). Overwrites `heads` [T, n * D]; `tape` keeps them as T where
+    /// out [T, n * D] = rotated(clipped(norm(heads))). Overwrites `heads` [T, n * D]; `tape` keeps them as Scalar where
     /// backward needs them.
-    void forward(const Rotation<A>& rotation, MatrixView<A> heads, HeadTape<T>& tape, MatrixView<T> out) const;
+    void forward(const Rotation<Sum>& rotation, MatrixView<Sum> heads, HeadTape<Scalar>& tape,
+                 MatrixView<Scalar> out) const;
     /// From the gradient of what forward returned that of its input, `out` [T, n * D]. Overwrites `grad` [T, n * D] and
     /// `work`.
-    void backward(const Rotation<A>& rotation, const HeadTape<T>& tape, MatrixView<A> grad, Matrix<A>& work,
-                  MatrixView<T> out) const;
+    void backward(const Rotation<Sum>& rotation, const HeadTape<Scalar>& tape, MatrixView<Sum> grad, Matrix<Sum>& work,
+                  MatrixView<Scalar> out) const;
 
 private:
     [[nodiscard]] bool keeps_input() const { return settings_.norm != HeadNorm::none || settings_.clip > 0; }
@@ -66,11 +67,11 @@ private:
         return settings_.norm == HeadNorm::none ? 0 : cols / settings_.norm_size;
     }
     /// Clears gradients [n * D] of elements that were bounded; `input` are the values before the norm.
-    void clip_backward(const A* input, const A* rstd, std::span<A> grad) const;
+    void clip_backward(const Sum* input, const Sum* rstd, std::span<Sum> grad) const;
 
     const kernels::KernelSet& kernels_;
     HeadTransformSettings settings_;
-    std::vector<A> weight_;  // [norm_size]
+    std::vector<Sum> weight_;  // [norm_size]
 };
 
 }  // namespace moesaic::ops

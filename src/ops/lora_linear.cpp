@@ -10,44 +10,45 @@ using core::bf16;
 using kernels::Gemm;
 using kernels::product;
 
-template <class T>
-LoraLinear<T>::LoraLinear(const kernels::KernelSet& kernels, const LinearShape& shape, std::uint64_t dropout_module)
+template <class Scalar>
+LoraLinear<Scalar>::LoraLinear(const kernels::KernelSet& kernels, const LinearShape& shape,
+                               std::uint64_t dropout_module)
     : kernels_(kernels),
       shape_(shape),
       dropout_module_(dropout_module),
-      weight_(format_for<T>(shape.stored), shape.out, shape.in),
+      weight_(format_for<Scalar>(shape.stored), shape.out, shape.in),
       bias_(shape.has_bias ? static_cast<std::size_t>(shape.out) : 0) {}
 
-template <class T>
-void LoraLinear<T>::bind(const LoraMatrices<const A>& values, const LoraMatrices<A>& gradients) {
+template <class Scalar>
+void LoraLinear<Scalar>::bind(const LoraMatrices<const Sum>& values, const LoraMatrices<Sum>& gradients) {
     values_ = values;
     gradients_ = gradients;
 }
 
-template <class T>
-void LoraLinear<T>::update_lora() {
+template <class Scalar>
+void LoraLinear<Scalar>::update_lora() {
     if (is_adapted()) {
         a_.resize(shape_.lora_rank, in());
         b_.resize(out(), shape_.lora_rank);
-        convert<T>(kernels_.elementwise<T>(), values_.a, a_.view());
-        convert<T>(kernels_.elementwise<T>(), values_.b, b_.view());
+        convert<Scalar>(kernels_.elementwise<Scalar>(), values_.a, a_.view());
+        convert<Scalar>(kernels_.elementwise<Scalar>(), values_.b, b_.view());
     }
 }
 
-template <class T>
-void LoraLinear<T>::add_bias(MatrixView<A> y) const {
+template <class Scalar>
+void LoraLinear<Scalar>::add_bias(MatrixView<Sum> y) const {
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < y.rows(); ++row) {
-        A* out = y[row];
+        Sum* out = y[row];
         for (std::size_t i = 0; i < bias_.size(); ++i) {
             out[i] += bias_[i];
         }
     }
 }
 
-template <class T>
+template <class Scalar>
 template <class S>
-MatrixView<const S> LoraLinear<T>::input_of_a(MatrixView<const S> x, const Dropout& dropout, S* storage) const {
+MatrixView<const S> LoraLinear<Scalar>::input_of_a(MatrixView<const S> x, const Dropout& dropout, S* storage) const {
     if (!dropout.is_active()) {
         return x;
     }
@@ -62,8 +63,9 @@ MatrixView<const S> LoraLinear<T>::input_of_a(MatrixView<const S> x, const Dropo
 }
 
 /// grad_x += the gradient of the input of A, through dropout.
-template <class T>
-void LoraLinear<T>::add_dropped(MatrixView<const A> grad_dropped, const Dropout& dropout, MatrixView<A> grad_x) const {
+template <class Scalar>
+void LoraLinear<Scalar>::add_dropped(MatrixView<const Sum> grad_dropped, const Dropout& dropout,
+                                     MatrixView<Sum> grad_x) const {
     const DropoutMask mask(dropout, dropout_module_);
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < grad_x.rows(); ++row) {
@@ -71,24 +73,26 @@ void LoraLinear<T>::add_dropped(MatrixView<const A> grad_dropped, const Dropout&
     }
 }
 
-template <class T>
-void LoraLinear<T>::forward(std::span<const Forward> batch, const Dropout& dropout, LinearScratch<T>& scratch) {
+template <class Scalar>
+void LoraLinear<Scalar>::forward(std::span<const Forward> batch, const Dropout& dropout,
+                                 LinearScratch<Scalar>& scratch) {
     if (batch.empty()) {
         return;
     }
     const kernels::KernelSet& kernels = batch.front().linear.kernels_;
     scratch.inputs.resize(std::max(scratch.inputs.size(), batch.size()));
-    std::vector<FrozenProduct<T>> frozen;
+    std::vector<FrozenProduct<Scalar>> frozen;
     for (std::size_t i = 0; i < batch.size(); ++i) {
         const Forward& entry = batch[i];
         const auto same = std::find_if(batch.begin(), batch.begin() + static_cast<std::ptrdiff_t>(i),
                                        [&](const Forward& earlier) { return earlier.x.data() == entry.x.data(); });
         const auto first = static_cast<std::size_t>(same - batch.begin());
-        const SplitOperand<T> x = first < i ? SplitOperand<T>{frozen[first].x, frozen[first].low}
-                                            : split<T>(kernels.elementwise<T>(), entry.x, scratch.inputs[i]);
+        const SplitOperand<Scalar> x = first < i
+                                           ? SplitOperand<Scalar>{frozen[first].x, frozen[first].low}
+                                           : split<Scalar>(kernels.elementwise<Scalar>(), entry.x, scratch.inputs[i]);
         frozen.push_back({entry.linear.weight_, Direction::forward, x.high, entry.y, false, x.low});
     }
-    multiply<T>(kernels, frozen, scratch.frozen);
+    multiply<Scalar>(kernels, frozen, scratch.frozen);
     for (const Forward& entry : batch) {
         if (!entry.linear.bias_.empty()) {
             entry.linear.add_bias(entry.y);
@@ -98,8 +102,9 @@ void LoraLinear<T>::forward(std::span<const Forward> batch, const Dropout& dropo
 }
 
 /// y += s B A x where there is an adapter.
-template <class T>
-void LoraLinear<T>::add_adapters(std::span<const Forward> batch, const Dropout& dropout, LinearScratch<T>& scratch) {
+template <class Scalar>
+void LoraLinear<Scalar>::add_adapters(std::span<const Forward> batch, const Dropout& dropout,
+                                      LinearScratch<Scalar>& scratch) {
     std::vector<const Forward*> adapted;
     index_t low_rank_size = 0;
     index_t dropped_size = 0;
@@ -115,55 +120,55 @@ void LoraLinear<T>::add_adapters(std::span<const Forward> batch, const Dropout& 
     }
     scratch.down_sum.resize(1, low_rank_size);
     scratch.wide_dropped.resize(1, dropped_size);
-    std::vector<Gemm<A>> down_products;
-    std::vector<Gemm<A>> up_products;
+    std::vector<Gemm<Sum>> down_products;
+    std::vector<Gemm<Sum>> up_products;
     index_t begin = 0;
-    A* dropped = scratch.wide_dropped.data();
+    Sum* dropped = scratch.wide_dropped.data();
     for (const Forward* entry : adapted) {
         const LoraLinear& linear = entry->linear;
         const index_t rows = entry->x.rows();
         const index_t rank = linear.shape_.lora_rank;
-        const MatrixView<A> down(scratch.down_sum.data() + begin, rows, rank);
-        down_products.push_back(product<A>(linear.input_of_a(entry->x, dropout, dropped), false, linear.values_.a, true,
-                                           down, static_cast<A>(linear.shape_.lora_scale)));
-        up_products.push_back(product<A>(down, false, linear.values_.b, true, entry->y, 1, true));
+        const MatrixView<Sum> down(scratch.down_sum.data() + begin, rows, rank);
+        down_products.push_back(product<Sum>(linear.input_of_a(entry->x, dropout, dropped), false, linear.values_.a,
+                                             true, down, static_cast<Sum>(linear.shape_.lora_scale)));
+        up_products.push_back(product<Sum>(down, false, linear.values_.b, true, entry->y, 1, true));
         begin += rows * rank;
         dropped += dropout.is_active() ? rows * entry->x.cols() : 0;
     }
     const kernels::KernelSet& kernels = batch.front().linear.kernels_;
-    kernels.run<A>(down_products);
-    kernels.run<A>(up_products);
+    kernels.run<Sum>(down_products);
+    kernels.run<Sum>(up_products);
 }
 
-template <class T>
-void LoraLinear<T>::backward(MatrixView<const T> x, MatrixView<const T> grad_y, MatrixView<A> grad_x,
-                             const Dropout& dropout, LinearScratch<T>& scratch, bool accumulate) const {
+template <class Scalar>
+void LoraLinear<Scalar>::backward(MatrixView<const Scalar> x, MatrixView<const Scalar> grad_y, MatrixView<Sum> grad_x,
+                                  const Dropout& dropout, LinearScratch<Scalar>& scratch, bool accumulate) const {
     if (!grad_x.empty()) {
-        const FrozenProduct<T> frozen = {weight_, Direction::backward, grad_y, grad_x, accumulate, {}};
-        multiply<T>(kernels_, {&frozen, 1}, scratch.frozen);
+        const FrozenProduct<Scalar> frozen = {weight_, Direction::backward, grad_y, grad_x, accumulate, {}};
+        multiply<Scalar>(kernels_, {&frozen, 1}, scratch.frozen);
     }
     if (!is_adapted()) {
         return;
     }
-    const auto scale = static_cast<A>(shape_.lora_scale);
+    const auto scale = static_cast<Sum>(shape_.lora_scale);
     const bool has_dropout = dropout.is_active();
     scratch.dropped.resize(has_dropout ? x.rows() : 0, in());
-    const MatrixView<const T> input = input_of_a(x, dropout, scratch.dropped.data());
-    for (Matrix<A>* sums : {&scratch.down_sum, &scratch.back_sum}) {
+    const MatrixView<const Scalar> input = input_of_a(x, dropout, scratch.dropped.data());
+    for (Matrix<Sum>* sums : {&scratch.down_sum, &scratch.back_sum}) {
         sums->resize(x.rows(), shape_.lora_rank);
     }
-    kernels_.run<T>(std::array{product<T>(input, false, a_, true, scratch.down_sum, scale),
-                               product<T>(grad_y, false, b_, false, scratch.back_sum, scale)});
-    const auto down = as_operand<T>(kernels_.elementwise<T>(), scratch.down_sum, scratch.down);
-    const auto back = as_operand<T>(kernels_.elementwise<T>(), scratch.back_sum, scratch.back);
-    std::vector<Gemm<T>> products = {product<T>(grad_y, true, down, false, gradients_.b, 1, true),
-                                     product<T>(back, true, input, false, gradients_.a, 1, true)};
+    kernels_.run<Scalar>(std::array{product<Scalar>(input, false, a_, true, scratch.down_sum, scale),
+                                    product<Scalar>(grad_y, false, b_, false, scratch.back_sum, scale)});
+    const auto down = as_operand<Scalar>(kernels_.elementwise<Scalar>(), scratch.down_sum, scratch.down);
+    const auto back = as_operand<Scalar>(kernels_.elementwise<Scalar>(), scratch.back_sum, scratch.back);
+    std::vector<Gemm<Scalar>> products = {product<Scalar>(grad_y, true, down, false, gradients_.b, 1, true),
+                                          product<Scalar>(back, true, input, false, gradients_.a, 1, true)};
     if (!grad_x.empty()) {
         scratch.grad_dropped.resize(has_dropout ? x.rows() : 0, in());
-        products.push_back(
-            product<T>(back, false, a_, false, has_dropout ? scratch.grad_dropped.view() : grad_x, 1, !has_dropout));
+        products.push_back(product<Scalar>(back, false, a_, false, has_dropout ? scratch.grad_dropped.view() : grad_x,
+                                           1, !has_dropout));
     }
-    kernels_.run<T>(products);
+    kernels_.run<Scalar>(products);
     if (has_dropout && !grad_x.empty()) {
         add_dropped(scratch.grad_dropped, dropout, grad_x);
     }

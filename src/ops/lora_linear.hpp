@@ -32,17 +32,17 @@ struct LinearShape {
 };
 
 /// Work buffers of linear projections: they grow, and hold nothing from one call to the next.
-template <class T>
+template <class Scalar>
 struct LinearScratch {
-    FrozenScratch<T> frozen;
-    std::vector<SplitStorage<T>> inputs;    // [M, K] each
-    Matrix<accumulator_t<T>> wide_dropped;  // [sum M, K]: inputs of A after dropout, in forward
-    Matrix<T> dropped;                      // [M, K] the same in backward
-    Matrix<accumulator_t<T>> grad_dropped;  // [M, K]
-    Matrix<accumulator_t<T>> down_sum;      // [sum M, R]: products with A or B before they are rounded
-    Matrix<T> down;                         // [M, R]
-    Matrix<accumulator_t<T>> back_sum;      // [M, R]
-    Matrix<T> back;                         // [M, R]
+    FrozenScratch<Scalar> frozen;
+    std::vector<SplitStorage<Scalar>> inputs;    // [M, K] each
+    Matrix<accumulator_t<Scalar>> wide_dropped;  // [sum M, K]: inputs of A after dropout, in forward
+    Matrix<Scalar> dropped;                      // [M, K] the same in backward
+    Matrix<accumulator_t<Scalar>> grad_dropped;  // [M, K]
+    Matrix<accumulator_t<Scalar>> down_sum;      // [sum M, R]: products with A or B before they are rounded
+    Matrix<Scalar> down;                         // [M, R]
+    Matrix<accumulator_t<Scalar>> back_sum;      // [M, R]
+    Matrix<Scalar> back;                         // [M, R]
 };
 
 /// A replicated frozen projection from K to N features, maybe with an adapter.
@@ -50,19 +50,19 @@ struct LinearScratch {
 /// The routers behind it choose experts by what it computes, and a choice is not continuous: were inputs rounded to
 /// BF16, about one token in a hundred would go elsewhere than in FP32. Forward therefore takes inputs in two BF16
 /// parts, and adapters, which are small, in FP32. Gradients have no such jumps and are computed in BF16.
-template <class T>
+template <class Scalar>
 class LoraLinear {
 public:
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
 
     /// `dropout_module` tells the masks of different projections apart. `kernels` must outlive the object.
     LoraLinear(const kernels::KernelSet& kernels, const LinearShape& shape, std::uint64_t dropout_module);
 
     /// To be filled before the first call.
     [[nodiscard]] PackedWeights& weight() noexcept { return weight_; }  // [N, K]
-    [[nodiscard]] std::span<A> bias() noexcept { return bias_; }        // [N], or empty
+    [[nodiscard]] std::span<Sum> bias() noexcept { return bias_; }      // [N], or empty
     /// Matrices and gradients stay with the caller, who updates the former and clears the latter.
-    void bind(const LoraMatrices<const A>& values, const LoraMatrices<A>& gradients);
+    void bind(const LoraMatrices<const Sum>& values, const LoraMatrices<Sum>& gradients);
     /// To be called after the matrices changed.
     void update_lora();
 
@@ -73,12 +73,13 @@ public:
     /// One application: y is overwritten.
     struct Forward {
         const LoraLinear& linear;
-        MatrixView<const A> x;  // [M, K]
-        MatrixView<A> y;        // [M, N]
+        MatrixView<const Sum> x;  // [M, K]
+        MatrixView<Sum> y;        // [M, N]
     };
     /// Applies projections together, so that small ones share the thread team. Results must not overlap.
-    static void forward(std::span<const Forward> batch, const Dropout& dropout, LinearScratch<T>& scratch);
-    void forward(MatrixView<const A> x, MatrixView<A> y, const Dropout& dropout, LinearScratch<T>& scratch) const {
+    static void forward(std::span<const Forward> batch, const Dropout& dropout, LinearScratch<Scalar>& scratch);
+    void forward(MatrixView<const Sum> x, MatrixView<Sum> y, const Dropout& dropout,
+                 LinearScratch<Scalar>& scratch) const {
         const Forward one{*this, x, y};
         forward({&one, 1}, dropout, scratch);
     }
@@ -86,28 +87,28 @@ public:
     /// Given x as in forward, rounded, and dL/dy: accumulates dL/dA and dL/dB, and writes dL/dx, or adds it if
     /// `accumulate`, unless grad_x is empty. x A^T is recomputed, which costs less than keeping it. `dropout` is that
     /// of the forward.
-    void backward(MatrixView<const T> x,       // [M, K]
-                  MatrixView<const T> grad_y,  // [M, N]
-                  MatrixView<A> grad_x,        // [M, K] or empty
-                  const Dropout& dropout, LinearScratch<T>& scratch, bool accumulate = false) const;
+    void backward(MatrixView<const Scalar> x,       // [M, K]
+                  MatrixView<const Scalar> grad_y,  // [M, N]
+                  MatrixView<Sum> grad_x,           // [M, K] or empty
+                  const Dropout& dropout, LinearScratch<Scalar>& scratch, bool accumulate = false) const;
 
 private:
-    static void add_adapters(std::span<const Forward> batch, const Dropout& dropout, LinearScratch<T>& scratch);
-    void add_bias(MatrixView<A> y) const;
+    static void add_adapters(std::span<const Forward> batch, const Dropout& dropout, LinearScratch<Scalar>& scratch);
+    void add_bias(MatrixView<Sum> y) const;
     /// x, or x after dropout in `storage` [M, K].
     template <class S>
     [[nodiscard]] MatrixView<const S> input_of_a(MatrixView<const S> x, const Dropout& dropout, S* storage) const;
-    void add_dropped(MatrixView<const A> grad_dropped, const Dropout& dropout, MatrixView<A> grad_x) const;
+    void add_dropped(MatrixView<const Sum> grad_dropped, const Dropout& dropout, MatrixView<Sum> grad_x) const;
 
     const kernels::KernelSet& kernels_;
     LinearShape shape_;
     std::uint64_t dropout_module_;
-    PackedWeights weight_;          // [N, K]
-    std::vector<A> bias_;           // [N] or empty
-    LoraMatrices<const A> values_;  // of the caller
-    LoraMatrices<A> gradients_;     // the same
-    Matrix<T> a_;                   // [R, K] rounded, for backward
-    Matrix<T> b_;                   // [N, R]
+    PackedWeights weight_;            // [N, K]
+    std::vector<Sum> bias_;           // [N] or empty
+    LoraMatrices<const Sum> values_;  // of the caller
+    LoraMatrices<Sum> gradients_;     // the same
+    Matrix<Scalar> a_;                // [R, K] rounded, for backward
+    Matrix<Scalar> b_;                // [N, R]
 };
 
 }  // namespace moesaic::ops

@@ -11,19 +11,19 @@ namespace {
 using core::bf16;
 
 /// Log-softmax of one row at the label; with `grad` also scale * (softmax - onehot(label)).
-template <class T>
-TargetResult evaluate(const kernels::ElementwiseKernels<T>& kernels, std::span<const accumulator_t<T>> logits,
-                      std::int32_t label, double scale, T* grad) {
-    using A = accumulator_t<T>;
+template <class Scalar>
+TargetResult evaluate(const kernels::ElementwiseKernels<Scalar>& kernels, std::span<const accumulator_t<Scalar>> logits,
+                      std::int32_t label, double scale, Scalar* grad) {
+    using Sum = accumulator_t<Scalar>;
     const auto size = static_cast<index_t>(logits.size());
-    const A largest = kernels.largest(size, logits.data());
+    const Sum largest = kernels.largest(size, logits.data());
     const double sum = kernels.sum_of_exp(size, logits.data(), largest);
-    const A at_label = logits[static_cast<std::size_t>(label)];
+    const Sum at_label = logits[static_cast<std::size_t>(label)];
     if (grad != nullptr) {
-        kernels.exp(size, logits.data(), A(1), largest, static_cast<A>(scale / sum), grad);
+        kernels.exp(size, logits.data(), Sum(1), largest, static_cast<Sum>(scale / sum), grad);
         // 1 - p loses its digits where p is rounded first.
         const double probability = static_cast<double>(std::exp(at_label - largest)) / sum;
-        grad[label] = static_cast<T>(static_cast<A>(scale * (probability - 1.0)));
+        grad[label] = static_cast<Scalar>(static_cast<Sum>(scale * (probability - 1.0)));
     }
     return {static_cast<double>(at_label - largest) - std::log(sum),
             at_label == largest && std::isfinite(largest) &&
@@ -32,21 +32,21 @@ TargetResult evaluate(const kernels::ElementwiseKernels<T>& kernels, std::span<c
 
 }  // namespace
 
-template <class T>
-std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, MatrixView<const T> hidden,
+template <class Scalar>
+std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, MatrixView<const Scalar> hidden,
                                         const PackedWeights& head, std::span<const Target> targets, double scale,
-                                        MatrixView<accumulator_t<T>> grad_hidden, LossScratch<T>& scratch) {
-    using A = accumulator_t<T>;
+                                        MatrixView<accumulator_t<Scalar>> grad_hidden, LossScratch<Scalar>& scratch) {
+    using Sum = accumulator_t<Scalar>;
     const core::trace::Scope scope(core::scopes::loss);
     const bool with_gradient = !grad_hidden.empty();
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < grad_hidden.rows(); ++row) {
-        std::fill_n(grad_hidden[row], grad_hidden.cols(), A(0));
+        std::fill_n(grad_hidden[row], grad_hidden.cols(), Sum(0));
     }
     std::vector<TargetResult> results(targets.size());
-    const auto multiply_head = [&](Direction direction, MatrixView<const T> x, MatrixView<A> y) {
-        const FrozenProduct<T> product = {head, direction, x, y, false, {}};
-        multiply<T>(kernels, {&product, 1}, scratch.frozen);
+    const auto multiply_head = [&](Direction direction, MatrixView<const Scalar> x, MatrixView<Sum> y) {
+        const FrozenProduct<Scalar> product = {head, direction, x, y, false, {}};
+        multiply<Scalar>(kernels, {&product, 1}, scratch.frozen);
     };
     for (index_t begin = 0; begin < static_cast<index_t>(targets.size()); begin += targets_per_block) {
         const index_t rows = std::min(targets_per_block, static_cast<index_t>(targets.size()) - begin);
@@ -62,13 +62,13 @@ std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, Matri
         if (with_gradient) {
             scratch.grad_logits.resize(rows, head.rows());
         }
-        const MatrixView<const A> logits = scratch.logits;
-        const MatrixView<T> grad_logits = scratch.grad_logits;
+        const MatrixView<const Sum> logits = scratch.logits;
+        const MatrixView<Scalar> grad_logits = scratch.grad_logits;
 #pragma omp parallel for schedule(static)
         for (index_t i = 0; i < rows; ++i) {
-            results[static_cast<std::size_t>(begin + i)] =
-                evaluate<T>(kernels.elementwise<T>(), logits.row(i), block_targets[static_cast<std::size_t>(i)].label,
-                            scale, with_gradient ? grad_logits[i] : nullptr);
+            results[static_cast<std::size_t>(begin + i)] = evaluate<Scalar>(
+                kernels.elementwise<Scalar>(), logits.row(i), block_targets[static_cast<std::size_t>(i)].label, scale,
+                with_gradient ? grad_logits[i] : nullptr);
         }
         if (with_gradient) {
             scratch.grad_rows.resize(rows, hidden.cols());
@@ -83,10 +83,10 @@ std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, Matri
     return results;
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                                 \
-    template std::vector<TargetResult> cross_entropy<T>(const kernels::KernelSet&, MatrixView<const T>,        \
-                                                        const PackedWeights&, std::span<const Target>, double, \
-                                                        MatrixView<accumulator_t<T>>, LossScratch<T>&);
+#define MOESAIC_INSTANTIATE(Scalar)                                                                                 \
+    template std::vector<TargetResult> cross_entropy<Scalar>(const kernels::KernelSet&, MatrixView<const Scalar>,   \
+                                                             const PackedWeights&, std::span<const Target>, double, \
+                                                             MatrixView<accumulator_t<Scalar>>, LossScratch<Scalar>&);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)

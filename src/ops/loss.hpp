@@ -28,21 +28,22 @@ struct TargetResult {
 inline constexpr index_t targets_per_block = 512;
 
 /// Work buffers of `cross_entropy`.
-template <class T>
+template <class Scalar>
 struct LossScratch {
-    Matrix<T> hidden;                    // [block, H]
-    Matrix<accumulator_t<T>> logits;     // [block, V]
-    Matrix<T> grad_logits;               // [block, V]
-    Matrix<accumulator_t<T>> grad_rows;  // [block, H]
-    FrozenScratch<T> frozen;
+    Matrix<Scalar> hidden;                    // [block, H]
+    Matrix<accumulator_t<Scalar>> logits;     // [block, V]
+    Matrix<Scalar> grad_logits;               // [block, V]
+    Matrix<accumulator_t<Scalar>> grad_rows;  // [block, H]
+    FrozenScratch<Scalar> frozen;
 };
 
 /// Log-probability of every target given hidden states [T, H] after the last norm and the head [V, H]. If grad_hidden
 /// [T, H] is not empty, it becomes the gradient of scale * sum of negative log-probabilities.
-template <class T>
-[[nodiscard]] std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, MatrixView<const T> hidden,
-                                                      const PackedWeights& head, std::span<const Target> targets,
-                                                      double scale, MatrixView<accumulator_t<T>> grad_hidden,
-                                                      LossScratch<T>& scratch);
+template <class Scalar>
+[[nodiscard]] std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels,
+                                                      MatrixView<const Scalar> hidden, const PackedWeights& head,
+                                                      std::span<const Target> targets, double scale,
+                                                      MatrixView<accumulator_t<Scalar>> grad_hidden,
+                                                      LossScratch<Scalar>& scratch);
 
 }  // namespace moesaic::ops

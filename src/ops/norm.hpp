@@ -16,28 +16,30 @@ using core::MatrixView;
 using kernels::ElementwiseKernels;
 
 /// Where the rows of a norm go. y = x * rstd * weight with rstd = 1 / sqrt(mean(x^2) + epsilon) per row.
-template <class T>
+template <class Scalar>
 struct NormOutput {
-    MatrixView<T> y;                    // [T, N]
-    MatrixView<accumulator_t<T>> wide;  // [T, N] y before it was rounded to T, or empty
-    std::span<accumulator_t<T>> rstd;   // [T], kept for backward
+    MatrixView<Scalar> y;                    // [T, N]
+    MatrixView<accumulator_t<Scalar>> wide;  // [T, N] y before it was rounded to Scalar, or empty
+    std::span<accumulator_t<Scalar>> rstd;   // [T], kept for backward
 };
 
 /// Normalises x [T, N] with weight [N].
-template <class T>
-void rms_norm_forward(const ElementwiseKernels<T>& kernels, MatrixView<const accumulator_t<T>> x,
-                      std::span<const accumulator_t<T>> weight, double epsilon, const NormOutput<T>& out);
+template <class Scalar>
+void rms_norm_forward(const ElementwiseKernels<Scalar>& kernels, MatrixView<const accumulator_t<Scalar>> x,
+                      std::span<const accumulator_t<Scalar>> weight, double epsilon, const NormOutput<Scalar>& out);
 
 /// sum = x + addend [T, N], and the norm of the sum, in one pass. sum may be x.
-template <class T>
-void add_and_rms_norm_forward(const ElementwiseKernels<T>& kernels, MatrixView<const accumulator_t<T>> x,
-                              MatrixView<const accumulator_t<T>> addend, MatrixView<accumulator_t<T>> sum,
-                              std::span<const accumulator_t<T>> weight, double epsilon, const NormOutput<T>& out);
+template <class Scalar>
+void add_and_rms_norm_forward(const ElementwiseKernels<Scalar>& kernels, MatrixView<const accumulator_t<Scalar>> x,
+                              MatrixView<const accumulator_t<Scalar>> addend, MatrixView<accumulator_t<Scalar>> sum,
+                              std::span<const accumulator_t<Scalar>> weight, double epsilon,
+                              const NormOutput<Scalar>& out);
 
 /// dL/dx [T, N] given grad_y = dL/dy [T, N], added to grad_x if `accumulate`. The weight is frozen.
-template <class T>
-void rms_norm_backward(const ElementwiseKernels<T>& kernels, MatrixView<const accumulator_t<T>> grad_y,
-                       MatrixView<const accumulator_t<T>> x, std::span<const accumulator_t<T>> weight,
-                       std::span<const accumulator_t<T>> rstd, MatrixView<accumulator_t<T>> grad_x, bool accumulate);
+template <class Scalar>
+void rms_norm_backward(const ElementwiseKernels<Scalar>& kernels, MatrixView<const accumulator_t<Scalar>> grad_y,
+                       MatrixView<const accumulator_t<Scalar>> x, std::span<const accumulator_t<Scalar>> weight,
+                       std::span<const accumulator_t<Scalar>> rstd, MatrixView<accumulator_t<Scalar>> grad_x,
+                       bool accumulate);
 
 }  // namespace moesaic::ops

@@ -66,45 +66,45 @@ std::vector<double> rope_frequencies(const RopeSettings& rope, index_t longest) 
     return frequencies;
 }
 
-template <class A>
-void RotaryTable<A>::extend(index_t longest) {
+template <class Sum>
+void RotaryTable<Sum>::extend(index_t longest) {
     if (frequencies_.empty() || (is_dynamic() && longest != longest_)) {
-        // Frequencies are rounded to A as the reference implementation keeps them.
+        // Frequencies are rounded to Sum as the reference implementation keeps them.
         const std::vector<double> frequencies = rope_frequencies(settings_, longest);
         frequencies_.resize(frequencies.size());
         std::transform(frequencies.begin(), frequencies.end(), frequencies_.begin(),
-                       [](double frequency) { return static_cast<A>(frequency); });
+                       [](double frequency) { return static_cast<Sum>(frequency); });
         longest_ = longest;
         positions_ = 0;
         cosines_.clear();
         sines_.clear();
     }
-    const auto attention_factor = static_cast<A>(settings_.attention_factor);
+    const auto attention_factor = static_cast<Sum>(settings_.attention_factor);
     for (; positions_ < longest; ++positions_) {
-        for (const A frequency : frequencies_) {
-            const A angle = static_cast<A>(positions_) * frequency;
+        for (const Sum frequency : frequencies_) {
+            const Sum angle = static_cast<Sum>(positions_) * frequency;
             cosines_.push_back(std::cos(angle) * attention_factor);
             sines_.push_back(std::sin(angle) * attention_factor);
         }
     }
 }
 
-template <class A>
-void RotaryTable<A>::apply(const ElementwiseKernels<A>& kernels, const RotaryRange& part, std::span<A> heads,
-                           index_t position, A direction) const {
+template <class Sum>
+void RotaryTable<Sum>::apply(const ElementwiseKernels<Sum>& kernels, const RotaryRange& part, std::span<Sum> heads,
+                             index_t position, Sum direction) const {
     const index_t half = settings_.size / 2;
-    const A* const cosine = cosines_.data() + position * half;
-    const A* const sine = sines_.data() + position * half;
+    const Sum* const cosine = cosines_.data() + position * half;
+    const Sum* const sine = sines_.data() + position * half;
     for (index_t begin = part.begin; begin < static_cast<index_t>(heads.size()); begin += part.head_size) {
-        A* const head = heads.data() + begin;
+        Sum* const head = heads.data() + begin;
         if (!settings_.interleaved) {
             kernels.rotate(half, cosine, sine, direction, head);
             continue;
         }
         for (index_t i = 0; i < half; ++i) {
-            const A first = head[2 * i];
-            const A second = head[2 * i + 1];
-            const A turned = direction * sine[i];
+            const Sum first = head[2 * i];
+            const Sum second = head[2 * i + 1];
+            const Sum turned = direction * sine[i];
             head[2 * i] = first * cosine[i] - second * turned;
             head[2 * i + 1] = second * cosine[i] + first * turned;
         }

@@ -45,7 +45,7 @@ struct RotaryRange {
 };
 
 /// Cosines and sines of all positions below a limit. A is the type of angles and heads.
-template <class A>
+template <class Sum>
 class RotaryTable {
 public:
     explicit RotaryTable(const RopeSettings& settings) : settings_(settings) {}
@@ -59,26 +59,26 @@ public:
     /// Makes the table cover positions [0, longest).
     void extend(index_t longest);
     /// Rotates the heads of one token in place. heads: [n * part.head_size] for any n; `position` is below the limit.
-    void rotate(const ElementwiseKernels<A>& kernels, const RotaryRange& part, std::span<A> heads,
+    void rotate(const ElementwiseKernels<Sum>& kernels, const RotaryRange& part, std::span<Sum> heads,
                 index_t position) const {
-        apply(kernels, part, heads, position, A(1));
+        apply(kernels, part, heads, position, Sum(1));
     }
     /// The gradient of `rotate`: the inverse rotation, times the square of the attention factor.
-    void rotate_back(const ElementwiseKernels<A>& kernels, const RotaryRange& part, std::span<A> heads,
+    void rotate_back(const ElementwiseKernels<Sum>& kernels, const RotaryRange& part, std::span<Sum> heads,
                      index_t position) const {
-        apply(kernels, part, heads, position, A(-1));
+        apply(kernels, part, heads, position, Sum(-1));
     }
 
 private:
-    void apply(const ElementwiseKernels<A>& kernels, const RotaryRange& part, std::span<A> heads, index_t position,
-               A direction) const;
+    void apply(const ElementwiseKernels<Sum>& kernels, const RotaryRange& part, std::span<Sum> heads, index_t position,
+               Sum direction) const;
 
     RopeSettings settings_;
-    std::vector<A> frequencies_;  // [D/2]
-    index_t longest_ = 0;         ///< that the frequencies were computed for, where they depend on it
+    std::vector<Sum> frequencies_;  // [D/2]
+    index_t longest_ = 0;           ///< that the frequencies were computed for, where they depend on it
     index_t positions_ = 0;
-    std::vector<A> cosines_;  // [positions, D/2]
-    std::vector<A> sines_;
+    std::vector<Sum> cosines_;  // [positions, D/2]
+    std::vector<Sum> sines_;
 };
 
 }  // namespace moesaic::ops

@@ -33,22 +33,23 @@ struct RouterSettings {
 
 /// From logits to the chosen experts. `scores` [T, E] holds logits on entry and scores afterwards; expert_ids [T, K] in
 /// order of falling preference (of equal ones the lower number first); weights [T, K]. correction_bias: [E] or empty.
-template <class A>
-void route_forward(const ElementwiseKernels<A>& kernels, const RouterSettings& router,
-                   std::span<const A> correction_bias, MatrixView<A> scores, MatrixView<std::int32_t> expert_ids,
-                   MatrixView<A> weights);
+template <class Sum>
+void route_forward(const ElementwiseKernels<Sum>& kernels, const RouterSettings& router,
+                   std::span<const Sum> correction_bias, MatrixView<Sum> scores, MatrixView<std::int32_t> expert_ids,
+                   MatrixView<Sum> weights);
 
 /// grad_logits [T, E] from grad_weights = dL/dweights [T, K]. The choice of experts is constant.
-template <class A>
-void route_backward(const RouterSettings& router, MatrixView<const A> scores, MatrixView<const std::int32_t> expert_ids,
-                    MatrixView<const A> weights, MatrixView<const A> grad_weights, MatrixView<A> grad_logits);
+template <class Sum>
+void route_backward(const RouterSettings& router, MatrixView<const Sum> scores,
+                    MatrixView<const std::int32_t> expert_ids, MatrixView<const Sum> weights,
+                    MatrixView<const Sum> grad_weights, MatrixView<Sum> grad_logits);
 
 /// Softmax of a row of logits, in place.
-template <class A>
-void softmax(const ElementwiseKernels<A>& kernels, std::span<A> row);
+template <class Sum>
+void softmax(const ElementwiseKernels<Sum>& kernels, std::span<Sum> row);
 
 /// Writes the numbers of the `ids.size()` largest values, largest first; of equal ones the lower number comes first.
-template <class A>
-void choose_largest(std::span<const A> values, std::span<std::int32_t> ids);
+template <class Sum>
+void choose_largest(std::span<const Sum> values, std::span<std::int32_t> ids);
 
 }  // namespace moesaic::ops

@@ -6,12 +6,12 @@ namespace moesaic::ops {
 
 using core::bf16;
 
-template <class T>
-Strips StripProducts<T>::left_of_blocks(const T* blocks, index_t strips, index_t along_k,
-                                        core::Buffer<std::byte>& storage) const {
+template <class Scalar>
+Strips StripProducts<Scalar>::left_of_blocks(const Scalar* blocks, index_t strips, index_t along_k,
+                                             core::Buffer<std::byte>& storage) const {
     if (kernel_.left_is_plain) {
         // Kernels read operands only; Strips are mutable for those who pack them.
-        auto* data = reinterpret_cast<std::byte*>(const_cast<T*>(blocks));
+        auto* data = reinterpret_cast<std::byte*>(const_cast<Scalar*>(blocks));
         return {data, along_k, left_bytes()};
     }
     const Strips packed = left_strips(storage, strips, along_k);
@@ -21,16 +21,16 @@ Strips StripProducts<T>::left_of_blocks(const T* blocks, index_t strips, index_t
     return packed;
 }
 
-template <class T>
-void StripProducts<T>::pack_panel(const BlockRun<T>& weights, index_t first, std::byte* panel) const {
+template <class Scalar>
+void StripProducts<Scalar>::pack_panel(const BlockRun<Scalar>& weights, index_t first, std::byte* panel) const {
     for (index_t b = first; b < weights.blocks; ++b) {
         pack_right(panel + b * right_bytes(), columns(weights.block(b), kernel_block, kernel_block, kernel_block));
     }
 }
 
-template <class T>
-void StripProducts<T>::strip_by_tokens(const std::byte* left, index_t features, index_t k, const Strips& tokens,
-                                       index_t token_count, A* c, index_t stride) const {
+template <class Scalar>
+void StripProducts<Scalar>::strip_by_tokens(const std::byte* left, index_t features, index_t k, const Strips& tokens,
+                                            index_t token_count, Sum* c, index_t stride) const {
     const index_t step = blocks_of_panel(blocks_of(k), largest_panel());
     for (index_t begin = 0; begin < blocks_of(k); begin += step) {
         const index_t depth = std::min(step * kernel_block, k - begin * kernel_block);
@@ -45,9 +45,9 @@ void StripProducts<T>::strip_by_tokens(const std::byte* left, index_t features, 
     }
 }
 
-template <class T>
-void StripProducts<T>::tokens_by_strip(const Strips& tokens, index_t token_count, const std::byte* right,
-                                       index_t features, index_t k, A* c) const {
+template <class Scalar>
+void StripProducts<Scalar>::tokens_by_strip(const Strips& tokens, index_t token_count, const std::byte* right,
+                                            index_t features, index_t k, Sum* c) const {
     const index_t step = blocks_of_panel(blocks_of(k), largest_panel());
     for (index_t begin = 0; begin < blocks_of(k); begin += step) {
         const index_t depth = std::min(step * kernel_block, k - begin * kernel_block);

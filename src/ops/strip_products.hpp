@@ -42,21 +42,22 @@ struct RightPanels {
 /// Results are rows of sums in blocks of 32 vectors. In "weights by tokens" C is [32 features, stride >= tokens padded
 /// to 32]; in "tokens by weights" C is [tokens padded to 32, 32 features]. Only whole groups of 16 beyond the real
 /// extents are written. All functions run on the calling thread, between `begin` and `end` (see TileState).
-template <class T>
+template <class Scalar>
 class StripProducts {
 public:
-    using A = accumulator_t<T>;
-    using Vectors = kernels::Operand<kernels::stored_t<T>>;
+    using Sum = accumulator_t<Scalar>;
+    using Vectors = kernels::Operand<kernels::stored_t<Scalar>>;
 
     /// `kernels` must outlive the object.
-    explicit StripProducts(const kernels::KernelSet& kernels) : kernels_(kernels), kernel_(kernels.micro_kernel<T>()) {}
+    explicit StripProducts(const kernels::KernelSet& kernels)
+        : kernels_(kernels), kernel_(kernels.micro_kernel<Scalar>()) {}
 
     /// Vectors that are rows, k their columns.
-    [[nodiscard]] static Vectors rows(const T* data, index_t stride, index_t count, index_t k) {
+    [[nodiscard]] static Vectors rows(const Scalar* data, index_t stride, index_t count, index_t k) {
         return {stored(data), stride, true, count, k};
     }
     /// Vectors that are columns, k their rows.
-    [[nodiscard]] static Vectors columns(const T* data, index_t stride, index_t count, index_t k) {
+    [[nodiscard]] static Vectors columns(const Scalar* data, index_t stride, index_t count, index_t k) {
         return {stored(data), stride, false, count, k};
     }
 
@@ -72,7 +73,7 @@ public:
     void pack_right(std::byte* strip, const Vectors& vectors) const { kernel_.pack_right(strip, vectors); }
     /// Token rows in blocks [strips][blocks] as left operand: the memory itself where the kernel reads it as it is,
     /// else packed into `storage`.
-    [[nodiscard]] Strips left_of_blocks(const T* blocks, index_t strips, index_t along_k,
+    [[nodiscard]] Strips left_of_blocks(const Scalar* blocks, index_t strips, index_t along_k,
                                         core::Buffer<std::byte>& storage) const;
 
     /// Longest panel of weights, in blocks.
@@ -83,21 +84,21 @@ public:
     /// the core during the products of the next strip. `low`, which excludes `more`, adds the product of W with what
     /// rounding took from the tokens.
     template <class Done>
-    void weights_by_tokens(WeightStream<T>& weights, index_t features, const Strips& tokens, index_t token_count, A* c,
-                           index_t stride, bool accumulate, core::Buffer<std::byte>& panel, const TokenTerm& more,
-                           const Done& done, const Strips& low = {}) const;
+    void weights_by_tokens(WeightStream<Scalar>& weights, index_t features, const Strips& tokens, index_t token_count,
+                           Sum* c, index_t stride, bool accumulate, core::Buffer<std::byte>& panel,
+                           const TokenTerm& more, const Done& done, const Strips& low = {}) const;
     /// C[tokens, features] = tokens W for the next run of a stream, a column of blocks of W, whose rows are k. `more`
     /// adds the product of further strips of the same tokens with a packed right strip of the same features.
     template <class Done>
-    void tokens_by_weights(const Strips& tokens, index_t token_count, WeightStream<T>& weights, index_t features, A* c,
-                           bool accumulate, RightPanels& panels, const TokenTerm& more, const Done& done) const;
+    void tokens_by_weights(const Strips& tokens, index_t token_count, WeightStream<Scalar>& weights, index_t features,
+                           Sum* c, bool accumulate, RightPanels& panels, const TokenTerm& more, const Done& done) const;
     /// The same with a small operand that is packed already, k at most what its strip holds.
     void strip_by_tokens(const std::byte* left, index_t features, index_t k, const Strips& tokens, index_t token_count,
-                         A* c, index_t stride) const;
+                         Sum* c, index_t stride) const;
     void tokens_by_strip(const Strips& tokens, index_t token_count, const std::byte* right, index_t features, index_t k,
-                         A* c) const;
+                         Sum* c) const;
     /// One product of two strips, k as long as both are.
-    void strip_by_strip(const std::byte* left, index_t rows, const std::byte* right, index_t cols, index_t k, A* c,
+    void strip_by_strip(const std::byte* left, index_t rows, const std::byte* right, index_t cols, index_t k, Sum* c,
                         index_t stride, bool accumulate) const {
         kernel_.multiply({rows, cols, {left, right, k}, c, stride, accumulate});
     }
@@ -106,14 +107,14 @@ public:
     [[nodiscard]] index_t few_rows() const { return kernel_.few_rows; }
     /// C[tokens, features] = x W^T for a strip of rows of W, or x W for a column of blocks (`transposed`); x [tokens,
     /// k] is contiguous, rows of C are `stride` apart. `unpacked` serves formats that kernels don't read in place.
-    void few_rows_by_weights(index_t tokens, const A* x, const StoredRun& stored, core::Buffer<T>& unpacked,
-                             bool transposed, index_t k, index_t features, A* c, index_t stride,
+    void few_rows_by_weights(index_t tokens, const Sum* x, const StoredRun& stored, core::Buffer<Scalar>& unpacked,
+                             bool transposed, index_t k, index_t features, Sum* c, index_t stride,
                              bool accumulate) const {
-        const BlockRun<T> weights = panel_of<T>(kernels_, stored, unpacked);
+        const BlockRun<Scalar> weights = panel_of<Scalar>(kernels_, stored, unpacked);
         kernel_.multiply_few_rows(k, x,
                                   transposed ? columns(weights.first, kernel_block, features, k)
                                              : rows(weights.first, kernel_block, features, k),
-                                  weights.step, {c, stride, tokens, features, A(1), accumulate});
+                                  weights.step, {c, stride, tokens, features, Sum(1), accumulate});
     }
 
     /// Processor state that products need: lives on the stack of the thread that computes them.
@@ -128,28 +129,28 @@ private:
         side.first_row = kernel_block * strip / strips;
         side.last_row = kernel_block * (strip + 1) / strips;
     }
-    [[nodiscard]] static const kernels::stored_t<T>* stored(const T* data) {
-        return reinterpret_cast<const kernels::stored_t<T>*>(data);
+    [[nodiscard]] static const kernels::stored_t<Scalar>* stored(const Scalar* data) {
+        return reinterpret_cast<const kernels::stored_t<Scalar>*>(data);
     }
-    void pack_panel(const BlockRun<T>& weights, index_t first, std::byte* panel) const;
-    [[nodiscard]] static kernels::PlainBlocks plain(const BlockRun<T>& run) {
-        return {run.first, run.step * static_cast<index_t>(sizeof(T)), run.blocks};
+    void pack_panel(const BlockRun<Scalar>& weights, index_t first, std::byte* panel) const;
+    [[nodiscard]] static kernels::PlainBlocks plain(const BlockRun<Scalar>& run) {
+        return {run.first, run.step * static_cast<index_t>(sizeof(Scalar)), run.blocks};
     }
     [[nodiscard]] static kernels::PlainBlocks plain(const StoredRun& run) { return {run.first, run.step, run.blocks}; }
 
     const kernels::KernelSet& kernels_;
-    const kernels::micro_kernel_t<T>& kernel_;
+    const kernels::micro_kernel_t<Scalar>& kernel_;
 };
 
-template <class T>
+template <class Scalar>
 template <class Done>
-void StripProducts<T>::weights_by_tokens(WeightStream<T>& weights, index_t features, const Strips& tokens,
-                                         index_t token_count, A* c, index_t stride, bool accumulate,
-                                         core::Buffer<std::byte>& panel, const TokenTerm& more, const Done& done,
-                                         const Strips& low) const {
+void StripProducts<Scalar>::weights_by_tokens(WeightStream<Scalar>& weights, index_t features, const Strips& tokens,
+                                              index_t token_count, Sum* c, index_t stride, bool accumulate,
+                                              core::Buffer<std::byte>& panel, const TokenTerm& more, const Done& done,
+                                              const Strips& low) const {
     const index_t strips = blocks_of(token_count);
     for (index_t p = 0; p < weights.panels_per_run(); ++p) {
-        const BlockRun<T> now = weights.read(kernels_);
+        const BlockRun<Scalar> now = weights.read(kernels_);
         const std::byte* left = left_of_blocks(now.first, 1, now.blocks, panel).data;
         kernels::SideWork side = {};
         side.fetch = plain(weights.take_panel_to_ask_for());
@@ -177,11 +178,11 @@ void StripProducts<T>::weights_by_tokens(WeightStream<T>& weights, index_t featu
     }
 }
 
-template <class T>
+template <class Scalar>
 template <class Done>
-void StripProducts<T>::tokens_by_weights(const Strips& tokens, index_t token_count, WeightStream<T>& weights,
-                                         index_t features, A* c, bool accumulate, RightPanels& panels,
-                                         const TokenTerm& more, const Done& done) const {
+void StripProducts<Scalar>::tokens_by_weights(const Strips& tokens, index_t token_count, WeightStream<Scalar>& weights,
+                                              index_t features, Sum* c, bool accumulate, RightPanels& panels,
+                                              const TokenTerm& more, const Done& done) const {
     const index_t strips = blocks_of(token_count);
     const Strips both = right_strips(panels.storage, 2, weights.panel_blocks());
     for (index_t p = 0; p < weights.panels_per_run(); ++p) {
@@ -189,7 +190,7 @@ void StripProducts<T>::tokens_by_weights(const Strips& tokens, index_t token_cou
             pack_panel(weights.read(kernels_), 0, both.at(panels.in_use));
         }
         const index_t blocks = weights.blocks();
-        const BlockRun<T> next = weights.next_in_place(kernels_);
+        const BlockRun<Scalar> next = weights.next_in_place(kernels_);
         std::byte* free_panel = both.at(1 - panels.in_use);
         kernels::SideWork side = {};
         side.fetch = plain(weights.take_panel_to_ask_for());

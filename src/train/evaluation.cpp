@@ -42,13 +42,13 @@ BatchSums sum_up(std::span<const ops::Target> targets, std::span<const TargetRes
 
 }  // namespace
 
-template <class T>
-Evaluation evaluate(model::Decoder<T>& decoder, const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid,
+template <class Scalar>
+Evaluation evaluate(model::Decoder<Scalar>& decoder, const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid,
                     const Dataset& data, index_t batch_size) {
     const Scope scope(core::scopes::evaluate);
     Evaluation total;
-    model::Tape<T> tape;
-    ops::LossScratch<T> scratch;
+    model::Tape<Scalar> tape;
+    ops::LossScratch<Scalar> scratch;
     std::vector<index_t> all(static_cast<std::size_t>(data.sequences()));
     std::iota(all.begin(), all.end(), index_t{0});
     for (std::size_t begin = 0; begin < all.size(); begin += static_cast<std::size_t>(batch_size)) {
@@ -58,7 +58,7 @@ Evaluation evaluate(model::Decoder<T>& decoder, const kernels::KernelSet& kernel
         const TokenBatch& pass = batch.passes.front();
         const auto hidden = decoder.forward(pass, tape, false);
         const auto targets = ops::targets_of(pass);
-        const auto results = ops::cross_entropy<T>(kernels, hidden, decoder.head(), targets, 0, {}, scratch);
+        const auto results = ops::cross_entropy<Scalar>(kernels, hidden, decoder.head(), targets, 0, {}, scratch);
         const BatchSums mine = sum_up(targets, results);
         const double loss = grid.world().sum(mine.loss);
         std::array<index_t, 3> counts = {mine.target_tokens, mine.sequences, mine.exact_sequences};
@@ -72,29 +72,29 @@ Evaluation evaluate(model::Decoder<T>& decoder, const kernels::KernelSet& kernel
     return total;
 }
 
-template <class T>
-std::vector<double> target_log_probabilities(model::Decoder<T>& decoder, const kernels::KernelSet& kernels,
+template <class Scalar>
+std::vector<double> target_log_probabilities(model::Decoder<Scalar>& decoder, const kernels::KernelSet& kernels,
                                              const mpi::ProcessGrid& grid, const Dataset& data, index_t sequence) {
-    model::Tape<T> tape;
-    ops::LossScratch<T> scratch;
+    model::Tape<Scalar> tape;
+    ops::LossScratch<Scalar> scratch;
     const StepBatches batch = share_of(data, {&sequence, 1}, 0, grid.world().rank(), grid.world().size());
     const TokenBatch& pass = batch.passes.front();
     const auto hidden = decoder.forward(pass, tape, false);
     const auto targets = ops::targets_of(pass);
     // One rank has the sequence; the others contribute zeros.
     std::vector<double> log_probabilities(static_cast<std::size_t>(batch.target_tokens), 0.0);
-    const auto results = ops::cross_entropy<T>(kernels, hidden, decoder.head(), targets, 0, {}, scratch);
+    const auto results = ops::cross_entropy<Scalar>(kernels, hidden, decoder.head(), targets, 0, {}, scratch);
     std::transform(results.begin(), results.end(), log_probabilities.begin(),
                    [](const TargetResult& result) { return result.log_probability; });
     grid.world().sum(std::span<double>(log_probabilities));
     return log_probabilities;
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                              \
-    template Evaluation evaluate<T>(model::Decoder<T>&, const kernels::KernelSet&, const mpi::ProcessGrid&, \
-                                    const Dataset&, index_t);                                               \
-    template std::vector<double> target_log_probabilities<T>(model::Decoder<T>&, const kernels::KernelSet&, \
-                                                             const mpi::ProcessGrid&, const Dataset&, index_t);
+#define MOESAIC_INSTANTIATE(Scalar)                                                                                   \
+    template Evaluation evaluate<Scalar>(model::Decoder<Scalar>&, const kernels::KernelSet&, const mpi::ProcessGrid&, \
+                                         const Dataset&, index_t);                                                    \
+    template std::vector<double> target_log_probabilities<Scalar>(model::Decoder<Scalar>&, const kernels::KernelSet&, \
+                                                                  const mpi::ProcessGrid&, const Dataset&, index_t);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)
 #undef MOESAIC_INSTANTIATE

@@ -25,13 +25,13 @@ struct Evaluation {
 };
 
 /// Collective. Loss and exact matches of a data set, in batches of `batch_size` sequences over all ranks.
-template <class T>
-[[nodiscard]] Evaluation evaluate(model::Decoder<T>& decoder, const kernels::KernelSet& kernels,
+template <class Scalar>
+[[nodiscard]] Evaluation evaluate(model::Decoder<Scalar>& decoder, const kernels::KernelSet& kernels,
                                   const mpi::ProcessGrid& grid, const Dataset& data, index_t batch_size);
 
 /// Collective. Log-probabilities of the targets of one sequence, on all ranks.
-template <class T>
-[[nodiscard]] std::vector<double> target_log_probabilities(model::Decoder<T>& decoder,
+template <class Scalar>
+[[nodiscard]] std::vector<double> target_log_probabilities(model::Decoder<Scalar>& decoder,
                                                            const kernels::KernelSet& kernels,
                                                            const mpi::ProcessGrid& grid, const Dataset& data,
                                                            index_t sequence);

@@ -31,10 +31,10 @@ void trace_expert_counts(const model::Architecture& architecture, std::span<cons
 
 }  // namespace
 
-template <class T>
-TrainSession<T>::TrainSession(std::unique_ptr<model::Decoder<T>> decoder, const Dataset& data,
-                              const TrainSettings& settings, const kernels::KernelSet& kernels,
-                              const mpi::ProcessGrid& grid, std::function<bool()> stop_requested)
+template <class Scalar>
+TrainSession<Scalar>::TrainSession(std::unique_ptr<model::Decoder<Scalar>> decoder, const Dataset& data,
+                                   const TrainSettings& settings, const kernels::KernelSet& kernels,
+                                   const mpi::ProcessGrid& grid, std::function<bool()> stop_requested)
     : kernels_(kernels),
       grid_(grid),
       data_(data),
@@ -49,33 +49,33 @@ TrainSession<T>::TrainSession(std::unique_ptr<model::Decoder<T>> decoder, const 
     settings_.schedule.total_steps = settings.steps > 0 ? settings.steps : settings.epochs * batches_.steps_per_epoch();
 }
 
-template <class T>
-void TrainSession<T>::start() {
+template <class Scalar>
+void TrainSession<Scalar>::start() {
     decoder_->lora().initialise(static_cast<std::uint64_t>(settings_.seed));
     decoder_->update_lora();
 }
 
-template <class T>
-void TrainSession<T>::start_from(const std::filesystem::path& adapter) {
+template <class Scalar>
+void TrainSession<Scalar>::start_from(const std::filesystem::path& adapter) {
     grid_.world().agree([&] { store_.load(adapter, decoder_->architecture()); });
     decoder_->update_lora();
 }
 
-template <class T>
-void TrainSession<T>::resume(const std::filesystem::path& checkpoint) {
+template <class Scalar>
+void TrainSession<Scalar>::resume(const std::filesystem::path& checkpoint) {
     grid_.world().agree(
         [&] { done_ = load_checkpoint(checkpoint, state(), decoder_->architecture(), store_, optimizer_).step; });
     decoder_->update_lora();
 }
 
-template <class T>
-void TrainSession<T>::save_checkpoint(const std::filesystem::path& folder, int keep,
-                                      const std::vector<core::OptionSet::Setting>& options) const {
+template <class Scalar>
+void TrainSession<Scalar>::save_checkpoint(const std::filesystem::path& folder, int keep,
+                                           const std::vector<core::OptionSet::Setting>& options) const {
     train::save_checkpoint(folder, keep, state(), options, decoder_->architecture(), store_, optimizer_);
 }
 
-template <class T>
-RunState TrainSession<T>::state() const {
+template <class Scalar>
+RunState TrainSession<Scalar>::state() const {
     return {.step = done_,
             .batch_size = settings_.batches.batch_size,
             .shuffle = settings_.batches.shuffle,
@@ -83,14 +83,14 @@ RunState TrainSession<T>::state() const {
             .data_fingerprint = data_.fingerprint()};
 }
 
-template <class T>
-StepResult TrainSession<T>::step() {
+template <class Scalar>
+StepResult TrainSession<Scalar>::step() {
     const Scope scope(core::scopes::step);
     return update(compute_gradients());
 }
 
-template <class T>
-StepSummary TrainSession<T>::compute_gradients() {
+template <class Scalar>
+StepSummary TrainSession<Scalar>::compute_gradients() {
     begin_ns_ = now_ns();
     mpi::Progress& progress = grid_.world().progress();
     progress.set_step(done_ + 1);
@@ -121,21 +121,21 @@ StepSummary TrainSession<T>::compute_gradients() {
     return report;
 }
 
-template <class T>
-void TrainSession<T>::add_loss(const TokenBatch& pass, core::MatrixView<const T> hidden, double scale,
-                               StepSummary& report) {
+template <class Scalar>
+void TrainSession<Scalar>::add_loss(const TokenBatch& pass, core::MatrixView<const Scalar> hidden, double scale,
+                                    StepSummary& report) {
     const auto targets = ops::targets_of(pass);
     grad_hidden_.resize(hidden.rows(), hidden.cols());
     for (const TargetResult& result :
-         ops::cross_entropy<T>(kernels_, hidden, decoder_->head(), targets, scale, grad_hidden_, loss_scratch_)) {
+         ops::cross_entropy<Scalar>(kernels_, hidden, decoder_->head(), targets, scale, grad_hidden_, loss_scratch_)) {
         report.loss_sum -= result.log_probability;
     }
     report.tokens += pass.rows();
     report.target_tokens += static_cast<std::int64_t>(targets.size());
 }
 
-template <class T>
-model::RouterBalance TrainSession<T>::balance_of_pass(std::size_t passes) {
+template <class Scalar>
+model::RouterBalance TrainSession<Scalar>::balance_of_pass(std::size_t passes) {
     if (settings_.router_aux_coefficient == 0) {
         return {};
     }
@@ -147,16 +147,16 @@ model::RouterBalance TrainSession<T>::balance_of_pass(std::size_t passes) {
     return balance;
 }
 
-template <class T>
-void TrainSession<T>::share_expert_counts() {
+template <class Scalar>
+void TrainSession<Scalar>::share_expert_counts() {
     grid_.world().sum(std::span<index_t>(expert_counts_));
     if (grid_.world().is_root()) {
         trace_expert_counts(decoder_->architecture(), expert_counts_);
     }
 }
 
-template <class T>
-StepResult TrainSession<T>::update(const StepSummary& report) {
+template <class Scalar>
+StepResult TrainSession<Scalar>::update(const StepSummary& report) {
     StepResult result;
     result.decision = coordinator_.decide(report, done_ + 1);
     result.learning_rate = settings_.schedule.at(done_);
@@ -173,14 +173,14 @@ StepResult TrainSession<T>::update(const StepSummary& report) {
     return result;
 }
 
-template <class T>
-void TrainSession<T>::for_each_gradient(const AdapterStore::Use& use) const {
+template <class Scalar>
+void TrainSession<Scalar>::for_each_gradient(const AdapterStore::Use& use) const {
     store_.for_each_tensor([this](std::size_t bucket) { return optimizer_.gather(bucket, OwnedData::gradients); }, use);
 }
 
-template <class T>
-Evaluation TrainSession<T>::evaluate(const Dataset& data) {
-    return train::evaluate<T>(*decoder_, kernels_, grid_, data, settings_.batches.batch_size);
+template <class Scalar>
+Evaluation TrainSession<Scalar>::evaluate(const Dataset& data) {
+    return train::evaluate<Scalar>(*decoder_, kernels_, grid_, data, settings_.batches.batch_size);
 }
 
 template class TrainSession<bf16>;

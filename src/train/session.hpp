@@ -34,14 +34,14 @@ struct StepResult {
     std::optional<double> auxiliary_loss;  ///< if it is trained on: the mean of the passes, without its coefficient
 };
 
-/// T: bf16 or float. To construct and all member functions that compute, read or write are collective.
-template <class T>
+/// Scalar: bf16 or float. To construct and all member functions that compute, read or write are collective.
+template <class Scalar>
 class TrainSession {
 public:
     /// `data` and `kernels` must outlive the object. `stop_requested` is asked once per step on every rank. LoRA
     /// factors are zero until one of the functions below, or the caller, fills them.
     TrainSession(
-        std::unique_ptr<model::Decoder<T>> decoder, const Dataset& data, const TrainSettings& settings,
+        std::unique_ptr<model::Decoder<Scalar>> decoder, const Dataset& data, const TrainSettings& settings,
         const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid,
         std::function<bool()> stop_requested = [] { return false; });
     TrainSession(const TrainSession&) = delete;  // members refer to each other
@@ -72,13 +72,14 @@ public:
     [[nodiscard]] index_t steps_done() const noexcept { return done_; }
     /// Steps of the whole run.
     [[nodiscard]] index_t total_steps() const noexcept { return settings_.schedule.total_steps; }
-    [[nodiscard]] model::Decoder<T>& decoder() const noexcept { return *decoder_; }
+    [[nodiscard]] model::Decoder<Scalar>& decoder() const noexcept { return *decoder_; }
     [[nodiscard]] const AdapterStore& store() const noexcept { return store_; }
 
 private:
     [[nodiscard]] RunState state() const;
     /// Adds loss and targets of a pass to the report; its gradient with respect to `hidden` is in `grad_hidden_`.
-    void add_loss(const ops::TokenBatch& pass, core::MatrixView<const T> hidden, double scale, StepSummary& report);
+    void add_loss(const ops::TokenBatch& pass, core::MatrixView<const Scalar> hidden, double scale,
+                  StepSummary& report);
     /// The loss of the routers' balance in the pass that `tape_` holds; its gradient is scaled for a step of `passes`.
     model::RouterBalance balance_of_pass(std::size_t passes);
     void share_expert_counts();
@@ -88,13 +89,13 @@ private:
     const Dataset& data_;
     TrainSettings settings_;
     std::function<bool()> stop_requested_;
-    std::unique_ptr<model::Decoder<T>> decoder_;
+    std::unique_ptr<model::Decoder<Scalar>> decoder_;
     AdapterStore store_;
     ShardedAdamW optimizer_;
     GradientCoordinator coordinator_;
     Batches batches_;
-    model::Tape<T> tape_;
-    ops::LossScratch<T> loss_scratch_;
+    model::Tape<Scalar> tape_;
+    ops::LossScratch<Scalar> loss_scratch_;
     core::Matrix<float> grad_hidden_;     // [T, H]
     std::vector<index_t> expert_counts_;  // [MoE layers * E] of the step, all ranks
     double auxiliary_loss_ = 0;

@@ -29,13 +29,13 @@ TensorSource make_source(const TemporaryFolder& folder, std::string_view dtype, 
     return TensorSource::open_file(file);
 }
 
-template <class T, class Stored>
-std::vector<T> read_as(std::string_view dtype, std::span<const Stored> values) {
+template <class Scalar, class Stored>
+std::vector<Scalar> read_as(std::string_view dtype, std::span<const Stored> values) {
     const TemporaryFolder folder;
     const index_t shape[] = {std::ssize(values)};
     const TensorSource source = make_source(folder, dtype, shape, values);
-    std::vector<T> result(values.size());
-    source.read("t", MatrixView<T>(result.data(), 1, std::ssize(values)));
+    std::vector<Scalar> result(values.size());
+    source.read("t", MatrixView<Scalar>(result.data(), 1, std::ssize(values)));
     return result;
 }
 
@@ -139,7 +139,7 @@ TEST(SafetensorsRead, F64IsRoundedOnce) {
 }
 
 /// Reads every block of a tensor whose element (r, c) is r * cols + c and compares.
-template <class T, class Stored>
+template <class Scalar, class Stored>
 void check_blocks(std::string_view dtype, std::span<const index_t> shape, Stored (*store)(index_t)) {
     const TemporaryFolder folder;
     const index_t count = std::accumulate(shape.begin(), shape.end(), index_t{1}, std::multiplies<>());
@@ -156,12 +156,13 @@ void check_blocks(std::string_view dtype, std::span<const index_t> shape, Stored
             for (const index_t height : {index_t{1}, (rows - row + 1) / 2, rows - row}) {
                 for (const index_t width : {index_t{1}, (cols - col + 1) / 2, cols - col}) {
                     const index_t stride = width + 3;
-                    std::vector<T> block(static_cast<std::size_t>(height * stride), T(untouched));
-                    source.read("t", MatrixView<T>(block.data(), height, width, stride), row, col);
+                    std::vector<Scalar> block(static_cast<std::size_t>(height * stride), Scalar(untouched));
+                    source.read("t", MatrixView<Scalar>(block.data(), height, width, stride), row, col);
                     for (index_t i = 0; i < height * stride; ++i) {
                         const bool inside = i % stride < width;
                         const index_t index = (row + i / stride) * cols + col + i % stride;
-                        const double expected = inside ? static_cast<double>(T(static_cast<float>(index))) : untouched;
+                        const double expected =
+                            inside ? static_cast<double>(Scalar(static_cast<float>(index))) : untouched;
                         ASSERT_EQ(static_cast<double>(block[static_cast<std::size_t>(i)]), expected)
                             << dtype << ' ' << row << ' ' << col << ' ' << height << ' ' << width << ' ' << i;
                     }

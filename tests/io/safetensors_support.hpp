@@ -20,8 +20,8 @@ namespace moesaic::io::test {
 }
 
 /// The bytes of elements as they lie in a file.
-template <class T>
-[[nodiscard]] std::string bytes_of(std::span<const T> values) {
+template <class Scalar>
+[[nodiscard]] std::string bytes_of(std::span<const Scalar> values) {
     std::string bytes(values.size_bytes(), '\0');
     std::memcpy(bytes.data(), values.data(), bytes.size());
     return bytes;

@@ -16,18 +16,18 @@ using test::TemporaryFolder;
 const std::vector<TensorToWrite> tensors = {
     {"b", {3, 5}}, {"a", {7}}, {"empty", {0, 4}}, {"scalar", {}}, {"c", {2, 2, 2}}};
 
-template <class T>
-void fill(std::size_t index, std::span<T> data) {
+template <class Scalar>
+void fill(std::size_t index, std::span<Scalar> data) {
     for (std::size_t i = 0; i < data.size(); ++i) {
-        data[i] = T(static_cast<float>(100 * index + i));
+        data[i] = Scalar(static_cast<float>(100 * index + i));
     }
 }
 
-template <class T>
+template <class Scalar>
 void check_round_trip(DType dtype) {
     const TemporaryFolder folder;
     const std::filesystem::path file = folder / "a.safetensors";
-    write_safetensors<T>(file, tensors, {{"format", "pt"}, {"note", "\"quoted\" \u00e9"}}, fill<T>);
+    write_safetensors<Scalar>(file, tensors, {{"format", "pt"}, {"note", "\"quoted\" \u00e9"}}, fill<Scalar>);
     EXPECT_EQ(folder.entries(), 1);
     const TensorSource source = TensorSource::open_file(file);
     EXPECT_EQ(source.names(), (std::vector<std::string>{"a", "b", "c", "empty", "scalar"}));
@@ -36,10 +36,10 @@ void check_round_trip(DType dtype) {
         const TensorInfo& info = source.info(tensors[index].name);
         EXPECT_EQ(info.shape, tensors[index].shape);
         EXPECT_EQ(info.dtype, dtype);
-        std::vector<float> values(info.bytes / sizeof(T));
-        std::vector<T> expected(values.size());
+        std::vector<float> values(info.bytes / sizeof(Scalar));
+        std::vector<Scalar> expected(values.size());
         source.read(tensors[index].name, MatrixView<float>(values.data(), info.rows(), info.cols()));
-        fill<T>(index, expected);
+        fill<Scalar>(index, expected);
         for (std::size_t i = 0; i < values.size(); ++i) {
             EXPECT_EQ(values[i], static_cast<float>(expected[i]));
         }

@@ -25,15 +25,15 @@ std::vector<AnyImplementation> all_implementations() {
     return all;
 }
 
-template <class T>
+template <class Scalar>
 std::string type_name() {
-    return std::is_same_v<T, bf16> ? "bf16" : std::is_same_v<T, float> ? "float" : "double";
+    return std::is_same_v<Scalar, bf16> ? "bf16" : std::is_same_v<Scalar, float> ? "float" : "double";
 }
 
 std::string implementation_name(const testing::TestParamInfo<AnyImplementation>& info) {
     return std::visit(
-        []<class T>(const ElementwiseImplementation<T>& implementation) {
-            return type_name<T>() + "_" + std::string(implementation.name);
+        []<class Scalar>(const ElementwiseImplementation<Scalar>& implementation) {
+            return type_name<Scalar>() + "_" + std::string(implementation.name);
         },
         info.param);
 }
@@ -47,14 +47,14 @@ protected:
         }
     }
 
-    /// Calls check(kernels, portable, n, T()) for all sizes.
+    /// Calls check(kernels, portable, n, Scalar()) for all sizes.
     template <class Check>
     void for_all_sizes(Check check) {
         std::visit(
-            [&]<class T>(const ElementwiseImplementation<T>& implementation) {
+            [&]<class Scalar>(const ElementwiseImplementation<Scalar>& implementation) {
                 for (const index_t n : sizes) {
                     SCOPED_TRACE(testing::Message() << n << " elements");
-                    check(*implementation.kernels, *elementwise_kernels<T>().front().kernels, n, T());
+                    check(*implementation.kernels, *elementwise_kernels<Scalar>().front().kernels, n, Scalar());
                     if (HasFatalFailure()) {
                         return;
                     }
@@ -65,16 +65,16 @@ protected:
 };
 
 TEST_P(Elementwise, NarrowAndWiden) {
-    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
-        using A = accumulator_t<T>;
-        const auto in = values<A>(n, 1, true);
-        GuardedArray<T> narrow(n);
-        GuardedArray<T> expected_narrow(n);
+    for_all_sizes([]<class Scalar>(const auto& kernels, const auto& portable, index_t n, Scalar) {
+        using Sum = accumulator_t<Scalar>;
+        const auto in = values<Sum>(n, 1, true);
+        GuardedArray<Scalar> narrow(n);
+        GuardedArray<Scalar> expected_narrow(n);
         kernels.narrow(n, in.data(), narrow.data());
         portable.narrow(n, in.data(), expected_narrow.data());
         expect_same(narrow, expected_narrow);
-        GuardedArray<A> wide(n);
-        GuardedArray<A> expected_wide(n);
+        GuardedArray<Sum> wide(n);
+        GuardedArray<Sum> expected_wide(n);
         kernels.widen(n, narrow.data(), wide.data());
         portable.widen(n, narrow.data(), expected_wide.data());
         expect_same(wide, expected_wide);
@@ -82,12 +82,12 @@ TEST_P(Elementwise, NarrowAndWiden) {
 }
 
 TEST_P(Elementwise, Split) {
-    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
-        const auto in = values<accumulator_t<T>>(n, 1, true);
-        GuardedArray<T> high(n);
-        GuardedArray<T> low(n);
-        GuardedArray<T> expected_high(n);
-        GuardedArray<T> expected_low(n);
+    for_all_sizes([]<class Scalar>(const auto& kernels, const auto& portable, index_t n, Scalar) {
+        const auto in = values<accumulator_t<Scalar>>(n, 1, true);
+        GuardedArray<Scalar> high(n);
+        GuardedArray<Scalar> low(n);
+        GuardedArray<Scalar> expected_high(n);
+        GuardedArray<Scalar> expected_low(n);
         kernels.split(n, in.data(), high.data(), low.data());
         portable.split(n, in.data(), expected_high.data(), expected_low.data());
         expect_same(high, expected_high);
@@ -129,33 +129,33 @@ TEST(ElementwiseBf16, NarrowRoundsEveryPatternToNearestEven) {
 }
 
 TEST_P(Elementwise, Transpositions) {
-    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
-        using A = accumulator_t<T>;
+    for_all_sizes([]<class Scalar>(const auto& kernels, const auto& portable, index_t n, Scalar) {
+        using Sum = accumulator_t<Scalar>;
         const index_t rows = n;
         for (const index_t cols : {0, 1, 5, 16, 35}) {
             const index_t in_stride = cols + 3;
             const index_t out_stride = rows + 2;
-            const auto in = values<A>(stored_elements(rows, cols, in_stride), 1, true);
+            const auto in = values<Sum>(stored_elements(rows, cols, in_stride), 1, true);
             const auto filled = [&]<class U>(U gap) {
                 GuardedArray<U> array(stored_elements(cols, rows, out_stride));
                 std::fill_n(array.data(), array.size(), gap);
                 return array;
             };
-            const auto narrow = filled(T(A(5)));
-            const auto expected = filled(T(A(5)));
+            const auto narrow = filled(Scalar(Sum(5)));
+            const auto expected = filled(Scalar(Sum(5)));
             kernels.transpose_narrow(rows, cols, in.data(), in_stride, narrow.data(), out_stride);
             portable.transpose_narrow(rows, cols, in.data(), in_stride, expected.data(), out_stride);
             expect_same(narrow, expected);
 
-            const GuardedArray<T> rounded(stored_elements(rows, cols, cols + 1));
-            const GuardedArray<T> expected_rounded(stored_elements(rows, cols, cols + 1));
+            const GuardedArray<Scalar> rounded(stored_elements(rows, cols, cols + 1));
+            const GuardedArray<Scalar> expected_rounded(stored_elements(rows, cols, cols + 1));
             kernels.narrow_rows(rows, cols, in.data(), in_stride, rounded.data(), cols + 1);
             portable.narrow_rows(rows, cols, in.data(), in_stride, expected_rounded.data(), cols + 1);
             expect_same(rounded, expected_rounded);
 
-            const auto source = values<T>(stored_elements(rows, cols, in_stride), 2, true);
-            const auto wide = filled(A(5));
-            const auto expected_wide = filled(A(5));
+            const auto source = values<Scalar>(stored_elements(rows, cols, in_stride), 2, true);
+            const auto wide = filled(Sum(5));
+            const auto expected_wide = filled(Sum(5));
             kernels.transpose_widen(rows, cols, source.data(), in_stride, wide.data(), out_stride);
             portable.transpose_widen(rows, cols, source.data(), in_stride, expected_wide.data(), out_stride);
             expect_same(wide, expected_wide);
@@ -164,27 +164,27 @@ TEST_P(Elementwise, Transpositions) {
 }
 
 TEST_P(Elementwise, SumsAndProducts) {
-    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
-        using A = accumulator_t<T>;
-        const auto x = values<A>(n, 1, true);
-        const auto sum = values<A>(n, 2, true);
-        const auto expected_sum = values<A>(n, 2, true);
+    for_all_sizes([]<class Scalar>(const auto& kernels, const auto& portable, index_t n, Scalar) {
+        using Sum = accumulator_t<Scalar>;
+        const auto x = values<Sum>(n, 1, true);
+        const auto sum = values<Sum>(n, 2, true);
+        const auto expected_sum = values<Sum>(n, 2, true);
         kernels.add(n, x.data(), sum.data(), sum.data());
         portable.add(n, x.data(), expected_sum.data(), expected_sum.data());
         expect_same(sum, expected_sum);
-        kernels.scale(n, A(0.3), sum.data());
-        portable.scale(n, A(0.3), expected_sum.data());
+        kernels.scale(n, Sum(0.3), sum.data());
+        portable.scale(n, Sum(0.3), expected_sum.data());
         expect_same(sum, expected_sum);
-        GuardedArray<T> narrow(n);
-        GuardedArray<T> expected_narrow(n);
-        kernels.scale_narrow(n, A(0.7), x.data(), narrow.data());
-        portable.scale_narrow(n, A(0.7), x.data(), expected_narrow.data());
+        GuardedArray<Scalar> narrow(n);
+        GuardedArray<Scalar> expected_narrow(n);
+        kernels.scale_narrow(n, Sum(0.7), x.data(), narrow.data());
+        portable.scale_narrow(n, Sum(0.7), x.data(), expected_narrow.data());
         expect_same(narrow, expected_narrow);
 
-        std::vector<GuardedArray<T>> rows;
-        std::vector<const T*> pointers;
+        std::vector<GuardedArray<Scalar>> rows;
+        std::vector<const Scalar*> pointers;
         for (std::uint32_t j = 0; j < 9; ++j) {
-            rows.push_back(values<T>(n, j, true));
+            rows.push_back(values<Scalar>(n, j, true));
             pointers.push_back(rows.back().data());
         }
         for (const index_t count : {0, 1, 9}) {
@@ -196,48 +196,48 @@ TEST_P(Elementwise, SumsAndProducts) {
 }
 
 TEST_P(Elementwise, Reductions) {
-    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
-        using A = accumulator_t<T>;
-        const auto x = values<T>(n, 1);
-        const auto y = values<T>(n, 2);
+    for_all_sizes([]<class Scalar>(const auto& kernels, const auto& portable, index_t n, Scalar) {
+        using Sum = accumulator_t<Scalar>;
+        const auto x = values<Scalar>(n, 1);
+        const auto y = values<Scalar>(n, 2);
         const double magnitude = 9.0 * static_cast<double>(n);
-        expect_near<A>(kernels.dot(n, x.data(), y.data()), portable.dot(n, x.data(), y.data()),
-                       static_cast<double>(n + 1), magnitude);
-        const auto wide = values<A>(n, 3);
+        expect_near<Sum>(kernels.dot(n, x.data(), y.data()), portable.dot(n, x.data(), y.data()),
+                         static_cast<double>(n + 1), magnitude);
+        const auto wide = values<Sum>(n, 3);
         expect_near<double>(kernels.sum_of_squares(n, wide.data()), portable.sum_of_squares(n, wide.data()),
                             static_cast<double>(n + 1));
-        const auto extreme = values<A>(n, 4, true);
+        const auto extreme = values<Sum>(n, 4, true);
         EXPECT_EQ(kernels.largest(n, extreme.data()), portable.largest(n, extreme.data()));
-        expect_near<A>(A(kernels.sum_of_exp(n, wide.data(), A(1.5))), A(portable.sum_of_exp(n, wide.data(), A(1.5))),
-                       6);
-        expect_near<A>(A(kernels.sum_of_exp(n, extreme.data(), A(0))), A(portable.sum_of_exp(n, extreme.data(), A(0))),
-                       6);
+        expect_near<Sum>(Sum(kernels.sum_of_exp(n, wide.data(), Sum(1.5))),
+                         Sum(portable.sum_of_exp(n, wide.data(), Sum(1.5))), 6);
+        expect_near<Sum>(Sum(kernels.sum_of_exp(n, extreme.data(), Sum(0))),
+                         Sum(portable.sum_of_exp(n, extreme.data(), Sum(0))), 6);
     });
 }
 
 TEST_P(Elementwise, LargestSkipsNan) {
-    for_all_sizes([]<class T>(const auto& kernels, const auto&, index_t n, T) {
-        using A = accumulator_t<T>;
-        const auto in = values<A>(n, 1);
-        std::fill_n(in.data(), n, std::numeric_limits<A>::quiet_NaN());
-        EXPECT_EQ(kernels.largest(n, in.data()), -std::numeric_limits<A>::infinity());
+    for_all_sizes([]<class Scalar>(const auto& kernels, const auto&, index_t n, Scalar) {
+        using Sum = accumulator_t<Scalar>;
+        const auto in = values<Sum>(n, 1);
+        std::fill_n(in.data(), n, std::numeric_limits<Sum>::quiet_NaN());
+        EXPECT_EQ(kernels.largest(n, in.data()), -std::numeric_limits<Sum>::infinity());
         if (n > 0) {
-            in[n / 2] = A(-7);
-            EXPECT_EQ(kernels.largest(n, in.data()), A(-7));
+            in[n / 2] = Sum(-7);
+            EXPECT_EQ(kernels.largest(n, in.data()), Sum(-7));
         }
     });
 }
 
 TEST_P(Elementwise, Exp) {
-    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
-        using A = accumulator_t<T>;
+    for_all_sizes([]<class Scalar>(const auto& kernels, const auto& portable, index_t n, Scalar) {
+        using Sum = accumulator_t<Scalar>;
         for (const bool extremes : {false, true}) {
-            const A scale = extremes ? A(1) : A(0.7);
-            const auto in = values<A>(n, 1, extremes);
-            GuardedArray<T> out(n);
-            GuardedArray<T> expected(n);
-            const A sum = kernels.exp(n, in.data(), scale, A(0.5), A(0.25), out.data());
-            const A expected_sum = portable.exp(n, in.data(), scale, A(0.5), A(0.25), expected.data());
+            const Sum scale = extremes ? Sum(1) : Sum(0.7);
+            const auto in = values<Sum>(n, 1, extremes);
+            GuardedArray<Scalar> out(n);
+            GuardedArray<Scalar> expected(n);
+            const Sum sum = kernels.exp(n, in.data(), scale, Sum(0.5), Sum(0.25), out.data());
+            const Sum expected_sum = portable.exp(n, in.data(), scale, Sum(0.5), Sum(0.25), expected.data());
             expect_near(out, expected, 6);
             expect_near(sum, expected_sum, static_cast<double>(n + 6));
         }
@@ -271,27 +271,29 @@ TEST(ElementwiseFloat, ExpIsWithinTwoUnitsInTheLastPlace) {
 }
 
 TEST_P(Elementwise, Swiglu) {
-    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
-        using A = accumulator_t<T>;
+    for_all_sizes([]<class Scalar>(const auto& kernels, const auto& portable, index_t n, Scalar) {
+        using Sum = accumulator_t<Scalar>;
         for (const bool extremes : {false, true}) {
-            const auto gate = values<A>(n, 1, extremes);
-            const auto up = values<A>(n, 2);
-            const auto weight = values<A>(n, 3);
-            const auto grad_out = values<A>(n, 4);
-            std::array<GuardedArray<T>, 3> actual = {GuardedArray<T>(n), GuardedArray<T>(n), GuardedArray<T>(n)};
-            std::array<GuardedArray<T>, 3> expected = {GuardedArray<T>(n), GuardedArray<T>(n), GuardedArray<T>(n)};
-            for (const A* weights : {static_cast<const A*>(nullptr), static_cast<const A*>(weight.data())}) {
+            const auto gate = values<Sum>(n, 1, extremes);
+            const auto up = values<Sum>(n, 2);
+            const auto weight = values<Sum>(n, 3);
+            const auto grad_out = values<Sum>(n, 4);
+            std::array<GuardedArray<Scalar>, 3> actual = {GuardedArray<Scalar>(n), GuardedArray<Scalar>(n),
+                                                          GuardedArray<Scalar>(n)};
+            std::array<GuardedArray<Scalar>, 3> expected = {GuardedArray<Scalar>(n), GuardedArray<Scalar>(n),
+                                                            GuardedArray<Scalar>(n)};
+            for (const Sum* weights : {static_cast<const Sum*>(nullptr), static_cast<const Sum*>(weight.data())}) {
                 kernels.swiglu_forward(n, gate.data(), up.data(), weights, actual[0].data());
                 portable.swiglu_forward(n, gate.data(), up.data(), weights, expected[0].data());
                 expect_near(actual[0], expected[0], 12);
             }
             for (const bool activated : {false, true}) {
-                const auto run = [&](const auto& table, std::array<GuardedArray<T>, 3>& out) {
-                    return table.swiglu_backward(n, grad_out.data(), gate.data(), up.data(), A(0.7), out[0].data(),
+                const auto run = [&](const auto& table, std::array<GuardedArray<Scalar>, 3>& out) {
+                    return table.swiglu_backward(n, grad_out.data(), gate.data(), up.data(), Sum(0.7), out[0].data(),
                                                  out[1].data(), activated ? out[2].data() : nullptr);
                 };
-                const A sum = run(kernels, actual);
-                const A expected_sum = run(portable, expected);
+                const Sum sum = run(kernels, actual);
+                const Sum expected_sum = run(portable, expected);
                 if (!extremes) {
                     expect_near(sum, expected_sum, static_cast<double>(n + 8), 27.0 * static_cast<double>(n));
                 }
@@ -307,46 +309,46 @@ TEST_P(Elementwise, Swiglu) {
 }
 
 TEST_P(Elementwise, RmsNorm) {
-    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
-        using A = accumulator_t<T>;
-        const auto x = values<A>(n, 1);
-        const auto weight = values<A>(n, 2);
-        const auto grad_y = values<A>(n, 3);
-        GuardedArray<T> narrow(n);
-        GuardedArray<T> expected_narrow(n);
-        const auto wide = values<A>(n, 1);
-        const auto expected_wide = values<A>(n, 1);
+    for_all_sizes([]<class Scalar>(const auto& kernels, const auto& portable, index_t n, Scalar) {
+        using Sum = accumulator_t<Scalar>;
+        const auto x = values<Sum>(n, 1);
+        const auto weight = values<Sum>(n, 2);
+        const auto grad_y = values<Sum>(n, 3);
+        GuardedArray<Scalar> narrow(n);
+        GuardedArray<Scalar> expected_narrow(n);
+        const auto wide = values<Sum>(n, 1);
+        const auto expected_wide = values<Sum>(n, 1);
         const double roundings = static_cast<double>(n) + 8;
-        const A rstd = kernels.rms_norm_forward(n, x.data(), weight.data(), A(1e-3), narrow.data(), nullptr);
-        kernels.rms_norm_forward(n, wide.data(), weight.data(), A(1e-3), nullptr, wide.data());
-        const A expected_rstd = portable.rms_norm_forward(n, x.data(), weight.data(), A(1e-3), expected_narrow.data(),
-                                                          expected_wide.data());
+        const Sum rstd = kernels.rms_norm_forward(n, x.data(), weight.data(), Sum(1e-3), narrow.data(), nullptr);
+        kernels.rms_norm_forward(n, wide.data(), weight.data(), Sum(1e-3), nullptr, wide.data());
+        const Sum expected_rstd = portable.rms_norm_forward(n, x.data(), weight.data(), Sum(1e-3),
+                                                            expected_narrow.data(), expected_wide.data());
         if (n > 0) {
             expect_near(rstd, expected_rstd, roundings);
         }
         expect_near(narrow, expected_narrow, roundings);
         expect_near(wide, expected_wide, roundings);
 
-        GuardedArray<A> grad(n);
-        GuardedArray<A> expected_grad(n);
-        kernels.rms_norm_backward(n, grad_y.data(), x.data(), weight.data(), A(0.8), nullptr, grad.data());
-        portable.rms_norm_backward(n, grad_y.data(), x.data(), weight.data(), A(0.8), nullptr, expected_grad.data());
+        GuardedArray<Sum> grad(n);
+        GuardedArray<Sum> expected_grad(n);
+        kernels.rms_norm_backward(n, grad_y.data(), x.data(), weight.data(), Sum(0.8), nullptr, grad.data());
+        portable.rms_norm_backward(n, grad_y.data(), x.data(), weight.data(), Sum(0.8), nullptr, expected_grad.data());
         expect_near(grad, expected_grad, roundings, 100);
-        kernels.rms_norm_backward(n, grad_y.data(), x.data(), weight.data(), A(0.8), wide.data(), wide.data());
-        portable.rms_norm_backward(n, grad_y.data(), x.data(), weight.data(), A(0.8), expected_wide.data(),
+        kernels.rms_norm_backward(n, grad_y.data(), x.data(), weight.data(), Sum(0.8), wide.data(), wide.data());
+        portable.rms_norm_backward(n, grad_y.data(), x.data(), weight.data(), Sum(0.8), expected_wide.data(),
                                    expected_wide.data());
         expect_near(wide, expected_wide, roundings, 100);
     });
 }
 
 TEST_P(Elementwise, RotateAndBack) {
-    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
-        using A = accumulator_t<T>;
-        const auto cosine = values<A>(n, 1);
-        const auto sine = values<A>(n, 2);
-        for (const A direction : {A(1), A(-1)}) {
-            const auto head = values<A>(2 * n, 3);
-            const auto expected = values<A>(2 * n, 3);
+    for_all_sizes([]<class Scalar>(const auto& kernels, const auto& portable, index_t n, Scalar) {
+        using Sum = accumulator_t<Scalar>;
+        const auto cosine = values<Sum>(n, 1);
+        const auto sine = values<Sum>(n, 2);
+        for (const Sum direction : {Sum(1), Sum(-1)}) {
+            const auto head = values<Sum>(2 * n, 3);
+            const auto expected = values<Sum>(2 * n, 3);
             kernels.rotate(n, cosine.data(), sine.data(), direction, head.data());
             portable.rotate(n, cosine.data(), sine.data(), direction, expected.data());
             expect_near(head, expected, 4, 18);
@@ -355,18 +357,18 @@ TEST_P(Elementwise, RotateAndBack) {
 }
 
 TEST_P(Elementwise, SoftmaxBackward) {
-    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
-        using A = accumulator_t<T>;
+    for_all_sizes([]<class Scalar>(const auto& kernels, const auto& portable, index_t n, Scalar) {
+        using Sum = accumulator_t<Scalar>;
         for (const bool extremes : {false, true}) {
-            const auto scores = values<A>(n, 1, extremes);
-            const auto grad = values<A>(n, 2);
-            GuardedArray<T> probabilities(n);
-            GuardedArray<T> expected_probabilities(n);
-            GuardedArray<T> grad_scores(n);
-            GuardedArray<T> expected_grad_scores(n);
-            kernels.softmax_backward(n, scores.data(), grad.data(), A(0.5), A(3.5), A(0.1), probabilities.data(),
+            const auto scores = values<Sum>(n, 1, extremes);
+            const auto grad = values<Sum>(n, 2);
+            GuardedArray<Scalar> probabilities(n);
+            GuardedArray<Scalar> expected_probabilities(n);
+            GuardedArray<Scalar> grad_scores(n);
+            GuardedArray<Scalar> expected_grad_scores(n);
+            kernels.softmax_backward(n, scores.data(), grad.data(), Sum(0.5), Sum(3.5), Sum(0.1), probabilities.data(),
                                      grad_scores.data());
-            portable.softmax_backward(n, scores.data(), grad.data(), A(0.5), A(3.5), A(0.1),
+            portable.softmax_backward(n, scores.data(), grad.data(), Sum(0.5), Sum(3.5), Sum(0.1),
                                       expected_probabilities.data(), expected_grad_scores.data());
             expect_near(probabilities, expected_probabilities, 6);
             expect_near(grad_scores, expected_grad_scores, 8);
@@ -375,25 +377,27 @@ TEST_P(Elementwise, SoftmaxBackward) {
 }
 
 TEST_P(Elementwise, AdamW) {
-    for_all_sizes([]<class T>(const auto& kernels, const auto& portable, index_t n, T) {
-        using A = accumulator_t<T>;
-        const AdamWFactors<A> factors = {.beta1 = A(0.9),
-                                         .beta2 = A(0.99),
-                                         .clip = A(0.4),
-                                         .step_size = A(0.01),
-                                         .correction = A(1.2),
-                                         .epsilon = A(1e-8),
-                                         .decay = A(0.999)};
+    for_all_sizes([]<class Scalar>(const auto& kernels, const auto& portable, index_t n, Scalar) {
+        using Sum = accumulator_t<Scalar>;
+        const AdamWFactors<Sum> factors = {.beta1 = Sum(0.9),
+                                           .beta2 = Sum(0.99),
+                                           .clip = Sum(0.4),
+                                           .step_size = Sum(0.01),
+                                           .correction = Sum(1.2),
+                                           .epsilon = Sum(1e-8),
+                                           .decay = Sum(0.999)};
         struct State {
             explicit State(index_t size)
-                : first(test::values<A>(size, 1)), second(test::values<A>(size, 2)), updated(test::values<A>(size, 3)) {
-                std::for_each_n(second.data(), size, [](A& value) { value = std::abs(value); });
+                : first(test::values<Sum>(size, 1)),
+                  second(test::values<Sum>(size, 2)),
+                  updated(test::values<Sum>(size, 3)) {
+                std::for_each_n(second.data(), size, [](Sum& value) { value = std::abs(value); });
             }
-            GuardedArray<A> first;
-            GuardedArray<A> second;
-            GuardedArray<A> updated;
+            GuardedArray<Sum> first;
+            GuardedArray<Sum> second;
+            GuardedArray<Sum> updated;
         };
-        const auto gradients = values<A>(n, 4);
+        const auto gradients = values<Sum>(n, 4);
         const State actual(n);
         const State expected(n);
         for (const auto& [table, state] : {std::pair{&kernels, &actual}, std::pair{&portable, &expected}}) {
@@ -408,12 +412,12 @@ TEST_P(Elementwise, AdamW) {
 
 /// The rounding of an element depends on neither its place nor the length of the row.
 TEST_P(Elementwise, ElementsDoNotDependOnTheRest) {
-    for_all_sizes([]<class T>(const auto& kernels, const auto&, index_t n, T) {
-        using A = accumulator_t<T>;
-        const auto gate = values<A>(n, 1);
-        const auto up = values<A>(n, 2);
-        GuardedArray<T> whole(n);
-        GuardedArray<T> one_by_one(n);
+    for_all_sizes([]<class Scalar>(const auto& kernels, const auto&, index_t n, Scalar) {
+        using Sum = accumulator_t<Scalar>;
+        const auto gate = values<Sum>(n, 1);
+        const auto up = values<Sum>(n, 2);
+        GuardedArray<Scalar> whole(n);
+        GuardedArray<Scalar> one_by_one(n);
         kernels.swiglu_forward(n, gate.data(), up.data(), up.data(), whole.data());
         for (index_t i = 0; i < n; ++i) {
             kernels.swiglu_forward(1, gate.data() + i, up.data() + i, up.data() + i, one_by_one.data() + i);

@@ -20,19 +20,19 @@
 namespace moesaic::kernels::test {
 
 /// `count` elements right before a page that can't be accessed: reading or writing past the end ends the test.
-template <class T>
+template <class Scalar>
 class GuardedArray {
 public:
     explicit GuardedArray(index_t count) : count_(static_cast<std::size_t>(count)) {
         const auto page = static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
-        const std::size_t usable = (count_ * sizeof(T) + page - 1) / page * page;
+        const std::size_t usable = (count_ * sizeof(Scalar) + page - 1) / page * page;
         bytes_ = usable + page;
         void* memory = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (memory == MAP_FAILED || mprotect(static_cast<char*>(memory) + usable, page, PROT_NONE) != 0) {
             throw std::bad_alloc();
         }
         memory_ = static_cast<char*>(memory);
-        data_ = reinterpret_cast<T*>(memory_ + usable - count_ * sizeof(T));
+        data_ = reinterpret_cast<Scalar*>(memory_ + usable - count_ * sizeof(Scalar));
     }
     ~GuardedArray() {
         if (memory_ != nullptr) {
@@ -47,15 +47,15 @@ public:
     GuardedArray(const GuardedArray&) = delete;
     GuardedArray& operator=(const GuardedArray&) = delete;
 
-    [[nodiscard]] T* data() const { return data_; }
+    [[nodiscard]] Scalar* data() const { return data_; }
     [[nodiscard]] std::size_t size() const { return count_; }
-    [[nodiscard]] T& operator[](index_t i) const { return data_[i]; }
+    [[nodiscard]] Scalar& operator[](index_t i) const { return data_[i]; }
 
 private:
     std::size_t count_;
     std::size_t bytes_ = 0;
     char* memory_ = nullptr;
-    T* data_ = nullptr;
+    Scalar* data_ = nullptr;
 };
 
 struct Shape {
@@ -74,10 +74,10 @@ inline index_t stored_elements(index_t rows, index_t cols, index_t stride) {
 }
 
 /// Operands of one product. C starts as NaN where it must not be read, and its gaps hold a value to recognise.
-template <class T>
+template <class Scalar>
 class Problem {
 public:
-    using Sum = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
     static constexpr Sum gap = Sum{-12345.0F};
 
     Problem(const Shape& shape, std::uint32_t seed)
@@ -90,8 +90,8 @@ public:
           c_(stored_elements(shape.m, shape.n, ldc_)) {
         std::mt19937 random(seed);
         std::uniform_real_distribution<float> values(-1.0F, 1.0F);
-        std::generate_n(a_.data(), a_.size(), [&] { return T(values(random)); });
-        std::generate_n(b_.data(), b_.size(), [&] { return T(values(random)); });
+        std::generate_n(a_.data(), a_.size(), [&] { return Scalar(values(random)); });
+        std::generate_n(b_.data(), b_.size(), [&] { return Scalar(values(random)); });
         std::fill_n(c_.data(), c_.size(), gap);
         for (index_t i = 0; i < shape.m; ++i) {
             for (index_t j = 0; j < shape.n; ++j) {
@@ -101,7 +101,7 @@ public:
         start_.assign(c_.data(), c_.data() + c_.size());
     }
 
-    [[nodiscard]] Gemm<T> product() const {
+    [[nodiscard]] Gemm<Scalar> product() const {
         return {.m = shape_.m,
                 .n = shape_.n,
                 .k = shape_.k,
@@ -116,8 +116,8 @@ public:
                 .alpha = static_cast<Sum>(shape_.alpha),
                 .accumulate = shape_.accumulate};
     }
-    [[nodiscard]] T& a(index_t i, index_t k) const { return a_[shape_.transpose_a ? k * lda_ + i : i * lda_ + k]; }
-    [[nodiscard]] T& b(index_t k, index_t j) const { return b_[shape_.transpose_b ? j * ldb_ + k : k * ldb_ + j]; }
+    [[nodiscard]] Scalar& a(index_t i, index_t k) const { return a_[shape_.transpose_a ? k * lda_ + i : i * lda_ + k]; }
+    [[nodiscard]] Scalar& b(index_t k, index_t j) const { return b_[shape_.transpose_b ? j * ldb_ + k : k * ldb_ + j]; }
     [[nodiscard]] Sum c(index_t i, index_t j) const { return c_[i * ldc_ + j]; }
     [[nodiscard]] std::vector<Sum> result() const { return {c_.data(), c_.data() + c_.size()}; }
     void reset() const { std::copy(start_.begin(), start_.end(), c_.data()); }
@@ -164,8 +164,8 @@ private:
     index_t lda_;
     index_t ldb_;
     index_t ldc_;
-    GuardedArray<T> a_;
-    GuardedArray<T> b_;
+    GuardedArray<Scalar> a_;
+    GuardedArray<Scalar> b_;
     GuardedArray<Sum> c_;
     std::vector<Sum> start_;
 };

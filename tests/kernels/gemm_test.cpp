@@ -26,14 +26,16 @@ std::vector<AnyKernel> all_kernels() {
     return kernels;
 }
 
-template <class T>
+template <class Scalar>
 std::string type_name() {
-    return std::is_same_v<T, bf16> ? "bf16" : std::is_same_v<T, float> ? "float" : "double";
+    return std::is_same_v<Scalar, bf16> ? "bf16" : std::is_same_v<Scalar, float> ? "float" : "double";
 }
 
 std::string kernel_name(const testing::TestParamInfo<AnyKernel>& info) {
     return std::visit(
-        []<class T>(const GemmKernel<T>& kernel) { return type_name<T>() + "_" + std::string(kernel.name); },
+        []<class Scalar>(const GemmKernel<Scalar>& kernel) {
+            return type_name<Scalar>() + "_" + std::string(kernel.name);
+        },
         info.param);
 }
 
@@ -60,10 +62,10 @@ private:
     std::optional<AmxEmulator> emulator_;
 };
 
-template <class T>
-void check(const GemmKernel<T>& kernel, const Shape& shape, std::uint32_t seed) {
+template <class Scalar>
+void check(const GemmKernel<Scalar>& kernel, const Shape& shape, std::uint32_t seed) {
     SCOPED_TRACE(testing::Message() << shape << ", seed " << seed);
-    const Problem<T> problem(shape, seed);
+    const Problem<Scalar> problem(shape, seed);
     kernel.run(problem.product());
     problem.expect_correct();
     problem.expect_gaps_untouched();
@@ -129,11 +131,11 @@ TEST_P(GemmKernels, ManyRowsAtFullDepth) {
 }
 
 TEST_P(GemmKernels, SeveralThreadsAtOnce) {
-    with_kernel([]<class T>(const GemmKernel<T>& kernel) {
+    with_kernel([]<class Scalar>(const GemmKernel<Scalar>& kernel) {
         std::mt19937 random(20240608);
-        std::vector<std::unique_ptr<Problem<T>>> problems;
+        std::vector<std::unique_ptr<Problem<Scalar>>> problems;
         for (std::uint32_t seed = 0; seed < 40; ++seed) {
-            problems.push_back(std::make_unique<Problem<T>>(random_shape(random), seed));
+            problems.push_back(std::make_unique<Problem<Scalar>>(random_shape(random), seed));
         }
         const std::size_t count = problems.size();
 #pragma omp parallel for schedule(dynamic, 1) num_threads(4)
@@ -148,7 +150,7 @@ TEST_P(GemmKernels, SeveralThreadsAtOnce) {
 }
 
 TEST_P(GemmKernels, NoDepthMeansZeros) {
-    with_kernel([]<class T>(const GemmKernel<T>& kernel) {
+    with_kernel([]<class Scalar>(const GemmKernel<Scalar>& kernel) {
         for (const bool accumulate : {false, true}) {
             const Shape shape{.m = 7,
                               .n = 9,
@@ -163,13 +165,13 @@ TEST_P(GemmKernels, NoDepthMeansZeros) {
 }
 
 TEST_P(GemmKernels, NaNSpreadsOverItsRowOnly) {
-    with_kernel([]<class T>(const GemmKernel<T>& kernel) {
+    with_kernel([]<class Scalar>(const GemmKernel<Scalar>& kernel) {
         for (const index_t m : {3, 50}) {
             for (const bool transpose : {false, true}) {
-                const Problem<T> problem({.m = m, .n = 45, .k = 70, .transpose_a = transpose, .transpose_b = transpose},
-                                         7);
-                problem.a(2, 69) = T(std::numeric_limits<float>::quiet_NaN());
-                problem.b(69, 1) = T(0.0F);
+                const Problem<Scalar> problem(
+                    {.m = m, .n = 45, .k = 70, .transpose_a = transpose, .transpose_b = transpose}, 7);
+                problem.a(2, 69) = Scalar(std::numeric_limits<float>::quiet_NaN());
+                problem.b(69, 1) = Scalar(0.0F);
                 kernel.run(problem.product());
                 for (index_t i = 0; i < m; ++i) {
                     for (index_t j = 0; j < 45; ++j) {
@@ -182,19 +184,19 @@ TEST_P(GemmKernels, NaNSpreadsOverItsRowOnly) {
 }
 
 TEST_P(GemmKernels, InfinitySpreadsOverItsColumnOnly) {
-    with_kernel([]<class T>(const GemmKernel<T>& kernel) {
+    with_kernel([]<class Scalar>(const GemmKernel<Scalar>& kernel) {
         for (const index_t m : {3, 50}) {
             for (const bool transpose : {false, true}) {
-                const Problem<T> problem({.m = m, .n = 45, .k = 71, .transpose_a = transpose, .transpose_b = transpose},
-                                         8);
-                problem.b(70, 33) = T(std::numeric_limits<float>::infinity());
-                problem.a(0, 70) = T(0.0F);
-                problem.a(1, 70) = T(-2.0F);
-                problem.a(2, 70) = T(0.5F);
+                const Problem<Scalar> problem(
+                    {.m = m, .n = 45, .k = 71, .transpose_a = transpose, .transpose_b = transpose}, 8);
+                problem.b(70, 33) = Scalar(std::numeric_limits<float>::infinity());
+                problem.a(0, 70) = Scalar(0.0F);
+                problem.a(1, 70) = Scalar(-2.0F);
+                problem.a(2, 70) = Scalar(0.5F);
                 kernel.run(problem.product());
                 EXPECT_TRUE(std::isnan(problem.c(0, 33)));
-                EXPECT_EQ(problem.c(1, 33), -std::numeric_limits<accumulator_t<T>>::infinity());
-                EXPECT_EQ(problem.c(2, 33), std::numeric_limits<accumulator_t<T>>::infinity());
+                EXPECT_EQ(problem.c(1, 33), -std::numeric_limits<accumulator_t<Scalar>>::infinity());
+                EXPECT_EQ(problem.c(2, 33), std::numeric_limits<accumulator_t<Scalar>>::infinity());
                 for (index_t i = 0; i < m; ++i) {
                     for (index_t j = 0; j < 45; ++j) {
                         ASSERT_EQ(std::isfinite(problem.c(i, j)), j != 33) << "element " << i << ", " << j;
@@ -206,16 +208,16 @@ TEST_P(GemmKernels, InfinitySpreadsOverItsColumnOnly) {
 }
 
 /// Operands of a micro-kernel: plain blocks of small integers, whose products and sums are exact, and packed strips.
-template <class T>
+template <class Scalar>
 class Strip {
 public:
-    using Element = stored_t<T>;
+    using Element = stored_t<Scalar>;
     static constexpr index_t elements = kernel_block * kernel_block;
 
-    Strip(const micro_kernel_t<T>& kernel, index_t blocks, int seed)
+    Strip(const micro_kernel_t<Scalar>& kernel, index_t blocks, int seed)
         : blocks_(blocks), plain_(static_cast<std::size_t>(blocks * elements)) {
-        for (T& value : plain_) {
-            value = T(accumulator_t<T>(static_cast<float>(seed++ % 7 - 3)));
+        for (Scalar& value : plain_) {
+            value = Scalar(accumulator_t<Scalar>(static_cast<float>(seed++ % 7 - 3)));
         }
         left_.resize(static_cast<std::size_t>(blocks) * kernel.left_bytes);
         right_.resize(static_cast<std::size_t>(blocks) * kernel.right_bytes);
@@ -229,37 +231,37 @@ public:
     }
 
     [[nodiscard]] index_t depth() const { return blocks_ * kernel_block; }
-    [[nodiscard]] PlainBlocks plain() const { return {plain_.data(), elements * index_t{sizeof(T)}, blocks_}; }
+    [[nodiscard]] PlainBlocks plain() const { return {plain_.data(), elements * index_t{sizeof(Scalar)}, blocks_}; }
     [[nodiscard]] const void* left() const { return left_.data(); }
     [[nodiscard]] const std::vector<std::byte>& right() const { return right_; }
     /// Element (row, k) as left operand, (k, col) as right one.
-    [[nodiscard]] accumulator_t<T> as_left(index_t row, index_t k) const {
+    [[nodiscard]] accumulator_t<Scalar> as_left(index_t row, index_t k) const {
         return at(k / kernel_block, row, k % kernel_block);
     }
-    [[nodiscard]] accumulator_t<T> as_right(index_t k, index_t col) const {
+    [[nodiscard]] accumulator_t<Scalar> as_right(index_t k, index_t col) const {
         return at(k / kernel_block, k % kernel_block, col);
     }
 
 private:
-    [[nodiscard]] accumulator_t<T> at(index_t block, index_t row, index_t col) const {
+    [[nodiscard]] accumulator_t<Scalar> at(index_t block, index_t row, index_t col) const {
         return core::widen(plain_[static_cast<std::size_t>(block * elements + row * kernel_block + col)]);
     }
 
     index_t blocks_;
-    std::vector<T> plain_;
+    std::vector<Scalar> plain_;
     std::vector<std::byte> left_;
     std::vector<std::byte> right_;
 };
 
 TEST_P(GemmKernels, StripsOfTwoTermsAddUp) {
-    with_kernel([]<class T>(const GemmKernel<T>& kernel) {
-        const micro_kernel_t<T>& micro = *kernel.micro_kernel;
-        const Strip<T> left(micro, 3, 1);
-        const Strip<T> right(micro, 3, 2);
-        const Strip<T> more_left(micro, 2, 3);
-        const Strip<T> more_right(micro, 2, 4);
+    with_kernel([]<class Scalar>(const GemmKernel<Scalar>& kernel) {
+        const micro_kernel_t<Scalar>& micro = *kernel.micro_kernel;
+        const Strip<Scalar> left(micro, 3, 1);
+        const Strip<Scalar> right(micro, 3, 2);
+        const Strip<Scalar> more_left(micro, 2, 3);
+        const Strip<Scalar> more_right(micro, 2, 4);
         for (const bool accumulate : {false, true}) {
-            std::vector<accumulator_t<T>> c(static_cast<std::size_t>(kernel_block * kernel_block), 5);
+            std::vector<accumulator_t<Scalar>> c(static_cast<std::size_t>(kernel_block * kernel_block), 5);
             {
                 const ProcessorScope scope(micro.state);
                 micro.multiply({kernel_block,
@@ -272,7 +274,7 @@ TEST_P(GemmKernels, StripsOfTwoTermsAddUp) {
             }
             for (index_t row = 0; row < kernel_block; ++row) {
                 for (index_t col = 0; col < kernel_block; ++col) {
-                    accumulator_t<T> expected = accumulate ? 5 : 0;
+                    accumulator_t<Scalar> expected = accumulate ? 5 : 0;
                     for (index_t k = 0; k < left.depth(); ++k) {
                         expected += left.as_left(row, k) * right.as_right(k, col);
                     }
@@ -288,14 +290,14 @@ TEST_P(GemmKernels, StripsOfTwoTermsAddUp) {
 
 /// By products that are shorter and longer than what there is to pack.
 TEST_P(GemmKernels, WorkOnTheSideIsDoneAsFarAsIsSaid) {
-    with_kernel([]<class T>(const GemmKernel<T>& kernel) {
-        const micro_kernel_t<T>& micro = *kernel.micro_kernel;
+    with_kernel([]<class Scalar>(const GemmKernel<Scalar>& kernel) {
+        const micro_kernel_t<Scalar>& micro = *kernel.micro_kernel;
         constexpr index_t products = 3;
-        const Strip<T> operand(micro, 3, 1);
+        const Strip<Scalar> operand(micro, 3, 1);
         for (const index_t blocks : {2, 3, 5}) {
-            const Strip<T> next(micro, blocks, 2);
+            const Strip<Scalar> next(micro, blocks, 2);
             std::vector<std::byte> packed(next.right().size());
-            std::vector<accumulator_t<T>> c(static_cast<std::size_t>(kernel_block * kernel_block));
+            std::vector<accumulator_t<Scalar>> c(static_cast<std::size_t>(kernel_block * kernel_block));
             SideWork side = {};
             side.fetch = next.plain();
             side.pack = next.plain();

@@ -21,8 +21,8 @@ bool usable(std::string_view choice) {
 }
 
 /// The CPU runs the kernel, and runs it well.
-template <class T>
-bool suits(const GemmKernel<T>& kernel) {
+template <class Scalar>
+bool suits(const GemmKernel<Scalar>& kernel) {
     return runs(kernel.isa) && (level(kernel.isa).wants & ~cpu_features()) == 0;
 }
 
@@ -60,9 +60,9 @@ std::vector<Shape> mixed_shapes() {
     return shapes;
 }
 
-template <class T>
-const GemmKernel<T>& kernel_named(std::string_view wanted) {
-    for (const GemmKernel<T>& kernel : gemm_kernels<T>()) {
+template <class Scalar>
+const GemmKernel<Scalar>& kernel_named(std::string_view wanted) {
+    for (const GemmKernel<Scalar>& kernel : gemm_kernels<Scalar>()) {
         if (kernel.name == wanted) {
             return kernel;
         }
@@ -70,15 +70,15 @@ const GemmKernel<T>& kernel_named(std::string_view wanted) {
     throw std::runtime_error("no such kernel");
 }
 
-template <class T>
+template <class Scalar>
 void expect_same_results_for_all_thread_counts(const KernelSet& kernels) {
-    std::vector<std::unique_ptr<Problem<T>>> problems;
-    std::vector<Gemm<T>> batch;
-    std::vector<std::vector<accumulator_t<T>>> unsplit;
+    std::vector<std::unique_ptr<Problem<Scalar>>> problems;
+    std::vector<Gemm<Scalar>> batch;
+    std::vector<std::vector<accumulator_t<Scalar>>> unsplit;
     for (const Shape& shape : mixed_shapes()) {
-        problems.push_back(std::make_unique<Problem<T>>(shape, static_cast<std::uint32_t>(problems.size())));
+        problems.push_back(std::make_unique<Problem<Scalar>>(shape, static_cast<std::uint32_t>(problems.size())));
         batch.push_back(problems.back()->product());
-        kernel_named<T>(kernels.gemm_name<T>()).run(batch.back());
+        kernel_named<Scalar>(kernels.gemm_name<Scalar>()).run(batch.back());
         problems.back()->expect_correct();
         unsplit.push_back(problems.back()->result());
     }
@@ -88,7 +88,7 @@ void expect_same_results_for_all_thread_counts(const KernelSet& kernels) {
             problem->reset();
         }
         omp_set_num_threads(threads);
-        kernels.run(std::span<const Gemm<T>>(batch));
+        kernels.run(std::span<const Gemm<Scalar>>(batch));
         for (std::size_t i = 0; i < problems.size(); ++i) {
             const auto result = problems[i]->result();
             ASSERT_TRUE(result.empty() ||

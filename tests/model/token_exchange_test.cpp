@@ -191,7 +191,7 @@ ExchangeVolume formula(const mpi::GridShape& shape, index_t chunks, index_t rank
             .reduce = others_received * back};
 }
 
-template <class T>
+template <class Scalar>
 class ExchangeBytes : public testing::Test {};
 using ActivationTypes = testing::Types<core::bf16, float>;
 TYPED_TEST_SUITE(ExchangeBytes, ActivationTypes);

@@ -48,7 +48,7 @@ TEST(Communicator, SelfIsAlone) {
     EXPECT_EQ(self.gather("text"), std::vector<std::string>{"text"});
 }
 
-template <class T>
+template <class Scalar>
 class Reductions : public testing::Test {};
 using ReducedTypes = testing::Types<float, double, std::int64_t>;
 TYPED_TEST_SUITE(Reductions, ReducedTypes);

@@ -35,25 +35,25 @@ std::vector<Counts> count_cases(int size) {
 }
 
 /// Small integers that every type holds exactly and that differ between neighbours.
-template <class T>
-T element(index_t row, index_t col) {
+template <class Scalar>
+Scalar element(index_t row, index_t col) {
     const auto value = static_cast<float>((row * 37 + col * 11) % 128 - 50);
-    return static_cast<T>(value);
+    return static_cast<Scalar>(value);
 }
 
-template <class T>
-Matrix<T> rows_of(index_t first, index_t count, index_t cols) {
-    Matrix<T> matrix(count, cols);
+template <class Scalar>
+Matrix<Scalar> rows_of(index_t first, index_t count, index_t cols) {
+    Matrix<Scalar> matrix(count, cols);
     for (index_t row = 0; row < count; ++row) {
         for (index_t col = 0; col < cols; ++col) {
-            matrix.view()(row, col) = element<T>(first + row, col);
+            matrix.view()(row, col) = element<Scalar>(first + row, col);
         }
     }
     return matrix;
 }
 
-template <class T>
-bool same(T a, T b) {
+template <class Scalar>
+bool same(Scalar a, Scalar b) {
     return a == b;
 }
 template <>
@@ -61,11 +61,12 @@ bool same(bf16 a, bf16 b) {
     return a.bits() == b.bits();
 }
 
-template <class T>
-void expect_rows(MatrixView<const T> actual, index_t first) {
+template <class Scalar>
+void expect_rows(MatrixView<const Scalar> actual, index_t first) {
     for (index_t row = 0; row < actual.rows(); ++row) {
         for (index_t col = 0; col < actual.cols(); ++col) {
-            ASSERT_TRUE(same(actual(row, col), element<T>(first + row, col))) << "row " << row << " column " << col;
+            ASSERT_TRUE(same(actual(row, col), element<Scalar>(first + row, col)))
+                << "row " << row << " column " << col;
         }
     }
 }
@@ -80,7 +81,7 @@ protected:
     }
 };
 
-template <class T>
+template <class Scalar>
 class AllGatherRows : public Rows {};
 using GatheredTypes = testing::Types<bf16, float, double, std::int32_t>;
 TYPED_TEST_SUITE(AllGatherRows, GatheredTypes);
@@ -116,7 +117,7 @@ TYPED_TEST(AllGatherRows, FromTheirPlaceInTheResult) {
     }
 }
 
-template <class T>
+template <class Scalar>
 class ReduceScatterRows : public Rows {};
 using SummedTypes = testing::Types<float, double>;
 TYPED_TEST_SUITE(ReduceScatterRows, SummedTypes);
@@ -149,7 +150,7 @@ TYPED_TEST(ReduceScatterRows, LeavesItsInputAlone) {
     expect_rows<TypeParam>(all, 0);
 }
 
-template <class T>
+template <class Scalar>
 class AllToAllRows : public Rows {};
 using ExchangedTypes = testing::Types<bf16, float, double, std::int32_t>;
 TYPED_TEST_SUITE(AllToAllRows, ExchangedTypes);
@@ -187,7 +188,7 @@ TYPED_TEST(AllToAllRows, BlocksArriveInTheOrderOfRanks) {
     }
 }
 
-template <class T>
+template <class Scalar>
 class GatherBlocks : public Rows {};
 TYPED_TEST_SUITE(GatherBlocks, SummedTypes);
 

@@ -40,18 +40,18 @@ std::ostream& operator<<(std::ostream& out, const Case& c) {
     return out;
 }
 
-template <class T>
-Matrix<double> wide(const Matrix<T>& in) {
+template <class Scalar>
+Matrix<double> wide(const Matrix<Scalar>& in) {
     Matrix<double> out(in.rows(), in.cols());
     std::transform(in.data(), in.data() + in.size(), out.data(),
-                   [](T value) { return static_cast<double>(core::widen(value)); });
+                   [](Scalar value) { return static_cast<double>(core::widen(value)); });
     return out;
 }
 
 /// Inputs, and what attention makes of them.
-template <class T>
+template <class Scalar>
 struct Problem {
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
 
     explicit Problem(const Case& c)
         : shape(c.shape),
@@ -67,45 +67,45 @@ struct Problem {
           grad_value(rows(), value.cols()) {}
 
     void run(const kernels::KernelSet& kernels) {
-        const auto wide = [&](const Matrix<T>& in) {
-            Matrix<A> out(in.rows(), in.cols());
-            widen<T>(kernels.elementwise<T>(), in, out.view());
+        const auto wide = [&](const Matrix<Scalar>& in) {
+            Matrix<Sum> out(in.rows(), in.cols());
+            widen<Scalar>(kernels.elementwise<Scalar>(), in, out.view());
             return out;
         };
-        const Matrix<A> wide_query = wide(query);
-        const Matrix<A> wide_key = wide(key);
-        const Matrix<A> wide_value = wide(value);
-        Matrix<A> wide_output(output.rows(), output.cols());
-        attention_forward<T>(kernels, shape, {wide_query, wide_key, wide_value, offsets}, wide_output, log_sum);
-        convert<T>(kernels.elementwise<T>(), wide_output, output.view());
-        attention_backward<T>(kernels, shape, {query, key, value, offsets}, output, log_sum, grad_output, grad_query,
-                              grad_key, grad_value);
+        const Matrix<Sum> wide_query = wide(query);
+        const Matrix<Sum> wide_key = wide(key);
+        const Matrix<Sum> wide_value = wide(value);
+        Matrix<Sum> wide_output(output.rows(), output.cols());
+        attention_forward<Scalar>(kernels, shape, {wide_query, wide_key, wide_value, offsets}, wide_output, log_sum);
+        convert<Scalar>(kernels.elementwise<Scalar>(), wide_output, output.view());
+        attention_backward<Scalar>(kernels, shape, {query, key, value, offsets}, output, log_sum, grad_output,
+                                   grad_query, grad_key, grad_value);
     }
     [[nodiscard]] index_t rows() const { return offsets.back(); }
-    [[nodiscard]] Matrix<T> random(index_t cols, std::uint64_t seed) const {
+    [[nodiscard]] Matrix<Scalar> random(index_t cols, std::uint64_t seed) const {
         const Matrix<float> values = random_matrix<float>(rows(), cols, seed);
-        Matrix<T> out(values.rows(), values.cols());
-        std::transform(values.data(), values.data() + values.size(), out.data(), [](float x) { return T(x); });
+        Matrix<Scalar> out(values.rows(), values.cols());
+        std::transform(values.data(), values.data() + values.size(), out.data(), [](float x) { return Scalar(x); });
         return out;
     }
 
     AttentionShape shape;
     std::vector<index_t> offsets;
-    Matrix<T> query;
-    Matrix<T> key;
-    Matrix<T> value;
-    Matrix<T> grad_output;
-    Matrix<T> output;
-    Matrix<A> log_sum;
-    Matrix<A> grad_query;
-    Matrix<A> grad_key;
-    Matrix<A> grad_value;
+    Matrix<Scalar> query;
+    Matrix<Scalar> key;
+    Matrix<Scalar> value;
+    Matrix<Scalar> grad_output;
+    Matrix<Scalar> output;
+    Matrix<Sum> log_sum;
+    Matrix<Sum> grad_query;
+    Matrix<Sum> grad_key;
+    Matrix<Sum> grad_value;
 };
 
 /// The definition, row by row.
 struct Reference {
-    template <class T>
-    explicit Reference(const Problem<T>& problem)
+    template <class Scalar>
+    explicit Reference(const Problem<Scalar>& problem)
         : shape(problem.shape),
           query(wide(problem.query)),
           key(wide(problem.key)),
@@ -198,10 +198,10 @@ void expect_near(const Matrix<U>& actual, const Matrix<double>& expected, double
     EXPECT_LE(std::sqrt(error), bound * std::sqrt(magnitude) + 1e-12) << name;
 }
 
-template <class T>
+template <class Scalar>
 void expect_correct(const kernels::KernelSet& kernels, const Case& c, double bound) {
-    SCOPED_TRACE(testing::Message() << c << ", " << kernels.gemm_name<T>());
-    Problem<T> problem(c);
+    SCOPED_TRACE(testing::Message() << c << ", " << kernels.gemm_name<Scalar>());
+    Problem<Scalar> problem(c);
     problem.run(kernels);
     const Reference reference(problem);
     expect_near(problem.output, reference.output, bound, "output");
@@ -269,15 +269,15 @@ TEST_P(AttentionLevels, KeepLargeScoresFinite) {
     expect_correct<float>(kernels, {{1, 1, 32, 32, 12.0}, {300}}, 2e-4);
 }
 
-template <class T>
+template <class Scalar>
 void expect_same_for_all_thread_counts(const kernels::KernelSet& kernels) {
     const Case c = {{2, 1, 40, 24, 0.2}, {260, 65, 129}};
     omp_set_num_threads(1);
-    Problem<T> expected(c);
+    Problem<Scalar> expected(c);
     expected.run(kernels);
     for (const int threads : {2, 3, 7}) {
         omp_set_num_threads(threads);
-        Problem<T> actual(c);
+        Problem<Scalar> actual(c);
         actual.run(kernels);
         const auto same = [](const auto& a, const auto& b) {
             return std::memcmp(a.data(), b.data(), a.size() * sizeof(a.data()[0])) == 0;

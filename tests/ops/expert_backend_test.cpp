@@ -33,15 +33,15 @@ ExpertConfig small_config() {
 }
 
 /// A backend with random weights and factors, and inputs for it.
-template <class T>
+template <class Scalar>
 struct Bench {
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
 
     explicit Bench(const ExpertConfig& c = small_config())
         : config(c),
           kernels("portable"),
-          workspace(std::make_shared<ExpertWorkspace<T>>()),
-          backend(std::make_unique<GroupedExperts<T>>(config, workspace, kernels), max_cache_depth) {
+          workspace(std::make_shared<ExpertWorkspace<Scalar>>()),
+          backend(std::make_unique<GroupedExperts<Scalar>>(config, workspace, kernels), max_cache_depth) {
         const index_t e = config.experts;
         const index_t r = config.lora_rank;
         for (const Projection p : projections) {
@@ -49,16 +49,16 @@ struct Bench {
             const bool down = p == Projection::down;
             const index_t in = down ? config.intermediate : config.hidden;
             const index_t out = down ? config.hidden : config.intermediate;
-            weights[i] = random_matrix<T>(e * out, in, 20 + i, 0.5);
-            a[i] = random_matrix<A>(e * r, in, 30 + i, 0.5);
-            b[i] = random_matrix<A>(e * out, r, 40 + i, 0.5);
+            weights[i] = random_matrix<Scalar>(e * out, in, 20 + i, 0.5);
+            a[i] = random_matrix<Sum>(e * r, in, 30 + i, 0.5);
+            b[i] = random_matrix<Sum>(e * out, r, 40 + i, 0.5);
             grad_a[i].resize(e * r, in);
             grad_b[i].resize(e * out, r);
             factors[p] = {a[i], b[i]};
             gradients[p] = {grad_a[i], grad_b[i]};
         }
-        hidden = random_matrix<T>(6, config.hidden, 1);
-        routing = random_matrix<A>(6, config.experts_per_token, 2);
+        hidden = random_matrix<Scalar>(6, config.hidden, 1);
+        routing = random_matrix<Sum>(6, config.experts_per_token, 2);
         ids.resize(6, config.experts_per_token);
         for (index_t t = 0; t < 6; ++t) {
             ids.view()(t, 0) = static_cast<std::int32_t>(t % 3);  // expert 3 is chosen only by even tokens
@@ -68,13 +68,14 @@ struct Bench {
     }
     void clear_gradients() {
         for (std::size_t i = 0; i < projections.size(); ++i) {
-            grad_a[i].fill(A(0));
-            grad_b[i].fill(A(0));
+            grad_a[i].fill(Sum(0));
+            grad_b[i].fill(Sum(0));
         }
     }
     [[nodiscard]] ExpertWeightSource source() {
         return [this](index_t expert, Projection p, PackedMatrix out) {
-            out.assign_rows<T>(0, weights[static_cast<std::size_t>(p)].view().rows(expert * out.rows(), out.rows()));
+            out.assign_rows<Scalar>(0,
+                                    weights[static_cast<std::size_t>(p)].view().rows(expert * out.rows(), out.rows()));
         };
     }
     void make_ready() {
@@ -83,7 +84,7 @@ struct Bench {
             backend.experts().init_lora(factors, gradients);
         }
     }
-    MatrixView<const A> forward(bool save) {
+    MatrixView<const Sum> forward(bool save) {
         return backend.forward(hidden, ids, routing, save, {dropout, 5, 2, tokens});
     }
 
@@ -137,14 +138,14 @@ struct Bench {
 
     ExpertConfig config;
     kernels::KernelSet kernels;
-    std::shared_ptr<ExpertWorkspace<T>> workspace;
-    ExpertStack<T> backend;
-    std::array<Matrix<T>, 3> weights;
-    std::array<Matrix<A>, 3> a, b, grad_a, grad_b;
-    ExpertFactors<const A> factors;
-    ExpertFactors<A> gradients;
-    Matrix<T> hidden;
-    Matrix<A> routing;
+    std::shared_ptr<ExpertWorkspace<Scalar>> workspace;
+    ExpertStack<Scalar> backend;
+    std::array<Matrix<Scalar>, 3> weights;
+    std::array<Matrix<Sum>, 3> a, b, grad_a, grad_b;
+    ExpertFactors<const Sum> factors;
+    ExpertFactors<Sum> gradients;
+    Matrix<Scalar> hidden;
+    Matrix<Sum> routing;
     Matrix<std::int32_t> ids;
     double dropout = 0;
     std::vector<std::uint64_t> tokens = {7, 1, 0, 3, 9, 4};

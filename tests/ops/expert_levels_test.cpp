@@ -38,24 +38,24 @@ std::ostream& operator<<(std::ostream& out, const Shape& s) {
 }
 
 /// Everything that a layer computes.
-template <class A>
+template <class Sum>
 struct Results {
-    std::vector<A> output, grad_input, grad_weights;
-    std::array<std::vector<A>, 6> grad_factors;
+    std::vector<Sum> output, grad_input, grad_weights;
+    std::array<std::vector<Sum>, 6> grad_factors;
     /// The gradient of a routing weight is a dot product whose terms may cancel: errors are relative to |dy| |E(x)|.
     double size_of_grad_weights = 0;
 };
 
-template <class A>
-double norm(const std::vector<A>& values) {
+template <class Sum>
+double norm(const std::vector<Sum>& values) {
     return std::sqrt(std::transform_reduce(values.begin(), values.end(), 0.0, std::plus<>(),
-                                           [](A value) { return double{value} * double{value}; }));
+                                           [](Sum value) { return double{value} * double{value}; }));
 }
 
-template <class T>
+template <class Scalar>
 class Layer {
 public:
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
 
     explicit Layer(const Shape& shape, std::uint64_t seed) : shape_(shape) {
         const index_t e = shape.experts;
@@ -65,13 +65,13 @@ public:
             const index_t in = down ? shape.intermediate : shape.hidden;
             const index_t out = down ? shape.hidden : shape.intermediate;
             const double size = 1.0 / std::sqrt(static_cast<double>(in));
-            weights_[i] = random_matrix<T>(e * out, in, seed + i, size);
-            a_[i] = random_matrix<A>(e * shape.rank, in, seed + 3 + i, size);
-            b_[i] = random_matrix<A>(e * out, shape.rank, seed + 6 + i, 0.2);
+            weights_[i] = random_matrix<Scalar>(e * out, in, seed + i, size);
+            a_[i] = random_matrix<Sum>(e * shape.rank, in, seed + 3 + i, size);
+            b_[i] = random_matrix<Sum>(e * out, shape.rank, seed + 6 + i, 0.2);
         }
-        hidden_ = random_matrix<T>(shape.tokens, shape.hidden, seed + 9);
-        grad_output_ = random_matrix<T>(shape.tokens, shape.hidden, seed + 10);
-        routing_ = random_matrix<A>(shape.tokens, shape.choices, seed + 11);
+        hidden_ = random_matrix<Scalar>(shape.tokens, shape.hidden, seed + 9);
+        grad_output_ = random_matrix<Scalar>(shape.tokens, shape.hidden, seed + 10);
+        routing_ = random_matrix<Sum>(shape.tokens, shape.choices, seed + 11);
         ids_.resize(shape.tokens, shape.choices);
         std::mt19937_64 random(seed);
         std::vector<std::int32_t> order(static_cast<std::size_t>(e));
@@ -84,13 +84,13 @@ public:
 
     /// Weights become BF16 values.
     void round_weights() {
-        for (Matrix<T>& weights : weights_) {
-            std::ranges::transform(weights.flat(), weights.data(), [](T value) { return T(bf16(value)); });
+        for (Matrix<Scalar>& weights : weights_) {
+            std::ranges::transform(weights.flat(), weights.data(), [](Scalar value) { return Scalar(bf16(value)); });
         }
     }
 
-    [[nodiscard]] Results<A> run(const KernelSet& kernels, Activations activations = Activations::retain,
-                                 bool with_input_gradients = true, std::optional<WeightFormat> format = {}) const {
+    [[nodiscard]] Results<Sum> run(const KernelSet& kernels, Activations activations = Activations::retain,
+                                   bool with_input_gradients = true, std::optional<WeightFormat> format = {}) const {
         ExpertConfig config;
         config.experts = shape_.experts;
         config.experts_per_token = shape_.choices;
@@ -102,30 +102,30 @@ public:
         config.lora_alpha = shape_.alpha;
         config.activations = activations;
         config.weight_format = format;
-        GroupedExperts<T> experts(config, std::make_shared<ExpertWorkspace<T>>(), kernels);
+        GroupedExperts<Scalar> experts(config, std::make_shared<ExpertWorkspace<Scalar>>(), kernels);
         experts.load_weights([this](index_t expert, Projection p, PackedMatrix out) {
-            const Matrix<T>& all = weights_[static_cast<std::size_t>(p)];
-            out.assign_rows<T>(0, all.view().rows(expert * out.rows(), out.rows()));
+            const Matrix<Scalar>& all = weights_[static_cast<std::size_t>(p)];
+            out.assign_rows<Scalar>(0, all.view().rows(expert * out.rows(), out.rows()));
         });
-        ExpertFactors<const A> factors;
-        ExpertFactors<A> gradients;
-        std::array<Matrix<A>, 6> grads;
+        ExpertFactors<const Sum> factors;
+        ExpertFactors<Sum> gradients;
+        std::array<Matrix<Sum>, 6> grads;
         for (const Projection p : projections) {
             const auto i = static_cast<std::size_t>(p);
             grads[2 * i].resize(a_[i].rows(), a_[i].cols());
             grads[2 * i + 1].resize(b_[i].rows(), b_[i].cols());
-            grads[2 * i].fill(A(0));
-            grads[2 * i + 1].fill(A(0));
+            grads[2 * i].fill(Sum(0));
+            grads[2 * i + 1].fill(Sum(0));
             factors[p] = {a_[i], b_[i]};
             gradients[p] = {grads[2 * i], grads[2 * i + 1]};
         }
         if (shape_.rank > 0) {
             experts.init_lora(factors, gradients);
         }
-        Results<A> results;
+        Results<Sum> results;
         std::vector<std::uint64_t> tokens(static_cast<std::size_t>(shape_.tokens));
         std::iota(tokens.begin(), tokens.end(), std::uint64_t{100});
-        SavedExperts<T> saved;
+        SavedExperts<Scalar> saved;
         const auto output = experts.forward({hidden_, ids_, routing_, {shape_.dropout, 3, 1, tokens}}, saved, true);
         results.output.assign(output.data(), output.data() + output.rows() * output.cols());
         const auto grad = experts.backward(saved, grad_output_, with_input_gradients);
@@ -141,7 +141,7 @@ public:
                 grad_size += g * g;
                 output_size += double{output(t, h)} * double{output(t, h)};
             }
-            for (const A weight : routing_.view().row(t)) {
+            for (const Sum weight : routing_.view().row(t)) {
                 weight_size += double{weight} * double{weight};
             }
             results.size_of_grad_weights += grad_size * output_size / weight_size;
@@ -155,27 +155,27 @@ public:
 
 private:
     Shape shape_;
-    std::array<Matrix<T>, 3> weights_;
-    std::array<Matrix<A>, 3> a_, b_;
-    Matrix<T> hidden_;
-    Matrix<T> grad_output_;
-    Matrix<A> routing_;
+    std::array<Matrix<Scalar>, 3> weights_;
+    std::array<Matrix<Sum>, 3> a_, b_;
+    Matrix<Scalar> hidden_;
+    Matrix<Scalar> grad_output_;
+    Matrix<Sum> routing_;
     Matrix<std::int32_t> ids_;
 };
 
 /// Frobenius norm of the difference within `bound` times `size`.
-template <class A>
-void expect_close(const std::vector<A>& values, const std::vector<A>& reference, double bound, double size,
+template <class Sum>
+void expect_close(const std::vector<Sum>& values, const std::vector<Sum>& reference, double bound, double size,
                   const char* what) {
     ASSERT_EQ(values.size(), reference.size());
     std::vector<double> differences(values.size());
     std::transform(values.begin(), values.end(), reference.begin(), differences.begin(),
-                   [](A value, A expected) { return double{value} - double{expected}; });
+                   [](Sum value, Sum expected) { return double{value} - double{expected}; });
     ASSERT_LE(norm(differences), bound * size) << what;
 }
 
-template <class A>
-void expect_close(const Results<A>& results, const Results<A>& reference, double bound) {
+template <class Sum>
+void expect_close(const Results<Sum>& results, const Results<Sum>& reference, double bound) {
     expect_close(results.output, reference.output, bound, norm(reference.output), "output");
     expect_close(results.grad_input, reference.grad_input, bound, norm(reference.grad_input), "input gradient");
     expect_close(results.grad_weights, reference.grad_weights, bound, reference.size_of_grad_weights,
@@ -186,8 +186,8 @@ void expect_close(const Results<A>& results, const Results<A>& reference, double
     }
 }
 
-template <class A>
-void expect_same(const Results<A>& results, const Results<A>& reference) {
+template <class Sum>
+void expect_same(const Results<Sum>& results, const Results<Sum>& reference) {
     EXPECT_EQ(results.output, reference.output);
     EXPECT_EQ(results.grad_input, reference.grad_input);
     EXPECT_EQ(results.grad_weights, reference.grad_weights);

@@ -27,8 +27,9 @@ constexpr std::array shapes = {Shape{0, 5, 7},     Shape{1, 1, 1},       Shape{3
                                Shape{257, 70, 45}, Shape{300, 33, 2100}, Shape{40, 4160, 50}};
 
 /// Largest error of y relative to the norm of its rows, for y = x W^T or x W, added to `before`.
-template <class T>
-double error_of(const FrozenProduct<T>& product, const Matrix<T>& weight, MatrixView<const accumulator_t<T>> before) {
+template <class Scalar>
+double error_of(const FrozenProduct<Scalar>& product, const Matrix<Scalar>& weight,
+                MatrixView<const accumulator_t<Scalar>> before) {
     const bool forward = product.direction == Direction::forward;
     double worst = 0;
     for (index_t row = 0; row < product.y.rows(); ++row) {
@@ -37,7 +38,7 @@ double error_of(const FrozenProduct<T>& product, const Matrix<T>& weight, Matrix
         for (index_t col = 0; col < product.y.cols(); ++col) {
             double sum = product.accumulate ? before(row, col) : 0.0;
             for (index_t k = 0; k < product.x.cols(); ++k) {
-                const T w = forward ? weight.view()(col, k) : weight.view()(k, col);
+                const Scalar w = forward ? weight.view()(col, k) : weight.view()(k, col);
                 const double low = product.low.empty() ? 0 : core::widen(product.low(row, k));
                 sum +=
                     (static_cast<double>(core::widen(product.x(row, k))) + low) * static_cast<double>(core::widen(w));
@@ -50,28 +51,28 @@ double error_of(const FrozenProduct<T>& product, const Matrix<T>& weight, Matrix
     return worst;
 }
 
-template <class T>
+template <class Scalar>
 void expect_exact_products(const KernelSet& kernels, double bound) {
-    using A = accumulator_t<T>;
-    FrozenScratch<T> scratch;
+    using Sum = accumulator_t<Scalar>;
+    FrozenScratch<Scalar> scratch;
     for (const Shape& shape : shapes) {
         SCOPED_TRACE(testing::Message() << "M " << shape.m << ", N " << shape.n << ", K " << shape.k);
-        const Matrix<T> plain = random_matrix<T>(shape.n, shape.k, 1);
-        PackedWeights weight(format_of<T>, shape.n, shape.k);
-        weight.matrix().assign_rows<T>(0, plain);
-        const Matrix<T> x = random_matrix<T>(shape.m, shape.k, 2);
-        const Matrix<T> grad = random_matrix<T>(shape.m, shape.n, 3);
-        const Matrix<T> low = random_matrix<T>(shape.m, shape.k, 6);
+        const Matrix<Scalar> plain = random_matrix<Scalar>(shape.n, shape.k, 1);
+        PackedWeights weight(format_of<Scalar>, shape.n, shape.k);
+        weight.matrix().assign_rows<Scalar>(0, plain);
+        const Matrix<Scalar> x = random_matrix<Scalar>(shape.m, shape.k, 2);
+        const Matrix<Scalar> grad = random_matrix<Scalar>(shape.m, shape.n, 3);
+        const Matrix<Scalar> low = random_matrix<Scalar>(shape.m, shape.k, 6);
         for (const bool accumulate : {false, true}) {
-            Matrix<A> y = random_matrix<A>(shape.m, shape.n, 4);
-            Matrix<A> grad_x = random_matrix<A>(shape.m, shape.k, 5);
-            Matrix<A> of_both = random_matrix<A>(shape.m, shape.n, 4);
-            const Matrix<A> y_before = random_matrix<A>(shape.m, shape.n, 4);
-            const Matrix<A> grad_x_before = random_matrix<A>(shape.m, shape.k, 5);
-            const FrozenProduct<T> batch[] = {{weight, Direction::forward, x, y, accumulate, {}},
-                                              {weight, Direction::backward, grad, grad_x, accumulate, {}},
-                                              {weight, Direction::forward, x, of_both, accumulate, low}};
-            multiply<T>(kernels, batch, scratch);
+            Matrix<Sum> y = random_matrix<Sum>(shape.m, shape.n, 4);
+            Matrix<Sum> grad_x = random_matrix<Sum>(shape.m, shape.k, 5);
+            Matrix<Sum> of_both = random_matrix<Sum>(shape.m, shape.n, 4);
+            const Matrix<Sum> y_before = random_matrix<Sum>(shape.m, shape.n, 4);
+            const Matrix<Sum> grad_x_before = random_matrix<Sum>(shape.m, shape.k, 5);
+            const FrozenProduct<Scalar> batch[] = {{weight, Direction::forward, x, y, accumulate, {}},
+                                                   {weight, Direction::backward, grad, grad_x, accumulate, {}},
+                                                   {weight, Direction::forward, x, of_both, accumulate, low}};
+            multiply<Scalar>(kernels, batch, scratch);
             EXPECT_LT(error_of(batch[0], plain, y_before), bound);
             EXPECT_LT(error_of(batch[2], plain, y_before), bound);
             EXPECT_LT(error_of(batch[1], plain, grad_x_before), bound);

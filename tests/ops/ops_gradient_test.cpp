@@ -149,9 +149,9 @@ TEST(SwigluGradient, MatchesDifferences) {
 }
 
 /// A projection with bias and an adapter, whose matrices are all different from zero.
-template <class T>
+template <class Scalar>
 struct AdaptedLinear {
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
 
     AdaptedLinear(index_t out, index_t in, index_t rank)
         : values(1, rank * (in + out)),
@@ -159,27 +159,28 @@ struct AdaptedLinear {
           linear(kernels, {out, in, true, rank, 2.0 / std::sqrt(3.0)}, 11) {
         fill_random(values.view(), 3);
         gradients.fill(0);
-        const auto a = MatrixView<A>(values.data(), rank, in);
-        const auto b = MatrixView<A>(values.data() + rank * in, out, rank);
+        const auto a = MatrixView<Sum>(values.data(), rank, in);
+        const auto b = MatrixView<Sum>(values.data() + rank * in, out, rank);
         linear.bind({a, b}, {{gradients.data(), rank, in}, {gradients.data() + rank * in, out, rank}});
         const Matrix<core::bf16> weight = random_matrix<core::bf16>(out, in, 5, 0.3);  // exact in every type
-        Matrix<T> own(out, in);
+        Matrix<Scalar> own(out, in);
         std::transform(weight.data(), weight.data() + weight.size(), own.data(),
-                       [](core::bf16 w) { return static_cast<T>(core::widen(w)); });
-        linear.weight().matrix().template assign_rows<T>(0, own);
-        std::iota(linear.bias().begin(), linear.bias().end(), A(1));
+                       [](core::bf16 w) { return static_cast<Scalar>(core::widen(w)); });
+        linear.weight().matrix().template assign_rows<Scalar>(0, own);
+        std::iota(linear.bias().begin(), linear.bias().end(), Sum(1));
         linear.update_lora();
     }
-    void forward(const Matrix<A>& x, Matrix<A>& y) { linear.forward(x, y, dropout, scratch); }
-    void backward(const Matrix<T>& x, const Matrix<T>& grad_y, MatrixView<A> grad_x, bool accumulate = false) {
+    void forward(const Matrix<Sum>& x, Matrix<Sum>& y) { linear.forward(x, y, dropout, scratch); }
+    void backward(const Matrix<Scalar>& x, const Matrix<Scalar>& grad_y, MatrixView<Sum> grad_x,
+                  bool accumulate = false) {
         linear.backward(x, grad_y, grad_x, dropout, scratch, accumulate);
     }
 
     kernels::KernelSet kernels{"portable"};
-    Matrix<A> values;     // A [R, in], then B [out, R]
-    Matrix<A> gradients;  // the same
-    LoraLinear<T> linear;
-    LinearScratch<T> scratch;
+    Matrix<Sum> values;     // A [R, in], then B [out, R]
+    Matrix<Sum> gradients;  // the same
+    LoraLinear<Scalar> linear;
+    LinearScratch<Scalar> scratch;
     Dropout dropout;
 };
 

@@ -38,53 +38,54 @@ TEST(PackedWeights, TakeWhatAPlanSays) {
     EXPECT_EQ(PackedWeights::bytes_of(WeightFormat::fp32, 40, 33), 4 * 64 * 64);
 }
 
-template <class T>
+template <class Scalar>
 class PackedWeightsOf : public testing::Test {};
 using Types = testing::Types<bf16, float, double>;
 TYPED_TEST_SUITE(PackedWeightsOf, Types);
 
 /// Elements of the second of three matrices, by strips of rows and of columns, with zeros beyond the edges.
 TYPED_TEST(PackedWeightsOf, GiveKernelsTheElementsOfTheirMatrix) {
-    using T = TypeParam;
+    using Scalar = TypeParam;
     constexpr index_t rows = 70;
     constexpr index_t cols = 45;
     const KernelSet kernels("portable");
     for (const FormatFacts& facts : weight_formats) {
-        if (access_to<T>(facts) == Access::none) {
+        if (access_to<Scalar>(facts) == Access::none) {
             continue;
         }
         SCOPED_TRACE(facts.name);
         const Matrix<bf16> exact = random_matrix<bf16>(rows, cols, 1);
-        Matrix<T> plain(rows, cols);
-        Matrix<T> other(rows, cols);
+        Matrix<Scalar> plain(rows, cols);
+        Matrix<Scalar> other(rows, cols);
         std::ranges::transform(exact.flat(), plain.data(),
-                               [](bf16 value) { return static_cast<T>(core::widen(value)); });
-        other.fill(static_cast<T>(3.0F));
+                               [](bf16 value) { return static_cast<Scalar>(core::widen(value)); });
+        other.fill(static_cast<Scalar>(3.0F));
         PackedWeights weights(facts.format, rows, cols, 3);
         for (const index_t matrix : {0, 2, 1}) {
-            weights.matrix(matrix).template assign_rows<T>(
+            weights.matrix(matrix).template assign_rows<Scalar>(
                 0, matrix == 1 ? plain.view().rows(0, 64) : other.view().rows(0, 64));
-            weights.matrix(matrix).template assign_rows<T>(
+            weights.matrix(matrix).template assign_rows<Scalar>(
                 64, matrix == 1 ? plain.view().rows(64, 6) : other.view().rows(64, 6));
         }
-        core::Buffer<T> scratch;
-        const auto expect_block = [&](const T* block, index_t block_row, index_t block_col) {
+        core::Buffer<Scalar> scratch;
+        const auto expect_block = [&](const Scalar* block, index_t block_row, index_t block_col) {
             for (index_t i = 0; i < block_elements; ++i) {
                 const index_t row = block_row * kernel_block + i / kernel_block;
                 const index_t col = block_col * kernel_block + i % kernel_block;
-                const T expected = row < rows && col < cols ? plain.view()(row, col) : static_cast<T>(0.0F);
+                const Scalar expected = row < rows && col < cols ? plain.view()(row, col) : static_cast<Scalar>(0.0F);
                 ASSERT_EQ(core::widen(block[i]), core::widen(expected)) << row << ", " << col;
             }
         };
         for (index_t strip = 0; strip < blocks_of(rows); ++strip) {
             const StoredRun run = weights.row_run(1, strip, 1, 1);
-            const BlockRun<T> panel = panel_of<T>(kernels, run, scratch);
+            const BlockRun<Scalar> panel = panel_of<Scalar>(kernels, run, scratch);
             ASSERT_EQ(panel.blocks, 1);
             expect_block(panel.block(0), strip, 1);
-            EXPECT_EQ(static_cast<const void*>(panel.first) == run.first, access_to<T>(facts) == Access::in_place);
+            EXPECT_EQ(static_cast<const void*>(panel.first) == run.first, access_to<Scalar>(facts) == Access::in_place);
         }
         for (index_t strip = 0; strip < blocks_of(cols); ++strip) {
-            const BlockRun<T> panel = panel_of<T>(kernels, weights.column_run(1, strip, 0, blocks_of(rows)), scratch);
+            const BlockRun<Scalar> panel =
+                panel_of<Scalar>(kernels, weights.column_run(1, strip, 0, blocks_of(rows)), scratch);
             for (index_t b = 0; b < blocks_of(rows); ++b) {
                 expect_block(panel.block(b), b, strip);
             }
@@ -93,12 +94,12 @@ TYPED_TEST(PackedWeightsOf, GiveKernelsTheElementsOfTheirMatrix) {
 }
 
 TYPED_TEST(PackedWeightsOf, RefuseActivationsThatWouldLoseTheirDigits) {
-    using T = TypeParam;
+    using Scalar = TypeParam;
     for (const FormatFacts& facts : weight_formats) {
-        if (access_to<T>(facts) == Access::none) {
+        if (access_to<Scalar>(facts) == Access::none) {
             PackedWeights weights(facts.format, 3, 2);
-            const Matrix<T> plain = random_matrix<T>(3, 2, 1);
-            EXPECT_THROW(weights.matrix().template assign_rows<T>(0, plain), core::Error) << facts.name;
+            const Matrix<Scalar> plain = random_matrix<Scalar>(3, 2, 1);
+            EXPECT_THROW(weights.matrix().template assign_rows<Scalar>(0, plain), core::Error) << facts.name;
         }
     }
 }

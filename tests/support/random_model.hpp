@@ -20,27 +20,29 @@ inline std::uint64_t hash_of(const std::string& name) {
 }
 
 /// Normal values with a deviation of 1 / sqrt(columns), norms near 1.
-template <class T>
-class RandomWeights final : public model::WeightSource<T> {
+template <class Scalar>
+class RandomWeights final : public model::WeightSource<Scalar> {
 public:
-    void read(const std::string& name, const model::TensorSlice& part, core::MatrixView<T> out) const override {
+    void read(const std::string& name, const model::TensorSlice& part, core::MatrixView<Scalar> out) const override {
         const core::CounterRandom random(1, hash_of(name));
         const double deviation = 1.0 / std::sqrt(static_cast<double>(part.cols));
         for (index_t i = 0; i < out.rows(); ++i) {
             for (index_t j = 0; j < out.cols(); ++j) {
                 const auto index = static_cast<std::uint64_t>((part.row_begin + i) * part.cols + part.col_begin + j);
-                out(i, j) = static_cast<T>(static_cast<core::accumulator_t<T>>(deviation * random.normal(index)));
+                out(i, j) =
+                    static_cast<Scalar>(static_cast<core::accumulator_t<Scalar>>(deviation * random.normal(index)));
             }
         }
     }
-    void read_full_precision(const std::string& name, core::MatrixView<core::accumulator_t<T>> out) const override {
+    void read_full_precision(const std::string& name,
+                             core::MatrixView<core::accumulator_t<Scalar>> out) const override {
         const core::CounterRandom random(1, hash_of(name));
         const double mean = name.find("norm") != std::string::npos ? 1.0 : 0.0;
         const double deviation = mean > 0 ? 0.1 : 1.0 / std::sqrt(static_cast<double>(out.cols()));
         for (index_t i = 0; i < out.rows(); ++i) {
             for (index_t j = 0; j < out.cols(); ++j) {
                 const double draw = random.normal(static_cast<std::uint64_t>(i * out.cols() + j));
-                out(i, j) = static_cast<core::accumulator_t<T>>(mean + deviation * draw);
+                out(i, j) = static_cast<core::accumulator_t<Scalar>>(mean + deviation * draw);
             }
         }
     }
@@ -64,20 +66,20 @@ inline ops::TokenBatch random_batch(std::span<const index_t> lengths, index_t vo
 }
 
 /// Fills a matrix with normal values.
-template <class T>
-void fill_random(core::MatrixView<T> matrix, std::uint64_t seed, double deviation = 1.0) {
+template <class Scalar>
+void fill_random(core::MatrixView<Scalar> matrix, std::uint64_t seed, double deviation = 1.0) {
     const core::CounterRandom random(seed, 3);
     for (index_t i = 0; i < matrix.rows(); ++i) {
         for (index_t j = 0; j < matrix.cols(); ++j) {
             const double value = deviation * random.normal(static_cast<std::uint64_t>(i * matrix.cols() + j));
-            matrix(i, j) = static_cast<T>(static_cast<core::accumulator_t<T>>(value));
+            matrix(i, j) = static_cast<Scalar>(static_cast<core::accumulator_t<Scalar>>(value));
         }
     }
 }
 
-template <class T>
-core::Matrix<T> random_matrix(index_t rows, index_t cols, std::uint64_t seed, double deviation = 1.0) {
-    core::Matrix<T> matrix(rows, cols);
+template <class Scalar>
+core::Matrix<Scalar> random_matrix(index_t rows, index_t cols, std::uint64_t seed, double deviation = 1.0) {
+    core::Matrix<Scalar> matrix(rows, cols);
     fill_random(matrix.view(), seed, deviation);
     return matrix;
 }

@@ -11,14 +11,14 @@ namespace moesaic::test {
 using namespace moesaic::model;  // NOLINT(google-build-using-namespace): this header speaks of little else
 
 /// LoRA factors with B different from zero, so that every gradient is.
-template <class A>
-void randomise(LoraParameters<A>& lora) {
+template <class Sum>
+void randomise(LoraParameters<Sum>& lora) {
     lora.initialise(5);
     for (const auto& bucket : lora.buckets) {
         for (const LoraTensor& tensor : bucket->tensors) {
             const core::CounterRandom random(9, test::hash_of(tensor.name));
             for (index_t m = tensor.held.begin; m < tensor.held.end(); ++m) {
-                const MatrixView<A> matrix = bucket->matrix(tensor, m, bucket->values);
+                const MatrixView<Sum> matrix = bucket->matrix(tensor, m, bucket->values);
                 for (index_t i = 0; i < tensor.local_rows; ++i) {
                     for (index_t j = 0; j < tensor.local_cols; ++j) {
                         const index_t row = i + tensor.row_begin();
@@ -26,7 +26,7 @@ void randomise(LoraParameters<A>& lora) {
                         const auto index = static_cast<std::uint64_t>((m * tensor.rows + row) * tensor.cols + col);
                         const bool is_padding =
                             (tensor.factor == ops::LoraFactor::a ? row : col) >= tensor.lora_rank_of(m);
-                        matrix(i, j) = is_padding ? A(0) : static_cast<A>(0.3 * random.normal(index));
+                        matrix(i, j) = is_padding ? Sum(0) : static_cast<Sum>(0.3 * random.normal(index));
                     }
                 }
             }
@@ -43,9 +43,9 @@ inline LoraSettings adapters_everywhere() {
     return settings;
 }
 
-template <class T>
+template <class Scalar>
 struct SmallDecoder {
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
 
     SmallDecoder(const Architecture& architecture, const mpi::Communicator& world, index_t max_tokens,
                  const mpi::GridShape& shape = {}, const LoraSettings& lora = {2, 3.0, false}, double aux = 0,
@@ -56,7 +56,7 @@ struct SmallDecoder {
                   {.lora = lora, .activations = activations, .max_tokens = max_tokens, .keep_probabilities = aux > 0},
                   kernels, grid),
           aux_coefficient(aux) {
-        decoder.load(RandomWeights<T>());
+        decoder.load(RandomWeights<Scalar>());
         randomise(decoder.lora());
         decoder.update_lora();
     }
@@ -65,9 +65,10 @@ struct SmallDecoder {
     double loss(const ops::TokenBatch& batch, bool with_gradients) {
         const auto hidden = decoder.forward(batch, tape, with_gradients);
         const auto targets = ops::targets_of(batch);
-        Matrix<A> grad(with_gradients ? hidden.rows() : 0, hidden.cols());
+        Matrix<Sum> grad(with_gradients ? hidden.rows() : 0, hidden.cols());
         double sum = 0;
-        for (const auto& result : ops::cross_entropy<T>(kernels, hidden, decoder.head(), targets, 1.0, grad, scratch)) {
+        for (const auto& result :
+             ops::cross_entropy<Scalar>(kernels, hidden, decoder.head(), targets, 1.0, grad, scratch)) {
             sum -= result.log_probability;
         }
         RouterBalance balance;
@@ -86,10 +87,10 @@ struct SmallDecoder {
 
     kernels::KernelSet kernels;
     mpi::ProcessGrid grid;
-    Decoder<T> decoder;
+    Decoder<Scalar> decoder;
     double aux_coefficient;
-    Tape<T> tape;
-    ops::LossScratch<T> scratch;
+    Tape<Scalar> tape;
+    ops::LossScratch<Scalar> scratch;
 };
 
 }  // namespace moesaic::test

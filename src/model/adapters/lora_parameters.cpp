@@ -55,10 +55,10 @@ namespace {
 constexpr std::array both_factors = {ops::LoraFactor::a, ops::LoraFactor::b};
 
 /// Adds a bucket of the factors that `holders` have of those projections of a layer that are adapted.
-template <class A>
+template <class Sum>
 void add_bucket(const std::vector<const ProjectionPlan*>& projections, Holders holders,
-                std::optional<index_t> experts_of_layer, std::vector<std::unique_ptr<ParameterBucket<A>>>& buckets) {
-    auto bucket = std::make_unique<ParameterBucket<A>>();
+                std::optional<index_t> experts_of_layer, std::vector<std::unique_ptr<ParameterBucket<Sum>>>& buckets) {
+    auto bucket = std::make_unique<ParameterBucket<Sum>>();
     bucket->holders = holders;
     bucket->experts_of_layer = experts_of_layer;
     for (const ProjectionPlan* projection : projections) {
@@ -76,21 +76,21 @@ void add_bucket(const std::vector<const ProjectionPlan*>& projections, Holders h
 
 }  // namespace
 
-template <class A>
-void allocate(ParameterBucket<A>& bucket) {
+template <class Sum>
+void allocate(ParameterBucket<Sum>& bucket) {
     index_t size = 0;
     for (LoraTensor& tensor : bucket.tensors) {
         tensor.offset = size;
         size += tensor.size();
     }
-    for (core::Matrix<A>* storage : {&bucket.values, &bucket.gradients}) {
+    for (core::Matrix<Sum>* storage : {&bucket.values, &bucket.gradients}) {
         storage->resize(1, size);
-        storage->fill(A(0));
+        storage->fill(Sum(0));
     }
 }
 
-template <class A>
-LoraParameters<A>::LoraParameters(const std::vector<LayerPlan>& layers, LoraSettings lora_settings)
+template <class Sum>
+LoraParameters<Sum>::LoraParameters(const std::vector<LayerPlan>& layers, LoraSettings lora_settings)
     : settings(std::move(lora_settings)) {
     for (std::size_t layer = 0; layer < layers.size(); ++layer) {
         std::vector<const ProjectionPlan*> routed;
@@ -106,9 +106,9 @@ LoraParameters<A>::LoraParameters(const std::vector<LayerPlan>& layers, LoraSett
     }
 }
 
-template <class A>
-ProjectionFactors<A> LoraParameters<A>::factors_of(const ProjectionPlan& projection) const {
-    ProjectionFactors<A> found;
+template <class Sum>
+ProjectionFactors<Sum> LoraParameters<Sum>::factors_of(const ProjectionPlan& projection) const {
+    ProjectionFactors<Sum> found;
     for (const auto& bucket : buckets) {
         for (const LoraTensor& tensor : bucket->tensors) {
             if (tensor.modules.front() == projection.modules.front()) {
@@ -121,23 +121,23 @@ ProjectionFactors<A> LoraParameters<A>::factors_of(const ProjectionPlan& project
     return found;
 }
 
-template <class A>
-void LoraParameters<A>::clear_gradients() {
+template <class Sum>
+void LoraParameters<Sum>::clear_gradients() {
     for (const auto& bucket : buckets) {
-        bucket->gradients.fill(A(0));
+        bucket->gradients.fill(Sum(0));
     }
 }
 
-template <class A>
-void LoraParameters<A>::initialise(std::uint64_t seed) {
+template <class Sum>
+void LoraParameters<Sum>::initialise(std::uint64_t seed) {
     for (const auto& bucket : buckets) {
         for (const LoraTensor& tensor : bucket->tensors) {
-            std::fill_n(bucket->view(tensor, bucket->values).data(), tensor.size(), A(0));
+            std::fill_n(bucket->view(tensor, bucket->values).data(), tensor.size(), Sum(0));
             // PEFT draws A with kaiming_uniform(a = sqrt(5)), whose bound is 1 / sqrt(fan in).
             const double bound = 1.0 / std::sqrt(static_cast<double>(tensor.cols));
 #pragma omp parallel for schedule(static)
             for (index_t m = tensor.held.begin; m < tensor.held.end(); ++m) {
-                const MatrixView<A> matrix = bucket->matrix(tensor, m, bucket->values);
+                const MatrixView<Sum> matrix = bucket->matrix(tensor, m, bucket->values);
                 const std::string& module = tensor.modules[static_cast<std::size_t>(m)];
                 const core::CounterRandom random(seed, XXH3_64bits(module.data(), module.size()));
                 const index_t own_rows =
@@ -145,7 +145,7 @@ void LoraParameters<A>::initialise(std::uint64_t seed) {
                 for (index_t i = 0; i < own_rows; ++i) {
                     for (index_t j = 0; j < tensor.local_cols; ++j) {
                         const auto index = static_cast<std::uint64_t>(i * tensor.cols + tensor.col_begin() + j);
-                        matrix(i, j) = static_cast<A>(bound * (2.0 * random.uniform(index) - 1.0));
+                        matrix(i, j) = static_cast<Sum>(bound * (2.0 * random.uniform(index) - 1.0));
                     }
                 }
             }
@@ -153,8 +153,8 @@ void LoraParameters<A>::initialise(std::uint64_t seed) {
     }
 }
 
-template <class A>
-index_t LoraParameters<A>::global_size() const {
+template <class Sum>
+index_t LoraParameters<Sum>::global_size() const {
     index_t size = 0;
     for (const auto& bucket : buckets) {
         for (const LoraTensor& tensor : bucket->tensors) {

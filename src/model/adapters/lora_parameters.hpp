@@ -73,51 +73,51 @@ enum class Holders : std::uint8_t { all_ranks, data_and_tensor_groups, data_grou
 
 [[nodiscard]] const mpi::Communicator& group_of(const mpi::ProcessGrid& grid, Holders holders);
 
-/// Factors of one layer that the same ranks hold. A: float or double.
-template <class A>
+/// Factors of one layer that the same ranks hold. Sum: float or double.
+template <class Sum>
 struct ParameterBucket {
     std::vector<LoraTensor> tensors;
     std::optional<index_t> experts_of_layer{};  ///< of which layer it holds routed experts
     Holders holders = Holders::all_ranks;
-    core::Matrix<A> values;     // [1, size]
-    core::Matrix<A> gradients;  // [1, size]
+    core::Matrix<Sum> values;     // [1, size]
+    core::Matrix<Sum> gradients;  // [1, size]
 
     [[nodiscard]] index_t size() const noexcept { return values.cols(); }
     /// This rank's matrices of a tensor below each other in `storage` (values or gradients): [held * local_rows,
     /// local_cols].
-    [[nodiscard]] static MatrixView<A> view(const LoraTensor& tensor, core::Matrix<A>& storage) {
+    [[nodiscard]] static MatrixView<Sum> view(const LoraTensor& tensor, core::Matrix<Sum>& storage) {
         return {storage.data() + tensor.offset, tensor.held.extent * tensor.local_rows, tensor.local_cols};
     }
     /// One of them: matrix `index` of the tensor's `count`.
-    [[nodiscard]] static MatrixView<A> matrix(const LoraTensor& tensor, index_t index, core::Matrix<A>& storage) {
+    [[nodiscard]] static MatrixView<Sum> matrix(const LoraTensor& tensor, index_t index, core::Matrix<Sum>& storage) {
         return view(tensor, storage).rows((index - tensor.held.begin) * tensor.local_rows, tensor.local_rows);
     }
 };
 
 /// Lays the tensors of a bucket out and gives them and their gradients memory, all zero.
-template <class A>
-void allocate(ParameterBucket<A>& bucket);
+template <class Sum>
+void allocate(ParameterBucket<Sum>& bucket);
 
 /// The factors of one projection on this rank, those of its modules below each other, and their gradients.
-template <class A>
+template <class Sum>
 struct ProjectionFactors {
-    ops::LoraMatrices<const A> values;
-    ops::LoraMatrices<A> gradients;
+    ops::LoraMatrices<const Sum> values;
+    ops::LoraMatrices<Sum> gradients;
 };
 
 /// All buckets: two of the experts of each MoE layer, and one for everything else in a layer that is adapted. Buckets
 /// keep their address.
-template <class A>
+template <class Sum>
 struct LoraParameters {
     LoraSettings settings;
-    std::vector<std::unique_ptr<ParameterBucket<A>>> buckets;
+    std::vector<std::unique_ptr<ParameterBucket<Sum>>> buckets;
 
     LoraParameters() = default;
     /// Zeros for all adapted projections of the layers.
     LoraParameters(const std::vector<LayerPlan>& layers, LoraSettings lora_settings);
 
     /// Those of an adapted projection; valid as long as the object.
-    [[nodiscard]] ProjectionFactors<A> factors_of(const ProjectionPlan& projection) const;
+    [[nodiscard]] ProjectionFactors<Sum> factors_of(const ProjectionPlan& projection) const;
     void clear_gradients();
     /// A as PEFT initialises it (uniform in +-1/sqrt(in features)), B zero; the same at any rank count.
     void initialise(std::uint64_t seed);

@@ -19,14 +19,14 @@ public:
     /// Both are referred to.
     Configuration(const nlohmann::json& object, const std::string& source) : object_(object), source_(source) {}
 
-    template <class T>
-    [[nodiscard]] T get(const std::string& key) const {
-        return io::get<T>(object_, read(key), source_);
+    template <class Scalar>
+    [[nodiscard]] Scalar get(const std::string& key) const {
+        return io::get<Scalar>(object_, read(key), source_);
     }
     /// `fallback` where the key is missing or null, here and below.
-    template <class T>
-    [[nodiscard]] T get_or(const std::string& key, const std::type_identity_t<T>& fallback) const {
-        return io::get_or<T>(object_, read(key), fallback, source_);
+    template <class Scalar>
+    [[nodiscard]] Scalar get_or(const std::string& key, const std::type_identity_t<Scalar>& fallback) const {
+        return io::get_or<Scalar>(object_, read(key), fallback, source_);
     }
     [[nodiscard]] index_t get_size(const std::string& key, index_t minimum = 1,
                                    index_t maximum = io::max_json_size) const {

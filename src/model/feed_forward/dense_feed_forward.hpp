@@ -10,36 +10,36 @@
 
 namespace moesaic::model {
 
-template <class T>
-class DenseFeedForward final : public Block<T> {
+template <class Scalar>
+class DenseFeedForward final : public Block<Scalar> {
 public:
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
 
-    DenseFeedForward(BlockPlan plan, ops::Activations activations, const LoraParameters<A>& parameters,
-                     Workspace<T>& workspace)
-        : Block<T>(std::move(plan), parameters, workspace), mlp_(activations, workspace) {}
+    DenseFeedForward(BlockPlan plan, ops::Activations activations, const LoraParameters<Sum>& parameters,
+                     Workspace<Scalar>& workspace)
+        : Block<Scalar>(std::move(plan), parameters, workspace), mlp_(activations, workspace) {}
 
-    [[nodiscard]] std::unique_ptr<BlockState<T>> make_state() const override { return std::make_unique<State>(); }
-    void forward(const Pass<T>& pass, const BlockInput<T>& input, BlockState<T>& state, MatrixView<A> output,
-                 bool) override {
+    [[nodiscard]] std::unique_ptr<BlockState<Scalar>> make_state() const override { return std::make_unique<State>(); }
+    void forward(const Pass<Scalar>& pass, const BlockInput<Scalar>& input, BlockState<Scalar>& state,
+                 MatrixView<Sum> output, bool) override {
         mlp_.forward(pass, projections(), input.wide, static_cast<State&>(state).mlp, output);
     }
-    void backward(const Pass<T>& pass, MatrixView<const T> input, const BlockState<T>& state,
-                  MatrixView<const A> grad_output, std::span<const A>, MatrixView<A> grad_input) override {
+    void backward(const Pass<Scalar>& pass, MatrixView<const Scalar> input, const BlockState<Scalar>& state,
+                  MatrixView<const Sum> grad_output, std::span<const Sum>, MatrixView<Sum> grad_input) override {
         mlp_.backward(pass, projections(), input, static_cast<const State&>(state).mlp, grad_output, grad_input);
     }
 
 private:
-    struct State final : BlockState<T> {
-        GatedMlpState<T> mlp;
+    struct State final : BlockState<Scalar> {
+        GatedMlpState<Scalar> mlp;
     };
 
-    [[nodiscard]] std::vector<MatrixView<A>> tensors() override { return {}; }
-    [[nodiscard]] std::span<const ops::LoraLinear<T>, 3> projections() const {
+    [[nodiscard]] std::vector<MatrixView<Sum>> tensors() override { return {}; }
+    [[nodiscard]] std::span<const ops::LoraLinear<Scalar>, 3> projections() const {
         return this->linears().template first<3>();
     }
 
-    GatedMlp<T> mlp_;
+    GatedMlp<Scalar> mlp_;
 };
 
 }  // namespace moesaic::model

@@ -9,22 +9,22 @@ namespace moesaic::model {
 
 using core::bf16;
 
-template <class T>
-std::unique_ptr<Block<T>> make_feed_forward(const Architecture& architecture, index_t layer, BlockPlan plan,
-                                            const DecoderSettings& settings, const GridPlace& place,
-                                            const LoraParameters<accumulator_t<T>>& parameters,
-                                            Workspace<T>& workspace) {
+template <class Scalar>
+std::unique_ptr<Block<Scalar>> make_feed_forward(const Architecture& architecture, index_t layer, BlockPlan plan,
+                                                 const DecoderSettings& settings, const GridPlace& place,
+                                                 const LoraParameters<accumulator_t<Scalar>>& parameters,
+                                                 Workspace<Scalar>& workspace) {
     if (architecture.is_moe[static_cast<std::size_t>(layer)]) {
-        return std::make_unique<MoeLayer<T>>(architecture, layer, std::move(plan), settings, place, parameters,
-                                             workspace);
+        return std::make_unique<MoeLayer<Scalar>>(architecture, layer, std::move(plan), settings, place, parameters,
+                                                  workspace);
     }
-    return std::make_unique<DenseFeedForward<T>>(std::move(plan), settings.activations, parameters, workspace);
+    return std::make_unique<DenseFeedForward<Scalar>>(std::move(plan), settings.activations, parameters, workspace);
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                        \
-    template std::unique_ptr<Block<T>> make_feed_forward<T>(const Architecture&, index_t, BlockPlan,  \
-                                                            const DecoderSettings&, const GridPlace&, \
-                                                            const LoraParameters<accumulator_t<T>>&, Workspace<T>&);
+#define MOESAIC_INSTANTIATE(Scalar)                                                        \
+    template std::unique_ptr<Block<Scalar>> make_feed_forward<Scalar>(                     \
+        const Architecture&, index_t, BlockPlan, const DecoderSettings&, const GridPlace&, \
+        const LoraParameters<accumulator_t<Scalar>>&, Workspace<Scalar>&);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)

@@ -9,11 +9,11 @@
 namespace moesaic::model {
 
 /// The network of a layer, from its plan.
-template <class T>
-[[nodiscard]] std::unique_ptr<Block<T>> make_feed_forward(const Architecture& architecture, index_t layer,
-                                                          BlockPlan plan, const DecoderSettings& settings,
-                                                          const GridPlace& place,
-                                                          const LoraParameters<accumulator_t<T>>& parameters,
-                                                          Workspace<T>& workspace);
+template <class Scalar>
+[[nodiscard]] std::unique_ptr<Block<Scalar>> make_feed_forward(const Architecture& architecture, index_t layer,
+                                                               BlockPlan plan, const DecoderSettings& settings,
+                                                               const GridPlace& place,
+                                                               const LoraParameters<accumulator_t<Scalar>>& parameters,
+                                                               Workspace<Scalar>& workspace);
 
 }  // namespace moesaic::model

@@ -16,66 +16,68 @@ enum Index : std::size_t { gate, up, down };
 
 }  // namespace
 
-template <class T>
-void GatedMlp<T>::project_up(const Pass<T>& pass, std::span<const LoraLinear<T>, 3> projections,
-                             MatrixView<const A> x) const {
-    GatedMlpScratch<T>& work = workspace_.mlp;
+template <class Scalar>
+void GatedMlp<Scalar>::project_up(const Pass<Scalar>& pass, std::span<const LoraLinear<Scalar>, 3> projections,
+                                  MatrixView<const Sum> x) const {
+    GatedMlpScratch<Scalar>& work = workspace_.mlp;
     work.gate.resize(x.rows(), projections[gate].out());
     work.up.resize(x.rows(), projections[up].out());
-    LoraLinear<T>::forward(std::array<typename LoraLinear<T>::Forward, 2>{{{projections[gate], x, work.gate},
-                                                                           {projections[up], x, work.up}}},
-                           pass.dropout(), workspace_.linear);
+    LoraLinear<Scalar>::forward(std::array<typename LoraLinear<Scalar>::Forward, 2>{{{projections[gate], x, work.gate},
+                                                                                     {projections[up], x, work.up}}},
+                                pass.dropout(), workspace_.linear);
 }
 
-template <class T>
-void GatedMlp<T>::keep(GatedMlpState<T>& state) const {
-    const GatedMlpScratch<T>& work = workspace_.mlp;
+template <class Scalar>
+void GatedMlp<Scalar>::keep(GatedMlpState<Scalar>& state) const {
+    const GatedMlpScratch<Scalar>& work = workspace_.mlp;
     for (const auto& [sums, out] : {std::pair{&work.gate, &state.gate}, std::pair{&work.up, &state.up}}) {
         out->resize(sums->rows(), sums->cols());
-        ops::convert<T>(workspace_.kernels.template elementwise<T>(), *sums, out->view());
+        ops::convert<Scalar>(workspace_.kernels.template elementwise<Scalar>(), *sums, out->view());
     }
 }
 
-template <class T>
-void GatedMlp<T>::forward(const Pass<T>& pass, std::span<const LoraLinear<T>, 3> projections, MatrixView<const A> x,
-                          GatedMlpState<T>& state, MatrixView<A> output, const A* weights) const {
-    GatedMlpScratch<T>& work = workspace_.mlp;
+template <class Scalar>
+void GatedMlp<Scalar>::forward(const Pass<Scalar>& pass, std::span<const LoraLinear<Scalar>, 3> projections,
+                               MatrixView<const Sum> x, GatedMlpState<Scalar>& state, MatrixView<Sum> output,
+                               const Sum* weights) const {
+    GatedMlpScratch<Scalar>& work = workspace_.mlp;
     project_up(pass, projections, x);
     if (retain_) {
         keep(state);
     }
     work.wide_activated.resize(x.rows(), projections[down].in());
-    ops::swiglu_forward<A>(workspace_.kernels.template elementwise<A>(), work.gate, work.up, weights,
-                           work.wide_activated);
+    ops::swiglu_forward<Sum>(workspace_.kernels.template elementwise<Sum>(), work.gate, work.up, weights,
+                             work.wide_activated);
     projections[down].forward(work.wide_activated, output, pass.dropout(), workspace_.linear);
 }
 
-template <class T>
-void GatedMlp<T>::backward(const Pass<T>& pass, std::span<const LoraLinear<T>, 3> projections, MatrixView<const T> x,
-                           const GatedMlpState<T>& state, MatrixView<const A> grad_output, MatrixView<A> grad_x,
-                           bool accumulate, const RowWeights<A>& weights) const {
-    GatedMlpScratch<T>& work = workspace_.mlp;
-    const kernels::ElementwiseKernels<T>& row_kernels = workspace_.kernels.template elementwise<T>();
+template <class Scalar>
+void GatedMlp<Scalar>::backward(const Pass<Scalar>& pass, std::span<const LoraLinear<Scalar>, 3> projections,
+                                MatrixView<const Scalar> x, const GatedMlpState<Scalar>& state,
+                                MatrixView<const Sum> grad_output, MatrixView<Sum> grad_x, bool accumulate,
+                                const RowWeights<Sum>& weights) const {
+    GatedMlpScratch<Scalar>& work = workspace_.mlp;
+    const kernels::ElementwiseKernels<Scalar>& row_kernels = workspace_.kernels.template elementwise<Scalar>();
     if (!retain_) {
         work.input.resize(x.rows(), x.cols());
-        ops::widen<T>(row_kernels, x, work.input.view());
+        ops::widen<Scalar>(row_kernels, x, work.input.view());
         project_up(pass, projections, work.input);
         keep(work.recomputed);
     }
-    const GatedMlpState<T>& kept = retain_ ? state : work.recomputed;
-    for (Matrix<T>* matrix : {&work.activated, &work.grad_gate, &work.grad_up}) {
+    const GatedMlpState<Scalar>& kept = retain_ ? state : work.recomputed;
+    for (Matrix<Scalar>* matrix : {&work.activated, &work.grad_gate, &work.grad_up}) {
         matrix->resize(x.rows(), projections[down].in());
     }
     work.grad_activated.resize(x.rows(), projections[down].in());
-    ops::swiglu_forward<T>(row_kernels, kept.gate, kept.up, weights.values, work.activated);
-    const auto back = [&](Index index, MatrixView<const T> input, MatrixView<const T> grad_y, MatrixView<A> grad,
-                          bool add) {
+    ops::swiglu_forward<Scalar>(row_kernels, kept.gate, kept.up, weights.values, work.activated);
+    const auto back = [&](Index index, MatrixView<const Scalar> input, MatrixView<const Scalar> grad_y,
+                          MatrixView<Sum> grad, bool add) {
         projections[index].backward(input, grad_y, grad, pass.dropout(), workspace_.linear, add);
     };
-    back(down, work.activated, ops::as_operand<T>(row_kernels, grad_output, work.grad_output), work.grad_activated,
+    back(down, work.activated, ops::as_operand<Scalar>(row_kernels, grad_output, work.grad_output), work.grad_activated,
          false);
-    ops::swiglu_backward<T>(row_kernels, work.grad_activated, kept.gate, kept.up, weights.values, work.grad_gate,
-                            work.grad_up, weights.gradients);
+    ops::swiglu_backward<Scalar>(row_kernels, work.grad_activated, kept.gate, kept.up, weights.values, work.grad_gate,
+                                 work.grad_up, weights.gradients);
     back(gate, x, work.grad_gate, grad_x, accumulate);
     back(up, x, work.grad_up, grad_x, true);
 }

@@ -17,14 +17,15 @@ using core::trace::Scope;
 
 namespace {
 
-template <class A>
-void copy_softmax(const kernels::ElementwiseKernels<A>& kernels, MatrixView<const A> logits, Matrix<A>& probabilities) {
+template <class Sum>
+void copy_softmax(const kernels::ElementwiseKernels<Sum>& kernels, MatrixView<const Sum> logits,
+                  Matrix<Sum>& probabilities) {
     probabilities.resize(logits.rows(), logits.cols());
-    const MatrixView<A> out = probabilities;
+    const MatrixView<Sum> out = probabilities;
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < logits.rows(); ++row) {
         std::copy_n(logits[row], logits.cols(), out[row]);
-        ops::softmax<A>(kernels, out.row(row));
+        ops::softmax<Sum>(kernels, out.row(row));
     }
 }
 
@@ -50,20 +51,20 @@ void run_pipeline(std::size_t count, const Order& order, const Bring& bring, con
 
 /// If an exception ends the exchange of a chunk while the worker computes another, whose rows and saved state belong to
 /// the tape, waits until the worker has done with them.
-template <class T>
+template <class Scalar>
 class WaitsForWorker {
 public:
-    explicit WaitsForWorker(ops::ExpertBackend<T>& experts) : experts_(experts) {}
+    explicit WaitsForWorker(ops::ExpertBackend<Scalar>& experts) : experts_(experts) {}
     WaitsForWorker(const WaitsForWorker&) = delete;
     WaitsForWorker& operator=(const WaitsForWorker&) = delete;
     ~WaitsForWorker() { experts_.abandon(); }
 
 private:
-    ops::ExpertBackend<T>& experts_;
+    ops::ExpertBackend<Scalar>& experts_;
 };
 
-/// Of this rank's experts, whose activations have type T.
-template <class T>
+/// Of this rank's experts, whose activations have type Scalar.
+template <class Scalar>
 ops::ExpertConfig config_of(const Architecture& architecture, index_t layer, const DecoderSettings& settings,
                             const GridPlace& place, std::span<const ProjectionPlan> routed) {
     const ExpertShare share(architecture, place);
@@ -77,7 +78,7 @@ ops::ExpertConfig config_of(const Architecture& architecture, index_t layer, con
     config.intermediate = share.intermediate.extent;
     config.intermediate_begin = share.intermediate.begin;
     config.max_tokens = settings.max_tokens;
-    config.weight_format = ops::format_for<T>(architecture.stored.experts);
+    config.weight_format = ops::format_for<Scalar>(architecture.stored.experts);
     config.activations = settings.activations;
     config.lora_rank = routed.front().lora_rank;
     config.skip_lora = config.lora_rank == 0;
@@ -92,10 +93,11 @@ ops::ExpertConfig config_of(const Architecture& architecture, index_t layer, con
 
 }  // namespace
 
-template <class T>
-MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, BlockPlan plan, const DecoderSettings& settings,
-                      const GridPlace& place, const LoraParameters<A>& parameters, Workspace<T>& workspace)
-    : Block<T>(std::move(plan), parameters, workspace),
+template <class Scalar>
+MoeLayer<Scalar>::MoeLayer(const Architecture& architecture, index_t layer, BlockPlan plan,
+                           const DecoderSettings& settings, const GridPlace& place,
+                           const LoraParameters<Sum>& parameters, Workspace<Scalar>& workspace)
+    : Block<Scalar>(std::move(plan), parameters, workspace),
       architecture_(architecture),
       keeps_probabilities_(settings.keep_probabilities && architecture.router.scoring != ops::Scoring::softmax),
       shared_(settings.activations, workspace),
@@ -107,13 +109,13 @@ MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, BlockPlan
         shared_gate_.resize(1, architecture.hidden);
     }
     const auto routed_plans = std::span(this->plan().projections).template last<ops::projections.size()>();
-    experts_ = std::make_unique<ops::GroupedExperts<T>>(
-        config_of<T>(architecture, layer, settings, place, routed_plans), workspace.experts, workspace.kernels);
+    experts_ = std::make_unique<ops::GroupedExperts<Scalar>>(
+        config_of<Scalar>(architecture, layer, settings, place, routed_plans), workspace.experts, workspace.kernels);
     if (!experts_->config().skip_lora) {
-        ops::ExpertFactors<const A> values;
-        ops::ExpertFactors<A> gradients;
+        ops::ExpertFactors<const Sum> values;
+        ops::ExpertFactors<Sum> gradients;
         for (const ops::Projection p : ops::projections) {
-            const ProjectionFactors<A> factors = parameters.factors_of(routed(p));
+            const ProjectionFactors<Sum> factors = parameters.factors_of(routed(p));
             values[p] = factors.values;
             gradients[p] = factors.gradients;
         }
@@ -121,24 +123,24 @@ MoeLayer<T>::MoeLayer(const Architecture& architecture, index_t layer, BlockPlan
     }
 }
 
-template <class T>
-const ProjectionPlan& MoeLayer<T>::routed(ops::Projection p) const {
+template <class Scalar>
+const ProjectionPlan& MoeLayer<Scalar>::routed(ops::Projection p) const {
     const std::vector<ProjectionPlan>& all = this->plan().projections;
     return all[all.size() - ops::projections.size() + static_cast<std::size_t>(p)];
 }
 
-template <class T>
-void MoeLayer<T>::update_lora() {
-    Block<T>::update_lora();
+template <class Scalar>
+void MoeLayer<Scalar>::update_lora() {
+    Block<Scalar>::update_lora();
     if (!experts_->config().skip_lora) {
         experts_->update_lora();
     }
 }
 
-template <class T>
-std::vector<MatrixView<accumulator_t<T>>> MoeLayer<T>::tensors() {
-    std::vector<MatrixView<A>> all = {router_weight_};
-    for (Matrix<A>* tensor : {&correction_bias_, &shared_gate_}) {
+template <class Scalar>
+std::vector<MatrixView<accumulator_t<Scalar>>> MoeLayer<Scalar>::tensors() {
+    std::vector<MatrixView<Sum>> all = {router_weight_};
+    for (Matrix<Sum>* tensor : {&correction_bias_, &shared_gate_}) {
         if (tensor->size() > 0) {
             all.push_back(*tensor);
         }
@@ -146,9 +148,9 @@ std::vector<MatrixView<accumulator_t<T>>> MoeLayer<T>::tensors() {
     return all;
 }
 
-template <class T>
-void MoeLayer<T>::load(const WeightSource<T>& source) {
-    Block<T>::load(source);
+template <class Scalar>
+void MoeLayer<Scalar>::load(const WeightSource<Scalar>& source) {
+    Block<Scalar>::load(source);
     for (const ops::Projection p : ops::projections) {
         const ProjectionPlan& plan = routed(p);
         for (index_t e = 0; e < plan.count(); ++e) {
@@ -166,70 +168,71 @@ void MoeLayer<T>::load(const WeightSource<T>& source) {
     });
 }
 
-template <class T>
-void MoeLayer<T>::route(MatrixView<const A> input, State& state) const {
+template <class Scalar>
+void MoeLayer<Scalar>::route(MatrixView<const Sum> input, State& state) const {
     const Scope scope(core::scopes::router_forward);
     const index_t rows = input.rows();
     state.scores.resize(rows, architecture_.experts);
     state.expert_ids.resize(rows, architecture_.experts_per_token);
     state.expert_weights.resize(rows, architecture_.experts_per_token);
-    this->kernels().run(kernels::product<A>(input, false, router_weight_, true, state.scores));
-    const kernels::ElementwiseKernels<A>& row_kernels = this->kernels().template elementwise<A>();
+    this->kernels().run(kernels::product<Sum>(input, false, router_weight_, true, state.scores));
+    const kernels::ElementwiseKernels<Sum>& row_kernels = this->kernels().template elementwise<Sum>();
     if (keeps_probabilities_) {
-        copy_softmax<A>(row_kernels, state.scores, state.probabilities);
+        copy_softmax<Sum>(row_kernels, state.scores, state.probabilities);
     }
-    ops::route_forward<A>(row_kernels, architecture_.router, correction_bias_.flat(), state.scores, state.expert_ids,
-                          state.expert_weights);
+    ops::route_forward<Sum>(row_kernels, architecture_.router, correction_bias_.flat(), state.scores, state.expert_ids,
+                            state.expert_weights);
     const bool scores_are_softmax = architecture_.router.scoring == ops::Scoring::softmax;
     state.routing_of_rows = {state.expert_ids, scores_are_softmax ? state.scores : state.probabilities};
 }
 
-template <class T>
-void MoeLayer<T>::route_backward(const State& state, std::span<const A> grad_probabilities,
-                                 MatrixView<A> grad_input) const {
+template <class Scalar>
+void MoeLayer<Scalar>::route_backward(const State& state, std::span<const Sum> grad_probabilities,
+                                      MatrixView<Sum> grad_input) const {
     const Scope scope(core::scopes::router_backward);
-    RouterScratch<T>& work = this->workspace().router;
+    RouterScratch<Scalar>& work = this->workspace().router;
     work.grad_logits.resize(grad_input.rows(), architecture_.experts);
-    ops::route_backward<A>(architecture_.router, state.scores, state.expert_ids, state.expert_weights,
-                           work.grad_weights, work.grad_logits);
+    ops::route_backward<Sum>(architecture_.router, state.scores, state.expert_ids, state.expert_weights,
+                             work.grad_weights, work.grad_logits);
     if (!grad_probabilities.empty()) {
-        add_balance_gradient<A>(state.routing_of_rows.probabilities, grad_probabilities, work.grad_logits);
+        add_balance_gradient<Sum>(state.routing_of_rows.probabilities, grad_probabilities, work.grad_logits);
     }
-    this->kernels().run(kernels::product<A>(work.grad_logits, false, router_weight_, false, grad_input, 1, true));
+    this->kernels().run(kernels::product<Sum>(work.grad_logits, false, router_weight_, false, grad_input, 1, true));
 }
 
-template <class T>
-void MoeLayer<T>::run_experts(const Pass<T>& pass, MatrixView<const T> input, State& state, MatrixView<A> output,
-                              bool keep) {
-    TokenExchange<T>& exchange = this->workspace().exchange;
+template <class Scalar>
+void MoeLayer<Scalar>::run_experts(const Pass<Scalar>& pass, MatrixView<const Scalar> input, State& state,
+                                   MatrixView<Sum> output, bool keep) {
+    TokenExchange<Scalar>& exchange = this->workspace().exchange;
     exchange.plan(pass.rows_of_ranks, state.expert_ids, state.routes);
     state.chunks.resize(state.routes.size());
-    const ops::ExpertRows<T> mine = {input, state.expert_ids, state.expert_weights, pass.dropout()};
+    const ops::ExpertRows<Scalar> mine = {input, state.expert_ids, state.expert_weights, pass.dropout()};
     const auto bring = [&](std::size_t c) { return exchange.dispatch(state.routes[c], mine, state.chunks[c].arrived); };
-    const auto give_back = [&](std::size_t c, MatrixView<const A> partial) {
+    const auto give_back = [&](std::size_t c, MatrixView<const Sum> partial) {
         exchange.combine(state.routes[c], partial, output);
     };
     if (state.routes.size() == 1) {
         give_back(0, experts_->forward(bring(0), state.chunks[0].experts, keep));
         return;
     }
-    const auto submit = [&](std::size_t c, const ops::ExpertRows<T>& rows) {
+    const auto submit = [&](std::size_t c, const ops::ExpertRows<Scalar>& rows) {
         experts_->submit_forward(rows, state.chunks[c].experts, keep);
     };
-    const WaitsForWorker<T> guard(*experts_);
+    const WaitsForWorker<Scalar> guard(*experts_);
     run_pipeline(
         state.routes.size(), [](std::size_t i) { return i; }, bring, submit, [&] { return experts_->sync_forward(); },
         give_back);
 }
 
-template <class T>
-void MoeLayer<T>::experts_backward(const State& state, MatrixView<const A> grad_output, MatrixView<A> grad_input) {
+template <class Scalar>
+void MoeLayer<Scalar>::experts_backward(const State& state, MatrixView<const Sum> grad_output,
+                                        MatrixView<Sum> grad_input) {
     const bool with_input_gradients = grad_input.cols() > 0;  // the same on all ranks, unlike the rows
-    TokenExchange<T>& exchange = this->workspace().exchange;
-    Matrix<A>& grad_weights = this->workspace().router.grad_weights;
+    TokenExchange<Scalar>& exchange = this->workspace().exchange;
+    Matrix<Sum>& grad_weights = this->workspace().router.grad_weights;
     grad_weights.resize(grad_output.rows(), architecture_.experts_per_token);
     const auto bring = [&](std::size_t c) { return exchange.dispatch_gradient(state.routes[c], grad_output); };
-    const auto give_back = [&](std::size_t c, const ops::ExpertGradients<T>& partial) {
+    const auto give_back = [&](std::size_t c, const ops::ExpertGradients<Scalar>& partial) {
         if (with_input_gradients) {
             exchange.combine(state.routes[c], partial.input, grad_input);
             exchange.combine_weights(state.routes[c], partial.weights, grad_weights);
@@ -240,61 +243,62 @@ void MoeLayer<T>::experts_backward(const State& state, MatrixView<const A> grad_
         give_back(0, experts_->backward(state.chunks[0].experts, bring(0), with_input_gradients));
         return;
     }
-    const auto submit = [&](std::size_t c, MatrixView<const T> rows) {
+    const auto submit = [&](std::size_t c, MatrixView<const Scalar> rows) {
         experts_->submit_backward(state.chunks[c].experts, rows, with_input_gradients);
     };
-    const WaitsForWorker<T> guard(*experts_);
+    const WaitsForWorker<Scalar> guard(*experts_);
     run_pipeline(
         chunks, [&](std::size_t i) { return chunks - 1 - i; }, bring, submit, [&] { return experts_->sync_backward(); },
         give_back);
 }
 
-template <class T>
-void MoeLayer<T>::run_shared(const Pass<T>& pass, MatrixView<const A> input, State& state, MatrixView<A> output) const {
+template <class Scalar>
+void MoeLayer<Scalar>::run_shared(const Pass<Scalar>& pass, MatrixView<const Sum> input, State& state,
+                                  MatrixView<Sum> output) const {
     const index_t rows = input.rows();
     const bool gated = shared_gate_.size() > 0;
     if (gated) {
         state.shared_weights.resize(rows, 1);
-        this->kernels().run(kernels::product<A>(input, false, shared_gate_, true, state.shared_weights));
-        for (A& weight : state.shared_weights.flat()) {
+        this->kernels().run(kernels::product<Sum>(input, false, shared_gate_, true, state.shared_weights));
+        for (Sum& weight : state.shared_weights.flat()) {
             weight = 1 / (1 + std::exp(-weight));
         }
     }
-    Matrix<A>& own = this->workspace().router.shared_output;
+    Matrix<Sum>& own = this->workspace().router.shared_output;
     own.resize(rows, output.cols());
     shared_.forward(pass, shared_projections(), input, state.shared, own,
                     gated ? state.shared_weights.data() : nullptr);
-    const MatrixView<const A> result = own;
+    const MatrixView<const Sum> result = own;
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < rows; ++row) {
-        this->kernels().template elementwise<T>().add(output.cols(), result[row], output[row], output[row]);
+        this->kernels().template elementwise<Scalar>().add(output.cols(), result[row], output[row], output[row]);
     }
 }
 
-template <class T>
-void MoeLayer<T>::shared_backward(const Pass<T>& pass, MatrixView<const T> input, const State& state,
-                                  MatrixView<const A> grad_output, MatrixView<A> grad_input) const {
+template <class Scalar>
+void MoeLayer<Scalar>::shared_backward(const Pass<Scalar>& pass, MatrixView<const Scalar> input, const State& state,
+                                       MatrixView<const Sum> grad_output, MatrixView<Sum> grad_input) const {
     if (shared_gate_.size() == 0) {
         shared_.backward(pass, shared_projections(), input, state.shared, grad_output, grad_input, true);
         return;
     }
-    Matrix<A>& grad_weights = this->workspace().router.shared_grad_weights;
+    Matrix<Sum>& grad_weights = this->workspace().router.shared_grad_weights;
     grad_weights.resize(grad_output.rows(), 1);
     shared_.backward(pass, shared_projections(), input, state.shared, grad_output, grad_input, true,
                      {state.shared_weights.data(), grad_weights.data()});
     if (grad_input.empty()) {
         return;
     }
-    const MatrixView<const A> weights = state.shared_weights;
+    const MatrixView<const Sum> weights = state.shared_weights;
     for (index_t row = 0; row < weights.rows(); ++row) {
         grad_weights.view()(row, 0) *= weights(row, 0) * (1 - weights(row, 0));
     }
-    this->kernels().run(kernels::product<A>(grad_weights, false, shared_gate_, false, grad_input, 1, true));
+    this->kernels().run(kernels::product<Sum>(grad_weights, false, shared_gate_, false, grad_input, 1, true));
 }
 
-template <class T>
-void MoeLayer<T>::forward(const Pass<T>& pass, const BlockInput<T>& input, BlockState<T>& state, MatrixView<A> output,
-                          bool keep) {
+template <class Scalar>
+void MoeLayer<Scalar>::forward(const Pass<Scalar>& pass, const BlockInput<Scalar>& input, BlockState<Scalar>& state,
+                               MatrixView<Sum> output, bool keep) {
     auto& kept = static_cast<State&>(state);
     route(input.wide, kept);
     run_experts(pass, input.rounded, kept, output, keep);
@@ -303,16 +307,16 @@ void MoeLayer<T>::forward(const Pass<T>& pass, const BlockInput<T>& input, Block
     }
 }
 
-template <class T>
-void MoeLayer<T>::backward(const Pass<T>& pass, MatrixView<const T> input, const BlockState<T>& state,
-                           MatrixView<const A> grad_output, std::span<const A> grad_probabilities,
-                           MatrixView<A> grad_input) {
+template <class Scalar>
+void MoeLayer<Scalar>::backward(const Pass<Scalar>& pass, MatrixView<const Scalar> input,
+                                const BlockState<Scalar>& state, MatrixView<const Sum> grad_output,
+                                std::span<const Sum> grad_probabilities, MatrixView<Sum> grad_input) {
     const auto& kept = static_cast<const State&>(state);
     const bool with_input_gradients = grad_input.cols() > 0;
     experts_backward(kept, grad_output, grad_input);
     const bool trains_shared =
         has_shared() && std::any_of(this->linears().begin(), this->linears().end(),
-                                    [](const ops::LoraLinear<T>& linear) { return linear.is_adapted(); });
+                                    [](const ops::LoraLinear<Scalar>& linear) { return linear.is_adapted(); });
     if (has_shared() && (with_input_gradients || trains_shared)) {
         shared_backward(pass, input, kept, grad_output, grad_input);
     }

@@ -16,56 +16,57 @@ namespace moesaic::model {
 /// Each rank of a replica holds slices of some of the routed experts: rows go to the ranks that hold their experts,
 /// each rank computes its share of every result, and sums return to the rows' owners. A shared expert is replicated;
 /// its output is multiplied, where the architecture says so, by the sigmoid of a frozen projection of the input.
-template <class T>
-class MoeLayer final : public Block<T> {
+template <class Scalar>
+class MoeLayer final : public Block<Scalar> {
 public:
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
 
     MoeLayer(const Architecture& architecture, index_t layer, BlockPlan plan, const DecoderSettings& settings,
-             const GridPlace& place, const LoraParameters<A>& parameters, Workspace<T>& workspace);
+             const GridPlace& place, const LoraParameters<Sum>& parameters, Workspace<Scalar>& workspace);
 
-    void load(const WeightSource<T>& source) override;
+    void load(const WeightSource<Scalar>& source) override;
     void update_lora() override;
-    [[nodiscard]] std::unique_ptr<BlockState<T>> make_state() const override { return std::make_unique<State>(); }
-    void forward(const Pass<T>& pass, const BlockInput<T>& input, BlockState<T>& state, MatrixView<A> output,
-                 bool keep) override;
-    void backward(const Pass<T>& pass, MatrixView<const T> input, const BlockState<T>& state,
-                  MatrixView<const A> grad_output, std::span<const A> grad_probabilities,
-                  MatrixView<A> grad_input) override;
+    [[nodiscard]] std::unique_ptr<BlockState<Scalar>> make_state() const override { return std::make_unique<State>(); }
+    void forward(const Pass<Scalar>& pass, const BlockInput<Scalar>& input, BlockState<Scalar>& state,
+                 MatrixView<Sum> output, bool keep) override;
+    void backward(const Pass<Scalar>& pass, MatrixView<const Scalar> input, const BlockState<Scalar>& state,
+                  MatrixView<const Sum> grad_output, std::span<const Sum> grad_probabilities,
+                  MatrixView<Sum> grad_input) override;
 
 private:
     /// Of rows that travel to their experts together.
     struct Chunk {
-        ArrivedRows<T> arrived;
-        ops::SavedExperts<T> experts;
+        ArrivedRows<Scalar> arrived;
+        ops::SavedExperts<Scalar> experts;
     };
-    struct State final : BlockState<T> {
-        Matrix<A> scores;                 // [T, E]
-        Matrix<A> probabilities;          // [T, E] softmax of the logits, if wanted and if scores are not that
+    struct State final : BlockState<Scalar> {
+        Matrix<Sum> scores;               // [T, E]
+        Matrix<Sum> probabilities;        // [T, E] softmax of the logits, if wanted and if scores are not that
         Matrix<std::int32_t> expert_ids;  // [T, K]
-        Matrix<A> expert_weights;         // [T, K]
+        Matrix<Sum> expert_weights;       // [T, K]
         std::vector<RowRoutes> routes;    // [chunks]
         std::vector<Chunk> chunks;
-        GatedMlpState<T> shared;
-        Matrix<A> shared_weights;  // [T, 1] of a gated shared expert
-        Routing<A> routing_of_rows;
+        GatedMlpState<Scalar> shared;
+        Matrix<Sum> shared_weights;  // [T, 1] of a gated shared expert
+        Routing<Sum> routing_of_rows;
 
-        [[nodiscard]] const Routing<A>* routing() const noexcept override { return &routing_of_rows; }
+        [[nodiscard]] const Routing<Sum>* routing() const noexcept override { return &routing_of_rows; }
     };
 
-    [[nodiscard]] std::vector<MatrixView<A>> tensors() override;
-    void route(MatrixView<const A> input, State& state) const;
-    void run_experts(const Pass<T>& pass, MatrixView<const T> input, State& state, MatrixView<A> output, bool keep);
-    void experts_backward(const State& state, MatrixView<const A> grad_output, MatrixView<A> grad_input);
+    [[nodiscard]] std::vector<MatrixView<Sum>> tensors() override;
+    void route(MatrixView<const Sum> input, State& state) const;
+    void run_experts(const Pass<Scalar>& pass, MatrixView<const Scalar> input, State& state, MatrixView<Sum> output,
+                     bool keep);
+    void experts_backward(const State& state, MatrixView<const Sum> grad_output, MatrixView<Sum> grad_input);
     /// Adds what the routing weights' gradients, in the scratch, and those of probabilities say about the input.
-    void route_backward(const State& state, std::span<const A> grad_probabilities, MatrixView<A> grad_input) const;
+    void route_backward(const State& state, std::span<const Sum> grad_probabilities, MatrixView<Sum> grad_input) const;
     /// Adds the shared expert's output to `output`.
-    void run_shared(const Pass<T>& pass, MatrixView<const A> input, State& state, MatrixView<A> output) const;
+    void run_shared(const Pass<Scalar>& pass, MatrixView<const Sum> input, State& state, MatrixView<Sum> output) const;
     /// Adds to grad_input unless it is empty.
-    void shared_backward(const Pass<T>& pass, MatrixView<const T> input, const State& state,
-                         MatrixView<const A> grad_output, MatrixView<A> grad_input) const;
+    void shared_backward(const Pass<Scalar>& pass, MatrixView<const Scalar> input, const State& state,
+                         MatrixView<const Sum> grad_output, MatrixView<Sum> grad_input) const;
     [[nodiscard]] bool has_shared() const { return !this->linears().empty(); }
-    [[nodiscard]] std::span<const ops::LoraLinear<T>, 3> shared_projections() const {
+    [[nodiscard]] std::span<const ops::LoraLinear<Scalar>, 3> shared_projections() const {
         return this->linears().template first<3>();
     }
     /// Gate, up and down of the routed experts.
@@ -73,13 +74,13 @@ private:
 
     const Architecture& architecture_;
     bool keeps_probabilities_;
-    std::unique_ptr<ops::ExpertBackend<T>> experts_;
-    GatedMlp<T> shared_;
+    std::unique_ptr<ops::ExpertBackend<Scalar>> experts_;
+    GatedMlp<Scalar> shared_;
     /// [E, H], and used, in the accumulator's type: the choice of experts is not continuous, so rounding the logits to
-    /// T would send tokens to other experts than FP32 does.
-    Matrix<A> router_weight_;
-    Matrix<A> correction_bias_;  // [1, E] or empty
-    Matrix<A> shared_gate_;      // [1, H] or empty
+    /// Scalar would send tokens to other experts than FP32 does.
+    Matrix<Sum> router_weight_;
+    Matrix<Sum> correction_bias_;  // [1, E] or empty
+    Matrix<Sum> shared_gate_;      // [1, H] or empty
 };
 
 }  // namespace moesaic::model

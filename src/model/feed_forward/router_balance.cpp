@@ -7,9 +7,9 @@
 
 namespace moesaic::model {
 
-template <class A>
+template <class Sum>
 void RouterLoad::add(MatrixView<const std::int32_t> expert_ids, index_t experts,
-                     MatrixView<const A> probabilities_of_rows) {
+                     MatrixView<const Sum> probabilities_of_rows) {
     const auto size = static_cast<std::size_t>(experts);
     counts.resize(counts.size() + size, 0);
     const auto of_layer = std::span(counts).last(size);
@@ -22,12 +22,12 @@ void RouterLoad::add(MatrixView<const std::int32_t> expert_ids, index_t experts,
     probabilities.resize(size, 0.0);
     std::vector<std::int32_t> chosen(static_cast<std::size_t>(expert_ids.cols()));
     for (index_t row = 0; row < probabilities_of_rows.rows(); ++row) {
-        ops::choose_largest<A>(probabilities_of_rows.row(row), chosen);
+        ops::choose_largest<Sum>(probabilities_of_rows.row(row), chosen);
         for (const std::int32_t expert : chosen) {
             choices[static_cast<std::size_t>(expert)] += 1;
         }
         std::transform(probabilities.begin(), probabilities.end(), probabilities_of_rows[row], probabilities.begin(),
-                       [](double sum, A p) { return sum + static_cast<double>(p); });
+                       [](double sum, Sum p) { return sum + static_cast<double>(p); });
     }
     rows += static_cast<double>(probabilities_of_rows.rows());
 }
@@ -48,12 +48,13 @@ RouterBalance router_balance(const RouterLoad& load, const mpi::Communicator& wo
     return balance;
 }
 
-template <class A>
-void add_balance_gradient(MatrixView<const A> probabilities, std::span<const A> gradient, MatrixView<A> grad_logits) {
+template <class Sum>
+void add_balance_gradient(MatrixView<const Sum> probabilities, std::span<const Sum> gradient,
+                          MatrixView<Sum> grad_logits) {
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < probabilities.rows(); ++row) {
-        const A* const p = probabilities[row];
-        const A mean = std::inner_product(gradient.begin(), gradient.end(), p, A(0));
+        const Sum* const p = probabilities[row];
+        const Sum mean = std::inner_product(gradient.begin(), gradient.end(), p, Sum(0));
         for (std::size_t e = 0; e < gradient.size(); ++e) {
             grad_logits[row][e] += p[e] * (gradient[e] - mean);
         }

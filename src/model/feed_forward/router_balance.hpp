@@ -21,9 +21,9 @@ struct RouterLoad {
     double rows = 0;                    ///< of all layers, where probabilities are wanted
 
     /// Adds the rows of the next MoE layer. `probabilities_of_rows` [T, E] may be empty.
-    template <class A>
+    template <class Sum>
     void add(MatrixView<const std::int32_t> expert_ids,  // [T, K]
-             index_t experts, MatrixView<const A> probabilities_of_rows);
+             index_t experts, MatrixView<const Sum> probabilities_of_rows);
 };
 
 /// The load-balancing loss of transformers (load_balancing_loss_func; Fedus et al., "Switch Transformers", 2021) over
@@ -39,8 +39,9 @@ struct RouterBalance {
 [[nodiscard]] RouterBalance router_balance(const RouterLoad& load, const mpi::Communicator& world);
 
 /// Adds to grad_logits [T, E] what a gradient [E] of the probabilities [T, E] of every row gives.
-template <class A>
-void add_balance_gradient(MatrixView<const A> probabilities, std::span<const A> gradient, MatrixView<A> grad_logits);
+template <class Sum>
+void add_balance_gradient(MatrixView<const Sum> probabilities, std::span<const Sum> gradient,
+                          MatrixView<Sum> grad_logits);
 
 /// How uneven the load is.
 struct ExpertLoad {

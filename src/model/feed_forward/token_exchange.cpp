@@ -61,9 +61,9 @@ index_t automatic_chunks(const mpi::ProcessGrid& grid, index_t tokens, index_t e
     return grid.replicas_span_hosts() ? std::clamp(rows_of_expert / ops::rows_worth_reading, index_t{1}, most) : 1;
 }
 
-template <class T>
-TokenExchange<T>::TokenExchange(const mpi::ProcessGrid& grid, const kernels::KernelSet& kernels, index_t experts,
-                                index_t chunks)
+template <class Scalar>
+TokenExchange<Scalar>::TokenExchange(const mpi::ProcessGrid& grid, const kernels::KernelSet& kernels, index_t experts,
+                                     index_t chunks)
     : expert_(chunks > 1 ? grid.expert().sleeping_waits() : grid.expert()),
       tensor_(chunks > 1 ? grid.tensor().sleeping_waits() : grid.tensor()),
       replica_(grid.replica()),
@@ -76,8 +76,8 @@ TokenExchange<T>::TokenExchange(const mpi::ProcessGrid& grid, const kernels::Ker
     }
 }
 
-template <class T>
-std::vector<index_t> TokenExchange<T>::rows_of_ranks(index_t rows) {
+template <class Scalar>
+std::vector<index_t> TokenExchange<Scalar>::rows_of_ranks(index_t rows) {
     if (expert_.size() > 1) {
         return {};
     }
@@ -85,9 +85,9 @@ std::vector<index_t> TokenExchange<T>::rows_of_ranks(index_t rows) {
     return tensor_.all_gather(rows);
 }
 
-template <class T>
-void TokenExchange<T>::plan(const std::vector<index_t>& rows_of_ranks, MatrixView<const std::int32_t> expert_ids,
-                            std::vector<RowRoutes>& chunks) {
+template <class Scalar>
+void TokenExchange<Scalar>::plan(const std::vector<index_t>& rows_of_ranks, MatrixView<const std::int32_t> expert_ids,
+                                 std::vector<RowRoutes>& chunks) {
     chunks.resize(static_cast<std::size_t>(chunks_));
     for (index_t c = 0; c < chunks_; ++c) {
         RowRoutes& routes = chunks[static_cast<std::size_t>(c)];
@@ -108,8 +108,8 @@ void TokenExchange<T>::plan(const std::vector<index_t>& rows_of_ranks, MatrixVie
 
 /// The numbers of rows that go to each group, and come from each. Everybody's are needed: the rows that other ranks of
 /// the tensor group receive are gathered, too.
-template <class T>
-void TokenExchange<T>::plan_groups(MatrixView<const std::int32_t> expert_ids, std::vector<RowRoutes>& chunks) {
+template <class Scalar>
+void TokenExchange<Scalar>::plan_groups(MatrixView<const std::int32_t> expert_ids, std::vector<RowRoutes>& chunks) {
     const index_t groups = expert_.size();
     const index_t slices = tensor_.size();
     const index_t ranks = replica_.size();
@@ -135,20 +135,20 @@ void TokenExchange<T>::plan_groups(MatrixView<const std::int32_t> expert_ids, st
 }
 
 /// Rows for each group, in the group's order, change places with those for this rank.
-template <class T>
+template <class Scalar>
 template <class S>
-void TokenExchange<T>::exchange(MatrixView<const S> sent, const std::vector<index_t>& to, MatrixView<S> received,
-                                const std::vector<index_t>& from) {
+void TokenExchange<Scalar>::exchange(MatrixView<const S> sent, const std::vector<index_t>& to, MatrixView<S> received,
+                                     const std::vector<index_t>& from) {
     expert_.template all_to_all_rows<S>(sent, to, received, from);
     const index_t to_others = sent.rows() - to[static_cast<std::size_t>(expert_.rank())];
     volume_.all_to_all += bytes_of<S>(to_others, sent.cols());
 }
 
 /// To the rank of every group that has this one's tensor position, and there to all ranks of the group.
-template <class T>
+template <class Scalar>
 template <class S>
-MatrixView<const S> TokenExchange<T>::send(const RowRoutes& routes, MatrixView<const S> rows, Matrix<S>& packed,
-                                           Matrix<S>& arrived) {
+MatrixView<const S> TokenExchange<Scalar>::send(const RowRoutes& routes, MatrixView<const S> rows, Matrix<S>& packed,
+                                                Matrix<S>& arrived) {
     if (is_alone()) {
         return rows;
     }
@@ -180,10 +180,10 @@ MatrixView<const S> TokenExchange<T>::send(const RowRoutes& routes, MatrixView<c
 
 /// Sums over the ranks of the tensor group, of the rows that this rank received, in the order of ranks: the same
 /// whatever algorithm a reduction of the MPI library would choose, and narrow values travel.
-template <class T>
+template <class Scalar>
 template <class W>
-void TokenExchange<T>::sum_over_slices(const RowRoutes& routes, MatrixView<const A> partial, Inbound<W>& buffers,
-                                       MatrixView<A> sums) {
+void TokenExchange<Scalar>::sum_over_slices(const RowRoutes& routes, MatrixView<const Sum> partial, Inbound<W>& buffers,
+                                            MatrixView<Sum> sums) {
     const index_t slices = tensor_.size();
     const index_t cols = partial.cols();
     const auto& row_kernels = kernels_.elementwise<W>();
@@ -205,9 +205,10 @@ void TokenExchange<T>::sum_over_slices(const RowRoutes& routes, MatrixView<const
 }
 
 /// Sums what the groups returned for each row, in the order of groups.
-template <class T>
+template <class Scalar>
 template <class W>
-void TokenExchange<T>::sum_over_groups(const RowRoutes& routes, Inbound<W>& buffers, MatrixView<A> output) const {
+void TokenExchange<Scalar>::sum_over_groups(const RowRoutes& routes, Inbound<W>& buffers,
+                                            MatrixView<Sum> output) const {
     const index_t groups = expert_.size();
     const auto& row_kernels = kernels_.elementwise<W>();
     const MatrixView<const W> returned = buffers.returned.view();
@@ -226,16 +227,16 @@ void TokenExchange<T>::sum_over_groups(const RowRoutes& routes, Inbound<W>& buff
     }
 }
 
-template <class T>
+template <class Scalar>
 template <class W>
-void TokenExchange<T>::bring_back(const RowRoutes& routes, MatrixView<const A> partial, Inbound<W>& buffers,
-                                  MatrixView<A> output) {
+void TokenExchange<Scalar>::bring_back(const RowRoutes& routes, MatrixView<const Sum> partial, Inbound<W>& buffers,
+                                       MatrixView<Sum> output) {
     const bool one_group = expert_.size() == 1;
-    const MatrixView<A> mine = part_of(output, routes);
-    MatrixView<const A> sums = partial;
+    const MatrixView<Sum> mine = part_of(output, routes);
+    MatrixView<const Sum> sums = partial;
     if (tensor_.size() > 1) {
         sums_.resize(one_group ? 0 : routes.own, partial.cols());
-        const MatrixView<A> out = one_group ? mine : sums_.view();
+        const MatrixView<Sum> out = one_group ? mine : sums_.view();
         sum_over_slices<W>(routes, partial, buffers, out);
         sums = out;
     } else if (one_group) {
@@ -249,14 +250,14 @@ void TokenExchange<T>::bring_back(const RowRoutes& routes, MatrixView<const A> p
     }
 }
 
-template <class T>
-ops::ExpertRows<T> TokenExchange<T>::dispatch(const RowRoutes& routes, const ops::ExpertRows<T>& mine,
-                                              ArrivedRows<T>& arrived) {
+template <class Scalar>
+ops::ExpertRows<Scalar> TokenExchange<Scalar>::dispatch(const RowRoutes& routes, const ops::ExpertRows<Scalar>& mine,
+                                                        ArrivedRows<Scalar>& arrived) {
     const Scope scope(core::scopes::exchange_dispatch);
-    ops::ExpertRows<T> rows;
-    rows.hidden = send<T>(routes, part_of(mine.hidden, routes), packed_hidden_, arrived.hidden);
+    ops::ExpertRows<Scalar> rows;
+    rows.hidden = send<Scalar>(routes, part_of(mine.hidden, routes), packed_hidden_, arrived.hidden);
     rows.expert_ids = send<std::int32_t>(routes, part_of(mine.expert_ids, routes), packed_ids_, arrived.expert_ids);
-    rows.weights = send<A>(routes, part_of(mine.weights, routes), packed_weights_, arrived.weights);
+    rows.weights = send<Sum>(routes, part_of(mine.weights, routes), packed_weights_, arrived.weights);
     rows.dropout = mine.dropout;
     if (mine.dropout.is_active()) {
         const MatrixView<const std::uint64_t> tokens(mine.dropout.rows.data(), mine.hidden.rows(), 1);
@@ -267,25 +268,27 @@ ops::ExpertRows<T> TokenExchange<T>::dispatch(const RowRoutes& routes, const ops
     return rows;
 }
 
-template <class T>
-MatrixView<const T> TokenExchange<T>::dispatch_gradient(const RowRoutes& routes, MatrixView<const A> gradient) {
+template <class Scalar>
+MatrixView<const Scalar> TokenExchange<Scalar>::dispatch_gradient(const RowRoutes& routes,
+                                                                  MatrixView<const Sum> gradient) {
     const Scope scope(core::scopes::exchange_dispatch_gradient);
     const auto parity = static_cast<std::size_t>(routes.chunk % 2);
-    const MatrixView<const T> narrow =
-        ops::as_operand<T>(kernels_.elementwise<T>(), part_of(gradient, routes), gradient_[parity]);
-    return send<T>(routes, narrow, packed_hidden_, arrived_gradient_[parity]);
+    const MatrixView<const Scalar> narrow =
+        ops::as_operand<Scalar>(kernels_.elementwise<Scalar>(), part_of(gradient, routes), gradient_[parity]);
+    return send<Scalar>(routes, narrow, packed_hidden_, arrived_gradient_[parity]);
 }
 
-template <class T>
-void TokenExchange<T>::combine(const RowRoutes& routes, MatrixView<const A> partial, MatrixView<A> output) {
+template <class Scalar>
+void TokenExchange<Scalar>::combine(const RowRoutes& routes, MatrixView<const Sum> partial, MatrixView<Sum> output) {
     const Scope scope(core::scopes::exchange_combine);
-    bring_back<T>(routes, partial, results_, output);
+    bring_back<Scalar>(routes, partial, results_, output);
 }
 
-template <class T>
-void TokenExchange<T>::combine_weights(const RowRoutes& routes, MatrixView<const A> partial, MatrixView<A> gradient) {
+template <class Scalar>
+void TokenExchange<Scalar>::combine_weights(const RowRoutes& routes, MatrixView<const Sum> partial,
+                                            MatrixView<Sum> gradient) {
     const Scope scope(core::scopes::exchange_combine_weights);
-    bring_back<A>(routes, partial, weight_gradients_, gradient);
+    bring_back<Sum>(routes, partial, weight_gradients_, gradient);
 }
 
 template class TokenExchange<bf16>;

@@ -31,12 +31,12 @@ struct RowRoutes {
 };
 
 /// Rows that came from other ranks, kept as long as experts need them. A single rank has its own instead.
-template <class T>
+template <class Scalar>
 struct ArrivedRows {
-    Matrix<T> hidden;                  // [N, H]
-    Matrix<std::int32_t> expert_ids;   // [N, K], some of them of other groups
-    Matrix<accumulator_t<T>> weights;  // [N, K]
-    Matrix<std::uint64_t> tokens;      // [N, 1] with dropout
+    Matrix<Scalar> hidden;                  // [N, H]
+    Matrix<std::int32_t> expert_ids;        // [N, K], some of them of other groups
+    Matrix<accumulator_t<Scalar>> weights;  // [N, K]
+    Matrix<std::uint64_t> tokens;           // [N, 1] with dropout
 };
 
 /// Bytes that a rank sent to other ranks; docs/architecture.md has the formula.
@@ -57,12 +57,12 @@ struct ExchangeVolume {
 
 /// Brings rows to experts and results back, for all layers of a decoder. Every collective takes place in every layer
 /// and chunk on all ranks of a replica, whatever the routing; only its counts depend on that, and they are agreed on
-/// before. On the wire values have type T; sums are of the accumulator's type and in a fixed order. Rows of one rank
-/// alone stay where they are. T: bf16, float or double.
-template <class T>
+/// before. On the wire values have type Scalar; sums are of the accumulator's type and in a fixed order. Rows of one
+/// rank alone stay where they are. Scalar: bf16, float or double.
+template <class Scalar>
 class TokenExchange {
 public:
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
 
     /// Rows travel in so many chunks. `kernels` must outlive the object.
     TokenExchange(const mpi::ProcessGrid& grid, const kernels::KernelSet& kernels, index_t experts, index_t chunks = 1);
@@ -76,15 +76,16 @@ public:
 
     /// Collective over the replica. Of this rank's rows those of a chunk go to their experts. The rows for the experts
     /// of this rank are in `arrived`, or they are views of `mine`, which must stay as long.
-    ops::ExpertRows<T> dispatch(const RowRoutes& routes, const ops::ExpertRows<T>& mine, ArrivedRows<T>& arrived);
+    ops::ExpertRows<Scalar> dispatch(const RowRoutes& routes, const ops::ExpertRows<Scalar>& mine,
+                                     ArrivedRows<Scalar>& arrived);
     /// Collective over the replica. Output gradients [T, H] follow their rows: [N, H], valid until the gradient of the
     /// second next chunk arrives.
-    MatrixView<const T> dispatch_gradient(const RowRoutes& routes, MatrixView<const A> gradient);
+    MatrixView<const Scalar> dispatch_gradient(const RowRoutes& routes, MatrixView<const Sum> gradient);
     /// Collective over the replica. Each rank has computed a part of the result of each row, partial [N, H]; their sums
     /// return to the rows' owners: the chunk's rows of output [T, H].
-    void combine(const RowRoutes& routes, MatrixView<const A> partial, MatrixView<A> output);
+    void combine(const RowRoutes& routes, MatrixView<const Sum> partial, MatrixView<Sum> output);
     /// Collective over the replica. The same for gradients of routing weights, [N, K] to [T, K], at full precision.
-    void combine_weights(const RowRoutes& routes, MatrixView<const A> partial, MatrixView<A> gradient);
+    void combine_weights(const RowRoutes& routes, MatrixView<const Sum> partial, MatrixView<Sum> gradient);
 
     [[nodiscard]] index_t chunks() const noexcept { return chunks_; }
     /// Of all passes so far.
@@ -106,11 +107,13 @@ private:
     template <class S>
     MatrixView<const S> send(const RowRoutes& routes, MatrixView<const S> rows, Matrix<S>& packed, Matrix<S>& arrived);
     template <class W>
-    void bring_back(const RowRoutes& routes, MatrixView<const A> partial, Inbound<W>& buffers, MatrixView<A> output);
+    void bring_back(const RowRoutes& routes, MatrixView<const Sum> partial, Inbound<W>& buffers,
+                    MatrixView<Sum> output);
     template <class W>
-    void sum_over_slices(const RowRoutes& routes, MatrixView<const A> partial, Inbound<W>& buffers, MatrixView<A> sums);
+    void sum_over_slices(const RowRoutes& routes, MatrixView<const Sum> partial, Inbound<W>& buffers,
+                         MatrixView<Sum> sums);
     template <class W>
-    void sum_over_groups(const RowRoutes& routes, Inbound<W>& buffers, MatrixView<A> output) const;
+    void sum_over_groups(const RowRoutes& routes, Inbound<W>& buffers, MatrixView<Sum> output) const;
     template <class S>
     void exchange(MatrixView<const S> sent, const std::vector<index_t>& to, MatrixView<S> received,
                   const std::vector<index_t>& from);
@@ -121,15 +124,15 @@ private:
     const kernels::KernelSet& kernels_;
     index_t chunks_;
     std::vector<std::int32_t> group_of_expert_;  // [E]
-    Matrix<T> packed_hidden_;                    // rows sent, by group
+    Matrix<Scalar> packed_hidden_;               // rows sent, by group
     Matrix<std::int32_t> packed_ids_;
-    Matrix<A> packed_weights_;
+    Matrix<Sum> packed_weights_;
     Matrix<std::uint64_t> packed_tokens_;
-    std::array<Matrix<T>, 2> gradient_;          // [T, H] of even and odd chunks: one is computed while the other goes
-    std::array<Matrix<T>, 2> arrived_gradient_;  // [N, H] the same
-    Inbound<T> results_;
-    Inbound<A> weight_gradients_;
-    Matrix<A> sums_;  // [own, cols]
+    std::array<Matrix<Scalar>, 2> gradient_;  // [T, H] of even and odd chunks: one is computed while the other goes
+    std::array<Matrix<Scalar>, 2> arrived_gradient_;  // [N, H] the same
+    Inbound<Scalar> results_;
+    Inbound<Sum> weight_gradients_;
+    Matrix<Sum> sums_;  // [own, cols]
     ExchangeVolume volume_;
 };
 

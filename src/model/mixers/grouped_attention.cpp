@@ -37,47 +37,49 @@ BlockPlan plan_grouped_attention(const Architecture& architecture, index_t layer
     return plan;
 }
 
-template <class T>
-GroupedAttention<T>::GroupedAttention(const Architecture& architecture, index_t layer, BlockPlan plan,
-                                      const LoraParameters<A>& parameters, Workspace<T>& workspace)
-    : SoftmaxAttention<T>(architecture, layer, std::move(plan), parameters, workspace),
+template <class Scalar>
+GroupedAttention<Scalar>::GroupedAttention(const Architecture& architecture, index_t layer, BlockPlan plan,
+                                           const LoraParameters<Sum>& parameters, Workspace<Scalar>& workspace)
+    : SoftmaxAttention<Scalar>(architecture, layer, std::move(plan), parameters, workspace),
       query_transform_(workspace.kernels, rotated_heads(architecture, this->shape().heads)),
       key_transform_(workspace.kernels, rotated_heads(architecture, this->shape().kv_heads)),
       value_transform_(workspace.kernels, {.clip = architecture.attention.clip, .part = {}}) {}
 
-template <class T>
-std::vector<MatrixView<accumulator_t<T>>> GroupedAttention<T>::tensors() {
+template <class Scalar>
+std::vector<MatrixView<accumulator_t<Scalar>>> GroupedAttention<Scalar>::tensors() {
     if (query_transform_.weight().empty()) {
         return {};
     }
-    const auto row = [](std::span<A> values) { return MatrixView<A>(values.data(), 1, std::ssize(values)); };
+    const auto row = [](std::span<Sum> values) { return MatrixView<Sum>(values.data(), 1, std::ssize(values)); };
     return {row(query_transform_.weight()), row(key_transform_.weight())};
 }
 
-template <class T>
-void GroupedAttention<T>::project(const Pass<T>& pass, MatrixView<const A> x, SoftmaxAttentionState<T>& state) {
+template <class Scalar>
+void GroupedAttention<Scalar>::project(const Pass<Scalar>& pass, MatrixView<const Sum> x,
+                                       SoftmaxAttentionState<Scalar>& state) {
     auto& kept = static_cast<State&>(state);
-    AttentionScratch<T>& work = this->scratch();
-    const ops::Rotation<A> rotation = pass.rotation();
+    AttentionScratch<Scalar>& work = this->scratch();
+    const ops::Rotation<Sum> rotation = pass.rotation();
     work.query.resize(x.rows(), kept.query.cols());
     work.key.resize(x.rows(), kept.key.cols());
     work.value.resize(x.rows(), kept.value.cols());
-    ops::LoraLinear<T>::forward(
-        std::array<typename ops::LoraLinear<T>::Forward, 3>{{{this->linear(query_projection), x, work.query},
-                                                             {this->linear(key_projection), x, work.key},
-                                                             {this->linear(value_projection), x, work.value}}},
+    ops::LoraLinear<Scalar>::forward(
+        std::array<typename ops::LoraLinear<Scalar>::Forward, 3>{{{this->linear(query_projection), x, work.query},
+                                                                  {this->linear(key_projection), x, work.key},
+                                                                  {this->linear(value_projection), x, work.value}}},
         pass.dropout(), this->workspace().linear);
     query_transform_.forward(rotation, work.query, kept.query_heads, kept.query);
     key_transform_.forward(rotation, work.key, kept.key_heads, kept.key);
     value_transform_.forward(rotation, work.value, kept.value_heads, kept.value);
 }
 
-template <class T>
-void GroupedAttention<T>::project_backward(const Pass<T>& pass, MatrixView<const T> x,
-                                           const SoftmaxAttentionState<T>& state, MatrixView<A> grad_input) {
+template <class Scalar>
+void GroupedAttention<Scalar>::project_backward(const Pass<Scalar>& pass, MatrixView<const Scalar> x,
+                                                const SoftmaxAttentionState<Scalar>& state,
+                                                MatrixView<Sum> grad_input) {
     const auto& kept = static_cast<const State&>(state);
-    AttentionScratch<T>& work = this->scratch();
-    const ops::Rotation<A> rotation = pass.rotation();
+    AttentionScratch<Scalar>& work = this->scratch();
+    const ops::Rotation<Sum> rotation = pass.rotation();
     work.grad_query.resize(x.rows(), kept.query.cols());
     work.grad_key.resize(x.rows(), kept.key.cols());
     work.grad_value.resize(x.rows(), kept.value.cols());

@@ -12,31 +12,31 @@ namespace moesaic::model {
 [[nodiscard]] BlockPlan plan_grouped_attention(const Architecture& architecture, index_t layer,
                                                const LoraSettings& lora);
 
-template <class T>
-class GroupedAttention final : public SoftmaxAttention<T> {
+template <class Scalar>
+class GroupedAttention final : public SoftmaxAttention<Scalar> {
 public:
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
 
     GroupedAttention(const Architecture& architecture, index_t layer, BlockPlan plan,
-                     const LoraParameters<A>& parameters, Workspace<T>& workspace);
-    [[nodiscard]] std::unique_ptr<BlockState<T>> make_state() const override { return std::make_unique<State>(); }
+                     const LoraParameters<Sum>& parameters, Workspace<Scalar>& workspace);
+    [[nodiscard]] std::unique_ptr<BlockState<Scalar>> make_state() const override { return std::make_unique<State>(); }
 
 private:
-    struct State final : SoftmaxAttentionState<T> {
-        ops::HeadTape<T> query_heads;  // of what is normalised or bounded
-        ops::HeadTape<T> key_heads;
-        ops::HeadTape<T> value_heads;
+    struct State final : SoftmaxAttentionState<Scalar> {
+        ops::HeadTape<Scalar> query_heads;  // of what is normalised or bounded
+        ops::HeadTape<Scalar> key_heads;
+        ops::HeadTape<Scalar> value_heads;
     };
     enum Index : std::size_t { output_projection, query_projection, key_projection, value_projection };
 
-    [[nodiscard]] std::vector<MatrixView<A>> tensors() override;
-    void project(const Pass<T>& pass, MatrixView<const A> input, SoftmaxAttentionState<T>& state) override;
-    void project_backward(const Pass<T>& pass, MatrixView<const T> input, const SoftmaxAttentionState<T>& state,
-                          MatrixView<A> grad_input) override;
+    [[nodiscard]] std::vector<MatrixView<Sum>> tensors() override;
+    void project(const Pass<Scalar>& pass, MatrixView<const Sum> input, SoftmaxAttentionState<Scalar>& state) override;
+    void project_backward(const Pass<Scalar>& pass, MatrixView<const Scalar> input,
+                          const SoftmaxAttentionState<Scalar>& state, MatrixView<Sum> grad_input) override;
 
-    ops::HeadTransform<T> query_transform_;
-    ops::HeadTransform<T> key_transform_;
-    ops::HeadTransform<T> value_transform_;
+    ops::HeadTransform<Scalar> query_transform_;
+    ops::HeadTransform<Scalar> key_transform_;
+    ops::HeadTransform<Scalar> value_transform_;
 };
 
 }  // namespace moesaic::model

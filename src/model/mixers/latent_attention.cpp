@@ -40,10 +40,10 @@ BlockPlan plan_latent_attention(const Architecture& architecture, index_t layer,
     return plan;
 }
 
-template <class T>
-LatentAttention<T>::LatentAttention(const Architecture& architecture, index_t layer, BlockPlan plan,
-                                    const LoraParameters<A>& parameters, Workspace<T>& workspace)
-    : SoftmaxAttention<T>(architecture, layer, std::move(plan), parameters, workspace),
+template <class Scalar>
+LatentAttention<Scalar>::LatentAttention(const Architecture& architecture, index_t layer, BlockPlan plan,
+                                         const LoraParameters<Sum>& parameters, Workspace<Scalar>& workspace)
+    : SoftmaxAttention<Scalar>(architecture, layer, std::move(plan), parameters, workspace),
       query_rank_(architecture.attention.query_rank),
       kv_rank_(architecture.attention.kv_rank),
       rotated_size_(architecture.attention.rope.size),
@@ -51,10 +51,10 @@ LatentAttention<T>::LatentAttention(const Architecture& architecture, index_t la
       query_rotation_(workspace.kernels, {.rotates = true, .part = {this->shape().head_size, plain_size()}}),
       kv_norm_(workspace.kernels, latent_norm(kv_rank_)) {}
 
-template <class T>
-std::vector<MatrixView<accumulator_t<T>>> LatentAttention<T>::tensors() {
-    std::vector<MatrixView<A>> all;
-    for (ops::HeadTransform<T>* norm : {&query_norm_, &kv_norm_}) {
+template <class Scalar>
+std::vector<MatrixView<accumulator_t<Scalar>>> LatentAttention<Scalar>::tensors() {
+    std::vector<MatrixView<Sum>> all;
+    for (ops::HeadTransform<Scalar>* norm : {&query_norm_, &kv_norm_}) {
         if (!norm->weight().empty()) {
             all.push_back({norm->weight().data(), 1, std::ssize(norm->weight())});
         }
@@ -62,10 +62,10 @@ std::vector<MatrixView<accumulator_t<T>>> LatentAttention<T>::tensors() {
     return all;
 }
 
-template <class T>
-void LatentAttention<T>::project_query(const Pass<T>& pass, MatrixView<const A> x, State& kept) {
-    AttentionScratch<T>& scratch = this->scratch();
-    const ops::Rotation<A> rotation = pass.rotation();
+template <class Scalar>
+void LatentAttention<Scalar>::project_query(const Pass<Scalar>& pass, MatrixView<const Sum> x, State& kept) {
+    AttentionScratch<Scalar>& scratch = this->scratch();
+    const ops::Rotation<Sum> rotation = pass.rotation();
     scratch.query.resize(x.rows(), query_up().out());
     if (compresses_queries()) {
         scratch.latent.resize(x.rows(), query_down().out());
@@ -76,20 +76,20 @@ void LatentAttention<T>::project_query(const Pass<T>& pass, MatrixView<const A> 
     } else {
         this->apply(pass, query_up(), x, scratch.query);
     }
-    ops::HeadTape<T> nothing;  // a rotation keeps nothing
+    ops::HeadTape<Scalar> nothing;  // a rotation keeps nothing
     query_rotation_.forward(rotation, scratch.query, nothing, kept.query);
 }
 
-template <class T>
-void LatentAttention<T>::assemble(MatrixView<const A> expanded, MatrixView<const A> shared_key, MatrixView<A> keys,
-                                  MatrixView<A> values) const {
+template <class Scalar>
+void LatentAttention<Scalar>::assemble(MatrixView<const Sum> expanded, MatrixView<const Sum> shared_key,
+                                       MatrixView<Sum> keys, MatrixView<Sum> values) const {
     const ops::AttentionShape& shape = this->shape();
     const index_t plain = plain_size();
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < expanded.rows(); ++row) {
-        const A* in = expanded[row];
+        const Sum* in = expanded[row];
         for (index_t head = 0; head < shape.heads; ++head, in += plain + shape.value_size) {
-            A* const key = keys[row] + head * shape.head_size;
+            Sum* const key = keys[row] + head * shape.head_size;
             std::copy_n(in, plain, key);
             std::copy_n(shared_key[row], rotated_size_, key + plain);
             std::copy_n(in + plain, shape.value_size, values[row] + head * shape.value_size);
@@ -97,21 +97,22 @@ void LatentAttention<T>::assemble(MatrixView<const A> expanded, MatrixView<const
     }
 }
 
-template <class T>
-void LatentAttention<T>::assemble_backward(MatrixView<T> grad_expanded, MatrixView<A> grad_shared_key) const {
-    const AttentionScratch<T>& scratch = this->scratch();
-    const kernels::ElementwiseKernels<T>& row_kernels = this->kernels().template elementwise<T>();
+template <class Scalar>
+void LatentAttention<Scalar>::assemble_backward(MatrixView<Scalar> grad_expanded,
+                                                MatrixView<Sum> grad_shared_key) const {
+    const AttentionScratch<Scalar>& scratch = this->scratch();
+    const kernels::ElementwiseKernels<Scalar>& row_kernels = this->kernels().template elementwise<Scalar>();
     const ops::AttentionShape& shape = this->shape();
     const index_t plain = plain_size();
-    const MatrixView<const A> grad_keys = scratch.key;
-    const MatrixView<const A> grad_values = scratch.value;
+    const MatrixView<const Sum> grad_keys = scratch.key;
+    const MatrixView<const Sum> grad_values = scratch.value;
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < grad_expanded.rows(); ++row) {
-        A* const shared = grad_shared_key[row];
-        std::fill_n(shared, rotated_size_, A(0));
-        T* out = grad_expanded[row];
+        Sum* const shared = grad_shared_key[row];
+        std::fill_n(shared, rotated_size_, Sum(0));
+        Scalar* out = grad_expanded[row];
         for (index_t head = 0; head < shape.heads; ++head, out += plain + shape.value_size) {
-            const A* const key = grad_keys[row] + head * shape.head_size;
+            const Sum* const key = grad_keys[row] + head * shape.head_size;
             row_kernels.narrow(plain, key, out);
             row_kernels.add(rotated_size_, key + plain, shared, shared);
             row_kernels.narrow(shape.value_size, grad_values[row] + head * shape.value_size, out + plain);
@@ -119,37 +120,38 @@ void LatentAttention<T>::assemble_backward(MatrixView<T> grad_expanded, MatrixVi
     }
 }
 
-template <class T>
-void LatentAttention<T>::project(const Pass<T>& pass, MatrixView<const A> x, SoftmaxAttentionState<T>& state) {
+template <class Scalar>
+void LatentAttention<Scalar>::project(const Pass<Scalar>& pass, MatrixView<const Sum> x,
+                                      SoftmaxAttentionState<Scalar>& state) {
     auto& kept = static_cast<State&>(state);
-    AttentionScratch<T>& scratch = this->scratch();
-    const ops::Rotation<A> rotation = pass.rotation();
+    AttentionScratch<Scalar>& scratch = this->scratch();
+    const ops::Rotation<Sum> rotation = pass.rotation();
     project_query(pass, x, kept);
     scratch.latent.resize(x.rows(), kv_down().out());
     this->apply(pass, kv_down(), x, scratch.latent);
     kept.kv_latent.resize(x.rows(), kv_rank_);
-    const MatrixView<A> latent = scratch.latent;
+    const MatrixView<Sum> latent = scratch.latent;
     kv_norm_.forward(rotation, latent.columns(0, kv_rank_), kept.kv_norm, kept.kv_latent);
     scratch.expanded.resize(x.rows(), kv_up().out());
     this->apply(pass, kv_up(), latent.columns(0, kv_rank_), scratch.expanded);
-    const MatrixView<A> shared_key = latent.columns(kv_rank_, rotated_size_);
+    const MatrixView<Sum> shared_key = latent.columns(kv_rank_, rotated_size_);
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < x.rows(); ++row) {
-        rotation.table.rotate(this->kernels().template elementwise<A>(), {rotated_size_, 0}, shared_key.row(row),
+        rotation.table.rotate(this->kernels().template elementwise<Sum>(), {rotated_size_, 0}, shared_key.row(row),
                               rotation.positions[static_cast<std::size_t>(row)]);
     }
     scratch.key.resize(x.rows(), kept.key.cols());
     scratch.value.resize(x.rows(), kept.value.cols());
     assemble(scratch.expanded, shared_key, scratch.key, scratch.value);
-    ops::convert<T>(this->kernels().template elementwise<T>(), scratch.key, kept.key.view());
-    ops::convert<T>(this->kernels().template elementwise<T>(), scratch.value, kept.value.view());
+    ops::convert<Scalar>(this->kernels().template elementwise<Scalar>(), scratch.key, kept.key.view());
+    ops::convert<Scalar>(this->kernels().template elementwise<Scalar>(), scratch.value, kept.value.view());
 }
 
-template <class T>
-void LatentAttention<T>::project_query_backward(const Pass<T>& pass, MatrixView<const T> x, const State& kept,
-                                                MatrixView<A> grad_input) {
-    AttentionScratch<T>& scratch = this->scratch();
-    const ops::Rotation<A> rotation = pass.rotation();
+template <class Scalar>
+void LatentAttention<Scalar>::project_query_backward(const Pass<Scalar>& pass, MatrixView<const Scalar> x,
+                                                     const State& kept, MatrixView<Sum> grad_input) {
+    AttentionScratch<Scalar>& scratch = this->scratch();
+    const ops::Rotation<Sum> rotation = pass.rotation();
     scratch.grad_query.resize(x.rows(), query_up().out());
     query_rotation_.backward(rotation, {}, scratch.query, scratch.work, scratch.grad_query);
     if (!compresses_queries()) {
@@ -163,28 +165,29 @@ void LatentAttention<T>::project_query_backward(const Pass<T>& pass, MatrixView<
     this->apply_backward(pass, query_down(), x, scratch.grad_latent, grad_input);
 }
 
-template <class T>
-void LatentAttention<T>::project_backward(const Pass<T>& pass, MatrixView<const T> x,
-                                          const SoftmaxAttentionState<T>& state, MatrixView<A> grad_input) {
+template <class Scalar>
+void LatentAttention<Scalar>::project_backward(const Pass<Scalar>& pass, MatrixView<const Scalar> x,
+                                               const SoftmaxAttentionState<Scalar>& state, MatrixView<Sum> grad_input) {
     const auto& kept = static_cast<const State&>(state);
-    AttentionScratch<T>& scratch = this->scratch();
-    const ops::Rotation<A> rotation = pass.rotation();
+    AttentionScratch<Scalar>& scratch = this->scratch();
+    const ops::Rotation<Sum> rotation = pass.rotation();
     project_query_backward(pass, x, kept, grad_input);
     scratch.grad_expanded.resize(x.rows(), kv_up().out());
     scratch.latent.resize(x.rows(), kv_down().out());
     scratch.grad_latent.resize(x.rows(), kv_down().out());
-    const MatrixView<A> latent = scratch.latent;
-    const MatrixView<T> grad_latent = scratch.grad_latent;
-    const MatrixView<A> shared_key = latent.columns(kv_rank_, rotated_size_);
+    const MatrixView<Sum> latent = scratch.latent;
+    const MatrixView<Scalar> grad_latent = scratch.grad_latent;
+    const MatrixView<Sum> shared_key = latent.columns(kv_rank_, rotated_size_);
     assemble_backward(scratch.grad_expanded, shared_key);
     this->apply_backward(pass, kv_up(), kept.kv_latent, scratch.grad_expanded, latent.columns(0, kv_rank_));
     kv_norm_.backward(rotation, kept.kv_norm, latent.columns(0, kv_rank_), scratch.work,
                       grad_latent.columns(0, kv_rank_));
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < x.rows(); ++row) {
-        rotation.table.rotate_back(this->kernels().template elementwise<A>(), {rotated_size_, 0}, shared_key.row(row),
+        rotation.table.rotate_back(this->kernels().template elementwise<Sum>(), {rotated_size_, 0}, shared_key.row(row),
                                    rotation.positions[static_cast<std::size_t>(row)]);
-        this->kernels().template elementwise<T>().narrow(rotated_size_, shared_key[row], grad_latent[row] + kv_rank_);
+        this->kernels().template elementwise<Scalar>().narrow(rotated_size_, shared_key[row],
+                                                              grad_latent[row] + kv_rank_);
     }
     this->apply_backward(pass, kv_down(), x, scratch.grad_latent, grad_input, true);
 }

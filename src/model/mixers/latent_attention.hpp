@@ -16,54 +16,54 @@ namespace moesaic::model {
 
 /// Dr of the D elements of a head, the last ones, are rotated; the first are Dn. Queries have compressed size Rq, keys
 /// and values Rkv.
-template <class T>
-class LatentAttention final : public SoftmaxAttention<T> {
+template <class Scalar>
+class LatentAttention final : public SoftmaxAttention<Scalar> {
 public:
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
 
     LatentAttention(const Architecture& architecture, index_t layer, BlockPlan plan,
-                    const LoraParameters<A>& parameters, Workspace<T>& workspace);
-    [[nodiscard]] std::unique_ptr<BlockState<T>> make_state() const override { return std::make_unique<State>(); }
+                    const LoraParameters<Sum>& parameters, Workspace<Scalar>& workspace);
+    [[nodiscard]] std::unique_ptr<BlockState<Scalar>> make_state() const override { return std::make_unique<State>(); }
 
 private:
-    struct State final : SoftmaxAttentionState<T> {
-        ops::HeadTape<T> query_norm;  // of the compressed vectors
-        ops::HeadTape<T> kv_norm;
-        Matrix<T> query_latent;  // [T, Rq] compressed and normalised
-        Matrix<T> kv_latent;     // [T, Rkv]
+    struct State final : SoftmaxAttentionState<Scalar> {
+        ops::HeadTape<Scalar> query_norm;  // of the compressed vectors
+        ops::HeadTape<Scalar> kv_norm;
+        Matrix<Scalar> query_latent;  // [T, Rq] compressed and normalised
+        Matrix<Scalar> kv_latent;     // [T, Rkv]
     };
 
-    [[nodiscard]] std::vector<MatrixView<A>> tensors() override;
-    void project(const Pass<T>& pass, MatrixView<const A> input, SoftmaxAttentionState<T>& state) override;
-    void project_backward(const Pass<T>& pass, MatrixView<const T> input, const SoftmaxAttentionState<T>& state,
-                          MatrixView<A> grad_input) override;
-    void project_query(const Pass<T>& pass, MatrixView<const A> input, State& state);
-    void project_query_backward(const Pass<T>& pass, MatrixView<const T> input, const State& state,
-                                MatrixView<A> grad_input);
+    [[nodiscard]] std::vector<MatrixView<Sum>> tensors() override;
+    void project(const Pass<Scalar>& pass, MatrixView<const Sum> input, SoftmaxAttentionState<Scalar>& state) override;
+    void project_backward(const Pass<Scalar>& pass, MatrixView<const Scalar> input,
+                          const SoftmaxAttentionState<Scalar>& state, MatrixView<Sum> grad_input) override;
+    void project_query(const Pass<Scalar>& pass, MatrixView<const Sum> input, State& state);
+    void project_query_backward(const Pass<Scalar>& pass, MatrixView<const Scalar> input, const State& state,
+                                MatrixView<Sum> grad_input);
     /// Keys and values of all heads from expanded latents [T, heads * (Dn + Dv)] and rotated shared keys [T, Dr].
-    void assemble(MatrixView<const A> expanded, MatrixView<const A> shared_key, MatrixView<A> keys,
-                  MatrixView<A> values) const;
+    void assemble(MatrixView<const Sum> expanded, MatrixView<const Sum> shared_key, MatrixView<Sum> keys,
+                  MatrixView<Sum> values) const;
     /// From gradients of keys and values those of the expanded latents and, summed over heads, of the shared keys.
-    void assemble_backward(MatrixView<T> grad_expanded, MatrixView<A> grad_shared_key) const;
+    void assemble_backward(MatrixView<Scalar> grad_expanded, MatrixView<Sum> grad_shared_key) const;
 
     [[nodiscard]] index_t plain_size() const { return this->shape().head_size - rotated_size_; }
     [[nodiscard]] bool compresses_queries() const { return query_rank_ > 0; }
-    [[nodiscard]] const ops::LoraLinear<T>& query_down() const { return this->linear(1); }  // H to Rq
+    [[nodiscard]] const ops::LoraLinear<Scalar>& query_down() const { return this->linear(1); }  // H to Rq
     /// From Rq, or H, to [heads * D].
-    [[nodiscard]] const ops::LoraLinear<T>& query_up() const { return this->linear(compresses_queries() ? 2 : 1); }
-    [[nodiscard]] const ops::LoraLinear<T>& kv_down() const {  // H to [Rkv + Dr]
+    [[nodiscard]] const ops::LoraLinear<Scalar>& query_up() const { return this->linear(compresses_queries() ? 2 : 1); }
+    [[nodiscard]] const ops::LoraLinear<Scalar>& kv_down() const {  // H to [Rkv + Dr]
         return this->linear(compresses_queries() ? 3 : 2);
     }
-    [[nodiscard]] const ops::LoraLinear<T>& kv_up() const {  // Rkv to [heads * (Dn + Dv)]
+    [[nodiscard]] const ops::LoraLinear<Scalar>& kv_up() const {  // Rkv to [heads * (Dn + Dv)]
         return this->linear(compresses_queries() ? 4 : 3);
     }
 
     index_t query_rank_;  ///< Rq; 0: queries are not compressed
     index_t kv_rank_;     ///< Rkv
     index_t rotated_size_;
-    ops::HeadTransform<T> query_norm_;  // of [Rq]
-    ops::HeadTransform<T> query_rotation_;
-    ops::HeadTransform<T> kv_norm_;  // of [Rkv]
+    ops::HeadTransform<Scalar> query_norm_;  // of [Rq]
+    ops::HeadTransform<Scalar> query_rotation_;
+    ops::HeadTransform<Scalar> kv_norm_;  // of [Rkv]
 };
 
 }  // namespace moesaic::model

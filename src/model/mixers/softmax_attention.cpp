@@ -18,19 +18,19 @@ ProjectionPlan plan_attention_output(const Architecture& architecture, index_t l
                            attention.heads * attention.value_size, LoraTarget::attention, lora, attention.output_bias);
 }
 
-template <class T>
-SoftmaxAttention<T>::SoftmaxAttention(const Architecture& architecture, index_t layer, BlockPlan plan,
-                                      const LoraParameters<A>& parameters, Workspace<T>& workspace)
-    : Block<T>(std::move(plan), parameters, workspace),
+template <class Scalar>
+SoftmaxAttention<Scalar>::SoftmaxAttention(const Architecture& architecture, index_t layer, BlockPlan plan,
+                                           const LoraParameters<Sum>& parameters, Workspace<Scalar>& workspace)
+    : Block<Scalar>(std::move(plan), parameters, workspace),
       shape_{architecture.attention.heads,     architecture.attention.kv_heads,
              architecture.attention.head_size, architecture.attention.value_size,
              architecture.attention.scale,     architecture.attention.windows[static_cast<std::size_t>(layer)]} {}
 
-template <class T>
-void SoftmaxAttention<T>::forward(const Pass<T>& pass, const BlockInput<T>& input, BlockState<T>& state,
-                                  MatrixView<A> output, bool) {
-    auto& kept = static_cast<SoftmaxAttentionState<T>&>(state);
-    AttentionScratch<T>& work = scratch();
+template <class Scalar>
+void SoftmaxAttention<Scalar>::forward(const Pass<Scalar>& pass, const BlockInput<Scalar>& input,
+                                       BlockState<Scalar>& state, MatrixView<Sum> output, bool) {
+    auto& kept = static_cast<SoftmaxAttentionState<Scalar>&>(state);
+    AttentionScratch<Scalar>& work = scratch();
     const index_t rows = pass.rows();
     kept.query.resize(rows, shape_.heads * shape_.head_size);
     kept.key.resize(rows, shape_.kv_heads * shape_.head_size);
@@ -39,28 +39,29 @@ void SoftmaxAttention<T>::forward(const Pass<T>& pass, const BlockInput<T>& inpu
     kept.log_sum.resize(rows, shape_.heads);
     project(pass, input.wide, kept);
     work.attended.resize(rows, kept.attended.cols());
-    ops::attention_forward<T>(this->kernels(), shape_, {work.query, work.key, work.value, pass.batch.offsets},
-                              work.attended, kept.log_sum);
-    ops::convert<T>(this->kernels().template elementwise<T>(), work.attended, kept.attended.view());
+    ops::attention_forward<Scalar>(this->kernels(), shape_, {work.query, work.key, work.value, pass.batch.offsets},
+                                   work.attended, kept.log_sum);
+    ops::convert<Scalar>(this->kernels().template elementwise<Scalar>(), work.attended, kept.attended.view());
     this->apply(pass, this->linear(0), work.attended, output);
 }
 
-template <class T>
-void SoftmaxAttention<T>::backward(const Pass<T>& pass, MatrixView<const T> input, const BlockState<T>& state,
-                                   MatrixView<const A> grad_output, std::span<const A>, MatrixView<A> grad_input) {
-    const auto& kept = static_cast<const SoftmaxAttentionState<T>&>(state);
-    AttentionScratch<T>& work = scratch();
+template <class Scalar>
+void SoftmaxAttention<Scalar>::backward(const Pass<Scalar>& pass, MatrixView<const Scalar> input,
+                                        const BlockState<Scalar>& state, MatrixView<const Sum> grad_output,
+                                        std::span<const Sum>, MatrixView<Sum> grad_input) {
+    const auto& kept = static_cast<const SoftmaxAttentionState<Scalar>&>(state);
+    AttentionScratch<Scalar>& work = scratch();
     const index_t rows = pass.rows();
-    const kernels::ElementwiseKernels<T>& row_kernels = this->kernels().template elementwise<T>();
+    const kernels::ElementwiseKernels<Scalar>& row_kernels = this->kernels().template elementwise<Scalar>();
     work.attended.resize(rows, kept.attended.cols());
     this->apply_backward(pass, this->linear(0), kept.attended,
-                         ops::as_operand<T>(row_kernels, grad_output, work.grad_output), work.attended);
+                         ops::as_operand<Scalar>(row_kernels, grad_output, work.grad_output), work.attended);
     work.query.resize(rows, kept.query.cols());
     work.key.resize(rows, kept.key.cols());
     work.value.resize(rows, kept.value.cols());
-    ops::attention_backward<T>(
+    ops::attention_backward<Scalar>(
         this->kernels(), shape_, {kept.query, kept.key, kept.value, pass.batch.offsets}, kept.attended, kept.log_sum,
-        ops::as_operand<T>(row_kernels, work.attended, work.grad_attended), work.query, work.key, work.value);
+        ops::as_operand<Scalar>(row_kernels, work.attended, work.grad_attended), work.query, work.key, work.value);
     project_backward(pass, input, kept, grad_input);
 }
 

@@ -11,39 +11,40 @@
 namespace moesaic::model {
 
 /// What attention keeps, whatever its projections.
-template <class T>
-struct SoftmaxAttentionState : BlockState<T> {
-    Matrix<T> query;                   // [T, heads * D] normalised and rotated
-    Matrix<T> key;                     // [T, kv_heads * D]
-    Matrix<T> value;                   // [T, kv_heads * Dv]
-    Matrix<T> attended;                // [T, heads * Dv]
-    Matrix<accumulator_t<T>> log_sum;  // [T, heads]
+template <class Scalar>
+struct SoftmaxAttentionState : BlockState<Scalar> {
+    Matrix<Scalar> query;                   // [T, heads * D] normalised and rotated
+    Matrix<Scalar> key;                     // [T, kv_heads * D]
+    Matrix<Scalar> value;                   // [T, kv_heads * Dv]
+    Matrix<Scalar> attended;                // [T, heads * Dv]
+    Matrix<accumulator_t<Scalar>> log_sum;  // [T, heads]
 };
 
 /// The first projection of the plan is that of the output; the others are subclasses' business.
-template <class T>
-class SoftmaxAttention : public Block<T> {
+template <class Scalar>
+class SoftmaxAttention : public Block<Scalar> {
 public:
-    using A = accumulator_t<T>;
+    using Sum = accumulator_t<Scalar>;
 
-    void forward(const Pass<T>& pass, const BlockInput<T>& input, BlockState<T>& state, MatrixView<A> output,
-                 bool keep) final;
-    void backward(const Pass<T>& pass, MatrixView<const T> input, const BlockState<T>& state,
-                  MatrixView<const A> grad_output, std::span<const A> grad_probabilities,
-                  MatrixView<A> grad_input) final;
+    void forward(const Pass<Scalar>& pass, const BlockInput<Scalar>& input, BlockState<Scalar>& state,
+                 MatrixView<Sum> output, bool keep) final;
+    void backward(const Pass<Scalar>& pass, MatrixView<const Scalar> input, const BlockState<Scalar>& state,
+                  MatrixView<const Sum> grad_output, std::span<const Sum> grad_probabilities,
+                  MatrixView<Sum> grad_input) final;
 
 protected:
     SoftmaxAttention(const Architecture& architecture, index_t layer, BlockPlan plan,
-                     const LoraParameters<A>& parameters, Workspace<T>& workspace);
+                     const LoraParameters<Sum>& parameters, Workspace<Scalar>& workspace);
 
     /// From input [T, H] to query, key and value in the scratch, and rounded in `state`.
-    virtual void project(const Pass<T>& pass, MatrixView<const A> input, SoftmaxAttentionState<T>& state) = 0;
+    virtual void project(const Pass<Scalar>& pass, MatrixView<const Sum> input,
+                         SoftmaxAttentionState<Scalar>& state) = 0;
     /// Given gradients of query, key and value in the scratch: what `backward` says.
-    virtual void project_backward(const Pass<T>& pass, MatrixView<const T> input, const SoftmaxAttentionState<T>& state,
-                                  MatrixView<A> grad_input) = 0;
+    virtual void project_backward(const Pass<Scalar>& pass, MatrixView<const Scalar> input,
+                                  const SoftmaxAttentionState<Scalar>& state, MatrixView<Sum> grad_input) = 0;
 
     [[nodiscard]] const ops::AttentionShape& shape() const noexcept { return shape_; }
-    [[nodiscard]] AttentionScratch<T>& scratch() const noexcept { return this->workspace().attention; }
+    [[nodiscard]] AttentionScratch<Scalar>& scratch() const noexcept { return this->workspace().attention; }
 
 private:
     ops::AttentionShape shape_;

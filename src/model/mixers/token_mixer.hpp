@@ -12,10 +12,10 @@ namespace moesaic::model {
 [[nodiscard]] BlockPlan plan_token_mixer(const Architecture& architecture, index_t layer, const LoraSettings& lora);
 
 /// The mixer of a layer, from its plan.
-template <class T>
-[[nodiscard]] std::unique_ptr<Block<T>> make_token_mixer(const Architecture& architecture, index_t layer,
-                                                         BlockPlan plan,
-                                                         const LoraParameters<accumulator_t<T>>& parameters,
-                                                         Workspace<T>& workspace);
+template <class Scalar>
+[[nodiscard]] std::unique_ptr<Block<Scalar>> make_token_mixer(const Architecture& architecture, index_t layer,
+                                                              BlockPlan plan,
+                                                              const LoraParameters<accumulator_t<Scalar>>& parameters,
+                                                              Workspace<Scalar>& workspace);
 
 }  // namespace moesaic::model

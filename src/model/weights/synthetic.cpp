@@ -87,17 +87,18 @@ Architecture synthetic_architecture(std::string_view name, std::string_view opti
     return read_architecture(nlohmann::json::parse(found->config), std::string(name));
 }
 
-template <class T>
-void SyntheticWeights<T>::read(const std::string& name, const TensorSlice& part, MatrixView<T> out) const {
+template <class Scalar>
+void SyntheticWeights<Scalar>::read(const std::string& name, const TensorSlice& part, MatrixView<Scalar> out) const {
     core::fill_random(out, {.cols = part.cols, .row_begin = part.row_begin, .col_begin = part.col_begin}, seed_,
                       stream_of(name), deviation_of(name, part.cols));
 }
 
-template <class T>
-void SyntheticWeights<T>::read_full_precision(const std::string& name, MatrixView<accumulator_t<T>> out) const {
+template <class Scalar>
+void SyntheticWeights<Scalar>::read_full_precision(const std::string& name,
+                                                   MatrixView<accumulator_t<Scalar>> out) const {
     const bool is_bias = name.ends_with("bias");
     if (is_bias || name.ends_with("norm.weight")) {
-        std::fill_n(out[0], out.cols(), accumulator_t<T>(is_bias ? 0 : 1));
+        std::fill_n(out[0], out.cols(), accumulator_t<Scalar>(is_bias ? 0 : 1));
         return;
     }
     core::fill_random(out, seed_, stream_of(name), deviation_of(name, out.cols()));

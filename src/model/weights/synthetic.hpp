@@ -18,14 +18,14 @@ namespace moesaic::model {
 [[nodiscard]] Architecture synthetic_architecture(std::string_view name, std::string_view option = "model.synthetic");
 
 /// Random weights of mean 0 whose variance keeps that of activations; norms are ones, biases zero. All are BF16 values,
-/// so that T does not matter. A value depends on seed, tensor and place in the whole tensor alone: slices of different
-/// ranks fit together. T: bf16 or float.
-template <class T>
-class SyntheticWeights final : public WeightSource<T> {
+/// so that Scalar does not matter. A value depends on seed, tensor and place in the whole tensor alone: slices of
+/// different ranks fit together. Scalar: bf16 or float.
+template <class Scalar>
+class SyntheticWeights final : public WeightSource<Scalar> {
 public:
     explicit SyntheticWeights(std::uint64_t seed) : seed_(seed) {}
-    void read(const std::string& name, const TensorSlice& part, MatrixView<T> out) const override;
-    void read_full_precision(const std::string& name, MatrixView<accumulator_t<T>> out) const override;
+    void read(const std::string& name, const TensorSlice& part, MatrixView<Scalar> out) const override;
+    void read_full_precision(const std::string& name, MatrixView<accumulator_t<Scalar>> out) const override;
 
 private:
     std::uint64_t seed_;

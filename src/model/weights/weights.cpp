@@ -65,21 +65,21 @@ StoredFormats stored_formats(const io::TensorSource& tensors, const Architecture
     return {common(experts), common(others)};
 }
 
-template <class T>
-void WeightSource<T>::fill(const std::string& name, const TensorSlice& part, ops::PackedMatrix out) const {
+template <class Scalar>
+void WeightSource<Scalar>::fill(const std::string& name, const TensorSlice& part, ops::PackedMatrix out) const {
     constexpr index_t elements_at_once = index_t{1} << 22;
     constexpr index_t block = ops::kernel_block;
     const index_t most = std::max<index_t>(1, elements_at_once / std::max<index_t>(1, out.cols()) / block) * block;
-    core::Matrix<T> plain;
+    core::Matrix<Scalar> plain;
     for (index_t first = 0; first < out.rows(); first += most) {
         plain.resize(std::min(most, out.rows() - first), out.cols());
         read(name, {part.rows, part.cols, part.row_begin + first, part.col_begin}, plain);
-        out.template assign_rows<T>(first, plain);
+        out.template assign_rows<Scalar>(first, plain);
     }
 }
 
-template <class T>
-CheckpointWeights<T>::CheckpointWeights(const io::TensorSource& tensors, const Architecture& architecture)
+template <class Scalar>
+CheckpointWeights<Scalar>::CheckpointWeights(const io::TensorSource& tensors, const Architecture& architecture)
     : tensors_(tensors), architecture_(architecture) {
     for (index_t layer = 0; layer < architecture.layers; ++layer) {
         if (architecture.is_moe[static_cast<std::size_t>(layer)] &&
@@ -90,8 +90,8 @@ CheckpointWeights<T>::CheckpointWeights(const io::TensorSource& tensors, const A
     }
 }
 
-template <class T>
-void CheckpointWeights<T>::place_fused_experts(index_t layer) {
+template <class Scalar>
+void CheckpointWeights<Scalar>::place_fused_experts(index_t layer) {
     const TensorNames& names = architecture_.names;
     const index_t hidden = architecture_.hidden;
     const index_t intermediate = architecture_.expert_intermediate;
@@ -111,16 +111,16 @@ void CheckpointWeights<T>::place_fused_experts(index_t layer) {
     renamed_[prefix + names.router + ".weight"] = {prefix + TensorNames::fused_router + ".weight"};
 }
 
-template <class T>
-typename CheckpointWeights<T>::Place CheckpointWeights<T>::place_of(const std::string& name) const {
+template <class Scalar>
+typename CheckpointWeights<Scalar>::Place CheckpointWeights<Scalar>::place_of(const std::string& name) const {
     const auto renamed = renamed_.find(name);
     return tensors_.contains(name) || renamed == renamed_.end() ? Place{name} : renamed->second;
 }
 
-template <class T>
+template <class Scalar>
 template <class U>
-bool CheckpointWeights<T>::find(const std::string& name, index_t rows, index_t cols, MatrixView<U> out,
-                                Place& place) const {
+bool CheckpointWeights<Scalar>::find(const std::string& name, index_t rows, index_t cols, MatrixView<U> out,
+                                     Place& place) const {
     place = place_of(name);
     if (!tensors_.contains(place.stored)) {
         missing_.push_back(name);
@@ -140,36 +140,37 @@ bool CheckpointWeights<T>::find(const std::string& name, index_t rows, index_t c
     return true;
 }
 
-template <class T>
-void CheckpointWeights<T>::read(const std::string& name, const TensorSlice& part, MatrixView<T> out) const {
+template <class Scalar>
+void CheckpointWeights<Scalar>::read(const std::string& name, const TensorSlice& part, MatrixView<Scalar> out) const {
     Place place;
     if (find(name, part.rows, part.cols, out, place)) {
-        tensors_.read<T>(place.stored, out, place.row_begin + part.row_begin, part.col_begin);
+        tensors_.read<Scalar>(place.stored, out, place.row_begin + part.row_begin, part.col_begin);
     }
 }
 
-template <class T>
-void CheckpointWeights<T>::read_full_precision(const std::string& name, MatrixView<accumulator_t<T>> out) const {
+template <class Scalar>
+void CheckpointWeights<Scalar>::read_full_precision(const std::string& name,
+                                                    MatrixView<accumulator_t<Scalar>> out) const {
     Place place;
     if (find(name, out.rows(), out.cols(), out, place)) {
-        tensors_.read<accumulator_t<T>>(place.stored, out, place.row_begin, 0);
+        tensors_.read<accumulator_t<Scalar>>(place.stored, out, place.row_begin, 0);
     }
 }
 
-template <class T>
-void CheckpointWeights<T>::mark_read_elsewhere(const std::string& name) const {
+template <class Scalar>
+void CheckpointWeights<Scalar>::mark_read_elsewhere(const std::string& name) const {
     read_.insert(place_of(name).stored);
 }
 
-template <class T>
-std::vector<std::string> CheckpointWeights<T>::unread() const {
+template <class Scalar>
+std::vector<std::string> CheckpointWeights<Scalar>::unread() const {
     std::vector<std::string> names = tensors_.names();
     std::erase_if(names, [&](const std::string& name) { return read_.contains(name); });
     return names;
 }
 
-template <class T>
-void CheckpointWeights<T>::check_complete() const {
+template <class Scalar>
+void CheckpointWeights<Scalar>::check_complete() const {
     if (!missing_.empty()) {
         const auto shown = std::span(missing_).first(std::min(missing_.size(), listed_names));
         const std::string more =
@@ -188,8 +189,8 @@ void CheckpointWeights<T>::check_complete() const {
     }
 }
 
-template <class T>
-std::string CheckpointWeights<T>::unused() const {
+template <class Scalar>
+std::string CheckpointWeights<Scalar>::unused() const {
     std::map<std::string, index_t> counts;  // tensors of further layers and buffers are counted together
     index_t all = 0;
     for (const std::string& name : unread()) {

@@ -27,29 +27,30 @@ struct TensorSlice {
     index_t col_begin = 0;
 };
 
-/// Delivers parts of named tensors to a model whose activations are T. One of another shape is an error that names it.
-template <class T>
+/// Delivers parts of named tensors to a model whose activations are Scalar. One of another shape is an error that names
+/// it.
+template <class Scalar>
 class WeightSource {
 public:
     virtual ~WeightSource() = default;
     /// Fills `out` with the part of tensor `name` that begins at the given row and column.
-    virtual void read(const std::string& name, const TensorSlice& part, MatrixView<T> out) const = 0;
+    virtual void read(const std::string& name, const TensorSlice& part, MatrixView<Scalar> out) const = 0;
     /// The same for packed weights, some rows after the other. A source that has codes and scales where `out` wants
     /// them overrides it: the part says which groups it cuts.
     virtual void fill(const std::string& name, const TensorSlice& part, ops::PackedMatrix out) const;
     /// Fills `out` with a whole tensor in the accumulator's type, for norms and routers.
-    virtual void read_full_precision(const std::string& name, MatrixView<accumulator_t<T>> out) const = 0;
+    virtual void read_full_precision(const std::string& name, MatrixView<accumulator_t<Scalar>> out) const = 0;
     /// Says that another rank reads the tensor.
     virtual void mark_read_elsewhere(const std::string& name) const { static_cast<void>(name); }
 
-    void read_vector(const std::string& name, std::span<accumulator_t<T>> out) const {
+    void read_vector(const std::string& name, std::span<accumulator_t<Scalar>> out) const {
         read_full_precision(name, {out.data(), 1, static_cast<index_t>(out.size())});
     }
     /// Fills a matrix with a whole tensor of its shape.
     void fill_whole(const std::string& name, ops::PackedWeights& weights) const {
         fill(name, {weights.rows(), weights.cols(), 0, 0}, weights.matrix());
     }
-    void read_matrix(const std::string& name, MatrixView<T> out) const {
+    void read_matrix(const std::string& name, MatrixView<Scalar> out) const {
         read(name, {out.rows(), out.cols(), 0, 0}, out);
     }
 };
@@ -59,13 +60,13 @@ public:
 
 /// Reads from safetensors files, whose experts may be stored one by one or fused: [E, 2I, H] for gate and up, [E, H, I]
 /// for down, as transformers 5 holds them. Both arguments must outlive the object.
-template <class T>
-class CheckpointWeights final : public WeightSource<T> {
+template <class Scalar>
+class CheckpointWeights final : public WeightSource<Scalar> {
 public:
     CheckpointWeights(const io::TensorSource& tensors, const Architecture& architecture);
     /// A missing tensor is noted and its part filled with zeros.
-    void read(const std::string& name, const TensorSlice& part, MatrixView<T> out) const override;
-    void read_full_precision(const std::string& name, MatrixView<accumulator_t<T>> out) const override;
+    void read(const std::string& name, const TensorSlice& part, MatrixView<Scalar> out) const override;
+    void read_full_precision(const std::string& name, MatrixView<accumulator_t<Scalar>> out) const override;
     void mark_read_elsewhere(const std::string& name) const override;
 
     /// To be called when all was read. Throws an error that lists what is missing, or one for a tensor that was not

@@ -50,28 +50,29 @@ void with_blocks(WeightFormat format, const Body& body) {
     }
 }
 
-template <class T>
+template <class Scalar>
 [[noreturn]] void refuse(WeightFormat format) {
     core::fail(core::ExitCode::runtime_failure,
                "weights in {} don't serve activations in {} (kernels have no access to them); store them in {}",
-               facts_of(format).name, facts_of(format_of<T>).name, facts_of(format_of<T>).name);
+               facts_of(format).name, facts_of(format_of<Scalar>).name, facts_of(format_of<Scalar>).name);
 }
 
 }  // namespace
 
-template <class T>
-BlockRun<T> panel_of(const kernels::KernelSet& kernels, const StoredRun& run, core::Buffer<T>& scratch) {
-    if (access_to<T>(run.format) == Access::in_place) {
-        return {reinterpret_cast<const T*>(run.first), run.step / static_cast<index_t>(sizeof(T)), run.blocks};
+template <class Scalar>
+BlockRun<Scalar> panel_of(const kernels::KernelSet& kernels, const StoredRun& run, core::Buffer<Scalar>& scratch) {
+    if (access_to<Scalar>(run.format) == Access::in_place) {
+        return {reinterpret_cast<const Scalar*>(run.first), run.step / static_cast<index_t>(sizeof(Scalar)),
+                run.blocks};
     }
-    T* out = scratch.reserve(static_cast<std::size_t>(run.blocks * block_elements));
+    Scalar* out = scratch.reserve(static_cast<std::size_t>(run.blocks * block_elements));
     with_blocks(run.format, [&](auto blocks) {
-        if constexpr (access_to<T>(blocks.format) == Access::unpacked) {
+        if constexpr (access_to<Scalar>(blocks.format) == Access::unpacked) {
             for (index_t b = 0; b < run.blocks; ++b) {
                 blocks.unpack(kernels, run.block(b), out + b * block_elements);
             }
         } else {
-            refuse<T>(run.format);
+            refuse<Scalar>(run.format);
         }
     });
     return {out, block_elements, run.blocks};
@@ -115,23 +116,23 @@ void PackedMatrix::assign_rows(index_t first, MatrixView<const S> plain) const {
     });
 }
 
-template <class A>
-void PackedWeights::widen_row(const kernels::KernelSet& kernels, index_t row, A* out) const {
+template <class Sum>
+void PackedWeights::widen_row(const kernels::KernelSet& kernels, index_t row, Sum* out) const {
     with_blocks(format_, [&](auto blocks) {
-        if constexpr (access_to<A>(blocks.format) != Access::none) {
+        if constexpr (access_to<Sum>(blocks.format) != Access::none) {
             for (index_t b = 0; b < blocks_of(cols_); ++b) {
                 blocks.widen_row(kernels, block(0, row / kernel_block, b), row % kernel_block,
                                  extent_of_block(cols_, b), out + b * kernel_block);
             }
         } else {
-            refuse<A>(format_);
+            refuse<Sum>(format_);
         }
     });
 }
 
-#define MOESAIC_INSTANTIATE(T)                                                                       \
-    template BlockRun<T> panel_of<T>(const kernels::KernelSet&, const StoredRun&, core::Buffer<T>&); \
-    template void PackedMatrix::assign_rows<T>(index_t, MatrixView<const T>) const;
+#define MOESAIC_INSTANTIATE(Scalar)                                                                                 \
+    template BlockRun<Scalar> panel_of<Scalar>(const kernels::KernelSet&, const StoredRun&, core::Buffer<Scalar>&); \
+    template void PackedMatrix::assign_rows<Scalar>(index_t, MatrixView<const Scalar>) const;
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)

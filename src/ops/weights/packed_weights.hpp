@@ -3,10 +3,10 @@
 //
 // A format whose elements share scales, INT4 in groups of 128 along k for example, is a line in weight_format.hpp and a
 // struct in packed_weights.cpp that stores rows, plain ones by rounding them and those of a checkpoint as they are, and
-// makes a block into elements of T. It has a block's 32 scales behind the elements: a group of 128 repeats its scale in
-// the four blocks that it covers, half a bit per weight. A source that reads a rank's slice knows where in the whole
-// tensor it begins (model::TensorSlice), so it finds the scales of a group that the slice cuts; a slice must begin at a
-// multiple of 32, lest a row of a block had two scales.
+// makes a block into elements of Scalar. It has a block's 32 scales behind the elements: a group of 128 repeats its
+// scale in the four blocks that it covers, half a bit per weight. A source that reads a rank's slice knows where in the
+// whole tensor it begins (model::TensorSlice), so it finds the scales of a group that the slice cuts; a slice must
+// begin at a multiple of 32, lest a row of a block had two scales.
 #pragma once
 
 #include "core/matrix.hpp"
@@ -32,10 +32,11 @@ struct StoredRun {
     [[nodiscard]] StoredRun part(index_t begin, index_t count) const { return {format, block(begin), step, count}; }
 };
 
-/// Hands stored weights to kernels for activations of type T: the memory itself where they read the format in place,
-/// else its elements as T in `scratch`.
-template <class T>
-[[nodiscard]] BlockRun<T> panel_of(const kernels::KernelSet& kernels, const StoredRun& run, core::Buffer<T>& scratch);
+/// Hands stored weights to kernels for activations of type Scalar: the memory itself where they read the format in
+/// place, else its elements as Scalar in `scratch`.
+template <class Scalar>
+[[nodiscard]] BlockRun<Scalar> panel_of(const kernels::KernelSet& kernels, const StoredRun& run,
+                                        core::Buffer<Scalar>& scratch);
 
 class PackedWeights;
 
@@ -88,8 +89,8 @@ public:
         return {format_, block(matrix, first, column), row_stride_, count};
     }
     /// Writes row `row` [cols] of the first matrix to `out`.
-    template <class A>
-    void widen_row(const kernels::KernelSet& kernels, index_t row, A* out) const;
+    template <class Sum>
+    void widen_row(const kernels::KernelSet& kernels, index_t row, Sum* out) const;
 
 private:
     friend class PackedMatrix;

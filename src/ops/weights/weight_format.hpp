@@ -1,4 +1,4 @@
-// How frozen weights are stored. A format is data, not a type: T in the code is the type of activations alone.
+// How frozen weights are stored. A format is data, not a type: Scalar in the code is the type of activations alone.
 #pragma once
 
 #include "core/scalar.hpp"
@@ -45,27 +45,30 @@ inline constexpr std::array weight_formats = {
     return weight_formats[static_cast<std::size_t>(format)];
 }
 
-/// How kernels for activations of type T get at a format.
-template <class T>
+/// How kernels for activations of type Scalar get at a format.
+template <class Scalar>
 [[nodiscard]] constexpr Access access_to(const FormatFacts& facts) {
-    return std::is_same_v<T, core::bf16> ? facts.to_bf16 : std::is_same_v<T, float> ? facts.to_float : facts.to_double;
+    return std::is_same_v<Scalar, core::bf16> ? facts.to_bf16
+           : std::is_same_v<Scalar, float>    ? facts.to_float
+                                              : facts.to_double;
 }
-template <class T>
+template <class Scalar>
 [[nodiscard]] constexpr Access access_to(WeightFormat format) {
-    return access_to<T>(facts_of(format));
+    return access_to<Scalar>(facts_of(format));
 }
 
-/// The format whose elements are of type T.
-template <class T>
+/// The format whose elements are of type Scalar.
+template <class Scalar>
 inline constexpr WeightFormat format_of =
     std::find_if(weight_formats.begin(), weight_formats.end(), [](const FormatFacts& facts) {
-        return access_to<T>(facts) == Access::in_place;
+        return access_to<Scalar>(facts) == Access::in_place;
     })->format;
 
-/// The format to hold weights in that come in `source`: that one if kernels for T have access to it, else that of T.
-template <class T>
+/// The format to hold weights in that come in `source`: that one if kernels for Scalar have access to it, else that of
+/// Scalar.
+template <class Scalar>
 [[nodiscard]] constexpr WeightFormat format_for(std::optional<WeightFormat> source) {
-    return source && access_to<T>(*source) != Access::none ? *source : format_of<T>;
+    return source && access_to<Scalar>(*source) != Access::none ? *source : format_of<Scalar>;
 }
 
 }  // namespace moesaic::ops

@@ -22,8 +22,8 @@ inline constexpr index_t line_bytes = 64;  ///< of caches
     return facts_of(format).block_bytes / line_bytes;
 }
 
-/// Runs of equal length, each read panel by panel by kernels for activations of type T. Belongs to one thread.
-template <class T>
+/// Runs of equal length, each read panel by panel by kernels for activations of type Scalar. Belongs to one thread.
+template <class Scalar>
 class WeightStream {
 public:
     /// Begins with the runs run_at(0), ... run_at(count - 1), in panels of at most `largest_panel` blocks. Later runs
@@ -53,14 +53,15 @@ public:
         asked_ = std::max(asked_, at_);
     }
     /// That panel for kernels, until the next call.
-    [[nodiscard]] BlockRun<T> read(const kernels::KernelSet& kernels) {
-        return panel_of<T>(kernels, stored(at_), unpacked_);
+    [[nodiscard]] BlockRun<Scalar> read(const kernels::KernelSet& kernels) {
+        return panel_of<Scalar>(kernels, stored(at_), unpacked_);
     }
     /// The panel after it, for kernels that pack it on the side: empty if there is none, or none in this format before
     /// its turn comes.
-    [[nodiscard]] BlockRun<T> next_in_place(const kernels::KernelSet& kernels) {
+    [[nodiscard]] BlockRun<Scalar> next_in_place(const kernels::KernelSet& kernels) {
         const StoredRun next = stored(at_ + 1);
-        return access_to<T>(next.format) == Access::in_place ? panel_of<T>(kernels, next, unpacked_) : BlockRun<T>();
+        return access_to<Scalar>(next.format) == Access::in_place ? panel_of<Scalar>(kernels, next, unpacked_)
+                                                                  : BlockRun<Scalar>();
     }
 
     /// The next panel that nobody has asked for, for products to ask for line by line on the side.
@@ -91,8 +92,8 @@ private:
     }
 
     std::vector<StoredRun> runs_;
-    core::Buffer<T> unpacked_;  ///< a panel of a format that kernels don't read in place
-    index_t panels_ = 1;        ///< of a run
+    core::Buffer<Scalar> unpacked_;  ///< a panel of a format that kernels don't read in place
+    index_t panels_ = 1;             ///< of a run
     index_t panel_blocks_ = 1;
     index_t total_ = 0;
     index_t at_ = 0;
