@@ -26,13 +26,31 @@ index_t chunks_of(const Architecture& architecture, const DecoderSettings& setti
 
 }  // namespace
 
+std::vector<ops::BufferPlan> plan_block_tape(const Architecture& architecture) {
+    using ops::Element;
+    using ops::Rows;
+    return {{"stream", Rows::own, Element::sum, architecture.hidden},
+            {"rstd", Rows::own, Element::sum, 1},
+            {"input", Rows::own, Element::scalar, architecture.hidden}};
+}
+
+std::vector<ops::BufferPlan> plan_decoder(const Architecture& architecture) {
+    using ops::Element;
+    using ops::Rows;
+    std::vector<ops::BufferPlan> buffers = plan_block_tape(architecture);  // of the stream after the last block
+    buffers.push_back({"block_input and output", Rows::own, Element::sum, 2 * architecture.hidden});
+    buffers.push_back({"grad_stream and block", Rows::own, Element::sum, 2 * architecture.hidden, true});
+    buffers.push_back({"cosines and sines", Rows::own, Element::sum, architecture.attention.rope.size});
+    return buffers;
+}
+
 template <class Scalar>
 Decoder<Scalar>::Decoder(const Architecture& architecture, const DecoderSettings& settings,
                          const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid)
     : kernels_(kernels),
       architecture_(architecture),
       grid_(grid),
-      plans_(plan_layers(architecture_, settings.lora, place_in(grid))),
+      plans_(plan_layers(architecture_, settings, place_in(grid))),
       lora_(plans_, settings.lora),
       workspace_{kernels, {grid, kernels, architecture.experts, chunks_of(architecture, settings, grid)}},
       rotary_(std::make_shared<ops::RotaryTable<Sum>>(architecture.attention.rope)),

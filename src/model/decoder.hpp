@@ -17,6 +17,11 @@
 
 namespace moesaic::model {
 
+/// BlockTape, but for the state.
+[[nodiscard]] std::vector<ops::BufferPlan> plan_block_tape(const Architecture& architecture);
+/// What a tape and a decoder have once, whatever the blocks.
+[[nodiscard]] std::vector<ops::BufferPlan> plan_decoder(const Architecture& architecture);
+
 /// Scalar is the type of activations: bf16, float, or double (for gradient checks). Each rank passes its own sequences;
 /// everything but the experts is replicated.
 template <class Scalar>

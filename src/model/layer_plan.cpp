@@ -1,8 +1,9 @@
 #include "model/layer_plan.hpp"
 
 #include "core/error.hpp"
-#include "model/feed_forward/moe_plan.hpp"
+#include "model/feed_forward/feed_forward.hpp"
 #include "model/mixers/token_mixer.hpp"
+#include "ops/lora_linear.hpp"
 
 #include <algorithm>
 
@@ -11,6 +12,15 @@ namespace moesaic::model {
 bool BlockPlan::is_trainable() const noexcept {
     return std::any_of(projections.begin(), projections.end(),
                        [](const ProjectionPlan& projection) { return projection.lora_rank > 0; });
+}
+
+void BlockPlan::add_linears(std::initializer_list<std::size_t> indices, const LoraSettings& lora) {
+    std::vector<ops::LinearShape> shapes;
+    for (const std::size_t index : indices) {
+        const ProjectionPlan& projection = projections[index];
+        shapes.push_back({.out = projection.out, .in = projection.in, .lora_rank = projection.lora_rank});
+    }
+    ops::plan_linears(shapes, lora.dropout > 0, scratch);
 }
 
 ProjectionPlan plan_projection(const std::string& module, index_t out, index_t in, LoraTarget target,
@@ -27,16 +37,14 @@ ProjectionPlan plan_projection(const std::string& module, index_t out, index_t i
     return plan;
 }
 
-std::vector<LayerPlan> plan_layers(const Architecture& architecture, const LoraSettings& lora, const GridPlace& place) {
+std::vector<LayerPlan> plan_layers(const Architecture& architecture, const DecoderSettings& settings,
+                                   const GridPlace& place) {
     std::vector<LayerPlan> layers;
     for (index_t l = 0; l < architecture.layers; ++l) {
         LayerPlan& layer = layers.emplace_back();
-        layer.mixer = plan_token_mixer(architecture, l, lora);
+        layer.mixer = plan_token_mixer(architecture, l, settings.lora);
         layer.mixer.norm = {architecture.layer(l) + "input_layernorm.weight", 1, architecture.hidden};
-        layer.feed_forward = architecture.is_moe[static_cast<std::size_t>(l)]
-                                 ? plan_moe_layer(architecture, l, lora, place)
-                                 : plan_gated_mlp(architecture.layer(l) + architecture.names.dense, architecture,
-                                                  architecture.dense_intermediate, LoraTarget::dense, lora);
+        layer.feed_forward = plan_feed_forward(architecture, l, settings, place);
         layer.feed_forward.norm = {architecture.layer(l) + "post_attention_layernorm.weight", 1, architecture.hidden};
         for (BlockPlan* block : {&layer.mixer, &layer.feed_forward}) {
             for (ProjectionPlan& projection : block->projections) {

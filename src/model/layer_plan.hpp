@@ -1,15 +1,19 @@
 // What a layer consists of, before it is built: the one list that construction, loading, LoRA matrices and their names,
-// the memory plan and the work counts of benchmarks walk.
+// the memory plan, random weights and the work counts of benchmarks walk.
 #pragma once
 
 #include "core/slice.hpp"
 #include "model/adapters/lora_settings.hpp"
+#include "model/decoder_settings.hpp"
 #include "model/families/architecture.hpp"
+#include "ops/buffer_plan.hpp"
 #include "ops/expert_backend.hpp"
 #include "ops/weights/weight_format.hpp"
 
+#include <initializer_list>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace moesaic::model {
@@ -57,11 +61,17 @@ struct ProjectionPlan {
 
 /// A norm and what follows it in the residual stream: a token mixer, or a feed-forward network.
 struct BlockPlan {
+    std::string_view kind;  ///< blocks of one kind have one type of state
     TensorPlan norm;
     std::vector<ProjectionPlan> projections;  ///< of routed experts, gate, up and down are the last three
     std::vector<TensorPlan> tensors;
+    std::vector<ops::BufferPlan> state;               ///< BlockState of the block
+    std::vector<ops::BufferPlan> scratch;             ///< its share of the Workspace
+    std::vector<std::vector<ops::BufferPlan>> calls;  ///< what functions hold while they run, one after the other
 
     [[nodiscard]] bool is_trainable() const noexcept;
+    /// Adds the work buffers of projections that are applied together.
+    void add_linears(std::initializer_list<std::size_t> indices, const LoraSettings& lora);
 };
 
 struct LayerPlan {
@@ -74,7 +84,7 @@ struct LayerPlan {
                                              const LoraSettings& lora, bool has_bias = false);
 
 /// All layers as the rank at `place` holds them. Throws a usage error for adapters that can't be.
-[[nodiscard]] std::vector<LayerPlan> plan_layers(const Architecture& architecture, const LoraSettings& lora,
+[[nodiscard]] std::vector<LayerPlan> plan_layers(const Architecture& architecture, const DecoderSettings& settings,
                                                  const GridPlace& place);
 
 }  // namespace moesaic::model

@@ -4,8 +4,10 @@
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
 #include "kernels/kernel_set.hpp"
+#include "ops/buffer_plan.hpp"
 
 #include <span>
+#include <vector>
 
 namespace moesaic::ops {
 
@@ -53,5 +55,9 @@ void attention_backward(const kernels::KernelSet& kernels, const AttentionShape&
                         MatrixView<const accumulator_t<Scalar>> log_sum, MatrixView<const Scalar> grad_output,
                         MatrixView<accumulator_t<Scalar>> grad_query, MatrixView<accumulator_t<Scalar>> grad_key,
                         MatrixView<accumulator_t<Scalar>> grad_value);
+
+/// What either holds while it runs.
+[[nodiscard]] std::vector<BufferPlan> plan_attention_forward(const AttentionShape& shape);
+[[nodiscard]] std::vector<BufferPlan> plan_attention_backward(const AttentionShape& shape);
 
 }  // namespace moesaic::ops

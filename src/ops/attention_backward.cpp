@@ -282,6 +282,16 @@ private:
 
 }  // namespace
 
+std::vector<BufferPlan> plan_attention_backward(const AttentionShape& shape) {
+    const index_t of_row = shape.kv_heads * (2 * padded(shape.head_size) + padded(shape.value_size));
+    const index_t packed = longest_block * (padded(shape.head_size) + padded(shape.value_size) + kernel_block);
+    return {{"attention.delta", Rows::own, Element::sum, shape.heads, true},
+            {"attention.packed", Rows::own, Element::packed, of_row, true},
+            {"attention.scores", Rows::threads, Element::scalar, 2 * longest_block * longest_block, true},
+            {"attention.operands", Rows::threads, Element::packed, packed, true},
+            {"attention.sums", Rows::threads, Element::sum, packed, true}};
+}
+
 template <class Scalar>
 void attention_backward(const kernels::KernelSet& kernels, const AttentionShape& shape,
                         const AttentionInputs<Scalar>& in, MatrixView<const Scalar> output,

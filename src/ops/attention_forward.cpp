@@ -280,6 +280,15 @@ private:
 
 }  // namespace
 
+std::vector<BufferPlan> plan_attention_forward(const AttentionShape& shape) {
+    const index_t packed = shape.kv_heads * (padded(shape.head_size) + padded(shape.value_size));
+    return {{"attention.query_parts", Rows::own, Element::narrow, 2 * shape.heads * shape.head_size},
+            {"attention.heads_parts", Rows::own, Element::narrow,
+             2 * shape.kv_heads * std::max(shape.head_size, shape.value_size)},
+            {"attention.packed", Rows::own, Element::packed, packed},
+            {"attention.packed_low", Rows::own, Element::packed_narrow, packed}};
+}
+
 template <class Scalar>
 void attention_forward(const kernels::KernelSet& kernels, const AttentionShape& shape,
                        const AttentionInputs<accumulator_t<Scalar>>& in, MatrixView<accumulator_t<Scalar>> output,

@@ -12,10 +12,6 @@
 
 namespace moesaic::ops {
 
-[[nodiscard]] constexpr index_t padded(index_t extent) noexcept {
-    return blocks_of(extent) * kernel_block;
-}
-
 /// Packing and products of matrix views.
 template <class Scalar>
 class AttentionStrips {

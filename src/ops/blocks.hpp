@@ -19,6 +19,10 @@ inline constexpr index_t block_elements = kernel_block * kernel_block;
 [[nodiscard]] constexpr index_t blocks_of(index_t extent) {
     return (extent + kernel_block - 1) / kernel_block;
 }
+/// The same in elements.
+[[nodiscard]] constexpr index_t padded(index_t extent) {
+    return blocks_of(extent) * kernel_block;
+}
 /// Elements of block `block` along a dimension of `extent` elements.
 [[nodiscard]] constexpr index_t extent_of_block(index_t extent, index_t block) {
     return std::min(kernel_block, extent - block * kernel_block);

@@ -5,6 +5,7 @@
 
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
+#include "ops/buffer_plan.hpp"
 #include "ops/expert_workspace.hpp"
 #include "ops/lora.hpp"
 #include "ops/weights/packed_weights.hpp"
@@ -72,16 +73,13 @@ struct ExpertGradients {
     MatrixView<const accumulator_t<Scalar>> weights;
 };
 
-/// Bytes per token that a saved forward of a layer holds, its hidden states and weights included (docs/experts.md).
-template <class Scalar>
-[[nodiscard]] index_t saved_bytes_per_token(const ExpertConfig& config) {
-    const auto scalar = static_cast<index_t>(sizeof(Scalar));
-    const index_t choice =
-        static_cast<index_t>(sizeof(accumulator_t<Scalar>) + sizeof(index_t) + 2 * sizeof(std::int32_t));
-    const bool retain = config.activations == Activations::retain;
-    return scalar * config.hidden +
-           config.experts_per_token * (choice + (retain ? 2 * scalar * (config.intermediate + config.lora_rank) : 0));
-}
+/// SavedExperts, without the views of hidden states and weights.
+[[nodiscard]] std::vector<BufferPlan> plan_saved_experts(const ExpertConfig& config);
+/// ExpertWorkspace.
+[[nodiscard]] std::vector<BufferPlan> plan_expert_workspace(const ExpertConfig& config, bool has_dropout);
+/// Sets the counts that those two go by for rows that arrived, with so many choices that are experts of the layer, all
+/// of them equally often. The count of threads must be there.
+void count_routed(const ExpertConfig& config, double arrived, double routed, RowCounts& rows);
 
 /// The routed experts of one layer. Scalar is the type of activations, accumulator_t<Scalar> that of results, LoRA
 /// masters and gradients. Wrong use throws core::Error with both numbers; the object stays usable.

@@ -22,6 +22,13 @@ void copy(MatrixView<const S> from, Matrix<S>& to) {
 
 }  // namespace
 
+std::vector<BufferPlan> plan_expert_stack(const ExpertConfig& config) {
+    std::vector<BufferPlan> buffers = plan_saved_experts(config);
+    buffers.push_back({"hidden", Rows::arrived, Element::scalar, config.hidden});
+    buffers.push_back({"weights", Rows::arrived, Element::sum, config.experts_per_token});
+    return buffers;
+}
+
 template <class Scalar>
 ExpertStack<Scalar>::ExpertStack(std::unique_ptr<ExpertBackend<Scalar>> experts, index_t max_cache_depth)
     : experts_(std::move(experts)), max_depth_(max_cache_depth) {

@@ -9,6 +9,9 @@
 
 namespace moesaic::ops {
 
+/// What an ExpertStack holds of a saved forward.
+[[nodiscard]] std::vector<BufferPlan> plan_expert_stack(const ExpertConfig& config);
+
 /// Keeps what the forwards of a backend save, with copies of their inputs; a backward is that of the latest saved
 /// forward, which is then forgotten. Wrong use throws core::Error with both numbers; the object stays usable.
 template <class Scalar>

@@ -14,6 +14,10 @@ namespace {
 /// Token rows that stay in an L2 cache of 2 MiB beside weights and sums: `chunk_strips` strips of `segment_blocks`.
 constexpr index_t chunk_strips = 8;
 constexpr index_t segment_blocks = 64;
+/// Sums of so many strips of features wait in the cache while tokens of one segment after the other pass.
+constexpr index_t strips_of_group = 4;
+/// Between rows of sums, whose distance is no multiple of 1 KiB: such lines collide in L1.
+constexpr index_t stride_gap = 16;
 
 /// Token rows of a product.
 struct PackedTokens {
@@ -92,7 +96,7 @@ public:
           scratch_(scratch),
           forward_(product.direction == Direction::forward),
           tokens_(std::min(sizes_.tokens, item.last_token * kernel_block) - item.first_token * kernel_block),
-          stride_(blocks_of(tokens_) * kernel_block + 16) {}
+          stride_(padded(tokens_) + stride_gap) {}
 
     void run() {
         if (sizes_.tokens <= products_.few_rows()) {
@@ -114,9 +118,7 @@ private:
     }
 
     void multiply_strips() {
-        const bool whole = sizes_.segments == 1;
-        // Sums of a group of strips wait in the cache while tokens of one segment after the other pass.
-        const index_t group = whole ? 1 : 4;
+        const index_t group = sizes_.segments == 1 ? 1 : strips_of_group;
         struct Run {
             index_t segment;
             index_t strip;
@@ -211,7 +213,7 @@ private:
     typename FrozenScratch<Scalar>::OfThread& scratch_;
     bool forward_;
     index_t tokens_;
-    index_t stride_;  ///< between features in the sums of forward; no multiple of 1 KiB, whose lines collide in L1
+    index_t stride_;  ///< between features in the sums of forward
 };
 
 /// Few rows are not packed: x + low [M, K] in the accumulator's type.
@@ -288,6 +290,14 @@ std::vector<PackedTokens> pack_operands(const kernels::KernelSet& kernels, const
 }
 
 }  // namespace
+
+void plan_frozen_threads(std::string_view name, index_t out, index_t in, std::vector<BufferPlan>& buffers) {
+    const index_t longest = std::max(out, in);
+    const index_t sums = (blocks_of(longest) > segment_blocks ? strips_of_group : 1) * kernel_block *
+                         (chunk_strips * kernel_block + stride_gap);
+    const index_t panels = 3 * kernel_block * std::min(padded(longest), segment_blocks * kernel_block);
+    buffers.push_back({name, Rows::threads, Element::sum, sums + panels});
+}
 
 template <class Scalar>
 void multiply(const kernels::KernelSet& kernels, std::span<const FrozenProduct<Scalar>> batch,

@@ -4,6 +4,7 @@
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
 #include "kernels/kernel_set.hpp"
+#include "ops/buffer_plan.hpp"
 #include "ops/strip_products.hpp"
 #include "ops/weights/packed_weights.hpp"
 #include "ops/weights/weight_stream.hpp"
@@ -11,6 +12,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <vector>
 
 namespace moesaic::ops {
@@ -45,6 +47,9 @@ struct FrozenScratch {
     std::vector<core::Buffer<std::byte>> operands;  ///< packed token rows, two for each product: of x and of low
     std::vector<OfThread> of_thread;
 };
+
+/// FrozenScratch::of_thread for weights [out, in].
+void plan_frozen_threads(std::string_view name, index_t out, index_t in, std::vector<BufferPlan>& buffers);
 
 /// Computes independent products together, so that small ones share the thread team. Results must not overlap; they do
 /// not depend on the number of threads.

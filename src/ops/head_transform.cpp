@@ -7,6 +7,15 @@ namespace moesaic::ops {
 
 using core::bf16;
 
+void plan_head_transform(const HeadTransformSettings& settings, index_t cols, std::vector<BufferPlan>& state,
+                         std::vector<BufferPlan>& scratch) {
+    if (settings.keeps_input()) {
+        state.push_back({"raw", Rows::own, Element::scalar, cols});
+        state.push_back({"rstd", Rows::own, Element::sum, settings.norms(cols)});
+        scratch.push_back({"attention.work", Rows::own, Element::sum, cols, true});
+    }
+}
+
 template <class Scalar>
 HeadTransform<Scalar>::HeadTransform(const kernels::KernelSet& kernels, const HeadTransformSettings& settings)
     : kernels_(kernels),
@@ -18,8 +27,8 @@ void HeadTransform<Scalar>::forward(const Rotation<Sum>& rotation, MatrixView<Su
                                     MatrixView<Scalar> out) const {
     const kernels::ElementwiseKernels<Scalar>& row_kernels = kernels_.elementwise<Scalar>();
     const index_t cols = heads.cols();
-    const index_t count = norms(cols);
-    if (keeps_input()) {
+    const index_t count = settings_.norms(cols);
+    if (settings_.keeps_input()) {
         tape.raw.resize(heads.rows(), cols);
         tape.rstd.resize(static_cast<std::size_t>(heads.rows() * count));
     }
@@ -27,7 +36,7 @@ void HeadTransform<Scalar>::forward(const Rotation<Sum>& rotation, MatrixView<Su
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < heads.rows(); ++row) {
         Sum* const values = heads[row];
-        if (keeps_input()) {
+        if (settings_.keeps_input()) {
             row_kernels.narrow(cols, values, tape.raw.view()[row]);
         }
         for (index_t i = 0; i < count; ++i) {
@@ -61,8 +70,8 @@ void HeadTransform<Scalar>::backward(const Rotation<Sum>& rotation, const HeadTa
                                      Matrix<Sum>& work, MatrixView<Scalar> out) const {
     const kernels::ElementwiseKernels<Scalar>& row_kernels = kernels_.elementwise<Scalar>();
     const index_t cols = grad.cols();
-    const index_t count = norms(cols);
-    if (keeps_input()) {
+    const index_t count = settings_.norms(cols);
+    if (settings_.keeps_input()) {
         work.resize(grad.rows(), cols);
     }
 #pragma omp parallel for schedule(static)
@@ -74,7 +83,7 @@ void HeadTransform<Scalar>::backward(const Rotation<Sum>& rotation, const HeadTa
         }
         const Sum* const rstd = tape.rstd.data() + row * count;
         Sum* const input = work.view()[row];
-        if (keeps_input()) {
+        if (settings_.keeps_input()) {
             row_kernels.widen(cols, tape.raw.view()[row], input);
         }
         if (settings_.clip > 0) {

@@ -4,6 +4,7 @@
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
 #include "kernels/kernel_set.hpp"
+#include "ops/buffer_plan.hpp"
 #include "ops/rope.hpp"
 
 #include <cstdint>
@@ -34,7 +35,15 @@ struct HeadTransformSettings {
     double clip = 0;  ///< 0: no bound
     bool rotates = false;
     RotaryRange part;
+
+    /// Backward needs what was there before norm and bound.
+    [[nodiscard]] bool keeps_input() const { return norm != HeadNorm::none || clip > 0; }
+    [[nodiscard]] index_t norms(index_t cols) const { return norm == HeadNorm::none ? 0 : cols / norm_size; }
 };
+
+/// Adds HeadTape of [T, cols] to `state`, and the work matrix of `backward` to `scratch`.
+void plan_head_transform(const HeadTransformSettings& settings, index_t cols, std::vector<BufferPlan>& state,
+                         std::vector<BufferPlan>& scratch);
 
 /// Positions of the rows, and the table to rotate by.
 template <class Sum>
@@ -62,10 +71,6 @@ public:
                   MatrixView<Scalar> out) const;
 
 private:
-    [[nodiscard]] bool keeps_input() const { return settings_.norm != HeadNorm::none || settings_.clip > 0; }
-    [[nodiscard]] index_t norms(index_t cols) const {
-        return settings_.norm == HeadNorm::none ? 0 : cols / settings_.norm_size;
-    }
     /// Clears gradients [n * D] of elements that were bounded; `input` are the values before the norm.
     void clip_backward(const Sum* input, const Sum* rstd, std::span<Sum> grad) const;
 

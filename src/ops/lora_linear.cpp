@@ -10,6 +10,32 @@ using core::bf16;
 using kernels::Gemm;
 using kernels::product;
 
+void plan_linears(std::span<const LinearShape> batch, bool has_dropout, std::vector<BufferPlan>& buffers) {
+    const auto add = [&](std::string_view name, Element element, index_t columns, bool for_backward = false) {
+        buffers.push_back({name, Rows::own, element, columns, for_backward});
+    };
+    index_t lora_ranks = 0;
+    index_t dropped = 0;
+    for (const LinearShape& shape : batch) {
+        const index_t adapted = has_dropout && shape.lora_rank > 0 ? shape.in : 0;
+        lora_ranks += shape.lora_rank;
+        dropped += adapted;
+        add("linear.inputs.high", Element::narrow, shape.in);
+        add("linear.inputs.low", Element::narrow, shape.in);
+        add("linear.operand.high", Element::packed, padded(shape.in));
+        add("linear.operand.low", Element::packed_narrow, padded(shape.in));
+        add("linear.operand.high", Element::packed, padded(shape.out), true);
+        add("linear.dropped", Element::scalar, adapted, true);
+        add("linear.grad_dropped", Element::sum, adapted, true);
+        add("linear.down", Element::narrow, shape.lora_rank, true);
+        add("linear.back_sum", Element::sum, shape.lora_rank, true);
+        add("linear.back", Element::narrow, shape.lora_rank, true);
+        plan_frozen_threads("linear.threads", shape.out, shape.in, buffers);
+    }
+    add("linear.wide_dropped", Element::sum, dropped);
+    add("linear.down_sum", Element::sum, lora_ranks);
+}
+
 template <class Scalar>
 LoraLinear<Scalar>::LoraLinear(const kernels::KernelSet& kernels, const LinearShape& shape,
                                std::uint64_t dropout_module)

@@ -5,6 +5,7 @@
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
 #include "kernels/kernel_set.hpp"
+#include "ops/buffer_plan.hpp"
 #include "ops/dropout.hpp"
 #include "ops/elementwise.hpp"
 #include "ops/frozen_product.hpp"
@@ -44,6 +45,9 @@ struct LinearScratch {
     Matrix<accumulator_t<Scalar>> back_sum;      // [M, R]
     Matrix<Scalar> back;                         // [M, R]
 };
+
+/// LinearScratch of projections that are applied together to the same rows.
+void plan_linears(std::span<const LinearShape> batch, bool has_dropout, std::vector<BufferPlan>& buffers);
 
 /// A replicated frozen projection from K to N features, maybe with an adapter.
 ///

@@ -32,6 +32,17 @@ TargetResult evaluate(const kernels::ElementwiseKernels<Scalar>& kernels, std::s
 
 }  // namespace
 
+std::vector<BufferPlan> plan_loss(index_t hidden, index_t vocabulary) {
+    std::vector<BufferPlan> buffers = {{"loss.hidden", Rows::targets, Element::scalar, hidden},
+                                       {"loss.logits", Rows::targets, Element::sum, vocabulary},
+                                       {"loss.grad_logits", Rows::targets, Element::scalar, vocabulary, true},
+                                       {"loss.grad_rows", Rows::targets, Element::sum, hidden, true},
+                                       {"loss.operand", Rows::targets, Element::packed, padded(hidden)},
+                                       {"loss.operand", Rows::targets, Element::packed, padded(vocabulary), true}};
+    plan_frozen_threads("loss.threads", vocabulary, hidden, buffers);
+    return buffers;
+}
+
 template <class Scalar>
 std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels, MatrixView<const Scalar> hidden,
                                         const PackedWeights& head, std::span<const Target> targets, double scale,

@@ -4,6 +4,7 @@
 #include "core/matrix.hpp"
 #include "core/scalar.hpp"
 #include "kernels/kernel_set.hpp"
+#include "ops/buffer_plan.hpp"
 #include "ops/frozen_product.hpp"
 #include "ops/token_batch.hpp"
 
@@ -36,6 +37,8 @@ struct LossScratch {
     Matrix<accumulator_t<Scalar>> grad_rows;  // [block, H]
     FrozenScratch<Scalar> frozen;
 };
+
+[[nodiscard]] std::vector<BufferPlan> plan_loss(index_t hidden, index_t vocabulary);
 
 /// Log-probability of every target given hidden states [T, H] after the last norm and the head [V, H]. If grad_hidden
 /// [T, H] is not empty, it becomes the gradient of scale * sum of negative log-probabilities.

@@ -11,6 +11,9 @@ namespace moesaic::ops {
 /// Reading an expert's weights takes as long as computing with about this many rows.
 inline constexpr index_t rows_worth_reading = 64;
 
+/// Most strips of 32 rows that are worked on together.
+inline constexpr index_t most_strips_of_chunk = 8;
+
 /// Rows of one expert that are worked on together, as many as stay in the L2 cache.
 struct RowChunk {
     index_t expert;

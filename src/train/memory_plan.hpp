@@ -17,7 +17,9 @@ struct MemoryRequest {
     index_t data_ranks = 1;
     index_t expert_ranks = 1;
     index_t tensor_ranks = 1;
+    index_t threads = 1;       ///< of a rank
     index_t scalar_bytes = 0;  ///< of weights and activations
+    index_t packed_bytes = 0;  ///< of an element of the operands that kernels pack
     bool training = true;      ///< with backward passes and an optimizer
 };
 

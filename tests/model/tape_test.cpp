@@ -85,7 +85,7 @@ INSTANTIATE_TEST_SUITE_P(Families, TapeOfFamily,
 LoraSettings adapter_of(const Architecture& architecture, const std::function<bool(const std::string&)>& has) {
     LoraSettings everywhere = test::adapters_everywhere();
     everywhere.modules.emplace();
-    for (const LayerPlan& layer : plan_layers(architecture, test::adapters_everywhere(), {})) {
+    for (const LayerPlan& layer : plan_layers(architecture, {.lora = test::adapters_everywhere()}, {})) {
         for (const BlockPlan* block : {&layer.mixer, &layer.feed_forward}) {
             for (const ProjectionPlan& projection : block->projections) {
                 for (std::size_t m = 0; m < projection.modules.size(); ++m) {

@@ -353,8 +353,10 @@ TEST(ExpertMemory, WeightsTakeTwoBytesAndRecomputingKeepsInputsOnly) {
         const std::size_t routing = 200 * (8 + 4 + 4) + 5 * 8;
         const std::size_t gate_and_up = activations == Activations::retain ? 200U * 96 * 2 * 2 : 0U;
         EXPECT_EQ(stack.saved_bytes(), input + routing + gate_and_up);
-        EXPECT_EQ(static_cast<std::size_t>(100 * saved_bytes_per_token<bf16>(experts.config())),
-                  stack.saved_bytes() - 5 * 8);  // all but where each expert's rows begin
+        RowCounts rows;
+        count_routed(experts.config(), 100, 200, rows);
+        EXPECT_EQ(bytes_of(plan_expert_stack(experts.config()), rows, ElementBytes::of<bf16>(kernels), true),
+                  static_cast<double>(stack.saved_bytes()));
     }
 }
 

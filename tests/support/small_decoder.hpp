@@ -49,8 +49,8 @@ struct SmallDecoder {
 
     SmallDecoder(const Architecture& architecture, const mpi::Communicator& world, index_t max_tokens,
                  const mpi::GridShape& shape = {}, const LoraSettings& lora = {2, 3.0, false}, double aux = 0,
-                 ops::Activations activations = ops::Activations::retain)
-        : kernels("portable"),
+                 ops::Activations activations = ops::Activations::retain, const char* isa = "portable")
+        : kernels(isa),
           grid(world, shape),
           decoder(architecture,
                   {.lora = lora, .activations = activations, .max_tokens = max_tokens, .keep_probabilities = aux > 0},
@@ -65,10 +65,10 @@ struct SmallDecoder {
     double loss(const ops::TokenBatch& batch, bool with_gradients) {
         const auto hidden = decoder.forward(batch, tape, with_gradients);
         const auto targets = ops::targets_of(batch);
-        Matrix<Sum> grad(with_gradients ? hidden.rows() : 0, hidden.cols());
+        grad_hidden.resize(with_gradients ? hidden.rows() : 0, hidden.cols());
         double sum = 0;
         for (const auto& result :
-             ops::cross_entropy<Scalar>(kernels, hidden, decoder.head(), targets, 1.0, grad, scratch)) {
+             ops::cross_entropy<Scalar>(kernels, hidden, decoder.head(), targets, 1.0, grad_hidden, scratch)) {
             sum -= result.log_probability;
         }
         RouterBalance balance;
@@ -80,7 +80,7 @@ struct SmallDecoder {
             sum += grid.world().is_root() ? aux_coefficient * balance.loss : 0;
         }
         if (with_gradients) {
-            decoder.backward(tape, grad, balance.gradient);
+            decoder.backward(tape, grad_hidden, balance.gradient);
         }
         return sum;
     }
@@ -90,6 +90,7 @@ struct SmallDecoder {
     Decoder<Scalar> decoder;
     double aux_coefficient;
     Tape<Scalar> tape;
+    Matrix<Sum> grad_hidden;  // [T, H]
     ops::LossScratch<Scalar> scratch;
 };
 

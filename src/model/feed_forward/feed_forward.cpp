@@ -2,12 +2,22 @@
 
 #include "model/feed_forward/dense_feed_forward.hpp"
 #include "model/feed_forward/moe_layer.hpp"
+#include "model/feed_forward/moe_plan.hpp"
 
 #include <utility>
 
 namespace moesaic::model {
 
 using core::bf16;
+
+BlockPlan plan_feed_forward(const Architecture& architecture, index_t layer, const DecoderSettings& settings,
+                            const GridPlace& place) {
+    if (architecture.is_moe[static_cast<std::size_t>(layer)]) {
+        return plan_moe_layer(architecture, layer, settings, place);
+    }
+    return plan_gated_mlp(architecture.layer(layer) + architecture.names.dense, architecture,
+                          architecture.dense_intermediate, LoraTarget::dense, settings);
+}
 
 template <class Scalar>
 std::unique_ptr<Block<Scalar>> make_feed_forward(const Architecture& architecture, index_t layer, BlockPlan plan,

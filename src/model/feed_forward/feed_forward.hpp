@@ -8,6 +8,10 @@
 
 namespace moesaic::model {
 
+/// The network of a layer as the rank at `place` has it.
+[[nodiscard]] BlockPlan plan_feed_forward(const Architecture& architecture, index_t layer,
+                                          const DecoderSettings& settings, const GridPlace& place);
+
 /// The network of a layer, from its plan.
 template <class Scalar>
 [[nodiscard]] std::unique_ptr<Block<Scalar>> make_feed_forward(const Architecture& architecture, index_t layer,

@@ -1,11 +1,16 @@
 #include "model/feed_forward/moe_plan.hpp"
 
+#include "model/feed_forward/token_exchange.hpp"
+
 #include <algorithm>
 #include <span>
 
 namespace moesaic::model {
 
+using ops::BufferPlan;
+using ops::Element;
 using ops::Projection;
+using ops::Rows;
 
 const std::string& projection_name(const TensorNames& names, Projection projection) {
     return projection == Projection::gate ? names.gate : projection == Projection::up ? names.up : names.down;
@@ -38,33 +43,79 @@ ProjectionPlan plan_routed(const Architecture& architecture, index_t layer, Proj
     return plan;
 }
 
+void append(const std::vector<BufferPlan>& more, std::vector<BufferPlan>& buffers) {
+    buffers.insert(buffers.end(), more.begin(), more.end());
+}
+
+/// Of router, exchange and routed experts, whose adapters have rank `lora_rank`.
+void add_buffers(const Architecture& architecture, const DecoderSettings& settings, const GridPlace& place,
+                 index_t lora_rank, BlockPlan& plan) {
+    const bool has_dropout = settings.lora.dropout > 0;
+    const bool keeps_softmax = settings.keep_probabilities && architecture.router.scoring != ops::Scoring::softmax;
+    const bool has_shared = architecture.shared.intermediate > 0;
+    const ExpertShare share(architecture, place);
+    ops::ExpertConfig experts;
+    experts.experts = share.experts.extent;
+    experts.experts_per_token = architecture.experts_per_token;
+    experts.hidden = architecture.hidden;
+    experts.intermediate = share.intermediate.extent;
+    experts.lora_rank = lora_rank;
+    experts.activations = settings.activations;
+    append({{"scores", Rows::own, Element::sum, (keeps_softmax ? 2 : 1) * architecture.experts},
+            {"expert_ids", Rows::own, Element::int32, architecture.experts_per_token},
+            {"expert_weights", Rows::own, Element::sum, architecture.experts_per_token},
+            {"shared_weights", Rows::own, Element::sum, architecture.shared.gated ? 1 : 0}},
+           plan.state);
+    append(ops::plan_saved_experts(experts), plan.state);
+    append({{"router.grad_weights", Rows::own, Element::sum, architecture.experts_per_token, true},
+            {"router.grad_logits", Rows::own, Element::sum, architecture.experts, true},
+            {"router.shared_output", Rows::own, Element::sum, has_shared ? architecture.hidden : 0},
+            {"router.shared_grad_weights", Rows::own, Element::sum, architecture.shared.gated ? 1 : 0, true}},
+           plan.scratch);
+    append(ops::plan_expert_workspace(experts, has_dropout), plan.scratch);
+    plan_exchange(architecture, place, has_dropout, plan);
+}
+
 }  // namespace
 
 BlockPlan plan_gated_mlp(const std::string& folder, const Architecture& architecture, index_t intermediate,
-                         LoraTarget target, const LoraSettings& lora) {
+                         LoraTarget target, const DecoderSettings& settings) {
     BlockPlan plan;
+    plan.kind = "gated network";
     for (const Projection p : ops::projections) {
         const bool down = p == Projection::down;
         plan.projections.push_back(plan_projection(folder + "." + projection_name(architecture.names, p),
                                                    down ? architecture.hidden : intermediate,
-                                                   down ? intermediate : architecture.hidden, target, lora));
+                                                   down ? intermediate : architecture.hidden, target, settings.lora));
     }
+    const bool retain = settings.activations == ops::Activations::retain;
+    const index_t hidden = architecture.hidden;
+    plan.state.push_back({"gate and up", Rows::own, Element::scalar, retain ? 2 * intermediate : 0});
+    plan.scratch = {{"mlp.gate, up and activated", Rows::own, Element::sum, 3 * intermediate},
+                    {"mlp.input", Rows::own, Element::sum, retain ? 0 : hidden, true},
+                    {"mlp.recomputed", Rows::own, Element::scalar, retain ? 0 : 2 * intermediate, true},
+                    {"mlp.activated and gradients", Rows::own, Element::scalar, 3 * intermediate, true},
+                    {"mlp.grad_activated", Rows::own, Element::sum, intermediate, true},
+                    {"mlp.grad_output", Rows::own, Element::narrow, hidden, true}};
+    plan.add_linears({0, 1}, settings.lora);
+    plan.add_linears({2}, settings.lora);
     return plan;
 }
 
-BlockPlan plan_moe_layer(const Architecture& architecture, index_t layer, const LoraSettings& lora,
+BlockPlan plan_moe_layer(const Architecture& architecture, index_t layer, const DecoderSettings& settings,
                          const GridPlace& place) {
     const std::string prefix = architecture.layer(layer);
     const TensorNames& names = architecture.names;
     BlockPlan plan;
     if (architecture.shared.intermediate > 0) {
         plan = plan_gated_mlp(prefix + names.shared, architecture, architecture.shared.intermediate, LoraTarget::shared,
-                              lora);
+                              settings);
     }
+    plan.kind = "mixture of experts";
     const ExpertShare share(architecture, place);
     index_t largest_rank = 0;  // of all experts, on whatever rank: one product computes the adapters of several
     for (const Projection p : ops::projections) {
-        plan.projections.push_back(plan_routed(architecture, layer, p, lora, share));
+        plan.projections.push_back(plan_routed(architecture, layer, p, settings.lora, share));
         for (const AdapterSpec& spec : plan.projections.back().specs) {
             largest_rank = std::max(largest_rank, spec.lora_rank);
         }
@@ -79,6 +130,7 @@ BlockPlan plan_moe_layer(const Architecture& architecture, index_t layer, const 
     if (architecture.shared.gated) {
         plan.tensors.push_back({prefix + names.shared_gate + ".weight", 1, architecture.hidden});
     }
+    add_buffers(architecture, settings, place, largest_rank, plan);
     return plan;
 }
 

@@ -61,6 +61,45 @@ index_t automatic_chunks(const mpi::ProcessGrid& grid, index_t tokens, index_t e
     return grid.replicas_span_hosts() ? std::clamp(rows_of_expert / ops::rows_worth_reading, index_t{1}, most) : 1;
 }
 
+void plan_exchange(const Architecture& architecture, const GridPlace& place, bool has_dropout, BlockPlan& plan) {
+    using ops::Element;
+    using ops::Rows;
+    const index_t hidden = architecture.hidden;
+    const index_t choices = architecture.experts_per_token;
+    const index_t identity = has_dropout ? 1 : 0;
+    const auto add = [](std::vector<ops::BufferPlan>& buffers, const std::vector<ops::BufferPlan>& more) {
+        buffers.insert(buffers.end(), more.begin(), more.end());
+    };
+    add(plan.scratch, {{"exchange.gradient", Rows::own, Element::narrow, hidden, true}});
+    if (place.expert_ranks * place.tensor_ranks == 1) {
+        return;
+    }
+    add(plan.state, {{"arrived.hidden", Rows::arrived, Element::scalar, hidden},
+                     {"arrived.expert_ids", Rows::arrived, Element::int32, choices},
+                     {"arrived.weights", Rows::arrived, Element::sum, choices},
+                     {"arrived.tokens", Rows::arrived, Element::index, identity}});
+    add(plan.scratch, {{"exchange.arrived_gradient", Rows::arrived, Element::scalar, hidden, true},
+                       {"exchange.results.narrow", Rows::arrived, Element::narrow, hidden}});
+    if (place.tensor_ranks > 1) {
+        add(plan.scratch, {{"exchange.results.parts", Rows::arrived, Element::scalar, hidden},
+                           {"exchange.results.summands", Rows::arrived, Element::index, 1},
+                           {"exchange.weight_gradients.parts", Rows::arrived, Element::sum, choices, true},
+                           {"exchange.weight_gradients.summands", Rows::arrived, Element::index, 1, true}});
+    }
+    if (place.expert_ranks > 1) {
+        add(plan.state, {{"routes.place", Rows::own, Element::int32, place.expert_ranks}});
+        add(plan.scratch, {{"exchange.packed_hidden", Rows::sent, Element::scalar, hidden},
+                           {"exchange.packed_ids", Rows::sent, Element::int32, choices},
+                           {"exchange.packed_weights", Rows::sent, Element::sum, choices},
+                           {"exchange.packed_tokens", Rows::sent, Element::index, identity},
+                           {"exchange.results.returned", Rows::sent, Element::scalar, hidden},
+                           {"exchange.results.summands", Rows::own, Element::index, place.expert_ranks},
+                           {"exchange.weight_gradients.returned", Rows::sent, Element::sum, choices, true},
+                           {"exchange.weight_gradients.summands", Rows::own, Element::index, place.expert_ranks, true},
+                           {"exchange.sums", Rows::received, Element::sum, place.tensor_ranks > 1 ? hidden : 0}});
+    }
+}
+
 template <class Scalar>
 TokenExchange<Scalar>::TokenExchange(const mpi::ProcessGrid& grid, const kernels::KernelSet& kernels, index_t experts,
                                      index_t chunks)

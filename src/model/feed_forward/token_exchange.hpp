@@ -3,6 +3,7 @@
 
 #include "core/slice.hpp"
 #include "kernels/kernel_set.hpp"
+#include "model/layer_plan.hpp"
 #include "mpi/process_grid.hpp"
 #include "ops/expert_workspace.hpp"
 
@@ -54,6 +55,10 @@ struct ExchangeVolume {
 /// no rows travel between hosts there is one chunk: copies in memory would only compete with the experts.
 [[nodiscard]] index_t automatic_chunks(const mpi::ProcessGrid& grid, index_t tokens, index_t experts,
                                        index_t experts_per_token);
+
+/// Adds ArrivedRows and the routes to the state of a plan, and the buffers of TokenExchange to its work buffers. With
+/// several chunks these are smaller.
+void plan_exchange(const Architecture& architecture, const GridPlace& place, bool has_dropout, BlockPlan& plan);
 
 /// Brings rows to experts and results back, for all layers of a decoder. Every collective takes place in every layer
 /// and chunk on all ranks of a replica, whatever the routing; only its counts depend on that, and they are agreed on

@@ -15,13 +15,17 @@ ops::HeadTransformSettings rotated_heads(const Architecture& architecture, index
     return {attention.norm, norm_size, architecture.norm_epsilon, attention.clip, true, {attention.head_size, 0}};
 }
 
+ops::HeadTransformSettings bounded_values(const Architecture& architecture) {
+    return {.clip = architecture.attention.clip, .part = {}};
+}
+
 }  // namespace
 
 BlockPlan plan_grouped_attention(const Architecture& architecture, index_t layer, const LoraSettings& lora) {
     const AttentionSettings& attention = architecture.attention;
     const std::string prefix = attention_prefix(architecture, layer);
-    BlockPlan plan;
-    plan.projections.push_back(plan_attention_output(architecture, layer, lora));
+    BlockPlan plan = plan_softmax_attention(architecture, layer, lora);
+    plan.kind = "grouped attention";
     const auto add = [&](const char* name, index_t out) {
         plan.projections.push_back(plan_projection(prefix + name, out, architecture.hidden, LoraTarget::attention, lora,
                                                    attention.input_bias));
@@ -29,6 +33,15 @@ BlockPlan plan_grouped_attention(const Architecture& architecture, index_t layer
     add("q_proj", attention.heads * attention.head_size);
     add("k_proj", attention.kv_heads * attention.head_size);
     add("v_proj", attention.kv_heads * attention.value_size);
+    const index_t queries = attention.heads * attention.head_size;
+    const index_t keys = attention.kv_heads * attention.head_size;
+    const index_t values = attention.kv_heads * attention.value_size;
+    plan.add_linears({1, 2, 3}, lora);
+    plan.scratch.push_back(
+        {"attention.grad_query, key and value", ops::Rows::own, ops::Element::scalar, queries + keys + values, true});
+    plan_head_transform(rotated_heads(architecture, attention.heads), queries, plan.state, plan.scratch);
+    plan_head_transform(rotated_heads(architecture, attention.kv_heads), keys, plan.state, plan.scratch);
+    plan_head_transform(bounded_values(architecture), values, plan.state, plan.scratch);
     if (attention.norm != ops::HeadNorm::none) {
         plan.tensors.push_back({prefix + "q_norm.weight", 1, rotated_heads(architecture, attention.heads).norm_size});
         plan.tensors.push_back(
@@ -43,7 +56,7 @@ GroupedAttention<Scalar>::GroupedAttention(const Architecture& architecture, ind
     : SoftmaxAttention<Scalar>(architecture, layer, std::move(plan), parameters, workspace),
       query_transform_(workspace.kernels, rotated_heads(architecture, this->shape().heads)),
       key_transform_(workspace.kernels, rotated_heads(architecture, this->shape().kv_heads)),
-      value_transform_(workspace.kernels, {.clip = architecture.attention.clip, .part = {}}) {}
+      value_transform_(workspace.kernels, bounded_values(architecture)) {}
 
 template <class Scalar>
 std::vector<MatrixView<accumulator_t<Scalar>>> GroupedAttention<Scalar>::tensors() {

@@ -24,19 +24,42 @@ BlockPlan plan_latent_attention(const Architecture& architecture, index_t layer,
     const bool compressed = attention.query_rank > 0;
     const index_t queries = attention.heads * attention.head_size;
     const index_t plain = attention.head_size - attention.rope.size;
-    BlockPlan plan;
-    plan.projections.push_back(plan_attention_output(architecture, layer, lora));
-    const auto add = [&](const char* name, index_t out, index_t in, bool has_bias) {
+    BlockPlan plan = plan_softmax_attention(architecture, layer, lora);
+    plan.kind = "latent attention";
+    const auto project = [&](const char* name, index_t out, index_t in, bool has_bias) {
         plan.projections.push_back(plan_projection(prefix + name, out, in, LoraTarget::attention, lora, has_bias));
     };
     if (compressed) {
-        add("q_a_proj", attention.query_rank, architecture.hidden, attention.input_bias);
+        project("q_a_proj", attention.query_rank, architecture.hidden, attention.input_bias);
         plan.tensors.push_back({prefix + "q_a_layernorm.weight", 1, attention.query_rank});
     }
-    add(compressed ? "q_b_proj" : "q_proj", queries, compressed ? attention.query_rank : architecture.hidden, false);
-    add("kv_a_proj_with_mqa", attention.kv_rank + attention.rope.size, architecture.hidden, attention.input_bias);
-    add("kv_b_proj", attention.heads * (plain + attention.value_size), attention.kv_rank, false);
+    project(compressed ? "q_b_proj" : "q_proj", queries, compressed ? attention.query_rank : architecture.hidden,
+            false);
+    project("kv_a_proj_with_mqa", attention.kv_rank + attention.rope.size, architecture.hidden, attention.input_bias);
+    project("kv_b_proj", attention.heads * (plain + attention.value_size), attention.kv_rank, false);
     plan.tensors.push_back({prefix + "kv_a_layernorm.weight", 1, attention.kv_rank});
+    for (std::size_t p = 1; p < plan.projections.size(); ++p) {
+        plan.add_linears({p}, lora);
+    }
+    const index_t latent = attention.kv_rank + attention.rope.size;
+    const index_t expanded = attention.heads * (plain + attention.value_size);
+    const index_t largest_latent = std::max(attention.query_rank, latent);
+    const auto add = [&](std::vector<ops::BufferPlan>& buffers, const char* name, ops::Element element, index_t columns,
+                         bool for_backward = false) {
+        buffers.push_back({name, ops::Rows::own, element, columns, for_backward});
+    };
+    add(plan.state, "query_latent", ops::Element::scalar, attention.query_rank);
+    add(plan.state, "kv_latent", ops::Element::scalar, attention.kv_rank);
+    add(plan.scratch, "attention.latent", ops::Element::sum, largest_latent);
+    add(plan.scratch, "attention.expanded", ops::Element::sum, expanded);
+    add(plan.scratch, "attention.grad_query", ops::Element::scalar, queries, true);
+    add(plan.scratch, "attention.grad_latent", ops::Element::scalar, largest_latent, true);
+    add(plan.scratch, "attention.grad_expanded", ops::Element::scalar, expanded, true);
+    for (const index_t size : {attention.query_rank, attention.kv_rank}) {
+        if (size > 0) {
+            plan_head_transform(latent_norm(size), size, plan.state, plan.scratch);
+        }
+    }
     return plan;
 }
 

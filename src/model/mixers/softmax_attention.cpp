@@ -7,24 +7,47 @@
 namespace moesaic::model {
 
 using core::bf16;
+using ops::Element;
+using ops::Rows;
 
 std::string attention_prefix(const Architecture& architecture, index_t layer) {
     return architecture.layer(layer) + "self_attn.";
 }
 
-ProjectionPlan plan_attention_output(const Architecture& architecture, index_t layer, const LoraSettings& lora) {
+namespace {
+
+ops::AttentionShape shape_of(const Architecture& architecture, index_t layer) {
     const AttentionSettings& attention = architecture.attention;
-    return plan_projection(attention_prefix(architecture, layer) + "o_proj", architecture.hidden,
-                           attention.heads * attention.value_size, LoraTarget::attention, lora, attention.output_bias);
+    return {attention.heads,      attention.kv_heads, attention.head_size,
+            attention.value_size, attention.scale,    attention.windows[static_cast<std::size_t>(layer)]};
+}
+
+}  // namespace
+
+BlockPlan plan_softmax_attention(const Architecture& architecture, index_t layer, const LoraSettings& lora) {
+    const ops::AttentionShape shape = shape_of(architecture, layer);
+    const index_t attended = shape.heads * shape.value_size;
+    const index_t heads = shape.heads * shape.head_size + shape.kv_heads * (shape.head_size + shape.value_size);
+    BlockPlan plan;
+    plan.projections.push_back(plan_projection(attention_prefix(architecture, layer) + "o_proj", architecture.hidden,
+                                               attended, LoraTarget::attention, lora,
+                                               architecture.attention.output_bias));
+    plan.state = {{"query, key and value", Rows::own, Element::scalar, heads},
+                  {"attended", Rows::own, Element::scalar, attended},
+                  {"log_sum", Rows::own, Element::sum, shape.heads}};
+    plan.scratch = {{"attention.query, key and value", Rows::own, Element::sum, heads},
+                    {"attention.attended", Rows::own, Element::sum, attended},
+                    {"attention.grad_output", Rows::own, Element::narrow, architecture.hidden, true},
+                    {"attention.grad_attended", Rows::own, Element::narrow, attended, true}};
+    plan.calls = {ops::plan_attention_forward(shape), ops::plan_attention_backward(shape)};
+    plan.add_linears({0}, lora);
+    return plan;
 }
 
 template <class Scalar>
 SoftmaxAttention<Scalar>::SoftmaxAttention(const Architecture& architecture, index_t layer, BlockPlan plan,
                                            const LoraParameters<Sum>& parameters, Workspace<Scalar>& workspace)
-    : Block<Scalar>(std::move(plan), parameters, workspace),
-      shape_{architecture.attention.heads,     architecture.attention.kv_heads,
-             architecture.attention.head_size, architecture.attention.value_size,
-             architecture.attention.scale,     architecture.attention.windows[static_cast<std::size_t>(layer)]} {}
+    : Block<Scalar>(std::move(plan), parameters, workspace), shape_(shape_of(architecture, layer)) {}
 
 template <class Scalar>
 void SoftmaxAttention<Scalar>::forward(const Pass<Scalar>& pass, const BlockInput<Scalar>& input,

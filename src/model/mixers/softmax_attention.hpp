@@ -50,9 +50,9 @@ private:
     ops::AttentionShape shape_;
 };
 
-/// The output projection of a layer's attention.
-[[nodiscard]] ProjectionPlan plan_attention_output(const Architecture& architecture, index_t layer,
-                                                   const LoraSettings& lora);
+/// What the plans of its subclasses begin with: the output projection, and the buffers that they have in common.
+[[nodiscard]] BlockPlan plan_softmax_attention(const Architecture& architecture, index_t layer,
+                                               const LoraSettings& lora);
 /// "model.layers.3.self_attn."
 [[nodiscard]] std::string attention_prefix(const Architecture& architecture, index_t layer);
 

@@ -1,0 +1,144 @@
+// The memory plan against the bytes that a training step really allocates.
+#include "core/enumeration.hpp"
+#include "support/allocated_memory.hpp"
+#include "support/grids.hpp"
+#include "support/small_decoder.hpp"
+#include "train/adamw.hpp"
+#include "train/memory_plan.hpp"
+
+#include <gtest/gtest.h>
+#include <malloc.h>
+#include <omp.h>
+
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace moesaic::train {
+namespace {
+
+constexpr const char* isa = "auto";
+constexpr index_t sequence_length = 128;
+constexpr index_t tokens_of_rank = 8 * sequence_length;
+
+/// Every token goes to all experts, so that no rank's rows depend on chance; large enough that what is counted is not
+/// lost beside the names of modules.
+model::Architecture architecture_of(const std::string& family) {
+    nlohmann::json config = test::small_config(family);
+    config.update(
+        {{"hidden_size", 192}, {"vocab_size", 250}, {"num_experts_per_tok", 4}, {"max_position_embeddings", 256}});
+    const bool dense_size_is_of_experts = family == "mixtral" || family == "olmoe";
+    config.update({{"intermediate_size", dense_size_is_of_experts ? 96 : 160}});
+    for (const char* key : {"num_experts", "num_local_experts", "n_routed_experts"}) {
+        if (config.contains(key)) {
+            config[key] = 4;
+        }
+    }
+    for (const auto& [key, value] : {std::pair{"moe_intermediate_size", 96},
+                                     {"shared_expert_intermediate_size", 64},
+                                     {"head_dim", 48},
+                                     {"qk_nope_head_dim", 32},
+                                     {"qk_rope_head_dim", 16},
+                                     {"v_head_dim", 40},
+                                     {"q_lora_rank", 72},
+                                     {"kv_lora_rank", 56},
+                                     {"n_group", 2},
+                                     {"topk_group", 2}}) {
+        if (config.contains(key)) {
+            config[key] = value;
+        }
+    }
+    return test::read_config(config);
+}
+
+/// Bytes that two steps of a rank allocate at most.
+template <class Scalar>
+double allocated(const model::Architecture& architecture, const model::LoraSettings& lora, ops::Activations activations,
+                 const mpi::GridShape& shape) {
+    const mpi::Communicator& world = mpi::Communicator::world();
+    const std::size_t before = test::allocated_bytes();
+    test::reset_peak_bytes();
+    {
+        test::SmallDecoder<Scalar> small(architecture, world, tokens_of_rank * world.size(), shape, lora, 0,
+                                         activations, isa);
+        ShardedAdamW optimizer(small.decoder.lora(), small.kernels, small.grid, {});
+        const ops::TokenBatch batch =
+            test::random_batch(std::vector<index_t>(tokens_of_rank / sequence_length, sequence_length),
+                               architecture.vocabulary, static_cast<std::uint64_t>(world.rank()));
+        for (int step = 0; step < 2; ++step) {
+            small.decoder.lora().clear_gradients();
+            small.loss(batch, true);
+            optimizer.reduce_gradients();
+            optimizer.step(1e-3, 1);
+            small.decoder.update_lora();
+        }
+    }
+    return static_cast<double>(test::peak_bytes() - before);
+}
+
+template <class Scalar>
+double planned(const model::Architecture& architecture, const model::LoraSettings& lora, ops::Activations activations,
+               const mpi::GridShape& shape) {
+    const index_t tokens = tokens_of_rank * mpi::Communicator::world().size();
+    const kernels::KernelSet kernels(isa);
+    return plan_memory(architecture, {.lora = lora, .activations = activations, .max_tokens = tokens},
+                       {.tokens = tokens,
+                        .data_ranks = shape.data,
+                        .expert_ranks = shape.expert,
+                        .tensor_ranks = shape.tensor,
+                        .threads = omp_get_max_threads(),
+                        .scalar_bytes = sizeof(Scalar),
+                        .packed_bytes = static_cast<index_t>(ops::ElementBytes::of<Scalar>(kernels).packed)})
+        .total();
+}
+
+template <class Scalar>
+void expect_as_planned(const std::string& family, const model::LoraSettings& lora, ops::Activations activations,
+                       const mpi::GridShape& shape) {
+    const model::Architecture architecture = architecture_of(family);
+    const double held = mpi::Communicator::world().max(allocated<Scalar>(architecture, lora, activations, shape));
+    EXPECT_NEAR(planned<Scalar>(architecture, lora, activations, shape), held, 0.01 * held)
+        << family << ", " << core::name_of(activations) << ", " << lora.targets.size() << " targets, " << shape.data
+        << " x " << shape.expert << " x " << shape.tensor << ", " << sizeof(Scalar) << " bytes";
+}
+
+/// Adapters of experts alone, of everything with several ranks and dropout, and of the last layer alone.
+std::vector<model::LoraSettings> adapters() {
+    model::LoraSettings everywhere = test::adapters_everywhere();
+    everywhere.dropout = 0.1;
+    model::LoraSettings last;
+    last.modules = {{"model.layers.2.self_attn.o_proj", {40, 1.0}}};
+    return {model::LoraSettings{.rank = 8}, everywhere, last};
+}
+
+void expect_as_planned(const std::vector<std::string>& families) {
+    mallopt(M_MMAP_THRESHOLD, 1 << 25);  // pages of their own would be counted as a whole
+    // Buffers in which kernels pack operands, at most 1 MiB per thread, stay from run to run and are not planned.
+    static_cast<void>(allocated<float>(architecture_of(families.front()), {}, ops::Activations::retain, {}));
+    static_cast<void>(allocated<core::bf16>(architecture_of(families.front()), {}, ops::Activations::retain, {}));
+    bool narrow = false;
+    for (const std::string& family : families) {
+        for (const model::LoraSettings& lora : adapters()) {
+            for (const mpi::GridShape& shape : test::grids_of(mpi::Communicator::world().size())) {
+                for (const ops::Activations activations : core::values_of<ops::Activations>()) {
+                    narrow ? expect_as_planned<core::bf16>(family, lora, activations, shape)
+                           : expect_as_planned<float>(family, lora, activations, shape);
+                }
+                narrow = !narrow;
+            }
+        }
+    }
+}
+
+TEST(MemoryPlan, IsWhatAStepAllocates) {
+    if (mpi::Communicator::world().size() <= 2) {
+        expect_as_planned(
+            {"qwen2_moe", "qwen3_moe", "mixtral", "olmoe", "glm4_moe", "deepseek_v2", "deepseek_v3", "kimi_k2"});
+    } else {  // many grids
+        expect_as_planned({"qwen2_moe", "deepseek_v3"});
+    }
+}
+
+}  // namespace
+}  // namespace moesaic::train
