@@ -364,6 +364,11 @@ std::vector<std::string> split(const std::string& text) {
     return parts;
 }
 
+void require_set(const std::string& key, const std::string& value) {
+    require(!value.empty(), ExitCode::usage,
+            "{} is not set (it has no default); write --{} VALUE, or set it in the configuration file", key, key);
+}
+
 std::string nearest(std::string_view word, std::span<const std::string> candidates) {
     const auto distance = [](std::string_view a, std::string_view b) {
         std::vector<std::size_t> row(b.size() + 1);

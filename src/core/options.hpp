@@ -19,6 +19,9 @@ namespace moesaic::core {
 /// What stands between commas; one empty text if there is nothing.
 [[nodiscard]] std::vector<std::string> split(const std::string& text);
 
+/// Throws a usage error that names the key unless it has a value.
+void require_set(const std::string& key, const std::string& value);
+
 /// A time as Slurm's --time writes it: "SS", "MM:SS", "HH:MM:SS" or "D-HH:MM:SS".
 struct Duration {
     std::string text;    ///< empty: none was given

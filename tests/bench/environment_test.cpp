@@ -2,7 +2,7 @@
 #include "bench/environment.hpp"
 
 #include "bench/disturbances.hpp"
-#include "bench/google_benchmark.hpp"
+#include "bench/google_results.hpp"
 #include "host/caches.hpp"
 #include "measure/results.hpp"
 
