@@ -260,8 +260,8 @@ void KernelBenchmark::report(Console& console, const measure::MachineLimits& lim
         "GFLOP/s, median +- half of its 95 % interval; percent of the peak for x W^T\n"
         "{:>6} {:>18} {:>6} {:>18} {:>18} {:>18} {:>8}\n",
         n, k, console.result().threads, kernels_.gemm_name<bf16>(), onednn_version(), cold_ ? "cold" : "hot", copies,
-        copies == 1 ? "y" : "ies", static_cast<double>(n * k * bf16_bytes) / (1 << 20), "M", "x W^T", "peak", "dy W",
-        "dy^T x", "oneDNN x W^T", "ratio"));
+        copies == 1 ? "y" : "ies", static_cast<double>(n * k * bf16_bytes) / core::mebibyte, "M", "x W^T", "peak",
+        "dy W", "dy^T x", "oneDNN x W^T", "ratio"));
     for (const auto& products : products_) {
         const index_t m = products->rows;
         const auto& contenders = products->contenders;

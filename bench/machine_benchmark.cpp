@@ -3,6 +3,7 @@
 #include "bench/machine.hpp"
 #include "bench/team_memory.hpp"
 #include "bench/timing.hpp"
+#include "core/units.hpp"
 #include "host/caches.hpp"
 
 #include <fmt/format.h>
@@ -117,7 +118,7 @@ void MachineBenchmark::report(Console& console, const measure::MachineLimits&) c
         console.add_limit(reads.name, "GB/s", reads.gigabytes_per_second);
     }
     console.say(fmt::format("stream_add: c = a + b, arrays of {:.0f} MiB, {:.1f} GB/s (median {:.1f})\n",
-                            arrays_.bytes_of_each() / (1 << 20), measure::best_of(stream_add_),
+                            arrays_.bytes_of_each() / core::mebibyte, measure::best_of(stream_add_),
                             measure::summarize(stream_add_).median));
     console.add_limit("stream_add", "GB/s", stream_add_);
 }

@@ -3,6 +3,7 @@
 #include "core/build_info.hpp"
 #include "core/error.hpp"
 #include "core/trace.hpp"
+#include "core/units.hpp"
 #include "host/placement_report.hpp"
 #include "kernels/isa.hpp"
 #include "train/runtime.hpp"
@@ -20,8 +21,6 @@ namespace {
 using core::ExitCode;
 using core::index_t;
 using core::trace::now_ns;
-
-constexpr double gib = 1024.0 * 1024.0 * 1024.0;
 
 std::string describe_isa() {
     std::string text;
@@ -41,7 +40,7 @@ std::string describe_ranks(const train::Runtime& runtime, const host::Binding& b
     const auto disks =
         runtime.world.gather(runtime.placement.node_rank == 0
                                  ? fmt::format("disk of {}: {:.1f} GiB free in this folder\n", runtime.placement.host,
-                                               error ? 0.0 : static_cast<double>(space.available) / gib)
+                                               error ? 0.0 : static_cast<double>(space.available) / core::gibibyte)
                                  : "");
     return host::map_title() + fmt::format("{}{}", fmt::join(lines, ""), fmt::join(disks, ""));
 }

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "core/units.hpp"
 #include "host/topology.hpp"
 
 #include <algorithm>
@@ -50,11 +51,11 @@ std::string map_title() {
 }
 
 std::string map_line(const Placement& p, const Binding& binding, const std::string& root_host) {
-    constexpr double gibibyte = 1024.0 * 1024.0 * 1024.0;
     const std::string cores = ranges(p.cores) + (p.cores_shared ? " shared" : "");
     const std::string threads = fmt::format("{} {}", p.threads, binding.threads_bound ? "bound" : "unbound");
-    const std::string memory = fmt::format("{:.1f} of {:.1f}", static_cast<double>(p.memory_available_bytes) / gibibyte,
-                                           static_cast<double>(p.memory_bytes) / gibibyte);
+    const std::string memory =
+        fmt::format("{:.1f} of {:.1f}", static_cast<double>(p.memory_available_bytes) / core::gibibyte,
+                    static_cast<double>(p.memory_bytes) / core::gibibyte);
     const char* const transport = p.rank == 0 ? "-" : p.host == root_host ? "shared memory" : "network";
     return fmt::format(columns, p.host, p.rank, ranges(p.numa_nodes), cores, threads, memory, transport);
 }

@@ -1,6 +1,7 @@
 #include "train/runtime.hpp"
 
 #include "core/error.hpp"
+#include "core/units.hpp"
 #include "model/weights/synthetic.hpp"
 #include "model/weights/weights.hpp"
 #include "mpi/print.hpp"
@@ -99,12 +100,11 @@ double memory_of_rank(const host::Placement& placement, index_t node_ranks) {
 }
 
 void require_memory(const host::Placement& placement, index_t node_ranks, const std::string& model, double bytes) {
-    constexpr double gib = 1024.0 * 1024.0 * 1024.0;
     const double available = memory_of_rank(placement, node_ranks);
     core::require(bytes <= available, ExitCode::out_of_resources,
                   "{}: about {:.1f} GiB per rank are needed ({:.1f} GiB are available on {} with {} ranks on it); use "
                   "more nodes, fewer tokens per pass, or a smaller model",
-                  model, bytes / gib, available / gib, placement.host, node_ranks);
+                  model, bytes / core::gibibyte, available / core::gibibyte, placement.host, node_ranks);
 }
 
 template <class Scalar>
