@@ -6,7 +6,7 @@
 #include "bench/timing.hpp"
 #include "core/trace.hpp"
 #include "core/units.hpp"
-#include "host/peak_memory.hpp"
+#include "host/process_memory.hpp"
 #include "measure/trace_drain.hpp"
 #include "train/memory_plan.hpp"
 #include "train/session.hpp"

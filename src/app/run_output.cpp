@@ -4,7 +4,7 @@
 #include "core/build_info.hpp"
 #include "core/error.hpp"
 #include "core/trace.hpp"
-#include "host/peak_memory.hpp"
+#include "host/process_memory.hpp"
 #include "io/files.hpp"
 #include "io/json.hpp"
 #include "measure/run_keys.hpp"
