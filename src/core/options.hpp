@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/enumeration.hpp"
+#include "core/text.hpp"
 
 #include <cstdint>
 #include <filesystem>
@@ -15,9 +16,6 @@
 #include <vector>
 
 namespace moesaic::core {
-
-/// What stands between commas; one empty text if there is nothing.
-[[nodiscard]] std::vector<std::string> split(const std::string& text);
 
 /// Throws a usage error that names the key unless it has a value.
 void require_set(const std::string& key, const std::string& value);
