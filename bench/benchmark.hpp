@@ -1,8 +1,11 @@
-// What all benchmarks have in common, and the loop that measures them.
+// What all benchmarks have in common: how they are set up, and the loop that measures them.
 #pragma once
 
 #include "bench/console.hpp"
+#include "core/options.hpp"
+#include "train/runtime.hpp"
 
+#include <memory>
 #include <span>
 #include <vector>
 
@@ -21,6 +24,26 @@ public:
     /// Collective. Prints tables and adds the figures.
     virtual void report(Console& console, const measure::MachineLimits& limits) const = 0;
 };
+
+/// What the user may choose of a benchmark, and how it is set up.
+class BenchmarkSettings {
+public:
+    virtual ~BenchmarkSettings() = default;
+    /// Declares the options without a section, all with their defaults.
+    virtual void declare(core::OptionSet&) {}
+    /// Declares those with one.
+    virtual void declare_sections(core::OptionSet&) {}
+    /// How ranks share the model; where nothing else is given every rank computes by itself.
+    [[nodiscard]] virtual mpi::GridShape grid() const { return {.tensor = 1}; }
+    /// Throws usage errors that need no measurement to be found. `ranks` will take part.
+    virtual void check(index_t /*ranks*/) const {}
+    /// Collective. Adds what it verifies to the checks of the case. Throws with ExitCode::out_of_resources what does
+    /// not fit. `runtime` outlives the result.
+    [[nodiscard]] virtual std::unique_ptr<Benchmark> prepare(const train::Runtime& runtime, Console& console) const = 0;
+};
+
+/// Declares the option of benchmarks that go forward and backward.
+void declare_activations(core::OptionSet& set, ops::Activations& activations);
 
 /// How often a case is repeated.
 struct Repetition {

@@ -2,6 +2,7 @@
 
 #include "bench/onednn.hpp"
 #include "core/build_info.hpp"
+#include "core/text.hpp"
 #include "host/caches.hpp"
 #include "host/system_files.hpp"
 #include "io/hdf5_version.hpp"
@@ -161,21 +162,6 @@ bool must_differ(const std::string& key) {
     return keys.contains(key);
 }
 
-/// "0-3,8" for {0, 1, 2, 3, 8}.
-std::string ranges(const std::vector<std::size_t>& sorted) {
-    std::string text;
-    for (std::size_t begin = 0; begin < sorted.size();) {
-        std::size_t end = begin + 1;
-        while (end < sorted.size() && sorted[end] == sorted[end - 1] + 1) {
-            ++end;
-        }
-        text += fmt::format("{}{}", text.empty() ? "" : ",", sorted[begin]);
-        text += end - begin > 1 ? fmt::format("-{}", sorted[end - 1]) : "";
-        begin = end;
-    }
-    return text;
-}
-
 }  // namespace
 
 ordered_json describe_program() {
@@ -228,17 +214,17 @@ std::vector<measure::Difference> differences(const std::vector<ordered_json>& ra
     }
     std::vector<measure::Difference> list;
     for (const std::string& key : keys) {
-        std::map<std::string, std::vector<std::size_t>> ranks_with;  // by value
+        std::map<std::string, std::vector<int>> ranks_with;  // by value
         for (std::size_t rank = 0; rank < ranks.size(); ++rank) {
             const auto found = leaves[rank].find(key);
-            ranks_with[found == leaves[rank].end() ? "null" : found->second.dump()].push_back(rank);
+            ranks_with[found == leaves[rank].end() ? "null" : found->second.dump()].push_back(static_cast<int>(rank));
         }
         if (ranks_with.size() == 1 || must_differ(key)) {
             continue;
         }
         measure::Difference& difference = list.emplace_back(measure::Difference{key, {}});
         for (const auto& [value, holders] : ranks_with) {
-            difference.values.push_back({ordered_json::parse(value), ranges(holders)});
+            difference.values.push_back({ordered_json::parse(value), core::ranges(holders)});
         }
     }
     return list;

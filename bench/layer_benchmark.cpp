@@ -1,19 +1,23 @@
-#include "bench/layer_benchmark.hpp"
-
-#include "bench/expert_layer.hpp"
+// moesaic bench layer: forward and backward of one expert layer with LoRA.
+#include "bench/benchmark.hpp"
 #include "bench/layer_check.hpp"
+#include "bench/layer_twins.hpp"
 #include "bench/routing.hpp"
+#include "bench/shapes.hpp"
 #include "bench/timing.hpp"
 #include "core/enumeration.hpp"
-#include "core/error.hpp"
 #include "core/random_fill.hpp"
+#include "model/weights/synthetic.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
-#include <deque>
 #include <functional>
+#include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 namespace moesaic::bench {
 namespace {
@@ -22,9 +26,49 @@ namespace figures = measure::figures;
 using core::bf16;
 /// The figure of a quantity for one number of tokens.
 using KeyOf = std::function<measure::FigureKey(const std::string& quantity)>;
-using Layers = std::deque<ExpertLayer<bf16>>;  // layers keep their address
 
-constexpr double gib = 1024.0 * 1024.0 * 1024.0;
+struct LayerBenchmarkSettings final : BenchmarkSettings {
+    void declare(core::OptionSet& set) override {
+        set.add("shape", shape_name,
+                fmt::format("sizes of a model's expert layer: {}", fmt::join(model::synthetic_names(), ", ")));
+        set.add("hidden", sizes.hidden, "hidden size; 0: of the shape", core::at_least(0));
+        set.add("intermediate", sizes.intermediate, "intermediate size of an expert; 0: of the shape",
+                core::at_least(0));
+        set.add("experts", sizes.experts, "experts; 0: of the shape", core::at_least(0));
+        set.add("experts-per-token", sizes.experts_per_token, "experts per token; 0: of the shape", core::at_least(0));
+        set.add("tokens", token_list, "tokens per pass, separated by commas");
+        set.add_enum("routing", routing,
+                     "uniform: all experts equally often; skewed: popularity 1/rank; hot: one expert gets all tokens");
+        declare_activations(set, activations);
+        constexpr index_t most_layers = 1000;
+        set.add_auto("layers", layers, most_layers,
+                     "layers that take turns; auto: enough that weights come from memory, not from caches");
+    }
+    void declare_sections(core::OptionSet& set) override {
+        set.add("lora.rank", lora_rank, "rank of the adapters; 0: frozen experts alone", core::at_least(0));
+    }
+    void check(index_t) const override {
+        static_cast<void>(shape());
+        static_cast<void>(tokens());
+    }
+    [[nodiscard]] std::unique_ptr<Benchmark> prepare(const train::Runtime& runtime, Console& console) const override;
+
+    [[nodiscard]] LayerShape shape() const { return layer_shape(shape_name).with(sizes); }
+    [[nodiscard]] std::vector<index_t> tokens() const { return parse_sizes("tokens", token_list); }
+    [[nodiscard]] LayerSettings layer() const {
+        const std::vector<index_t> all = tokens();
+        const index_t most_tokens = std::max(*std::max_element(all.begin(), all.end()), tokens_of_check(shape()));
+        return {shape(), most_tokens, lora_rank, activations, 1};
+    }
+
+    std::string shape_name = "qwen3-30b-a3b";
+    LayerShape sizes;  ///< other ones than those of the shape
+    std::string token_list = "2048";
+    Routing routing = Routing::uniform;
+    ops::Activations activations = ops::Activations::retain;
+    index_t layers = 0;
+    index_t lora_rank = 16;
+};
 
 /// Seconds per layer of every repetition, on the slowest rank.
 struct Times {
@@ -35,13 +79,13 @@ struct Times {
 };
 
 struct Inputs {
-    Inputs(const LayerBenchmarkSettings& settings, index_t tokens, index_t layers) {
-        hidden.resize(tokens, settings.shape.hidden);
-        grad_output.resize(tokens, settings.shape.hidden);
+    Inputs(const LayerShape& shape, Routing routing, index_t tokens, index_t layers) {
+        hidden.resize(tokens, shape.hidden);
+        grad_output.resize(tokens, shape.hidden);
         core::fill_random<bf16>(hidden, 2, 0, 1);
         core::fill_random<bf16>(grad_output, 2, 1, 1);
         for (index_t i = 0; i < layers; ++i) {
-            routes.push_back(make_routes(settings.routing, tokens, settings.shape, static_cast<std::uint64_t>(i)));
+            routes.push_back(make_routes(routing, tokens, shape, static_cast<std::uint64_t>(i)));
         }
     }
     Matrix<bf16> hidden;
@@ -50,7 +94,7 @@ struct Inputs {
 };
 
 /// All layers forward, then all backward, as in training: a layer's weights leave the caches before its backward.
-void sweep(const mpi::Communicator& world, Layers& layers, const Inputs& inputs, Times& times) {
+void sweep(const mpi::Communicator& world, LayerTwins::Layers& layers, const Inputs& inputs, Times& times) {
     const auto count = static_cast<double>(layers.size());
     const double forward = seconds_of_slowest(world, [&] {
         for (std::size_t i = 0; i < layers.size(); ++i) {
@@ -114,108 +158,35 @@ void report_lora(Console& console, const LayerShape& shape, index_t rank, const 
         percent.median, percent.low, percent.high, measure::summarize(without.both).median * 1e3, 100 * lora / base));
 }
 
-}  // namespace
-
-/// The layers with LoRA, or frozen ones if the rank is 0, and their frozen twins if it is not.
-struct LayerBenchmark::Setup {
-    LayerSettings settings;
-    LayerSettings frozen_settings;
-    index_t count = 0;
-    Layers layers;
-    Layers frozen;
-
-    [[nodiscard]] bool has_twins() const { return settings.lora_rank > 0; }
-    [[nodiscard]] index_t memory() const {
-        return memory_of_layers(settings, count) + (has_twins() ? memory_of_layers(frozen_settings, count) : 0);
-    }
-    [[nodiscard]] index_t all_weight_bytes() const { return count * weight_bytes(settings.shape); }
-
-    void choose_count(index_t memory_bytes, index_t cache_bytes);
-    void plan(const Console& console, const LayerBenchmarkSettings& wanted);
-    void build(const Console& console, const kernels::KernelSet& kernels);
-    void verify(Console& console);
-};
-
-/// Takes as many layers as have three times the weights that the last-level cache holds, so that they come from memory;
-/// as far as they fit, and not without bound for tiny layers.
-void LayerBenchmark::Setup::choose_count(index_t memory_bytes, index_t cache_bytes) {
-    constexpr index_t most = 64;
-    for (count = 1; count < most && all_weight_bytes() < 3 * cache_bytes; ++count) {
-    }
-    while (count > 1 && memory() > memory_bytes) {
-        --count;
-    }
-}
-
-void LayerBenchmark::Setup::plan(const Console& console, const LayerBenchmarkSettings& wanted) {
-    const index_t most_tokens = *std::max_element(wanted.tokens.begin(), wanted.tokens.end());
-    settings = {wanted.shape, std::max(most_tokens, tokens_of_check(wanted.shape)), wanted.lora_rank,
-                wanted.activations, 1};
-    frozen_settings = settings;
-    frozen_settings.lora_rank = 0;
-    count = wanted.layers;
-    if (wanted.layers == 0) {
-        choose_count(wanted.memory_bytes, wanted.cache_bytes);
-    }
-    count = console.world().min(count);
-    const double needed = static_cast<double>(memory()) / gib;
-    const double available = static_cast<double>(wanted.memory_bytes) / gib;
-    console.say(fmt::format("layers {}{}: {:.2f} GiB per rank, {:.2f} GiB are available; weights {} {:.2f} GiB{}\n",
-                            count, has_twins() ? ", and as many without LoRA" : "", needed, available,
-                            has_twins() ? "2 x" : "", static_cast<double>(all_weight_bytes()) / gib,
-                            all_weight_bytes() < wanted.cache_bytes ? " (they fit into the last-level cache)" : ""));
-    console.world().agree([&] {
-        core::require(
-            memory() <= wanted.memory_bytes, core::ExitCode::out_of_resources,
-            "the layers need {:.1f} GiB ({:.1f} GiB are available to a rank); use fewer --tokens, --layers 1, "
-            "--lora.rank 0 or fewer --experts",
-            needed, available);
-    });
-}
-
-void LayerBenchmark::Setup::build(const Console& console, const kernels::KernelSet& kernels) {
-    console.world().agree([&] {
-        const auto workspace = std::make_shared<ops::ExpertWorkspace<bf16>>();
-        for (index_t i = 0; i < count; ++i) {
-            LayerSettings own = settings;
-            own.seed += static_cast<std::uint64_t>(i);
-            layers.emplace_back(own, workspace, kernels);
-            if (has_twins()) {
-                own.lora_rank = 0;
-                frozen.emplace_back(own, workspace, kernels);
-            }
-        }
-    });
-}
-
-/// Collective. The first layer against FP32.
-void LayerBenchmark::Setup::verify(Console& console) {
-    LayerErrors errors;
-    console.world().agree([&] { errors = measure_errors(layers.front(), settings); });
-    console.say("against FP32:");
-    for (const measure::Check& check : checks_of(errors)) {
-        if (has_twins() || check.name != "error_grad_lora") {
-            console.add_check(check.name, check.error, check.bound);
-            console.say(fmt::format(" {} {:.2e}", check.name.substr(6), check.error));
-        }
-    }
-    console.say(fmt::format(" (at most {})\n", layer_error_bound));
-}
-
 /// One number of tokens.
-struct LayerBenchmark::Pass {
-    Pass(const LayerBenchmarkSettings& settings, index_t tokens_in, index_t layers)
-        : tokens(tokens_in), inputs(settings, tokens_in, layers) {}
-    index_t tokens;
+struct Pass {
     Inputs inputs;
-    Times times;
-    Times frozen_times;
+    Times times = {};
+    Times frozen_times = {};
+
+    [[nodiscard]] index_t tokens() const { return inputs.hidden.rows(); }
 };
 
-LayerBenchmark::LayerBenchmark(Console& console, const kernels::KernelSet& kernels,
-                               const LayerBenchmarkSettings& settings)
-    : world_(console.world()), settings_(settings), setup_(std::make_unique<Setup>()) {
-    const LayerShape& shape = settings.shape;
+/// Every rank has whole layers of its own.
+class LayerBenchmark final : public Benchmark {
+public:
+    /// Collective. Builds the layers and checks the first against FP32.
+    LayerBenchmark(const train::Runtime& runtime, Console& console, const LayerBenchmarkSettings& settings);
+
+    void repeat(bool record) override;
+    [[nodiscard]] std::vector<std::span<const double>> samples() const override;
+    void report(Console& console, const measure::MachineLimits& limits) const override;
+
+private:
+    mpi::Communicator world_;
+    LayerTwins twins_;
+    double weight_bytes_;
+    std::vector<Pass> passes_;  ///< of every number of tokens
+};
+
+/// Says what is measured and what a layer of it keeps.
+void describe(const LayerBenchmarkSettings& settings, const kernels::KernelSet& kernels, const Console& console) {
+    const LayerShape shape = settings.shape();
     console.say(fmt::format("expert layer {}: H {}, I {}, E {}, K {}, LoRA rank {}, BF16, routing {}, kernel {}\n",
                             shape.name, shape.hidden, shape.intermediate, shape.experts, shape.experts_per_token,
                             settings.lora_rank, core::name_of(settings.routing), kernels.gemm_name<bf16>()));
@@ -225,64 +196,75 @@ LayerBenchmark::LayerBenchmark(Console& console, const kernels::KernelSet& kerne
     config.activations = ops::Activations::recompute;
     console.say(fmt::format("kept for backward, bytes per token: {} (retain), {} (recompute)\n", retained,
                             ops::saved_bytes_per_token<bf16>(config)));
-    setup_->plan(console, settings);
-    setup_->build(console, kernels);
-    setup_->verify(console);
-    for (const index_t tokens : settings.tokens) {
-        passes_.push_back(std::make_unique<Pass>(settings, tokens, setup_->count));
+}
+
+LayerBenchmark::LayerBenchmark(const train::Runtime& runtime, Console& console, const LayerBenchmarkSettings& settings)
+    : world_(runtime.world),
+      twins_(runtime, console, settings.layer(), settings.layers),
+      weight_bytes_(static_cast<double>(twins_.layers().front().backend().experts().weight_bytes())) {
+    for (const index_t tokens : settings.tokens()) {
+        passes_.push_back({Inputs(settings.shape(), settings.routing, tokens, twins_.count())});
     }
 }
 
-LayerBenchmark::~LayerBenchmark() = default;
-
 void LayerBenchmark::repeat(bool record) {
-    for (const auto& pass : passes_) {
+    for (Pass& pass : passes_) {
         Times warm_up;
-        sweep(world_, setup_->layers, pass->inputs, record ? pass->times : warm_up);
-        if (setup_->has_twins()) {
-            sweep(world_, setup_->frozen, pass->inputs, record ? pass->frozen_times : warm_up);
+        sweep(world_, twins_.layers(), pass.inputs, record ? pass.times : warm_up);
+        if (twins_.has_twins()) {
+            sweep(world_, twins_.frozen(), pass.inputs, record ? pass.frozen_times : warm_up);
         }
     }
 }
 
 std::vector<std::span<const double>> LayerBenchmark::samples() const {
     std::vector<std::span<const double>> all;
-    for (const auto& pass : passes_) {
-        all.emplace_back(pass->times.forward);
-        all.emplace_back(pass->times.backward);
+    for (const Pass& pass : passes_) {
+        all.emplace_back(pass.times.forward);
+        all.emplace_back(pass.times.backward);
     }
     return all;
 }
 
 void LayerBenchmark::report(Console& console, const measure::MachineLimits& limits) const {
-    const LayerShape& shape = settings_.shape;
+    const LayerShape& shape = twins_.settings().shape;
     console.say(fmt::format("{:<20} {:>10} {:>8} {:>10} {:>8} {:>10} {:>9}\n", "pass", "ms", "", "GFLOP/s", "GB/s",
                             "floor ms", "of floor"));
-    for (const auto& pass : passes_) {
-        const measure::Work one = work_of_pass(shape, pass->inputs);
+    for (const Pass& pass : passes_) {
+        const measure::Work one = work_of_pass(shape, pass.inputs);
         const measure::Work both = {2 * one.operations, 2 * one.bytes};
         const KeyOf key = [&](const std::string& quantity) {
-            return figures::of_tokens(quantity, pass->tokens, passes_.size() > 1);
+            return figures::of_tokens(quantity, pass.tokens(), passes_.size() > 1);
         };
         console.say(fmt::format(
-            "{} tokens, {:.1f} rows per expert\n", pass->tokens,
-            static_cast<double>(pass->tokens * shape.experts_per_token) / static_cast<double>(shape.experts)));
-        report_pass(console, "forward", figures::layer_forward, key, pass->times.forward, measure::Better::lower, one,
+            "{} tokens, {:.1f} rows per expert\n", pass.tokens(),
+            static_cast<double>(pass.tokens() * shape.experts_per_token) / static_cast<double>(shape.experts)));
+        report_pass(console, "forward", figures::layer_forward, key, pass.times.forward, measure::Better::lower, one,
                     limits);
-        report_pass(console, "backward", figures::layer_backward, key, pass->times.backward, measure::Better::lower,
-                    one, limits);
-        report_pass(console, "forward_backward", figures::layer_forward_backward, key, pass->times.both,
+        report_pass(console, "backward", figures::layer_backward, key, pass.times.backward, measure::Better::lower, one,
+                    limits);
+        report_pass(console, "forward_backward", figures::layer_forward_backward, key, pass.times.both,
                     measure::Better::neither, both, limits);
-        if (setup_->has_twins()) {
-            report_lora(console, shape, settings_.lora_rank, key, pass->times, pass->frozen_times);
+        if (twins_.has_twins()) {
+            report_lora(console, shape, twins_.settings().lora_rank, key, pass.times, pass.frozen_times);
         }
         console.add(key("activation_bytes_per_token"), "B",
-                    static_cast<double>(pass->times.saved_bytes) / static_cast<double>(pass->tokens));
+                    static_cast<double>(pass.times.saved_bytes) / static_cast<double>(pass.tokens()));
     }
     console.add("weight_bytes_per_parameter", "B",
-                static_cast<double>(setup_->layers.front().backend().experts().weight_bytes()) /
-                    static_cast<double>(shape.experts * shape.expert_parameters()));
+                weight_bytes_ / static_cast<double>(shape.experts * shape.expert_parameters()));
     console.say("\n");
+}
+
+std::unique_ptr<Benchmark> LayerBenchmarkSettings::prepare(const train::Runtime& runtime, Console& console) const {
+    describe(*this, runtime.kernels, console);
+    return std::make_unique<LayerBenchmark>(runtime, console, *this);
+}
+
+}  // namespace
+
+std::unique_ptr<BenchmarkSettings> make_layer_settings() {
+    return std::make_unique<LayerBenchmarkSettings>();
 }
 
 }  // namespace moesaic::bench

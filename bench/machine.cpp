@@ -1,6 +1,7 @@
 #include "bench/machine.hpp"
 
 #include "bench/timing.hpp"
+#include "train/runtime.hpp"
 
 #include <omp.h>
 
@@ -32,6 +33,32 @@ kernels::Isa bf16_level(const kernels::KernelSet& kernels) {
 index_t bytes_beyond_caches(const mpi::Communicator& world, index_t cache_bytes, index_t memory_bytes) {
     const index_t wanted = std::clamp(3 * cache_bytes, 256 * mebibyte, 4096 * mebibyte);
     return world.min(std::min(wanted, memory_bytes / 4));
+}
+
+index_t bytes_beyond_caches(const train::Runtime& runtime) {
+    return bytes_beyond_caches(runtime.world, host::last_level_cache_bytes(runtime.placement.processing_units),
+                               runtime.memory_bytes());
+}
+
+CacheWorkingSets working_sets(const std::vector<host::Cache>& caches, int units_per_core, int threads) {
+    const auto cores_that_share = [&](const host::Cache& cache) {
+        return std::max(1, cache.shared_by / units_per_core);
+    };
+    CacheWorkingSets sets;
+    index_t of_core = 0;  // bytes of the second level
+    for (const host::Cache& cache : caches) {
+        if (cache.level == 2 && cache.bytes > 0 && cache.type != "instruction") {
+            of_core = cache.bytes / cores_that_share(cache);
+            sets.second_level = of_core / 2;
+        }
+    }
+    for (const host::Cache& cache : caches) {
+        const int sharing = std::min(threads, cores_that_share(cache));
+        if (cache.level == 3 && of_core > 0 && 2 * 2 * of_core * sharing <= cache.bytes) {
+            sets.third_level = 2 * of_core;
+        }
+    }
+    return sets;
 }
 
 MachineProbe::MachineProbe(const mpi::Communicator& world, const kernels::PeakLoop& loop, index_t bytes)

@@ -1,12 +1,18 @@
-#include "bench/machine_benchmark.hpp"
-
+// moesaic bench machine: how fast a rank gets at data in caches and in memory, beside the limits that every case has.
+#include "bench/benchmark.hpp"
 #include "bench/machine.hpp"
+#include "bench/team_memory.hpp"
 #include "bench/timing.hpp"
+#include "core/units.hpp"
+#include "host/caches.hpp"
 
 #include <fmt/format.h>
 #include <omp.h>
 
 #include <algorithm>
+#include <optional>
+#include <string>
+#include <vector>
 
 namespace moesaic::bench {
 namespace {
@@ -16,34 +22,41 @@ constexpr index_t a = 0;
 constexpr index_t b = 1;
 constexpr index_t c = 2;
 
-}  // namespace
+/// Reading from the second and the third level of caches, and the sum of two arrays in memory as STREAM's Add does it
+/// (McCalpin, 1995): c = a + b, of which 12 bytes per element count.
+class MachineBenchmark final : public Benchmark {
+public:
+    /// Collective.
+    MachineBenchmark(const train::Runtime& runtime, Console& console);
 
-CacheWorkingSets working_sets(const std::vector<host::Cache>& caches, int units_per_core, int threads) {
-    const auto cores_that_share = [&](const host::Cache& cache) {
-        return std::max(1, cache.shared_by / units_per_core);
+    void repeat(bool record) override;
+    /// None: of limits the best sample counts, and more of them would not narrow it.
+    [[nodiscard]] std::vector<std::span<const double>> samples() const override { return {}; }
+    void report(Console& console, const measure::MachineLimits& limits) const override;
+
+private:
+    struct CacheReads {
+        std::string name;
+        TeamMemory memory;
+        index_t repeats = 1;  ///< in one measurement
+        std::vector<double> gigabytes_per_second{};
     };
-    CacheWorkingSets sets;
-    index_t of_core = 0;  // bytes of the second level
-    for (const host::Cache& cache : caches) {
-        if (cache.level == 2 && cache.bytes > 0 && cache.type != "instruction") {
-            of_core = cache.bytes / cores_that_share(cache);
-            sets.second_level = of_core / 2;
-        }
-    }
-    for (const host::Cache& cache : caches) {
-        const int sharing = std::min(threads, cores_that_share(cache));
-        if (cache.level == 3 && of_core > 0 && 2 * 2 * of_core * sharing <= cache.bytes) {
-            sets.third_level = 2 * of_core;
-        }
-    }
-    return sets;
-}
+    void add_cache(const std::string& name, index_t bytes_per_thread);
+    void sum_arrays();
 
-MachineBenchmark::MachineBenchmark(Console& console, const kernels::KernelSet& kernels,
-                                   const host::Placement& placement, index_t memory_bytes)
-    : world_(console.world()),
-      loop_(kernels::peak_loop(bf16_level(kernels))),
-      elementwise_(kernels.elementwise<float>()) {
+    mpi::Communicator world_;
+    const kernels::PeakLoop& loop_;
+    const kernels::ElementwiseKernels<float>& elementwise_;
+    std::vector<CacheReads> caches_;
+    TeamMemory arrays_;  ///< a, b, c
+    std::vector<double> stream_add_;
+};
+
+MachineBenchmark::MachineBenchmark(const train::Runtime& runtime, Console& console)
+    : world_(runtime.world),
+      loop_(kernels::peak_loop(bf16_level(runtime.kernels))),
+      elementwise_(runtime.kernels.elementwise<float>()) {
+    const host::Placement& placement = runtime.placement;
     const int unit = placement.processing_units.empty() ? 0 : placement.processing_units.front();
     const CacheWorkingSets sets =
         working_sets(host::read_caches(unit), placement.units_per_core, placement.threads * placement.node_ranks);
@@ -56,6 +69,7 @@ MachineBenchmark::MachineBenchmark(Console& console, const kernels::KernelSet& k
         }
     }
     constexpr index_t arrays = 3;
+    const index_t memory_bytes = bytes_beyond_caches(runtime);
     world_.agree([&] { arrays_ = TeamMemory(arrays, memory_bytes / arrays); });
     sum_arrays();
     double wrong = 0;
@@ -104,9 +118,21 @@ void MachineBenchmark::report(Console& console, const measure::MachineLimits&) c
         console.add_limit(reads.name, "GB/s", reads.gigabytes_per_second);
     }
     console.say(fmt::format("stream_add: c = a + b, arrays of {:.0f} MiB, {:.1f} GB/s (median {:.1f})\n",
-                            arrays_.bytes_of_each() / (1 << 20), measure::best_of(stream_add_),
+                            arrays_.bytes_of_each() / core::mebibyte, measure::best_of(stream_add_),
                             measure::summarize(stream_add_).median));
     console.add_limit("stream_add", "GB/s", stream_add_);
+}
+
+struct MachineBenchmarkSettings final : BenchmarkSettings {
+    [[nodiscard]] std::unique_ptr<Benchmark> prepare(const train::Runtime& runtime, Console& console) const override {
+        return std::make_unique<MachineBenchmark>(runtime, console);
+    }
+};
+
+}  // namespace
+
+std::unique_ptr<BenchmarkSettings> make_machine_settings() {
+    return std::make_unique<MachineBenchmarkSettings>();
 }
 
 }  // namespace moesaic::bench

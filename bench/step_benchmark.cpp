@@ -1,11 +1,12 @@
-#include "bench/step_benchmark.hpp"
-
+// moesaic bench step, moesaic bench reference: whole training steps on random tokens.
+#include "bench/benchmark.hpp"
 #include "bench/step_check.hpp"
 #include "bench/step_run.hpp"
+#include "bench/step_samples.hpp"
 #include "bench/timing.hpp"
 #include "core/trace.hpp"
-#include "host/peak_memory.hpp"
-#include "measure/step_times.hpp"
+#include "core/units.hpp"
+#include "host/process_memory.hpp"
 #include "measure/trace_drain.hpp"
 #include "train/memory_plan.hpp"
 #include "train/session.hpp"
@@ -15,8 +16,10 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <functional>
+#include <memory>
+#include <string>
 #include <utility>
+#include <vector>
 
 namespace moesaic::bench {
 namespace {
@@ -74,68 +77,78 @@ struct StepWork {
     }
 };
 
-}  // namespace
+/// What is trained in one step.
+struct StepWorkload {
+    [[nodiscard]] index_t tokens() const { return batches.batch_size * length; }
 
-/// All repetitions of a step; what is known of other ranks is there on rank 0 only.
-struct StepBenchmark::Samples {
-    std::vector<double> seconds;                          ///< of the slowest rank
-    std::vector<measure::RankSteps> mine;                 ///< this rank by itself
-    std::vector<std::vector<measure::RankSteps>> shares;  ///< of all ranks
-
-    [[nodiscard]] std::vector<double> of_each(const std::function<double(std::size_t)>& value) const {
-        std::vector<double> values;
-        for (std::size_t i = 0; i < seconds.size(); ++i) {
-            values.push_back(value(i));
-        }
-        return values;
-    }
+    train::ModelSettings model = {};
+    model::DecoderSettings decoder = {.lora = {.rank = 16}};
+    train::BatchSettings batches = {};
+    index_t length = 0;  ///< tokens per sequence
 };
 
-/// Sequences for a few steps, which repeat.
-struct StepBenchmark::Run {
-    static constexpr index_t steps_of_data = 8;
-
-    Run(std::unique_ptr<model::Decoder<core::bf16>> decoder, const kernels::KernelSet& kernels,
-        const mpi::ProcessGrid& grid, const StepBenchmarkSettings& settings)
-        : data(random_tokens(settings.batches.batch_size * steps_of_data, settings.length,
-                             decoder->architecture().vocabulary, 0)),
-          session(std::move(decoder), data, settings_of_steps(settings.batches), kernels, grid) {}
-
-    train::Dataset data;
-    train::TrainSession<core::bf16> session;
-};
-
-StepBenchmark::StepBenchmark(std::unique_ptr<model::Decoder<core::bf16>> decoder, const kernels::KernelSet& kernels,
-                             const mpi::ProcessGrid& grid, const StepBenchmarkSettings& settings)
-    : grid_(grid),
-      settings_(settings),
-      run_(std::make_unique<Run>(std::move(decoder), kernels, grid, settings)),
-      samples_(std::make_unique<Samples>()) {
-    randomise(run_->session.decoder().lora(), 0);
-    run_->session.decoder().update_lora();
+/// Forgets earlier peaks; returns the bytes that are resident at this one.
+std::uint64_t restart_peak_memory() {
+    host::reset_peak_memory();
+    return host::peak_memory_bytes();
 }
 
-StepBenchmark::~StepBenchmark() = default;
+/// Steps of all ranks, which train one model together on random tokens, a few steps of them again and again.
+class StepBenchmark final : public Benchmark {
+public:
+    /// Collective. Loads the model, with random LoRA factors.
+    StepBenchmark(const train::Runtime& runtime, const model::Architecture& architecture, const StepWorkload& workload,
+                  double planned_bytes);
+
+    void repeat(bool record) override;
+    [[nodiscard]] std::vector<std::span<const double>> samples() const override { return {samples_.seconds}; }
+    void report(Console& console, const measure::MachineLimits& limits) const override;
+
+private:
+    static constexpr index_t steps_of_data = 8;
+
+    void report_parts(Console& console, const measure::MachineLimits& limits) const;
+    void report_memory(Console& console) const;
+
+    const mpi::ProcessGrid& grid_;
+    index_t tokens_;                 ///< of a step
+    double planned_bytes_;           ///< of memory of this rank, to print it beside what is used
+    std::uint64_t resident_before_;  ///< bytes that the process had before it loaded the model
+    train::Dataset data_;
+    train::TrainSession<core::bf16> session_;
+    StepSamples samples_ = {};
+    index_t steps_ = 0;  ///< warm-ups too
+};
+
+StepBenchmark::StepBenchmark(const train::Runtime& runtime, const model::Architecture& architecture,
+                             const StepWorkload& workload, double planned_bytes)
+    : grid_(runtime.grid),
+      tokens_(workload.tokens()),
+      planned_bytes_(planned_bytes),
+      resident_before_(restart_peak_memory()),
+      data_(random_tokens(workload.batches.batch_size * steps_of_data, workload.length, architecture.vocabulary, 0)),
+      session_(train::load_model<core::bf16>(runtime, architecture, workload.model, workload.decoder,
+                                             train::Purpose::training),
+               data_, settings_of_steps(workload.batches), runtime.kernels, runtime.grid) {
+    randomise(session_.decoder().lora(), 0);
+    session_.decoder().update_lora();
+}
 
 void StepBenchmark::repeat(bool record) {
     const mpi::Communicator& world = grid_.world();
     measure::EventCollector collector;
-    const double seconds = seconds_of_slowest(world, [&] { run_->session.step(); });
+    const double seconds = seconds_of_slowest(world, [&] { session_.step(); });
     const measure::StepTrace trace = measure::trace_of_step(collector.stop());
-    if (run_->session.decoder().architecture().moe_layers() > 0) {
+    if (session_.decoder().architecture().moe_layers() > 0) {
         static_cast<void>(trace.rank.seconds_of(core::scopes::exchange_dispatch));  // or the exchange looks like none
     }
     ++steps_;
     std::vector<measure::RankSteps> shares = measure::share_out(world, trace);
     if (record) {
-        samples_->seconds.push_back(seconds);
-        samples_->mine.push_back(trace.rank);
-        samples_->shares.push_back(std::move(shares));
+        samples_.seconds.push_back(seconds);
+        samples_.mine.push_back(trace.rank);
+        samples_.shares.push_back(std::move(shares));
     }
-}
-
-std::vector<std::span<const double>> StepBenchmark::samples() const {
-    return {samples_->seconds};
 }
 
 /// Parts of the step on rank 0. The innermost ones are indented.
@@ -147,10 +160,9 @@ void StepBenchmark::report_parts(Console& console, const measure::MachineLimits&
         double operations;     ///< or 0
         bool is_there = true;  ///< false: the step has no such part
     };
-    const model::Architecture& architecture = run_->session.decoder().architecture();
-    const index_t tokens = settings_.batches.batch_size * settings_.length;
-    const double experts = work_of_experts(architecture, grid_, tokens).operations;
-    const double head = work_of_head(architecture, grid_, tokens).operations;
+    const model::Architecture& architecture = session_.decoder().architecture();
+    const double experts = work_of_experts(architecture, grid_, tokens_).operations;
+    const double head = work_of_head(architecture, grid_, tokens_).operations;
     const bool has_experts = architecture.moe_layers() > 0;
     // Backward ends at the experts of the lowest layer with some, as only experts are adapted.
     const auto lowest = std::find(architecture.is_moe.begin(), architecture.is_moe.end(), true);
@@ -169,12 +181,12 @@ void StepBenchmark::report_parts(Console& console, const measure::MachineLimits&
                             "GFLOP/s", "of peak"));
     for (const Part& part : parts) {
         const auto seconds_of = [&](std::size_t i) {
-            return part.is_there ? samples_->mine[i].seconds_of(part.scope) : 0.0;
+            return part.is_there ? samples_.mine[i].seconds_of(part.scope) : 0.0;
         };
-        const std::vector<double> seconds = samples_->of_each(seconds_of);
+        const std::vector<double> seconds = samples_.of_each(seconds_of);
         const measure::Summary time = measure::summarize(seconds);
         const measure::Summary share = measure::summarize(
-            samples_->of_each([&](std::size_t i) { return 100 * seconds_of(i) / samples_->mine[i].total; }));
+            samples_.of_each([&](std::size_t i) { return 100 * seconds_of(i) / samples_.mine[i].total; }));
         const double flops = part.operations / time.median;
         console.say(fmt::format("  {:<18} {:>10.2f} +- {:4.1f}% {:>8.1f}%{}\n", part.label, time.median * 1e3,
                                 time.spread_percent(), share.median,
@@ -187,92 +199,125 @@ void StepBenchmark::report_parts(Console& console, const measure::MachineLimits&
     }
 }
 
-/// Computing, transfers, waiting and the exchange of rows: a line per rank, and figures of the averages.
-void StepBenchmark::report_ranks(Console& console) const {
-    if (!console.world().is_root()) {
-        return;
-    }
-    struct Column {
-        const char* label;
-        const char* figure;  ///< or null
-        double (*percent)(const measure::RankSteps&);
-    };
-    const std::array columns = {
-        Column{"computing", nullptr, [](const measure::RankSteps& s) { return 100 * s.computing() / s.total; }},
-        Column{"transfer", "step_transfer", [](const measure::RankSteps& s) { return 100 * s.transfer / s.total; }},
-        Column{"waiting", "step_waiting", [](const measure::RankSteps& s) { return 100 * s.waiting / s.total; }},
-        Column{"exchange", "step_exchange", [](const measure::RankSteps& s) { return 100 * s.exchange / s.total; }},
-        Column{"of it hidden", "exchange_hidden",
-               [](const measure::RankSteps& s) { return s.exchange > 0 ? 100 * s.hidden / s.exchange : 0; }}};
-    std::string table = fmt::format("\n{:<10}", "rank");
-    for (const Column& column : columns) {
-        table += fmt::format(" {:>13}", column.label);
-    }
-    const auto ranks = samples_->shares.front().size();
-    for (std::size_t rank = 0; rank < ranks; ++rank) {
-        table += fmt::format("\n  {:<8}", rank);
-        for (const Column& column : columns) {
-            const auto percent = [&](std::size_t i) { return column.percent(samples_->shares[i][rank]); };
-            table += fmt::format(" {:>12.1f}%", measure::summarize(samples_->of_each(percent)).median);
-        }
-    }
-    console.say(table + "\n");
-    for (const Column& column : columns) {
-        const auto average = [&](std::size_t i) {
-            double sum = 0;
-            for (const measure::RankSteps& shares : samples_->shares[i]) {
-                sum += column.percent(shares);
-            }
-            return sum / static_cast<double>(ranks);
-        };
-        if (column.figure != nullptr) {
-            console.add(column.figure, "percent", measure::Better::neither, samples_->of_each(average));
-        }
-    }
-    console.add("step_imbalance", "percent", measure::Better::neither,
-                samples_->of_each([&](std::size_t i) { return measure::imbalance_percent(samples_->shares[i]); }));
-}
-
 void StepBenchmark::report(Console& console, const measure::MachineLimits& limits) const {
-    const model::Architecture& architecture = run_->session.decoder().architecture();
-    const index_t tokens = settings_.batches.batch_size * settings_.length;
+    const model::Architecture& architecture = session_.decoder().architecture();
     report_parts(console, limits);
-    report_ranks(console);
-    const std::int64_t sent = console.world().sum(run_->session.decoder().exchange_volume().total());
-    if (const index_t token_layers = steps_ * tokens * architecture.moe_layers(); token_layers > 0) {
+    samples_.report_ranks(console);
+    const std::int64_t sent = console.world().sum(session_.decoder().exchange_volume().total());
+    if (const index_t token_layers = steps_ * tokens_ * architecture.moe_layers(); token_layers > 0) {
         console.add("exchange_bytes_per_token", "B", static_cast<double>(sent) / static_cast<double>(token_layers));
     }
-    const StepWork work(architecture, grid_, tokens);
+    const StepWork work(architecture, grid_, tokens_);
     const double floor = work.floor_seconds(limits);
-    const measure::Summary seconds = measure::summarize(samples_->seconds);
+    const measure::Summary seconds = measure::summarize(samples_.seconds);
     const double reached = 100 * floor / seconds.median;
-    const std::vector<double> speed = measure::rates(static_cast<double>(tokens), samples_->seconds);
-    console.add("step_seconds", "s", measure::Better::neither, samples_->seconds, reached, work.sum());
+    const std::vector<double> speed = measure::rates(static_cast<double>(tokens_), samples_.seconds);
+    console.add("step_seconds", "s", measure::Better::neither, samples_.seconds, reached, work.sum());
     console.add(figures::step_tokens_per_second, "tokens/s", measure::Better::higher, speed, reached);
-    console.add("step_floor", "percent", measure::Better::neither, measure::rates(100 * floor, samples_->seconds));
+    console.add("step_floor", "percent", measure::Better::neither, measure::rates(100 * floor, samples_.seconds));
     console.say(fmt::format("\n{} tokens per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s, {:.1f}% of the floor\n",
-                            tokens, seconds.median, seconds.spread_percent(), measure::summarize(speed).median,
+                            tokens_, seconds.median, seconds.spread_percent(), measure::summarize(speed).median,
                             reached));
-    constexpr double gib = 1024.0 * 1024.0 * 1024.0;
-    const double peak =
-        console.world().max(static_cast<double>(host::peak_memory_bytes() -
-                                                std::min(host::peak_memory_bytes(), settings_.resident_before)) /
-                            gib);
-    console.add("memory_plan", "GiB", settings_.planned_bytes / gib);
-    console.add("memory_peak", "GiB", peak);
-    console.say(fmt::format("memory of a rank: {:.2f} GiB at the peak, {:.2f} GiB planned\n\n", peak,
-                            settings_.planned_bytes / gib));
+    report_memory(console);
 }
 
-void verify_step(Console& console, const model::Architecture& architecture, const model::DecoderSettings& settings,
-                 const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid) {
-    const StepErrors errors = measure_step_errors(architecture, settings, kernels, grid);
-    console.say("a step of a small model of the same widths, against FP32:");
-    for (const measure::Check& check : checks_of(errors)) {  // known on rank 0, zeros elsewhere
-        console.add_check(check.name, check.error, check.bound);
-        console.say(fmt::format(" {} {:.2e}", check.name.substr(6), check.error));
+void StepBenchmark::report_memory(Console& console) const {
+    const std::uint64_t resident = host::peak_memory_bytes();
+    const double peak =
+        console.world().max(static_cast<double>(resident - std::min(resident, resident_before_)) / core::gibibyte);
+    const double planned = planned_bytes_ / core::gibibyte;
+    console.add("memory_plan", "GiB", planned);
+    console.add("memory_peak", "GiB", peak);
+    console.say(fmt::format("memory of a rank: {:.2f} GiB at the peak, {:.2f} GiB planned\n\n", peak, planned));
+}
+
+std::string describe_step(const train::Runtime& runtime, const StepWorkload& workload,
+                          const model::Architecture& architecture, const train::MemoryPlan& plan) {
+    std::string text =
+        fmt::format("training step of {}: layers {}, H {}, I {}, E {}, K {}, V {}, LoRA rank {}, BF16, kernel {}\n",
+                    workload.model.name(), architecture.layers, architecture.hidden, architecture.expert_intermediate,
+                    architecture.experts, architecture.experts_per_token, architecture.vocabulary,
+                    workload.decoder.lora.rank, runtime.kernels.gemm_name<core::bf16>());
+    text += fmt::format("ranks {} = {}; memory of a rank: {:.2f} GiB", runtime.world.size(),
+                        describe(runtime.grid.shape()), plan.total() / core::gibibyte);
+    for (const train::MemoryPlan::Item& item : plan.items) {
+        text += fmt::format(", {} {:.2f}", item.purpose, item.bytes / core::gibibyte);
     }
-    console.say(fmt::format(" (at most {})\n", step_error_bound));
+    return text + "\n";
+}
+
+std::unique_ptr<Benchmark> prepare_step(const train::Runtime& runtime, Console& console, StepWorkload workload) {
+    const model::Architecture architecture = train::read_architecture(runtime, workload.model);
+    model::DecoderSettings& settings = workload.decoder;
+    settings.lora.alpha = static_cast<double>(settings.lora.rank);  // scale 1; speed does not depend on it
+    settings.max_tokens = workload.batches.per_pass(runtime.world.size()) * workload.length;
+    const train::MemoryPlan plan =
+        train::plan_memory(runtime, architecture, settings, sizeof(core::bf16), train::Purpose::training);
+    console.say(describe_step(runtime, workload, architecture, plan));
+    runtime.world.agree([&] {
+        train::require_memory(
+            runtime.placement, runtime.placement.node_ranks, workload.model.name(),
+            std::max(plan.total(), memory_of_step_check(architecture, settings, runtime.grid.expert().size())));
+    });
+    verify_step(console, architecture, settings, runtime.kernels, runtime.grid);
+    return std::make_unique<StepBenchmark>(runtime, architecture, workload, plan.total());
+}
+
+class StepBenchmarkSettings final : public BenchmarkSettings {
+public:
+    void declare(core::OptionSet& set) override {
+        train::BatchSettings& batches = workload_.batches;
+        set.add("batch", batches.batch_size, "sequences per step, all ranks together", core::at_least(1));
+        set.add("length", workload_.length, "tokens per sequence", core::at_least(2));
+        set.add("micro-batch", batches.micro_batch, "sequences per rank and pass; 0: all of a step at once",
+                core::at_least(0));
+        declare_activations(set, workload_.decoder.activations);
+    }
+    void declare_sections(core::OptionSet& set) override {
+        workload_.model.declare(set);
+        set.add("lora.rank", workload_.decoder.lora.rank, "rank of the adapters", core::at_least(1));
+        grid_.declare(set);
+        workload_.decoder.declare_chunks(set);
+    }
+    [[nodiscard]] mpi::GridShape grid() const override { return grid_; }
+    [[nodiscard]] std::unique_ptr<Benchmark> prepare(const train::Runtime& runtime, Console& console) const override {
+        return prepare_step(runtime, console, workload_);
+    }
+
+private:
+    StepWorkload workload_ = {.batches = {.batch_size = 4}, .length = 512};
+    mpi::GridShape grid_;
+};
+
+/// docs/benchmarking.md has the rules: only how ranks share the work may be chosen.
+class ReferenceBenchmarkSettings final : public BenchmarkSettings {
+public:
+    void declare_sections(core::OptionSet& set) override {
+        grid_.declare(set);
+        workload_.decoder.declare_chunks(set);
+    }
+    [[nodiscard]] mpi::GridShape grid() const override { return grid_; }
+    [[nodiscard]] std::unique_ptr<Benchmark> prepare(const train::Runtime& runtime, Console& console) const override {
+        constexpr index_t tokens_per_thread = 128;
+        StepWorkload workload = workload_;
+        workload.batches = {.batch_size = runtime.world.size() * runtime.placement.threads};
+        workload.length = tokens_per_thread;
+        return prepare_step(runtime, console, workload);
+    }
+
+private:
+    StepWorkload workload_ = {.model = {.path = {}, .synthetic = "moesaic-reference"}};
+    mpi::GridShape grid_;
+};
+
+}  // namespace
+
+std::unique_ptr<BenchmarkSettings> make_step_settings() {
+    return std::make_unique<StepBenchmarkSettings>();
+}
+
+std::unique_ptr<BenchmarkSettings> make_reference_settings() {
+    return std::make_unique<ReferenceBenchmarkSettings>();
 }
 
 }  // namespace moesaic::bench

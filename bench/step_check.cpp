@@ -1,10 +1,13 @@
 #include "bench/step_check.hpp"
 
+#include "bench/console.hpp"
 #include "bench/step_run.hpp"
 #include "model/weights/synthetic.hpp"
 #include "train/evaluation.hpp"
 #include "train/memory_plan.hpp"
 #include "train/session.hpp"
+
+#include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
@@ -108,6 +111,17 @@ StepErrors measure_step_errors(const model::Architecture& architecture, const mo
         }
     });
     return errors;
+}
+
+void verify_step(Console& console, const model::Architecture& architecture, const model::DecoderSettings& settings,
+                 const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid) {
+    const StepErrors errors = measure_step_errors(architecture, settings, kernels, grid);
+    console.say("a step of a small model of the same widths, against FP32:");
+    for (const measure::Check& check : checks_of(errors)) {  // known on rank 0, zeros elsewhere
+        console.add_check(check.name, check.error, check.bound);
+        console.say(fmt::format(" {} {:.2e}", check.name.substr(6), check.error));
+    }
+    console.say(fmt::format(" (at most {})\n", step_error_bound));
 }
 
 }  // namespace moesaic::bench

@@ -10,6 +10,8 @@
 
 namespace moesaic::bench {
 
+class Console;
+
 using core::index_t;
 
 /// Errors above this are mistakes: rounding in BF16 through two layers and back errs by one or two percent.
@@ -44,5 +46,9 @@ struct StepErrors {
 [[nodiscard]] StepErrors measure_step_errors(const model::Architecture& architecture,
                                              const model::DecoderSettings& settings, const kernels::KernelSet& kernels,
                                              const mpi::ProcessGrid& grid);
+
+/// Collective. Adds these errors to the checks of the case, and prints them.
+void verify_step(Console& console, const model::Architecture& architecture, const model::DecoderSettings& settings,
+                 const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid);
 
 }  // namespace moesaic::bench

@@ -2,18 +2,31 @@
 #   cmake -D MOESAIC=<executable> -D FILE=docs/options.md [-D WRITE=ON] -P options_table.cmake
 cmake_minimum_required(VERSION 3.25)
 
-set(commands train eval plan verify doctor "bench machine" "bench kernels" "bench layer" "bench step"
-    "bench reference" "bench collectives" "bench suite")
 set(semicolon "@semicolon@")  # help texts have semicolons, which separate the elements of CMake's lists
+
+# help_lines(RESULT WORDS...): what MOESAIC says, line by line.
+function(help_lines result)
+  execute_process(COMMAND ${MOESAIC} ${ARGN} --help OUTPUT_VARIABLE help COMMAND_ERROR_IS_FATAL ANY)
+  string(REPLACE ";" "${semicolon}" help "${help}")
+  string(REPLACE "\r" "" help "${help}")
+  string(REPLACE "\n" ";" lines "${help}")
+  set(${result} "${lines}" PARENT_SCOPE)
+endfunction()
+
+set(commands "")
+help_lines(lines)
+foreach(line IN LISTS lines)
+  # Usage, which follows the name, begins with no small letter. Options of `report` are keys of no file.
+  if(line MATCHES "^  moesaic ([a-z]+( [a-z]+)?) +[^a-z ]" AND NOT CMAKE_MATCH_1 STREQUAL "report")
+    list(APPEND commands "${CMAKE_MATCH_1}")
+  endif()
+endforeach()
 
 # One row per option and help text; a row knows which commands have it.
 set(rows "")
 foreach(command IN LISTS commands)
   string(REPLACE " " ";" words "${command}")
-  execute_process(COMMAND ${MOESAIC} ${words} --help OUTPUT_VARIABLE help COMMAND_ERROR_IS_FATAL ANY)
-  string(REPLACE ";" "${semicolon}" help "${help}")
-  string(REPLACE "\r" "" help "${help}")
-  string(REPLACE "\n" ";" lines "${help}")
+  help_lines(lines ${words})
   foreach(line IN LISTS lines)
     if(line MATCHES "^  --([a-z0-9_.-]+) +(.*)$")
       set(key ${CMAKE_MATCH_1})

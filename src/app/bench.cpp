@@ -1,6 +1,6 @@
 // moesaic bench NAME and moesaic bench suite
-#include "app/bench_run.hpp"
 #include "app/command.hpp"
+#include "bench/case_runner.hpp"
 #include "core/error.hpp"
 
 #include <fmt/format.h>
@@ -47,18 +47,17 @@ std::string deck_of(Arguments arguments) {
 }
 
 /// Sections of a deck are cases: [BENCHMARK] or [BENCHMARK.LABEL].
-std::vector<CaseSpec> cases_of_deck(const std::string& deck) {
-    std::vector<CaseSpec> specs;
+std::vector<bench::CaseSpec> cases_of_deck(const std::string& deck) {
+    std::vector<bench::CaseSpec> specs;
     std::set<std::string> names;
     for (const core::Section& section : core::sections_of(deck)) {
         const std::string word = section.name.substr(0, section.name.find('.'));
-        const auto& kinds = benchmark_kinds();
-        const auto kind =
-            std::find_if(kinds.begin(), kinds.end(), [&](const auto& known) { return known.name == word; });
-        if (kind == kinds.end()) {
+        const bench::BenchmarkKind* const kind = bench::find_benchmark(word);
+        if (kind == nullptr) {
             std::vector<std::string> known;
-            std::transform(kinds.begin(), kinds.end(), std::back_inserter(known),
-                           [](const BenchmarkKind& each) { return std::string(each.name); });
+            for (const bench::BenchmarkKind& each : bench::benchmark_kinds()) {
+                known.emplace_back(each.name);
+            }
             const std::string near = core::nearest(word, known);
             core::fail(ExitCode::usage, "{}:{}: [{}] is no benchmark (known are {}); {}", deck, section.line,
                        section.name, fmt::join(known, ", "),
@@ -78,10 +77,10 @@ std::vector<CaseSpec> cases_of_deck(const std::string& deck) {
 
 }  // namespace
 
-ExitCode run_bench(const BenchmarkKind& kind, const mpi::Communicator& world, Arguments arguments) {
-    BenchOptions common;
+ExitCode run_bench(const bench::BenchmarkKind& kind, const mpi::Communicator& world, Arguments arguments) {
+    bench::BenchOptions common;
     core::OptionSet options;
-    std::vector<CaseSpec> specs;
+    std::vector<bench::CaseSpec> specs;
     specs.emplace_back(kind, std::string(kind.name));
     common.declare(options);
     const std::set<std::string> common_keys = keys_of(options);
@@ -91,28 +90,28 @@ ExitCode run_bench(const BenchmarkKind& kind, const mpi::Communicator& world, Ar
         return ExitCode::success;
     }
     specs.back().parameters = parameters_of(options, "", common_keys);
-    run_cases(world, specs, common, command, options.config_file().string());
+    bench::run_cases(world, specs, common, command, options.config_file().string());
     return ExitCode::success;
 }
 
 ExitCode run_bench_suite(const mpi::Communicator& world, Arguments arguments) {
-    BenchOptions common;
+    bench::BenchOptions common;
     core::OptionSet options;
     common.declare(options);
-    std::vector<CaseSpec> specs;
+    std::vector<bench::CaseSpec> specs;
     if (!asks_for_help(arguments)) {
         world.agree([&] { specs = cases_of_deck(deck_of(arguments)); });
     }
-    for (CaseSpec& spec : specs) {
+    for (bench::CaseSpec& spec : specs) {
         spec.declare(options, spec.name + ".");
     }
     if (!parse_options_only(world, "bench suite", options, arguments)) {
         return ExitCode::success;
     }
-    for (CaseSpec& spec : specs) {
+    for (bench::CaseSpec& spec : specs) {
         spec.parameters = parameters_of(options, spec.name + ".", {});
     }
-    std::erase_if(specs, [&](const CaseSpec& spec) {
+    std::erase_if(specs, [&](const bench::CaseSpec& spec) {
         const bool left_out = world.size() < spec.kind->least_ranks;
         print(world,
               left_out ? fmt::format("-- {}: left out (it needs {} ranks)\n", spec.name, spec.kind->least_ranks) : "");
@@ -125,7 +124,7 @@ ExitCode run_bench_suite(const mpi::Communicator& world, Arguments arguments) {
             "mpirun or srun",
             world.size());
     });
-    run_cases(world, specs, common, "bench suite", options.config_file().string());
+    bench::run_cases(world, specs, common, "bench suite", options.config_file().string());
     return ExitCode::success;
 }
 

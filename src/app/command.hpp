@@ -2,7 +2,8 @@
 #pragma once
 
 #include "core/error.hpp"
-#include "mpi/communicator.hpp"
+#include "core/options.hpp"
+#include "mpi/print.hpp"
 
 #include <functional>
 #include <span>
@@ -10,11 +11,13 @@
 #include <string_view>
 #include <vector>
 
+namespace moesaic::bench {
+struct BenchmarkKind;
+}
+
 namespace moesaic::app {
 
 using Arguments = std::span<const std::string>;
-
-struct BenchmarkKind;
 
 /// A sub-command. `run` is called on all ranks and returns the exit code; errors are thrown.
 struct Command {
@@ -34,14 +37,20 @@ core::ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_plan(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_bench_suite(const mpi::Communicator& world, Arguments arguments);
 /// One benchmark of the list.
-core::ExitCode run_bench(const BenchmarkKind& kind, const mpi::Communicator& world, Arguments arguments);
-
-/// Prints on rank 0 only.
-void print(const mpi::Communicator& world, std::string_view text);
+core::ExitCode run_bench(const bench::BenchmarkKind& kind, const mpi::Communicator& world, Arguments arguments);
 
 /// True if --help or -h is among the arguments.
 [[nodiscard]] bool asks_for_help(Arguments arguments);
 /// Prints usage, summary and the options of a command on rank 0.
 void print_help(const mpi::Communicator& world, std::string_view command, std::string_view options);
+
+/// Collective. Parses the arguments of a command; every rank gets the same result or the same usage error.
+std::vector<std::string> parse(const mpi::Communicator& world, core::OptionSet& options, Arguments arguments,
+                               bool first_word_is_config);
+
+/// Collective. Parses the arguments of a command whose only word may be a configuration file. Returns false if the user
+/// asked for help, which is printed instead.
+bool parse_options_only(const mpi::Communicator& world, std::string_view command, core::OptionSet& options,
+                        Arguments arguments);
 
 }  // namespace moesaic::app

@@ -1,11 +1,12 @@
 // moesaic doctor: what every rank finds out about its machine, and warnings about what costs speed.
 #include "app/command.hpp"
-#include "app/runtime.hpp"
 #include "core/build_info.hpp"
 #include "core/error.hpp"
 #include "core/trace.hpp"
+#include "core/units.hpp"
 #include "host/placement_report.hpp"
 #include "kernels/isa.hpp"
+#include "train/runtime.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -18,9 +19,8 @@ namespace moesaic::app {
 namespace {
 
 using core::ExitCode;
+using core::index_t;
 using core::trace::now_ns;
-
-constexpr double gib = 1024.0 * 1024.0 * 1024.0;
 
 std::string describe_isa() {
     std::string text;
@@ -31,7 +31,7 @@ std::string describe_isa() {
 }
 
 /// Collective. One line per rank on rank 0, then one per host about its disk.
-std::string describe_ranks(const Runtime& runtime, const host::Binding& binding) {
+std::string describe_ranks(const train::Runtime& runtime, const host::Binding& binding) {
     std::string root_host = runtime.placement.host;
     runtime.world.broadcast(root_host);
     const auto lines = runtime.world.gather(host::map_line(runtime.placement, binding, root_host));
@@ -40,12 +40,12 @@ std::string describe_ranks(const Runtime& runtime, const host::Binding& binding)
     const auto disks =
         runtime.world.gather(runtime.placement.node_rank == 0
                                  ? fmt::format("disk of {}: {:.1f} GiB free in this folder\n", runtime.placement.host,
-                                               error ? 0.0 : static_cast<double>(space.available) / gib)
+                                               error ? 0.0 : static_cast<double>(space.available) / core::gibibyte)
                                  : "");
     return host::map_title() + fmt::format("{}{}", fmt::join(lines, ""), fmt::join(disks, ""));
 }
 
-std::string warnings_of_rank(const Runtime& runtime, const host::Binding& binding) {
+std::string warnings_of_rank(const train::Runtime& runtime, const host::Binding& binding) {
     std::vector<std::string> lines = host::warnings(runtime.placement, binding);
     const kernels::Isa best = kernels::gemm_kernels<core::bf16>().back().isa;
     if (!kernels::runs(best)) {
@@ -56,7 +56,7 @@ std::string warnings_of_rank(const Runtime& runtime, const host::Binding& bindin
 }
 
 /// Collective. A warning of every host whose ranks leave cores idle, on rank 0; mpirun binds few ranks to a core each.
-std::string idle_cores(const Runtime& runtime) {
+std::string idle_cores(const train::Runtime& runtime) {
     const mpi::Communicator host = runtime.world.split_by_node();
     const auto used = host.sum(static_cast<index_t>(runtime.placement.cores.size()));
     const auto processors = static_cast<index_t>(sysconf(_SC_NPROCESSORS_ONLN));
@@ -119,7 +119,7 @@ ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments) {
         return ExitCode::success;
     }
     parse(world, options, arguments, false);
-    const Runtime runtime(world, place, grid, compute);
+    const train::Runtime runtime(world, place, grid, compute);
     const host::Binding binding = {runtime.threads_bound, host::find_first_touched_nodes(runtime.placement)};
     const std::string ranks = describe_ranks(runtime, binding);
     const auto warnings = world.gather(warnings_of_rank(runtime, binding));

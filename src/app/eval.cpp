@@ -1,11 +1,11 @@
 // moesaic eval
 #include "app/command.hpp"
-#include "app/runtime.hpp"
 #include "core/error.hpp"
 #include "mpi/watchdog.hpp"
 #include "train/adapter_store.hpp"
 #include "train/batches.hpp"
 #include "train/evaluation.hpp"
+#include "train/runtime.hpp"
 
 #include <fmt/format.h>
 
@@ -17,7 +17,7 @@ namespace {
 using core::ExitCode;
 
 struct EvalConfiguration {
-    ModelSettings model;
+    train::ModelSettings model;
     std::string adapter;
     train::DataSettings data;
     train::BatchSettings batches;
@@ -42,9 +42,9 @@ struct EvalConfiguration {
 };
 
 template <class Scalar>
-train::Evaluation evaluate(const Runtime& runtime, const EvalConfiguration& configuration) {
-    const model::Architecture architecture = read_architecture(runtime, configuration.model);
-    runtime.world.agree([&] { require_set("data.eval", configuration.data.eval); });
+train::Evaluation evaluate(const train::Runtime& runtime, const EvalConfiguration& configuration) {
+    const model::Architecture architecture = train::read_architecture(runtime, configuration.model);
+    runtime.world.agree([&] { core::require_set("data.eval", configuration.data.eval); });
     const train::Dataset data = train::load_dataset(runtime.world, configuration.data.eval, architecture.vocabulary,
                                                     configuration.data.max_length);
     model::DecoderSettings settings = configuration.decoder;
@@ -55,7 +55,8 @@ train::Evaluation evaluate(const Runtime& runtime, const EvalConfiguration& conf
             settings.lora = train::read_adapter_settings(configuration.adapter, architecture);
         }
     });
-    const auto decoder = load_model<Scalar>(runtime, architecture, configuration.model, settings, Purpose::evaluation);
+    const auto decoder =
+        train::load_model<Scalar>(runtime, architecture, configuration.model, settings, train::Purpose::evaluation);
     runtime.world.agree([&] {
         if (!configuration.adapter.empty()) {
             train::AdapterStore(decoder->lora(), runtime.grid).load(configuration.adapter, architecture);
@@ -73,7 +74,7 @@ ExitCode run_eval(const mpi::Communicator& world, Arguments arguments) {
         return ExitCode::success;
     }
     const mpi::Watchdog watchdog(world, configuration.watchdog.limit_seconds);
-    const Runtime runtime(world, configuration.place, configuration.grid, configuration.compute);
+    const train::Runtime runtime(world, configuration.place, configuration.grid, configuration.compute);
     const train::Evaluation result = kernels::with_precision(configuration.compute.precision, [&](auto scalar) {
         return evaluate<decltype(scalar)>(runtime, configuration);
     });

@@ -1,11 +1,9 @@
 // Entry point: chooses the sub-command and turns errors into one line and an exit code.
-#include "app/benchmarks.hpp"
 #include "app/command.hpp"
+#include "bench/benchmarks.hpp"
 #include "core/build_info.hpp"
-#include "core/options.hpp"
 #include "io/hdf5_version.hpp"
 #include "kernels/isa.hpp"
-#include "mpi/communicator.hpp"
 
 #include <fmt/format.h>
 
@@ -15,6 +13,8 @@
 #include <new>
 
 namespace moesaic::app {
+
+using core::ExitCode;
 
 const std::vector<Command>& commands() {
     static const std::vector<Command> all = [] {
@@ -30,7 +30,7 @@ const std::vector<Command>& commands() {
             {"report", "FOLDER|FILE... | --compare A B",
              "pages about runs and benchmarks (HTML, Markdown, CSV), or compare two benchmarks", run_report},
         };
-        for (const BenchmarkKind& kind : benchmark_kinds()) {
+        for (const bench::BenchmarkKind& kind : bench::benchmark_kinds()) {
             list.push_back({fmt::format("bench {}", kind.name), "[CONFIG] [--key VALUE ...]", std::string(kind.summary),
                             [&kind](const mpi::Communicator& world, Arguments arguments) {
                                 return run_bench(kind, world, arguments);
@@ -41,13 +41,6 @@ const std::vector<Command>& commands() {
         return list;
     }();
     return all;
-}
-
-void print(const mpi::Communicator& world, std::string_view text) {
-    if (world.is_root()) {
-        fmt::print("{}", text);
-        std::fflush(stdout);
-    }
 }
 
 bool asks_for_help(Arguments arguments) {
@@ -66,9 +59,29 @@ void print_help(const mpi::Communicator& world, std::string_view command, std::s
                       takes_config ? "CONFIG or --config FILE" : "--config FILE", options));
 }
 
-namespace {
+std::vector<std::string> parse(const mpi::Communicator& world, core::OptionSet& options, Arguments arguments,
+                               bool first_word_is_config) {
+    std::vector<std::string> words;
+    world.agree([&] { words = options.parse(arguments, first_word_is_config); });
+    return words;
+}
 
-using core::ExitCode;
+bool parse_options_only(const mpi::Communicator& world, std::string_view command, core::OptionSet& options,
+                        Arguments arguments) {
+    if (asks_for_help(arguments)) {
+        print_help(world, command, options.help());
+        return false;
+    }
+    const auto words = parse(world, options, arguments, true);
+    world.agree([&] {
+        core::require(words.empty(), ExitCode::usage,
+                      "unexpected argument {} (options are written --section.key VALUE); remove it",
+                      words.empty() ? "" : words.front());
+    });
+    return true;
+}
+
+namespace {
 
 /// Names and summaries of the commands whose name begins with `group`.
 std::string list_commands(std::string_view group) {

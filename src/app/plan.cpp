@@ -1,13 +1,14 @@
 // moesaic plan: the memory of a training run per rank, before anything is loaded.
 #include "app/command.hpp"
-#include "app/runtime.hpp"
 #include "app/train_configuration.hpp"
 #include "core/enumeration.hpp"
 #include "core/error.hpp"
+#include "core/units.hpp"
 #include "host/placement.hpp"
 #include "mpi/place.hpp"
 #include "train/adapter_store.hpp"
 #include "train/memory_plan.hpp"
+#include "train/runtime.hpp"
 
 #include <fmt/format.h>
 
@@ -15,17 +16,16 @@ namespace moesaic::app {
 namespace {
 
 using core::ExitCode;
+using core::index_t;
 using train::MemoryPlan;
 using train::MemoryRequest;
-
-constexpr double gib = 1024.0 * 1024.0 * 1024.0;
 
 std::string describe(const MemoryPlan& plan) {
     std::string text = fmt::format("{:<28} {:>12}\n", "per rank", "GiB");
     for (const MemoryPlan::Item& item : plan.items) {
-        text += fmt::format("  {:<26} {:>12.3f}\n", item.purpose, item.bytes / gib);
+        text += fmt::format("  {:<26} {:>12.3f}\n", item.purpose, item.bytes / core::gibibyte);
     }
-    return text + fmt::format("  {:<26} {:>12.3f}\n", "all", plan.total() / gib);
+    return text + fmt::format("  {:<26} {:>12.3f}\n", "all", plan.total() / core::gibibyte);
 }
 
 /// What each choice of train.activations keeps of a token for backward, in all layers.
@@ -70,7 +70,7 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     model::DecoderSettings settings = configuration.decoder;
     settings.max_tokens = request.tokens;
     world.agree([&] {
-        architecture = read_architecture(configuration.model, grid);
+        architecture = train::read_architecture(configuration.model, grid);
         settings.lora = train::settings_to_start_from(configuration.init, architecture, settings.lora);
     });
     const MemoryPlan plan = train::plan_memory(architecture, settings, request);
@@ -83,9 +83,9 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     const bool ranks_run =
         grid.ranks() == world.size();  // otherwise a tensor group fills a node, as it does by default
     const index_t node_ranks = ranks_run ? placement.node_ranks : grid.tensor;
-    world.agree([&] { require_memory(placement, node_ranks, configuration.model.name(), plan.total()); });
+    world.agree([&] { train::require_memory(placement, node_ranks, configuration.model.name(), plan.total()); });
     print(world, fmt::format("fits: {:.1f} GiB per rank are available on {} with {} ranks on it{}\n",
-                             memory_of_rank(placement, node_ranks) / gib, placement.host, node_ranks,
+                             train::memory_of_rank(placement, node_ranks) / core::gibibyte, placement.host, node_ranks,
                              ranks_run ? "" : " (a tensor group; start so many ranks to count those of a node)"));
     return ExitCode::success;
 }

@@ -1,7 +1,6 @@
 // moesaic report: pages about runs and benchmarks, and the comparison of two benchmarks.
 #include "app/command.hpp"
 #include "app/report_page.hpp"
-#include "app/runtime.hpp"
 #include "core/error.hpp"
 #include "core/options.hpp"
 #include "io/files.hpp"

@@ -4,7 +4,7 @@
 #include "core/build_info.hpp"
 #include "core/error.hpp"
 #include "core/trace.hpp"
-#include "host/peak_memory.hpp"
+#include "host/process_memory.hpp"
 #include "io/files.hpp"
 #include "io/json.hpp"
 #include "measure/run_keys.hpp"
@@ -32,7 +32,7 @@ std::string utc_now() {
     return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::chrono::system_clock::now()));
 }
 
-nlohmann::ordered_json describe(const Runtime& runtime) {
+nlohmann::ordered_json describe(const train::Runtime& runtime) {
     const host::Placement& p = runtime.placement;
     return {{keys::rank, p.rank},
             {keys::host, p.host},
@@ -88,12 +88,12 @@ void OutputSettings::declare(core::OptionSet& set) {
     set.add("output.resume", resume, "auto: from the latest checkpoint in output.dir; never; or a checkpoint file");
 }
 
-RunOutput::RunOutput(const Runtime& runtime, const std::string& folder,
+RunOutput::RunOutput(const train::Runtime& runtime, const std::string& folder,
                      const std::vector<core::OptionSet::Setting>& settings)
     : runtime_(runtime), folder_{folder}, terminal_(output_is_terminal()) {
     const std::vector<std::string> ranks = runtime.world.gather(describe(runtime).dump());
     runtime.world.agree([&] {
-        require_set("output.dir", folder);
+        core::require_set("output.dir", folder);
         if (!runtime.world.is_root()) {
             return;
         }

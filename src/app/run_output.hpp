@@ -1,12 +1,12 @@
 // The output folder of a training run: run.json, metrics.jsonl, trace.json, the report; and the progress line.
 #pragma once
 
-#include "app/runtime.hpp"
 #include "core/options.hpp"
 #include "measure/trace_output.hpp"
 #include "train/adapter_store.hpp"
 #include "train/evaluation.hpp"
 #include "train/memory_plan.hpp"
+#include "train/runtime.hpp"
 #include "train/session.hpp"
 
 #include <cstdint>
@@ -19,6 +19,8 @@
 #include <vector>
 
 namespace moesaic::app {
+
+using core::index_t;
 
 /// What a run leaves, and what it takes up.
 struct OutputSettings {
@@ -50,7 +52,8 @@ struct RunFolder {
 class RunOutput {
 public:
     /// Creates the folder and writes run.json with the configuration and the environment of all ranks.
-    RunOutput(const Runtime& runtime, const std::string& folder, const std::vector<core::OptionSet::Setting>& settings);
+    RunOutput(const train::Runtime& runtime, const std::string& folder,
+              const std::vector<core::OptionSet::Setting>& settings);
     ~RunOutput();
     RunOutput(const RunOutput&) = delete;
     RunOutput& operator=(const RunOutput&) = delete;
@@ -79,7 +82,7 @@ private:
     void show_progress(const train::StepResult& result);
     void say_clocks();
 
-    const Runtime& runtime_;
+    const train::Runtime& runtime_;
     RunFolder folder_;
     nlohmann::ordered_json run_;
     std::optional<measure::TraceOutput> trace_;

@@ -1,7 +1,6 @@
 // moesaic train
 #include "app/command.hpp"
 #include "app/run_output.hpp"
-#include "app/runtime.hpp"
 #include "app/stop_signals.hpp"
 #include "app/train_configuration.hpp"
 #include "core/error.hpp"
@@ -9,6 +8,7 @@
 #include "measure/run_keys.hpp"
 #include "mpi/watchdog.hpp"
 #include "train/adapter_store.hpp"
+#include "train/runtime.hpp"
 #include "train/session.hpp"
 
 #include <fmt/format.h>
@@ -36,12 +36,12 @@ struct TrainInputs {
     }
 };
 
-TrainInputs read_inputs(const Runtime& runtime, const TrainConfiguration& configuration) {
+TrainInputs read_inputs(const train::Runtime& runtime, const TrainConfiguration& configuration) {
     TrainInputs inputs;
-    inputs.architecture = read_architecture(runtime, configuration.model);
+    inputs.architecture = train::read_architecture(runtime, configuration.model);
     const train::DataSettings& data = configuration.data;
     runtime.world.agree([&] {
-        require_set("data.train", data.train);
+        core::require_set("data.train", data.train);
         inputs.lora =
             train::settings_to_start_from(configuration.init, inputs.architecture, configuration.decoder.lora);
         inputs.lora.dropout_seed = static_cast<std::uint64_t>(configuration.train.seed);
@@ -54,7 +54,7 @@ TrainInputs read_inputs(const Runtime& runtime, const TrainConfiguration& config
 }
 
 /// Collective. The checkpoint that output.resume asks for, or an empty path.
-std::string checkpoint_to_resume(const Runtime& runtime, const OutputSettings& output, const RunFolder& folder) {
+std::string checkpoint_to_resume(const train::Runtime& runtime, const OutputSettings& output, const RunFolder& folder) {
     std::string file;
     runtime.world.agree([&] {
         if (runtime.world.is_root() && output.resume == "auto") {
@@ -65,7 +65,7 @@ std::string checkpoint_to_resume(const Runtime& runtime, const OutputSettings& o
     return output.resume == "auto" || output.resume == "never" ? file : output.resume;
 }
 
-model::DecoderSettings settings_of(const Runtime& runtime, const TrainConfiguration& configuration,
+model::DecoderSettings settings_of(const train::Runtime& runtime, const TrainConfiguration& configuration,
                                    const TrainInputs& inputs) {
     model::DecoderSettings settings = configuration.decoder;
     settings.lora = inputs.lora;
@@ -77,7 +77,7 @@ model::DecoderSettings settings_of(const Runtime& runtime, const TrainConfigurat
 template <class Scalar>
 class TrainRun {
 public:
-    TrainRun(const Runtime& runtime, const TrainConfiguration& configuration, const TrainInputs& inputs,
+    TrainRun(const train::Runtime& runtime, const TrainConfiguration& configuration, const TrainInputs& inputs,
              RunOutput& output);
     /// Collective. Trains to the end, or until a stop was requested.
     ExitCode run();
@@ -88,7 +88,7 @@ private:
     void save();
     void report_totals(double seconds, std::int64_t tokens);
 
-    const Runtime& runtime_;
+    const train::Runtime& runtime_;
     const TrainConfiguration& configuration_;
     const TrainInputs& inputs_;
     RunOutput& output_;
@@ -97,17 +97,18 @@ private:
 };
 
 template <class Scalar>
-TrainRun<Scalar>::TrainRun(const Runtime& runtime, const TrainConfiguration& configuration, const TrainInputs& inputs,
-                           RunOutput& output)
+TrainRun<Scalar>::TrainRun(const train::Runtime& runtime, const TrainConfiguration& configuration,
+                           const TrainInputs& inputs, RunOutput& output)
     : runtime_(runtime),
       configuration_(configuration),
       inputs_(inputs),
       output_(output),
-      session_(load_model<Scalar>(runtime, inputs.architecture, configuration.model,
-                                  settings_of(runtime, configuration, inputs), Purpose::training),
+      session_(train::load_model<Scalar>(runtime, inputs.architecture, configuration.model,
+                                         settings_of(runtime, configuration, inputs), train::Purpose::training),
                inputs.train, configuration.train, runtime.kernels, runtime.grid, stop_signal_arrived) {
-    output.set_memory_plan(plan_memory(runtime, session_.decoder().architecture(),
-                                       settings_of(runtime, configuration, inputs), sizeof(Scalar), Purpose::training));
+    output.set_memory_plan(train::plan_memory(runtime, session_.decoder().architecture(),
+                                              settings_of(runtime, configuration, inputs), sizeof(Scalar),
+                                              train::Purpose::training));
 }
 
 template <class Scalar>
@@ -217,7 +218,7 @@ ExitCode run_train(const mpi::Communicator& world, Arguments arguments) {
         return ExitCode::success;
     }
     const mpi::Watchdog watchdog(world, configuration.watchdog.limit_seconds);
-    const Runtime runtime(world, configuration.place, configuration.grid, configuration.compute);
+    const train::Runtime runtime(world, configuration.place, configuration.grid, configuration.compute);
     RunOutput output(runtime, configuration.output.directory, configuration.options.settings());
     if (configuration.output.trace) {
         output.begin_trace();

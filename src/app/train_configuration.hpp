@@ -2,15 +2,15 @@
 #pragma once
 
 #include "app/run_output.hpp"
-#include "app/runtime.hpp"
 #include "mpi/watchdog.hpp"
 #include "train/dataset.hpp"
+#include "train/runtime.hpp"
 #include "train/train_settings.hpp"
 
 namespace moesaic::app {
 
 struct TrainConfiguration {
-    ModelSettings model;
+    train::ModelSettings model;
     model::DecoderSettings decoder;
     std::string init;  ///< folder of an adapter to start from, or empty
     train::DataSettings data;

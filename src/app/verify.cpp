@@ -1,11 +1,11 @@
 // moesaic verify: runs reference cases, which were computed with PyTorch, and compares every quantity.
 #include "app/command.hpp"
 #include "app/reference_case.hpp"
-#include "app/runtime.hpp"
 #include "core/enumeration.hpp"
 #include "core/error.hpp"
 #include "train/adapter_store.hpp"
 #include "train/evaluation.hpp"
+#include "train/runtime.hpp"
 #include "train/session.hpp"
 
 #include <fmt/format.h>
@@ -132,7 +132,7 @@ GradientErrors compare_gradients(const mpi::Communicator& world, const train::Tr
     return errors;
 }
 
-ModelSettings model_of(const ReferenceCase& reference) {
+train::ModelSettings model_of(const ReferenceCase& reference) {
     return {.path = reference.folder.string(), .synthetic = {}};
 }
 
@@ -140,7 +140,7 @@ ModelSettings model_of(const ReferenceCase& reference) {
 template <class Scalar>
 class Verification {
 public:
-    Verification(const Runtime& runtime, const ReferenceCase& reference, index_t chunks);
+    Verification(const train::Runtime& runtime, const ReferenceCase& reference, index_t chunks);
     /// Collective. Returns whether all quantities are within their bounds.
     bool run();
 
@@ -154,7 +154,7 @@ private:
     void check_gradients();
     void check_gradient_norms(const std::vector<double>& norms);
 
-    const Runtime& runtime_;
+    const train::Runtime& runtime_;
     const ReferenceCase& reference_;
     model::Architecture architecture_;
     train::Dataset data_;
@@ -163,10 +163,10 @@ private:
 };
 
 template <class Scalar>
-Verification<Scalar>::Verification(const Runtime& runtime, const ReferenceCase& reference, index_t chunks)
+Verification<Scalar>::Verification(const train::Runtime& runtime, const ReferenceCase& reference, index_t chunks)
     : runtime_(runtime),
       reference_(reference),
-      architecture_(read_architecture(runtime, model_of(reference))),
+      architecture_(train::read_architecture(runtime, model_of(reference))),
       data_(train::load_dataset(runtime.world, reference.folder / "train.jsonl", architecture_.vocabulary,
                                 std::numeric_limits<index_t>::max())),
       session_(load_decoder(chunks), data_, reference.train, runtime.kernels, runtime.grid),
@@ -179,10 +179,10 @@ template <class Scalar>
 std::unique_ptr<model::Decoder<Scalar>> Verification<Scalar>::load_decoder(index_t chunks) const {
     model::LoraSettings lora;
     runtime_.world.agree([&] { lora = train::read_adapter_settings(reference_.adapter(), architecture_); });
-    return load_model<Scalar>(
+    return train::load_model<Scalar>(
         runtime_, architecture_, model_of(reference_),
         {.lora = lora, .max_tokens = data_.largest_sum(reference_.train.batches.batch_size), .chunks = chunks},
-        Purpose::training);
+        train::Purpose::training);
 }
 
 template <class Scalar>
@@ -297,7 +297,7 @@ ExitCode run_verify(const mpi::Communicator& world, Arguments arguments) {
     bool passed = true;
     for (const kernels::Precision precision : precisions_of(verified)) {
         compute.precision = precision;
-        const Runtime runtime(world, place, grid, compute);
+        const train::Runtime runtime(world, place, grid, compute);
         for (const std::string& folder : folders) {
             ReferenceCase reference;
             world.agree([&] { reference = read_case(folder); });

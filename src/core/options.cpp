@@ -352,16 +352,9 @@ OptionSet::Check<std::string> one_of(std::vector<std::string> choices) {
     };
 }
 
-std::vector<std::string> split(const std::string& text) {
-    std::vector<std::string> parts(1);
-    for (const char character : text) {
-        if (character == ',') {
-            parts.emplace_back();
-        } else {
-            parts.back() += character;
-        }
-    }
-    return parts;
+void require_set(const std::string& key, const std::string& value) {
+    require(!value.empty(), ExitCode::usage,
+            "{} is not set (it has no default); write --{} VALUE, or set it in the configuration file", key, key);
 }
 
 std::string nearest(std::string_view word, std::span<const std::string> candidates) {

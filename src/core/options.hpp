@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/enumeration.hpp"
+#include "core/text.hpp"
 
 #include <cstdint>
 #include <filesystem>
@@ -16,8 +17,8 @@
 
 namespace moesaic::core {
 
-/// What stands between commas; one empty text if there is nothing.
-[[nodiscard]] std::vector<std::string> split(const std::string& text);
+/// Throws a usage error that names the key unless it has a value.
+void require_set(const std::string& key, const std::string& value);
 
 /// A time as Slurm's --time writes it: "SS", "MM:SS", "HH:MM:SS" or "D-HH:MM:SS".
 struct Duration {

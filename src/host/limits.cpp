@@ -1,5 +1,7 @@
 #include "host/limits.hpp"
 
+#include "core/text.hpp"
+
 #include <algorithm>
 #include <fstream>
 #include <optional>
@@ -113,9 +115,7 @@ void apply_membership(const std::string& line, const fs::path& base, HostLimits&
         }
         return;
     }
-    std::istringstream names(controllers);
-    std::string name;
-    while (std::getline(names, name, ',')) {
+    for (const std::string& name : core::split(controllers)) {
         if (name == "memory" || name == "cpu") {
             for (const fs::path& group : with_ancestors(base / name, path)) {
                 apply_group_v1(group, name, limits);

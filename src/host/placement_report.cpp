@@ -1,30 +1,15 @@
 #include "host/placement_report.hpp"
 
-#include <fmt/format.h>
-
+#include "core/text.hpp"
+#include "core/units.hpp"
 #include "host/topology.hpp"
+
+#include <fmt/format.h>
 
 #include <algorithm>
 
 namespace moesaic::host {
-
 namespace {
-
-/// "0-3,8" for {0, 1, 2, 3, 8}.
-std::string ranges(const std::vector<int>& sorted) {
-    std::string text;
-    for (std::size_t begin = 0; begin < sorted.size();) {
-        std::size_t end = begin + 1;
-        while (end < sorted.size() && sorted[end] == sorted[end - 1] + 1) {
-            ++end;
-        }
-        text += text.empty() ? "" : ",";
-        text +=
-            end - begin == 1 ? fmt::format("{}", sorted[begin]) : fmt::format("{}-{}", sorted[begin], sorted[end - 1]);
-        begin = end;
-    }
-    return text;
-}
 
 constexpr const char* columns = "{:<16} {:>5}  {:<6} {:<12} {:<12} {:<20} {}\n";
 constexpr const char* advice = "start one rank per NUMA node (mpirun --map-by numa --bind-to numa)";
@@ -50,13 +35,13 @@ std::string map_title() {
 }
 
 std::string map_line(const Placement& p, const Binding& binding, const std::string& root_host) {
-    constexpr double gibibyte = 1024.0 * 1024.0 * 1024.0;
-    const std::string cores = ranges(p.cores) + (p.cores_shared ? " shared" : "");
+    const std::string cores = core::ranges(p.cores) + (p.cores_shared ? " shared" : "");
     const std::string threads = fmt::format("{} {}", p.threads, binding.threads_bound ? "bound" : "unbound");
-    const std::string memory = fmt::format("{:.1f} of {:.1f}", static_cast<double>(p.memory_available_bytes) / gibibyte,
-                                           static_cast<double>(p.memory_bytes) / gibibyte);
+    const std::string memory =
+        fmt::format("{:.1f} of {:.1f}", static_cast<double>(p.memory_available_bytes) / core::gibibyte,
+                    static_cast<double>(p.memory_bytes) / core::gibibyte);
     const char* const transport = p.rank == 0 ? "-" : p.host == root_host ? "shared memory" : "network";
-    return fmt::format(columns, p.host, p.rank, ranges(p.numa_nodes), cores, threads, memory, transport);
+    return fmt::format(columns, p.host, p.rank, core::ranges(p.numa_nodes), cores, threads, memory, transport);
 }
 
 std::vector<std::string> warnings(const Placement& p, const Binding& binding) {
@@ -65,10 +50,11 @@ std::vector<std::string> warnings(const Placement& p, const Binding& binding) {
         lines.push_back(fmt::format("warning: rank {}: {}", p.rank, text));
     };
     if (p.numa_nodes.size() > 1) {
-        warn(fmt::format("spans NUMA nodes {}; {}", ranges(p.numa_nodes), advice));
+        warn(fmt::format("spans NUMA nodes {}; {}", core::ranges(p.numa_nodes), advice));
     }
     if (p.numa_ranks > 1) {
-        warn(fmt::format("{} ranks of {} use NUMA node {}; {}", p.numa_ranks, p.host, ranges(p.numa_nodes), advice));
+        warn(fmt::format("{} ranks of {} use NUMA node {}; {}", p.numa_ranks, p.host, core::ranges(p.numa_nodes),
+                         advice));
     }
     if (p.cores_shared) {
         warn("others use its cores too (more ranks than cores, or a CPU quota); start fewer ranks per host");
@@ -85,7 +71,7 @@ std::vector<std::string> warnings(const Placement& p, const Binding& binding) {
         warn(fmt::format(
             "its memory is on NUMA nodes {}, its cores on {} (remote memory); free the memory of its nodes, "
             "and don't interleave (numactl)",
-            ranges(binding.memory_nodes), ranges(p.numa_nodes)));
+            core::ranges(binding.memory_nodes), core::ranges(p.numa_nodes)));
     }
     return lines;
 }

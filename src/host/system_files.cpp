@@ -1,5 +1,7 @@
 #include "host/system_files.hpp"
 
+#include "core/text.hpp"
+
 #include <algorithm>
 #include <charconv>
 #include <fstream>
@@ -63,13 +65,10 @@ std::int64_t number_of(const std::string& text) {
 
 std::int64_t count_of_list(const std::string& list) {
     std::int64_t count = 0;
-    for (std::size_t begin = 0; begin < list.size();) {
-        const std::size_t end = std::min(list.find(',', begin), list.size());
-        const std::string range = list.substr(begin, end - begin);
+    for (const std::string& range : core::split(list)) {
         const std::size_t dash = range.find('-');
         count +=
             dash == std::string::npos ? 1 : number_of(range.substr(dash + 1)) - number_of(range.substr(0, dash)) + 1;
-        begin = end + 1;
     }
     return count;
 }

@@ -24,7 +24,7 @@ namespace moesaic::host {
 /// A number with an optional suffix K, as the system writes sizes; 0 if it is none.
 [[nodiscard]] std::int64_t number_of(const std::string& text);
 
-/// Processors in a list such as "0-3,8".
+/// Processors in a list such as "0-3,8", of which there is one at least.
 [[nodiscard]] std::int64_t count_of_list(const std::string& list);
 
 /// What a folder holds, in alphabetical order; nothing if there is no such folder.

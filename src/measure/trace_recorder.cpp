@@ -2,12 +2,11 @@
 
 #include "core/error.hpp"
 #include "core/trace.hpp"
+#include "host/process_memory.hpp"
 
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <cmath>
-#include <fstream>
 #include <utility>
 
 namespace moesaic::measure {
@@ -20,14 +19,6 @@ constexpr std::chrono::milliseconds flush_interval{100};
 /// The number keeps its width, so that the end of the file never gets shorter.
 std::string end_of_file(std::int64_t dropped) {
     return fmt::format("\n],\"otherData\":{{\"dropped_events\":{:10}}}}}\n", dropped);
-}
-
-std::int64_t resident_bytes() {
-    std::ifstream statm("/proc/self/statm");
-    std::int64_t total = 0;
-    std::int64_t resident = 0;
-    statm >> total >> resident;
-    return resident * sysconf(_SC_PAGESIZE);
 }
 
 }  // namespace
@@ -75,7 +66,8 @@ void TraceRecorder::sample_counters(std::span<const trace::Event> events) {
     }
     const std::int64_t now = trace::now_ns();
     const double seconds = 1e-9 * static_cast<double>(now - std::exchange(sampled_ns_, now));
-    trace::count(core::counters::resident_memory, {"bytes"}, {resident_bytes()});
+    trace::count(core::counters::resident_memory, {"bytes"},
+                 {static_cast<std::int64_t>(host::resident_memory_bytes())});
     trace::count(core::counters::mpi_bandwidth, {"bytes/s"}, {std::llround(static_cast<double>(sent) / seconds)});
 }
 

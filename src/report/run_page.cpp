@@ -1,6 +1,7 @@
 #include "report/run_page.hpp"
 
 #include "core/error.hpp"
+#include "core/units.hpp"
 #include "io/json.hpp"
 #include "measure/run_keys.hpp"
 #include "measure/statistics.hpp"
@@ -22,8 +23,6 @@ namespace fs = std::filesystem;
 namespace keys = measure::run_keys;
 using measure::summarize;
 using measure::Summary;
-
-constexpr double mebi = 1024.0 * 1024.0;
 
 struct Step {
     double step = 0;
@@ -205,10 +204,10 @@ Section memory_section(const nlohmann::json& run, const measure::TraceSummary& t
         Table plan{"Plan per rank", {{"for", ""}, {"memory", "MiB"}}, {}};
         for (const auto& item : io::get<std::vector<nlohmann::json>>(run, keys::memory_plan, source)) {
             const double bytes = io::get<double>(item, keys::bytes, source);
-            plan.rows.push_back({io::get<std::string>(item, keys::purpose, source), bytes / mebi});
+            plan.rows.push_back({io::get<std::string>(item, keys::purpose, source), bytes / core::mebibyte});
             planned += bytes;
         }
-        plan.rows.push_back({std::string("together"), planned / mebi});
+        plan.rows.push_back({std::string("together"), planned / core::mebibyte});
         section.blocks.emplace_back(plan);
     }
     Table peaks{"Peak of each rank", {{"rank", ""}, {"resident at most", "MiB"}, {"over the plan", "MiB"}}, {}};
@@ -218,7 +217,8 @@ Section memory_section(const nlohmann::json& run, const measure::TraceSummary& t
         const double bytes = io::get_or<double>(rank, keys::peak_memory_bytes,
                                                 traced == trace.peak_memory_bytes.end() ? 0 : traced->second, source);
         if (bytes > 0) {
-            peaks.rows.push_back({static_cast<double>(number), bytes / mebi, (bytes - planned) / mebi});
+            peaks.rows.push_back(
+                {static_cast<double>(number), bytes / core::mebibyte, (bytes - planned) / core::mebibyte});
         }
     }
     if (!peaks.rows.empty()) {
@@ -242,7 +242,7 @@ Section checkpoints_section(const fs::path& folder) {
     }
     for (const fs::path& file : files) {
         const auto bytes = fs::file_size(file, error);
-        table.rows.push_back({file.filename().string(), error ? 0.0 : static_cast<double>(bytes) / mebi});
+        table.rows.push_back({file.filename().string(), error ? 0.0 : static_cast<double>(bytes) / core::mebibyte});
     }
     if (files.empty()) {
         return {"Checkpoints", {Paragraph{"There is no checkpoint."}}};

@@ -1,19 +1,19 @@
 // moesaic bench as a user runs it, on shapes that take seconds.
 #include "app/program.hpp"
 #include "measure/results.hpp"
+#include "support/temporary_folder.hpp"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
-#include <fstream>
 #include <regex>
 #include <set>
 
 namespace moesaic::app {
 namespace {
 
+using moesaic::test::TemporaryFolder;
 using test::alone;
 using test::error_lines;
 using test::moesaic;
@@ -90,13 +90,13 @@ TEST(BenchProgram, FrozenLayerHasNoLoraFigures) {
 }
 
 TEST(BenchProgram, TwoRanksPrintOnceAndWriteJson) {
-    const auto file = std::filesystem::temp_directory_path() / ("moesaic-bench-" + std::to_string(getpid()) + ".json");
+    const TemporaryFolder folder;
+    const std::filesystem::path file = folder / "layer.json";
     const Result result = moesaic(2, tiny_layer + "--output " + file.string());
     ASSERT_EQ(result.exit_code, 0) << result.output;
     expect_figures(result.output, layer_figures);
     EXPECT_EQ(result.output.find("FOM layer_forward "), result.output.rfind("FOM layer_forward "));
     const measure::Results results = measure::read_results(file);
-    std::filesystem::remove(file);
     EXPECT_EQ(results.command, "bench layer");
     EXPECT_EQ(results.ranks.size(), 2U);
     ASSERT_EQ(results.cases.size(), 1U);
@@ -112,21 +112,6 @@ TEST(BenchProgram, TwoRanksPrintOnceAndWriteJson) {
               layer.parameters.end());
 }
 
-/// A folder for decks and results, removed at the end.
-struct Folder {
-    Folder() : path(std::filesystem::temp_directory_path() / ("moesaic-suite-" + std::to_string(getpid()))) {
-        std::filesystem::create_directories(path);
-    }
-    ~Folder() { std::filesystem::remove_all(path); }
-    Folder(const Folder&) = delete;
-    Folder& operator=(const Folder&) = delete;
-    [[nodiscard]] std::string write(const std::string& name, const std::string& text) const {
-        std::ofstream(path / name) << text;
-        return (path / name).string();
-    }
-    std::filesystem::path path;
-};
-
 const std::string tiny_deck =
     "rounds = 2\nrepeat = 4\nseconds = 0\n[machine]\n[kernels.small]\nm = 1,7\nn = 40\nk = 33\n[layer]\nhidden = 48\n"
     "intermediate = 20\nexperts = 5\nexperts-per-token = 2\ntokens = 9\nlayers = 1\nlora.rank = 3\nranks = powers\n"
@@ -134,9 +119,9 @@ const std::string tiny_deck =
     "/qwen3_moe\n";
 
 TEST(BenchSuite, RunsWhatTheDeckListsOnOneAndTwoRanks) {
-    const Folder folder;
-    const std::string deck = folder.write("deck.cfg", tiny_deck);
-    const std::string output = (folder.path / "result.json").string();
+    const TemporaryFolder folder;
+    const std::string deck = folder.write("deck.cfg", tiny_deck).string();
+    const std::string output = (folder / "result.json").string();
     for (const int ranks : {1, 2}) {
         const Result result = moesaic(ranks, "bench suite " + deck + " --kernels.small.k 34 --output " + output);
         ASSERT_EQ(result.exit_code, 0) << result.output;
@@ -161,9 +146,9 @@ TEST(BenchSuite, RunsWhatTheDeckListsOnOneAndTwoRanks) {
 }
 
 TEST(BenchSuite, AWrongKernelEndsItWithoutFigures) {
-    const Folder folder;
-    const std::string deck = folder.write("deck.cfg", tiny_deck);
-    const std::string output = (folder.path / "result.json").string();
+    const TemporaryFolder folder;
+    const std::string deck = folder.write("deck.cfg", tiny_deck).string();
+    const std::string output = (folder / "result.json").string();
     for (const char* launch : {"", MOESAIC_MPIRUN " -q -n 2 --oversubscribe --bind-to none "}) {
         const std::string program =
             launch + std::string(MOESAIC_PLANTED) + " bench suite " + deck + " --output " + output;
@@ -181,10 +166,10 @@ TEST(BenchSuite, AWrongKernelEndsItWithoutFigures) {
 
 /// A job that ends early keeps the cases that it has measured: here the second one computes a wrong result.
 TEST(BenchSuite, ResultsAreThereAfterEachCase) {
-    const Folder folder;
-    const std::string output = (folder.path / "result.json").string();
+    const TemporaryFolder folder;
+    const std::string output = (folder / "result.json").string();
     const std::string deck =
-        folder.write("deck.cfg", "repeat = 1\nseconds = 0\n[machine]\n[kernels]\nm = 1\nn = 8\nk = 8\n");
+        folder.write("deck.cfg", "repeat = 1\nseconds = 0\n[machine]\n[kernels]\nm = 1\nn = 8\nk = 8\n").string();
     const Result wrong = test::shell(std::string("MOESAIC_TEST_PLANT=wrong ") + MOESAIC_PLANTED + " bench suite " +
                                      deck + " --output " + output);
     EXPECT_EQ(wrong.exit_code, 3) << wrong.output;
@@ -196,29 +181,29 @@ TEST(BenchSuite, ResultsAreThereAfterEachCase) {
 }
 
 TEST(BenchSuite, BuildsAreComparedInTurns) {
-    const Folder folder;
-    const std::string deck = folder.write("deck.cfg", tiny_deck);
+    const TemporaryFolder folder;
+    const std::string deck = folder.write("deck.cfg", tiny_deck).string();
     for (const char* launch : {"", "LAUNCH='" MOESAIC_MPIRUN " -q -n 2 --oversubscribe --bind-to none' "}) {
         const Result result =
             test::shell(launch + std::string(MOESAIC_INPUTS "/../bench/examples/compare_builds.sh ") + MOESAIC_PROGRAM +
-                        " " + MOESAIC_PLANTED + " " + deck + " " + (folder.path / "results").string() + " 3");
+                        " " + MOESAIC_PLANTED + " " + deck + " " + (folder / "results").string() + " 3");
         EXPECT_EQ(result.exit_code, 0) << result.output;  // three rounds can't tell anything
         EXPECT_NE(result.output.find("rounds in turns"), std::string::npos) << result.output;
         for (const char* name : {"old.json", "new.json"}) {
-            const measure::Results results = measure::read_results(folder.path / "results" / name);
+            const measure::Results results = measure::read_results(folder / "results" / name);
             EXPECT_TRUE(results.turns);
             EXPECT_EQ(results.cases[0].rounds.size(), 3U);
         }
     }
     expect_error("bench suite " + deck + " --turns " + deck + "," + deck, 2, "no named pipe");
     const Result broken = test::shell(MOESAIC_INPUTS "/../bench/examples/compare_builds.sh " MOESAIC_PROGRAM " false " +
-                                      deck + " " + (folder.path / "results").string() + " 3");
+                                      deck + " " + (folder / "results").string() + " 3");
     EXPECT_NE(broken.exit_code, 0) << broken.output;
 }
 
 TEST(BenchSuite, ReportComparesItsFiles) {
     const std::string sample = MOESAIC_TEST_DATA "/bench/suite_two_ranks.json";
-    const Folder folder;
+    const TemporaryFolder folder;
     const Result same = alone("report --compare " + sample + " " + sample);
     EXPECT_EQ(same.exit_code, 0) << same.output;
     EXPECT_NE(same.output.find("layer.qwen3/layer_forward"), std::string::npos) << same.output;
@@ -239,7 +224,7 @@ TEST(BenchSuite, ReportComparesItsFiles) {
         }
         found.rounds.assign(12, 1);
     }
-    const std::string normal = folder.write("normal.json", measure::to_json(results).dump());
+    const std::string normal = folder.write("normal.json", measure::to_json(results).dump()).string();
     for (measure::CaseResult& found : results.cases) {
         for (measure::Figure& figure : found.figures) {
             for (double& value : figure.samples) {
@@ -247,25 +232,27 @@ TEST(BenchSuite, ReportComparesItsFiles) {
             }
         }
     }
-    const std::string output = folder.write("slow.json", measure::to_json(results).dump());
+    const std::string output = folder.write("slow.json", measure::to_json(results).dump()).string();
     const Result slower = alone("report --compare " + normal + " " + output);
     EXPECT_EQ(slower.exit_code, 3) << slower.output;
     EXPECT_NE(slower.output.find("SLOWER"), std::string::npos) << slower.output;
     EXPECT_EQ(alone("report --compare " + normal + " " + output + " --threshold 60").exit_code, 0);
     expect_error("report --compare " + normal, 2, "needs two sides");
-    expect_error("report --compare " + normal + " " + folder.write("bad.json", "{}"), 4, "schema none");
+    expect_error("report --compare " + normal + " " + folder.write("bad.json", "{}").string(), 4, "schema none");
     expect_error("report --compare " + normal + " nowhere.json", 2, "nowhere.json");
 }
 
 TEST(BenchSuite, DecksExplainTheirErrors) {
-    const Folder folder;
+    const TemporaryFolder folder;
     expect_error("bench suite", 2, "needs a deck");
     expect_error("bench suite nowhere.cfg", 2, "nowhere.cfg");
-    expect_error("bench suite " + folder.write("a.cfg", "[layr]\n"), 2, "a.cfg:1: [layr] is no benchmark");
-    expect_error("bench suite " + folder.write("b.cfg", "[layer]\n[layer]\n"), 2, "b.cfg:2: [layer] is there twice");
-    expect_error("bench suite " + folder.write("c.cfg", "[layer]\ntoken = 5\n"), 2, "did you mean layer.tokens?");
-    expect_error("bench suite " + folder.write("d.cfg", "repeat = 3\n"), 2, "lists no benchmark");
-    expect_error("bench suite " + folder.write("e.cfg", "[layer]\nranks = 2\n"), 2, "ranks = 2 exceeds");
+    expect_error("bench suite " + folder.write("a.cfg", "[layr]\n").string(), 2, "a.cfg:1: [layr] is no benchmark");
+    expect_error("bench suite " + folder.write("b.cfg", "[layer]\n[layer]\n").string(), 2,
+                 "b.cfg:2: [layer] is there twice");
+    expect_error("bench suite " + folder.write("c.cfg", "[layer]\ntoken = 5\n").string(), 2,
+                 "did you mean layer.tokens?");
+    expect_error("bench suite " + folder.write("d.cfg", "repeat = 3\n").string(), 2, "lists no benchmark");
+    expect_error("bench suite " + folder.write("e.cfg", "[layer]\nranks = 2\n").string(), 2, "ranks = 2 exceeds");
     for (const char* deck : {"bench-quick.cfg", "bench-full.cfg", "bench-cluster.cfg"}) {
         // All keys are understood before the output is looked at.
         expect_error(std::string("bench suite ") + MOESAIC_INPUTS "/" + deck + " --output /nowhere/a.json", 2,
@@ -300,8 +287,8 @@ const measure::Figure& figure_of(const measure::Results& results, const std::str
 
 /// Quantities that are written twice, in two ways, agree; sizes of work are computed here by hand.
 TEST(BenchProgram, FiguresAgreeWithEachOther) {
-    const Folder folder;
-    const std::string output = (folder.path / "a.json").string();
+    const TemporaryFolder folder;
+    const std::string output = (folder / "a.json").string();
     const std::string often = " --repeat 6 --seconds 0 --output " + output;
     ASSERT_EQ(moesaic(2, "bench reference --threads 1" + often).exit_code, 0);
     measure::Results results = measure::read_results(output);

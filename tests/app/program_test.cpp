@@ -6,7 +6,6 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <array>
 #include <cstdlib>
@@ -17,12 +16,14 @@
 #include <set>
 #include <sstream>
 
+#include "support/temporary_folder.hpp"
 #include "support/xml.hpp"
 
 namespace moesaic::app {
 namespace {
 
 namespace fs = std::filesystem;
+using moesaic::test::TemporaryFolder;
 using test::alone;
 using test::error_lines;
 using test::moesaic;
@@ -31,19 +32,13 @@ using test::shell;
 
 class ProgramTest : public testing::Test {
 protected:
-    ProgramTest() : folder_(fs::temp_directory_path() / ("moesaic-program-test-" + std::to_string(getpid()))) {
-        fs::remove_all(folder_);
-        fs::create_directories(folder_);
-    }
-    ~ProgramTest() override { fs::remove_all(folder_); }
-
     [[nodiscard]] std::string path(const std::string& name) const { return (folder_ / name).string(); }
     /// A copy of the reference model that a test may damage.
     [[nodiscard]] fs::path copy_of_case(const std::string& name) const {
         fs::copy(reference, folder_ / name, fs::copy_options::recursive);
         return folder_ / name;
     }
-    void write(const std::string& name, const std::string& text) const { std::ofstream(folder_ / name) << text; }
+    void write(const std::string& name, const std::string& text) const { folder_.write(name, text); }
     [[nodiscard]] std::string train_arguments(const std::string& output, const std::string& more) const {
         return "train --model.path " + reference + " --lora.init " + reference + "/adapter_init --data.train " +
                reference +
@@ -69,7 +64,7 @@ protected:
     }
 
     const std::string reference = MOESAIC_TEST_DATA "/qwen3_moe";
-    fs::path folder_;
+    TemporaryFolder folder_;
 };
 
 struct VerifyCase {

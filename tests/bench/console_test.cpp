@@ -4,7 +4,6 @@
 #include "bench/disturbances.hpp"
 #include "bench/environment.hpp"
 #include "bench/machine.hpp"
-#include "bench/machine_benchmark.hpp"
 #include "bench/timing.hpp"
 #include "core/error.hpp"
 #include "host/caches.hpp"
@@ -180,25 +179,6 @@ TEST(Machine, WorkingSetsStayInTheirCaches) {
     EXPECT_EQ(working_sets({}, 1, 4).second_level, std::nullopt);
     // Four cores of one thread share the second level.
     EXPECT_EQ(working_sets({{2, "unified", 4 * mebibyte, 4, "0-3"}}, 1, 4).second_level, mebibyte / 2);
-}
-
-TEST(Machine, ReadsOfCachesAndSumsInMemoryAreFigures) {
-    const auto world = mpi::Communicator::world();
-    Console console(world, {.name = "machine"});
-    const kernels::KernelSet kernels;
-    MachineBenchmark benchmark(console, kernels, mpi::place(world, {.threads = 1}), index_t{1} << 28U);
-    benchmark.repeat(false);
-    benchmark.repeat(true);
-    benchmark.report(console, {});
-    require_passed(console.result().checks, "machine");
-    for (const measure::Figure& figure : console.result().figures) {
-        EXPECT_EQ(figure.summary.n, 1U) << figure.name;
-        EXPECT_GT(figure.value, 0.01) << figure.name;
-        EXPECT_LT(figure.value, 1e5) << figure.name;
-    }
-    EXPECT_NE(console.result().find("stream_add"), nullptr);
-    EXPECT_EQ(console.result().find("l2_read") != nullptr,
-              world.min(working_sets(host::read_caches(0), 1, 1).second_level.value_or(0)) > 0);
 }
 
 TEST(Environment, OfThisRankIsWhatTheSchemaSays) {

@@ -2,15 +2,14 @@
 #include "bench/environment.hpp"
 
 #include "bench/disturbances.hpp"
-#include "bench/google_benchmark.hpp"
+#include "bench/google_results.hpp"
 #include "host/caches.hpp"
 #include "measure/results.hpp"
+#include "support/temporary_folder.hpp"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
-#include <fstream>
 
 namespace moesaic::bench {
 namespace {
@@ -19,26 +18,6 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 
 const std::filesystem::path sample = std::filesystem::path(MOESAIC_TEST_DATA) / "bench/suite_two_ranks.json";
-
-/// A folder that is removed with its files.
-class Folder {
-public:
-    Folder() : path_(std::filesystem::temp_directory_path() / ("moesaic-results-" + std::to_string(getpid()))) {
-        std::filesystem::create_directories(path_);
-    }
-    ~Folder() { std::filesystem::remove_all(path_); }
-    Folder(const Folder&) = delete;
-    Folder& operator=(const Folder&) = delete;
-    [[nodiscard]] std::filesystem::path write(const std::string& name, const std::string& text) const {
-        std::filesystem::create_directories((path_ / name).parent_path());
-        std::ofstream(path_ / name) << text;
-        return path_ / name;
-    }
-    [[nodiscard]] const std::filesystem::path& path() const { return path_; }
-
-private:
-    std::filesystem::path path_;
-};
 
 TEST(Results, GoogleBenchmarkHasEveryRepetitionOfWhatIsMeasured) {
     const ordered_json document = to_google_benchmark(measure::read_results(sample));
@@ -71,35 +50,35 @@ TEST(Environment, DifferencesNameKeyAndRanks) {
 }
 
 TEST(Environment, ReadsTheFilesOfTheSystem) {
-    const Folder folder;
-    static_cast<void>(folder.write("proc/cpuinfo",
-                                   "processor\t: 0\nmodel name\t: A CPU\nmicrocode\t: 0x2b\ncpu MHz : 800.5\n\n"
-                                   "processor\t: 3\nmodel name\t: A CPU\ncpu MHz : 2100.5\n"));
-    static_cast<void>(folder.write("proc/loadavg", "1.5 1.0 0.5 1/100 4\n"));
-    static_cast<void>(folder.write("etc/os-release", "NAME=x\nPRETTY_NAME=\"A system\"\n"));
-    static_cast<void>(folder.write("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n"));
-    static_cast<void>(folder.write("sys/devices/system/node/node0/meminfo", "Node 0 MemTotal:       1024 kB\n"));
+    const test::TemporaryFolder folder;
+    folder.write("proc/cpuinfo",
+                 "processor\t: 0\nmodel name\t: A CPU\nmicrocode\t: 0x2b\ncpu MHz : 800.5\n\n"
+                 "processor\t: 3\nmodel name\t: A CPU\ncpu MHz : 2100.5\n");
+    folder.write("proc/loadavg", "1.5 1.0 0.5 1/100 4\n");
+    folder.write("etc/os-release", "NAME=x\nPRETTY_NAME=\"A system\"\n");
+    folder.write("sys/kernel/mm/transparent_hugepage/enabled", "always [madvise] never\n");
+    folder.write("sys/devices/system/node/node0/meminfo", "Node 0 MemTotal:       1024 kB\n");
     const std::string cpu = "sys/devices/system/cpu/cpu3/";
-    static_cast<void>(folder.write(cpu + "topology/thread_siblings_list", "3,7\n"));
-    static_cast<void>(folder.write(cpu + "cpufreq/scaling_governor", "powersave\n"));
-    static_cast<void>(folder.write(cpu + "cpufreq/scaling_cur_freq", "1000000\n"));
-    static_cast<void>(folder.write(cpu + "cpufreq/base_frequency", "2000000\n"));
-    static_cast<void>(folder.write(cpu + "cache/index0/level", "2\n"));
-    static_cast<void>(folder.write(cpu + "cache/index0/type", "Unified\n"));
-    static_cast<void>(folder.write(cpu + "cache/index0/size", "2048K\n"));
-    static_cast<void>(folder.write(cpu + "cache/index0/shared_cpu_list", "0-3,8\n"));
-    static_cast<void>(folder.write("sys/class/net/eth1/operstate", "up\n"));
-    static_cast<void>(folder.write("sys/class/net/eth1/speed", "-1\n"));
-    static_cast<void>(folder.write("sys/class/net/eth0/operstate", "up\n"));
-    static_cast<void>(folder.write("sys/class/net/eth0/speed", "25000\n"));
-    static_cast<void>(folder.write("sys/class/net/eth2/operstate", "down\n"));
-    static_cast<void>(folder.write("sys/class/infiniband/mlx5_0/ports/1/rate", "200 Gb/sec (4X HDR)\n"));
+    folder.write(cpu + "topology/thread_siblings_list", "3,7\n");
+    folder.write(cpu + "cpufreq/scaling_governor", "powersave\n");
+    folder.write(cpu + "cpufreq/scaling_cur_freq", "1000000\n");
+    folder.write(cpu + "cpufreq/base_frequency", "2000000\n");
+    folder.write(cpu + "cache/index0/level", "2\n");
+    folder.write(cpu + "cache/index0/type", "Unified\n");
+    folder.write(cpu + "cache/index0/size", "2048K\n");
+    folder.write(cpu + "cache/index0/shared_cpu_list", "0-3,8\n");
+    folder.write("sys/class/net/eth1/operstate", "up\n");
+    folder.write("sys/class/net/eth1/speed", "-1\n");
+    folder.write("sys/class/net/eth0/operstate", "up\n");
+    folder.write("sys/class/net/eth0/speed", "25000\n");
+    folder.write("sys/class/net/eth2/operstate", "down\n");
+    folder.write("sys/class/infiniband/mlx5_0/ports/1/rate", "200 Gb/sec (4X HDR)\n");
     // Processing units 5 and 6 share a cache of the third level, 9 has its own.
     for (const auto& [unit, units] : {std::pair{5, "5-6"}, {6, "5-6"}, {9, "9"}}) {
         const std::string cache = "sys/devices/system/cpu/cpu" + std::to_string(unit) + "/cache/index0/";
-        static_cast<void>(folder.write(cache + "level", "3\n"));
-        static_cast<void>(folder.write(cache + "size", "16384K\n"));
-        static_cast<void>(folder.write(cache + "shared_cpu_list", std::string(units) + "\n"));
+        folder.write(cache + "level", "3\n");
+        folder.write(cache + "size", "16384K\n");
+        folder.write(cache + "shared_cpu_list", std::string(units) + "\n");
     }
     EXPECT_EQ(host::last_level_cache_bytes({5, 6, 9}, folder.path()), core::index_t{32} << 20U);
     host::Placement placement;

@@ -1,6 +1,5 @@
 // Training steps as they are measured: the check before, and where the time goes.
 #include "bench/console.hpp"
-#include "bench/step_benchmark.hpp"
 
 #include "bench/step_check.hpp"
 #include "bench/step_run.hpp"

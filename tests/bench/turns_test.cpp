@@ -2,12 +2,11 @@
 #include "bench/turns.hpp"
 
 #include "core/error.hpp"
+#include "support/temporary_folder.hpp"
 
 #include <gtest/gtest.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-#include <filesystem>
 #include <fstream>
 #include <string>
 #include <thread>
@@ -17,8 +16,7 @@ namespace {
 
 /// Two runs that pass turns through pipes, as programs do.
 TEST(Turns, AlternateUntilOneEnds) {
-    const auto folder = std::filesystem::temp_directory_path() / ("moesaic-turns-" + std::to_string(getpid()));
-    std::filesystem::create_directories(folder);
+    const test::TemporaryFolder folder;
     const std::string a = folder / "a";
     const std::string b = folder / "b";
     ASSERT_EQ(mkfifo(a.c_str(), 0600), 0);
@@ -40,8 +38,7 @@ TEST(Turns, AlternateUntilOneEnds) {
     EXPECT_EQ(order, "ABABABBBB");
     EXPECT_THROW(Turns("no comma"), core::Error);
     EXPECT_THROW(Turns(a + "," + (folder / "none").string()), core::Error);
-    EXPECT_THROW(Turns(folder.string() + "," + a), core::Error);
-    std::filesystem::remove_all(folder);
+    EXPECT_THROW(Turns(folder.path().string() + "," + a), core::Error);
 }
 
 }  // namespace

@@ -1,11 +1,12 @@
 #include "host/limits.hpp"
 
+#include "support/temporary_folder.hpp"
+
 #include <gtest/gtest.h>
 #include <unistd.h>
 
 #include <cmath>
 #include <filesystem>
-#include <fstream>
 #include <string>
 
 namespace moesaic::host {
@@ -18,27 +19,21 @@ constexpr std::uint64_t mebibyte = 1024 * 1024;
 /// An imitation of the root folder with 1000 MiB of memory, of which 800 are available.
 class HostLimitsTest : public testing::Test {
 protected:
-    fs::path root_ = fs::temp_directory_path() / ("moesaic_host_limits_" + std::to_string(::getpid()));
+    HostLimitsTest() { write("proc/meminfo", "MemTotal:  1024000 kB\nMemFree:  1 kB\nMemAvailable:  819200 kB\n"); }
 
-    void SetUp() override {
-        fs::remove_all(root_);
-        write("proc/meminfo", "MemTotal:  1024000 kB\nMemFree:  1 kB\nMemAvailable:  819200 kB\n");
-    }
-    void TearDown() override { fs::remove_all(root_); }
-
-    void write(const fs::path& file, const std::string& text) const {
-        fs::create_directories((root_ / file).parent_path());
-        std::ofstream(root_ / file) << text;
-    }
+    void write(const fs::path& file, const std::string& text) const { root_.write(file, text); }
     void write_mebibytes(const fs::path& file, std::uint64_t size) const {
         write(file, std::to_string(size * mebibyte) + "\n");
     }
     void expect(std::uint64_t total, std::uint64_t available, double cpus) const {
-        const HostLimits limits = read_host_limits(root_);
+        const HostLimits limits = read_host_limits(root_.path());
         EXPECT_EQ(limits.memory_bytes, total * mebibyte);
         EXPECT_EQ(limits.memory_available_bytes, available * mebibyte);
         EXPECT_EQ(limits.cpus, cpus);
     }
+
+private:
+    test::TemporaryFolder root_;
 };
 
 TEST_F(HostLimitsTest, WithoutControlGroups) {

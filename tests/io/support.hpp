@@ -1,8 +1,7 @@
-// What the suites of src/io share: a temporary folder, whole files as bytes, and the check of an error.
+// What the suites of src/io share: whole files as bytes, and the check of an error.
 #pragma once
 
 #include <gtest/gtest.h>
-#include <stdlib.h>
 #include <sys/resource.h>
 
 #include <algorithm>
@@ -15,32 +14,11 @@
 #include <string_view>
 
 #include "core/error.hpp"
+#include "support/temporary_folder.hpp"
 
 namespace moesaic::io::test {
 
-/// A folder of its own for one test, removed afterwards.
-class TemporaryFolder {
-public:
-    TemporaryFolder() {
-        std::string name = (std::filesystem::temp_directory_path() / "moesaic-io-XXXXXX").string();
-        path_ = ::mkdtemp(name.data());
-    }
-    TemporaryFolder(const TemporaryFolder&) = delete;
-    TemporaryFolder& operator=(const TemporaryFolder&) = delete;
-    ~TemporaryFolder() {
-        std::error_code ignored;
-        std::filesystem::remove_all(path_, ignored);
-    }
-    [[nodiscard]] std::filesystem::path operator/(std::string_view name) const { return path_ / name; }
-    [[nodiscard]] const std::filesystem::path& path() const { return path_; }
-    /// Number of entries, which shows whether temporary files are left.
-    [[nodiscard]] std::ptrdiff_t entries() const {
-        return std::distance(std::filesystem::directory_iterator(path_), std::filesystem::directory_iterator());
-    }
-
-private:
-    std::filesystem::path path_;
-};
+using moesaic::test::TemporaryFolder;
 
 inline void write_bytes(const std::filesystem::path& file, std::string_view bytes) {
     std::ofstream stream(file, std::ios::binary | std::ios::trunc);

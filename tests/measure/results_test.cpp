@@ -2,12 +2,11 @@
 #include "measure/results.hpp"
 #include "core/error.hpp"
 #include "io/json.hpp"
+#include "support/temporary_folder.hpp"
 
 #include <gtest/gtest.h>
-#include <unistd.h>
 
 #include <filesystem>
-#include <fstream>
 #include <functional>
 
 namespace moesaic::measure {
@@ -17,26 +16,6 @@ using nlohmann::json;
 using nlohmann::ordered_json;
 
 const std::filesystem::path sample = std::filesystem::path(MOESAIC_TEST_DATA) / "bench/suite_two_ranks.json";
-
-/// A folder that is removed with its files.
-class Folder {
-public:
-    Folder() : path_(std::filesystem::temp_directory_path() / ("moesaic-results-" + std::to_string(getpid()))) {
-        std::filesystem::create_directories(path_);
-    }
-    ~Folder() { std::filesystem::remove_all(path_); }
-    Folder(const Folder&) = delete;
-    Folder& operator=(const Folder&) = delete;
-    [[nodiscard]] std::filesystem::path write(const std::string& name, const std::string& text) const {
-        std::filesystem::create_directories((path_ / name).parent_path());
-        std::ofstream(path_ / name) << text;
-        return path_ / name;
-    }
-    [[nodiscard]] const std::filesystem::path& path() const { return path_; }
-
-private:
-    std::filesystem::path path_;
-};
 
 TEST(Results, AreTheSameAfterWritingAndReading) {
     const Results results = read_results(sample);
@@ -50,7 +29,7 @@ TEST(Results, AreTheSameAfterWritingAndReading) {
     EXPECT_EQ(layer->find("layer_forward")->floor_percent, 80.2);
     EXPECT_FALSE(results.find("collectives")->machine.has_value());
     EXPECT_EQ(results.headline->case_name, "step.reference");
-    const Folder folder;
+    const test::TemporaryFolder folder;
     const auto text = to_json(results).dump();
     EXPECT_EQ(to_json(read_results(folder.write("a.json", text))).dump(), text);
     EXPECT_EQ(json::parse(text), io::read_json(sample));
@@ -58,7 +37,7 @@ TEST(Results, AreTheSameAfterWritingAndReading) {
 
 TEST(Results, DamagedFilesAreRefused) {
     const json whole = io::read_json(sample);
-    const Folder folder;
+    const test::TemporaryFolder folder;
     const auto expect_refused = [&](const char* part, const std::function<void(json&)>& damage) {
         json document = whole;
         damage(document);

@@ -3,12 +3,12 @@
 #include "measure/trace_file.hpp"
 #include "report/document.hpp"
 #include "report/trace_page.hpp"
+#include "support/temporary_folder.hpp"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
-#include <fstream>
 #include <string>
 
 #include "core/error.hpp"
@@ -16,23 +16,15 @@
 namespace moesaic::measure {
 namespace {
 
-namespace fs = std::filesystem;
-
-/// A file in a folder of its own, removed afterwards.
+/// A trace as a file.
 class TraceText {
 public:
-    explicit TraceText(const std::string& text) {
-        std::string name = (fs::temp_directory_path() / "moesaic-trace-XXXXXX").string();
-        folder_ = mkdtemp(name.data());
-        std::ofstream(folder_ / "trace.json") << text;
-    }
-    TraceText(const TraceText&) = delete;
-    TraceText& operator=(const TraceText&) = delete;
-    ~TraceText() { fs::remove_all(folder_); }
-    [[nodiscard]] Trace read() const { return read_trace({folder_ / "trace.json"}); }
+    explicit TraceText(const std::string& text) : file_(folder_.write("trace.json", text)) {}
+    [[nodiscard]] Trace read() const { return read_trace({file_}); }
 
 private:
-    fs::path folder_;
+    test::TemporaryFolder folder_;
+    std::filesystem::path file_;
 };
 
 const std::string begin = "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n";

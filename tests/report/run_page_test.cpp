@@ -1,40 +1,31 @@
 #include "report/run_page.hpp"
 
+#include "support/temporary_folder.hpp"
+
 #include <gtest/gtest.h>
 
-#include <filesystem>
-#include <fstream>
 #include <string>
 
 namespace moesaic::report {
 namespace {
 
-namespace fs = std::filesystem;
-
-/// The folder of a run with one rank, removed afterwards.
+/// The folder of a run with one rank.
 class RunFolder {
 public:
     /// `more`: further members of run.json.
     explicit RunFolder(const std::string& more) {
-        std::string name = (fs::temp_directory_path() / "moesaic-run-XXXXXX").string();
-        folder_ = mkdtemp(name.data());
-        std::ofstream(folder_ / "run.json")
-            << R"({"started":"2026-01-01T00:00:00Z","configuration":{},"memory_plan":[{"purpose":"weights","bytes":1048576}],)"
-               R"("ranks":[{"rank":0,"host":"a","threads":1,"cores":[0],"numa_nodes":[0],"threads_bound":true)"
-            << more << "}";
+        folder_.write(
+            "run.json",
+            R"({"started":"2026-01-01T00:00:00Z","configuration":{},"memory_plan":[{"purpose":"weights","bytes":1048576}],)"
+            R"("ranks":[{"rank":0,"host":"a","threads":1,"cores":[0],"numa_nodes":[0],"threads_bound":true)" +
+                more + "}");
     }
-    RunFolder(const RunFolder&) = delete;
-    RunFolder& operator=(const RunFolder&) = delete;
-    ~RunFolder() { fs::remove_all(folder_); }
 
-    void write(const std::string& file, const std::string& text) const {
-        fs::create_directories((folder_ / file).parent_path());
-        std::ofstream(folder_ / file) << text;
-    }
-    [[nodiscard]] std::string page() const { return to_markdown(describe_run(folder_)); }
+    void write(const std::string& file, const std::string& text) const { folder_.write(file, text); }
+    [[nodiscard]] std::string page() const { return to_markdown(describe_run(folder_.path())); }
 
 private:
-    fs::path folder_;
+    test::TemporaryFolder folder_;
 };
 
 /// One step in four stalls: the median of the steps does not see it, the whole run does.

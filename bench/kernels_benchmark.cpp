@@ -1,18 +1,25 @@
-#include "bench/kernel_benchmark.hpp"
-
+// moesaic bench kernels: single matrix products in BF16.
+#include "bench/benchmark.hpp"
 #include "bench/onednn.hpp"
 #include "bench/product_check.hpp"
+#include "bench/shapes.hpp"
 #include "bench/timing.hpp"
 #include "core/error.hpp"
 #include "core/random_fill.hpp"
+#include "core/units.hpp"
+#include "host/caches.hpp"
+#include "model/weights/synthetic.hpp"
 #include "ops/frozen_product.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
-#include <array>
 #include <functional>
+#include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 namespace moesaic::bench {
 namespace {
@@ -25,9 +32,44 @@ using kernels::product;
 using ops::PackedWeights;
 
 constexpr double seconds_per_measurement = 0.01;
-constexpr double gib = 1024.0 * 1024.0 * 1024.0;
+constexpr auto bf16_bytes = static_cast<index_t>(sizeof(bf16));
 
 using View = MatrixView<const bf16>;
+
+class KernelBenchmarkSettings final : public BenchmarkSettings {
+public:
+    void declare(core::OptionSet& set) override {
+        set.add("m", rows_, "rows M of the activations, separated by commas");
+        set.add(
+            "shape", shape_,
+            fmt::format("weights of the gate projection of a model: {}", fmt::join(model::synthetic_names(), ", ")));
+        set.add("n", n_, "rows N of the weights; 0: of the shape, or 2048", core::at_least(0));
+        set.add("k", k_, "columns K of the weights; 0: of the shape, or 2048", core::at_least(0));
+        set.add("cold", cold_, "take copies of the weights in turn, so that they come from memory and not from caches");
+    }
+    void check(index_t) const override {
+        static_cast<void>(shape());
+        static_cast<void>(rows());
+    }
+    [[nodiscard]] std::unique_ptr<Benchmark> prepare(const train::Runtime& runtime, Console& console) const override;
+
+    [[nodiscard]] std::vector<index_t> rows() const { return parse_sizes("m", rows_); }
+    [[nodiscard]] index_t n() const { return n_ > 0 ? n_ : shape().intermediate; }
+    [[nodiscard]] index_t k() const { return k_ > 0 ? k_ : shape().hidden; }
+    /// Weights come from memory, else from the caches as far as they fit.
+    [[nodiscard]] bool cold() const { return cold_; }
+
+private:
+    [[nodiscard]] LayerShape shape() const {
+        return shape_.empty() ? LayerShape{"", 2048, 2048, 1, 1} : layer_shape(shape_);
+    }
+
+    std::string rows_ = "1,4,16,64,128,256,1024";
+    std::string shape_;
+    index_t n_ = 0;
+    index_t k_ = 0;
+    bool cold_ = false;
+};
 
 /// Something to measure: `run` computes one product with a copy of the weights.
 struct Contender {
@@ -54,35 +96,40 @@ std::vector<double> paired_ratios(const std::vector<double>& first, const std::v
     return ratios;
 }
 
-}  // namespace
-
 /// Copies of W [N, K] to take in turn: as rows, which oneDNN packs and checks read, and as models store them.
-struct KernelBenchmark::Weights {
+struct Weights {
     std::vector<Matrix<bf16>> plain;
     std::vector<PackedWeights> frozen;
 
-    /// Cold ones are twice what the last-level cache holds, but for tiny ones.
-    explicit Weights(const KernelSettings& settings) {
-        const index_t bytes = settings.n * settings.k * static_cast<index_t>(sizeof(bf16));
-        constexpr index_t most = 1024;
-        const index_t copies = settings.cold ? std::min(2 * settings.cache_bytes / bytes + 2, most) : 1;
+    Weights(const train::Runtime& runtime, const KernelBenchmarkSettings& settings) {
+        const index_t n = settings.n();
+        const index_t k = settings.k();
+        const index_t copies = settings.cold() ? cold_copies(runtime, n * k * bf16_bytes) : 1;
         constexpr index_t layouts = 3;  // rows, blocks, and what oneDNN makes of them
+        const index_t bytes = layouts * copies * n * k * bf16_bytes;
         core::require(
-            layouts * copies * bytes <= settings.memory_bytes, core::ExitCode::out_of_resources,
+            bytes <= runtime.memory_bytes(), core::ExitCode::out_of_resources,
             "{} copies of the weights need {:.1f} GiB ({:.1f} GiB are available to a rank); use smaller n and "
             "k, or fewer ranks",
-            copies, static_cast<double>(layouts * copies * bytes) / gib,
-            static_cast<double>(settings.memory_bytes) / gib);
+            copies, static_cast<double>(bytes) / core::gibibyte,
+            static_cast<double>(runtime.memory_bytes()) / core::gibibyte);
         for (index_t copy = 0; copy < copies; ++copy) {
-            Matrix<bf16>& rows = plain.emplace_back(settings.n, settings.k);
+            Matrix<bf16>& rows = plain.emplace_back(n, k);
             core::fill_random<bf16>(rows, 2, static_cast<std::uint64_t>(copy), 1);
-            frozen.emplace_back(ops::WeightFormat::bf16, settings.n, settings.k).matrix().assign_rows<bf16>(0, rows);
+            frozen.emplace_back(ops::WeightFormat::bf16, n, k).matrix().assign_rows<bf16>(0, rows);
         }
+    }
+
+    /// Twice what the last-level cache holds, but for tiny ones.
+    static index_t cold_copies(const train::Runtime& runtime, index_t bytes) {
+        constexpr index_t most = 1024;
+        const index_t cache_bytes = host::last_level_cache_bytes(runtime.placement.processing_units);
+        return std::min(2 * cache_bytes / bytes + 2, most);
     }
 };
 
 /// All products of one M: x [M, K], dy [M, N], and the results.
-struct KernelBenchmark::Products {
+struct Products {
     Products(index_t m, const Weights& weights_in, const kernels::KernelSet& kernels) : rows(m), weights(weights_in) {
         const index_t n = weights.plain.front().rows();
         const index_t k = weights.plain.front().cols();
@@ -136,12 +183,33 @@ struct KernelBenchmark::Products {
     std::vector<Contender> contenders;
 };
 
-KernelBenchmark::KernelBenchmark(Console& console, const kernels::KernelSet& kernels, const KernelSettings& settings)
-    : world_(console.world()), kernels_(kernels), settings_(settings) {
+/// x W^T (forward), dy W (backward) and dy^T x (contraction over tokens), and oneDNN's x W^T with packed weights beside
+/// them.
+class KernelBenchmark final : public Benchmark {
+public:
+    /// Collective. Computes everything once and checks it.
+    KernelBenchmark(const train::Runtime& runtime, Console& console, const KernelBenchmarkSettings& settings);
+
+    void repeat(bool record) override;
+    [[nodiscard]] std::vector<std::span<const double>> samples() const override;
+    void report(Console& console, const measure::MachineLimits& limits) const override;
+
+private:
+    mpi::Communicator world_;
+    const kernels::KernelSet& kernels_;
+    bool cold_;
+    std::unique_ptr<Weights> weights_;
+    std::vector<std::unique_ptr<Products>> products_;  ///< of every M
+    std::size_t next_copy_ = 0;                        ///< of the weights
+};
+
+KernelBenchmark::KernelBenchmark(const train::Runtime& runtime, Console& console,
+                                 const KernelBenchmarkSettings& settings)
+    : world_(runtime.world), kernels_(runtime.kernels), cold_(settings.cold()) {
     world_.agree([&] {
-        weights_ = std::make_unique<Weights>(settings);
-        for (const index_t m : settings.rows) {
-            products_.push_back(std::make_unique<Products>(m, *weights_, kernels));
+        weights_ = std::make_unique<Weights>(runtime, settings);
+        for (const index_t m : settings.rows()) {
+            products_.push_back(std::make_unique<Products>(m, *weights_, kernels_));
         }
     });
     for (const auto& products : products_) {
@@ -153,8 +221,6 @@ KernelBenchmark::KernelBenchmark(Console& console, const kernels::KernelSet& ker
         }
     }
 }
-
-KernelBenchmark::~KernelBenchmark() = default;
 
 /// Takes the contenders in turn, so that what disturbs the machine for a while disturbs them alike.
 void KernelBenchmark::repeat(bool record) {
@@ -187,18 +253,19 @@ std::vector<std::span<const double>> KernelBenchmark::samples() const {
 
 void KernelBenchmark::report(Console& console, const measure::MachineLimits& limits) const {
     const std::size_t copies = weights_->plain.size();
-    console.say(
-        fmt::format("GEMM BF16, N {}, K {}, threads {}, kernel {}, {} beside it; weights {}, {} cop{} of {:.1f} MiB\n"
-                    "GFLOP/s, median +- half of its 95 % interval; percent of the peak for x W^T\n"
-                    "{:>6} {:>18} {:>6} {:>18} {:>18} {:>18} {:>8}\n",
-                    settings_.n, settings_.k, console.result().threads, kernels_.gemm_name<bf16>(), onednn_version(),
-                    settings_.cold ? "cold" : "hot", copies, copies == 1 ? "y" : "ies",
-                    static_cast<double>(settings_.n * settings_.k * 2) / (1 << 20), "M", "x W^T", "peak", "dy W",
-                    "dy^T x", "oneDNN x W^T", "ratio"));
+    const index_t n = weights_->plain.front().rows();
+    const index_t k = weights_->plain.front().cols();
+    console.say(fmt::format(
+        "GEMM BF16, N {}, K {}, threads {}, kernel {}, {} beside it; weights {}, {} cop{} of {:.1f} MiB\n"
+        "GFLOP/s, median +- half of its 95 % interval; percent of the peak for x W^T\n"
+        "{:>6} {:>18} {:>6} {:>18} {:>18} {:>18} {:>8}\n",
+        n, k, console.result().threads, kernels_.gemm_name<bf16>(), onednn_version(), cold_ ? "cold" : "hot", copies,
+        copies == 1 ? "y" : "ies", static_cast<double>(n * k * bf16_bytes) / core::mebibyte, "M", "x W^T", "peak",
+        "dy W", "dy^T x", "oneDNN x W^T", "ratio"));
     for (const auto& products : products_) {
         const index_t m = products->rows;
         const auto& contenders = products->contenders;
-        const double gigaflops = 2e-9 * static_cast<double>(m) * static_cast<double>(settings_.n * settings_.k);
+        const double gigaflops = 2e-9 * static_cast<double>(m) * static_cast<double>(n * k);
         std::string row = fmt::format("{:>6}", m);
         for (const Contender& contender : contenders) {
             const std::vector<double> speed = measure::rates(gigaflops, contender.seconds);
@@ -221,6 +288,16 @@ void KernelBenchmark::report(Console& console, const measure::MachineLimits& lim
         console.say(row + "\n");
     }
     console.say("\n");
+}
+
+std::unique_ptr<Benchmark> KernelBenchmarkSettings::prepare(const train::Runtime& runtime, Console& console) const {
+    return std::make_unique<KernelBenchmark>(runtime, console, *this);
+}
+
+}  // namespace
+
+std::unique_ptr<BenchmarkSettings> make_kernels_settings() {
+    return std::make_unique<KernelBenchmarkSettings>();
 }
 
 }  // namespace moesaic::bench

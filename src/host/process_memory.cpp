@@ -1,10 +1,20 @@
-#include "host/peak_memory.hpp"
+#include "host/process_memory.hpp"
+
+#include <unistd.h>
 
 #include <fstream>
 #include <limits>
 #include <string>
 
 namespace moesaic::host {
+
+std::uint64_t resident_memory_bytes() {
+    std::ifstream statm("/proc/self/statm");
+    std::uint64_t total = 0;
+    std::uint64_t resident = 0;
+    statm >> total >> resident;
+    return resident * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+}
 
 void reset_peak_memory() {
     std::ofstream("/proc/self/clear_refs") << "5";  // proc(5): resets the peak resident set size

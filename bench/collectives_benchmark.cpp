@@ -1,17 +1,22 @@
-#include "bench/collectives.hpp"
-
+// moesaic bench collectives: what training exchanges between ranks, beside a ping-pong over the same transport.
+#include "bench/benchmark.hpp"
+#include "bench/shapes.hpp"
 #include "bench/timing.hpp"
+#include "core/error.hpp"
+#include "core/matrix.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
 namespace moesaic::bench {
 namespace {
 
+using core::ExitCode;
 using core::Matrix;
 
 /// An operation at one size: run it, and know what it must give.
@@ -54,10 +59,8 @@ bool all_equal(const Matrix<float>& values, const Expected& expected) {
     return true;
 }
 
-}  // namespace
-
 /// Every operation at one size: blocks of `n` floats of each rank.
-class CollectiveBenchmark::Exchange {
+class Exchange {
 public:
     Exchange(const mpi::Communicator& world, index_t n)
         : world_(world),
@@ -164,10 +167,25 @@ private:
     std::vector<index_t> counts_;
 };
 
-CollectiveBenchmark::CollectiveBenchmark(Console& console, const CollectiveSettings& settings)
+/// What ranks exchange, at several sizes. The group has two ranks or more.
+class CollectiveBenchmark final : public Benchmark {
+public:
+    /// Collective. Runs every operation at every size and adds the share of wrong elements to the checks of the case.
+    CollectiveBenchmark(Console& console, const std::vector<index_t>& message_bytes);
+
+    void repeat(bool record) override;
+    [[nodiscard]] std::vector<std::span<const double>> samples() const override;
+    void report(Console& console, const measure::MachineLimits& limits) const override;
+
+private:
+    mpi::Communicator world_;
+    std::vector<std::unique_ptr<Exchange>> exchanges_;  ///< of every size
+};
+
+CollectiveBenchmark::CollectiveBenchmark(Console& console, const std::vector<index_t>& message_bytes)
     : world_(console.world()) {
     constexpr double seconds_per_measurement = 0.02;
-    for (const index_t bytes : settings.bytes) {
+    for (const index_t bytes : message_bytes) {
         world_.agree([&] {
             exchanges_.push_back(std::make_unique<Exchange>(world_, bytes / static_cast<index_t>(sizeof(float))));
         });
@@ -180,8 +198,6 @@ CollectiveBenchmark::CollectiveBenchmark(Console& console, const CollectiveSetti
         }
     }
 }
-
-CollectiveBenchmark::~CollectiveBenchmark() = default;
 
 /// Sums that are repeated in place overflow to infinity, which costs no time.
 void CollectiveBenchmark::repeat(bool record) {
@@ -232,6 +248,33 @@ void CollectiveBenchmark::report(Console& console, const measure::MachineLimits&
         }
     }
     console.say("\n");
+}
+
+class CollectiveBenchmarkSettings final : public BenchmarkSettings {
+public:
+    void declare(core::OptionSet& set) override { set.add("bytes", bytes_, "message sizes, separated by commas"); }
+    void check(index_t ranks) const override {
+        const std::vector<index_t> sizes = parse_sizes("bytes", bytes_);
+        const bool whole_floats = std::all_of(
+            sizes.begin(), sizes.end(), [](index_t size) { return size % static_cast<index_t>(sizeof(float)) == 0; });
+        core::require(whole_floats, ExitCode::usage,
+                      "bytes = {} has a size that is no multiple of 4 (what is sent is FP32); choose others", bytes_);
+        core::require(ranks > 1, ExitCode::usage,
+                      "one rank has nobody to exchange with (the job has a single rank); start several with mpirun or "
+                      "srun");
+    }
+    [[nodiscard]] std::unique_ptr<Benchmark> prepare(const train::Runtime&, Console& console) const override {
+        return std::make_unique<CollectiveBenchmark>(console, parse_sizes("bytes", bytes_));
+    }
+
+private:
+    std::string bytes_ = "8,1024,65536,1048576,8388608";  ///< docs/benchmarking.md says of what
+};
+
+}  // namespace
+
+std::unique_ptr<BenchmarkSettings> make_collectives_settings() {
+    return std::make_unique<CollectiveBenchmarkSettings>();
 }
 
 }  // namespace moesaic::bench

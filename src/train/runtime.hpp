@@ -16,7 +16,7 @@
 #include <memory>
 #include <string>
 
-namespace moesaic::app {
+namespace moesaic::train {
 
 using core::index_t;
 
@@ -27,6 +27,9 @@ struct Runtime {
     /// For ranks that were placed, and whose threads were started, before.
     Runtime(const mpi::Communicator& group, const host::Placement& placed, bool bound, const mpi::GridShape& shape,
             const kernels::ComputeSettings& compute);
+
+    /// That this rank may use.
+    [[nodiscard]] index_t memory_bytes() const;
 
     mpi::Communicator world;
     host::Placement placement;
@@ -46,18 +49,6 @@ struct ModelSettings {
     [[nodiscard]] const std::string& name() const { return synthetic.empty() ? path : synthetic; }
 };
 
-/// Collective. Parses the arguments of a command; every rank gets the same result or the same usage error.
-std::vector<std::string> parse(const mpi::Communicator& world, core::OptionSet& options,
-                               std::span<const std::string> arguments, bool first_word_is_config);
-
-/// Collective. Parses the arguments of a command whose only word may be a configuration file. Returns false if the user
-/// asked for help, which is printed instead.
-bool parse_options_only(const mpi::Communicator& world, std::string_view command, core::OptionSet& options,
-                        std::span<const std::string> arguments);
-
-/// Throws a usage error that names the key unless it has a value.
-void require_set(const std::string& key, const std::string& value);
-
 /// Reads the architecture and checks that so many ranks can share its experts.
 [[nodiscard]] model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridShape& grid);
 /// Collective. The same for the ranks that run.
@@ -67,9 +58,8 @@ void require_set(const std::string& key, const std::string& value);
 enum class Purpose : std::uint8_t { training, evaluation };
 
 /// Bytes of this rank. settings.max_tokens are those of all ranks together.
-[[nodiscard]] train::MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture& architecture,
-                                            const model::DecoderSettings& settings, std::size_t scalar_bytes,
-                                            Purpose purpose);
+[[nodiscard]] MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture& architecture,
+                                     const model::DecoderSettings& settings, std::size_t scalar_bytes, Purpose purpose);
 
 /// Bytes of memory that each of `node_ranks` ranks of the host may use.
 [[nodiscard]] double memory_of_rank(const host::Placement& placement, index_t node_ranks);
@@ -85,4 +75,4 @@ template <class Scalar>
                                                                  const model::DecoderSettings& settings,
                                                                  Purpose purpose);
 
-}  // namespace moesaic::app
+}  // namespace moesaic::train

@@ -5,7 +5,7 @@
 
 #include <vector>
 
-namespace moesaic::app {
+namespace moesaic::bench {
 
 /// Prints how results of one case change with ranks and threads, per figure of merit: the work of all ranks in a
 /// second.
@@ -14,4 +14,4 @@ void print_scaling(const std::vector<measure::CaseResult>& cases);
 /// Prints warnings, all `FOM` lines, and the headline last.
 void print_figures(const measure::Results& results);
 
-}  // namespace moesaic::app
+}  // namespace moesaic::bench

@@ -1,4 +1,4 @@
-#include "bench/google_benchmark.hpp"
+#include "bench/google_results.hpp"
 
 #include <map>
 

@@ -1,4 +1,4 @@
-#include "app/bench_summary.hpp"
+#include "bench/summary.hpp"
 
 #include "bench/console.hpp"
 #include "measure/headline.hpp"
@@ -10,7 +10,8 @@
 #include <span>
 #include <string>
 
-namespace moesaic::app {
+namespace moesaic::bench {
+
 void print_figures(const measure::Results& results) {
     for (const std::string& warning : results.warnings) {
         fmt::print("warning: {}\n", warning);
@@ -23,7 +24,7 @@ void print_figures(const measure::Results& results) {
     const bool alone = results.cases.size() == 1 && results.cases.front().name == results.cases.front().benchmark &&
                        results.command != "bench suite";
     for (const measure::CaseResult& result : results.cases) {
-        bench::print_figures(result, alone ? "" : result.name + "/");
+        print_figures(result, alone ? "" : result.name + "/");
     }
     const bool has_reference =
         std::any_of(results.cases.begin(), results.cases.end(),
@@ -56,4 +57,4 @@ void print_scaling(const std::vector<measure::CaseResult>& cases) {
     }
 }
 
-}  // namespace moesaic::app
+}  // namespace moesaic::bench

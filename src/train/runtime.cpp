@@ -1,15 +1,16 @@
-#include "app/runtime.hpp"
+#include "train/runtime.hpp"
 
-#include "app/command.hpp"
 #include "core/error.hpp"
+#include "core/units.hpp"
 #include "model/weights/synthetic.hpp"
 #include "model/weights/weights.hpp"
+#include "mpi/print.hpp"
 
 #include <fmt/ranges.h>
 
 #include <optional>
 
-namespace moesaic::app {
+namespace moesaic::train {
 namespace {
 
 using core::ExitCode;
@@ -39,6 +40,10 @@ Runtime::Runtime(const mpi::Communicator& group, const host::Placement& placed, 
       kernels(choose_kernels(world, compute.isa_level())),
       grid(world, shape) {}
 
+index_t Runtime::memory_bytes() const {
+    return static_cast<index_t>(memory_of_rank(placement, placement.node_ranks));
+}
+
 void ModelSettings::declare(core::OptionSet& set) {
     set.add("model.path", path, "folder of a Hugging Face checkpoint: config.json and *.safetensors");
     set.add(
@@ -47,42 +52,13 @@ void ModelSettings::declare(core::OptionSet& set) {
     set.add("model.layers", layers, "use the first layers only, for benchmarks; 0: all", core::at_least(0));
 }
 
-std::vector<std::string> parse(const mpi::Communicator& world, core::OptionSet& options,
-                               std::span<const std::string> arguments, bool first_word_is_config) {
-    std::vector<std::string> words;
-    world.agree([&] { words = options.parse(arguments, first_word_is_config); });
-    return words;
-}
-
-bool parse_options_only(const mpi::Communicator& world, std::string_view command, core::OptionSet& options,
-                        std::span<const std::string> arguments) {
-    if (asks_for_help(arguments)) {
-        print_help(world, command, options.help());
-        return false;
-    }
-    const auto words = parse(world, options, arguments, true);
-    world.agree([&] {
-        core::require(words.empty(), ExitCode::usage,
-                      "unexpected argument {} (options are written --section.key VALUE); remove it",
-                      words.empty() ? "" : words.front());
-    });
-    return true;
-}
-
-void require_set(const std::string& key, const std::string& value) {
-    core::require(!value.empty(), ExitCode::usage,
-                  "{} is not set (it has no default); write --{} VALUE, or set it in the "
-                  "configuration file",
-                  key, key);
-}
-
 model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridShape& grid) {
     core::require(settings.path.empty() || settings.synthetic.empty(), ExitCode::usage,
                   "model.path = {} and model.synthetic = {} are both set (a model comes from one of them); remove one",
                   settings.path, settings.synthetic);
     model::Architecture architecture;
     if (settings.synthetic.empty()) {
-        require_set("model.path", settings.path);
+        core::require_set("model.path", settings.path);
         architecture = model::read_architecture(std::filesystem::path(settings.path));
     } else {
         architecture = model::synthetic_architecture(settings.synthetic);
@@ -107,15 +83,15 @@ model::Architecture read_architecture(const Runtime& runtime, const ModelSetting
     return architecture;
 }
 
-train::MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture& architecture,
-                              const model::DecoderSettings& settings, std::size_t scalar_bytes, Purpose purpose) {
-    return train::plan_memory(architecture, settings,
-                              {.tokens = settings.max_tokens,
-                               .data_ranks = runtime.grid.data().size(),
-                               .expert_ranks = runtime.grid.expert().size(),
-                               .tensor_ranks = runtime.grid.tensor().size(),
-                               .scalar_bytes = static_cast<index_t>(scalar_bytes),
-                               .training = purpose == Purpose::training});
+MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture& architecture,
+                       const model::DecoderSettings& settings, std::size_t scalar_bytes, Purpose purpose) {
+    return plan_memory(architecture, settings,
+                       {.tokens = settings.max_tokens,
+                        .data_ranks = runtime.grid.data().size(),
+                        .expert_ranks = runtime.grid.expert().size(),
+                        .tensor_ranks = runtime.grid.tensor().size(),
+                        .scalar_bytes = static_cast<index_t>(scalar_bytes),
+                        .training = purpose == Purpose::training});
 }
 
 double memory_of_rank(const host::Placement& placement, index_t node_ranks) {
@@ -124,12 +100,11 @@ double memory_of_rank(const host::Placement& placement, index_t node_ranks) {
 }
 
 void require_memory(const host::Placement& placement, index_t node_ranks, const std::string& model, double bytes) {
-    constexpr double gib = 1024.0 * 1024.0 * 1024.0;
     const double available = memory_of_rank(placement, node_ranks);
     core::require(bytes <= available, ExitCode::out_of_resources,
                   "{}: about {:.1f} GiB per rank are needed ({:.1f} GiB are available on {} with {} ranks on it); use "
                   "more nodes, fewer tokens per pass, or a smaller model",
-                  model, bytes / gib, available / gib, placement.host, node_ranks);
+                  model, bytes / core::gibibyte, available / core::gibibyte, placement.host, node_ranks);
 }
 
 template <class Scalar>
@@ -158,7 +133,7 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
         unused = weights.unused();
     });
     if (!unused.empty()) {
-        print(runtime.world, unused + "\n");
+        mpi::print(runtime.world, unused + "\n");
     }
     return decoder;
 }
@@ -170,4 +145,4 @@ MOESAIC_INSTANTIATE(core::bf16)
 MOESAIC_INSTANTIATE(float)
 #undef MOESAIC_INSTANTIATE
 
-}  // namespace moesaic::app
+}  // namespace moesaic::train

@@ -1,15 +1,15 @@
-// Runs a list of benchmark cases: each is verified, measured and reported, and all go into one file.
+// Cases of a benchmark run as the user asks for them.
 #pragma once
 
-#include "app/benchmarks.hpp"
+#include "bench/benchmarks.hpp"
+#include "kernels/compute_settings.hpp"
 
-#include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
-namespace moesaic::app {
+namespace moesaic::bench {
 
 /// A case as the user describes it; with several numbers of ranks or threads it is run with each.
 struct CaseSpec {
@@ -19,10 +19,13 @@ struct CaseSpec {
     void declare(core::OptionSet& set, const std::string& prefix);
     /// Throws usage errors. `world_ranks` are there.
     void check(index_t world_ranks) const;
+    /// With which it is run, in ascending order.
+    [[nodiscard]] std::vector<index_t> rank_counts(index_t world_ranks) const;
+    [[nodiscard]] std::vector<index_t> thread_counts(index_t of_all_cores) const;
 
     const BenchmarkKind* kind;
     std::string name;
-    std::unique_ptr<BenchmarkOptions> options;
+    std::unique_ptr<BenchmarkSettings> settings;
     std::string ranks = "all";
     std::string threads;
     kernels::ComputeSettings compute;
@@ -31,19 +34,14 @@ struct CaseSpec {
 
 /// Options of all cases together.
 struct BenchOptions {
-    bench::Repetition repetition;
+    Repetition repetition;
     std::string output;
     std::string google_output;
-    std::string turns;  ///< pipes of bench::Turns, or empty
+    std::string turns;  ///< pipes of Turns, or empty
 
     void declare(core::OptionSet& set);
     /// Throws a usage error now rather than after the measurements.
     void check_output() const;
 };
 
-/// Collective. Prints tables and, at the end, figures; writes the files. Throws with ExitCode::verification_failed,
-/// before any figure, if a case computes a wrong result. `command` and `deck` go into the file.
-void run_cases(const mpi::Communicator& world, const std::vector<CaseSpec>& specs, const BenchOptions& options,
-               const std::string& command, const std::string& deck);
-
-}  // namespace moesaic::app
+}  // namespace moesaic::bench

@@ -1,0 +1,92 @@
+#include "bench/cases.hpp"
+
+#include "bench/shapes.hpp"
+#include "core/error.hpp"
+#include "io/files.hpp"
+
+#include <set>
+#include <sstream>
+
+namespace moesaic::bench {
+namespace {
+
+using core::ExitCode;
+
+/// The numbers that a list asks for, in ascending order: sizes, `word` for `most`, "powers" for 1, 2, 4, ... and
+/// `most`.
+std::vector<index_t> counts_of(const std::string& key, const std::string& list, std::string_view word, index_t most) {
+    std::set<index_t> counts;
+    std::istringstream stream(list);
+    for (std::string item; std::getline(stream, item, ',');) {
+        if (item == word || item == "powers") {
+            counts.insert(most);
+            for (index_t power = 1; item == "powers" && power < most; power *= 2) {
+                counts.insert(power);
+            }
+        } else {
+            counts.merge(std::set<index_t>{parse_sizes(key, item).front()});
+        }
+    }
+    core::require(!counts.empty(), ExitCode::usage, "{} is empty (it is a list); write {}", key, word);
+    return {counts.begin(), counts.end()};
+}
+
+}  // namespace
+
+CaseSpec::CaseSpec(const BenchmarkKind& kind_in, std::string name_in)
+    : kind(&kind_in), name(std::move(name_in)), settings(kind_in.make_settings()), threads(kind_in.threads) {}
+
+void CaseSpec::declare(core::OptionSet& set, const std::string& prefix) {
+    set.set_prefix(prefix);
+    settings->declare(set);
+    set.add("ranks", ranks,
+            "how many ranks take part: a number, all, or powers (1, 2, 4, ... all); several, separated by commas, one "
+            "after the other");
+    set.add(
+        "threads", threads,
+        "threads per rank: a number, auto (one per physical core of the rank) or powers (1, 2, 4, ... auto); several, "
+        "separated by commas, one after the other");
+    settings->declare_sections(set);
+    compute.declare_isa(set);
+    set.set_prefix("");
+}
+
+void CaseSpec::check(index_t world_ranks) const {
+    for (const index_t r : rank_counts(world_ranks)) {
+        core::require(r <= world_ranks, ExitCode::usage,
+                      "{}: ranks = {} exceeds the ranks of the job, {}; start more with mpirun or srun, or lower it",
+                      name, r, world_ranks);
+        settings->check(r);
+    }
+    static_cast<void>(thread_counts(1));
+}
+
+std::vector<index_t> CaseSpec::rank_counts(index_t world_ranks) const {
+    return counts_of(name + ".ranks", ranks, "all", world_ranks);
+}
+
+std::vector<index_t> CaseSpec::thread_counts(index_t of_all_cores) const {
+    return counts_of(name + ".threads", threads, "auto", of_all_cores);
+}
+
+void BenchOptions::declare(core::OptionSet& set) {
+    set.add("repeat", repetition.least, "repetitions at least, after a warm-up", core::at_least(1));
+    set.add("spread", repetition.spread_percent,
+            "more of them, until half of every interval is within so many percent of its median");
+    set.add("seconds", repetition.seconds, "or until a case has taken so long; 0: no more than --repeat");
+    set.add("rounds", repetition.rounds, "in which all cases take turns, so that each is spread over the whole run",
+            core::at_least(1));
+    set.add("output", output, "write everything to this JSON file");
+    set.add("turns", turns, "GET,GIVE: named pipes through which two runs pass turns of measuring back and forth");
+    set.add("google-benchmark", google_output, "write the times to this file as Google Benchmark does");
+}
+
+void BenchOptions::check_output() const {
+    for (const std::string& file : {output, google_output}) {
+        if (!file.empty()) {
+            io::require_writable(file);
+        }
+    }
+}
+
+}  // namespace moesaic::bench
