@@ -3,6 +3,8 @@
 #include "core/random_fill.hpp"
 #include "ops/grouped_experts.hpp"
 
+#include <omp.h>
+
 #include <cmath>
 
 namespace moesaic::bench {
@@ -116,18 +118,36 @@ index_t weight_bytes(const LayerShape& shape) {
     return shape.experts * shape.expert_parameters() * bf16_bytes;
 }
 
-index_t memory_of_layers(const LayerSettings& settings, index_t layers) {
+namespace {
+
+ops::RowCounts count_rows(const ops::ExpertConfig& config, index_t tokens) {
+    ops::RowCounts rows;
+    rows[ops::Rows::threads] = omp_get_max_threads();
+    ops::count_routed(config, static_cast<double>(tokens), static_cast<double>(tokens * config.experts_per_token),
+                      rows);
+    return rows;
+}
+
+}  // namespace
+
+double kept_bytes(const ops::ExpertConfig& config, index_t tokens, const kernels::KernelSet& kernels) {
+    ops::RowCounts rows = count_rows(config, tokens);
+    rows[ops::Rows::once] = 0;  // where each expert's rows begin
+    return ops::bytes_of(ops::plan_expert_stack(config), rows, ops::ElementBytes::of<bf16>(kernels), true);
+}
+
+index_t memory_of_layers(const LayerSettings& settings, index_t layers, const kernels::KernelSet& kernels) {
     const LayerShape& shape = settings.shape;
+    const ops::ExpertConfig config = settings.config();
     const index_t tokens = settings.max_tokens;
-    const index_t rows = tokens * shape.experts_per_token;
     const index_t factors = lora_parameters(settings) * (2 * float_bytes + bf16_bytes);  // with gradients and operands
-    const index_t pre_activations = 2 * rows * (shape.intermediate + settings.lora_rank) * bf16_bytes;
-    const bool retain = settings.activations == ops::Activations::retain;
-    const index_t saved = tokens * shape.hidden * bf16_bytes + (retain ? pre_activations : 0);
-    // Inputs and results per token; per row: outputs, activations and gradients before they are summed.
-    const index_t shared = tokens * shape.hidden * (2 * bf16_bytes + 2 * float_bytes) +
-                           rows * (shape.hidden + 4 * shape.intermediate) * bf16_bytes + (retain ? 0 : pre_activations);
-    return layers * (weight_bytes(shape) + factors + saved) + shared;
+    const double workspace = ops::bytes_of(ops::plan_expert_workspace(config, false), count_rows(config, tokens),
+                                           ops::ElementBytes::of<bf16>(kernels), true);
+    const index_t inputs = tokens * shape.hidden * 2 * bf16_bytes;  // hidden states and gradients of the output
+    const double all = static_cast<double>(layers) *
+                           (static_cast<double>(weight_bytes(shape) + factors) + kept_bytes(config, tokens, kernels)) +
+                       workspace + static_cast<double>(inputs);
+    return static_cast<index_t>(all);
 }
 
 template class ExpertLayer<bf16>;

@@ -56,7 +56,11 @@ private:
 /// Bytes of the frozen weights of a layer in BF16.
 [[nodiscard]] index_t weight_bytes(const LayerShape& shape);
 
-/// Estimate of all memory that `layers` layers with a common workspace need, to refuse in time what does not fit.
-[[nodiscard]] index_t memory_of_layers(const LayerSettings& settings, index_t layers);
+/// Bytes that a layer with adapters of this kind keeps of a forward for its backward.
+[[nodiscard]] double kept_bytes(const ops::ExpertConfig& config, index_t tokens, const kernels::KernelSet& kernels);
+
+/// All memory that `layers` layers with a common workspace need, to refuse in time what does not fit.
+[[nodiscard]] index_t memory_of_layers(const LayerSettings& settings, index_t layers,
+                                       const kernels::KernelSet& kernels);
 
 }  // namespace moesaic::bench

@@ -192,10 +192,10 @@ void describe(const LayerBenchmarkSettings& settings, const kernels::KernelSet& 
                             settings.lora_rank, core::name_of(settings.routing), kernels.gemm_name<bf16>()));
     ops::ExpertConfig config = LayerSettings{.shape = shape, .max_tokens = 1, .lora_rank = settings.lora_rank}.config();
     config.activations = ops::Activations::retain;
-    const index_t retained = ops::saved_bytes_per_token<bf16>(config);
+    const double retained = kept_bytes(config, 1, kernels);
     config.activations = ops::Activations::recompute;
-    console.say(fmt::format("kept for backward, bytes per token: {} (retain), {} (recompute)\n", retained,
-                            ops::saved_bytes_per_token<bf16>(config)));
+    console.say(fmt::format("kept for backward, bytes per token: {:.0f} (retain), {:.0f} (recompute)\n", retained,
+                            kept_bytes(config, 1, kernels)));
 }
 
 LayerBenchmark::LayerBenchmark(const train::Runtime& runtime, Console& console, const LayerBenchmarkSettings& settings)

@@ -18,19 +18,19 @@ LayerTwins::LayerTwins(const train::Runtime& runtime, Console& console, const La
     verify(console);
 }
 
-index_t LayerTwins::memory() const {
+index_t LayerTwins::memory(const kernels::KernelSet& kernels) const {
     LayerSettings frozen = settings_;
     frozen.lora_rank = 0;
-    return memory_of_layers(settings_, count_) + (has_twins() ? memory_of_layers(frozen, count_) : 0);
+    return memory_of_layers(settings_, count_, kernels) + (has_twins() ? memory_of_layers(frozen, count_, kernels) : 0);
 }
 
 /// Takes as many layers as have three times the weights that the last-level cache holds, so that they come from memory;
 /// as far as they fit, and not without bound for tiny layers.
-void LayerTwins::choose_count(index_t memory_bytes, index_t cache_bytes) {
+void LayerTwins::choose_count(const kernels::KernelSet& kernels, index_t memory_bytes, index_t cache_bytes) {
     constexpr index_t most = 64;
     for (count_ = 1; count_ < most && all_weight_bytes() < 3 * cache_bytes; ++count_) {
     }
-    while (count_ > 1 && memory() > memory_bytes) {
+    while (count_ > 1 && memory(kernels) > memory_bytes) {
         --count_;
     }
 }
@@ -40,10 +40,10 @@ void LayerTwins::plan(const train::Runtime& runtime, const Console& console, ind
     const index_t cache_bytes = host::last_level_cache_bytes(runtime.placement.processing_units);
     count_ = wanted_count;
     if (wanted_count == 0) {
-        choose_count(memory_bytes, cache_bytes);
+        choose_count(runtime.kernels, memory_bytes, cache_bytes);
     }
     count_ = runtime.world.min(count_);
-    const double needed = static_cast<double>(memory()) / core::gibibyte;
+    const double needed = static_cast<double>(memory(runtime.kernels)) / core::gibibyte;
     const double available = static_cast<double>(memory_bytes) / core::gibibyte;
     console.say(fmt::format("layers {}{}: {:.2f} GiB per rank, {:.2f} GiB are available; weights {} {:.2f} GiB{}\n",
                             count_, has_twins() ? ", and as many without LoRA" : "", needed, available,
@@ -51,7 +51,7 @@ void LayerTwins::plan(const train::Runtime& runtime, const Console& console, ind
                             all_weight_bytes() < cache_bytes ? " (they fit into the last-level cache)" : ""));
     runtime.world.agree([&] {
         core::require(
-            memory() <= memory_bytes, core::ExitCode::out_of_resources,
+            memory(runtime.kernels) <= memory_bytes, core::ExitCode::out_of_resources,
             "the layers need {:.1f} GiB ({:.1f} GiB are available to a rank); use fewer --tokens, --layers 1, "
             "--lora.rank 0 or fewer --experts",
             needed, available);

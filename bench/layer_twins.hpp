@@ -25,9 +25,9 @@ public:
     [[nodiscard]] Layers& frozen() noexcept { return frozen_; }
 
 private:
-    [[nodiscard]] index_t memory() const;
+    [[nodiscard]] index_t memory(const kernels::KernelSet& kernels) const;
     [[nodiscard]] index_t all_weight_bytes() const { return count_ * weight_bytes(settings_.shape); }
-    void choose_count(index_t memory_bytes, index_t cache_bytes);
+    void choose_count(const kernels::KernelSet& kernels, index_t memory_bytes, index_t cache_bytes);
     void plan(const train::Runtime& runtime, const Console& console, index_t wanted_count);
     void build(const train::Runtime& runtime);
     void verify(Console& console);

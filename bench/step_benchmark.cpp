@@ -3,6 +3,7 @@
 #include "bench/step_check.hpp"
 #include "bench/step_run.hpp"
 #include "bench/step_samples.hpp"
+#include "bench/step_work.hpp"
 #include "bench/timing.hpp"
 #include "core/trace.hpp"
 #include "core/units.hpp"
@@ -25,57 +26,6 @@ namespace moesaic::bench {
 namespace {
 
 namespace figures = measure::figures;
-
-// Work of a rank in one pass, forward or backward; as the weights are frozen, backward has gradients of inputs only.
-
-/// A tensor group computes the choices of its experts, each rank a slice of them. Experts are chosen equally often.
-measure::Work work_of_experts(const model::Architecture& a, const mpi::ProcessGrid& grid, index_t tokens) {
-    const auto parameters = static_cast<double>(3 * a.expert_intermediate * a.hidden);
-    const double choices = static_cast<double>(tokens * a.moe_layers() * a.experts_per_token) / grid.world().size();
-    const double chosen = static_cast<double>(a.experts_per_token) / static_cast<double>(a.experts);
-    const double replica_tokens = static_cast<double>(tokens) / grid.data().size();
-    const double experts_in_use = static_cast<double>(a.experts) * (1 - std::pow(1 - chosen, replica_tokens));
-    const double held = experts_in_use * static_cast<double>(a.moe_layers()) * parameters /
-                        (grid.expert().size() * grid.tensor().size());
-    return {2 * choices * parameters, held * sizeof(core::bf16)};
-}
-
-measure::Work work_of_head(const model::Architecture& a, const mpi::ProcessGrid& grid, index_t tokens) {
-    const auto parameters = static_cast<double>(a.vocabulary * a.hidden);
-    return {2 * parameters * static_cast<double>(tokens) / grid.world().size(), parameters * sizeof(core::bf16)};
-}
-
-/// Attention's projections, dense layers and shared experts.
-measure::Work work_of_projections(const model::Architecture& a, const mpi::ProcessGrid& grid, index_t tokens) {
-    const double parameters = train::replicated_parameters(a);
-    return {2 * parameters * static_cast<double>(tokens) / grid.world().size(), parameters * sizeof(core::bf16)};
-}
-
-/// Of a whole step: these three after each other, forward and backward.
-struct StepWork {
-    StepWork(const model::Architecture& a, const mpi::ProcessGrid& grid, index_t tokens)
-        : parts{work_of_experts(a, grid, tokens), work_of_projections(a, grid, tokens), work_of_head(a, grid, tokens)} {
-    }
-
-    std::array<measure::Work, 3> parts;  ///< of one pass
-    static constexpr double passes = 2;
-
-    [[nodiscard]] double floor_seconds(const measure::MachineLimits& limits) const {
-        double seconds = 0;
-        for (const measure::Work& part : parts) {
-            seconds += passes * part.floor_seconds(limits);
-        }
-        return seconds;
-    }
-    [[nodiscard]] measure::Work sum() const {
-        measure::Work all;
-        for (const measure::Work& part : parts) {
-            all.operations += passes * part.operations;
-            all.bytes += passes * part.bytes;
-        }
-        return all;
-    }
-};
 
 /// What is trained in one step.
 struct StepWorkload {
@@ -161,8 +111,7 @@ void StepBenchmark::report_parts(Console& console, const measure::MachineLimits&
         bool is_there = true;  ///< false: the step has no such part
     };
     const model::Architecture& architecture = session_.decoder().architecture();
-    const double experts = work_of_experts(architecture, grid_, tokens_).operations;
-    const double head = work_of_head(architecture, grid_, tokens_).operations;
+    const StepWork work(architecture, grid_, tokens_);
     const bool has_experts = architecture.moe_layers() > 0;
     // Backward ends at the experts of the lowest layer with some, as only experts are adapted.
     const auto lowest = std::find(architecture.is_moe.begin(), architecture.is_moe.end(), true);
@@ -170,11 +119,11 @@ void StepBenchmark::report_parts(Console& console, const measure::MachineLimits&
     const std::array parts = {
         Part{"forward", figures::step_forward, core::scopes::decoder_forward, 0},
         Part{"  attention scores", nullptr, core::scopes::attention_forward, 0},
-        Part{"  experts", "step_experts_forward", core::scopes::experts_forward, experts, has_experts},
-        Part{"head and loss", figures::step_loss, core::scopes::loss, 2 * head},
+        Part{"  experts", "step_experts_forward", core::scopes::experts_forward, work.experts.operations, has_experts},
+        Part{"head and loss", figures::step_loss, core::scopes::loss, 2 * work.head.operations},
         Part{"backward", figures::step_backward, core::scopes::decoder_backward, 0},
         Part{"  attention scores", nullptr, core::scopes::attention_backward, 0, passes_attention},
-        Part{"  experts", "step_experts_backward", core::scopes::experts_backward, experts, has_experts},
+        Part{"  experts", "step_experts_backward", core::scopes::experts_backward, work.experts.operations, has_experts},
         Part{"reduce gradients", figures::step_reduce, core::scopes::gradients_reduce, 0},
         Part{"AdamW", figures::step_optimizer, core::scopes::optimizer_step, 0}};
     console.say(fmt::format("{:<20} {:>10} {:>8} {:>9} {:>10} {:>8}\n", "part, on rank 0", "ms", "", "of step",

@@ -66,6 +66,11 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     request.tokens = sequences * configuration.data.max_length;
     request.scalar_bytes = kernels::with_precision(configuration.compute.precision,
                                                    [](auto scalar) { return static_cast<index_t>(sizeof(scalar)); });
+    request.threads = placement.threads;
+    // Whatever level the run will have: this machine, maybe that of a login, need not have it.
+    const kernels::KernelSet kernels(
+        kernels::ComputeSettings{.precision = configuration.compute.precision}.isa_level());
+    request.packed_bytes = train::packed_bytes(kernels, request.scalar_bytes);
     model::Architecture architecture;
     model::DecoderSettings settings = configuration.decoder;
     settings.max_tokens = request.tokens;

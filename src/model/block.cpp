@@ -41,14 +41,15 @@ void Block<Scalar>::load(const WeightSource<Scalar>& source) {
         if (!projection.is_routed()) {
             source.fill_whole(projection.modules.front() + ".weight", linear->weight());
             if (projection.has_bias) {
-                source.read_vector(projection.modules.front() + ".bias", linear->bias());
+                source.read_vector(projection.modules.front() + ".bias", TensorRole::offset, linear->bias());
             }
             ++linear;
         }
     }
     auto tensor = plan_.tensors.begin();
     for (const MatrixView<Sum>& destination : tensors()) {
-        source.read_full_precision((tensor++)->name, destination);
+        source.read_full_precision(tensor->name, tensor->role, destination);
+        ++tensor;
     }
 }
 

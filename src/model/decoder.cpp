@@ -77,13 +77,13 @@ Decoder<Scalar>::Decoder(const Architecture& architecture, const DecoderSettings
 template <class Scalar>
 void Decoder<Scalar>::load(const WeightSource<Scalar>& source) {
     const Scope scope(core::scopes::load);
-    source.fill_whole("model.embed_tokens.weight", embedding_);
+    source.fill_whole(embedding_name, embedding_);
     if (!architecture_.tied_head) {
         source.fill_whole("lm_head.weight", head_);
     }
-    source.read_vector("model.norm.weight", output_norm_);
+    source.read_vector("model.norm.weight", TensorRole::scale, output_norm_);
     for (NormedBlock& block : blocks_) {
-        source.read_vector(block.norm_name, block.norm);
+        source.read_vector(block.norm_name, TensorRole::scale, block.norm);
         block.block->load(source);
     }
 }

@@ -43,9 +43,11 @@ std::vector<LayerPlan> plan_layers(const Architecture& architecture, const Decod
     for (index_t l = 0; l < architecture.layers; ++l) {
         LayerPlan& layer = layers.emplace_back();
         layer.mixer = plan_token_mixer(architecture, l, settings.lora);
-        layer.mixer.norm = {architecture.layer(l) + "input_layernorm.weight", 1, architecture.hidden};
+        layer.mixer.norm = {architecture.layer(l) + "input_layernorm.weight", TensorRole::scale, 1,
+                            architecture.hidden};
         layer.feed_forward = plan_feed_forward(architecture, l, settings, place);
-        layer.feed_forward.norm = {architecture.layer(l) + "post_attention_layernorm.weight", 1, architecture.hidden};
+        layer.feed_forward.norm = {architecture.layer(l) + "post_attention_layernorm.weight", TensorRole::scale, 1,
+                                   architecture.hidden};
         for (BlockPlan* block : {&layer.mixer, &layer.feed_forward}) {
             for (ProjectionPlan& projection : block->projections) {
                 projection.stored = projection.is_routed() ? architecture.stored.experts : architecture.stored.others;

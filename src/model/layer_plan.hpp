@@ -6,6 +6,7 @@
 #include "model/adapters/lora_settings.hpp"
 #include "model/decoder_settings.hpp"
 #include "model/families/architecture.hpp"
+#include "model/weights/weights.hpp"
 #include "ops/buffer_plan.hpp"
 #include "ops/expert_backend.hpp"
 #include "ops/weights/weight_format.hpp"
@@ -29,6 +30,7 @@ struct GridPlace {
 /// A small tensor that every rank reads whole and keeps in full precision: a norm, a bias, a router.
 struct TensorPlan {
     std::string name;
+    TensorRole role = TensorRole::matrix;
     index_t rows = 1;
     index_t cols = 0;
 };

@@ -233,13 +233,9 @@ MemoryPlan plan_memory(const Architecture& architecture, const model::DecoderSet
     return plan;
 }
 
-double replicated_parameters(const Architecture& architecture) {
-    double parameters = 0;
-    for_each_projection(layers_of(architecture, {.lora = {.rank = 0}}, {}), [&](const ProjectionPlan& projection) {
-        parameters +=
-            projection.is_routed() ? 0 : static_cast<double>(projection.out) * static_cast<double>(projection.in);
-    });
-    return parameters;
+index_t packed_bytes(const kernels::KernelSet& kernels, index_t scalar_bytes) {
+    return static_cast<index_t>(scalar_bytes == sizeof(float) ? ops::ElementBytes::of<float>(kernels).packed
+                                                              : ops::ElementBytes::of<core::bf16>(kernels).packed);
 }
 
 }  // namespace moesaic::train

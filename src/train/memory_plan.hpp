@@ -1,6 +1,7 @@
 // How much memory a run will need on each rank, computed from sizes alone.
 #pragma once
 
+#include "kernels/kernel_set.hpp"
 #include "model/decoder_settings.hpp"
 #include "model/families/architecture.hpp"
 
@@ -39,7 +40,7 @@ struct MemoryPlan {
 [[nodiscard]] MemoryPlan plan_memory(const model::Architecture& architecture, const model::DecoderSettings& settings,
                                      const MemoryRequest& request);
 
-/// Elements of the frozen projections that every rank holds whole: those of attention, dense layers and shared experts.
-[[nodiscard]] double replicated_parameters(const model::Architecture& architecture);
+/// MemoryRequest::packed_bytes of kernels for activations of so many bytes.
+[[nodiscard]] index_t packed_bytes(const kernels::KernelSet& kernels, index_t scalar_bytes);
 
 }  // namespace moesaic::train

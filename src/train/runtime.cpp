@@ -90,7 +90,9 @@ MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture& archit
                         .data_ranks = runtime.grid.data().size(),
                         .expert_ranks = runtime.grid.expert().size(),
                         .tensor_ranks = runtime.grid.tensor().size(),
+                        .threads = runtime.placement.threads,
                         .scalar_bytes = static_cast<index_t>(scalar_bytes),
+                        .packed_bytes = packed_bytes(runtime.kernels, static_cast<index_t>(scalar_bytes)),
                         .training = purpose == Purpose::training});
 }
 

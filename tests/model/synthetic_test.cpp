@@ -45,7 +45,7 @@ TEST(Synthetic, SlicesAreThoseOfTheWholeTensor) {
     const SyntheticWeights<float> weights(7);
     Matrix<float> whole(6, 40);
     Matrix<float> slice(3, 11);
-    weights.read_matrix("some.weight", whole);
+    weights.read("some.weight", {whole.rows(), whole.cols(), 0, 0}, whole);
     weights.read("some.weight", {.rows = 6, .cols = 40, .row_begin = 2, .col_begin = 13}, slice);
     for (index_t i = 0; i < slice.rows(); ++i) {
         for (index_t j = 0; j < slice.cols(); ++j) {
@@ -58,8 +58,8 @@ TEST(Synthetic, TensorsDifferAndNormsAreOnes) {
     const SyntheticWeights<float> weights(7);
     Matrix<float> one(64, 64);
     Matrix<float> other(64, 64);
-    weights.read_matrix("one.weight", one);
-    weights.read_full_precision("other.weight", other);
+    weights.read("one.weight", {one.rows(), one.cols(), 0, 0}, one);
+    weights.read_full_precision("other.weight", TensorRole::matrix, other);
     EXPECT_NE(one.data()[0], other.data()[0]);
     double squares = 0;
     for (const float value : one.flat()) {
@@ -67,11 +67,11 @@ TEST(Synthetic, TensorsDifferAndNormsAreOnes) {
     }
     EXPECT_NEAR(squares / 64, 1, 0.1);  // a unit input gives outputs of variance 1/64 each
     std::vector<float> norm(5, 0);
-    weights.read_vector("norm.weight", norm);
+    weights.read_vector("a.weight", TensorRole::scale, norm);
     EXPECT_EQ(norm, std::vector<float>(5, 1));
-    weights.read_vector("one.bias", norm);
+    weights.read_vector("b.weight", TensorRole::offset, norm);
     EXPECT_EQ(norm, std::vector<float>(5, 0));
-    weights.read_vector("gate.weight", norm);
+    weights.read_vector("gate.weight", TensorRole::matrix, norm);
     EXPECT_NE(norm[0], norm[1]);
 }
 

@@ -35,12 +35,14 @@ public:
         keep(name, {part.rows, part.cols}, whole);
         random_.read(name, part, out);
     }
-    void read_full_precision(const std::string& name, MatrixView<float> out) const override {
+    void read_full_precision(const std::string& name, TensorRole role, MatrixView<float> out) const override {
         Matrix<float> whole(out.rows(), out.cols());
-        random_.read_full_precision(name, whole);
-        random_.read_full_precision(name, out);
-        const bool is_vector = name.find("norm") != std::string::npos || name.find("bias") != std::string::npos;
-        keep(name, is_vector ? std::vector<index_t>{out.cols()} : std::vector<index_t>{out.rows(), out.cols()}, whole);
+        random_.read_full_precision(name, role, whole);
+        random_.read_full_precision(name, role, out);
+        keep(name,
+             role != TensorRole::matrix ? std::vector<index_t>{out.cols()}
+                                        : std::vector<index_t>{out.rows(), out.cols()},
+             whole);
     }
     [[nodiscard]] const Tensors& tensors() const { return tensors_; }
 
@@ -188,8 +190,8 @@ public:
         read_[name] = {part.row_begin, part.col_begin, out.rows(), out.cols()};
         random_.read(name, part, out);
     }
-    void read_full_precision(const std::string& name, MatrixView<float> out) const override {
-        random_.read_full_precision(name, out);
+    void read_full_precision(const std::string& name, TensorRole role, MatrixView<float> out) const override {
+        random_.read_full_precision(name, role, out);
     }
     [[nodiscard]] std::vector<index_t> part_of(const std::string& name) const {
         const auto found = read_.find(name);

@@ -34,10 +34,10 @@ public:
             }
         }
     }
-    void read_full_precision(const std::string& name,
+    void read_full_precision(const std::string& name, model::TensorRole role,
                              core::MatrixView<core::accumulator_t<Scalar>> out) const override {
         const core::CounterRandom random(1, hash_of(name));
-        const double mean = name.find("norm") != std::string::npos ? 1.0 : 0.0;
+        const double mean = role == model::TensorRole::scale ? 1.0 : 0.0;
         const double deviation = mean > 0 ? 0.1 : 1.0 / std::sqrt(static_cast<double>(out.cols()));
         for (index_t i = 0; i < out.rows(); ++i) {
             for (index_t j = 0; j < out.cols(); ++j) {

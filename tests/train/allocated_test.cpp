@@ -89,7 +89,7 @@ double planned(const model::Architecture& architecture, const model::LoraSetting
                         .tensor_ranks = shape.tensor,
                         .threads = omp_get_max_threads(),
                         .scalar_bytes = sizeof(Scalar),
-                        .packed_bytes = static_cast<index_t>(ops::ElementBytes::of<Scalar>(kernels).packed)})
+                        .packed_bytes = packed_bytes(kernels, sizeof(Scalar))})
         .total();
 }
 

@@ -123,12 +123,14 @@ BlockPlan plan_moe_layer(const Architecture& architecture, index_t layer, const 
     for (ProjectionPlan& projection : std::span(plan.projections).last(ops::projections.size())) {
         projection.lora_rank = largest_rank;
     }
-    plan.tensors.push_back({prefix + names.router + ".weight", architecture.experts, architecture.hidden});
+    plan.tensors.push_back(
+        {prefix + names.router + ".weight", TensorRole::matrix, architecture.experts, architecture.hidden});
     if (architecture.router.has_correction_bias) {
-        plan.tensors.push_back({prefix + names.router + ".e_score_correction_bias", 1, architecture.experts});
+        plan.tensors.push_back(
+            {prefix + names.router + ".e_score_correction_bias", TensorRole::offset, 1, architecture.experts});
     }
     if (architecture.shared.gated) {
-        plan.tensors.push_back({prefix + names.shared_gate + ".weight", 1, architecture.hidden});
+        plan.tensors.push_back({prefix + names.shared_gate + ".weight", TensorRole::matrix, 1, architecture.hidden});
     }
     add_buffers(architecture, settings, place, largest_rank, plan);
     return plan;

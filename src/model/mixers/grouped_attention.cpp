@@ -43,9 +43,10 @@ BlockPlan plan_grouped_attention(const Architecture& architecture, index_t layer
     plan_head_transform(rotated_heads(architecture, attention.kv_heads), keys, plan.state, plan.scratch);
     plan_head_transform(bounded_values(architecture), values, plan.state, plan.scratch);
     if (attention.norm != ops::HeadNorm::none) {
-        plan.tensors.push_back({prefix + "q_norm.weight", 1, rotated_heads(architecture, attention.heads).norm_size});
         plan.tensors.push_back(
-            {prefix + "k_norm.weight", 1, rotated_heads(architecture, attention.kv_heads).norm_size});
+            {prefix + "q_norm.weight", TensorRole::scale, 1, rotated_heads(architecture, attention.heads).norm_size});
+        plan.tensors.push_back({prefix + "k_norm.weight", TensorRole::scale, 1,
+                                rotated_heads(architecture, attention.kv_heads).norm_size});
     }
     return plan;
 }

@@ -31,13 +31,13 @@ BlockPlan plan_latent_attention(const Architecture& architecture, index_t layer,
     };
     if (compressed) {
         project("q_a_proj", attention.query_rank, architecture.hidden, attention.input_bias);
-        plan.tensors.push_back({prefix + "q_a_layernorm.weight", 1, attention.query_rank});
+        plan.tensors.push_back({prefix + "q_a_layernorm.weight", TensorRole::scale, 1, attention.query_rank});
     }
     project(compressed ? "q_b_proj" : "q_proj", queries, compressed ? attention.query_rank : architecture.hidden,
             false);
     project("kv_a_proj_with_mqa", attention.kv_rank + attention.rope.size, architecture.hidden, attention.input_bias);
     project("kv_b_proj", attention.heads * (plain + attention.value_size), attention.kv_rank, false);
-    plan.tensors.push_back({prefix + "kv_a_layernorm.weight", 1, attention.kv_rank});
+    plan.tensors.push_back({prefix + "kv_a_layernorm.weight", TensorRole::scale, 1, attention.kv_rank});
     for (std::size_t p = 1; p < plan.projections.size(); ++p) {
         plan.add_linears({p}, lora);
     }

@@ -63,7 +63,7 @@ std::uint64_t stream_of(const std::string& tensor) {
 
 /// Outputs of a projection [out, in] then vary as its inputs do. Rows of the embedding are inputs themselves.
 double deviation_of(const std::string& tensor, index_t cols) {
-    return tensor.find("embed") != std::string::npos ? 1.0 : 1.0 / std::sqrt(static_cast<double>(cols));
+    return tensor == embedding_name ? 1.0 : 1.0 / std::sqrt(static_cast<double>(cols));
 }
 
 }  // namespace
@@ -94,11 +94,10 @@ void SyntheticWeights<Scalar>::read(const std::string& name, const TensorSlice& 
 }
 
 template <class Scalar>
-void SyntheticWeights<Scalar>::read_full_precision(const std::string& name,
+void SyntheticWeights<Scalar>::read_full_precision(const std::string& name, TensorRole role,
                                                    MatrixView<accumulator_t<Scalar>> out) const {
-    const bool is_bias = name.ends_with("bias");
-    if (is_bias || name.ends_with("norm.weight")) {
-        std::fill_n(out[0], out.cols(), accumulator_t<Scalar>(is_bias ? 0 : 1));
+    if (role != TensorRole::matrix) {
+        std::fill_n(out[0], out.cols(), accumulator_t<Scalar>(role == TensorRole::scale ? 1 : 0));
         return;
     }
     core::fill_random(out, seed_, stream_of(name), deviation_of(name, out.cols()));

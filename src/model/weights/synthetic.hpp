@@ -25,7 +25,8 @@ class SyntheticWeights final : public WeightSource<Scalar> {
 public:
     explicit SyntheticWeights(std::uint64_t seed) : seed_(seed) {}
     void read(const std::string& name, const TensorSlice& part, MatrixView<Scalar> out) const override;
-    void read_full_precision(const std::string& name, MatrixView<accumulator_t<Scalar>> out) const override;
+    void read_full_precision(const std::string& name, TensorRole role,
+                             MatrixView<accumulator_t<Scalar>> out) const override;
 
 private:
     std::uint64_t seed_;

@@ -149,7 +149,7 @@ void CheckpointWeights<Scalar>::read(const std::string& name, const TensorSlice&
 }
 
 template <class Scalar>
-void CheckpointWeights<Scalar>::read_full_precision(const std::string& name,
+void CheckpointWeights<Scalar>::read_full_precision(const std::string& name, TensorRole,
                                                     MatrixView<accumulator_t<Scalar>> out) const {
     Place place;
     if (find(name, out.rows(), out.cols(), out, place)) {

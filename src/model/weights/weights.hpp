@@ -7,6 +7,7 @@
 #include "model/families/architecture.hpp"
 #include "ops/weights/packed_weights.hpp"
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -27,6 +28,13 @@ struct TensorSlice {
     index_t col_begin = 0;
 };
 
+/// What a tensor in full precision does to activations.
+enum class TensorRole : std::uint8_t {
+    matrix,  ///< projects them, as a router
+    scale,   ///< of a norm
+    offset,  ///< a bias
+};
+
 /// Delivers parts of named tensors to a model whose activations are Scalar. One of another shape is an error that names
 /// it.
 template <class Scalar>
@@ -39,21 +47,22 @@ public:
     /// them overrides it: the part says which groups it cuts.
     virtual void fill(const std::string& name, const TensorSlice& part, ops::PackedMatrix out) const;
     /// Fills `out` with a whole tensor in the accumulator's type, for norms and routers.
-    virtual void read_full_precision(const std::string& name, MatrixView<accumulator_t<Scalar>> out) const = 0;
+    virtual void read_full_precision(const std::string& name, TensorRole role,
+                                     MatrixView<accumulator_t<Scalar>> out) const = 0;
     /// Says that another rank reads the tensor.
     virtual void mark_read_elsewhere(const std::string& name) const { static_cast<void>(name); }
 
-    void read_vector(const std::string& name, std::span<accumulator_t<Scalar>> out) const {
-        read_full_precision(name, {out.data(), 1, static_cast<index_t>(out.size())});
+    void read_vector(const std::string& name, TensorRole role, std::span<accumulator_t<Scalar>> out) const {
+        read_full_precision(name, role, {out.data(), 1, static_cast<index_t>(out.size())});
     }
     /// Fills a matrix with a whole tensor of its shape.
     void fill_whole(const std::string& name, ops::PackedWeights& weights) const {
         fill(name, {weights.rows(), weights.cols(), 0, 0}, weights.matrix());
     }
-    void read_matrix(const std::string& name, MatrixView<Scalar> out) const {
-        read(name, {out.rows(), out.cols(), 0, 0}, out);
-    }
 };
+
+/// Rows are the activations of tokens.
+inline constexpr const char* embedding_name = "model.embed_tokens.weight";
 
 /// How the files store the matrices of the model.
 [[nodiscard]] StoredFormats stored_formats(const io::TensorSource& tensors, const Architecture& architecture);
@@ -66,7 +75,8 @@ public:
     CheckpointWeights(const io::TensorSource& tensors, const Architecture& architecture);
     /// A missing tensor is noted and its part filled with zeros.
     void read(const std::string& name, const TensorSlice& part, MatrixView<Scalar> out) const override;
-    void read_full_precision(const std::string& name, MatrixView<accumulator_t<Scalar>> out) const override;
+    void read_full_precision(const std::string& name, TensorRole role,
+                             MatrixView<accumulator_t<Scalar>> out) const override;
     void mark_read_elsewhere(const std::string& name) const override;
 
     /// To be called when all was read. Throws an error that lists what is missing, or one for a tensor that was not
