@@ -96,7 +96,7 @@ std::vector<double> paired_ratios(const std::vector<double>& first, const std::v
     return ratios;
 }
 
-/// Copies of W [N, K] to take in turn: as rows, which oneDNN packs and checks read, and as models store them.
+/// Copies of W [out, in] to take in turn: as rows, which oneDNN packs and checks read, and as models store them.
 struct Weights {
     std::vector<Matrix<bf16>> plain;
     std::vector<PackedWeights> frozen;
@@ -128,7 +128,7 @@ struct Weights {
     }
 };
 
-/// All products of one M: x [M, K], dy [M, N], and the results.
+/// All products of one M: x [M, in], dy [M, out], and the results.
 struct Products {
     Products(index_t m, const Weights& weights_in, const kernels::KernelSet& kernels) : rows(m), weights(weights_in) {
         const index_t n = weights.plain.front().rows();

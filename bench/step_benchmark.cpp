@@ -123,7 +123,8 @@ void StepBenchmark::report_parts(Console& console, const measure::MachineLimits&
         Part{"head and loss", figures::step_loss, core::scopes::loss, 2 * work.head.operations},
         Part{"backward", figures::step_backward, core::scopes::decoder_backward, 0},
         Part{"  attention scores", nullptr, core::scopes::attention_backward, 0, passes_attention},
-        Part{"  experts", "step_experts_backward", core::scopes::experts_backward, work.experts.operations, has_experts},
+        Part{"  experts", "step_experts_backward", core::scopes::experts_backward, work.experts.operations,
+             has_experts},
         Part{"reduce gradients", figures::step_reduce, core::scopes::gradients_reduce, 0},
         Part{"AdamW", figures::step_optimizer, core::scopes::optimizer_step, 0}};
     console.say(fmt::format("{:<20} {:>10} {:>8} {:>9} {:>10} {:>8}\n", "part, on rank 0", "ms", "", "of step",

@@ -54,7 +54,7 @@ public:
 
     /// Reads the frozen weights that its plan names, of routed experts this rank's slices of its own.
     virtual void load(const WeightSource<Scalar>& source);
-    /// To be called after the factors changed.
+    /// To be called after the LoRA matrices changed.
     virtual void update_lora();
     [[nodiscard]] bool is_trainable() const noexcept { return plan_.is_trainable(); }
 
@@ -80,7 +80,7 @@ protected:
     [[nodiscard]] const BlockPlan& plan() const noexcept { return plan_; }
     [[nodiscard]] Workspace<Scalar>& workspace() const noexcept { return workspace_; }
     [[nodiscard]] const kernels::KernelSet& kernels() const noexcept;
-    /// y [T, N] = the projection of x [T, K] in this pass.
+    /// y [T, out] = the projection of x [T, in] in this pass.
     void apply(const Pass<Scalar>& pass, const ops::LoraLinear<Scalar>& linear, MatrixView<const Sum> x,
                MatrixView<Sum> y) const;
     /// Accumulates LoRA gradients, given x, rounded, and grad_y; writes grad_x, or adds to it, unless it is empty.

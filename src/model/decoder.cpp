@@ -194,7 +194,7 @@ MatrixView<const Scalar> Decoder<Scalar>::forward(const ops::TokenBatch& batch, 
     return tape.normed;
 }
 
-/// Through the norm and the block of each addition to the stream, down to the lowest block that has factors.
+/// Through the norm and the block of each addition to the stream, down to the lowest block that has adapters.
 template <class Scalar>
 void Decoder<Scalar>::backward(const Tape<Scalar>& tape, MatrixView<const Sum> grad_hidden,
                                std::span<const double> grad_probabilities) {
@@ -209,7 +209,7 @@ void Decoder<Scalar>::backward(const Tape<Scalar>& tape, MatrixView<const Sum> g
                                    false);
     for (std::size_t b = blocks_.size(); b-- > lowest_trainable_;) {
         const BlockTape<Scalar>& kept = tape.blocks[b];
-        const bool lowest = b == lowest_trainable_;  // nothing below has factors to train
+        const bool lowest = b == lowest_trainable_;  // nothing below has adapters
         blocks_[b].block->backward(tape.pass, kept.input, *kept.state, grad_stream_, of_router,
                                    lowest ? MatrixView<Sum>() : grad_block_.view());
         if (!lowest) {

@@ -32,7 +32,7 @@ public:
     /// Allocates weights and LoRA factors. `kernels` must outlive the object.
     Decoder(const Architecture& architecture, const DecoderSettings& settings, const kernels::KernelSet& kernels,
             const mpi::ProcessGrid& grid);
-    Decoder(const Decoder&) = delete;  // blocks refer to the architecture and the factors
+    Decoder(const Decoder&) = delete;  // blocks refer to the architecture and the adapters
     Decoder& operator=(const Decoder&) = delete;
 
     /// Reads the frozen weights: of the experts only this rank's slices of its own.
@@ -66,7 +66,7 @@ private:
 
     void start_pass(const ops::TokenBatch& batch, bool save, Pass<Scalar>& pass);
     void embed(const ops::TokenBatch& batch, MatrixView<Sum> out) const;
-    /// Whether a saved pass keeps what backward needs of a block: those below have no factors to train.
+    /// Whether a saved pass keeps what backward needs of a block: those below have no adapters.
     [[nodiscard]] bool keeps(const Pass<Scalar>& pass, std::size_t block) const {
         return pass.is_saved && block >= lowest_trainable_;
     }

@@ -21,7 +21,7 @@ struct AttentionShape {
     index_t kv_heads = 0;
     index_t head_size = 0;   ///< D, of queries and keys
     index_t value_size = 0;  ///< Dv, of values
-    double scale = 1;        ///< positive factor on the scores, usually 1 / sqrt(D)
+    double scale = 1;        ///< of the scores, positive, usually 1 / sqrt(D)
     index_t window = 0;      ///< a query sees this many tokens, itself included; 0: all up to itself
 
     /// The first key that a query sees; both are counted from the start of their sequence.

@@ -1,9 +1,15 @@
 // Attention backward; probabilities are recomputed from the log-sums in blocks (Dao et al., "FlashAttention", 2022).
 //
 // A task is a block of queries with a block of keys of one key head. It adds to the gradients of both, so that tasks
-// that share queries or keys must not run at once. They run in rounds: in round r block i of the queries of a sequence
-// of n blocks meets block j of its keys if i + j = r (mod n). In a round each block occurs once, about half of them in
-// a pair that the causal mask admits, and each gradient is summed in the order of the rounds whatever the threads do.
+// that share queries or keys must not run at once. With P the probabilities and S the scores of the block, of a head:
+//
+//     queries Q, keys K ------> S = scale Q K^T --> P = exp(S - log_sum) --> dV += P^T dO
+//     dO, values V -----------> dP = dO V^T ---------+
+//     delta = <dO, O> per row ------------------> dS = scale P (dP - delta) --> dQ += dS K, dK += dS^T Q
+//
+// Tasks run in rounds: in round r block i of the queries of a sequence of n blocks meets block j of its keys if i + j =
+// r (mod n). In a round each block occurs once, about half of them in a pair that the causal mask admits, and each
+// gradient is summed in the order of the rounds whatever the threads do.
 #include "core/trace.hpp"
 #include "ops/attention.hpp"
 #include "ops/attention_strips.hpp"

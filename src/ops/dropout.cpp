@@ -16,7 +16,7 @@ constexpr index_t features_of_block = 8;
 
 DropoutMask::DropoutMask(const Dropout& dropout, std::uint64_t module) noexcept
     : threshold_(static_cast<std::uint32_t>(std::lround(dropout.probability * resolution))),
-      factor_(resolution / (resolution - threshold_)) {
+      scale_(resolution / (resolution - threshold_)) {
     const std::array<std::uint64_t, 3> identity = {dropout.seed, static_cast<std::uint64_t>(dropout.step), module};
     key_ = XXH3_64bits(identity.data(), sizeof(identity));
 }

@@ -36,18 +36,18 @@ public:
     /// Bit i says whether feature first + i of a token is kept.
     [[nodiscard]] std::uint32_t kept(std::uint64_t token, index_t first) const noexcept;
     /// What kept elements are multiplied by.
-    [[nodiscard]] double factor() const noexcept { return factor_; }
+    [[nodiscard]] double scale() const noexcept { return scale_; }
     /// Multiplies features [first, first + count) of a token by the mask, rounding to Scalar.
     template <class Scalar>
     void apply(std::uint64_t token, index_t first, index_t count, Scalar* values) const {
         using Sum = core::accumulator_t<Scalar>;
-        const Sum factor = static_cast<Sum>(factor_);
+        const Sum scale = static_cast<Sum>(scale_);
         for (index_t begin = 0; begin < count; begin += features) {
             const std::uint32_t bits = kept(token, first + begin);
             const index_t extent = std::min(count - begin, features);
             for (index_t i = 0; i < extent; ++i) {
                 Scalar& value = values[begin + i];
-                value = static_cast<Scalar>((bits >> static_cast<unsigned>(i) & 1U) != 0 ? core::widen(value) * factor
+                value = static_cast<Scalar>((bits >> static_cast<unsigned>(i) & 1U) != 0 ? core::widen(value) * scale
                                                                                          : Sum(0));
             }
         }
@@ -55,12 +55,12 @@ public:
     /// out += features [first, first + count) of a token's `values`, multiplied by the mask: the gradient of `apply`.
     template <class Sum>
     void add(std::uint64_t token, index_t first, index_t count, const Sum* values, Sum* out) const {
-        const Sum factor = static_cast<Sum>(factor_);
+        const Sum scale = static_cast<Sum>(scale_);
         for (index_t begin = 0; begin < count; begin += features) {
             const std::uint32_t bits = kept(token, first + begin);
             const index_t extent = std::min(count - begin, features);
             for (index_t i = 0; i < extent; ++i) {
-                out[begin + i] += (bits >> static_cast<unsigned>(i) & 1U) != 0 ? values[begin + i] * factor : Sum(0);
+                out[begin + i] += (bits >> static_cast<unsigned>(i) & 1U) != 0 ? values[begin + i] * scale : Sum(0);
             }
         }
     }
@@ -68,7 +68,7 @@ public:
 private:
     std::uint64_t key_;
     std::uint32_t threshold_;
-    double factor_;
+    double scale_;
 };
 
 /// Number of a module for `DropoutMask`, from its name.

@@ -53,7 +53,7 @@ std::vector<BufferPlan> plan_expert_workspace(const ExpertConfig& config, bool h
          true},
         {"experts.thread.panels", Rows::threads, Element::packed,
          panels * kernel_block * std::min(widest, longest_panel)},
-        {"experts.thread.factor", Rows::threads, Element::packed, kernel_block * widest},
+        {"experts.thread.lora_matrix", Rows::threads, Element::packed, kernel_block * widest},
         {"experts.thread.low_rank", Rows::thread_strips, Element::packed, 2 * lora_rank},
         {"experts.thread.low_rank_rows", Rows::thread_strips, Element::scalar, 2 * lora_rank},
         {"experts.thread.sums", Rows::thread_strips, Element::sum, (has_dropout ? 4 : 3) * kernel_block},

@@ -75,7 +75,7 @@ struct ThreadScratch {
     core::Buffer<std::byte> panel;  // of a left operand
     RightPanels panels;
     WeightStream<Scalar> weights;
-    core::Buffer<std::byte> factor;
+    core::Buffer<std::byte> lora_matrix;  ///< A or B, packed
     std::array<core::Buffer<Scalar>, 2> low_rank_rows;
     std::array<core::Buffer<std::byte>, 2> low_rank;
     core::Buffer<Sum> low_rank_sums;

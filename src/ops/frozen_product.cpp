@@ -216,7 +216,7 @@ private:
     index_t stride_;  ///< between features in the sums of forward
 };
 
-/// Few rows are not packed: x + low [M, K] in the accumulator's type.
+/// Few rows are not packed: x + low [T, in] in the accumulator's type.
 template <class Scalar>
 Strips widen_few_rows(const kernels::KernelSet& kernels, MatrixView<const Scalar> x, MatrixView<const Scalar> low,
                       core::Buffer<std::byte>& storage) {

@@ -23,15 +23,15 @@ using core::MatrixView;
 
 enum class Direction : std::uint8_t { forward, backward };
 
-/// Forward: y [M, N] = x W^T for x [M, K]. Backward: y [M, K] = x W for x [M, N], a gradient.
+/// Forward: y [T, out] = x W^T for x [T, in]. Backward: y [T, in] = x W for x [T, out], a gradient.
 template <class Scalar>
 struct FrozenProduct {
-    const PackedWeights& weight;  // W [N, K]
+    const PackedWeights& weight;  // W [out, in]
     Direction direction = Direction::forward;
     MatrixView<const Scalar> x;
     MatrixView<accumulator_t<Scalar>> y;
     bool accumulate = false;       ///< adds to y instead of overwriting it
-    MatrixView<const Scalar> low;  ///< forward: [M, K], what rounding took from x and is to be added; empty for none
+    MatrixView<const Scalar> low;  ///< forward: [T, in], what rounding took from x and is to be added; empty for none
 };
 
 /// Work buffers that grow and are kept between calls.

@@ -88,8 +88,8 @@ private:
     void sum_weight_gradients(const RoutedRows& routed);
     void activation_gradients(const TaskContext& task, index_t strip, index_t s, const Sum* sums,
                               const PreActivations<Scalar>& kept);
-    template <class FactorStrip>
-    void low_rank_rows(const TaskContext& task, const Strips& tokens, index_t k, const FactorStrip& factor_strip,
+    template <class StripOfMatrix>
+    void low_rank_rows(const TaskContext& task, const Strips& tokens, index_t k, const StripOfMatrix& factor_strip,
                        Scalar* out) const;
     [[nodiscard]] Strips low_rank_gradient(Projection p, const TaskContext& task, const Strips& grad, std::size_t slot);
     template <class Done>
@@ -97,7 +97,7 @@ private:
                         const Strips& low_rank, bool accumulate, Sum* sums, const Done& done) const;
 
     // grouped_experts_lora.cpp
-    /// L of a gradient L^T Z, and the factor that it belongs to.
+    /// L of a gradient L^T Z, and the LoRA matrix that it belongs to.
     struct LoraTerm {
         Projection projection;
         LoraFactor factor;

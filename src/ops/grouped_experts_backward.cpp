@@ -1,5 +1,13 @@
 // Backward of grouped experts: gradients of activations. Results are computed token by token, C[tokens, features] = g
 // W: blocks of the same weights become the right operand by interleaving pairs of their rows in the cache.
+//
+// With g the gradient of an expert's output for a row, w the row's routing weight, and h = w silu(gate) up:
+//
+//     backward_down   g ----- D and its adapter ----> dh ---- silu and product ----> d gate, d up
+//                     g B_down -> [R], kept            \___ sums over I -----------> dw, one part per block of I
+//     backward_up     d gate, d up -- G, U and theirs --> dx, summed over a token's experts
+//                     d gate B_gate, d up B_up -> [R], kept; h A_down^T -> [R], kept
+//     lora_gradients  what was kept times x, h, d gate, d up, g (grouped_experts_lora.cpp)
 #include "ops/grouped_experts.hpp"
 
 #include <algorithm>
@@ -149,19 +157,19 @@ void GroupedExperts<Scalar>::sum_weight_gradients(const RoutedRows& routed) {
     }
 }
 
-/// Blocks [strips][blocks of R][32, 32]: tokens [rows, k] times a factor with R columns, whose strips
-/// factor_strip(first, count) returns as vectors.
+/// Blocks [strips][blocks of R][32, 32]: tokens [rows, k] times a matrix with R columns, whose strips
+/// strip_of_matrix(first, count) returns as vectors.
 template <class Scalar>
-template <class FactorStrip>
+template <class StripOfMatrix>
 void GroupedExperts<Scalar>::low_rank_rows(const TaskContext& task, const Strips& tokens, index_t k,
-                                           const FactorStrip& factor_strip, Scalar* out) const {
+                                           const StripOfMatrix& strip_of_matrix, Scalar* out) const {
     const index_t rank = this->config().lora_rank;
-    const Strips factor = products_.right_strips(task.scratch.factor, 1, tokens.blocks);
+    const Strips matrix = products_.right_strips(task.scratch.lora_matrix, 1, tokens.blocks);
     Sum* sums = task.scratch.low_rank_sums.reserve(static_cast<std::size_t>(task.strips() * block_elements));
     for (index_t block = 0; block < rank_blocks_; ++block) {
         const index_t count = extent_of_block(rank, block);
-        products_.pack_right(factor.data, factor_strip(block * kernel_block, count));
-        products_.tokens_by_strip(tokens, task.rows(), factor.data, count, k, sums);
+        products_.pack_right(matrix.data, strip_of_matrix(block * kernel_block, count));
+        products_.tokens_by_strip(tokens, task.rows(), matrix.data, count, k, sums);
         for (index_t s = 0; s < task.strips(); ++s) {
             Scalar* to = out + (s * rank_blocks_ + block) * block_elements;
             if (count < kernel_block) {
@@ -205,10 +213,10 @@ void GroupedExperts<Scalar>::input_gradient(Projection p, const TaskContext& tas
     TokenTerm term;
     if (config.lora_rank > 0) {
         const MatrixView<const Scalar> a = lora_a(p, task.chunk.expert);
-        const Strips factor = products_.right_strips(task.scratch.factor, 1, rank_blocks_);
-        products_.pack_right(factor.data,
+        const Strips matrix = products_.right_strips(task.scratch.lora_matrix, 1, rank_blocks_);
+        products_.pack_right(matrix.data,
                              products_.columns(a.data() + strip * kernel_block, a.stride(), features, a.rows()));
-        term = {factor.data, low_rank, a.rows()};
+        term = {matrix.data, low_rank, a.rows()};
     }
     if (!has_dropout() || term.k == 0) {
         products_.tokens_by_weights(grad, task.rows(), task.scratch.weights, features, sums, accumulate,
@@ -217,7 +225,7 @@ void GroupedExperts<Scalar>::input_gradient(Projection p, const TaskContext& tas
     }
     // What comes through A passes the mask of the projection's input.
     Sum* product = task.scratch.dropped_sums.reserve(static_cast<std::size_t>(task.strips() * block_elements));
-    products_.tokens_by_strip(term.tokens, task.rows(), term.factor, features, term.k, product);
+    products_.tokens_by_strip(term.tokens, task.rows(), term.strip, features, term.k, product);
     const DropoutMask mask = mask_of(p, task.chunk.expert);
     const index_t first = (p == Projection::down ? config.intermediate_begin : 0) + strip * kernel_block;
     const std::uint64_t* row_tokens = this->workspace().row_tokens.data() + task.chunk.begin;

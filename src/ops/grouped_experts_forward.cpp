@@ -133,14 +133,14 @@ Strips GroupedExperts<Scalar>::low_rank(Projection p, const TaskContext& task, c
     }
     const MatrixView<const Scalar> a = lora_a(p, task.chunk.expert);
     const index_t stride = task.stride();
-    const Strips factor = products_.left_strips(task.scratch.factor, 1, tokens.blocks);
+    const Strips matrix = products_.left_strips(task.scratch.lora_matrix, 1, tokens.blocks);
     Sum* sums = task.scratch.low_rank_sums.reserve(static_cast<std::size_t>(kernel_block * stride));
     Scalar* rows = task.scratch.low_rank_rows[0].reserve(static_cast<std::size_t>(rank * stride));
     for (index_t block = 0; block < rank_blocks_; ++block) {
         const index_t first = block * kernel_block;
         const index_t count = extent_of_block(rank, block);
-        products_.pack_left(factor.data, products_.rows(a[first], a.stride(), count, a.cols()));
-        products_.strip_by_tokens(factor.data, count, a.cols(), tokens, task.rows(), sums, stride);
+        products_.pack_left(matrix.data, products_.rows(a[first], a.stride(), count, a.cols()));
+        products_.strip_by_tokens(matrix.data, count, a.cols(), tokens, task.rows(), sums, stride);
         elementwise_.narrow_rows(count, task.rows(), sums, stride, rows + first * stride, stride);
     }
     const Strips packed = products_.right_strips(storage, task.strips(), rank_blocks_);
@@ -166,9 +166,9 @@ TokenTerm GroupedExperts<Scalar>::low_rank_term(Projection p, const TaskContext&
     }
     const MatrixView<const Scalar> b = lora_b(p, task.chunk.expert);
     const index_t features = extent_of_block(b.rows(), strip);
-    const Strips factor = products_.left_strips(task.scratch.factor, 1, rank_blocks_);
-    products_.pack_left(factor.data, products_.rows(b[strip * kernel_block], b.stride(), features, rank));
-    return {factor.data, low_rank, rank};
+    const Strips matrix = products_.left_strips(task.scratch.lora_matrix, 1, rank_blocks_);
+    products_.pack_left(matrix.data, products_.rows(b[strip * kernel_block], b.stride(), features, rank));
+    return {matrix.data, low_rank, rank};
 }
 
 template <class Scalar>

@@ -1,5 +1,12 @@
 // Gradients of the LoRA factors of grouped experts: sums over the tokens of an expert, L^T Z, where L [tokens, R] is a
-// low-rank activation or gradient and Z [tokens, width] what the factor's other dimension stands for.
+// low-rank activation or gradient and Z [tokens, width] what the other dimension of A or B stands for.
+//
+//            gate and up                              down
+//     dA     L = d gate B or d up B, Z = x            L = g B,     Z = h
+//     dB^T   L = x A^T,  Z = d gate or d up           L = h A^T,   Z = g
+//
+// An item goes through the chunks of one expert in order, for some columns of one Z: the sum does not depend on
+// threads.
 #include "ops/grouped_experts.hpp"
 
 #include <algorithm>

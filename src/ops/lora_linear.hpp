@@ -24,8 +24,8 @@ using core::Matrix;
 using core::MatrixView;
 
 struct LinearShape {
-    index_t out = 0;  ///< N
-    index_t in = 0;   ///< K
+    index_t out = 0;
+    index_t in = 0;
     bool has_bias = false;
     index_t lora_rank = 0;                 ///< R; 0: without an adapter
     double lora_scale = 0;                 ///< s
@@ -36,20 +36,20 @@ struct LinearShape {
 template <class Scalar>
 struct LinearScratch {
     FrozenScratch<Scalar> frozen;
-    std::vector<SplitStorage<Scalar>> inputs;    // [M, K] each
-    Matrix<accumulator_t<Scalar>> wide_dropped;  // [sum M, K]: inputs of A after dropout, in forward
-    Matrix<Scalar> dropped;                      // [M, K] the same in backward
-    Matrix<accumulator_t<Scalar>> grad_dropped;  // [M, K]
-    Matrix<accumulator_t<Scalar>> down_sum;      // [sum M, R]: products with A or B before they are rounded
-    Matrix<Scalar> down;                         // [M, R]
-    Matrix<accumulator_t<Scalar>> back_sum;      // [M, R]
-    Matrix<Scalar> back;                         // [M, R]
+    std::vector<SplitStorage<Scalar>> inputs;    // [T, in] each
+    Matrix<accumulator_t<Scalar>> wide_dropped;  // [sum T, in]: inputs of A after dropout, in forward
+    Matrix<Scalar> dropped;                      // [T, in] the same in backward
+    Matrix<accumulator_t<Scalar>> grad_dropped;  // [T, in]
+    Matrix<accumulator_t<Scalar>> down_sum;      // [sum T, R]: products with A or B before they are rounded
+    Matrix<Scalar> down;                         // [T, R]
+    Matrix<accumulator_t<Scalar>> back_sum;      // [T, R]
+    Matrix<Scalar> back;                         // [T, R]
 };
 
 /// LinearScratch of projections that are applied together to the same rows.
 void plan_linears(std::span<const LinearShape> batch, bool has_dropout, std::vector<BufferPlan>& buffers);
 
-/// A replicated frozen projection from K to N features, maybe with an adapter.
+/// A replicated frozen projection, maybe with an adapter.
 ///
 /// The routers behind it choose experts by what it computes, and a choice is not continuous: were inputs rounded to
 /// BF16, about one token in a hundred would go elsewhere than in FP32. Forward therefore takes inputs in two BF16
@@ -63,8 +63,8 @@ public:
     LoraLinear(const kernels::KernelSet& kernels, const LinearShape& shape, std::uint64_t dropout_module);
 
     /// To be filled before the first call.
-    [[nodiscard]] PackedWeights& weight() noexcept { return weight_; }  // [N, K]
-    [[nodiscard]] std::span<Sum> bias() noexcept { return bias_; }      // [N], or empty
+    [[nodiscard]] PackedWeights& weight() noexcept { return weight_; }  // [out, in]
+    [[nodiscard]] std::span<Sum> bias() noexcept { return bias_; }      // [out], or empty
     /// Matrices and gradients stay with the caller, who updates the former and clears the latter.
     void bind(const LoraMatrices<const Sum>& values, const LoraMatrices<Sum>& gradients);
     /// To be called after the matrices changed.
@@ -77,8 +77,8 @@ public:
     /// One application: y is overwritten.
     struct Forward {
         const LoraLinear& linear;
-        MatrixView<const Sum> x;  // [M, K]
-        MatrixView<Sum> y;        // [M, N]
+        MatrixView<const Sum> x;  // [T, in]
+        MatrixView<Sum> y;        // [T, out]
     };
     /// Applies projections together, so that small ones share the thread team. Results must not overlap.
     static void forward(std::span<const Forward> batch, const Dropout& dropout, LinearScratch<Scalar>& scratch);
@@ -91,15 +91,15 @@ public:
     /// Given x as in forward, rounded, and dL/dy: accumulates dL/dA and dL/dB, and writes dL/dx, or adds it if
     /// `accumulate`, unless grad_x is empty. x A^T is recomputed, which costs less than keeping it. `dropout` is that
     /// of the forward.
-    void backward(MatrixView<const Scalar> x,       // [M, K]
-                  MatrixView<const Scalar> grad_y,  // [M, N]
-                  MatrixView<Sum> grad_x,           // [M, K] or empty
+    void backward(MatrixView<const Scalar> x,       // [T, in]
+                  MatrixView<const Scalar> grad_y,  // [T, out]
+                  MatrixView<Sum> grad_x,           // [T, in] or empty
                   const Dropout& dropout, LinearScratch<Scalar>& scratch, bool accumulate = false) const;
 
 private:
     static void add_adapters(std::span<const Forward> batch, const Dropout& dropout, LinearScratch<Scalar>& scratch);
     void add_bias(MatrixView<Sum> y) const;
-    /// x, or x after dropout in `storage` [M, K].
+    /// x, or x after dropout in `storage` [T, in].
     template <class S>
     [[nodiscard]] MatrixView<const S> input_of_a(MatrixView<const S> x, const Dropout& dropout, S* storage) const;
     void add_dropped(MatrixView<const Sum> grad_dropped, const Dropout& dropout, MatrixView<Sum> grad_x) const;
@@ -107,12 +107,12 @@ private:
     const kernels::KernelSet& kernels_;
     LinearShape shape_;
     std::uint64_t dropout_module_;
-    PackedWeights weight_;            // [N, K]
-    std::vector<Sum> bias_;           // [N] or empty
+    PackedWeights weight_;            // [out, in]
+    std::vector<Sum> bias_;           // [out] or empty
     LoraMatrices<const Sum> values_;  // of the caller
     LoraMatrices<Sum> gradients_;     // the same
-    Matrix<Scalar> a_;                // [R, K] rounded, for backward
-    Matrix<Scalar> b_;                // [N, R]
+    Matrix<Scalar> a_;                // [R, in] rounded, for backward
+    Matrix<Scalar> b_;                // [out, R]
 };
 
 }  // namespace moesaic::ops

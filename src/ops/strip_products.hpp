@@ -25,7 +25,7 @@ struct Strips {
 
 /// A packed strip of features and the strips of tokens that it is multiplied with.
 struct TokenTerm {
-    const std::byte* factor = nullptr;
+    const std::byte* strip = nullptr;
     Strips tokens{};
     index_t k = 0;  ///< 0 says none
 };
@@ -159,7 +159,7 @@ void StripProducts<Scalar>::weights_by_tokens(WeightStream<Scalar>& weights, ind
         const index_t first = p * weights.panel_blocks();
         for (index_t s = 0; s < strips; ++s) {
             const kernels::StripTerm term = low.data != nullptr ? kernels::StripTerm{left, low.at(s, first), depth}
-                                            : is_last ? kernels::StripTerm{more.factor, more.tokens.at(s), more.k}
+                                            : is_last ? kernels::StripTerm{more.strip, more.tokens.at(s), more.k}
                                                       : kernels::StripTerm{};
             share(side, s, strips);
             kernel_.multiply({features,
@@ -206,7 +206,7 @@ void StripProducts<Scalar>::tokens_by_weights(const Strips& tokens, index_t toke
                  c + s * block_elements,
                  kernel_block,
                  accumulate || p > 0,
-                 is_last ? kernels::StripTerm{more.tokens.at(s), more.factor, more.k} : kernels::StripTerm{},
+                 is_last ? kernels::StripTerm{more.tokens.at(s), more.strip, more.k} : kernels::StripTerm{},
                  &side});
             if (is_last) {
                 done(s);

@@ -279,7 +279,7 @@ TEST(LoraLinearForward, DropsElementsOfTheInputOfAAlone) {
 
 TEST(DropoutMask, KeepsTheRightShareWithoutPatterns) {
     const DropoutMask mask({0.25, 1, 0, {}}, 5);
-    EXPECT_EQ(mask.factor(), 4.0 / 3.0);
+    EXPECT_EQ(mask.scale(), 4.0 / 3.0);
     index_t kept = 0;
     for (std::uint64_t token = 0; token < 1000; ++token) {
         kept += std::popcount(mask.kept(token, 64));
