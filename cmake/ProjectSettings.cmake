@@ -27,9 +27,13 @@ if(MOESAIC_SANITIZERS)
   endif()
 endif()
 
-# moesaic_library(NAME SOURCES... [LINK libraries...]): one library per folder, with the project's settings.
+# moesaic_library(NAME [SOURCES files...] [GENERATED files...] [LINK libraries...]): one library per folder, with the
+# project's settings; of all sources below the folder unless some are named.
 function(moesaic_library name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;LINK" ${ARGN})
-  add_library(moesaic_${name} STATIC ${ARG_SOURCES})
+  cmake_parse_arguments(ARG "" "" "SOURCES;GENERATED;LINK" ${ARGN})
+  if(NOT ARG_SOURCES)
+    file(GLOB_RECURSE ARG_SOURCES CONFIGURE_DEPENDS *.cpp)
+  endif()
+  add_library(moesaic_${name} STATIC ${ARG_SOURCES} ${ARG_GENERATED})
   target_link_libraries(moesaic_${name} PUBLIC moesaic_settings ${ARG_LINK})
 endfunction()

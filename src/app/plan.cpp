@@ -72,11 +72,13 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
         kernels::ComputeSettings{.precision = configuration.compute.precision}.isa_level());
     request.packed_bytes = train::packed_bytes(kernels, request.scalar_bytes);
     model::Architecture architecture;
-    model::DecoderSettings settings = configuration.decoder;
-    settings.max_tokens = request.tokens;
+    model::DecoderSettings settings;
     world.agree([&] {
         architecture = train::read_architecture(configuration.model, grid);
-        settings.lora = train::settings_to_start_from(configuration.init, architecture, settings.lora);
+        architecture.stored = train::stored_formats(configuration.model, architecture);
+        settings = configuration.decoder_settings(
+            train::settings_to_start_from(configuration.init, architecture, configuration.decoder.lora),
+            request.tokens);
     });
     const MemoryPlan plan = train::plan_memory(architecture, settings, request);
     print(world, fmt::format("{}: {} layers, {} of them with experts\n"

@@ -67,11 +67,7 @@ std::string checkpoint_to_resume(const train::Runtime& runtime, const OutputSett
 
 model::DecoderSettings settings_of(const train::Runtime& runtime, const TrainConfiguration& configuration,
                                    const TrainInputs& inputs) {
-    model::DecoderSettings settings = configuration.decoder;
-    settings.lora = inputs.lora;
-    settings.max_tokens = inputs.max_tokens(configuration, runtime.world.size());
-    settings.keep_probabilities = configuration.train.router_aux_coefficient > 0;
-    return settings;
+    return configuration.decoder_settings(inputs.lora, inputs.max_tokens(configuration, runtime.world.size()));
 }
 
 template <class Scalar>

@@ -39,6 +39,15 @@ struct TrainConfiguration {
         watchdog.declare(options);
         train.coordinator.declare_wall_time(options);
     }
+
+    /// What the decoder is built for, with these adapters and passes of so many tokens of all ranks.
+    [[nodiscard]] model::DecoderSettings decoder_settings(const model::LoraSettings& lora, index_t max_tokens) const {
+        model::DecoderSettings settings = decoder;
+        settings.lora = lora;
+        settings.max_tokens = max_tokens;
+        settings.keep_probabilities = train.router_aux_coefficient > 0;
+        return settings;
+    }
 };
 
 }  // namespace moesaic::app

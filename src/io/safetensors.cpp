@@ -55,6 +55,10 @@ index_t TensorInfo::cols() const noexcept {
     return shape.empty() ? 1 : shape.back();
 }
 
+index_t TensorInfo::row_bytes() const noexcept {
+    return cols() * dtype_bits(dtype) / 8;
+}
+
 TensorSource TensorSource::open_file(const std::filesystem::path& file) {
     TensorSource source;
     source.path_ = file;
@@ -62,22 +66,40 @@ TensorSource TensorSource::open_file(const std::filesystem::path& file) {
     return source;
 }
 
+namespace {
+
+std::filesystem::path single_file(const std::filesystem::path& folder) {
+    return folder / "model.safetensors";
+}
+
+std::filesystem::path index_of_shards(const std::filesystem::path& folder) {
+    return folder / "model.safetensors.index.json";
+}
+
+bool is_there(const std::filesystem::path& file) {
+    std::error_code error;
+    return std::filesystem::exists(file, error);
+}
+
+}  // namespace
+
+bool TensorSource::is_model(const std::filesystem::path& folder) {
+    return is_there(single_file(folder)) || is_there(index_of_shards(folder));
+}
+
 TensorSource TensorSource::open_model(const std::filesystem::path& folder) {
     TensorSource source;
     source.path_ = folder;
-    const std::filesystem::path single = folder / "model.safetensors";
-    const std::filesystem::path index = folder / "model.safetensors.index.json";
-    std::error_code error;
-    if (std::filesystem::exists(single, error)) {
-        source.add_file(single);
+    if (is_there(single_file(folder))) {
+        source.add_file(single_file(folder));
         return source;
     }
     require(
-        std::filesystem::exists(index, error), ExitCode::usage,
+        is_there(index_of_shards(folder)), ExitCode::usage,
         "can't read the model {} (it has neither model.safetensors nor model.safetensors.index.json); check the path, "
         "or convert the weights to safetensors",
         folder.string());
-    source.add_shards(index);
+    source.add_shards(index_of_shards(folder));
     return source;
 }
 
@@ -157,10 +179,50 @@ const TensorSource::Entry& TensorSource::entry(const std::string& name) const {
          path_.string(), printable(name), entries_.size(), hint);
 }
 
+void TensorSource::read_bytes(const std::string& name, core::MatrixView<std::byte> out, index_t row_begin,
+                              index_t byte_begin) const {
+    const Entry& source = entry(name);
+    const index_t row_bytes = source.info.row_bytes();
+    const bool inside = row_begin >= 0 && byte_begin >= 0 && row_begin <= source.info.rows() &&
+                        out.rows() <= source.info.rows() - row_begin && byte_begin <= row_bytes &&
+                        out.cols() <= row_bytes - byte_begin;
+    require(
+        inside, ExitCode::corrupt_input,
+        "{}: tensor '{}' is too small (it is {} rows of {} bytes, {} of {} from row {} and byte {} are wanted); check "
+        "that its shape fits config.json",
+        source.info.file.string(), printable(name), source.info.rows(), row_bytes, out.rows(), out.cols(), row_begin,
+        byte_begin);
+    const auto position = [&](index_t row) {
+        return source.info.offset + static_cast<std::uint64_t>((row_begin + row) * row_bytes + byte_begin);
+    };
+    if (out.empty()) {
+        return;
+    }
+    if (out.rows() == 1 || (out.cols() == row_bytes && out.stride() == row_bytes)) {
+        source.file->read(position(0), {out.data(), static_cast<std::size_t>(out.rows() * out.cols())});
+        return;
+    }
+    // As many rows at once as lie close together and fit into the scratch memory.
+    const bool bridge = row_bytes - out.cols() <= bridged_gap_bytes;
+    const index_t batch = bridge ? std::clamp<index_t>(scratch_bytes / row_bytes, 1, out.rows()) : 1;
+    std::vector<std::byte> scratch(batch > 1 ? static_cast<std::size_t>((batch - 1) * row_bytes + out.cols()) : 0);
+    for (index_t row = 0; row < out.rows(); row += batch) {
+        const index_t height = std::min(batch, out.rows() - row);
+        if (height == 1) {
+            source.file->read(position(row), out.row(row));
+            continue;
+        }
+        source.file->read(position(row),
+                          std::span(scratch).first(static_cast<std::size_t>((height - 1) * row_bytes + out.cols())));
+        for (index_t i = 0; i < height; ++i) {
+            std::copy_n(scratch.data() + i * row_bytes, out.cols(), out[row + i]);
+        }
+    }
+}
+
 template <class T>
 void TensorSource::read(const std::string& name, core::MatrixView<T> out, index_t row_begin, index_t col_begin) const {
-    const Entry& source = entry(name);
-    const TensorInfo& info = source.info;
+    const TensorInfo& info = entry(name).info;
     const bool inside = row_begin >= 0 && col_begin >= 0 && out.rows() >= 0 && out.cols() >= 0 &&
                         row_begin <= info.rows() && out.rows() <= info.rows() - row_begin && col_begin <= info.cols() &&
                         out.cols() <= info.cols() - col_begin;
@@ -172,34 +234,24 @@ void TensorSource::read(const std::string& name, core::MatrixView<T> out, index_
     require(detail::is_convertible(info.dtype), ExitCode::corrupt_input,
             "{}: tensor '{}' has dtype {} (F64, F32, F16, BF16 or F8_E4M3 is expected); convert the model",
             info.file.string(), printable(name), dtype_name(info.dtype));
-    if (out.empty()) {
-        return;
-    }
     const index_t element = dtype_bits(info.dtype) / 8;
-    const index_t row_bytes = info.cols() * element;
-    const auto position = [&](index_t row, index_t col) {
-        return info.offset + static_cast<std::uint64_t>((row_begin + row) * row_bytes + (col_begin + col) * element);
-    };
-    const bool whole_rows = out.rows() == 1 || (out.cols() == info.cols() && out.stride() == out.cols());
-    if (info.dtype == detail::native_dtype<T> && whole_rows) {
-        const auto count = static_cast<std::size_t>(out.rows() * out.cols());
-        source.file->read(position(0, 0), std::as_writable_bytes(std::span(out.data(), count)));
+    if (info.dtype == detail::native_dtype<T>) {
+        read_bytes(name,
+                   {reinterpret_cast<std::byte*>(out.data()), out.rows(), out.cols() * element, out.stride() * element},
+                   row_begin, col_begin * element);
         return;
     }
-    // Pieces of columns that fit into the scratch memory; of each, as many rows at once as fit and lie close together.
-    const index_t piece = std::min(out.cols(), scratch_bytes / element);
-    const bool bridge = row_bytes - piece * element <= bridged_gap_bytes;
-    const index_t batch = bridge ? std::clamp<index_t>(scratch_bytes / row_bytes, 1, out.rows()) : 1;
-    std::vector<std::byte> scratch(static_cast<std::size_t>((batch - 1) * row_bytes + piece * element));
-    for (index_t col = 0; col < out.cols(); col += piece) {
-        const index_t width = std::min(piece, out.cols() - col);
-        for (index_t row = 0; row < out.rows(); row += batch) {
-            const index_t height = std::min(batch, out.rows() - row);
-            const auto bytes = static_cast<std::size_t>((height - 1) * row_bytes + width * element);
-            source.file->read(position(row, col), std::span(scratch).first(bytes));
-            for (index_t i = 0; i < height; ++i) {
-                detail::convert_elements(info.dtype, scratch.data() + i * row_bytes, out[row + i] + col,
-                                         static_cast<std::size_t>(width));
+    // Pieces that fit into the scratch memory.
+    const index_t width = std::clamp<index_t>(scratch_bytes / element, 1, std::max<index_t>(out.cols(), 1));
+    const index_t height = std::max<index_t>(scratch_bytes / (width * element), 1);
+    std::vector<std::byte> scratch(static_cast<std::size_t>(std::min(height, out.rows()) * width * element));
+    for (index_t col = 0; col < out.cols(); col += width) {
+        const index_t cols = std::min(width, out.cols() - col);
+        for (index_t row = 0; row < out.rows(); row += height) {
+            const core::MatrixView<std::byte> piece(scratch.data(), std::min(height, out.rows() - row), cols * element);
+            read_bytes(name, piece, row_begin + row, (col_begin + col) * element);
+            for (index_t i = 0; i < piece.rows(); ++i) {
+                detail::convert_elements(info.dtype, piece[i], out[row + i] + col, static_cast<std::size_t>(cols));
             }
         }
     }

@@ -61,12 +61,15 @@ struct TensorInfo {
     /// one row of n columns, a scalar 1 x 1.
     [[nodiscard]] index_t rows() const noexcept;
     [[nodiscard]] index_t cols() const noexcept;
+    [[nodiscard]] index_t row_bytes() const noexcept;
 };
 
 /// All tensors of one file or of a sharded model. Everything in the headers is checked on opening; a file that breaks
 /// the format throws core::Error with ExitCode::corrupt_input. Reading is safe from several threads.
 class TensorSource {
 public:
+    /// Whether the folder has what `open_model` looks for.
+    [[nodiscard]] static bool is_model(const std::filesystem::path& folder);
     /// A model folder with `model.safetensors`, or `model.safetensors.index.json` and its shards.
     [[nodiscard]] static TensorSource open_model(const std::filesystem::path& folder);
     [[nodiscard]] static TensorSource open_file(const std::filesystem::path& file);
@@ -87,6 +90,9 @@ public:
     /// floating point number throws with ExitCode::corrupt_input.
     template <class T>
     void read(const std::string& name, core::MatrixView<T> out, index_t row_begin = 0, index_t col_begin = 0) const;
+    /// The same for bytes as they are stored, of any dtype: codes of quantised weights, for example.
+    void read_bytes(const std::string& name, core::MatrixView<std::byte> out, index_t row_begin,
+                    index_t byte_begin) const;
 
 private:
     struct Entry {

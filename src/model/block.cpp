@@ -1,5 +1,6 @@
 #include "model/block.hpp"
 
+#include "core/error.hpp"
 #include "model/workspace.hpp"
 #include "ops/dropout.hpp"
 
@@ -46,10 +47,12 @@ void Block<Scalar>::load(const WeightSource<Scalar>& source) {
             ++linear;
         }
     }
-    auto tensor = plan_.tensors.begin();
-    for (const MatrixView<Sum>& destination : tensors()) {
-        source.read_full_precision(tensor->name, tensor->role, destination);
-        ++tensor;
+    const std::vector<MatrixView<Sum>> destinations = tensors();
+    core::require(destinations.size() == plan_.tensors.size(), core::ExitCode::runtime_failure,
+                  "{}: {} tensors are planned, the block has {} (its plan and its class disagree); correct the block",
+                  plan_.kind, plan_.tensors.size(), destinations.size());
+    for (std::size_t i = 0; i < destinations.size(); ++i) {
+        source.read_full_precision(plan_.tensors[i].name, plan_.tensors[i].role, destinations[i]);
     }
 }
 

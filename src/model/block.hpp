@@ -11,6 +11,7 @@
 
 #include <memory>
 #include <span>
+#include <string_view>
 #include <vector>
 
 namespace moesaic::model {
@@ -86,8 +87,11 @@ protected:
     /// Accumulates LoRA gradients, given x, rounded, and grad_y; writes grad_x, or adds to it, unless it is empty.
     void apply_backward(const Pass<Scalar>& pass, const ops::LoraLinear<Scalar>& linear, MatrixView<const Scalar> x,
                         MatrixView<const Scalar> grad_y, MatrixView<Sum> grad_x, bool accumulate = false) const;
-    /// The projections that are not routed, in the plan's order.
-    [[nodiscard]] const ops::LoraLinear<Scalar>& linear(std::size_t index) const { return linears_[index]; }
+    /// A projection that is not routed, by the last part of its module's name.
+    [[nodiscard]] const ops::LoraLinear<Scalar>& linear(std::string_view projection) const {
+        return linears_[plan_.index_of(projection)];
+    }
+    /// All of them, in the plan's order.
     [[nodiscard]] std::span<const ops::LoraLinear<Scalar>> linears() const noexcept { return linears_; }
 
 private:

@@ -66,8 +66,8 @@ Decoder<Scalar>::Decoder(const Architecture& architecture, const DecoderSettings
     for (index_t l = 0; l < architecture_.layers; ++l) {
         const LayerPlan& plan = plans_[static_cast<std::size_t>(l)];
         add(plan.mixer, make_token_mixer<Scalar>(architecture_, l, plan.mixer, lora_, workspace_));
-        add(plan.feed_forward, make_feed_forward<Scalar>(architecture_, l, plan.feed_forward, settings, place_in(grid),
-                                                         lora_, workspace_));
+        add(plan.feed_forward,
+            make_feed_forward<Scalar>(architecture_, l, plan.feed_forward, settings, lora_, workspace_));
     }
     const auto lowest = std::find_if(blocks_.begin(), blocks_.end(),
                                      [](const NormedBlock& block) { return block.block->is_trainable(); });

@@ -14,10 +14,20 @@ bool BlockPlan::is_trainable() const noexcept {
                        [](const ProjectionPlan& projection) { return projection.lora_rank > 0; });
 }
 
-void BlockPlan::add_linears(std::initializer_list<std::size_t> indices, const LoraSettings& lora) {
+std::size_t BlockPlan::index_of(std::string_view projection) const {
+    const auto found = std::find_if(projections.begin(), projections.end(), [&](const ProjectionPlan& each) {
+        return each.name.ends_with(projection) && each.name[each.name.size() - projection.size() - 1] == '.';
+    });
+    core::require(found != projections.end(), core::ExitCode::runtime_failure,
+                  "{}: no projection {} is planned (its plan and its class disagree); correct the block", kind,
+                  projection);
+    return static_cast<std::size_t>(found - projections.begin());
+}
+
+void BlockPlan::add_linears(std::initializer_list<std::string_view> names, const LoraSettings& lora) {
     std::vector<ops::LinearShape> shapes;
-    for (const std::size_t index : indices) {
-        const ProjectionPlan& projection = projections[index];
+    for (const std::string_view name : names) {
+        const ProjectionPlan& projection = projections[index_of(name)];
         shapes.push_back({.out = projection.out, .in = projection.in, .lora_rank = projection.lora_rank});
     }
     ops::plan_linears(shapes, lora.dropout > 0, scratch);

@@ -65,15 +65,17 @@ struct ProjectionPlan {
 struct BlockPlan {
     std::string_view kind;  ///< blocks of one kind have one type of state
     TensorPlan norm;
-    std::vector<ProjectionPlan> projections;  ///< of routed experts, gate, up and down are the last three
+    std::vector<ProjectionPlan> projections;  ///< gate, up and down of routed experts are the last three
     std::vector<TensorPlan> tensors;
     std::vector<ops::BufferPlan> state;               ///< BlockState of the block
     std::vector<ops::BufferPlan> scratch;             ///< its share of the Workspace
     std::vector<std::vector<ops::BufferPlan>> calls;  ///< what functions hold while they run, one after the other
 
     [[nodiscard]] bool is_trainable() const noexcept;
+    /// Which of the projections it is, given the last part of its module's name, for example "q_proj".
+    [[nodiscard]] std::size_t index_of(std::string_view projection) const;
     /// Adds the work buffers of projections that are applied together.
-    void add_linears(std::initializer_list<std::size_t> indices, const LoraSettings& lora);
+    void add_linears(std::initializer_list<std::string_view> names, const LoraSettings& lora);
 };
 
 struct LayerPlan {

@@ -77,6 +77,13 @@ model::Architecture read_architecture(const ModelSettings& settings, const mpi::
     return architecture;
 }
 
+model::StoredFormats stored_formats(const ModelSettings& settings, const model::Architecture& architecture) {
+    if (!settings.synthetic.empty() || !io::TensorSource::is_model(settings.path)) {
+        return {};
+    }
+    return model::stored_formats(io::TensorSource::open_model(settings.path), architecture);
+}
+
 model::Architecture read_architecture(const Runtime& runtime, const ModelSettings& settings) {
     model::Architecture architecture;
     runtime.world.agree([&] { architecture = read_architecture(settings, runtime.grid.shape()); });

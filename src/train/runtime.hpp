@@ -51,6 +51,9 @@ struct ModelSettings {
 
 /// Reads the architecture and checks that so many ranks can share its experts.
 [[nodiscard]] model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridShape& grid);
+/// How the files store the weights; nothing where there are none, as beside a configuration alone.
+[[nodiscard]] model::StoredFormats stored_formats(const ModelSettings& settings,
+                                                  const model::Architecture& architecture);
 /// Collective. The same for the ranks that run.
 [[nodiscard]] model::Architecture read_architecture(const Runtime& runtime, const ModelSettings& settings);
 

@@ -64,6 +64,20 @@ TEST(PlanProgram, CountsRanksOfPatterns) {
     EXPECT_GT(gib(pattern.output, "LoRA factors and gradients"), 20 * gib(small.output, "LoRA factors and gradients"));
 }
 
+/// Weights of a BF16 checkpoint stay BF16 in an FP32 run, and for the auxiliary loss sigmoid routers keep the softmax
+/// of their logits, too: 256 floats for each of 262,144 tokens and two layers.
+TEST(PlanProgram, PlansTheModelThatTrainMakes) {
+    const std::string quickstart =
+        "plan --model.path " MOESAIC_TEST_DATA "/../../inputs/quickstart --compute.precision ";
+    const double in_bf16 = gib(alone(quickstart + "bf16").output, "frozen weights");
+    EXPECT_GT(in_bf16, 0);
+    EXPECT_EQ(gib(alone(quickstart + "fp32").output, "frozen weights"), in_bf16);
+    const std::string sigmoid =
+        "plan --model.synthetic deepseek-v3 --model.layers 5 --train.batch_size 64 --data.max_length 4096 ";
+    EXPECT_NEAR(gib(alone(sigmoid + "--train.router_aux_coef 0.01").output, "activations"),
+                gib(alone(sigmoid).output, "activations") + 0.5, 0.0011);
+}
+
 TEST(PlanProgram, CountsTheRanksOfANode) {
     const std::string plan = "plan --model.path " + reference + " --parallel.expert 2 ";
     const Result running = test::moesaic(4, plan);

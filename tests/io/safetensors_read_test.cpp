@@ -229,6 +229,29 @@ TEST(SafetensorsRead, BlocksOutsideAreRefused) {
     EXPECT_NO_THROW(read(0, 3, 2, 0)());
 }
 
+TEST(SafetensorsRead, BytesAreThoseOfTheFileWhateverTheType) {
+    const TemporaryFolder folder;
+    const index_t shape[] = {3, 5};
+    std::vector<std::int32_t> values(15);
+    std::iota(values.begin(), values.end(), 100);
+    const TensorSource source = make_source<std::int32_t>(folder, "I32", shape, values);
+    std::vector<std::int32_t> out(4);
+    const auto read = [&](index_t row, index_t byte, index_t rows, index_t bytes) {
+        return [&source, &out, row, byte, rows, bytes] {
+            source.read_bytes("t", MatrixView<std::byte>(reinterpret_cast<std::byte*>(out.data()), rows, bytes), row,
+                              byte);
+        };
+    };
+    read(1, 4, 2, 8)();
+    EXPECT_EQ(out, (std::vector<std::int32_t>{106, 107, 111, 112}));
+    read(2, 8, 1, 12)();
+    EXPECT_EQ(out, (std::vector<std::int32_t>{112, 113, 114, 112}));
+    const std::string_view message = "tensor 't' is too small (it is 3 rows of 20 bytes, ";
+    expect_error(ExitCode::corrupt_input, message, read(2, 0, 2, 8));
+    expect_error(ExitCode::corrupt_input, message, read(0, 16, 1, 8));
+    expect_error(ExitCode::corrupt_input, message, read(-1, 0, 1, 4));
+}
+
 TEST(SafetensorsRead, UnknownNamesAndTypesAreRefused) {
     const TemporaryFolder folder;
     const index_t shape[] = {2};

@@ -18,7 +18,7 @@ using test::random_matrix;
 TEST(WeightFormats, AreListedInTheirOrderAndOneIsTheTypeOfActivations) {
     for (std::size_t i = 0; i < weight_formats.size(); ++i) {
         EXPECT_EQ(static_cast<std::size_t>(weight_formats[i].format), i);
-        EXPECT_EQ(weight_formats[i].block_bytes % 256, 0);
+        EXPECT_EQ(weight_formats[i].block_bytes % line_bytes, 0);
     }
     EXPECT_EQ(format_of<bf16>, WeightFormat::bf16);
     EXPECT_EQ(format_of<float>, WeightFormat::fp32);

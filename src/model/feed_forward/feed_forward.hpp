@@ -16,7 +16,6 @@ namespace moesaic::model {
 template <class Scalar>
 [[nodiscard]] std::unique_ptr<Block<Scalar>> make_feed_forward(const Architecture& architecture, index_t layer,
                                                                BlockPlan plan, const DecoderSettings& settings,
-                                                               const GridPlace& place,
                                                                const LoraParameters<accumulator_t<Scalar>>& parameters,
                                                                Workspace<Scalar>& workspace);
 

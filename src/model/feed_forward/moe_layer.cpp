@@ -1,6 +1,7 @@
 #include "model/feed_forward/moe_layer.hpp"
 
 #include "core/trace.hpp"
+#include "model/feed_forward/moe_plan.hpp"
 #include "model/feed_forward/router_balance.hpp"
 #include "ops/elementwise.hpp"
 #include "ops/grouped_experts.hpp"
@@ -63,43 +64,15 @@ private:
     ops::ExpertBackend<Scalar>& experts_;
 };
 
-/// Of this rank's experts, whose activations have type Scalar.
-template <class Scalar>
-ops::ExpertConfig config_of(const Architecture& architecture, index_t layer, const DecoderSettings& settings,
-                            const GridPlace& place, std::span<const ProjectionPlan> routed) {
-    const ExpertShare share(architecture, place);
-    ops::ExpertConfig config;
-    config.layer = layer;
-    config.experts = share.experts.extent;
-    config.experts_begin = share.experts.begin;
-    config.experts_of_layer = architecture.experts;
-    config.experts_per_token = architecture.experts_per_token;
-    config.hidden = architecture.hidden;
-    config.intermediate = share.intermediate.extent;
-    config.intermediate_begin = share.intermediate.begin;
-    config.max_tokens = settings.max_tokens;
-    config.weight_format = ops::format_for<Scalar>(architecture.stored.experts);
-    config.activations = settings.activations;
-    config.lora_rank = routed.front().lora_rank;
-    config.skip_lora = config.lora_rank == 0;
-    config.lora_alpha = 1;  // every adapter has its own scale
-    for (std::size_t p = 0; p < routed.size(); ++p) {
-        for (index_t e = share.experts.begin; e < share.experts.end(); ++e) {
-            config.lora_scales[p].push_back(routed[p].specs[static_cast<std::size_t>(e)].scale);
-        }
-    }
-    return config;
-}
-
 }  // namespace
 
 template <class Scalar>
 MoeLayer<Scalar>::MoeLayer(const Architecture& architecture, index_t layer, BlockPlan plan,
-                           const DecoderSettings& settings, const GridPlace& place,
-                           const LoraParameters<Sum>& parameters, Workspace<Scalar>& workspace)
+                           const DecoderSettings& settings, const LoraParameters<Sum>& parameters,
+                           Workspace<Scalar>& workspace)
     : Block<Scalar>(std::move(plan), parameters, workspace),
       architecture_(architecture),
-      keeps_probabilities_(settings.keep_probabilities && architecture.router.scoring != ops::Scoring::softmax),
+      keeps_softmax_(keeps_softmax(architecture, settings)),
       shared_(settings.activations, workspace),
       router_weight_(architecture.experts, architecture.hidden) {
     if (architecture.router.has_correction_bias) {
@@ -108,9 +81,9 @@ MoeLayer<Scalar>::MoeLayer(const Architecture& architecture, index_t layer, Bloc
     if (architecture.shared.gated) {
         shared_gate_.resize(1, architecture.hidden);
     }
-    const auto routed_plans = std::span(this->plan().projections).template last<ops::projections.size()>();
-    experts_ = std::make_unique<ops::GroupedExperts<Scalar>>(
-        config_of<Scalar>(architecture, layer, settings, place, routed_plans), workspace.experts, workspace.kernels);
+    ops::ExpertConfig config = config_of_experts(architecture, layer, settings, this->plan());
+    config.weight_format = ops::format_for<Scalar>(routed(ops::Projection::gate).stored);
+    experts_ = std::make_unique<ops::GroupedExperts<Scalar>>(config, workspace.experts, workspace.kernels);
     if (!experts_->config().skip_lora) {
         ops::ExpertFactors<const Sum> values;
         ops::ExpertFactors<Sum> gradients;
@@ -125,8 +98,7 @@ MoeLayer<Scalar>::MoeLayer(const Architecture& architecture, index_t layer, Bloc
 
 template <class Scalar>
 const ProjectionPlan& MoeLayer<Scalar>::routed(ops::Projection p) const {
-    const std::vector<ProjectionPlan>& all = this->plan().projections;
-    return all[all.size() - ops::projections.size() + static_cast<std::size_t>(p)];
+    return routed_projections(this->plan())[static_cast<std::size_t>(p)];
 }
 
 template <class Scalar>
@@ -177,7 +149,7 @@ void MoeLayer<Scalar>::route(MatrixView<const Sum> input, State& state) const {
     state.expert_weights.resize(rows, architecture_.experts_per_token);
     this->kernels().run(kernels::product<Sum>(input, false, router_weight_, true, state.scores));
     const kernels::ElementwiseKernels<Sum>& row_kernels = this->kernels().template elementwise<Sum>();
-    if (keeps_probabilities_) {
+    if (keeps_softmax_) {
         copy_softmax<Sum>(row_kernels, state.scores, state.probabilities);
     }
     ops::route_forward<Sum>(row_kernels, architecture_.router, correction_bias_.flat(), state.scores, state.expert_ids,

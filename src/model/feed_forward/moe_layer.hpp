@@ -22,7 +22,7 @@ public:
     using Sum = accumulator_t<Scalar>;
 
     MoeLayer(const Architecture& architecture, index_t layer, BlockPlan plan, const DecoderSettings& settings,
-             const GridPlace& place, const LoraParameters<Sum>& parameters, Workspace<Scalar>& workspace);
+             const LoraParameters<Sum>& parameters, Workspace<Scalar>& workspace);
 
     void load(const WeightSource<Scalar>& source) override;
     void update_lora() override;
@@ -73,7 +73,7 @@ private:
     [[nodiscard]] const ProjectionPlan& routed(ops::Projection p) const;
 
     const Architecture& architecture_;
-    bool keeps_probabilities_;
+    bool keeps_softmax_;
     std::unique_ptr<ops::ExpertBackend<Scalar>> experts_;
     GatedMlp<Scalar> shared_;
     /// [E, H], and used, in the accumulator's type: the choice of experts is not continuous, so rounding the logits to

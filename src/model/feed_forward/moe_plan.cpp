@@ -16,15 +16,46 @@ const std::string& projection_name(const TensorNames& names, Projection projecti
     return projection == Projection::gate ? names.gate : projection == Projection::up ? names.up : names.down;
 }
 
-ExpertShare::ExpertShare(const Architecture& architecture, const GridPlace& place)
-    : experts(core::slice_of(architecture.experts, place.expert, place.expert_ranks)),
-      intermediate(core::slice_of(architecture.expert_intermediate, place.tensor, place.tensor_ranks)) {}
+std::span<const ProjectionPlan, 3> routed_projections(const BlockPlan& plan) {
+    return std::span(plan.projections).last<ops::projections.size()>();
+}
+
+bool keeps_softmax(const Architecture& architecture, const DecoderSettings& settings) {
+    return settings.keep_probabilities && architecture.router.scoring != ops::Scoring::softmax;
+}
+
+ops::ExpertConfig config_of_experts(const Architecture& architecture, index_t layer, const DecoderSettings& settings,
+                                    const BlockPlan& plan) {
+    const std::span<const ProjectionPlan, 3> routed = routed_projections(plan);
+    const core::Slice held = routed.front().held;
+    const core::Slice intermediate = routed.front().shard;
+    ops::ExpertConfig config;
+    config.layer = layer;
+    config.experts = held.extent;
+    config.experts_begin = held.begin;
+    config.experts_of_layer = architecture.experts;
+    config.experts_per_token = architecture.experts_per_token;
+    config.hidden = architecture.hidden;
+    config.intermediate = intermediate.extent;
+    config.intermediate_begin = intermediate.begin;
+    config.max_tokens = settings.max_tokens;
+    config.activations = settings.activations;
+    config.lora_rank = routed.front().lora_rank;
+    config.skip_lora = config.lora_rank == 0;
+    config.lora_alpha = 1;  // every adapter has its own scale
+    for (std::size_t p = 0; p < routed.size(); ++p) {
+        for (index_t e = held.begin; e < held.end(); ++e) {
+            config.lora_scales[p].push_back(routed[p].specs[static_cast<std::size_t>(e)].scale);
+        }
+    }
+    return config;
+}
 
 namespace {
 
 /// The intermediate dimension is the output of gate and up, and the input of down.
 ProjectionPlan plan_routed(const Architecture& architecture, index_t layer, Projection projection,
-                           const LoraSettings& lora, const ExpertShare& share) {
+                           const LoraSettings& lora, const GridPlace& place) {
     const bool down = projection == Projection::down;
     const std::string& name = projection_name(architecture.names, projection);
     ProjectionPlan plan;
@@ -33,9 +64,9 @@ ProjectionPlan plan_routed(const Architecture& architecture, index_t layer, Proj
     plan.routed = projection;
     plan.out = down ? architecture.hidden : architecture.expert_intermediate;
     plan.in = down ? architecture.expert_intermediate : architecture.hidden;
-    plan.held = share.experts;
+    plan.held = core::slice_of(architecture.experts, place.expert, place.expert_ranks);
     plan.sharded = down ? ShardedSide::in : ShardedSide::out;
-    plan.shard = share.intermediate;
+    plan.shard = core::slice_of(architecture.expert_intermediate, place.tensor, place.tensor_ranks);
     for (index_t e = 0; e < architecture.experts; ++e) {
         plan.modules.push_back(architecture.expert_module(layer, e, name));
         plan.specs.push_back(lora.spec_of(LoraTarget::experts, plan.modules.back()));
@@ -47,21 +78,13 @@ void append(const std::vector<BufferPlan>& more, std::vector<BufferPlan>& buffer
     buffers.insert(buffers.end(), more.begin(), more.end());
 }
 
-/// Of router, exchange and routed experts, whose adapters have rank `lora_rank`.
-void add_buffers(const Architecture& architecture, const DecoderSettings& settings, const GridPlace& place,
-                 index_t lora_rank, BlockPlan& plan) {
+/// Of router, exchange and routed experts.
+void add_buffers(const Architecture& architecture, index_t layer, const DecoderSettings& settings,
+                 const GridPlace& place, BlockPlan& plan) {
     const bool has_dropout = settings.lora.dropout > 0;
-    const bool keeps_softmax = settings.keep_probabilities && architecture.router.scoring != ops::Scoring::softmax;
     const bool has_shared = architecture.shared.intermediate > 0;
-    const ExpertShare share(architecture, place);
-    ops::ExpertConfig experts;
-    experts.experts = share.experts.extent;
-    experts.experts_per_token = architecture.experts_per_token;
-    experts.hidden = architecture.hidden;
-    experts.intermediate = share.intermediate.extent;
-    experts.lora_rank = lora_rank;
-    experts.activations = settings.activations;
-    append({{"scores", Rows::own, Element::sum, (keeps_softmax ? 2 : 1) * architecture.experts},
+    const ops::ExpertConfig experts = config_of_experts(architecture, layer, settings, plan);
+    append({{"scores", Rows::own, Element::sum, (keeps_softmax(architecture, settings) ? 2 : 1) * architecture.experts},
             {"expert_ids", Rows::own, Element::int32, architecture.experts_per_token},
             {"expert_weights", Rows::own, Element::sum, architecture.experts_per_token},
             {"shared_weights", Rows::own, Element::sum, architecture.shared.gated ? 1 : 0}},
@@ -97,8 +120,9 @@ BlockPlan plan_gated_mlp(const std::string& folder, const Architecture& architec
                     {"mlp.activated and gradients", Rows::own, Element::scalar, 3 * intermediate, true},
                     {"mlp.grad_activated", Rows::own, Element::sum, intermediate, true},
                     {"mlp.grad_output", Rows::own, Element::narrow, hidden, true}};
-    plan.add_linears({0, 1}, settings.lora);
-    plan.add_linears({2}, settings.lora);
+    const TensorNames& names = architecture.names;
+    plan.add_linears({names.gate, names.up}, settings.lora);
+    plan.add_linears({names.down}, settings.lora);
     return plan;
 }
 
@@ -112,10 +136,9 @@ BlockPlan plan_moe_layer(const Architecture& architecture, index_t layer, const 
                               settings);
     }
     plan.kind = "mixture of experts";
-    const ExpertShare share(architecture, place);
     index_t largest_rank = 0;  // of all experts, on whatever rank: one product computes the adapters of several
     for (const Projection p : ops::projections) {
-        plan.projections.push_back(plan_routed(architecture, layer, p, settings.lora, share));
+        plan.projections.push_back(plan_routed(architecture, layer, p, settings.lora, place));
         for (const AdapterSpec& spec : plan.projections.back().specs) {
             largest_rank = std::max(largest_rank, spec.lora_rank);
         }
@@ -132,7 +155,7 @@ BlockPlan plan_moe_layer(const Architecture& architecture, index_t layer, const 
     if (architecture.shared.gated) {
         plan.tensors.push_back({prefix + names.shared_gate + ".weight", TensorRole::matrix, 1, architecture.hidden});
     }
-    add_buffers(architecture, settings, place, largest_rank, plan);
+    add_buffers(architecture, layer, settings, place, plan);
     return plan;
 }
 

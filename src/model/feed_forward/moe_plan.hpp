@@ -4,6 +4,7 @@
 #include "model/layer_plan.hpp"
 #include "ops/expert_backend.hpp"
 
+#include <span>
 #include <string>
 
 namespace moesaic::model {
@@ -20,12 +21,15 @@ namespace moesaic::model {
 [[nodiscard]] BlockPlan plan_moe_layer(const Architecture& architecture, index_t layer, const DecoderSettings& settings,
                                        const GridPlace& place);
 
-/// What a rank holds of a layer's routed experts: some of them, and of each a slice of the intermediate dimension.
-struct ExpertShare {
-    core::Slice experts;
-    core::Slice intermediate;
+/// Gate, up and down of the routed experts of such a plan.
+[[nodiscard]] std::span<const ProjectionPlan, 3> routed_projections(const BlockPlan& plan);
 
-    ExpertShare(const Architecture& architecture, const GridPlace& place);
-};
+/// The experts of such a plan as their backend takes them, but for the format of weights, which depends on the type of
+/// activations.
+[[nodiscard]] ops::ExpertConfig config_of_experts(const Architecture& architecture, index_t layer,
+                                                  const DecoderSettings& settings, const BlockPlan& plan);
+
+/// The softmax of the logits is kept besides the scores: for the auxiliary loss, where the scores are something else.
+[[nodiscard]] bool keeps_softmax(const Architecture& architecture, const DecoderSettings& settings);
 
 }  // namespace moesaic::model

@@ -36,7 +36,7 @@ BlockPlan plan_grouped_attention(const Architecture& architecture, index_t layer
     const index_t queries = attention.heads * attention.head_size;
     const index_t keys = attention.kv_heads * attention.head_size;
     const index_t values = attention.kv_heads * attention.value_size;
-    plan.add_linears({1, 2, 3}, lora);
+    plan.add_linears({"q_proj", "k_proj", "v_proj"}, lora);
     plan.scratch.push_back(
         {"attention.grad_query, key and value", ops::Rows::own, ops::Element::scalar, queries + keys + values, true});
     plan_head_transform(rotated_heads(architecture, attention.heads), queries, plan.state, plan.scratch);
@@ -78,9 +78,9 @@ void GroupedAttention<Scalar>::project(const Pass<Scalar>& pass, MatrixView<cons
     work.key.resize(x.rows(), kept.key.cols());
     work.value.resize(x.rows(), kept.value.cols());
     ops::LoraLinear<Scalar>::forward(
-        std::array<typename ops::LoraLinear<Scalar>::Forward, 3>{{{this->linear(query_projection), x, work.query},
-                                                                  {this->linear(key_projection), x, work.key},
-                                                                  {this->linear(value_projection), x, work.value}}},
+        std::array<typename ops::LoraLinear<Scalar>::Forward, 3>{{{this->linear("q_proj"), x, work.query},
+                                                                  {this->linear("k_proj"), x, work.key},
+                                                                  {this->linear("v_proj"), x, work.value}}},
         pass.dropout(), this->workspace().linear);
     query_transform_.forward(rotation, work.query, kept.query_heads, kept.query);
     key_transform_.forward(rotation, work.key, kept.key_heads, kept.key);
@@ -100,9 +100,9 @@ void GroupedAttention<Scalar>::project_backward(const Pass<Scalar>& pass, Matrix
     query_transform_.backward(rotation, kept.query_heads, work.query, work.work, work.grad_query);
     key_transform_.backward(rotation, kept.key_heads, work.key, work.work, work.grad_key);
     value_transform_.backward(rotation, kept.value_heads, work.value, work.work, work.grad_value);
-    this->apply_backward(pass, this->linear(query_projection), x, work.grad_query, grad_input);
-    this->apply_backward(pass, this->linear(key_projection), x, work.grad_key, grad_input, true);
-    this->apply_backward(pass, this->linear(value_projection), x, work.grad_value, grad_input, true);
+    this->apply_backward(pass, this->linear("q_proj"), x, work.grad_query, grad_input);
+    this->apply_backward(pass, this->linear("k_proj"), x, work.grad_key, grad_input, true);
+    this->apply_backward(pass, this->linear("v_proj"), x, work.grad_value, grad_input, true);
 }
 
 template class GroupedAttention<bf16>;

@@ -27,7 +27,6 @@ private:
         ops::HeadTape<Scalar> key_heads;
         ops::HeadTape<Scalar> value_heads;
     };
-    enum Index : std::size_t { output_projection, query_projection, key_projection, value_projection };
 
     [[nodiscard]] std::vector<MatrixView<Sum>> tensors() override;
     void project(const Pass<Scalar>& pass, MatrixView<const Sum> input, SoftmaxAttentionState<Scalar>& state) override;

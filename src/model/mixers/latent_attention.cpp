@@ -16,6 +16,10 @@ ops::HeadTransformSettings latent_norm(index_t size) {
     return {ops::HeadNorm::all_heads, size, epsilon, 0, false, {}};
 }
 
+const char* query_up_name(bool compressed) {
+    return compressed ? "q_b_proj" : "q_proj";
+}
+
 }  // namespace
 
 BlockPlan plan_latent_attention(const Architecture& architecture, index_t layer, const LoraSettings& lora) {
@@ -33,13 +37,13 @@ BlockPlan plan_latent_attention(const Architecture& architecture, index_t layer,
         project("q_a_proj", attention.query_rank, architecture.hidden, attention.input_bias);
         plan.tensors.push_back({prefix + "q_a_layernorm.weight", TensorRole::scale, 1, attention.query_rank});
     }
-    project(compressed ? "q_b_proj" : "q_proj", queries, compressed ? attention.query_rank : architecture.hidden,
-            false);
+    project(query_up_name(compressed), queries, compressed ? attention.query_rank : architecture.hidden, false);
     project("kv_a_proj_with_mqa", attention.kv_rank + attention.rope.size, architecture.hidden, attention.input_bias);
     project("kv_b_proj", attention.heads * (plain + attention.value_size), attention.kv_rank, false);
     plan.tensors.push_back({prefix + "kv_a_layernorm.weight", TensorRole::scale, 1, attention.kv_rank});
-    for (std::size_t p = 1; p < plan.projections.size(); ++p) {
-        plan.add_linears({p}, lora);
+    for (const char* name :
+         {compressed ? "q_a_proj" : "q_proj", query_up_name(compressed), "kv_a_proj_with_mqa", "kv_b_proj"}) {
+        plan.add_linears({name}, lora);
     }
     const index_t latent = attention.kv_rank + attention.rope.size;
     const index_t expanded = attention.heads * (plain + attention.value_size);
@@ -83,6 +87,11 @@ std::vector<MatrixView<accumulator_t<Scalar>>> LatentAttention<Scalar>::tensors(
         }
     }
     return all;
+}
+
+template <class Scalar>
+const ops::LoraLinear<Scalar>& LatentAttention<Scalar>::query_up() const {
+    return this->linear(query_up_name(compresses_queries()));
 }
 
 template <class Scalar>

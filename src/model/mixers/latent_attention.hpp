@@ -48,14 +48,13 @@ private:
 
     [[nodiscard]] index_t plain_size() const { return this->shape().head_size - rotated_size_; }
     [[nodiscard]] bool compresses_queries() const { return query_rank_ > 0; }
-    [[nodiscard]] const ops::LoraLinear<Scalar>& query_down() const { return this->linear(1); }  // H to Rq
-    /// From Rq, or H, to [heads * D].
-    [[nodiscard]] const ops::LoraLinear<Scalar>& query_up() const { return this->linear(compresses_queries() ? 2 : 1); }
+    [[nodiscard]] const ops::LoraLinear<Scalar>& query_down() const { return this->linear("q_a_proj"); }  // H to Rq
+    [[nodiscard]] const ops::LoraLinear<Scalar>& query_up() const;  // Rq, or H, to [heads * D]
     [[nodiscard]] const ops::LoraLinear<Scalar>& kv_down() const {  // H to [Rkv + Dr]
-        return this->linear(compresses_queries() ? 3 : 2);
+        return this->linear("kv_a_proj_with_mqa");
     }
     [[nodiscard]] const ops::LoraLinear<Scalar>& kv_up() const {  // Rkv to [heads * (Dn + Dv)]
-        return this->linear(compresses_queries() ? 4 : 3);
+        return this->linear("kv_b_proj");
     }
 
     index_t query_rank_;  ///< Rq; 0: queries are not compressed

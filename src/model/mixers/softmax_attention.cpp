@@ -40,7 +40,7 @@ BlockPlan plan_softmax_attention(const Architecture& architecture, index_t layer
                     {"attention.grad_output", Rows::own, Element::narrow, architecture.hidden, true},
                     {"attention.grad_attended", Rows::own, Element::narrow, attended, true}};
     plan.calls = {ops::plan_attention_forward(shape), ops::plan_attention_backward(shape)};
-    plan.add_linears({0}, lora);
+    plan.add_linears({"o_proj"}, lora);
     return plan;
 }
 
@@ -65,7 +65,7 @@ void SoftmaxAttention<Scalar>::forward(const Pass<Scalar>& pass, const BlockInpu
     ops::attention_forward<Scalar>(this->kernels(), shape_, {work.query, work.key, work.value, pass.batch.offsets},
                                    work.attended, kept.log_sum);
     ops::convert<Scalar>(this->kernels().template elementwise<Scalar>(), work.attended, kept.attended.view());
-    this->apply(pass, this->linear(0), work.attended, output);
+    this->apply(pass, this->linear("o_proj"), work.attended, output);
 }
 
 template <class Scalar>
@@ -77,7 +77,7 @@ void SoftmaxAttention<Scalar>::backward(const Pass<Scalar>& pass, MatrixView<con
     const index_t rows = pass.rows();
     const kernels::ElementwiseKernels<Scalar>& row_kernels = this->kernels().template elementwise<Scalar>();
     work.attended.resize(rows, kept.attended.cols());
-    this->apply_backward(pass, this->linear(0), kept.attended,
+    this->apply_backward(pass, this->linear("o_proj"), kept.attended,
                          ops::as_operand<Scalar>(row_kernels, grad_output, work.grad_output), work.attended);
     work.query.resize(rows, kept.query.cols());
     work.key.resize(rows, kept.key.cols());

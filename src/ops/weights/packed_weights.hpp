@@ -101,7 +101,8 @@ private:
     [[nodiscard]] static constexpr index_t row_stride_of(WeightFormat format, index_t col_blocks) {
         constexpr index_t colliding = 8;
         const index_t block_bytes = facts_of(format).block_bytes;
-        return col_blocks * block_bytes + (col_blocks % colliding == 0 ? block_bytes / 4 : 0);
+        const index_t gap = (block_bytes / 4 + line_bytes - 1) / line_bytes * line_bytes;
+        return col_blocks * block_bytes + (col_blocks % colliding == 0 ? gap : 0);
     }
     [[nodiscard]] index_t offset(index_t matrix, index_t row, index_t col) const {
         return (matrix * blocks_of(rows_) + row) * row_stride_ + col * facts_of(format_).block_bytes;

@@ -23,13 +23,15 @@ enum class Access : std::uint8_t {
     in_place,  ///< where they are stored
 };
 
+inline constexpr index_t line_bytes = 64;  ///< of caches
+
 /// What there is to know about a format. Blocks are the unit of everything else: whatever a format has besides its
 /// elements, such as scales, lies in the block behind them, so that strips, slices and prefetches need to know nothing
 /// about it.
 struct FormatFacts {
     WeightFormat format;
     std::string_view name;
-    index_t block_bytes;  ///< of 32 x 32 elements and their scales; a multiple of 256, since gaps are a quarter of it
+    index_t block_bytes;  ///< of 32 x 32 elements and their scales; whole cache lines
     Access to_bf16;       ///< of kernels for BF16 activations
     Access to_float;
     Access to_double;  ///< for gradient checks

@@ -15,8 +15,6 @@ namespace moesaic::ops {
     return std::max<index_t>(1, (blocks + panels - 1) / panels);
 }
 
-inline constexpr index_t line_bytes = 64;  ///< of caches
-
 /// Cache lines of a stored block.
 [[nodiscard]] constexpr index_t lines_of_block(WeightFormat format) {
     return facts_of(format).block_bytes / line_bytes;
