@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds and runs the tests:
-#   ./test.sh                            all tests, after the suites without MPI under the sanitizers
+#   ./test.sh                            all tests, after the suites without MPI under the sanitizers and a check of all
+#                                        sources by clang, whose warnings differ from those of GCC
 #   ./test.sh PRESET [CTEST OPTION...]   one preset of CMakePresets.json, for example ./test.sh asan -R io_
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")"
@@ -36,6 +37,9 @@ run_tests() {
     return "$code"
 }
 
+if [ $# -eq 0 ]; then
+    packages+=(clang-14 libomp-14-dev)
+fi
 install_packages
 set_mpi_environment
 export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive}  # threads that spin make a busy machine slower still
@@ -51,6 +55,13 @@ if [ $# -eq 0 ]; then
     done
     build asan "${targets[@]}"
     run_tests asan -R "^($(IFS='|' && echo "${sanitized[*]}"))_" || failed=1
+    echo
+    echo "== Warnings of clang"
+    if command -v dpkg-query >/dev/null; then
+        build clang || failed=1
+    else
+        echo "left out: no Debian package manager here, so that clang-14 may be missing"
+    fi
     echo
     echo "== All tests"
     set -- release
