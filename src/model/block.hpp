@@ -58,6 +58,8 @@ public:
     /// To be called after the LoRA matrices changed.
     virtual void update_lora();
     [[nodiscard]] bool is_trainable() const noexcept { return plan_.is_trainable(); }
+    /// The norm before the block, which is not a part of it.
+    [[nodiscard]] const TensorPlan& norm() const noexcept { return plan_.norm; }
 
     [[nodiscard]] virtual std::unique_ptr<BlockState<Scalar>> make_state() const = 0;
     /// Writes output [T, H], and `state`, which this block or one of its class made. A backward may follow if the

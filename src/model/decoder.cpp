@@ -47,11 +47,15 @@ std::vector<ops::BufferPlan> plan_decoder(const Architecture& architecture) {
 template <class Scalar>
 Decoder<Scalar>::Decoder(const Architecture& architecture, const DecoderSettings& settings,
                          const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid)
+    : Decoder(architecture, settings, kernels, grid, plan_layers(architecture, settings, place_in(grid))) {}
+
+template <class Scalar>
+Decoder<Scalar>::Decoder(const Architecture& architecture, const DecoderSettings& settings,
+                         const kernels::KernelSet& kernels, const mpi::ProcessGrid& grid, std::vector<LayerPlan> plans)
     : kernels_(kernels),
       architecture_(architecture),
       grid_(grid),
-      plans_(plan_layers(architecture_, settings, place_in(grid))),
-      lora_(plans_, settings.lora),
+      lora_(plans, settings.lora),
       workspace_{kernels, {grid, kernels, architecture.experts, chunks_of(architecture, settings, grid)}},
       rotary_(std::make_shared<ops::RotaryTable<Sum>>(architecture.attention.rope)),
       embedding_(ops::format_for<Scalar>(architecture.stored.others), architecture.vocabulary, architecture.hidden),
@@ -59,15 +63,14 @@ Decoder<Scalar>::Decoder(const Architecture& architecture, const DecoderSettings
     if (!architecture_.tied_head) {
         head_ = ops::PackedWeights(embedding_.format(), architecture.vocabulary, architecture.hidden);
     }
-    const auto add = [&](const BlockPlan& plan, std::unique_ptr<Block<Scalar>> block) {
-        blocks_.push_back(
-            {plan.norm.name, std::vector<Sum>(static_cast<std::size_t>(plan.norm.cols)), std::move(block)});
+    const auto add = [&](std::unique_ptr<Block<Scalar>> block) {
+        const auto size = static_cast<std::size_t>(block->norm().cols);
+        blocks_.push_back({std::vector<Sum>(size), std::move(block)});
     };
     for (index_t l = 0; l < architecture_.layers; ++l) {
-        const LayerPlan& plan = plans_[static_cast<std::size_t>(l)];
-        add(plan.mixer, make_token_mixer<Scalar>(architecture_, l, plan.mixer, lora_, workspace_));
-        add(plan.feed_forward,
-            make_feed_forward<Scalar>(architecture_, l, plan.feed_forward, settings, lora_, workspace_));
+        LayerPlan& plan = plans[static_cast<std::size_t>(l)];
+        add(make_token_mixer<Scalar>(architecture_, l, std::move(plan.mixer), lora_, workspace_));
+        add(make_feed_forward<Scalar>(architecture_, l, std::move(plan.feed_forward), settings, lora_, workspace_));
     }
     const auto lowest = std::find_if(blocks_.begin(), blocks_.end(),
                                      [](const NormedBlock& block) { return block.block->is_trainable(); });
@@ -83,7 +86,7 @@ void Decoder<Scalar>::load(const WeightSource<Scalar>& source) {
     }
     source.read_vector("model.norm.weight", TensorRole::scale, output_norm_);
     for (NormedBlock& block : blocks_) {
-        source.read_vector(block.norm_name, TensorRole::scale, block.norm);
+        source.read_vector(block.block->norm().name, block.block->norm().role, block.norm);
         block.block->load(source);
     }
 }

@@ -57,9 +57,11 @@ public:
     void update_lora();
 
 private:
+    Decoder(const Architecture& architecture, const DecoderSettings& settings, const kernels::KernelSet& kernels,
+            const mpi::ProcessGrid& grid, std::vector<LayerPlan> plans);
+
     /// A norm, and the block behind it.
     struct NormedBlock {
-        std::string norm_name;
         std::vector<Sum> norm;  // [H]
         std::unique_ptr<Block<Scalar>> block;
     };
@@ -83,7 +85,6 @@ private:
     const kernels::KernelSet& kernels_;
     Architecture architecture_;
     mpi::ProcessGrid grid_;
-    std::vector<LayerPlan> plans_;
     LoraParameters<Sum> lora_;
     Workspace<Scalar> workspace_;
     std::shared_ptr<const ops::RotaryTable<Sum>> rotary_;
