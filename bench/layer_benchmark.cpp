@@ -75,7 +75,7 @@ struct Times {
     std::vector<double> forward;
     std::vector<double> backward;
     std::vector<double> both;
-    std::size_t saved_bytes = 0;  ///< of a layer between forward and backward
+    std::size_t kept_bytes = 0;  ///< of a layer between forward and backward
 };
 
 struct Inputs {
@@ -98,15 +98,13 @@ void sweep(const mpi::Communicator& world, LayerTwins::Layers& layers, const Inp
     const auto count = static_cast<double>(layers.size());
     const double forward = seconds_of_slowest(world, [&] {
         for (std::size_t i = 0; i < layers.size(); ++i) {
-            const Routes& routes = inputs.routes[i];
-            layers[i].backend().forward(inputs.hidden.view(), routes.experts.view(), routes.weights.view(),
-                                        /*save_for_backward=*/true);
+            layers[i].forward(inputs.hidden, inputs.routes[i]);
         }
     });
-    times.saved_bytes = layers.front().backend().saved_bytes();
+    times.kept_bytes = layers.front().kept_bytes();
     const double backward = seconds_of_slowest(world, [&] {
         for (std::size_t i = layers.size(); i-- > 0;) {
-            layers[i].backend().backward(inputs.grad_output.view());
+            layers[i].backward(inputs.grad_output);
         }
     });
     times.forward.push_back(forward / count);
@@ -201,7 +199,7 @@ void describe(const LayerBenchmarkSettings& settings, const kernels::KernelSet& 
 LayerBenchmark::LayerBenchmark(const train::Runtime& runtime, Console& console, const LayerBenchmarkSettings& settings)
     : world_(runtime.world),
       twins_(runtime, console, settings.layer(), settings.layers),
-      weight_bytes_(static_cast<double>(twins_.layers().front().backend().experts().weight_bytes())) {
+      weight_bytes_(static_cast<double>(twins_.layers().front().experts().weight_bytes())) {
     for (const index_t tokens : settings.tokens()) {
         passes_.push_back({Inputs(settings.shape(), settings.routing, tokens, twins_.count())});
     }
@@ -249,7 +247,7 @@ void LayerBenchmark::report(Console& console, const measure::MachineLimits& limi
             report_lora(console, shape, twins_.settings().lora_rank, key, pass.times, pass.frozen_times);
         }
         console.add(key("activation_bytes_per_token"), "B",
-                    static_cast<double>(pass.times.saved_bytes) / static_cast<double>(pass.tokens()));
+                    static_cast<double>(pass.times.kept_bytes) / static_cast<double>(pass.tokens()));
     }
     console.add("weight_bytes_per_parameter", "B",
                 weight_bytes_ / static_cast<double>(shape.experts * shape.expert_parameters()));

@@ -83,6 +83,19 @@ TEST(LayerCheck, LayerAgreesWithItsReference) {
     }
 }
 
+TEST(LayerCheck, LayerKeepsWhatIsPlanned) {
+    LayerSettings settings = tiny_layer();
+    const kernels::KernelSet kernels;
+    for (const ops::Activations activations : {ops::Activations::retain, ops::Activations::recompute}) {
+        settings.activations = activations;
+        ExpertLayer<bf16> layer(settings, std::make_shared<ops::ExpertWorkspace<bf16>>(), kernels);
+        static_cast<void>(measure_errors(layer, settings));
+        const index_t begins = (settings.shape.experts + 1) * static_cast<index_t>(sizeof(index_t));
+        EXPECT_EQ(static_cast<double>(layer.kept_bytes() - static_cast<std::size_t>(begins)),
+                  kept_bytes(settings.config(), tokens_of_check(settings.shape), kernels));
+    }
+}
+
 TEST(LayerCheck, PlantedErrorsAreFound) {
     const auto filled = [](index_t rows, index_t cols) {
         Matrix<float> matrix(rows, cols);

@@ -1,6 +1,5 @@
 // The expert backend at every instruction set level, on random shapes: against the portable kernels, at any thread
 // count, with activations kept or computed again.
-#include "ops/expert_stack.hpp"
 #include "ops/grouped_experts.hpp"
 #include "support/kernel_levels.hpp"
 #include "support/random_model.hpp"
@@ -315,7 +314,7 @@ TEST(ExpertTypes, VectorKernelsAgreeInFp32) {
     }
 }
 
-TEST(ExpertMemory, WeightsTakeTwoBytesAndRecomputingKeepsInputsOnly) {
+TEST(ExpertMemory, WeightsTakeTwoBytesAndRecomputingKeepsTheRoutesOnly) {
     ExpertConfig config;
     config.experts = 4;
     config.experts_per_token = 2;
@@ -328,9 +327,7 @@ TEST(ExpertMemory, WeightsTakeTwoBytesAndRecomputingKeepsInputsOnly) {
     const KernelSet kernels;
     for (const Activations activations : {Activations::retain, Activations::recompute}) {
         config.activations = activations;
-        ExpertStack<bf16> stack(
-            std::make_unique<GroupedExperts<bf16>>(config, std::make_shared<ExpertWorkspace<bf16>>(), kernels), 1);
-        ExpertBackend<bf16>& experts = stack.experts();
+        GroupedExperts<bf16> experts(config, std::make_shared<ExpertWorkspace<bf16>>(), kernels);
         experts.load_weights([](index_t, Projection, PackedMatrix out) {
             Matrix<bf16> plain(out.rows(), out.cols());
             plain.fill(bf16(0.5F));
@@ -348,15 +345,15 @@ TEST(ExpertMemory, WeightsTakeTwoBytesAndRecomputingKeepsInputsOnly) {
             ids.view()(t, 0) = static_cast<std::int32_t>(t % 4);
             ids.view()(t, 1) = static_cast<std::int32_t>((t + 1) % 4);
         }
-        static_cast<void>(stack.forward(hidden, ids, weights, true));
-        const std::size_t input = 100 * (64 * 2 + 2 * 4);
+        SavedExperts<bf16> saved;
+        experts.forward({hidden, ids, weights, {}}, saved, true);
         const std::size_t routing = 200 * (8 + 4 + 4) + 5 * 8;
         const std::size_t gate_and_up = activations == Activations::retain ? 200U * 96 * 2 * 2 : 0U;
-        EXPECT_EQ(stack.saved_bytes(), input + routing + gate_and_up);
+        EXPECT_EQ(saved.bytes(), routing + gate_and_up);
         RowCounts rows;
         count_routed(experts.config(), 100, 200, rows);
-        EXPECT_EQ(bytes_of(plan_expert_stack(experts.config()), rows, ElementBytes::of<bf16>(kernels), true),
-                  static_cast<double>(stack.saved_bytes()));
+        EXPECT_EQ(bytes_of(plan_saved_experts(experts.config()), rows, ElementBytes::of<bf16>(kernels), true),
+                  static_cast<double>(saved.bytes()));
     }
 }
 
