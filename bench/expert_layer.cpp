@@ -71,7 +71,7 @@ ExpertLayer<Scalar>::ExpertLayer(const LayerSettings& settings, std::shared_ptr<
 template <class Scalar>
 void ExpertLayer<Scalar>::make_lora(const LayerSettings& settings) {
     const LayerShape& shape = settings.shape;
-    const index_t rank = settings.lora_rank;
+    const index_t lora_rank = settings.lora_rank;
     ops::ExpertFactors<const Sum> factors;
     for (const Projection p : projections) {
         const bool down = p == Projection::down;
@@ -80,15 +80,15 @@ void ExpertLayer<Scalar>::make_lora(const LayerSettings& settings) {
         Storage& factor = factor_storage_[static_cast<std::size_t>(p)];
         Storage& gradient = gradient_storage_[static_cast<std::size_t>(p)];
         for (Storage* storage : {&factor, &gradient}) {
-            storage->a.resize(shape.experts * rank, in);
-            storage->b.resize(shape.experts * out, rank);
+            storage->a.resize(shape.experts * lora_rank, in);
+            storage->b.resize(shape.experts * out, lora_rank);
         }
         for (index_t e = 0; e < shape.experts; ++e) {
             // B is far from zero, unlike at the start of training: otherwise dA would vanish.
-            core::fill_random<Sum>(factor.a.view().rows(e * rank, rank), settings.seed, stream_of(e, p, Tensor::lora_a),
-                                   one_over_root(in));
+            core::fill_random<Sum>(factor.a.view().rows(e * lora_rank, lora_rank), settings.seed,
+                                   stream_of(e, p, Tensor::lora_a), one_over_root(in));
             core::fill_random<Sum>(factor.b.view().rows(e * out, out), settings.seed, stream_of(e, p, Tensor::lora_b),
-                                   0.3 * one_over_root(rank));
+                                   0.3 * one_over_root(lora_rank));
         }
         factors[p] = {factor.a, factor.b};
         gradients_[p] = {gradient.a, gradient.b};

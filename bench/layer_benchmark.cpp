@@ -140,7 +140,7 @@ void report_pass(Console& console, const char* pass, const char* quantity, const
                             work.bytes / time.median * 1e-9, floor * 1e3, reached));
 }
 
-void report_lora(Console& console, const LayerShape& shape, index_t rank, const KeyOf& key, const Times& with,
+void report_lora(Console& console, const LayerShape& shape, index_t lora_rank, const KeyOf& key, const Times& with,
                  const Times& without) {
     std::vector<double> overhead(with.both.size());
     std::transform(with.both.begin(), with.both.end(), without.both.begin(), overhead.begin(),
@@ -149,7 +149,7 @@ void report_lora(Console& console, const LayerShape& shape, index_t rank, const 
     console.add(key("lora_overhead"), "percent", measure::Better::neither, overhead);
     // Multiply-adds of a row and projection, forward and backward: A and B; A and B for the input, gradients of A and
     // B.
-    const double lora = 3.0 * 3.0 * static_cast<double>(rank * (shape.hidden + shape.intermediate));
+    const double lora = 3.0 * 3.0 * static_cast<double>(lora_rank * (shape.hidden + shape.intermediate));
     const double base = 2.0 * static_cast<double>(shape.expert_parameters());
     console.say(fmt::format(
         "  LoRA costs {:.1f} % [{:.1f}, {:.1f}] over frozen experts ({:.2f} ms), for {:.1f} % more operations\n",

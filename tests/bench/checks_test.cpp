@@ -71,15 +71,15 @@ LayerSettings tiny_layer() {
 }
 
 TEST(LayerCheck, LayerAgreesWithItsReference) {
-    for (const index_t rank : {index_t{3}, index_t{0}}) {
+    for (const index_t lora_rank : {index_t{3}, index_t{0}}) {
         LayerSettings settings = tiny_layer();
-        settings.lora_rank = rank;
+        settings.lora_rank = lora_rank;
         const kernels::KernelSet kernels;
         ExpertLayer<bf16> layer(settings, std::make_shared<ops::ExpertWorkspace<bf16>>(), kernels);
         const LayerErrors errors = measure_errors(layer, settings);
         EXPECT_NO_THROW(require_passed(checks_of(errors), "layer"));
         EXPECT_GT(errors.output, 1e-5);  // it did compare BF16 with FP32
-        EXPECT_EQ(errors.grad_lora > 1e-5, rank > 0);
+        EXPECT_EQ(errors.grad_lora > 1e-5, lora_rank > 0);
     }
 }
 

@@ -25,7 +25,7 @@ struct Shape {
     index_t intermediate;
     index_t experts;
     index_t choices;
-    index_t rank;
+    index_t lora_rank;
     bool hot;  ///< expert 0 is chosen by every token
     double dropout = 0;
     double alpha = 16;
@@ -33,7 +33,7 @@ struct Shape {
 
 std::ostream& operator<<(std::ostream& out, const Shape& s) {
     return out << "T " << s.tokens << ", H " << s.hidden << ", I " << s.intermediate << ", E " << s.experts << ", K "
-               << s.choices << ", R " << s.rank << (s.hot ? ", hot" : "") << ", dropout " << s.dropout;
+               << s.choices << ", R " << s.lora_rank << (s.hot ? ", hot" : "") << ", dropout " << s.dropout;
 }
 
 /// Everything that a layer computes.
@@ -65,8 +65,8 @@ public:
             const index_t out = down ? shape.hidden : shape.intermediate;
             const double size = 1.0 / std::sqrt(static_cast<double>(in));
             weights_[i] = random_matrix<Scalar>(e * out, in, seed + i, size);
-            a_[i] = random_matrix<Sum>(e * shape.rank, in, seed + 3 + i, size);
-            b_[i] = random_matrix<Sum>(e * out, shape.rank, seed + 6 + i, 0.2);
+            a_[i] = random_matrix<Sum>(e * shape.lora_rank, in, seed + 3 + i, size);
+            b_[i] = random_matrix<Sum>(e * out, shape.lora_rank, seed + 6 + i, 0.2);
         }
         hidden_ = random_matrix<Scalar>(shape.tokens, shape.hidden, seed + 9);
         grad_output_ = random_matrix<Scalar>(shape.tokens, shape.hidden, seed + 10);
@@ -96,8 +96,8 @@ public:
         config.hidden = shape_.hidden;
         config.intermediate = shape_.intermediate;
         config.max_tokens = std::max<index_t>(1, shape_.tokens);
-        config.skip_lora = shape_.rank == 0;
-        config.lora_rank = shape_.rank;
+        config.skip_lora = shape_.lora_rank == 0;
+        config.lora_rank = shape_.lora_rank;
         config.lora_alpha = shape_.alpha;
         config.activations = activations;
         config.weight_format = format;
@@ -118,7 +118,7 @@ public:
             factors[p] = {a_[i], b_[i]};
             gradients[p] = {grads[2 * i], grads[2 * i + 1]};
         }
-        if (shape_.rank > 0) {
+        if (shape_.lora_rank > 0) {
             experts.init_lora(factors, gradients);
         }
         Results<Sum> results;
@@ -219,7 +219,7 @@ Shape random_shape(std::mt19937& random) {
     }
     s.choices = between(1, std::min<index_t>(s.experts, 6));
     const std::array<index_t, 8> ranks = {0, 1, 3, 8, 16, 31, 32, 70};
-    s.rank = ranks[static_cast<std::size_t>(between(0, 7))];
+    s.lora_rank = ranks[static_cast<std::size_t>(between(0, 7))];
     s.hot = s.hot || between(0, 4) == 0;
     s.dropout = between(0, 2) == 0 ? 0.25 : 0;
     return s;
