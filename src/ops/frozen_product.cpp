@@ -57,7 +57,6 @@ struct Sizes {
 /// Ranges of features come first: threads that share a range read its weights together.
 template <class Scalar>
 std::vector<Item> cut_into_items(std::span<const FrozenProduct<Scalar>> batch, int threads) {
-    constexpr index_t items_per_thread = 6;
     std::vector<Item> items;
     for (std::size_t p = 0; p < batch.size(); ++p) {
         const Sizes<Scalar> sizes(batch[p]);
@@ -66,7 +65,7 @@ std::vector<Item> cut_into_items(std::span<const FrozenProduct<Scalar>> batch, i
         if (chunks == 0 || strips == 0) {
             continue;
         }
-        const index_t wanted = threads == 1 ? 1 : (items_per_thread * threads + chunks - 1) / chunks;
+        const index_t wanted = threads == 1 ? 1 : (core::items_per_thread * threads + chunks - 1) / chunks;
         const index_t parts = std::min(strips, wanted);
         for (index_t part = 0; part < parts; ++part) {
             for (index_t chunk = 0; chunk < chunks; ++chunk) {

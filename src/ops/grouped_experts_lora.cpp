@@ -41,7 +41,6 @@ struct GradientItem {
 /// Largest first, parts of a hot expert's for all threads. Which parts there are does not change results.
 std::vector<GradientItem> gradient_items(const std::vector<RowChunk>& chunks, index_t hidden_blocks,
                                          index_t intermediate_blocks, bool has_dropout, int threads) {
-    constexpr double items_per_thread = 6;
     const std::span<const GradientOperand> operands = std::span(all_operands).subspan(has_dropout ? 0 : 1);
     const auto blocks_of_operand = [&](GradientOperand operand) {
         return has_hidden_size(operand) ? hidden_blocks : intermediate_blocks;
@@ -54,7 +53,8 @@ std::vector<GradientItem> gradient_items(const std::vector<RowChunk>& chunks, in
     for (const RowChunk& chunk : chunks) {
         rows_of_all += static_cast<double>(chunk.rows);
     }
-    const double largest = rows_of_all * all_blocks / (threads == 1 ? 1 : items_per_thread * threads);
+    const double largest =
+        rows_of_all * all_blocks / static_cast<double>(threads == 1 ? 1 : core::items_per_thread * threads);
     std::vector<GradientItem> items;
     for (std::size_t first = 0, last = 0; first < chunks.size(); first = last) {
         double rows = 0;

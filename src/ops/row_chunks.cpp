@@ -1,5 +1,7 @@
 #include "ops/row_chunks.hpp"
 
+#include "core/parallel.hpp"
+
 #include <algorithm>
 #include <cmath>
 
@@ -21,7 +23,6 @@ std::vector<RowChunk> make_chunks(const RoutedRows& routed, index_t largest) {
 }
 
 std::vector<WorkItem> make_items(const std::vector<RowChunk>& chunks, index_t strips, int threads) {
-    constexpr double items_per_thread = 6;
     const auto work_of = [&](const RowChunk& chunk) {
         return static_cast<double>(chunk.rows + rows_worth_reading) * static_cast<double>(strips);
     };
@@ -29,7 +30,7 @@ std::vector<WorkItem> make_items(const std::vector<RowChunk>& chunks, index_t st
     for (const RowChunk& chunk : chunks) {
         total += work_of(chunk);
     }
-    const double largest = threads == 1 ? total : total / (items_per_thread * threads);
+    const double largest = threads == 1 ? total : total / static_cast<double>(core::items_per_thread * threads);
     std::vector<WorkItem> items;
     for (std::size_t c = 0; c < chunks.size(); ++c) {
         const double work = work_of(chunks[c]);
