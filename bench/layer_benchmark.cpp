@@ -8,6 +8,7 @@
 #include "core/enumeration.hpp"
 #include "core/random_fill.hpp"
 #include "model/weights/synthetic.hpp"
+#include "ops/activations_option.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -39,7 +40,7 @@ struct LayerBenchmarkSettings final : BenchmarkSettings {
         set.add("tokens", token_list, "tokens per pass, separated by commas");
         set.add_enum("routing", routing,
                      "uniform: all experts equally often; skewed: popularity 1/rank; hot: one expert gets all tokens");
-        declare_activations(set, activations);
+        ops::declare_activations(set, "activations", activations);
         constexpr index_t most_layers = 1000;
         set.add_auto("layers", layers, most_layers,
                      "layers that take turns; auto: enough that weights come from memory, not from caches");
