@@ -73,7 +73,7 @@ double ExpertConfig::lora_scale(Projection projection, index_t expert) const {
 
 template <class Scalar>
 void ExpertWorkspace<Scalar>::clear_cache() {
-    for (Matrix<Sum>* matrix : {&output, &grad_input, &grad_weights, &weight_gradient_parts}) {
+    for (Matrix<Sum>* matrix : {&output, &grad_input, &grad_weights, &weight_gradient_sums}) {
         *matrix = {};
     }
     synced = {};

@@ -4,7 +4,7 @@
 // With g the gradient of an expert's output for a row, w the row's routing weight, and h = w silu(gate) up:
 //
 //     backward_down   g ----- D and its adapter ----> dh ---- silu and product ----> d gate, d up
-//                     g B_down -> [R], kept            \___ sums over I -----------> dw, one part per block of I
+//                     g B_down -> [R], kept            \___ sums over I -----------> dw, one sum per block of I
 //     backward_up     d gate, d up -- G, U and theirs --> dx, summed over a token's experts
 //                     d gate B_gate, d up B_up -> [R], kept; h A_down^T -> [R], kept
 //     lora_gradients  what was kept times x, h, d gate, d up, g (grouped_experts_lora.cpp)
@@ -18,7 +18,7 @@ namespace moesaic::ops {
 using core::bf16;
 
 /// From the gradient of the output through the down projection and the activation: grad_pre_activations, the activation
-/// itself, and the gradients of the routing weights by parts.
+/// itself, and the gradients of the routing weights as one sum per block of I.
 template <class Scalar>
 void GroupedExperts<Scalar>::backward_down(const SavedExperts<Scalar>& saved, const PreActivations<Scalar>& kept,
                                            MatrixView<const Scalar> grad_output) {
@@ -33,7 +33,7 @@ void GroupedExperts<Scalar>::backward_down(const SavedExperts<Scalar>& saved, co
          {&work.low_rank_down, &work.grad_low_rank[0], &work.grad_low_rank[1], &work.grad_low_rank[2]}) {
         buffer->reserve(block_rows * static_cast<std::size_t>(lora_rank_blocks_));
     }
-    work.weight_gradient_parts.resize(intermediate_blocks_, saved.routed.rows());
+    work.weight_gradient_sums.resize(intermediate_blocks_, saved.routed.rows());
     for_each_task(intermediate_blocks_, [&](const TaskContext& task) {
         const index_t expert = task.chunk.expert;
         WeightStream<Scalar>& weights = task.scratch.weights;
@@ -121,7 +121,7 @@ void GroupedExperts<Scalar>::activation_gradients(const TaskContext& task, index
                                      kernel_block);
     }
     const index_t block = ((task.chunk.first_strip + s) * intermediate_blocks_ + strip) * block_elements;
-    Sum* weight_gradient = work.weight_gradient_parts.view()[strip] + first_row;
+    Sum* weight_gradient = work.weight_gradient_sums.view()[strip] + first_row;
     const DropoutMask mask = mask_of(Projection::down, task.chunk.expert);
     for (index_t row = 0; row < rows; ++row) {
         const index_t from = row * kernel_block;
@@ -145,13 +145,13 @@ void GroupedExperts<Scalar>::activation_gradients(const TaskContext& task, index
 template <class Scalar>
 void GroupedExperts<Scalar>::sum_weight_gradients(const RoutedRows& routed) {
     ExpertWorkspace<Scalar>& work = this->workspace();
-    const MatrixView<const Sum> parts = work.weight_gradient_parts;
+    const MatrixView<const Sum> sums = work.weight_gradient_sums;
     const MatrixView<Sum> grad_weights = work.grad_weights;
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < routed.rows(); ++row) {
         Sum sum = 0;
-        for (index_t task = 0; task < parts.rows(); ++task) {
-            sum += parts(task, row);
+        for (index_t block = 0; block < sums.rows(); ++block) {
+            sum += sums(block, row);
         }
         grad_weights(routed.token[static_cast<std::size_t>(row)], routed.choice[static_cast<std::size_t>(row)]) = sum;
     }

@@ -38,7 +38,7 @@ struct GradientItem {
     double work;
 };
 
-/// Largest first, parts of a hot expert's for all threads. Which parts there are does not change results.
+/// Largest first; those of a hot expert are for all threads. How they are cut does not change results.
 std::vector<GradientItem> gradient_items(const std::vector<RowChunk>& chunks, index_t hidden_blocks,
                                          index_t intermediate_blocks, bool has_dropout, int threads) {
     const std::span<const GradientOperand> operands = std::span(all_operands).subspan(has_dropout ? 0 : 1);
@@ -64,11 +64,11 @@ std::vector<GradientItem> gradient_items(const std::vector<RowChunk>& chunks, in
         for (const GradientOperand operand : operands) {
             const index_t blocks = blocks_of_operand(operand);
             const double work = rows * static_cast<double>(blocks);
-            const auto parts = std::clamp(static_cast<index_t>(std::ceil(work / largest)), index_t{1}, blocks);
-            for (index_t part = 0; part < parts; ++part) {
+            const auto ranges = std::clamp(static_cast<index_t>(std::ceil(work / largest)), index_t{1}, blocks);
+            for (index_t range = 0; range < ranges; ++range) {
                 items.push_back({operand, static_cast<index_t>(first), static_cast<index_t>(last),
-                                 blocks * part / parts, blocks * (part + 1) / parts,
-                                 work / static_cast<double>(parts)});
+                                 blocks * range / ranges, blocks * (range + 1) / ranges,
+                                 work / static_cast<double>(ranges)});
             }
         }
     }
