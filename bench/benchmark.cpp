@@ -22,11 +22,6 @@ bool is_narrow(const Benchmark& benchmark, double spread_percent) {
 
 }  // namespace
 
-void declare_activations(core::OptionSet& set, ops::Activations& activations) {
-    set.add_enum("activations", activations,
-                 "retain gate and up between forward and backward, or recompute them from the layer's input");
-}
-
 void measure_round(Console& console, Benchmark& benchmark, MachineProbe* machine, const Repetition& repetition) {
     measure::CaseResult& result = console.result();
     const index_t least = (repetition.least + repetition.rounds - 1) / repetition.rounds;

@@ -42,9 +42,6 @@ public:
     [[nodiscard]] virtual std::unique_ptr<Benchmark> prepare(const train::Runtime& runtime, Console& console) const = 0;
 };
 
-/// Declares the option of benchmarks that go forward and backward.
-void declare_activations(core::OptionSet& set, ops::Activations& activations);
-
 /// How often a case is repeated.
 struct Repetition {
     index_t rounds = 1;         ///< in which cases take turns

@@ -2,10 +2,10 @@
 
 #include "bench/shapes.hpp"
 #include "core/error.hpp"
+#include "core/text.hpp"
 #include "io/files.hpp"
 
 #include <set>
-#include <sstream>
 
 namespace moesaic::bench {
 namespace {
@@ -16,8 +16,10 @@ using core::ExitCode;
 /// `most`.
 std::vector<index_t> counts_of(const std::string& key, const std::string& list, std::string_view word, index_t most) {
     std::set<index_t> counts;
-    std::istringstream stream(list);
-    for (std::string item; std::getline(stream, item, ',');) {
+    for (const std::string& item : core::split(list)) {
+        core::require(!item.empty(), ExitCode::usage,
+                      "{} = \"{}\" lacks an entry (a list has one on each side of a comma); write for example {} = {}",
+                      key, list, key, word);
         if (item == word || item == "powers") {
             counts.insert(most);
             for (index_t power = 1; item == "powers" && power < most; power *= 2) {
@@ -27,7 +29,6 @@ std::vector<index_t> counts_of(const std::string& key, const std::string& list, 
             counts.merge(std::set<index_t>{parse_sizes(key, item).front()});
         }
     }
-    core::require(!counts.empty(), ExitCode::usage, "{} is empty (it is a list); write {}", key, word);
     return {counts.begin(), counts.end()};
 }
 

@@ -17,15 +17,6 @@ using ops::projections;
 constexpr auto bf16_bytes = static_cast<index_t>(sizeof(bf16));
 constexpr auto float_bytes = static_cast<index_t>(sizeof(float));
 
-/// The implementation that is measured.
-template <class Scalar>
-std::unique_ptr<ops::ExpertStack<Scalar>> make_backend(const ops::ExpertConfig& config,
-                                                       std::shared_ptr<ops::ExpertWorkspace<Scalar>> workspace,
-                                                       const kernels::KernelSet& kernels) {
-    return std::make_unique<ops::ExpertStack<Scalar>>(
-        std::make_unique<ops::GroupedExperts<Scalar>>(config, std::move(workspace), kernels), 1);
-}
-
 enum class Tensor : std::uint8_t { weight, lora_a, lora_b };
 constexpr std::uint64_t tensors = 3;
 
@@ -64,9 +55,9 @@ ops::ExpertConfig LayerSettings::config() const {
 template <class Scalar>
 ExpertLayer<Scalar>::ExpertLayer(const LayerSettings& settings, std::shared_ptr<ops::ExpertWorkspace<Scalar>> workspace,
                                  const kernels::KernelSet& kernels)
-    : backend_(make_backend<Scalar>(settings.config(), std::move(workspace), kernels)) {
+    : experts_(std::make_unique<ops::GroupedExperts<Scalar>>(settings.config(), std::move(workspace), kernels)) {
     Matrix<Scalar> plain;
-    backend_->experts().load_weights([&](index_t expert, Projection projection, ops::PackedMatrix out) {
+    experts_->load_weights([&](index_t expert, Projection projection, ops::PackedMatrix out) {
         plain.resize(out.rows(), out.cols());
         core::fill_random<Scalar>(plain, settings.seed, stream_of(expert, projection, Tensor::weight),
                                   one_over_root(out.cols()));
@@ -80,7 +71,7 @@ ExpertLayer<Scalar>::ExpertLayer(const LayerSettings& settings, std::shared_ptr<
 template <class Scalar>
 void ExpertLayer<Scalar>::make_lora(const LayerSettings& settings) {
     const LayerShape& shape = settings.shape;
-    const index_t rank = settings.lora_rank;
+    const index_t lora_rank = settings.lora_rank;
     ops::ExpertFactors<const Sum> factors;
     for (const Projection p : projections) {
         const bool down = p == Projection::down;
@@ -89,21 +80,39 @@ void ExpertLayer<Scalar>::make_lora(const LayerSettings& settings) {
         Storage& factor = factor_storage_[static_cast<std::size_t>(p)];
         Storage& gradient = gradient_storage_[static_cast<std::size_t>(p)];
         for (Storage* storage : {&factor, &gradient}) {
-            storage->a.resize(shape.experts * rank, in);
-            storage->b.resize(shape.experts * out, rank);
+            storage->a.resize(shape.experts * lora_rank, in);
+            storage->b.resize(shape.experts * out, lora_rank);
         }
         for (index_t e = 0; e < shape.experts; ++e) {
             // B is far from zero, unlike at the start of training: otherwise dA would vanish.
-            core::fill_random<Sum>(factor.a.view().rows(e * rank, rank), settings.seed, stream_of(e, p, Tensor::lora_a),
-                                   one_over_root(in));
+            core::fill_random<Sum>(factor.a.view().rows(e * lora_rank, lora_rank), settings.seed,
+                                   stream_of(e, p, Tensor::lora_a), one_over_root(in));
             core::fill_random<Sum>(factor.b.view().rows(e * out, out), settings.seed, stream_of(e, p, Tensor::lora_b),
-                                   0.3 * one_over_root(rank));
+                                   0.3 * one_over_root(lora_rank));
         }
         factors[p] = {factor.a, factor.b};
         gradients_[p] = {gradient.a, gradient.b};
     }
     clear_gradients();
-    backend_->experts().init_lora(factors, gradients_);
+    experts_->init_lora(factors, gradients_);
+}
+
+template <class Scalar>
+MatrixView<const accumulator_t<Scalar>> ExpertLayer<Scalar>::forward(MatrixView<const Scalar> hidden,
+                                                                     const Routes& routes) {
+    return experts_->forward({hidden, routes.experts, routes.weights, {}}, saved_, /*keep=*/true);
+}
+
+template <class Scalar>
+ops::ExpertGradients<Scalar> ExpertLayer<Scalar>::backward(MatrixView<const Scalar> grad_output) {
+    return experts_->backward(saved_, grad_output);
+}
+
+template <class Scalar>
+std::size_t ExpertLayer<Scalar>::kept_bytes() const noexcept {
+    const auto hidden = static_cast<std::size_t>(saved_.hidden.rows() * saved_.hidden.cols());
+    const auto weights = static_cast<std::size_t>(saved_.weights.rows() * saved_.weights.cols());
+    return saved_.bytes() + hidden * sizeof(Scalar) + weights * sizeof(Sum);
 }
 
 template <class Scalar>
@@ -128,12 +137,18 @@ ops::RowCounts count_rows(const ops::ExpertConfig& config, index_t tokens) {
     return rows;
 }
 
+/// Bytes of ops::SavedExperts.
+double saved_bytes(const ops::ExpertConfig& config, index_t tokens, const kernels::KernelSet& kernels) {
+    ops::RowCounts rows = count_rows(config, tokens);
+    rows[ops::Rows::once] = 0;  // where each expert's rows begin
+    return ops::bytes_of(ops::plan_saved_experts(config), rows, ops::ElementBytes::of<bf16>(kernels), true);
+}
+
 }  // namespace
 
 double kept_bytes(const ops::ExpertConfig& config, index_t tokens, const kernels::KernelSet& kernels) {
-    ops::RowCounts rows = count_rows(config, tokens);
-    rows[ops::Rows::once] = 0;  // where each expert's rows begin
-    return ops::bytes_of(ops::plan_expert_stack(config), rows, ops::ElementBytes::of<bf16>(kernels), true);
+    const index_t inputs = tokens * (config.hidden * bf16_bytes + config.experts_per_token * float_bytes);
+    return saved_bytes(config, tokens, kernels) + static_cast<double>(inputs);
 }
 
 index_t memory_of_layers(const LayerSettings& settings, index_t layers, const kernels::KernelSet& kernels) {
@@ -144,9 +159,11 @@ index_t memory_of_layers(const LayerSettings& settings, index_t layers, const ke
     const double workspace = ops::bytes_of(ops::plan_expert_workspace(config, false), count_rows(config, tokens),
                                            ops::ElementBytes::of<bf16>(kernels), true);
     const index_t inputs = tokens * shape.hidden * 2 * bf16_bytes;  // hidden states and gradients of the output
-    const double all = static_cast<double>(layers) *
-                           (static_cast<double>(weight_bytes(shape) + factors) + kept_bytes(config, tokens, kernels)) +
-                       workspace + static_cast<double>(inputs);
+    const index_t routes =
+        tokens * shape.experts_per_token * (static_cast<index_t>(sizeof(std::int32_t)) + float_bytes);
+    const double layer =
+        static_cast<double>(weight_bytes(shape) + factors + routes) + saved_bytes(config, tokens, kernels);
+    const double all = static_cast<double>(layers) * layer + workspace + static_cast<double>(inputs);
     return static_cast<index_t>(all);
 }
 

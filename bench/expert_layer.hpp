@@ -1,9 +1,10 @@
 // An expert layer with random weights and LoRA factors, as benchmarks use it.
 #pragma once
 
+#include "bench/routing.hpp"
 #include "bench/shapes.hpp"
 #include "kernels/kernel_set.hpp"
-#include "ops/expert_stack.hpp"
+#include "ops/expert_backend.hpp"
 
 #include <memory>
 
@@ -24,7 +25,8 @@ struct LayerSettings {
 };
 
 /// Factors are BF16 values, so that layers of other types compute the same function. Expert e has the same weights
-/// however many experts a layer has.
+/// however many experts a layer has. Like a layer of the decoder it keeps of a forward what its backward needs, and
+/// refers to the inputs.
 template <class Scalar>
 class ExpertLayer {
 public:
@@ -34,7 +36,14 @@ public:
     ExpertLayer(const LayerSettings& settings, std::shared_ptr<ops::ExpertWorkspace<Scalar>> workspace,
                 const kernels::KernelSet& kernels);
 
-    [[nodiscard]] ops::ExpertStack<Scalar>& backend() noexcept { return *backend_; }
+    [[nodiscard]] const ops::ExpertBackend<Scalar>& experts() const noexcept { return *experts_; }
+    /// ops::ExpertBackend::forward, kept for the backward: inputs must stay until then.
+    MatrixView<const Sum> forward(MatrixView<const Scalar> hidden,  // [T, H]
+                                  const Routes& routes);
+    /// ops::ExpertBackend::backward of the latest forward.
+    ops::ExpertGradients<Scalar> backward(MatrixView<const Scalar> grad_output);  // [T, H]
+    /// Bytes that are kept between forward and backward, those of the inputs included.
+    [[nodiscard]] std::size_t kept_bytes() const noexcept;
     /// Accumulated by backward passes; empty matrices for frozen experts.
     [[nodiscard]] const ops::ExpertFactors<Sum>& gradients() const noexcept { return gradients_; }
     void clear_gradients();
@@ -47,7 +56,8 @@ private:
 
     void make_lora(const LayerSettings& settings);
 
-    std::unique_ptr<ops::ExpertStack<Scalar>> backend_;
+    std::unique_ptr<ops::ExpertBackend<Scalar>> experts_;
+    ops::SavedExperts<Scalar> saved_;
     std::array<Storage, ops::projections.size()> factor_storage_;
     std::array<Storage, ops::projections.size()> gradient_storage_;
     ops::ExpertFactors<Sum> gradients_;
@@ -56,7 +66,7 @@ private:
 /// Bytes of the frozen weights of a layer in BF16.
 [[nodiscard]] index_t weight_bytes(const LayerShape& shape);
 
-/// Bytes that a layer with adapters of this kind keeps of a forward for its backward.
+/// Bytes that a tape keeps of a forward of such a layer for its backward, those of the inputs included.
 [[nodiscard]] double kept_bytes(const ops::ExpertConfig& config, index_t tokens, const kernels::KernelSet& kernels);
 
 /// All memory that `layers` layers with a common workspace need, to refuse in time what does not fit.

@@ -8,6 +8,7 @@
 #include "core/enumeration.hpp"
 #include "core/random_fill.hpp"
 #include "model/weights/synthetic.hpp"
+#include "ops/activations_option.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -39,7 +40,7 @@ struct LayerBenchmarkSettings final : BenchmarkSettings {
         set.add("tokens", token_list, "tokens per pass, separated by commas");
         set.add_enum("routing", routing,
                      "uniform: all experts equally often; skewed: popularity 1/rank; hot: one expert gets all tokens");
-        declare_activations(set, activations);
+        ops::declare_activations(set, "activations", activations);
         constexpr index_t most_layers = 1000;
         set.add_auto("layers", layers, most_layers,
                      "layers that take turns; auto: enough that weights come from memory, not from caches");
@@ -75,7 +76,7 @@ struct Times {
     std::vector<double> forward;
     std::vector<double> backward;
     std::vector<double> both;
-    std::size_t saved_bytes = 0;  ///< of a layer between forward and backward
+    std::size_t kept_bytes = 0;  ///< of a layer between forward and backward
 };
 
 struct Inputs {
@@ -98,15 +99,13 @@ void sweep(const mpi::Communicator& world, LayerTwins::Layers& layers, const Inp
     const auto count = static_cast<double>(layers.size());
     const double forward = seconds_of_slowest(world, [&] {
         for (std::size_t i = 0; i < layers.size(); ++i) {
-            const Routes& routes = inputs.routes[i];
-            layers[i].backend().forward(inputs.hidden.view(), routes.experts.view(), routes.weights.view(),
-                                        /*save_for_backward=*/true);
+            layers[i].forward(inputs.hidden, inputs.routes[i]);
         }
     });
-    times.saved_bytes = layers.front().backend().saved_bytes();
+    times.kept_bytes = layers.front().kept_bytes();
     const double backward = seconds_of_slowest(world, [&] {
         for (std::size_t i = layers.size(); i-- > 0;) {
-            layers[i].backend().backward(inputs.grad_output.view());
+            layers[i].backward(inputs.grad_output);
         }
     });
     times.forward.push_back(forward / count);
@@ -142,7 +141,7 @@ void report_pass(Console& console, const char* pass, const char* quantity, const
                             work.bytes / time.median * 1e-9, floor * 1e3, reached));
 }
 
-void report_lora(Console& console, const LayerShape& shape, index_t rank, const KeyOf& key, const Times& with,
+void report_lora(Console& console, const LayerShape& shape, index_t lora_rank, const KeyOf& key, const Times& with,
                  const Times& without) {
     std::vector<double> overhead(with.both.size());
     std::transform(with.both.begin(), with.both.end(), without.both.begin(), overhead.begin(),
@@ -151,7 +150,7 @@ void report_lora(Console& console, const LayerShape& shape, index_t rank, const 
     console.add(key("lora_overhead"), "percent", measure::Better::neither, overhead);
     // Multiply-adds of a row and projection, forward and backward: A and B; A and B for the input, gradients of A and
     // B.
-    const double lora = 3.0 * 3.0 * static_cast<double>(rank * (shape.hidden + shape.intermediate));
+    const double lora = 3.0 * 3.0 * static_cast<double>(lora_rank * (shape.hidden + shape.intermediate));
     const double base = 2.0 * static_cast<double>(shape.expert_parameters());
     console.say(fmt::format(
         "  LoRA costs {:.1f} % [{:.1f}, {:.1f}] over frozen experts ({:.2f} ms), for {:.1f} % more operations\n",
@@ -201,7 +200,7 @@ void describe(const LayerBenchmarkSettings& settings, const kernels::KernelSet& 
 LayerBenchmark::LayerBenchmark(const train::Runtime& runtime, Console& console, const LayerBenchmarkSettings& settings)
     : world_(runtime.world),
       twins_(runtime, console, settings.layer(), settings.layers),
-      weight_bytes_(static_cast<double>(twins_.layers().front().backend().experts().weight_bytes())) {
+      weight_bytes_(static_cast<double>(twins_.layers().front().experts().weight_bytes())) {
     for (const index_t tokens : settings.tokens()) {
         passes_.push_back({Inputs(settings.shape(), settings.routing, tokens, twins_.count())});
     }
@@ -249,7 +248,7 @@ void LayerBenchmark::report(Console& console, const measure::MachineLimits& limi
             report_lora(console, shape, twins_.settings().lora_rank, key, pass.times, pass.frozen_times);
         }
         console.add(key("activation_bytes_per_token"), "B",
-                    static_cast<double>(pass.times.saved_bytes) / static_cast<double>(pass.tokens()));
+                    static_cast<double>(pass.times.kept_bytes) / static_cast<double>(pass.tokens()));
     }
     console.add("weight_bytes_per_parameter", "B",
                 weight_bytes_ / static_cast<double>(shape.experts * shape.expert_parameters()));

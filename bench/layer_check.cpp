@@ -32,10 +32,9 @@ LayerResult run_layer(ExpertLayer<Scalar>& layer, const LayerSettings& settings,
     core::fill_random<Scalar>(hidden, settings.seed + 1, 0, 1);
     core::fill_random<Scalar>(grad_output, settings.seed + 1, 1, 1);
     LayerResult result;
-    result.output = copy_of(layer.backend().forward(hidden.view(), routes.experts.view(), routes.weights.view(),
-                                                    /*save_for_backward=*/true));
+    result.output = copy_of(layer.forward(hidden, routes));
     layer.clear_gradients();
-    const auto gradients = layer.backend().backward(grad_output.view());
+    const auto gradients = layer.backward(grad_output);
     result.grad_input = copy_of(gradients.input);
     result.grad_routing = copy_of(gradients.weights);
     if (settings.lora_rank > 0) {

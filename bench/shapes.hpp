@@ -24,8 +24,8 @@ struct LayerShape {
     [[nodiscard]] LayerShape with(const LayerShape& other) const;
 };
 
-/// The expert layers of one of the models of model/synthetic.hpp. Throws a usage error that names the nearest if there
-/// is none of this name.
+/// The expert layers of one of the models of model/weights/synthetic.hpp. Throws a usage error that names the nearest
+/// if there is none of this name.
 [[nodiscard]] LayerShape layer_shape(std::string_view name);
 
 /// The numbers of a comma-separated list, each at least 1. Throws a usage error that names the option `key`.

@@ -9,6 +9,7 @@
 #include "core/units.hpp"
 #include "host/process_memory.hpp"
 #include "measure/trace_drain.hpp"
+#include "ops/activations_option.hpp"
 #include "train/memory_plan.hpp"
 #include "train/session.hpp"
 
@@ -221,7 +222,7 @@ public:
         set.add("length", workload_.length, "tokens per sequence", core::at_least(2));
         set.add("micro-batch", batches.micro_batch, "sequences per rank and pass; 0: all of a step at once",
                 core::at_least(0));
-        declare_activations(set, workload_.decoder.activations);
+        ops::declare_activations(set, "activations", workload_.decoder.activations);
     }
     void declare_sections(core::OptionSet& set) override {
         workload_.model.declare(set);

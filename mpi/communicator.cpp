@@ -134,12 +134,12 @@ T Communicator::min(T value) const {
     return value;
 }
 
-template <class T>
-std::vector<T> Communicator::all_gather(T value) const {
-    const Call call(*this, core::scopes::mpi_all_gather, sizeof(T));
-    std::vector<T> values(static_cast<std::size_t>(size()), value);
+std::vector<std::int64_t> Communicator::all_gather(std::int64_t value) const {
+    const Call call(*this, core::scopes::mpi_all_gather, sizeof value);
+    std::vector<std::int64_t> values(static_cast<std::size_t>(size()), value);
     if (size() > 1) {
-        check(MPI_Allgather(&value, 1, datatype<T>(), values.data(), 1, datatype<T>(), handle_->comm), "MPI_Allgather");
+        const MPI_Datatype type = datatype<std::int64_t>();
+        check(MPI_Allgather(&value, 1, type, values.data(), 1, type, handle_->comm), "MPI_Allgather");
     }
     return values;
 }
@@ -156,7 +156,5 @@ template std::int64_t Communicator::max(std::int64_t) const;
 template float Communicator::min(float) const;
 template double Communicator::min(double) const;
 template std::int64_t Communicator::min(std::int64_t) const;
-template std::vector<double> Communicator::all_gather(double) const;
-template std::vector<std::int64_t> Communicator::all_gather(std::int64_t) const;
 
 }  // namespace moesaic::mpi

@@ -83,9 +83,8 @@ public:
     [[nodiscard]] T max(T value) const;
     template <class T>
     [[nodiscard]] T min(T value) const;
-    /// One value of every rank, in rank order. T: std::int64_t, double.
-    template <class T>
-    [[nodiscard]] std::vector<T> all_gather(T value) const;
+    /// One number of every rank, in rank order.
+    [[nodiscard]] std::vector<std::int64_t> all_gather(std::int64_t value) const;
 
     /// Copies `values` of `root` to all ranks; sizes agree already. T: trivially copyable; any length, beyond 2^31 too.
     template <class T>

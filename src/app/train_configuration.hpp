@@ -3,6 +3,7 @@
 
 #include "app/run_output.hpp"
 #include "mpi/watchdog.hpp"
+#include "ops/activations_option.hpp"
 #include "train/dataset.hpp"
 #include "train/runtime.hpp"
 #include "train/train_settings.hpp"
@@ -30,7 +31,7 @@ struct TrainConfiguration {
         train.batches.declare_order(options);
         data.declare_eval(options);
         train.declare(options);
-        decoder.declare_activations(options);
+        ops::declare_activations(options, "train.activations", decoder.activations);
         grid.declare(options);
         place.declare(options);
         decoder.declare_chunks(options);

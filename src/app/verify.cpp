@@ -253,11 +253,11 @@ bool Verification<Scalar>::run() {
     std::vector<double> train_losses;
     std::vector<double> norms;
     for (std::size_t step = 0; step < reference_.fp32.train_losses.size(); ++step) {
-        const train::StepSummary report = session_.compute_gradients();
+        const train::StepSummary summary = session_.compute_gradients();
         if (step == 0) {
             check_gradients();
         }
-        const train::StepResult result = session_.update(report);
+        const train::StepResult result = session_.update(summary);
         train_losses.push_back(result.decision.loss);
         norms.push_back(result.decision.gradient_norm);
     }

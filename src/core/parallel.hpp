@@ -36,6 +36,10 @@ private:
     return work < least_parallel_work ? 1 : omp_get_max_threads();
 }
 
+/// Into how many items per thread work is cut where items can be cut as wanted: with fewer, threads wait for the last
+/// item; with more, what an item does once, such as packing its operands, is done more often.
+inline constexpr index_t items_per_thread = 6;
+
 /// body(i) for i in [0, count), handed to the threads of the team one by one in this order: put the longest first. The
 /// first exception that a body throws is thrown again when all have ended. The trace shows for how long each thread of
 /// several works, under the name of the innermost open scope.

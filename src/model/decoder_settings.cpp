@@ -4,11 +4,6 @@
 
 namespace moesaic::model {
 
-void DecoderSettings::declare_activations(core::OptionSet& set) {
-    set.add_enum("train.activations", activations,
-                 "retain: keep gate and up of each layer for backward; recompute: less memory, more work");
-}
-
 void DecoderSettings::declare_chunks(core::OptionSet& set) {
     constexpr index_t most = 64;
     set.add_auto("parallel.chunks", chunks, most,

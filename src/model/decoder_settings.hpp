@@ -17,7 +17,6 @@ struct DecoderSettings {
     bool keep_probabilities = false;  ///< of the routers, for the auxiliary loss
     index_t chunks = 0;               ///< in which rows travel to experts; 0: automatic_chunks
 
-    void declare_activations(core::OptionSet& set);
     void declare_chunks(core::OptionSet& set);
 };
 

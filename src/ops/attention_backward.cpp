@@ -218,15 +218,15 @@ private:
         const index_t keys = task.is_diagonal() ? row + rows : task.keys;
         strips_.pack_left_rows(rows_of(in_.query, task, head, row, rows), scratch.query.data());
         strips_.pack_left_rows(rows_of(grad_output_, task, head, row, rows), scratch.grad_output.data());
-        const auto scores = part(scratch.scores, rows, keys);
-        const auto grad_probabilities = part(scratch.grad_probabilities, rows, keys);
+        const auto scores = top_left(scratch.scores, rows, keys);
+        const auto grad_probabilities = top_left(scratch.grad_probabilities, rows, keys);
         strips_.multiply(size, scratch.query.data(), keys_along_size_.at(task.sequence, task.kv_head, task.key),
                          keys_along_size_.strip_bytes(task.sequence), scores, false);
         strips_.multiply(shape_.value_size, scratch.grad_output.data(),
                          values_.at(task.sequence, task.kv_head, task.key), values_.strip_bytes(task.sequence),
                          grad_probabilities, false);
-        const auto probabilities = part(scratch.probabilities, row + rows, keys).rows(row, rows);
-        const auto grad_scores = part(scratch.grad_scores, row + rows, keys).rows(row, rows);
+        const auto probabilities = top_left(scratch.probabilities, row + rows, keys).rows(row, rows);
+        const auto grad_scores = top_left(scratch.grad_scores, row + rows, keys).rows(row, rows);
         const index_t first_row = in_.offsets[task.sequence] + task.query + row;
         for (index_t i = 0; i < rows; ++i) {
             const index_t end = task.is_diagonal() ? row + i + 1 : keys;
@@ -241,7 +241,7 @@ private:
             }
         }
         strips_.pack_left_rows(grad_scores, scratch.left.data());
-        const auto sums = part(scratch.grad_query, rows, size);
+        const auto sums = top_left(scratch.grad_query, rows, size);
         strips_.multiply(keys, scratch.left.data(), keys_along_rows_.at(task.sequence, task.kv_head, task.key),
                          keys_along_rows_.strip_bytes(task.sequence), sums, false);
         for (index_t i = 0; i < rows; ++i) {
@@ -261,10 +261,10 @@ private:
                              Matrix<Sum>& sums, index_t size) {
             const index_t hidden = task.is_diagonal() ? key : 0;  // queries before the first of these keys
             const index_t rows = task.queries - hidden;
-            strips_.pack_left_columns(part(weights, task.queries, task.keys).rows(hidden, rows).columns(key, keys),
+            strips_.pack_left_columns(top_left(weights, task.queries, task.keys).rows(hidden, rows).columns(key, keys),
                                       scratch.left.data());
             strips_.multiply(rows, scratch.left.data(), right + strips_.right_bytes(hidden, kernel_block), strip_bytes,
-                             part(sums, key + keys, size).rows(key, keys), accumulate);
+                             top_left(sums, key + keys, size).rows(key, keys), accumulate);
         };
         for (index_t key = 0; key < task.keys; key += kernel_block) {
             const index_t keys = std::min(kernel_block, task.keys - key);

@@ -201,10 +201,10 @@ private:
 
     /// Adds keys to the sums of a strip.
     void add_keys(const Task& task, Scratch<Scalar>& scratch, const Meeting& at) const {
-        const auto scores = part(scratch.scores, at.rows, at.keys);
+        const auto scores = top_left(scratch.scores, at.rows, at.keys);
         const index_t first_result = at.strip * kernel_block;
         const MatrixView<Sum> results =
-            part(scratch.results, first_result + at.rows, shape_.value_size).rows(first_result, at.rows);
+            top_left(scratch.results, first_result + at.rows, shape_.value_size).rows(first_result, at.rows);
         strips_.multiply(shape_.head_size, parts_at(scratch.queries, at.strip),
                          keys_.at(task.sequence, task.kv_head, at.key), keys_.strip_bytes(task.sequence), scores,
                          false);
@@ -236,7 +236,7 @@ private:
             strips_.pack_left_rows(probabilities, scratch.packed_probabilities.data());
         } else {
             const index_t rows = probabilities.rows();
-            const auto both = part(scratch.probabilities, 2 * rows, probabilities.cols());
+            const auto both = top_left(scratch.probabilities, 2 * rows, probabilities.cols());
             for (index_t i = 0; i < rows; ++i) {
                 split_kernels_.split(probabilities.cols(), probabilities[i], both[i], both[rows + i]);
             }

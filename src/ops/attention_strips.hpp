@@ -151,7 +151,7 @@ private:
 
 /// The first `rows` x `cols` elements of a scratch matrix.
 template <class U>
-[[nodiscard]] MatrixView<U> part(core::Matrix<U>& matrix, index_t rows, index_t cols) {
+[[nodiscard]] MatrixView<U> top_left(core::Matrix<U>& matrix, index_t rows, index_t cols) {
     return {matrix.data(), rows, cols, matrix.cols()};
 }
 

@@ -68,12 +68,12 @@ double ExpertConfig::lora_scale(Projection projection, index_t expert) const {
     if (!scales.empty()) {
         return scales[static_cast<std::size_t>(expert)];
     }
-    return ops::lora_scale(lora_rank, lora_alpha, rank_stabilised);
+    return lora_alpha / static_cast<double>(lora_rank);
 }
 
 template <class Scalar>
 void ExpertWorkspace<Scalar>::clear_cache() {
-    for (Matrix<Sum>* matrix : {&output, &grad_input, &grad_weights, &weight_gradient_parts}) {
+    for (Matrix<Sum>* matrix : {&output, &grad_input, &grad_weights, &weight_gradient_sums}) {
         *matrix = {};
     }
     synced = {};

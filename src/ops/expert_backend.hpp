@@ -37,8 +37,7 @@ struct ExpertConfig {
     index_t intermediate_begin = 0;  ///< where that slice begins, for dropout
     index_t max_tokens = 0;          ///< largest T of a forward
     index_t lora_rank = 0;           ///< R
-    double lora_alpha = 0;
-    bool rank_stabilised = false;  ///< scale alpha / sqrt(R) instead of alpha / R (Kalajdzievski, "rsLoRA", 2023)
+    double lora_alpha = 0;           ///< adapters are scaled by alpha / R
     /// Scales of single adapters, [E] per projection, in place of what alpha and R give; empty: one scale for all.
     std::array<std::vector<double>, projections.size()> lora_scales{};
     bool skip_lora = false;                       ///< frozen experts without adapters: input gradients only

@@ -43,7 +43,7 @@ std::vector<BufferPlan> plan_expert_workspace(const ExpertConfig& config, bool h
         {"experts.dropped", Rows::strips, Element::packed, has_dropout ? intermediate : 0},
         {"experts.activation and gradients", Rows::strips, Element::scalar, 3 * intermediate, true},
         {"experts.low_rank", Rows::strips, Element::scalar, 4 * lora_rank, true},
-        {"experts.weight_gradient_parts", Rows::routed, Element::sum, blocks_of(config.intermediate), true},
+        {"experts.weight_gradient_sums", Rows::routed, Element::sum, blocks_of(config.intermediate), true},
         {"experts.thread.rows", Rows::threads, Element::scalar, kernel_block * (hidden + kernel_block)},
         {"experts.thread.rows", Rows::thread_strips, Element::scalar, hidden, true},
         {"experts.thread.tokens", Rows::thread_strips, Element::packed, hidden},

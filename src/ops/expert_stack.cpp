@@ -22,13 +22,6 @@ void copy(MatrixView<const S> from, Matrix<S>& to) {
 
 }  // namespace
 
-std::vector<BufferPlan> plan_expert_stack(const ExpertConfig& config) {
-    std::vector<BufferPlan> buffers = plan_saved_experts(config);
-    buffers.push_back({"hidden", Rows::arrived, Element::scalar, config.hidden});
-    buffers.push_back({"weights", Rows::arrived, Element::sum, config.experts_per_token});
-    return buffers;
-}
-
 template <class Scalar>
 ExpertStack<Scalar>::ExpertStack(std::unique_ptr<ExpertBackend<Scalar>> experts, index_t max_cache_depth)
     : experts_(std::move(experts)), max_depth_(max_cache_depth) {
@@ -117,17 +110,6 @@ ExpertGradients<Scalar> ExpertStack<Scalar>::sync_backward() {
     const ExpertGradients<Scalar> gradients = experts_->sync_backward();
     --depth_;
     return gradients;
-}
-
-template <class Scalar>
-std::size_t ExpertStack<Scalar>::saved_bytes() const noexcept {
-    std::size_t bytes = 0;
-    for (index_t i = 0; i < depth_; ++i) {
-        const Entry& entry = *entries_[static_cast<std::size_t>(i)];
-        bytes += entry.hidden.size() * sizeof(Scalar) + entry.weights.size() * sizeof(Sum) +
-                 entry.tokens.size() * sizeof(std::uint64_t) + entry.saved.bytes();
-    }
-    return bytes;
 }
 
 template <class Scalar>

@@ -9,9 +9,6 @@
 
 namespace moesaic::ops {
 
-/// What an ExpertStack holds of a saved forward.
-[[nodiscard]] std::vector<BufferPlan> plan_expert_stack(const ExpertConfig& config);
-
 /// Keeps what the forwards of a backend save, with copies of their inputs; a backward is that of the latest saved
 /// forward, which is then forgotten. Wrong use throws core::Error with both numbers; the object stays usable.
 template <class Scalar>
@@ -43,10 +40,6 @@ public:
     void submit_backward(MatrixView<const Scalar> grad_output, bool with_input_gradients = true);
     ExpertGradients<Scalar> sync_backward();
 
-    /// Saved forwards that wait for their backward.
-    [[nodiscard]] index_t cache_depth() const noexcept { return depth_; }
-    /// Bytes that saved forwards hold.
-    [[nodiscard]] std::size_t saved_bytes() const noexcept;
     /// Forgets saved forwards and gives back their memory and that of the work buffers, which other layers share.
     void clear_cache();
 

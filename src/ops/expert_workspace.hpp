@@ -110,7 +110,7 @@ struct ExpertWorkspace {
     std::array<core::Buffer<Scalar>, 2> grad_pre_activations;  ///< gate, up
     std::array<core::Buffer<Scalar>, 3> grad_low_rank;         ///< gate, up, down: gradient times B
     core::Buffer<Scalar> low_rank_down;                        ///< activation times A^T
-    Matrix<Sum> weight_gradient_parts;                         // [blocks of I, T * K]
+    Matrix<Sum> weight_gradient_sums;                          // [blocks of I, T * K], over the features of each block
     std::vector<ThreadScratch<Scalar>> of_thread;
 
     /// Keeps the results from being overwritten by the next submission.

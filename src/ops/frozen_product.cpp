@@ -34,9 +34,10 @@ struct Item {
     index_t last;
 };
 
-/// `count` cut into `parts` parts that differ by at most one, none longer than the first: where part `part` begins.
-constexpr index_t cut(index_t count, index_t part, index_t parts) {
-    return (count * part + parts - 1) / parts;
+/// `count` cut into `ranges` ranges that differ by at most one, none longer than the first: where number `range`
+/// begins.
+constexpr index_t cut(index_t count, index_t range, index_t ranges) {
+    return (count * range + ranges - 1) / ranges;
 }
 
 template <class Scalar>
@@ -57,7 +58,6 @@ struct Sizes {
 /// Ranges of features come first: threads that share a range read its weights together.
 template <class Scalar>
 std::vector<Item> cut_into_items(std::span<const FrozenProduct<Scalar>> batch, int threads) {
-    constexpr index_t items_per_thread = 6;
     std::vector<Item> items;
     for (std::size_t p = 0; p < batch.size(); ++p) {
         const Sizes<Scalar> sizes(batch[p]);
@@ -66,12 +66,12 @@ std::vector<Item> cut_into_items(std::span<const FrozenProduct<Scalar>> batch, i
         if (chunks == 0 || strips == 0) {
             continue;
         }
-        const index_t wanted = threads == 1 ? 1 : (items_per_thread * threads + chunks - 1) / chunks;
-        const index_t parts = std::min(strips, wanted);
-        for (index_t part = 0; part < parts; ++part) {
+        const index_t wanted = threads == 1 ? 1 : (core::items_per_thread * threads + chunks - 1) / chunks;
+        const index_t ranges = std::min(strips, wanted);
+        for (index_t range = 0; range < ranges; ++range) {
             for (index_t chunk = 0; chunk < chunks; ++chunk) {
                 items.push_back({p, cut(sizes.token_strips, chunk, chunks), cut(sizes.token_strips, chunk + 1, chunks),
-                                 cut(strips, part, parts), cut(strips, part + 1, parts)});
+                                 cut(strips, range, ranges), cut(strips, range + 1, ranges)});
             }
         }
     }

@@ -16,7 +16,7 @@ GroupedExperts<Scalar>::GroupedExperts(const ExpertConfig& config, std::shared_p
       elementwise_of_sums_(kernels.elementwise<Sum>()),
       hidden_blocks_(blocks_of(config.hidden)),
       intermediate_blocks_(blocks_of(config.intermediate)),
-      rank_blocks_(blocks_of(this->config().lora_rank)) {}
+      lora_rank_blocks_(blocks_of(this->config().lora_rank)) {}
 
 template <class Scalar>
 void GroupedExperts<Scalar>::do_load_weights(const ExpertWeightSource& source) {
@@ -44,7 +44,7 @@ std::size_t GroupedExperts<Scalar>::weight_bytes() const noexcept {
 
 template <class Scalar>
 void GroupedExperts<Scalar>::do_update_lora() {
-    const index_t rank = this->config().lora_rank;
+    const index_t lora_rank = this->config().lora_rank;
     const auto copy = [&](MatrixView<const Sum> from, Matrix<Scalar>& to, const auto& factor_of_row) {
         to.resize(from.rows(), from.cols());
         const MatrixView<Scalar> out = to;
@@ -56,7 +56,7 @@ void GroupedExperts<Scalar>::do_update_lora() {
     for (const Projection p : projections) {
         const auto i = static_cast<std::size_t>(p);
         copy(this->factors()[p].a, lora_a_[i],
-             [&](index_t row) { return static_cast<Sum>(this->config().lora_scale(p, row / rank)); });
+             [&](index_t row) { return static_cast<Sum>(this->config().lora_scale(p, row / lora_rank)); });
         copy(this->factors()[p].b, lora_b_[i], [](index_t) { return Sum(1); });
     }
 }
@@ -112,8 +112,8 @@ StoredRun GroupedExperts<Scalar>::weight_columns(Projection p, index_t expert, i
 
 template <class Scalar>
 MatrixView<const Scalar> GroupedExperts<Scalar>::lora_a(Projection p, index_t expert) const {
-    const index_t rank = this->config().lora_rank;
-    return lora_a_[static_cast<std::size_t>(p)].view().rows(expert * rank, rank);
+    const index_t lora_rank = this->config().lora_rank;
+    return lora_a_[static_cast<std::size_t>(p)].view().rows(expert * lora_rank, lora_rank);
 }
 
 template <class Scalar>

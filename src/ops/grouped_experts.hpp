@@ -106,11 +106,11 @@ private:
     };
     void lora_gradients(const SavedExperts<Scalar>& saved, const PreActivations<Scalar>& kept,
                         MatrixView<const Scalar> grad_output);
-    [[nodiscard]] std::vector<LoraTerm> terms_of(GradientOperand wide, const PreActivations<Scalar>& kept);
+    [[nodiscard]] std::vector<LoraTerm> terms_of(GradientOperand operand, const PreActivations<Scalar>& kept);
     void pack_low_rank(const LoraTerm& term, const RowChunk& chunk, index_t block, std::byte* strip) const;
-    [[nodiscard]] BlockRun<Scalar> wide_blocks(GradientOperand wide, const SavedExperts<Scalar>& saved,
-                                               MatrixView<const Scalar> grad_output, const RowChunk& chunk,
-                                               index_t first, index_t last, ThreadScratch<Scalar>& scratch);
+    [[nodiscard]] BlockRun<Scalar> operand_blocks(GradientOperand operand, const SavedExperts<Scalar>& saved,
+                                                  MatrixView<const Scalar> grad_output, const RowChunk& chunk,
+                                                  index_t first, index_t last, ThreadScratch<Scalar>& scratch);
     void drop_blocks(const DropoutMask& mask, const RowChunk& chunk, index_t first, index_t last, Scalar* blocks) const;
     void add_to_gradient(const LoraTerm& term, index_t expert, index_t first, index_t count, Sum* sums, index_t stride,
                          ThreadScratch<Scalar>& scratch) const;
@@ -120,7 +120,7 @@ private:
     const kernels::ElementwiseKernels<Sum>& elementwise_of_sums_;
     index_t hidden_blocks_;
     index_t intermediate_blocks_;
-    index_t rank_blocks_;
+    index_t lora_rank_blocks_;
     std::array<PackedWeights, projections.size()> weights_;  // gate, up: E x [I, H]; down: E x [H, I]
     std::array<Matrix<Scalar>, projections.size()> lora_a_;  // times the scale
     std::array<Matrix<Scalar>, projections.size()> lora_b_;

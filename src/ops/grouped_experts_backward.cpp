@@ -4,7 +4,7 @@
 // With g the gradient of an expert's output for a row, w the row's routing weight, and h = w silu(gate) up:
 //
 //     backward_down   g ----- D and its adapter ----> dh ---- silu and product ----> d gate, d up
-//                     g B_down -> [R], kept            \___ sums over I -----------> dw, one part per block of I
+//                     g B_down -> [R], kept            \___ sums over I -----------> dw, one sum per block of I
 //     backward_up     d gate, d up -- G, U and theirs --> dx, summed over a token's experts
 //                     d gate B_gate, d up B_up -> [R], kept; h A_down^T -> [R], kept
 //     lora_gradients  what was kept times x, h, d gate, d up, g (grouped_experts_lora.cpp)
@@ -18,7 +18,7 @@ namespace moesaic::ops {
 using core::bf16;
 
 /// From the gradient of the output through the down projection and the activation: grad_pre_activations, the activation
-/// itself, and the gradients of the routing weights by parts.
+/// itself, and the gradients of the routing weights as one sum per block of I.
 template <class Scalar>
 void GroupedExperts<Scalar>::backward_down(const SavedExperts<Scalar>& saved, const PreActivations<Scalar>& kept,
                                            MatrixView<const Scalar> grad_output) {
@@ -31,9 +31,9 @@ void GroupedExperts<Scalar>::backward_down(const SavedExperts<Scalar>& saved, co
     }
     for (core::Buffer<Scalar>* buffer :
          {&work.low_rank_down, &work.grad_low_rank[0], &work.grad_low_rank[1], &work.grad_low_rank[2]}) {
-        buffer->reserve(block_rows * static_cast<std::size_t>(rank_blocks_));
+        buffer->reserve(block_rows * static_cast<std::size_t>(lora_rank_blocks_));
     }
-    work.weight_gradient_parts.resize(intermediate_blocks_, saved.routed.rows());
+    work.weight_gradient_sums.resize(intermediate_blocks_, saved.routed.rows());
     for_each_task(intermediate_blocks_, [&](const TaskContext& task) {
         const index_t expert = task.chunk.expert;
         WeightStream<Scalar>& weights = task.scratch.weights;
@@ -79,7 +79,7 @@ void GroupedExperts<Scalar>::backward_up(bool with_input_gradients) {
             low_rank_rows(
                 task, activation, a.cols(),
                 [&](index_t first, index_t count) { return products_.rows(a[first], a.stride(), count, a.cols()); },
-                work.low_rank_down.data() + task.chunk.first_strip * rank_blocks_ * block_elements);
+                work.low_rank_down.data() + task.chunk.first_strip * lora_rank_blocks_ * block_elements);
         }
         const Strips grad_gate = left_of(task, work.grad_pre_activations[0], task.scratch.tokens);
         const Strips grad_up = left_of(task, work.grad_pre_activations[1], task.scratch.more_tokens);
@@ -121,7 +121,7 @@ void GroupedExperts<Scalar>::activation_gradients(const TaskContext& task, index
                                      kernel_block);
     }
     const index_t block = ((task.chunk.first_strip + s) * intermediate_blocks_ + strip) * block_elements;
-    Sum* weight_gradient = work.weight_gradient_parts.view()[strip] + first_row;
+    Sum* weight_gradient = work.weight_gradient_sums.view()[strip] + first_row;
     const DropoutMask mask = mask_of(Projection::down, task.chunk.expert);
     for (index_t row = 0; row < rows; ++row) {
         const index_t from = row * kernel_block;
@@ -145,13 +145,13 @@ void GroupedExperts<Scalar>::activation_gradients(const TaskContext& task, index
 template <class Scalar>
 void GroupedExperts<Scalar>::sum_weight_gradients(const RoutedRows& routed) {
     ExpertWorkspace<Scalar>& work = this->workspace();
-    const MatrixView<const Sum> parts = work.weight_gradient_parts;
+    const MatrixView<const Sum> sums = work.weight_gradient_sums;
     const MatrixView<Sum> grad_weights = work.grad_weights;
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < routed.rows(); ++row) {
         Sum sum = 0;
-        for (index_t task = 0; task < parts.rows(); ++task) {
-            sum += parts(task, row);
+        for (index_t block = 0; block < sums.rows(); ++block) {
+            sum += sums(block, row);
         }
         grad_weights(routed.token[static_cast<std::size_t>(row)], routed.choice[static_cast<std::size_t>(row)]) = sum;
     }
@@ -163,15 +163,15 @@ template <class Scalar>
 template <class StripOfMatrix>
 void GroupedExperts<Scalar>::low_rank_rows(const TaskContext& task, const Strips& tokens, index_t k,
                                            const StripOfMatrix& strip_of_matrix, Scalar* out) const {
-    const index_t rank = this->config().lora_rank;
+    const index_t lora_rank = this->config().lora_rank;
     const Strips matrix = products_.right_strips(task.scratch.lora_matrix, 1, tokens.blocks);
     Sum* sums = task.scratch.low_rank_sums.reserve(static_cast<std::size_t>(task.strips() * block_elements));
-    for (index_t block = 0; block < rank_blocks_; ++block) {
-        const index_t count = extent_of_block(rank, block);
+    for (index_t block = 0; block < lora_rank_blocks_; ++block) {
+        const index_t count = extent_of_block(lora_rank, block);
         products_.pack_right(matrix.data, strip_of_matrix(block * kernel_block, count));
         products_.tokens_by_strip(tokens, task.rows(), matrix.data, count, k, sums);
         for (index_t s = 0; s < task.strips(); ++s) {
-            Scalar* to = out + (s * rank_blocks_ + block) * block_elements;
+            Scalar* to = out + (s * lora_rank_blocks_ + block) * block_elements;
             if (count < kernel_block) {
                 std::fill_n(to, block_elements, static_cast<Scalar>(0.0F));
             }
@@ -189,7 +189,7 @@ Strips GroupedExperts<Scalar>::low_rank_gradient(Projection p, const TaskContext
         return {};
     }
     const MatrixView<const Scalar> b = lora_b(p, task.chunk.expert);
-    const index_t size = rank_blocks_ * block_elements;
+    const index_t size = lora_rank_blocks_ * block_elements;
     Scalar* out =
         task.is_first()
             ? this->workspace().grad_low_rank[static_cast<std::size_t>(p)].data() + task.chunk.first_strip * size
@@ -198,7 +198,7 @@ Strips GroupedExperts<Scalar>::low_rank_gradient(Projection p, const TaskContext
         task, grad, b.rows(),
         [&](index_t first, index_t count) { return products_.columns(b.data() + first, b.stride(), count, b.rows()); },
         out);
-    return products_.left_of_blocks(out, task.strips(), rank_blocks_, task.scratch.low_rank[slot]);
+    return products_.left_of_blocks(out, task.strips(), lora_rank_blocks_, task.scratch.low_rank[slot]);
 }
 
 /// sums = the gradient of a projection's input for one strip of its features: through the task's next weights, and
@@ -213,7 +213,7 @@ void GroupedExperts<Scalar>::input_gradient(Projection p, const TaskContext& tas
     TokenTerm term;
     if (config.lora_rank > 0) {
         const MatrixView<const Scalar> a = lora_a(p, task.chunk.expert);
-        const Strips matrix = products_.right_strips(task.scratch.lora_matrix, 1, rank_blocks_);
+        const Strips matrix = products_.right_strips(task.scratch.lora_matrix, 1, lora_rank_blocks_);
         products_.pack_right(matrix.data,
                              products_.columns(a.data() + strip * kernel_block, a.stride(), features, a.rows()));
         term = {matrix.data, low_rank, a.rows()};

@@ -127,29 +127,29 @@ Strips GroupedExperts<Scalar>::gather_columns(const SavedExperts<Scalar>& saved,
 template <class Scalar>
 Strips GroupedExperts<Scalar>::low_rank(Projection p, const TaskContext& task, const Strips& tokens,
                                         core::Buffer<std::byte>& storage, Scalar* kept) const {
-    const index_t rank = this->config().lora_rank;
-    if (rank == 0) {
+    const index_t lora_rank = this->config().lora_rank;
+    if (lora_rank == 0) {
         return {};
     }
     const MatrixView<const Scalar> a = lora_a(p, task.chunk.expert);
     const index_t stride = task.stride();
     const Strips matrix = products_.left_strips(task.scratch.lora_matrix, 1, tokens.blocks);
     Sum* sums = task.scratch.low_rank_sums.reserve(static_cast<std::size_t>(kernel_block * stride));
-    Scalar* rows = task.scratch.low_rank_rows[0].reserve(static_cast<std::size_t>(rank * stride));
-    for (index_t block = 0; block < rank_blocks_; ++block) {
+    Scalar* rows = task.scratch.low_rank_rows[0].reserve(static_cast<std::size_t>(lora_rank * stride));
+    for (index_t block = 0; block < lora_rank_blocks_; ++block) {
         const index_t first = block * kernel_block;
-        const index_t count = extent_of_block(rank, block);
+        const index_t count = extent_of_block(lora_rank, block);
         products_.pack_left(matrix.data, products_.rows(a[first], a.stride(), count, a.cols()));
         products_.strip_by_tokens(matrix.data, count, a.cols(), tokens, task.rows(), sums, stride);
         elementwise_.narrow_rows(count, task.rows(), sums, stride, rows + first * stride, stride);
     }
-    const Strips packed = products_.right_strips(storage, task.strips(), rank_blocks_);
+    const Strips packed = products_.right_strips(storage, task.strips(), lora_rank_blocks_);
     for (index_t s = 0; s < task.strips(); ++s) {
-        products_.pack_right(packed.at(s),
-                             products_.columns(rows + s * kernel_block, stride, extent_of_block(task.rows(), s), rank));
+        products_.pack_right(packed.at(s), products_.columns(rows + s * kernel_block, stride,
+                                                             extent_of_block(task.rows(), s), lora_rank));
     }
     if (kept != nullptr) {
-        for (index_t r = 0; r < rank; ++r) {
+        for (index_t r = 0; r < lora_rank; ++r) {
             std::copy_n(rows + r * stride, task.rows(), kept + r * task.rows());
         }
     }
@@ -160,15 +160,15 @@ Strips GroupedExperts<Scalar>::low_rank(Projection p, const TaskContext& task, c
 template <class Scalar>
 TokenTerm GroupedExperts<Scalar>::low_rank_term(Projection p, const TaskContext& task, index_t strip,
                                                 const Strips& low_rank) const {
-    const index_t rank = this->config().lora_rank;
-    if (rank == 0) {
+    const index_t lora_rank = this->config().lora_rank;
+    if (lora_rank == 0) {
         return {};
     }
     const MatrixView<const Scalar> b = lora_b(p, task.chunk.expert);
     const index_t features = extent_of_block(b.rows(), strip);
-    const Strips matrix = products_.left_strips(task.scratch.lora_matrix, 1, rank_blocks_);
-    products_.pack_left(matrix.data, products_.rows(b[strip * kernel_block], b.stride(), features, rank));
-    return {matrix.data, low_rank, rank};
+    const Strips matrix = products_.left_strips(task.scratch.lora_matrix, 1, lora_rank_blocks_);
+    products_.pack_left(matrix.data, products_.rows(b[strip * kernel_block], b.stride(), features, lora_rank));
+    return {matrix.data, low_rank, lora_rank};
 }
 
 template <class Scalar>

@@ -23,14 +23,14 @@ constexpr std::array all_operands = {GradientOperand::hidden_of_up, GradientOper
                                      GradientOperand::grad_gate,    GradientOperand::grad_up,
                                      GradientOperand::activation,   GradientOperand::grad_output};
 
-bool is_as_wide_as_hidden(GradientOperand wide) {
-    return wide == GradientOperand::hidden || wide == GradientOperand::hidden_of_up ||
-           wide == GradientOperand::grad_output;
+bool has_hidden_size(GradientOperand operand) {
+    return operand == GradientOperand::hidden || operand == GradientOperand::hidden_of_up ||
+           operand == GradientOperand::grad_output;
 }
 
 /// Chunks [first, last) of one expert, and columns [first_block, last_block) of one Z.
 struct GradientItem {
-    GradientOperand wide;
+    GradientOperand operand;
     index_t first_chunk;
     index_t last_chunk;
     index_t first_block;
@@ -38,36 +38,37 @@ struct GradientItem {
     double work;
 };
 
-/// Largest first, parts of a hot expert's for all threads. Which parts there are does not change results.
+/// Largest first; those of a hot expert are for all threads. How they are cut does not change results.
 std::vector<GradientItem> gradient_items(const std::vector<RowChunk>& chunks, index_t hidden_blocks,
                                          index_t intermediate_blocks, bool has_dropout, int threads) {
-    constexpr double items_per_thread = 6;
     const std::span<const GradientOperand> operands = std::span(all_operands).subspan(has_dropout ? 0 : 1);
-    const auto blocks_of_wide = [&](GradientOperand wide) {
-        return is_as_wide_as_hidden(wide) ? hidden_blocks : intermediate_blocks;
+    const auto blocks_of_operand = [&](GradientOperand operand) {
+        return has_hidden_size(operand) ? hidden_blocks : intermediate_blocks;
     };
     double all_blocks = 0;
-    for (const GradientOperand wide : operands) {
-        all_blocks += static_cast<double>(blocks_of_wide(wide));
+    for (const GradientOperand operand : operands) {
+        all_blocks += static_cast<double>(blocks_of_operand(operand));
     }
     double rows_of_all = 0;
     for (const RowChunk& chunk : chunks) {
         rows_of_all += static_cast<double>(chunk.rows);
     }
-    const double largest = rows_of_all * all_blocks / (threads == 1 ? 1 : items_per_thread * threads);
+    const double largest =
+        rows_of_all * all_blocks / static_cast<double>(threads == 1 ? 1 : core::items_per_thread * threads);
     std::vector<GradientItem> items;
     for (std::size_t first = 0, last = 0; first < chunks.size(); first = last) {
         double rows = 0;
         for (; last < chunks.size() && chunks[last].expert == chunks[first].expert; ++last) {
             rows += static_cast<double>(chunks[last].rows);
         }
-        for (const GradientOperand wide : operands) {
-            const index_t blocks = blocks_of_wide(wide);
+        for (const GradientOperand operand : operands) {
+            const index_t blocks = blocks_of_operand(operand);
             const double work = rows * static_cast<double>(blocks);
-            const auto parts = std::clamp(static_cast<index_t>(std::ceil(work / largest)), index_t{1}, blocks);
-            for (index_t part = 0; part < parts; ++part) {
-                items.push_back({wide, static_cast<index_t>(first), static_cast<index_t>(last), blocks * part / parts,
-                                 blocks * (part + 1) / parts, work / static_cast<double>(parts)});
+            const auto ranges = std::clamp(static_cast<index_t>(std::ceil(work / largest)), index_t{1}, blocks);
+            for (index_t range = 0; range < ranges; ++range) {
+                items.push_back({operand, static_cast<index_t>(first), static_cast<index_t>(last),
+                                 blocks * range / ranges, blocks * (range + 1) / ranges,
+                                 work / static_cast<double>(ranges)});
             }
         }
     }
@@ -81,9 +82,9 @@ std::vector<GradientItem> gradient_items(const std::vector<RowChunk>& chunks, in
 /// The terms that share one Z.
 template <class Scalar>
 std::vector<typename GroupedExperts<Scalar>::LoraTerm> GroupedExperts<Scalar>::terms_of(
-    GradientOperand wide, const PreActivations<Scalar>& kept) {
+    GradientOperand operand, const PreActivations<Scalar>& kept) {
     ExpertWorkspace<Scalar>& work = this->workspace();
-    switch (wide) {
+    switch (operand) {
         case GradientOperand::hidden:
             if (!has_dropout()) {
                 return {{Projection::gate, LoraFactor::a, nullptr, work.grad_low_rank[0].data()},
@@ -117,29 +118,30 @@ void GroupedExperts<Scalar>::lora_gradients(const SavedExperts<Scalar>& saved, c
         const GradientItem& item = items[static_cast<std::size_t>(i)];
         const typename StripProducts<Scalar>::TileState tiles(products_);
         ThreadScratch<Scalar>& scratch = work.of_thread[static_cast<std::size_t>(omp_get_thread_num())];
-        const std::vector<LoraTerm> terms = terms_of(item.wide, kept);
+        const std::vector<LoraTerm> terms = terms_of(item.operand, kept);
         const index_t expert = work.chunks[static_cast<std::size_t>(item.first_chunk)].expert;
         const index_t cols = item.last_block - item.first_block;
-        const auto results = static_cast<index_t>(terms.size()) * rank_blocks_;
+        const auto results = static_cast<index_t>(terms.size()) * lora_rank_blocks_;
         const index_t stride = cols * kernel_block + 16;  // no multiple of 1 KiB, whose lines collide in L1
         Sum* sums = scratch.sums[0].reserve(static_cast<std::size_t>(results * kernel_block * stride));
         for (index_t c = item.first_chunk; c < item.last_chunk; ++c) {
             const RowChunk& chunk = work.chunks[static_cast<std::size_t>(c)];
             const Strips left = products_.left_strips(scratch.tokens, results, chunk.strips());
             for (index_t r = 0; r < results; ++r) {
-                pack_low_rank(terms[static_cast<std::size_t>(r / rank_blocks_)], chunk, r % rank_blocks_, left.at(r));
+                pack_low_rank(terms[static_cast<std::size_t>(r / lora_rank_blocks_)], chunk, r % lora_rank_blocks_,
+                              left.at(r));
             }
-            const BlockRun<Scalar> wide =
-                wide_blocks(item.wide, saved, grad_output, chunk, item.first_block, item.last_block, scratch);
+            const BlockRun<Scalar> run =
+                operand_blocks(item.operand, saved, grad_output, chunk, item.first_block, item.last_block, scratch);
             const Strips right = products_.right_strips(scratch.panel, 1, chunk.strips());
             for (index_t col = 0; col < cols; ++col) {
                 for (index_t s = 0; s < chunk.strips(); ++s) {
                     products_.pack_right(right.at(0, s),
-                                         products_.columns(wide.block(s) + col * block_elements, kernel_block,
+                                         products_.columns(run.block(s) + col * block_elements, kernel_block,
                                                            kernel_block, extent_of_block(chunk.rows, s)));
                 }
                 for (index_t r = 0; r < results; ++r) {
-                    const index_t count = extent_of_block(this->config().lora_rank, r % rank_blocks_);
+                    const index_t count = extent_of_block(this->config().lora_rank, r % lora_rank_blocks_);
                     products_.strip_by_strip(left.at(r), count, right.data, kernel_block, chunk.rows,
                                              sums + r * kernel_block * stride + col * kernel_block, stride,
                                              c > item.first_chunk);
@@ -147,7 +149,7 @@ void GroupedExperts<Scalar>::lora_gradients(const SavedExperts<Scalar>& saved, c
             }
         }
         for (std::size_t t = 0; t < terms.size(); ++t) {
-            Sum* of_term = sums + static_cast<index_t>(t) * rank_blocks_ * kernel_block * stride;
+            Sum* of_term = sums + static_cast<index_t>(t) * lora_rank_blocks_ * kernel_block * stride;
             add_to_gradient(terms[t], expert, item.first_block, cols, of_term, stride, scratch);
         }
     });
@@ -157,15 +159,15 @@ void GroupedExperts<Scalar>::lora_gradients(const SavedExperts<Scalar>& saved, c
 template <class Scalar>
 void GroupedExperts<Scalar>::pack_low_rank(const LoraTerm& term, const RowChunk& chunk, index_t block,
                                            std::byte* strip) const {
-    const index_t rank = this->config().lora_rank;
-    const index_t count = extent_of_block(rank, block);
+    const index_t lora_rank = this->config().lora_rank;
+    const index_t count = extent_of_block(lora_rank, block);
     if (term.by_feature != nullptr) {
-        const Scalar* first = term.by_feature + rank * chunk.begin + block * kernel_block * chunk.rows;
+        const Scalar* first = term.by_feature + lora_rank * chunk.begin + block * kernel_block * chunk.rows;
         products_.pack_left(strip, products_.rows(first, chunk.rows, count, chunk.rows));
         return;
     }
     for (index_t s = 0; s < chunk.strips(); ++s) {
-        const Scalar* tokens = term.blocks + ((chunk.first_strip + s) * rank_blocks_ + block) * block_elements;
+        const Scalar* tokens = term.blocks + ((chunk.first_strip + s) * lora_rank_blocks_ + block) * block_elements;
         products_.pack_left(strip + s * products_.left_bytes(),
                             products_.columns(tokens, kernel_block, count, extent_of_block(chunk.rows, s)));
     }
@@ -173,24 +175,24 @@ void GroupedExperts<Scalar>::pack_low_rank(const LoraTerm& term, const RowChunk&
 
 /// Column blocks [first, last) of Z of one chunk: run block s is strip s, and the columns follow it.
 template <class Scalar>
-BlockRun<Scalar> GroupedExperts<Scalar>::wide_blocks(GradientOperand wide, const SavedExperts<Scalar>& saved,
-                                                     MatrixView<const Scalar> grad_output, const RowChunk& chunk,
-                                                     index_t first, index_t last, ThreadScratch<Scalar>& scratch) {
+BlockRun<Scalar> GroupedExperts<Scalar>::operand_blocks(GradientOperand operand, const SavedExperts<Scalar>& saved,
+                                                        MatrixView<const Scalar> grad_output, const RowChunk& chunk,
+                                                        index_t first, index_t last, ThreadScratch<Scalar>& scratch) {
     const ExpertWorkspace<Scalar>& work = this->workspace();
-    if (is_as_wide_as_hidden(wide)) {
+    if (has_hidden_size(operand)) {
         const index_t cols = last - first;
         Scalar* gathered = scratch.rows.reserve(static_cast<std::size_t>(chunk.strips() * cols * block_elements));
-        gather_blocks(saved.routed, wide == GradientOperand::grad_output ? grad_output : saved.hidden, chunk, first,
+        gather_blocks(saved.routed, operand == GradientOperand::grad_output ? grad_output : saved.hidden, chunk, first,
                       last, gathered);
-        if (has_dropout() && wide != GradientOperand::grad_output) {
-            const Projection p = wide == GradientOperand::hidden ? Projection::gate : Projection::up;
+        if (has_dropout() && operand != GradientOperand::grad_output) {
+            const Projection p = operand == GradientOperand::hidden ? Projection::gate : Projection::up;
             drop_blocks(mask_of(p, chunk.expert), chunk, first, last, gathered);
         }
         return {gathered, cols * block_elements, chunk.strips()};
     }
-    const core::Buffer<Scalar>& blocks = wide == GradientOperand::activation  ? work.activation
-                                         : wide == GradientOperand::grad_gate ? work.grad_pre_activations[0]
-                                                                              : work.grad_pre_activations[1];
+    const core::Buffer<Scalar>& blocks = operand == GradientOperand::activation  ? work.activation
+                                         : operand == GradientOperand::grad_gate ? work.grad_pre_activations[0]
+                                                                                 : work.grad_pre_activations[1];
     return {blocks.data() + (chunk.first_strip * intermediate_blocks_ + first) * block_elements,
             intermediate_blocks_ * block_elements, chunk.strips()};
 }
@@ -214,15 +216,15 @@ void GroupedExperts<Scalar>::drop_blocks(const DropoutMask& mask, const RowChunk
 template <class Scalar>
 void GroupedExperts<Scalar>::add_to_gradient(const LoraTerm& term, index_t expert, index_t first, index_t count,
                                              Sum* sums, index_t stride, ThreadScratch<Scalar>& scratch) const {
-    const index_t rank = this->config().lora_rank;
+    const index_t lora_rank = this->config().lora_rank;
     const auto& gradients = this->gradients()[term.projection];
     const index_t begin = first * kernel_block;
     if (term.factor == LoraFactor::a) {
         const index_t width = std::min(count * kernel_block, gradients.a.cols() - begin);
         const Sum scale = static_cast<Sum>(this->config().lora_scale(term.projection, expert));
-        for (index_t r = 0; r < rank; ++r) {
+        for (index_t r = 0; r < lora_rank; ++r) {
             Sum* row = sums + r * stride;
-            Sum* gradient = gradients.a[expert * rank + r] + begin;
+            Sum* gradient = gradients.a[expert * lora_rank + r] + begin;
             elementwise_.scale(width, scale, row);
             elementwise_.add(width, row, gradient, gradient);
         }
@@ -230,11 +232,11 @@ void GroupedExperts<Scalar>::add_to_gradient(const LoraTerm& term, index_t exper
     }
     const index_t rows = gradients.b.rows() / this->config().experts;
     const index_t width = std::min(count * kernel_block, rows - begin);
-    Sum* transposed = scratch.sums[1].reserve(static_cast<std::size_t>(width * rank));
-    elementwise_of_sums_.transpose_narrow(rank, width, sums, stride, transposed, rank);
+    Sum* transposed = scratch.sums[1].reserve(static_cast<std::size_t>(width * lora_rank));
+    elementwise_of_sums_.transpose_narrow(lora_rank, width, sums, stride, transposed, lora_rank);
     for (index_t row = 0; row < width; ++row) {
         Sum* gradient = gradients.b[expert * rows + begin + row];
-        elementwise_.add(rank, transposed + row * rank, gradient, gradient);
+        elementwise_.add(lora_rank, transposed + row * lora_rank, gradient, gradient);
     }
 }
 

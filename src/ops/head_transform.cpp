@@ -40,9 +40,9 @@ void HeadTransform<Scalar>::forward(const Rotation<Sum>& rotation, MatrixView<Su
             row_kernels.narrow(cols, values, tape.raw.view()[row]);
         }
         for (index_t i = 0; i < count; ++i) {
-            Sum* const part = values + i * settings_.norm_size;
+            Sum* const run = values + i * settings_.norm_size;
             tape.rstd[static_cast<std::size_t>(row * count + i)] = row_kernels.rms_norm_forward(
-                settings_.norm_size, part, weight_.data(), static_cast<Sum>(settings_.epsilon), nullptr, part);
+                settings_.norm_size, run, weight_.data(), static_cast<Sum>(settings_.epsilon), nullptr, run);
         }
         if (settings_.clip > 0) {
             std::transform(values, values + cols, values, [bound](Sum x) { return std::clamp(x, -bound, bound); });
@@ -90,9 +90,9 @@ void HeadTransform<Scalar>::backward(const Rotation<Sum>& rotation, const HeadTa
             clip_backward(input, rstd, grad.row(row));
         }
         for (index_t i = 0; i < count; ++i) {
-            Sum* const part = values + i * settings_.norm_size;
-            row_kernels.rms_norm_backward(settings_.norm_size, part, input + i * settings_.norm_size, weight_.data(),
-                                          rstd[i], nullptr, part);
+            Sum* const run = values + i * settings_.norm_size;
+            row_kernels.rms_norm_backward(settings_.norm_size, run, input + i * settings_.norm_size, weight_.data(),
+                                          rstd[i], nullptr, run);
         }
         row_kernels.narrow(cols, values, out[row]);
     }

@@ -153,12 +153,12 @@ void LoraLinear<Scalar>::add_adapters(std::span<const Forward> batch, const Drop
     for (const Forward* entry : adapted) {
         const LoraLinear& linear = entry->linear;
         const index_t rows = entry->x.rows();
-        const index_t rank = linear.shape_.lora_rank;
-        const MatrixView<Sum> down(scratch.down_sum.data() + begin, rows, rank);
+        const index_t lora_rank = linear.shape_.lora_rank;
+        const MatrixView<Sum> down(scratch.down_sum.data() + begin, rows, lora_rank);
         down_products.push_back(product<Sum>(linear.input_of_a(entry->x, dropout, dropped), false, linear.values_.a,
                                              true, down, static_cast<Sum>(linear.shape_.lora_scale)));
         up_products.push_back(product<Sum>(down, false, linear.values_.b, true, entry->y, 1, true));
-        begin += rows * rank;
+        begin += rows * lora_rank;
         dropped += dropout.is_active() ? rows * entry->x.cols() : 0;
     }
     const kernels::KernelSet& kernels = batch.front().linear.kernels_;

@@ -90,12 +90,12 @@ void RotaryTable<Sum>::extend(index_t longest) {
 }
 
 template <class Sum>
-void RotaryTable<Sum>::apply(const ElementwiseKernels<Sum>& kernels, const RotaryRange& part, std::span<Sum> heads,
+void RotaryTable<Sum>::apply(const ElementwiseKernels<Sum>& kernels, const RotaryRange& rotary, std::span<Sum> heads,
                              index_t position, Sum direction) const {
     const index_t half = settings_.size / 2;
     const Sum* const cosine = cosines_.data() + position * half;
     const Sum* const sine = sines_.data() + position * half;
-    for (index_t begin = part.begin; begin < static_cast<index_t>(heads.size()); begin += part.head_size) {
+    for (index_t begin = rotary.begin; begin < static_cast<index_t>(heads.size()); begin += rotary.head_size) {
         Sum* const head = heads.data() + begin;
         if (!settings_.interleaved) {
             kernels.rotate(half, cosine, sine, direction, head);

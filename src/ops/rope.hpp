@@ -58,20 +58,20 @@ public:
     }
     /// Makes the table cover positions [0, longest).
     void extend(index_t longest);
-    /// Rotates the heads of one token in place. heads: [n * part.head_size] for any n; `position` is below the limit.
-    void rotate(const ElementwiseKernels<Sum>& kernels, const RotaryRange& part, std::span<Sum> heads,
+    /// Rotates the heads of one token in place. heads: [n * rotary.head_size] for any n; `position` is below the limit.
+    void rotate(const ElementwiseKernels<Sum>& kernels, const RotaryRange& rotary, std::span<Sum> heads,
                 index_t position) const {
-        apply(kernels, part, heads, position, Sum(1));
+        apply(kernels, rotary, heads, position, Sum(1));
     }
     /// The gradient of `rotate`: the inverse rotation, times the square of the attention factor.
-    void rotate_back(const ElementwiseKernels<Sum>& kernels, const RotaryRange& part, std::span<Sum> heads,
+    void rotate_back(const ElementwiseKernels<Sum>& kernels, const RotaryRange& rotary, std::span<Sum> heads,
                      index_t position) const {
-        apply(kernels, part, heads, position, Sum(-1));
+        apply(kernels, rotary, heads, position, Sum(-1));
     }
 
 private:
-    void apply(const ElementwiseKernels<Sum>& kernels, const RotaryRange& part, std::span<Sum> heads, index_t position,
-               Sum direction) const;
+    void apply(const ElementwiseKernels<Sum>& kernels, const RotaryRange& rotary, std::span<Sum> heads,
+               index_t position, Sum direction) const;
 
     RopeSettings settings_;
     std::vector<Sum> frequencies_;  // [D/2]

@@ -13,14 +13,14 @@ namespace {
 
 using Packed = std::array<double, 7>;  // counts stay exact below 2^53
 
-Packed pack(const StepSummary& report) {
-    return {report.loss_sum,
-            report.squared_norm,
-            static_cast<double>(report.tokens),
-            static_cast<double>(report.target_tokens),
-            report.finite ? 1.0 : 0.0,
-            report.stop_requested ? 1.0 : 0.0,
-            report.busy_seconds};
+Packed pack(const StepSummary& summary) {
+    return {summary.loss_sum,
+            summary.squared_norm,
+            static_cast<double>(summary.tokens),
+            static_cast<double>(summary.target_tokens),
+            summary.finite ? 1.0 : 0.0,
+            summary.stop_requested ? 1.0 : 0.0,
+            summary.busy_seconds};
 }
 
 /// Finds the rank that the others wait for most. busy[r]: seconds of rank r.
@@ -65,13 +65,13 @@ bool GradientCoordinator::out_of_time() {
     return settings_.wall_time.seconds > 0 && needed >= settings_.wall_time.seconds;
 }
 
-Decision GradientCoordinator::decide(const StepSummary& report, std::int64_t step) {
+Decision GradientCoordinator::decide(const StepSummary& summary, std::int64_t step) {
     const core::trace::Scope scope(core::scopes::coordinator_decide);
-    const Packed mine = pack(report);
+    const Packed mine = pack(summary);
     const auto ranks = static_cast<std::size_t>(world_.size());
-    std::vector<double> reports(world_.is_root() ? ranks * mine.size() : 0);
+    std::vector<double> summaries(world_.is_root() ? ranks * mine.size() : 0);
     const std::vector<std::int64_t> counts(ranks, static_cast<std::int64_t>(mine.size()));
-    world_.gather_blocks<double>(mine, reports, counts);
+    world_.gather_blocks<double>(mine, summaries, counts);
 
     Decision decision;
     if (world_.is_root()) {
@@ -80,7 +80,7 @@ Decision GradientCoordinator::decide(const StepSummary& report, std::int64_t ste
         bool finite = true;
         std::vector<double> busy;
         for (std::size_t r = 0; r < ranks; ++r) {  // in rank order, so that sums repeat
-            const double* of_rank = reports.data() + r * mine.size();
+            const double* of_rank = summaries.data() + r * mine.size();
             loss_sum += of_rank[0];
             squared_norm += of_rank[1];
             decision.tokens += static_cast<std::int64_t>(of_rank[2]);

@@ -1,4 +1,4 @@
-// Rank 0 coordinates each optimizer step: it hears every rank's report and decides once for all.
+// Rank 0 coordinates each optimizer step: it hears every rank's summary and decides once for all.
 #pragma once
 
 #include "core/options.hpp"
@@ -49,7 +49,7 @@ public:
     GradientCoordinator(const mpi::Communicator& world, const CoordinatorSettings& settings);
 
     /// Collective. `step` is the number of the step being decided, from 1.
-    [[nodiscard]] Decision decide(const StepSummary& report, std::int64_t step);
+    [[nodiscard]] Decision decide(const StepSummary& summary, std::int64_t step);
 
 private:
     [[nodiscard]] bool out_of_time();

@@ -100,12 +100,12 @@ StepSummary TrainSession<Scalar>::compute_gradients() {
     auxiliary_loss_ = 0;
     decoder_->lora().clear_gradients();
 
-    StepSummary report;
+    StepSummary summary;
     const StepBatches batch = batches_.at(done_);
     const double scale = batch.target_tokens > 0 ? 1.0 / static_cast<double>(batch.target_tokens) : 0.0;
     for (const TokenBatch& pass : batch.passes) {
         const auto hidden = decoder_->forward(pass, tape_, true);
-        add_loss(pass, hidden, scale, report);
+        add_loss(pass, hidden, scale, summary);
         const model::RouterBalance balance = balance_of_pass(batch.passes.size());
         decoder_->backward(tape_, grad_hidden_, balance.gradient);
         std::transform(expert_counts_.begin(), expert_counts_.end(), tape_.load.counts.begin(), expert_counts_.begin(),
@@ -113,25 +113,25 @@ StepSummary TrainSession<Scalar>::compute_gradients() {
     }
     share_expert_counts();
     optimizer_.reduce_gradients();
-    report.squared_norm = optimizer_.squared_norm();
-    report.finite = std::isfinite(report.loss_sum) && std::isfinite(report.squared_norm);
-    report.stop_requested = stop_requested_();
+    summary.squared_norm = optimizer_.squared_norm();
+    summary.finite = std::isfinite(summary.loss_sum) && std::isfinite(summary.squared_norm);
+    summary.stop_requested = stop_requested_();
     const std::int64_t waited_ns = progress.waited_ns() - waited_before_ns;
-    report.busy_seconds = static_cast<double>(now_ns() - begin_ns_ - waited_ns) * 1e-9;
-    return report;
+    summary.busy_seconds = static_cast<double>(now_ns() - begin_ns_ - waited_ns) * 1e-9;
+    return summary;
 }
 
 template <class Scalar>
 void TrainSession<Scalar>::add_loss(const TokenBatch& pass, core::MatrixView<const Scalar> hidden, double scale,
-                                    StepSummary& report) {
+                                    StepSummary& summary) {
     const auto targets = ops::targets_of(pass);
     grad_hidden_.resize(hidden.rows(), hidden.cols());
     for (const TargetResult& result :
          ops::cross_entropy<Scalar>(kernels_, hidden, decoder_->head(), targets, scale, grad_hidden_, loss_scratch_)) {
-        report.loss_sum -= result.log_probability;
+        summary.loss_sum -= result.log_probability;
     }
-    report.tokens += pass.rows();
-    report.target_tokens += static_cast<std::int64_t>(targets.size());
+    summary.tokens += pass.rows();
+    summary.target_tokens += static_cast<std::int64_t>(targets.size());
 }
 
 template <class Scalar>
@@ -156,9 +156,9 @@ void TrainSession<Scalar>::share_expert_counts() {
 }
 
 template <class Scalar>
-StepResult TrainSession<Scalar>::update(const StepSummary& report) {
+StepResult TrainSession<Scalar>::update(const StepSummary& summary) {
     StepResult result;
-    result.decision = coordinator_.decide(report, done_ + 1);
+    result.decision = coordinator_.decide(summary, done_ + 1);
     result.learning_rate = settings_.schedule.at(done_);
     if (result.decision.apply) {
         optimizer_.step(result.learning_rate, result.decision.clip_scale);

@@ -62,7 +62,7 @@ public:
     /// First half of a step: gradients of the data of this step, reduced to their owners.
     StepSummary compute_gradients();
     /// Second half: the decision of all ranks, and the update.
-    StepResult update(const StepSummary& report);
+    StepResult update(const StepSummary& summary);
 
     /// Calls `use` on rank 0 for every full tensor of the gradients; see AdapterStore::for_each_tensor.
     void for_each_gradient(const AdapterStore::Use& use) const;
@@ -77,9 +77,9 @@ public:
 
 private:
     [[nodiscard]] RunState state() const;
-    /// Adds loss and targets of a pass to the report; its gradient with respect to `hidden` is in `grad_hidden_`.
+    /// Adds loss and targets of a pass to the summary; its gradient with respect to `hidden` is in `grad_hidden_`.
     void add_loss(const ops::TokenBatch& pass, core::MatrixView<const Scalar> hidden, double scale,
-                  StepSummary& report);
+                  StepSummary& summary);
     /// The loss of the routers' balance in the pass that `tape_` holds; its gradient is scaled for a step of `passes`.
     model::RouterBalance balance_of_pass(std::size_t passes);
     void share_expert_counts();

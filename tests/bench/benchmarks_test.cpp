@@ -28,8 +28,18 @@ TEST(Cases, NumbersOfRanksAndThreadsAreLists) {
     EXPECT_EQ(spec.thread_counts(5), (std::vector<index_t>{1, 5}));
     spec.ranks = "7";
     EXPECT_THROW(spec.check(6), core::Error);
-    spec.ranks = "";
-    EXPECT_THROW((void)spec.rank_counts(6), core::Error);
+    for (const std::string list : {"", "1,", ",2", "1,,2"}) {
+        spec.ranks = list;
+        try {
+            static_cast<void>(spec.rank_counts(6));
+            FAIL() << list << " is accepted";
+        } catch (const core::Error& error) {
+            EXPECT_NE(std::string(error.what()).find("layer.small.ranks = \"" + list + "\" lacks an entry"),
+                      std::string::npos)
+                << error.what();
+            EXPECT_EQ(error.code(), core::ExitCode::usage);
+        }
+    }
 }
 
 }  // namespace

@@ -71,15 +71,28 @@ LayerSettings tiny_layer() {
 }
 
 TEST(LayerCheck, LayerAgreesWithItsReference) {
-    for (const index_t rank : {index_t{3}, index_t{0}}) {
+    for (const index_t lora_rank : {index_t{3}, index_t{0}}) {
         LayerSettings settings = tiny_layer();
-        settings.lora_rank = rank;
+        settings.lora_rank = lora_rank;
         const kernels::KernelSet kernels;
         ExpertLayer<bf16> layer(settings, std::make_shared<ops::ExpertWorkspace<bf16>>(), kernels);
         const LayerErrors errors = measure_errors(layer, settings);
         EXPECT_NO_THROW(require_passed(checks_of(errors), "layer"));
         EXPECT_GT(errors.output, 1e-5);  // it did compare BF16 with FP32
-        EXPECT_EQ(errors.grad_lora > 1e-5, rank > 0);
+        EXPECT_EQ(errors.grad_lora > 1e-5, lora_rank > 0);
+    }
+}
+
+TEST(LayerCheck, LayerKeepsWhatIsPlanned) {
+    LayerSettings settings = tiny_layer();
+    const kernels::KernelSet kernels;
+    for (const ops::Activations activations : {ops::Activations::retain, ops::Activations::recompute}) {
+        settings.activations = activations;
+        ExpertLayer<bf16> layer(settings, std::make_shared<ops::ExpertWorkspace<bf16>>(), kernels);
+        static_cast<void>(measure_errors(layer, settings));
+        const index_t begins = (settings.shape.experts + 1) * static_cast<index_t>(sizeof(index_t));
+        EXPECT_EQ(static_cast<double>(layer.kept_bytes() - static_cast<std::size_t>(begins)),
+                  kept_bytes(settings.config(), tokens_of_check(settings.shape), kernels));
     }
 }
 

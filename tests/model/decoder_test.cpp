@@ -82,14 +82,7 @@ TEST_P(DecoderRanks, GiveTheSameLossAndGradients) {
     }
 }
 
-std::vector<std::string> family_names() {
-    std::vector<std::string> names;
-    for (const Family& family : families()) {
-        names.push_back(family.model_type);
-    }
-    return names;
-}
-INSTANTIATE_TEST_SUITE_P(Families, DecoderRanks, testing::ValuesIn(family_names()));
+INSTANTIATE_TEST_SUITE_P(Families, DecoderRanks, testing::ValuesIn(test::family_names()));
 
 /// The table depends on the longest sequence of all ranks.
 TEST(DecoderRanks, AgreeOnDynamicRope) {
@@ -146,7 +139,7 @@ TEST_P(DecoderPrecision, Fp32IsNearDoubleAndBf16IsNearFp32) {
     EXPECT_NEAR(bf16, fp32, 1e-2 * fp32);
     EXPECT_NE(bf16, fp32);
 }
-INSTANTIATE_TEST_SUITE_P(Families, DecoderPrecision, testing::ValuesIn(family_names()));
+INSTANTIATE_TEST_SUITE_P(Families, DecoderPrecision, testing::ValuesIn(test::family_names()));
 
 }  // namespace
 }  // namespace moesaic::model

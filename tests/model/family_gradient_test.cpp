@@ -3,10 +3,14 @@
 
 #include <gtest/gtest.h>
 
+#include <string>
+#include <vector>
+
 namespace moesaic::model {
 namespace {
 
 using test::expect_gradients_match;
+using test::family_names;
 using test::random_batch;
 using test::read_config;
 using test::small_architecture;
@@ -16,7 +20,7 @@ using test::SmallDecoder;
 /// A family, and what its configuration has besides the usual.
 struct FamilyCase {
     std::string family;
-    nlohmann::json changes;
+    nlohmann::json changes;  ///< an object
 };
 
 std::ostream& operator<<(std::ostream& out, const FamilyCase& c) {
@@ -54,11 +58,11 @@ TEST_P(BalanceGradient, MatchesDifferencesInDouble) {
                                {2, 3.0, false, {LoraTarget::experts, LoraTarget::attention}}, 100.0);
     expect_gradients_match(model, random_batch(std::array<index_t, 3>{5, 1, 7}, architecture.vocabulary, 4), true);
 }
-INSTANTIATE_TEST_SUITE_P(Families, BalanceGradient, testing::Values("qwen3_moe", "deepseek_v2", "deepseek_v3"));
+INSTANTIATE_TEST_SUITE_P(Families, BalanceGradient, testing::ValuesIn(family_names()));
 
-INSTANTIATE_TEST_SUITE_P(
-    Families, FamilyGradient,
-    testing::Values(
+/// Every family as it is, and what else a configuration of some of them may say.
+std::vector<FamilyCase> family_cases() {
+    std::vector<FamilyCase> cases = {
         FamilyCase{"mixtral", {{"sliding_window", 3}}},
         FamilyCase{"qwen2_moe", {{"use_sliding_window", true}, {"sliding_window", 2}, {"max_window_layers", 2}}},
         FamilyCase{"qwen3_moe", {{"attention_bias", true}, {"rope_scaling", {{"type", "linear"}, {"factor", 3.0}}}}},
@@ -84,7 +88,13 @@ INSTANTIATE_TEST_SUITE_P(
                       {"mscale_all_dim", 0.7},
                       {"original_max_position_embeddings", 16}}}}},
         FamilyCase{"deepseek_v3", {{"rope_interleave", false}, {"norm_topk_prob", false}}},
-        FamilyCase{"kimi_k2", {{"n_group", 1}, {"topk_group", 1}}}));
+        FamilyCase{"kimi_k2", {{"n_group", 1}, {"topk_group", 1}}}};
+    for (const std::string& family : family_names()) {
+        cases.push_back({family, nlohmann::json::object()});
+    }
+    return cases;
+}
+INSTANTIATE_TEST_SUITE_P(Families, FamilyGradient, testing::ValuesIn(family_cases()));
 
 }  // namespace
 }  // namespace moesaic::model

@@ -14,9 +14,10 @@ TEST(ModulePatterns, MatchTheLastPartsOfNamesAndTheFirstOneCounts) {
     EXPECT_EQ(patterns.value_of("model.layers.2.self_attn.q_proj", 8), 4);
     EXPECT_EQ(patterns.value_of("model.layers.2.self_attn.o_proj", 8), 5);
     EXPECT_EQ(patterns.value_of("model.layers.2.self_attn.kq_proj", 8), 8);
-    for (const char* text : {"q_proj", "q_proj=", "q_proj=x", "q_proj=-1", "=3", "(=3"}) {
+    for (const char* text : {"q_proj", "q_proj=", "q_proj=x", "q_proj=-1", "=3", "(=3", "q_proj=1,", ",q_proj=1"}) {
         EXPECT_THROW(static_cast<void>(ModulePatterns::parse("lora.rank_pattern", text)), core::Error) << text;
     }
+    EXPECT_TRUE(ModulePatterns::parse("lora.rank_pattern", "").empty());
     LoraSettings settings;
     settings.rank_pattern = ModulePatterns::parse("lora.rank_pattern", "q_proj=1.5");
     EXPECT_THROW(static_cast<void>(settings.spec_of(LoraTarget::experts, "q_proj")), core::Error);

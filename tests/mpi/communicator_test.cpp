@@ -88,10 +88,10 @@ TEST(Communicator, Int64KeepsAllBits) {
 
 TEST(Communicator, AllGatherIsInRankOrder) {
     const Communicator world = Communicator::world();
-    const std::vector<double> values = world.all_gather(0.5 + world.rank());
+    const std::vector<std::int64_t> values = world.all_gather(std::int64_t{5} + world.rank());
     ASSERT_EQ(std::ssize(values), world.size());
     for (int rank = 0; rank < world.size(); ++rank) {
-        EXPECT_EQ(values[static_cast<std::size_t>(rank)], 0.5 + rank);
+        EXPECT_EQ(values[static_cast<std::size_t>(rank)], 5 + rank);
     }
 }
 

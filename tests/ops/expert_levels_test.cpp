@@ -1,6 +1,5 @@
 // The expert backend at every instruction set level, on random shapes: against the portable kernels, at any thread
 // count, with activations kept or computed again.
-#include "ops/expert_stack.hpp"
 #include "ops/grouped_experts.hpp"
 #include "support/kernel_levels.hpp"
 #include "support/random_model.hpp"
@@ -26,7 +25,7 @@ struct Shape {
     index_t intermediate;
     index_t experts;
     index_t choices;
-    index_t rank;
+    index_t lora_rank;
     bool hot;  ///< expert 0 is chosen by every token
     double dropout = 0;
     double alpha = 16;
@@ -34,7 +33,7 @@ struct Shape {
 
 std::ostream& operator<<(std::ostream& out, const Shape& s) {
     return out << "T " << s.tokens << ", H " << s.hidden << ", I " << s.intermediate << ", E " << s.experts << ", K "
-               << s.choices << ", R " << s.rank << (s.hot ? ", hot" : "") << ", dropout " << s.dropout;
+               << s.choices << ", R " << s.lora_rank << (s.hot ? ", hot" : "") << ", dropout " << s.dropout;
 }
 
 /// Everything that a layer computes.
@@ -66,8 +65,8 @@ public:
             const index_t out = down ? shape.hidden : shape.intermediate;
             const double size = 1.0 / std::sqrt(static_cast<double>(in));
             weights_[i] = random_matrix<Scalar>(e * out, in, seed + i, size);
-            a_[i] = random_matrix<Sum>(e * shape.rank, in, seed + 3 + i, size);
-            b_[i] = random_matrix<Sum>(e * out, shape.rank, seed + 6 + i, 0.2);
+            a_[i] = random_matrix<Sum>(e * shape.lora_rank, in, seed + 3 + i, size);
+            b_[i] = random_matrix<Sum>(e * out, shape.lora_rank, seed + 6 + i, 0.2);
         }
         hidden_ = random_matrix<Scalar>(shape.tokens, shape.hidden, seed + 9);
         grad_output_ = random_matrix<Scalar>(shape.tokens, shape.hidden, seed + 10);
@@ -97,8 +96,8 @@ public:
         config.hidden = shape_.hidden;
         config.intermediate = shape_.intermediate;
         config.max_tokens = std::max<index_t>(1, shape_.tokens);
-        config.skip_lora = shape_.rank == 0;
-        config.lora_rank = shape_.rank;
+        config.skip_lora = shape_.lora_rank == 0;
+        config.lora_rank = shape_.lora_rank;
         config.lora_alpha = shape_.alpha;
         config.activations = activations;
         config.weight_format = format;
@@ -119,7 +118,7 @@ public:
             factors[p] = {a_[i], b_[i]};
             gradients[p] = {grads[2 * i], grads[2 * i + 1]};
         }
-        if (shape_.rank > 0) {
+        if (shape_.lora_rank > 0) {
             experts.init_lora(factors, gradients);
         }
         Results<Sum> results;
@@ -220,7 +219,7 @@ Shape random_shape(std::mt19937& random) {
     }
     s.choices = between(1, std::min<index_t>(s.experts, 6));
     const std::array<index_t, 8> ranks = {0, 1, 3, 8, 16, 31, 32, 70};
-    s.rank = ranks[static_cast<std::size_t>(between(0, 7))];
+    s.lora_rank = ranks[static_cast<std::size_t>(between(0, 7))];
     s.hot = s.hot || between(0, 4) == 0;
     s.dropout = between(0, 2) == 0 ? 0.25 : 0;
     return s;
@@ -315,7 +314,7 @@ TEST(ExpertTypes, VectorKernelsAgreeInFp32) {
     }
 }
 
-TEST(ExpertMemory, WeightsTakeTwoBytesAndRecomputingKeepsInputsOnly) {
+TEST(ExpertMemory, WeightsTakeTwoBytesAndRecomputingKeepsTheRoutesOnly) {
     ExpertConfig config;
     config.experts = 4;
     config.experts_per_token = 2;
@@ -328,9 +327,7 @@ TEST(ExpertMemory, WeightsTakeTwoBytesAndRecomputingKeepsInputsOnly) {
     const KernelSet kernels;
     for (const Activations activations : {Activations::retain, Activations::recompute}) {
         config.activations = activations;
-        ExpertStack<bf16> stack(
-            std::make_unique<GroupedExperts<bf16>>(config, std::make_shared<ExpertWorkspace<bf16>>(), kernels), 1);
-        ExpertBackend<bf16>& experts = stack.experts();
+        GroupedExperts<bf16> experts(config, std::make_shared<ExpertWorkspace<bf16>>(), kernels);
         experts.load_weights([](index_t, Projection, PackedMatrix out) {
             Matrix<bf16> plain(out.rows(), out.cols());
             plain.fill(bf16(0.5F));
@@ -348,15 +345,15 @@ TEST(ExpertMemory, WeightsTakeTwoBytesAndRecomputingKeepsInputsOnly) {
             ids.view()(t, 0) = static_cast<std::int32_t>(t % 4);
             ids.view()(t, 1) = static_cast<std::int32_t>((t + 1) % 4);
         }
-        static_cast<void>(stack.forward(hidden, ids, weights, true));
-        const std::size_t input = 100 * (64 * 2 + 2 * 4);
+        SavedExperts<bf16> saved;
+        experts.forward({hidden, ids, weights, {}}, saved, true);
         const std::size_t routing = 200 * (8 + 4 + 4) + 5 * 8;
         const std::size_t gate_and_up = activations == Activations::retain ? 200U * 96 * 2 * 2 : 0U;
-        EXPECT_EQ(stack.saved_bytes(), input + routing + gate_and_up);
+        EXPECT_EQ(saved.bytes(), routing + gate_and_up);
         RowCounts rows;
         count_routed(experts.config(), 100, 200, rows);
-        EXPECT_EQ(bytes_of(plan_expert_stack(experts.config()), rows, ElementBytes::of<bf16>(kernels), true),
-                  static_cast<double>(stack.saved_bytes()));
+        EXPECT_EQ(bytes_of(plan_saved_experts(experts.config()), rows, ElementBytes::of<bf16>(kernels), true),
+                  static_cast<double>(saved.bytes()));
     }
 }
 

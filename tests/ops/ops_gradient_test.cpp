@@ -153,15 +153,15 @@ template <class Scalar>
 struct AdaptedLinear {
     using Sum = accumulator_t<Scalar>;
 
-    AdaptedLinear(index_t out, index_t in, index_t rank)
-        : values(1, rank * (in + out)),
-          gradients(1, rank * (in + out)),
-          linear(kernels, {out, in, true, rank, 2.0 / std::sqrt(3.0)}, 11) {
+    AdaptedLinear(index_t out, index_t in, index_t lora_rank)
+        : values(1, lora_rank * (in + out)),
+          gradients(1, lora_rank * (in + out)),
+          linear(kernels, {out, in, true, lora_rank, 2.0 / std::sqrt(3.0)}, 11) {
         fill_random(values.view(), 3);
         gradients.fill(0);
-        const auto a = MatrixView<Sum>(values.data(), rank, in);
-        const auto b = MatrixView<Sum>(values.data() + rank * in, out, rank);
-        linear.bind({a, b}, {{gradients.data(), rank, in}, {gradients.data() + rank * in, out, rank}});
+        const auto a = MatrixView<Sum>(values.data(), lora_rank, in);
+        const auto b = MatrixView<Sum>(values.data() + lora_rank * in, out, lora_rank);
+        linear.bind({a, b}, {{gradients.data(), lora_rank, in}, {gradients.data() + lora_rank * in, out, lora_rank}});
         const Matrix<core::bf16> weight = random_matrix<core::bf16>(out, in, 5, 0.3);  // exact in every type
         Matrix<Scalar> own(out, in);
         std::transform(weight.data(), weight.data() + weight.size(), own.data(),

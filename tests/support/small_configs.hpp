@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 #include <string>
+#include <vector>
 
 namespace moesaic::test {
 
@@ -49,6 +50,15 @@ inline nlohmann::json small_config(const std::string& family) {
         add({{"topk_method", "group_limited_greedy"}});
     }
     return config;
+}
+
+/// All families that there are.
+inline std::vector<std::string> family_names() {
+    std::vector<std::string> names;
+    for (const model::Family& family : model::families()) {
+        names.push_back(family.model_type);
+    }
+    return names;
 }
 
 /// A configuration as the reader of its family understands it.

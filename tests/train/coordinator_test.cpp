@@ -13,16 +13,16 @@ namespace {
 
 using mpi::Communicator;
 
-/// A report of a step that is fine.
-StepSummary report_of_rank() {
+/// A summary of a step that is fine.
+StepSummary summary_of_rank() {
     const int rank = Communicator::world().rank();
-    StepSummary report;
-    report.loss_sum = 3.0 * (rank + 1);
-    report.squared_norm = 4.0;
-    report.tokens = 10 + rank;
-    report.target_tokens = rank + 1;
-    report.busy_seconds = 1;
-    return report;
+    StepSummary summary;
+    summary.loss_sum = 3.0 * (rank + 1);
+    summary.squared_norm = 4.0;
+    summary.tokens = 10 + rank;
+    summary.target_tokens = rank + 1;
+    summary.busy_seconds = 1;
+    return summary;
 }
 
 bool is_last_rank() {
@@ -30,9 +30,9 @@ bool is_last_rank() {
 }
 
 /// Decides one step and expects that all ranks know the same.
-Decision decide(const StepSummary& report, const CoordinatorSettings& settings = {}, std::int64_t step = 1) {
+Decision decide(const StepSummary& summary, const CoordinatorSettings& settings = {}, std::int64_t step = 1) {
     GradientCoordinator coordinator(Communicator::world(), settings);
-    const Decision mine = coordinator.decide(report, step);
+    const Decision mine = coordinator.decide(summary, step);
     Decision of_root = mine;
     Communicator::world().broadcast(std::span<Decision>(&of_root, 1));
     EXPECT_EQ(mine.apply, of_root.apply);
@@ -47,7 +47,7 @@ Decision decide(const StepSummary& report, const CoordinatorSettings& settings =
 
 TEST(Coordinator, SumsWhatRanksReportAndApplies) {
     const int ranks = Communicator::world().size();
-    const Decision decision = decide(report_of_rank());
+    const Decision decision = decide(summary_of_rank());
     EXPECT_TRUE(decision.apply);
     EXPECT_FALSE(decision.stop);
     EXPECT_FALSE(decision.checkpoint);
@@ -59,39 +59,39 @@ TEST(Coordinator, SumsWhatRanksReportAndApplies) {
 
 TEST(Coordinator, ClipsTheNormOfAllRanks) {
     const double norm = 2.0 * std::sqrt(Communicator::world().size());
-    EXPECT_DOUBLE_EQ(decide(report_of_rank()).clip_scale, 1 / (norm + 1e-6));
-    EXPECT_DOUBLE_EQ(decide(report_of_rank(), {.max_gradient_norm = 0.5}).clip_scale, 0.5 / (norm + 1e-6));
-    EXPECT_EQ(decide(report_of_rank(), {.max_gradient_norm = 100}).clip_scale, 1);
-    EXPECT_EQ(decide(report_of_rank(), {.max_gradient_norm = 0}).clip_scale, 1);
+    EXPECT_DOUBLE_EQ(decide(summary_of_rank()).clip_scale, 1 / (norm + 1e-6));
+    EXPECT_DOUBLE_EQ(decide(summary_of_rank(), {.max_gradient_norm = 0.5}).clip_scale, 0.5 / (norm + 1e-6));
+    EXPECT_EQ(decide(summary_of_rank(), {.max_gradient_norm = 100}).clip_scale, 1);
+    EXPECT_EQ(decide(summary_of_rank(), {.max_gradient_norm = 0}).clip_scale, 1);
 }
 
 TEST(Coordinator, SkipsAStepThatIsNotFiniteOnAnyRank) {
-    StepSummary report = report_of_rank();
-    report.finite = !is_last_rank();
-    EXPECT_FALSE(decide(report).apply);
-    report = report_of_rank();
-    report.squared_norm = is_last_rank() ? std::numeric_limits<double>::infinity() : 4.0;
-    EXPECT_FALSE(decide(report).apply);
-    report = report_of_rank();
-    report.squared_norm = 0;  // small gradients are no reason
-    EXPECT_TRUE(decide(report).apply);
+    StepSummary summary = summary_of_rank();
+    summary.finite = !is_last_rank();
+    EXPECT_FALSE(decide(summary).apply);
+    summary = summary_of_rank();
+    summary.squared_norm = is_last_rank() ? std::numeric_limits<double>::infinity() : 4.0;
+    EXPECT_FALSE(decide(summary).apply);
+    summary = summary_of_rank();
+    summary.squared_norm = 0;  // small gradients are no reason
+    EXPECT_TRUE(decide(summary).apply);
 }
 
 TEST(Coordinator, SkipsAStepWithoutTargetsOnAllRanks) {
-    StepSummary report = report_of_rank();
-    report.loss_sum = 0;
-    report.target_tokens = 0;
-    const Decision decision = decide(report);
+    StepSummary summary = summary_of_rank();
+    summary.loss_sum = 0;
+    summary.target_tokens = 0;
+    const Decision decision = decide(summary);
     EXPECT_FALSE(decision.apply);
     EXPECT_EQ(decision.loss, 0);
-    report.target_tokens = is_last_rank() ? 1 : 0;
-    EXPECT_TRUE(decide(report).apply);
+    summary.target_tokens = is_last_rank() ? 1 : 0;
+    EXPECT_TRUE(decide(summary).apply);
 }
 
 TEST(Coordinator, StopsAtACheckpointIfAnyRankWantsTo) {
-    StepSummary report = report_of_rank();
-    report.stop_requested = is_last_rank();
-    const Decision decision = decide(report);
+    StepSummary summary = summary_of_rank();
+    summary.stop_requested = is_last_rank();
+    const Decision decision = decide(summary);
     EXPECT_TRUE(decision.stop);
     EXPECT_TRUE(decision.checkpoint);
     EXPECT_TRUE(decision.apply);  // this step still counts
@@ -99,8 +99,8 @@ TEST(Coordinator, StopsAtACheckpointIfAnyRankWantsTo) {
 
 TEST(Coordinator, SavesEverySoManySteps) {
     for (std::int64_t step = 1; step <= 7; ++step) {
-        EXPECT_EQ(decide(report_of_rank(), {.checkpoint_every = 3}, step).checkpoint, step % 3 == 0);
-        EXPECT_FALSE(decide(report_of_rank(), {}, step).checkpoint);
+        EXPECT_EQ(decide(summary_of_rank(), {.checkpoint_every = 3}, step).checkpoint, step % 3 == 0);
+        EXPECT_FALSE(decide(summary_of_rank(), {}, step).checkpoint);
     }
 }
 
@@ -110,7 +110,7 @@ TEST(Coordinator, StopsBeforeTheTimeIsOver) {
     const auto stops = [](double limit_seconds, milliseconds step_time) {
         GradientCoordinator coordinator(Communicator::world(), {.wall_time = {"", limit_seconds}});
         std::this_thread::sleep_for(step_time);
-        const Decision decision = coordinator.decide(report_of_rank(), 1);
+        const Decision decision = coordinator.decide(summary_of_rank(), 1);
         EXPECT_EQ(decision.checkpoint, decision.stop);
         return decision.stop;
     };
@@ -121,18 +121,18 @@ TEST(Coordinator, StopsBeforeTheTimeIsOver) {
 
 TEST(Coordinator, NamesTheRankThatOthersWaitFor) {
     const int ranks = Communicator::world().size();
-    StepSummary report = report_of_rank();
-    report.busy_seconds = is_last_rank() ? 8 : Communicator::world().rank() + 1;
-    Decision decision = decide(report);
+    StepSummary summary = summary_of_rank();
+    summary.busy_seconds = is_last_rank() ? 8 : Communicator::world().rank() + 1;
+    Decision decision = decide(summary);
     EXPECT_EQ(decision.slowest_rank, ranks - 1);
     // 8 s against the median of the others: nobody, {1}, and {1, 2, 3}.
     EXPECT_DOUBLE_EQ(decision.slowness, ranks == 1 ? 1.0 : ranks == 2 ? 8.0 : 4.0);
-    report.busy_seconds = Communicator::world().is_root() ? 8 : 1;
-    decision = decide(report);
+    summary.busy_seconds = Communicator::world().is_root() ? 8 : 1;
+    decision = decide(summary);
     EXPECT_EQ(decision.slowest_rank, 0);
     EXPECT_DOUBLE_EQ(decision.slowness, ranks == 1 ? 1.0 : 8.0);
-    report.busy_seconds = 0;
-    EXPECT_DOUBLE_EQ(decide(report).slowness, 1.0);
+    summary.busy_seconds = 0;
+    EXPECT_DOUBLE_EQ(decide(summary).slowness, 1.0);
 }
 
 }  // namespace

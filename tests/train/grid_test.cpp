@@ -49,14 +49,14 @@ Curve train_case(const std::filesystem::path& folder, const Communicator& world,
     session.start_from(folder / "adapter_init");
     Curve curve;
     for (index_t step = 0; step < steps; ++step) {
-        const StepSummary report = session.compute_gradients();
+        const StepSummary summary = session.compute_gradients();
         if (step == 0) {
             session.for_each_gradient([&](const FullTensor& full) {
                 const auto values = full.values.flat();
                 curve.gradients[full.tensor->name].assign(values.begin(), values.end());
             });
         }
-        const StepResult result = session.update(report);
+        const StepResult result = session.update(summary);
         curve.losses.push_back(result.decision.loss);
         curve.gradient_norms.push_back(result.decision.gradient_norm);
     }

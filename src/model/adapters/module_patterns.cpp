@@ -1,10 +1,10 @@
 #include "model/adapters/module_patterns.hpp"
 
 #include "core/error.hpp"
+#include "core/text.hpp"
 
 #include <algorithm>
 #include <charconv>
-#include <sstream>
 
 namespace moesaic::model {
 
@@ -25,9 +25,11 @@ void ModulePatterns::add(const std::string& source, const std::string& pattern, 
 
 ModulePatterns ModulePatterns::parse(const std::string& source, const std::string& text) {
     ModulePatterns patterns;
+    if (text.empty()) {
+        return patterns;
+    }
     patterns.text_ = text;
-    std::istringstream items(text);
-    for (std::string item; std::getline(items, item, ',');) {
+    for (const std::string& item : core::split(text)) {
         const auto equals = item.rfind('=');
         double value = 0;
         const char* end = item.data() + item.size();

@@ -85,7 +85,6 @@ struct Architecture {
     index_t expert_intermediate = 0;  ///< I
     SharedExpertSettings shared;
     ops::RouterSettings router;
-    index_t max_positions = 0;
     std::vector<bool> is_moe;  ///< per layer
     bool tied_head = false;    ///< the head is the embedding
     double norm_epsilon = 0;

@@ -24,7 +24,6 @@ Architecture read_common(const Configuration& config) {
     architecture.layers = config.get_size("num_hidden_layers", 1, 4096);
     architecture.vocabulary = config.get_size("vocab_size");
     architecture.dense_intermediate = config.get_size_or("intermediate_size", 0, 0);
-    architecture.max_positions = config.get_size_or("max_position_embeddings", io::max_json_size);
     architecture.tied_head = config.get_or<bool>("tie_word_embeddings", false);
     architecture.norm_epsilon = config.get<double>("rms_norm_eps");
     core::require(architecture.norm_epsilon >= 0, ExitCode::corrupt_input,

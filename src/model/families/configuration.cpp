@@ -24,7 +24,7 @@ constexpr std::array without_influence = {
     "output_router_logits", "router_aux_loss_coef",    "num_nextn_predict_layers", "head_dim",
     "num_experts",          "num_local_experts",       "n_routed_experts",         "rope_scaling",
     "sliding_window",       "max_window_layers",       "mlp_only_layers",          "norm_topk_prob",
-    "use_flash_attn"};
+    "use_flash_attn",       "max_position_embeddings"};
 
 /// Whether the value switches a feature off, in the ways in which configurations do so.
 bool says_off(const nlohmann::json& value) {

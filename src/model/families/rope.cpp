@@ -112,15 +112,16 @@ ops::RopeSettings read_rope(const Configuration& config, const RopeDefaults& def
     ops::RopeSettings rope;
     rope.type = read_type(keys);
     rope.theta = keys.flat("rope_theta", rope.theta);
-    const double part = keys.flat("partial_rotary_factor", defaults.partial_rotary_factor);
-    core::require(part == 1 || (defaults.partial_rotary_factor < 1 && part < 1), ExitCode::usage,
-                  "{}: partial_rotary_factor = {} is not supported (1 is); use another model", config.source(), part);
-    rope.size = static_cast<index_t>(static_cast<double>(defaults.head_size) * part);
+    const double fraction = keys.flat("partial_rotary_factor", defaults.partial_rotary_factor);
+    core::require(fraction == 1 || (defaults.partial_rotary_factor < 1 && fraction < 1), ExitCode::usage,
+                  "{}: partial_rotary_factor = {} is not supported (1 is); use another model", config.source(),
+                  fraction);
+    rope.size = static_cast<index_t>(static_cast<double>(defaults.head_size) * fraction);
     core::require(
         rope.size > 0 && rope.size % 2 == 0, ExitCode::corrupt_input,
         "{}: {} elements of a head of {} are rotated ({} times partial_rotary_factor = {}; RoPE needs pairs); "
         "correct the file",
-        config.source(), rope.size, defaults.head_size, defaults.head_size_key, part);
+        config.source(), rope.size, defaults.head_size, defaults.head_size_key, fraction);
     if (rope.type == ops::RopeType::standard) {
         return rope;
     }

@@ -25,7 +25,7 @@ std::int64_t bytes_of(index_t rows, index_t cols) {
 
 /// The chunk's rows of those of this rank [T, cols].
 template <class S>
-MatrixView<S> part_of(MatrixView<S> rows, const RowRoutes& routes) {
+MatrixView<S> rows_of_chunk(MatrixView<S> rows, const RowRoutes& routes) {
     return rows.rows(routes.rows.begin, routes.rows.extent);
 }
 
@@ -81,9 +81,9 @@ void plan_exchange(const Architecture& architecture, const GridPlace& place, boo
     add(plan.scratch, {{"exchange.arrived_gradient", Rows::arrived, Element::scalar, hidden, true},
                        {"exchange.results.narrow", Rows::arrived, Element::narrow, hidden}});
     if (place.tensor_ranks > 1) {
-        add(plan.scratch, {{"exchange.results.parts", Rows::arrived, Element::scalar, hidden},
+        add(plan.scratch, {{"exchange.results.slice_sums", Rows::arrived, Element::scalar, hidden},
                            {"exchange.results.summands", Rows::arrived, Element::index, 1},
-                           {"exchange.weight_gradients.parts", Rows::arrived, Element::sum, choices, true},
+                           {"exchange.weight_gradients.slice_sums", Rows::arrived, Element::sum, choices, true},
                            {"exchange.weight_gradients.summands", Rows::arrived, Element::index, 1, true}});
     }
     if (place.expert_ranks > 1) {
@@ -155,7 +155,7 @@ void TokenExchange<Scalar>::plan_groups(MatrixView<const std::int32_t> expert_id
     Matrix<index_t> mine(chunks_, groups);
     Matrix<index_t> all(ranks * chunks_, groups);
     for (RowRoutes& routes : chunks) {
-        number_rows(part_of(expert_ids, routes), group_of_expert_, groups, routes);
+        number_rows(rows_of_chunk(expert_ids, routes), group_of_expert_, groups, routes);
         std::copy(routes.to_group.begin(), routes.to_group.end(), mine.view()[routes.chunk]);
         routes.from_group.assign(static_cast<std::size_t>(groups), 0);
     }
@@ -226,18 +226,18 @@ void TokenExchange<Scalar>::sum_over_slices(const RowRoutes& routes, MatrixView<
     const index_t slices = tensor_.size();
     const index_t cols = partial.cols();
     const auto& row_kernels = kernels_.elementwise<W>();
-    buffers.parts.resize(slices * routes.own, cols);
+    buffers.slice_sums.resize(slices * routes.own, cols);
     tensor_.template all_to_all_rows<W>(ops::as_operand<W>(row_kernels, partial, buffers.narrow), routes.of_rank,
-                                        buffers.parts,
+                                        buffers.slice_sums,
                                         std::vector<index_t>(static_cast<std::size_t>(slices), routes.own));
     volume_.reduce += bytes_of<W>(routes.total - routes.own, cols);
-    const MatrixView<const W> parts = buffers.parts.view();
+    const MatrixView<const W> slice_sums = buffers.slice_sums.view();
     buffers.summands.resize(static_cast<std::size_t>(slices * routes.own));
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < routes.own; ++row) {
         const W** of_row = buffers.summands.data() + row * slices;
         for (index_t s = 0; s < slices; ++s) {
-            of_row[s] = parts[s * routes.own + row];
+            of_row[s] = slice_sums[s * routes.own + row];
         }
         row_kernels.sum_rows(cols, slices, of_row, sums[row]);
     }
@@ -271,7 +271,7 @@ template <class W>
 void TokenExchange<Scalar>::bring_back(const RowRoutes& routes, MatrixView<const Sum> partial, Inbound<W>& buffers,
                                        MatrixView<Sum> output) {
     const bool one_group = expert_.size() == 1;
-    const MatrixView<Sum> mine = part_of(output, routes);
+    const MatrixView<Sum> mine = rows_of_chunk(output, routes);
     MatrixView<const Sum> sums = partial;
     if (tensor_.size() > 1) {
         sums_.resize(one_group ? 0 : routes.own, partial.cols());
@@ -294,14 +294,15 @@ ops::ExpertRows<Scalar> TokenExchange<Scalar>::dispatch(const RowRoutes& routes,
                                                         ArrivedRows<Scalar>& arrived) {
     const Scope scope(core::scopes::exchange_dispatch);
     ops::ExpertRows<Scalar> rows;
-    rows.hidden = send<Scalar>(routes, part_of(mine.hidden, routes), packed_hidden_, arrived.hidden);
-    rows.expert_ids = send<std::int32_t>(routes, part_of(mine.expert_ids, routes), packed_ids_, arrived.expert_ids);
-    rows.weights = send<Sum>(routes, part_of(mine.weights, routes), packed_weights_, arrived.weights);
+    rows.hidden = send<Scalar>(routes, rows_of_chunk(mine.hidden, routes), packed_hidden_, arrived.hidden);
+    rows.expert_ids =
+        send<std::int32_t>(routes, rows_of_chunk(mine.expert_ids, routes), packed_ids_, arrived.expert_ids);
+    rows.weights = send<Sum>(routes, rows_of_chunk(mine.weights, routes), packed_weights_, arrived.weights);
     rows.dropout = mine.dropout;
     if (mine.dropout.is_active()) {
         const MatrixView<const std::uint64_t> tokens(mine.dropout.rows.data(), mine.hidden.rows(), 1);
         rows.dropout.rows = {
-            send<std::uint64_t>(routes, part_of(tokens, routes), packed_tokens_, arrived.tokens).data(),
+            send<std::uint64_t>(routes, rows_of_chunk(tokens, routes), packed_tokens_, arrived.tokens).data(),
             static_cast<std::size_t>(routes.total)};
     }
     return rows;
@@ -313,7 +314,7 @@ MatrixView<const Scalar> TokenExchange<Scalar>::dispatch_gradient(const RowRoute
     const Scope scope(core::scopes::exchange_dispatch_gradient);
     const auto parity = static_cast<std::size_t>(routes.chunk % 2);
     const MatrixView<const Scalar> narrow =
-        ops::as_operand<Scalar>(kernels_.elementwise<Scalar>(), part_of(gradient, routes), gradient_[parity]);
+        ops::as_operand<Scalar>(kernels_.elementwise<Scalar>(), rows_of_chunk(gradient, routes), gradient_[parity]);
     return send<Scalar>(routes, narrow, packed_hidden_, arrived_gradient_[parity]);
 }
 

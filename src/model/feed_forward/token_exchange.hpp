@@ -100,9 +100,9 @@ private:
     /// Results of one kind on their way back.
     template <class W>
     struct Inbound {
-        Matrix<W> narrow;    // sums as they are sent
-        Matrix<W> parts;     // [tensor ranks * own, cols]
-        Matrix<W> returned;  // [rows sent, cols]
+        Matrix<W> narrow;      // sums as they are sent
+        Matrix<W> slice_sums;  // [tensor ranks * own, cols]: those of every slice of the experts
+        Matrix<W> returned;    // [rows sent, cols]
         std::vector<const W*> summands;
     };
 

@@ -1,0 +1,16 @@
+// The option for ops::Activations, which training and benchmarks have under keys of their own.
+#pragma once
+
+#include "core/options.hpp"
+#include "ops/expert_workspace.hpp"
+
+#include <string>
+
+namespace moesaic::ops {
+
+inline void declare_activations(core::OptionSet& set, const std::string& key, Activations& activations) {
+    set.add_enum(key, activations,
+                 "retain: keep gate and up of each layer for backward; recompute: less memory, more work");
+}
+
+}  // namespace moesaic::ops
