@@ -38,12 +38,6 @@ struct StepWorkload {
     index_t length = 0;  ///< tokens per sequence
 };
 
-/// Forgets earlier peaks; returns the bytes that are resident at this one.
-std::uint64_t restart_peak_memory() {
-    host::reset_peak_memory();
-    return host::peak_memory_bytes();
-}
-
 /// Steps of all ranks, which train one model together on random tokens, a few steps of them again and again.
 class StepBenchmark final : public Benchmark {
 public:
@@ -62,9 +56,9 @@ private:
     void report_memory(Console& console) const;
 
     const mpi::ProcessGrid& grid_;
-    index_t tokens_;                 ///< of a step
-    double planned_bytes_;           ///< of memory of this rank, to print it beside what is used
-    std::uint64_t resident_before_;  ///< bytes that the process had before it loaded the model
+    index_t tokens_;               ///< of a step
+    double planned_bytes_;         ///< of memory of this rank, to print it beside what is used
+    host::MemoryOfPhases memory_;  ///< of the model and of steps
     train::Dataset data_;
     train::TrainSession<core::bf16> session_;
     StepSamples samples_ = {};
@@ -76,20 +70,22 @@ StepBenchmark::StepBenchmark(const train::Runtime& runtime, const model::Archite
     : grid_(runtime.grid),
       tokens_(workload.tokens()),
       planned_bytes_(planned_bytes),
-      resident_before_(restart_peak_memory()),
       data_(random_tokens(workload.batches.batch_size * steps_of_data, workload.length, architecture.vocabulary, 0)),
       session_(train::load_model<core::bf16>(runtime, architecture, workload.model, workload.decoder,
                                              train::Purpose::training),
                data_, settings_of_steps(workload.batches), runtime.kernels, runtime.grid) {
     randomise(session_.decoder().lora(), 0);
     session_.decoder().update_lora();
+    memory_.end();
 }
 
 void StepBenchmark::repeat(bool record) {
+    memory_.begin();
     const mpi::Communicator& world = grid_.world();
     measure::EventCollector collector;
     const double seconds = seconds_of_slowest(world, [&] { session_.step(); });
     const measure::StepTrace trace = measure::trace_of_step(collector.stop());
+    memory_.end();
     if (session_.decoder().architecture().moe_layers() > 0) {
         static_cast<void>(trace.rank.seconds_of(core::scopes::exchange_dispatch));  // or the exchange looks like none
     }
@@ -173,9 +169,7 @@ void StepBenchmark::report(Console& console, const measure::MachineLimits& limit
 }
 
 void StepBenchmark::report_memory(Console& console) const {
-    const std::uint64_t resident = host::peak_memory_bytes();
-    const double peak =
-        console.world().max(static_cast<double>(resident - std::min(resident, resident_before_)) / core::gibibyte);
+    const double peak = console.world().max(memory_.peak_bytes() / core::gibibyte);
     const double planned = planned_bytes_ / core::gibibyte;
     console.add("memory_plan", "GiB", planned);
     console.add("memory_peak", "GiB", peak);

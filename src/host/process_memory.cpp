@@ -2,6 +2,7 @@
 
 #include <unistd.h>
 
+#include <algorithm>
 #include <fstream>
 #include <limits>
 #include <string>
@@ -31,6 +32,16 @@ std::uint64_t peak_memory_bytes() {
         status.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
     }
     return 0;
+}
+
+void MemoryOfPhases::begin() {
+    reset_peak_memory();
+    before_ = static_cast<double>(resident_memory_bytes());
+}
+
+void MemoryOfPhases::end() {
+    peak_ = std::max(peak_, kept_ + static_cast<double>(peak_memory_bytes()) - before_);
+    kept_ += static_cast<double>(resident_memory_bytes()) - before_;
 }
 
 }  // namespace moesaic::host

@@ -12,4 +12,20 @@ void reset_peak_memory();
 /// Bytes of resident memory at the peak since the start or the last reset; 0 if the system does not tell.
 [[nodiscard]] std::uint64_t peak_memory_bytes();
 
+/// Resident memory that the phases of a piece of work add, whatever others allocate between them. Resets the peak.
+class MemoryOfPhases {
+public:
+    /// The first phase begins.
+    MemoryOfPhases() { begin(); }
+    void begin();
+    void end();
+    /// Bytes of all ended phases together at their peak.
+    [[nodiscard]] double peak_bytes() const noexcept { return peak_; }
+
+private:
+    double before_ = 0;  ///< resident when the phase began
+    double kept_ = 0;    ///< by the phases that ended
+    double peak_ = 0;
+};
+
 }  // namespace moesaic::host

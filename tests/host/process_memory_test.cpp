@@ -17,5 +17,19 @@ TEST(ProcessMemory, GrowsWithWhatIsTouched) {
     EXPECT_EQ(touched.back(), 1);
 }
 
+/// What others hold between phases does not count; what a phase keeps does.
+TEST(ProcessMemory, OfPhasesIsTheirsAlone) {
+    constexpr std::size_t mebibyte = std::size_t{1} << 20U;
+    MemoryOfPhases memory;
+    const std::vector<char> kept(128 * mebibyte, 1);
+    memory.end();
+    const std::vector<char> of_others(512 * mebibyte, 1);
+    memory.begin();
+    const char last = std::vector<char>(64 * mebibyte, 1).back();
+    memory.end();
+    EXPECT_NEAR(memory.peak_bytes(), 192.0 * mebibyte, 16.0 * mebibyte);
+    EXPECT_EQ(kept.back() + of_others.back() + last, 3);
+}
+
 }  // namespace
 }  // namespace moesaic::host
