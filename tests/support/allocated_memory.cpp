@@ -46,6 +46,9 @@ void* operator new(std::size_t bytes) {
     }
     return memory;
 }
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+    return count(std::malloc(bytes));
+}
 void operator delete(void* memory) noexcept {
     __wrap_free(memory);
 }
