@@ -16,7 +16,8 @@ bool BlockPlan::is_trainable() const noexcept {
 
 std::size_t BlockPlan::index_of(std::string_view projection) const {
     const auto found = std::find_if(projections.begin(), projections.end(), [&](const ProjectionPlan& each) {
-        return each.name.ends_with(projection) && each.name[each.name.size() - projection.size() - 1] == '.';
+        const std::string_view name = each.name;
+        return name.substr(name.rfind('.') + 1) == projection;
     });
     core::require(found != projections.end(), core::ExitCode::runtime_failure,
                   "{}: no projection {} is planned (its plan and its class disagree); correct the block", kind,

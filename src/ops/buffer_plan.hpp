@@ -6,11 +6,12 @@
 #include "kernels/kernel_set.hpp"
 #include "ops/blocks.hpp"
 
+#include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <string_view>
-#include <type_traits>
 #include <vector>
 
 namespace moesaic::ops {
@@ -28,7 +29,7 @@ enum class Rows : std::uint8_t {
     threads,        ///< threads
     thread_strips,  ///< rows that all threads together work on at a time
 };
-inline constexpr std::size_t kinds_of_rows = 10;
+inline constexpr std::size_t kinds_of_rows = static_cast<std::size_t>(Rows::thread_strips) + 1;
 
 /// What a buffer holds.
 enum class Element : std::uint8_t {
@@ -50,6 +51,10 @@ struct BufferPlan {
     index_t columns = 0;
     bool for_backward = false;  ///< a forward pass alone has no need of it
 };
+
+inline void append(const std::vector<BufferPlan>& more, std::vector<BufferPlan>& buffers) {
+    buffers.insert(buffers.end(), more.begin(), more.end());
+}
 
 /// Numbers of all kinds of rows.
 class RowCounts {

@@ -27,8 +27,8 @@ std::vector<BufferPlan> plan_expert_workspace(const ExpertConfig& config, bool h
     const index_t choices = config.experts_per_token;
     const bool recompute = config.activations == Activations::recompute;
     const index_t operand_of_lora = has_dropout ? hidden : 0;
-    constexpr index_t panels = 3;  // of weights: as they come, and two packed
-    constexpr index_t longest_panel = 2048;
+    constexpr index_t panels = 3;            // of weights: as they come, and two packed
+    constexpr index_t longest_panel = 2048;  // of AMX; other kernels have shorter ones
     return {
         {"experts.output", Rows::arrived, Element::sum, config.hidden},
         {"experts.grad_input", Rows::arrived, Element::sum, config.hidden, true},

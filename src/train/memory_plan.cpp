@@ -36,10 +36,6 @@ double share_of_tokens(double experts, double held, double choices) {
     return 1 - none;
 }
 
-double padded(double extent) {
-    return std::ceil(extent / ops::kernel_block) * ops::kernel_block;
-}
-
 /// Rows of this rank in a pass and what becomes of them; floating point, because sizes in a hostile file may overflow
 /// integers.
 ops::RowCounts count_rows(const Architecture& architecture, const MemoryRequest& request) {
@@ -81,23 +77,21 @@ void for_each_projection(const std::vector<LayerPlan>& layers, const Use& use) {
     }
 }
 
-/// Bytes of a matrix [rows, cols].
-double packed(ops::WeightFormat format, double rows, double cols) {
-    const index_t of_strip = ops::PackedWeights::bytes_of(format, ops::kernel_block, static_cast<index_t>(cols));
-    return padded(rows) / ops::kernel_block * static_cast<double>(of_strip);
+/// Bytes of a matrix [rows, cols]; floating point as above.
+double packed(ops::WeightFormat format, index_t rows, index_t cols) {
+    return static_cast<double>(ops::blocks_of(rows)) *
+           static_cast<double>(ops::PackedWeights::bytes_of(format, ops::kernel_block, cols));
 }
 
 double weight_bytes(const Architecture& a, index_t scalar_bytes, const std::vector<LayerPlan>& layers) {
     const auto format = [&](std::optional<ops::WeightFormat> stored) {
         return scalar_bytes == sizeof(float) ? ops::format_for<float>(stored) : ops::format_for<core::bf16>(stored);
     };
-    double bytes = packed(format(a.stored.others), static_cast<double>(a.vocabulary), static_cast<double>(a.hidden)) *
-                   (a.tied_head ? 1 : 2);
+    double bytes = packed(format(a.stored.others), a.vocabulary, a.hidden) * (a.tied_head ? 1 : 2);
     auto wide = static_cast<double>(a.hidden);  // norms, biases, routers: in full precision
     for_each_projection(layers, [&](const ProjectionPlan& projection) {
-        bytes += static_cast<double>(projection.held.extent) * packed(format(projection.stored),
-                                                                      static_cast<double>(projection.local_out()),
-                                                                      static_cast<double>(projection.local_in()));
+        bytes += static_cast<double>(projection.held.extent) *
+                 packed(format(projection.stored), projection.local_out(), projection.local_in());
         wide += projection.has_bias ? static_cast<double>(projection.out) : 0;
     });
     for (const LayerPlan& layer : layers) {

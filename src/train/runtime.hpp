@@ -51,11 +51,11 @@ struct ModelSettings {
 
 /// Reads the architecture and checks that so many ranks can share its experts.
 [[nodiscard]] model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridShape& grid);
+/// Collective. The same for the ranks that run.
+[[nodiscard]] model::Architecture read_architecture(const Runtime& runtime, const ModelSettings& settings);
 /// How the files store the weights; nothing where there are none, as beside a configuration alone.
 [[nodiscard]] model::StoredFormats stored_formats(const ModelSettings& settings,
                                                   const model::Architecture& architecture);
-/// Collective. The same for the ranks that run.
-[[nodiscard]] model::Architecture read_architecture(const Runtime& runtime, const ModelSettings& settings);
 
 /// What will be done with a model.
 enum class Purpose : std::uint8_t { training, evaluation };

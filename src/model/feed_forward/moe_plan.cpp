@@ -7,7 +7,6 @@
 
 namespace moesaic::model {
 
-using ops::BufferPlan;
 using ops::Element;
 using ops::Projection;
 using ops::Rows;
@@ -74,28 +73,25 @@ ProjectionPlan plan_routed(const Architecture& architecture, index_t layer, Proj
     return plan;
 }
 
-void append(const std::vector<BufferPlan>& more, std::vector<BufferPlan>& buffers) {
-    buffers.insert(buffers.end(), more.begin(), more.end());
-}
-
 /// Of router, exchange and routed experts.
 void add_buffers(const Architecture& architecture, index_t layer, const DecoderSettings& settings,
                  const GridPlace& place, BlockPlan& plan) {
     const bool has_dropout = settings.lora.dropout > 0;
     const bool has_shared = architecture.shared.intermediate > 0;
     const ops::ExpertConfig experts = config_of_experts(architecture, layer, settings, plan);
-    append({{"scores", Rows::own, Element::sum, (keeps_softmax(architecture, settings) ? 2 : 1) * architecture.experts},
-            {"expert_ids", Rows::own, Element::int32, architecture.experts_per_token},
-            {"expert_weights", Rows::own, Element::sum, architecture.experts_per_token},
-            {"shared_weights", Rows::own, Element::sum, architecture.shared.gated ? 1 : 0}},
-           plan.state);
-    append(ops::plan_saved_experts(experts), plan.state);
-    append({{"router.grad_weights", Rows::own, Element::sum, architecture.experts_per_token, true},
-            {"router.grad_logits", Rows::own, Element::sum, architecture.experts, true},
-            {"router.shared_output", Rows::own, Element::sum, has_shared ? architecture.hidden : 0},
-            {"router.shared_grad_weights", Rows::own, Element::sum, architecture.shared.gated ? 1 : 0, true}},
-           plan.scratch);
-    append(ops::plan_expert_workspace(experts, has_dropout), plan.scratch);
+    ops::append(
+        {{"scores", Rows::own, Element::sum, (keeps_softmax(architecture, settings) ? 2 : 1) * architecture.experts},
+         {"expert_ids", Rows::own, Element::int32, architecture.experts_per_token},
+         {"expert_weights", Rows::own, Element::sum, architecture.experts_per_token},
+         {"shared_weights", Rows::own, Element::sum, architecture.shared.gated ? 1 : 0}},
+        plan.state);
+    ops::append(ops::plan_saved_experts(experts), plan.state);
+    ops::append({{"router.grad_weights", Rows::own, Element::sum, architecture.experts_per_token, true},
+                 {"router.grad_logits", Rows::own, Element::sum, architecture.experts, true},
+                 {"router.shared_output", Rows::own, Element::sum, has_shared ? architecture.hidden : 0},
+                 {"router.shared_grad_weights", Rows::own, Element::sum, architecture.shared.gated ? 1 : 0, true}},
+                plan.scratch);
+    ops::append(ops::plan_expert_workspace(experts, has_dropout), plan.scratch);
     plan_exchange(architecture, place, has_dropout, plan);
 }
 

@@ -67,36 +67,37 @@ void plan_exchange(const Architecture& architecture, const GridPlace& place, boo
     const index_t hidden = architecture.hidden;
     const index_t choices = architecture.experts_per_token;
     const index_t identity = has_dropout ? 1 : 0;
-    const auto add = [](std::vector<ops::BufferPlan>& buffers, const std::vector<ops::BufferPlan>& more) {
-        buffers.insert(buffers.end(), more.begin(), more.end());
-    };
-    add(plan.scratch, {{"exchange.gradient", Rows::own, Element::narrow, hidden, true}});
+    ops::append({{"exchange.gradient", Rows::own, Element::narrow, hidden, true}}, plan.scratch);
     if (place.expert_ranks * place.tensor_ranks == 1) {
         return;
     }
-    add(plan.state, {{"arrived.hidden", Rows::arrived, Element::scalar, hidden},
-                     {"arrived.expert_ids", Rows::arrived, Element::int32, choices},
-                     {"arrived.weights", Rows::arrived, Element::sum, choices},
-                     {"arrived.tokens", Rows::arrived, Element::index, identity}});
-    add(plan.scratch, {{"exchange.arrived_gradient", Rows::arrived, Element::scalar, hidden, true},
-                       {"exchange.results.narrow", Rows::arrived, Element::narrow, hidden}});
+    ops::append({{"arrived.hidden", Rows::arrived, Element::scalar, hidden},
+                 {"arrived.expert_ids", Rows::arrived, Element::int32, choices},
+                 {"arrived.weights", Rows::arrived, Element::sum, choices},
+                 {"arrived.tokens", Rows::arrived, Element::index, identity}},
+                plan.state);
+    ops::append({{"exchange.arrived_gradient", Rows::arrived, Element::scalar, hidden, true},
+                 {"exchange.results.narrow", Rows::arrived, Element::narrow, hidden}},
+                plan.scratch);
     if (place.tensor_ranks > 1) {
-        add(plan.scratch, {{"exchange.results.slice_sums", Rows::arrived, Element::scalar, hidden},
-                           {"exchange.results.summands", Rows::arrived, Element::index, 1},
-                           {"exchange.weight_gradients.slice_sums", Rows::arrived, Element::sum, choices, true},
-                           {"exchange.weight_gradients.summands", Rows::arrived, Element::index, 1, true}});
+        ops::append({{"exchange.results.slice_sums", Rows::arrived, Element::scalar, hidden},
+                     {"exchange.results.summands", Rows::arrived, Element::index, 1},
+                     {"exchange.weight_gradients.slice_sums", Rows::arrived, Element::sum, choices, true},
+                     {"exchange.weight_gradients.summands", Rows::arrived, Element::index, 1, true}},
+                    plan.scratch);
     }
     if (place.expert_ranks > 1) {
-        add(plan.state, {{"routes.place", Rows::own, Element::int32, place.expert_ranks}});
-        add(plan.scratch, {{"exchange.packed_hidden", Rows::sent, Element::scalar, hidden},
-                           {"exchange.packed_ids", Rows::sent, Element::int32, choices},
-                           {"exchange.packed_weights", Rows::sent, Element::sum, choices},
-                           {"exchange.packed_tokens", Rows::sent, Element::index, identity},
-                           {"exchange.results.returned", Rows::sent, Element::scalar, hidden},
-                           {"exchange.results.summands", Rows::own, Element::index, place.expert_ranks},
-                           {"exchange.weight_gradients.returned", Rows::sent, Element::sum, choices, true},
-                           {"exchange.weight_gradients.summands", Rows::own, Element::index, place.expert_ranks, true},
-                           {"exchange.sums", Rows::received, Element::sum, place.tensor_ranks > 1 ? hidden : 0}});
+        ops::append({{"routes.place", Rows::own, Element::int32, place.expert_ranks}}, plan.state);
+        ops::append({{"exchange.packed_hidden", Rows::sent, Element::scalar, hidden},
+                     {"exchange.packed_ids", Rows::sent, Element::int32, choices},
+                     {"exchange.packed_weights", Rows::sent, Element::sum, choices},
+                     {"exchange.packed_tokens", Rows::sent, Element::index, identity},
+                     {"exchange.results.returned", Rows::sent, Element::scalar, hidden},
+                     {"exchange.results.summands", Rows::own, Element::index, place.expert_ranks},
+                     {"exchange.weight_gradients.returned", Rows::sent, Element::sum, choices, true},
+                     {"exchange.weight_gradients.summands", Rows::own, Element::index, place.expert_ranks, true},
+                     {"exchange.sums", Rows::received, Element::sum, place.tensor_ranks > 1 ? hidden : 0}},
+                    plan.scratch);
     }
 }
 

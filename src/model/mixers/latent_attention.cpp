@@ -41,8 +41,10 @@ BlockPlan plan_latent_attention(const Architecture& architecture, index_t layer,
     project("kv_a_proj_with_mqa", attention.kv_rank + attention.rope.size, architecture.hidden, attention.input_bias);
     project("kv_b_proj", attention.heads * (plain + attention.value_size), attention.kv_rank, false);
     plan.tensors.push_back({prefix + "kv_a_layernorm.weight", TensorRole::scale, 1, attention.kv_rank});
-    for (const char* name :
-         {compressed ? "q_a_proj" : "q_proj", query_up_name(compressed), "kv_a_proj_with_mqa", "kv_b_proj"}) {
+    if (compressed) {
+        plan.add_linears({"q_a_proj"}, lora);
+    }
+    for (const char* name : {query_up_name(compressed), "kv_a_proj_with_mqa", "kv_b_proj"}) {
         plan.add_linears({name}, lora);
     }
     const index_t latent = attention.kv_rank + attention.rope.size;
