@@ -14,13 +14,14 @@ std::unique_ptr<BenchmarkSettings> make_collectives_settings();
 
 const std::vector<BenchmarkKind>& benchmark_kinds() {
     static const std::vector<BenchmarkKind> all = {
-        {"machine", "measure what the machine can do at best", "auto", true, true, 1, make_machine_settings},
-        {"kernels", "measure matrix products, with oneDNN beside them", "1", true, true, 1, make_kernels_settings},
-        {"layer", "measure one expert layer, forward and backward", "auto", true, true, 1, make_layer_settings},
-        {"step", "measure whole training steps on random tokens", "auto", true, false, 1, make_step_settings},
-        {"reference", "measure the steps that moesaic_tokens_per_second stands for", "auto", true, false, 1,
+        {"machine", "measure what the machine can do at best", "auto", true, true, false, 1, make_machine_settings},
+        {"kernels", "measure matrix products, with oneDNN beside them", "1", true, true, false, 1,
+         make_kernels_settings},
+        {"layer", "measure one expert layer, forward and backward", "auto", true, true, false, 1, make_layer_settings},
+        {"step", "measure whole training steps on random tokens", "auto", true, false, true, 1, make_step_settings},
+        {"reference", "measure the steps that moesaic_tokens_per_second stands for", "auto", true, false, false, 1,
          make_reference_settings},
-        {"collectives", "measure the exchange between ranks", "1", false, false, 2, make_collectives_settings},
+        {"collectives", "measure the exchange between ranks", "1", false, false, false, 2, make_collectives_settings},
     };
     return all;
 }

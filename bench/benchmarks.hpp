@@ -15,6 +15,7 @@ struct BenchmarkKind {
     std::string_view threads;  ///< per rank, unless the user says so
     bool has_limits;           ///< limits of the machine are measured beside it
     bool alone;                ///< each rank does the whole work by itself
+    bool takes_run;            ///< configuration files of training runs are read too
     index_t least_ranks;       ///< a deck leaves it out on fewer
     std::unique_ptr<BenchmarkSettings> (*make_settings)();
 };

@@ -1,11 +1,12 @@
 #include "bench/console.hpp"
 
 #include "core/error.hpp"
+#include "core/standard_output.hpp"
+#include "mpi/print.hpp"
 
 #include <fmt/format.h>
 
 #include <cmath>
-#include <cstdio>
 #include <limits>
 
 namespace moesaic::bench {
@@ -21,18 +22,15 @@ void require_passed(std::span<const measure::Check> checks, std::string_view cas
 
 void print_figures(const measure::CaseResult& result, const std::string& prefix) {
     for (const measure::Check& check : result.checks) {
-        fmt::print("FOM {}{} = {:.6g} relative\n", prefix, check.name, check.error);
+        core::print(fmt::format("FOM {}{} = {:.6g} relative\n", prefix, check.name, check.error));
     }
     for (const measure::Figure& figure : result.figures) {
-        fmt::print("FOM {}{} = {:.6g} {}\n", prefix, figure.name, figure.value, figure.unit);
+        core::print(fmt::format("FOM {}{} = {:.6g} {}\n", prefix, figure.name, figure.value, figure.unit));
     }
 }
 
 void Console::say(std::string_view text) const {
-    if (world_.is_root()) {
-        fmt::print("{}", text);
-        std::fflush(stdout);
-    }
+    mpi::print(world_, text);
 }
 
 void Console::add_check(const std::string& name, double error, double bound) {

@@ -1,6 +1,7 @@
 #include "bench/summary.hpp"
 
 #include "bench/console.hpp"
+#include "core/standard_output.hpp"
 #include "measure/headline.hpp"
 #include "measure/scaling.hpp"
 
@@ -14,10 +15,10 @@ namespace moesaic::bench {
 
 void print_figures(const measure::Results& results) {
     for (const std::string& warning : results.warnings) {
-        fmt::print("warning: {}\n", warning);
+        core::print(fmt::format("warning: {}\n", warning));
     }
     for (const measure::Difference& difference : results.differences) {
-        fmt::print("warning: ranks differ in {}\n", difference.key);
+        core::print(fmt::format("warning: ranks differ in {}\n", difference.key));
     }
     // A benchmark alone needs no name before its figures; in a suite, and with several ranks or threads, each case has
     // one.
@@ -30,15 +31,16 @@ void print_figures(const measure::Results& results) {
         std::any_of(results.cases.begin(), results.cases.end(),
                     [](const measure::CaseResult& found) { return found.benchmark == "reference"; });
     if (has_reference && !results.headline) {
-        fmt::print("no moesaic_tokens_per_second: it needs {} repetitions at least\n",
-                   measure::least_repetitions_of_headline);
+        core::print(fmt::format("no moesaic_tokens_per_second: it needs {} repetitions at least\n",
+                                measure::least_repetitions_of_headline));
     }
     if (const auto& headline = results.headline) {
-        fmt::print("{:.6g} tokens/s [{:.6g}, {:.6g}] with {}; {:.1f} % of what the machine's limits allow\n",
-                   headline->value, headline->low, headline->high, headline->case_name,
-                   headline->floor_percent.value_or(0));
-        fmt::print("FOM {}_floor = {:.6g} percent\n", headline->name, headline->floor_percent.value_or(0));
-        fmt::print("FOM {} = {:.6g} {}\n", headline->name, headline->value, headline->unit);
+        core::print(fmt::format(
+            "{:.6g} tokens/s [{:.6g}, {:.6g}] with {}; {:.1f} % of what the machine's limits allow\n", headline->value,
+            headline->low, headline->high, headline->case_name, headline->floor_percent.value_or(0)));
+        core::print(
+            fmt::format("FOM {}_floor = {:.6g} percent\n", headline->name, headline->floor_percent.value_or(0)));
+        core::print(fmt::format("FOM {} = {:.6g} {}\n", headline->name, headline->value, headline->unit));
     }
 }
 
@@ -47,12 +49,14 @@ void print_scaling(const std::vector<measure::CaseResult>& cases) {
     for (const measure::Scaling& scaling : measure::scaling_of(cases)) {
         if (scaling.name != last) {
             const measure::CaseResult& first = *scaling.points.front().result;
-            fmt::print("scaling of {} from {} x {} (ranks x threads)\n", scaling.name, first.ranks, first.threads);
+            core::print(fmt::format("scaling of {} from {} x {} (ranks x threads)\n", scaling.name, first.ranks,
+                                    first.threads));
             last = scaling.name;
         }
         for (const measure::Scaling::Point& point : std::span(scaling.points).subspan(1)) {
-            fmt::print("  {:>4} x {:<4} {:<28} {:>8.2f} times as fast, efficiency {:5.1f} %\n", point.result->ranks,
-                       point.result->threads, scaling.figure, point.speed_up, point.efficiency_percent);
+            core::print(fmt::format("  {:>4} x {:<4} {:<28} {:>8.2f} times as fast, efficiency {:5.1f} %\n",
+                                    point.result->ranks, point.result->threads, scaling.figure, point.speed_up,
+                                    point.efficiency_percent));
         }
     }
 }

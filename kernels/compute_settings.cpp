@@ -12,7 +12,8 @@
 namespace moesaic::kernels {
 
 void ComputeSettings::declare(core::OptionSet& set) {
-    set.add_enum("compute.precision", precision, "bf16, or fp32 for reference runs");
+    set.add_enum("compute.precision", precision, "bf16, or fp32 for reference runs")
+        .known_as({"bf16", "fp16", "dtype", "torch_dtype", "mixed_precision"});
     declare_isa(set);
 }
 

@@ -92,8 +92,8 @@ int cores_paid_for(double cpus, int ranks, int cores) {
 }  // namespace
 
 void PlaceSettings::declare(core::OptionSet& set) {
-    set.add_auto("parallel.threads", threads, most_threads,
-                 "threads per rank; auto: one per physical core of the rank");
+    set.add_auto("parallel.threads", threads, most_threads, "threads per rank; auto: one per physical core of the rank")
+        .known_as({"num_threads", "n_threads", "nthreads"});
 }
 
 void PlaceSettings::declare_topology(core::OptionSet& set) {

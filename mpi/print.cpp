@@ -1,15 +1,12 @@
 #include "mpi/print.hpp"
 
-#include <fmt/format.h>
-
-#include <cstdio>
+#include "core/standard_output.hpp"
 
 namespace moesaic::mpi {
 
 void print(const Communicator& world, std::string_view text) {
     if (world.is_root()) {
-        fmt::print("{}", text);
-        std::fflush(stdout);
+        core::print(text);
     }
 }
 

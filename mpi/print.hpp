@@ -7,7 +7,7 @@
 
 namespace moesaic::mpi {
 
-/// Prints on rank 0 only, at once.
+/// Prints on rank 0 only, as core::print.
 void print(const Communicator& world, std::string_view text);
 
 }  // namespace moesaic::mpi

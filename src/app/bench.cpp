@@ -1,5 +1,6 @@
 // moesaic bench NAME and moesaic bench suite
 #include "app/command.hpp"
+#include "app/train_configuration.hpp"
 #include "bench/case_runner.hpp"
 #include "core/error.hpp"
 
@@ -85,6 +86,9 @@ ExitCode run_bench(const bench::BenchmarkKind& kind, const mpi::Communicator& wo
     common.declare(options);
     const std::set<std::string> common_keys = keys_of(options);
     specs.back().declare(options, "");
+    if (kind.takes_run) {
+        options.ignore_in_files(TrainConfiguration().options.keys());
+    }
     const std::string command = fmt::format("bench {}", kind.name);
     if (!parse_options_only(world, command, options, arguments)) {
         return ExitCode::success;

@@ -1,6 +1,9 @@
 // moesaic eval
 #include "app/command.hpp"
+#include "app/progress.hpp"
+#include "app/train_configuration.hpp"
 #include "core/error.hpp"
+#include "io/files.hpp"
 #include "mpi/watchdog.hpp"
 #include "train/adapter_store.hpp"
 #include "train/batches.hpp"
@@ -10,6 +13,7 @@
 #include <fmt/format.h>
 
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 namespace moesaic::app {
 namespace {
@@ -19,6 +23,7 @@ using core::ExitCode;
 struct EvalConfiguration {
     train::ModelSettings model;
     std::string adapter;
+    std::string scores;  ///< file, or empty
     train::DataSettings data;
     train::BatchSettings batches;
     mpi::GridShape grid;
@@ -38,13 +43,25 @@ struct EvalConfiguration {
         decoder.declare_chunks(options);
         compute.declare(options);
         watchdog.declare(options);
+        options.add("output", scores, "file for the loss and exactness of every sequence, as JSON lines");
+        options.ignore_in_files(TrainConfiguration().options.keys());
     }
 };
 
+struct Result {
+    train::Dataset data;
+    train::Evaluation evaluation;
+};
+
 template <class Scalar>
-train::Evaluation evaluate(const train::Runtime& runtime, const EvalConfiguration& configuration) {
+Result evaluate(const train::Runtime& runtime, const EvalConfiguration& configuration, Progress& progress) {
+    runtime.world.agree([&] {
+        core::require_set({{"model.path", configuration.model.name()}, {"data.eval", configuration.data.eval}});
+        if (runtime.world.is_root() && !configuration.scores.empty()) {
+            io::require_writable(configuration.scores);
+        }
+    });
     const model::Architecture architecture = train::read_architecture(runtime, configuration.model);
-    runtime.world.agree([&] { core::require_set("data.eval", configuration.data.eval); });
     const train::Dataset data = train::load_dataset(runtime.world, configuration.data.eval, architecture.vocabulary,
                                                     configuration.data.max_length);
     model::DecoderSettings settings = configuration.decoder;
@@ -56,14 +73,39 @@ train::Evaluation evaluate(const train::Runtime& runtime, const EvalConfiguratio
         }
     });
     const auto decoder =
-        train::load_model<Scalar>(runtime, architecture, configuration.model, settings, train::Purpose::evaluation);
+        train::load_model<Scalar>(runtime, architecture, configuration.model, settings, train::Purpose::evaluation,
+                                  [&](const train::LoadProgress& load) { progress.show(to_text(load)); });
     runtime.world.agree([&] {
         if (!configuration.adapter.empty()) {
             train::AdapterStore(decoder->lora(), runtime.grid).load(configuration.adapter, architecture);
             decoder->update_lora();
         }
     });
-    return train::evaluate<Scalar>(*decoder, runtime.kernels, runtime.grid, data, configuration.batches.batch_size);
+    return {data,
+            train::evaluate<Scalar>(*decoder, runtime.kernels, runtime.grid, data,
+                                    {.batch_size = configuration.batches.batch_size,
+                                     .scores = !configuration.scores.empty(),
+                                     .goes_on = [&](index_t done) {
+                                         progress.show_briefly(fmt::format("evaluating {}/{}", done, data.sequences()));
+                                         return true;
+                                     }})};
+}
+
+/// One JSON object per sequence, in the order of the data.
+std::string to_lines(const std::vector<train::SequenceScore>& scores) {
+    std::string text;
+    for (std::size_t s = 0; s < scores.size(); ++s) {
+        const train::SequenceScore& score = scores[s];
+        nlohmann::ordered_json line = {{"sequence", s}, {"target_tokens", score.target_tokens}};
+        if (score.target_tokens > 0) {
+            line["loss"] = score.loss_sum / static_cast<double>(score.target_tokens);
+            line["exact"] = score.is_exact();
+            line["first_wrong"] =
+                score.is_exact() ? nlohmann::ordered_json() : nlohmann::ordered_json(score.first_wrong);
+        }
+        text += line.dump() + "\n";
+    }
+    return text;
 }
 
 }  // namespace
@@ -75,14 +117,25 @@ ExitCode run_eval(const mpi::Communicator& world, Arguments arguments) {
     }
     const mpi::Watchdog watchdog(world, configuration.watchdog.limit_seconds);
     const train::Runtime runtime(world, configuration.place, configuration.grid, configuration.compute);
-    const train::Evaluation result = kernels::with_precision(configuration.compute.precision, [&](auto scalar) {
-        return evaluate<decltype(scalar)>(runtime, configuration);
+    Progress progress(world.is_root());
+    const Result result = kernels::with_precision(configuration.compute.precision, [&](auto scalar) {
+        return evaluate<decltype(scalar)>(runtime, configuration, progress);
     });
-    print(world, fmt::format("{}: {} sequences, {} target tokens\n", configuration.data.eval, result.sequences,
-                             result.target_tokens));
-    print(world, fmt::format("FOM eval_loss = {:.6f} nats/token\n", result.loss()));
-    print(world, fmt::format("FOM eval_perplexity = {:.4f} -\n", std::exp(result.loss())));
-    print(world, fmt::format("FOM eval_exact = {:.2f} percent\n", result.exact_percent()));
+    const train::Evaluation& evaluation = result.evaluation;
+    world.agree([&] {
+        core::require(
+            std::isfinite(evaluation.loss()), ExitCode::runtime_failure,
+            "the loss of {} is not finite ({}); check the weights and the adapter, or try compute.precision = "
+            "fp32",
+            result.data.name, evaluation.loss());
+        if (world.is_root() && !configuration.scores.empty()) {
+            io::write_file_atomically(configuration.scores, to_lines(evaluation.scores));
+        }
+    });
+    progress.say(result.data.summary());
+    print(world, fmt::format("FOM eval_loss = {:.6f} nats/token\n", evaluation.loss()));
+    print(world, fmt::format("FOM eval_perplexity = {:.4f} -\n", std::exp(evaluation.loss())));
+    print(world, fmt::format("FOM eval_exact = {:.2f} percent\n", evaluation.exact_percent()));
     return ExitCode::success;
 }
 

@@ -8,6 +8,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <exception>
 #include <new>
@@ -178,6 +179,9 @@ int run(const mpi::Communicator& world, const std::vector<std::string>& argument
 }  // namespace moesaic::app
 
 int main(int argc, char** argv) {
+    // A closed pipe and a limit on the size of files are errors of the call that meets them.
+    std::signal(SIGPIPE, SIG_IGN);
+    std::signal(SIGXFSZ, SIG_IGN);
     const moesaic::mpi::Environment environment(argc, argv);
     const std::vector<std::string> arguments(argv + 1, argv + argc);
     return moesaic::app::run(moesaic::mpi::Communicator::world(), arguments);

@@ -12,21 +12,17 @@
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <cmath>
+#include <exception>
 
 namespace moesaic::app {
 namespace {
 
 namespace keys = measure::run_keys;
 using core::trace::now_ns;
-
-/// Metrics of an earlier run may be long, but not unbounded.
-constexpr std::size_t metrics_limit = std::size_t{1} << 30U;
 
 std::string utc_now() {
     return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::chrono::system_clock::now()));
@@ -43,108 +39,188 @@ nlohmann::ordered_json describe(const train::Runtime& runtime) {
             {keys::memory_bytes, p.memory_bytes}};
 }
 
-/// True if a person sees standard output as it comes. mpirun gives its ranks a terminal of their own, whatever it does
-/// with their output: the parent process must write to a terminal too.
-bool output_is_terminal() {
-    std::error_code error;
-    const std::string parent = "/proc/" + std::to_string(getppid()) + "/fd/1";
-    const std::string target = std::filesystem::read_symlink(parent, error).string();
-    return isatty(STDOUT_FILENO) != 0 && (target.starts_with("/dev/pts/") || target.starts_with("/dev/tty"));
+/// Options whose value does not matter to what is learned.
+bool is_incidental(const std::string& key) {
+    return key.starts_with("output.") || key.starts_with("parallel.") || key == "compute.isa";
 }
 
-/// Lines of an older metrics file up to and including `last_step`; an unfinished last line is dropped too. A run that
-/// was complete is evaluated again, so its last evaluation is not kept.
-std::string kept_metrics(const std::filesystem::path& file, index_t last_step, index_t total_steps) {
-    std::string kept;
-    if (last_step == 0 || !std::filesystem::exists(file)) {
-        return kept;
-    }
-    const std::string text = io::read_file(file, metrics_limit);
-    for (std::size_t begin = 0; begin < text.size();) {
-        const std::size_t end = text.find('\n', begin);
-        if (end == std::string::npos) {
-            break;
+struct ChangedSetting {
+    std::string key;
+    std::string before;
+    std::string now;
+};
+
+/// Options that an earlier session of the run had otherwise.
+std::vector<ChangedSetting> changed_settings(const nlohmann::json& earlier,
+                                             const std::vector<core::OptionSet::Setting>& settings) {
+    std::vector<ChangedSetting> changed;
+    const auto options = earlier.find(keys::configuration);
+    for (const core::OptionSet::Setting& setting : settings) {
+        if (options == earlier.end() || !options->is_object() || is_incidental(setting.key)) {
+            continue;
         }
-        const std::string line = text.substr(begin, end - begin);
-        const nlohmann::json entry = io::parse_json(line, file.string());
-        const auto step = io::get<index_t>(entry, keys::step, file.string());
-        const bool repeated = step >= total_steps && entry.contains(keys::eval_loss);
-        if (step <= last_step && !repeated) {
-            kept += line + '\n';
+        const auto before = options->find(setting.key);
+        if (before != options->end() && before->is_string() && *before != setting.value) {
+            changed.push_back({setting.key, before->get<std::string>(), setting.value});
         }
-        begin = end + 1;
     }
-    return kept;
+    return changed;
 }
 
 }  // namespace
 
 void OutputSettings::declare(core::OptionSet& set) {
-    set.add("output.dir", directory, "folder for metrics, checkpoints, adapter, trace and report");
+    set.add("output.dir", directory, "folder for metrics, checkpoints, adapter, trace and report")
+        .known_as({"output_dir", "out_dir", "save_dir"});
     set.add("output.trace", trace, "record and write trace.json");
     set.add_enum("output.adapter_layout", adapter_layout,
                  "per-expert: a pair of factors for each expert's projection; fused: as PEFT adapts fused experts");
-    set.add("output.checkpoint_keep", checkpoint_keep, "newest checkpoints to keep", core::at_least(1));
-    set.add("output.resume", resume, "auto: from the latest checkpoint in output.dir; never; or a checkpoint file");
+    set.add("output.checkpoint_keep", checkpoint_keep, "newest checkpoints to keep", core::at_least(1))
+        .known_as({"save_total_limit"});
+    set.add("output.keep_best", keep_best,
+            "adapter/ is that of the evaluation with the lowest loss; otherwise, and without evaluations, of the last "
+            "step")
+        .known_as({"load_best_model_at_end", "metric_for_best_model"});
+    set.add("output.resume", resume, "auto: from the latest checkpoint in output.dir; never; or a checkpoint file")
+        .known_as({"resume_from_checkpoint", "resume", "overwrite_output_dir"}, "auto, never or a checkpoint file");
+    set.explain({"logging_steps", "logging_strategy", "log_every", "report_to", "logging_dir", "use_wandb"},
+                "metrics.jsonl in output.dir has every step; docs/reports.md says how to take it elsewhere");
 }
 
-RunOutput::RunOutput(const train::Runtime& runtime, const std::string& folder,
-                     const std::vector<core::OptionSet::Setting>& settings)
-    : runtime_(runtime), folder_{folder}, terminal_(output_is_terminal()) {
-    const std::vector<std::string> ranks = runtime.world.gather(describe(runtime).dump());
+RunOutput::RunOutput(const train::Runtime& runtime, const OutputSettings& settings)
+    : runtime_(runtime), folder_{settings.directory}, progress_(runtime.world.is_root()), start_ns_(now_ns()) {
     runtime.world.agree([&] {
-        core::require_set("output.dir", folder);
-        if (!runtime.world.is_root()) {
-            return;
+        if (runtime.world.is_root()) {
+            lock_.emplace(folder_.path);
+            set_earlier_trace_aside();
         }
-        run_[keys::started] = utc_now();
-        run_[keys::version] = core::build_info::version;
-        run_[keys::git_revision] = core::build_info::git_revision;
-        run_[keys::compiler] =
-            fmt::format("{} {} {}", core::build_info::compiler, core::build_info::build_type, core::build_info::flags);
-        run_[keys::mpi] = mpi::Environment::library_version();
-        run_[keys::transport] = mpi::Environment::transport();
-        run_[keys::kernels] = {{"bf16", runtime.kernels.gemm_name<core::bf16>()},
-                               {"fp32", runtime.kernels.gemm_name<float>()}};
-        run_[keys::grid] = {{"data", runtime.grid.data().size()},
-                            {"expert", runtime.grid.expert().size()},
-                            {"tensor", runtime.grid.tensor().size()}};
-        for (const std::string& rank : ranks) {
-            run_[keys::ranks].push_back(nlohmann::ordered_json::parse(rank));
-        }
-        for (const core::OptionSet::Setting& setting : settings) {
-            run_[keys::configuration][setting.key] = setting.value;
-        }
-        io::create_folder(folder_.path);
-        io::write_file_atomically(folder_.run(), run_.dump(2) + "\n");
     });
+    if (settings.trace) {
+        trace_.emplace(runtime.world, runtime.placement, runtime.threads_bound, folder_.trace_parts());
+    }
 }
 
 RunOutput::~RunOutput() {
-    if (metrics_ != nullptr) {
-        std::fclose(metrics_);
+    trace_.reset();
+    if (lock_ && !begun_) {
+        bring_earlier_trace_back();
     }
 }
 
-void RunOutput::begin_metrics(index_t first_step, index_t total_steps) {
-    first_step_ = first_step;
-    total_steps_ = total_steps;
+void RunOutput::set_earlier_trace_aside() const {
+    std::error_code ignored;  // there is none, mostly
+    if (std::filesystem::exists(folder_.earlier_trace_parts())) {
+        std::filesystem::remove_all(folder_.trace_parts(), ignored);  // of a run that was killed before it began
+    } else {
+        std::filesystem::rename(folder_.trace_parts(), folder_.earlier_trace_parts(), ignored);
+    }
+}
+
+void RunOutput::bring_earlier_trace_back() const {
+    std::error_code ignored;
+    std::filesystem::remove_all(folder_.trace_parts(), ignored);
+    std::filesystem::rename(folder_.earlier_trace_parts(), folder_.trace_parts(), ignored);
+}
+
+nlohmann::json RunOutput::earlier_run() const {
+    try {
+        return io::read_json(folder_.run());
+    } catch (const core::Error&) {
+        return nlohmann::json::object();  // none, or damaged: nothing depends on it but the list of sessions
+    }
+}
+
+bool RunOutput::was_completed(const std::vector<core::OptionSet::Setting>& settings, bool steps_left) const {
+    bool completed = false;
+    if (runtime_.world.is_root()) {
+        const nlohmann::json earlier = earlier_run();
+        const auto sessions = earlier.find(keys::sessions);
+        completed = sessions != earlier.end() && sessions->is_array() && !sessions->empty() &&
+                    sessions->back().is_object() && sessions->back().value(keys::end, "") == keys::end_complete &&
+                    (!steps_left || changed_settings(earlier, settings).empty());
+    }
+    runtime_.world.broadcast(std::span<bool>(&completed, 1));
+    return completed;
+}
+
+void RunOutput::describe_environment(const std::vector<std::string>& ranks) {
+    run_[keys::version] = core::build_info::version;
+    run_[keys::git_revision] = core::build_info::git_revision;
+    run_[keys::compiler] =
+        fmt::format("{} {} {}", core::build_info::compiler, core::build_info::build_type, core::build_info::flags);
+    run_[keys::mpi] = mpi::Environment::library_version();
+    run_[keys::transport] = mpi::Environment::transport();
+    run_[keys::kernels] = {{"bf16", runtime_.kernels.gemm_name<core::bf16>()},
+                           {"fp32", runtime_.kernels.gemm_name<float>()}};
+    run_[keys::grid] = {{"data", runtime_.grid.data().size()},
+                        {"expert", runtime_.grid.expert().size()},
+                        {"tensor", runtime_.grid.tensor().size()}};
+    for (const std::string& rank : ranks) {
+        run_[keys::ranks].push_back(nlohmann::ordered_json::parse(rank));
+    }
+}
+
+void RunOutput::add_session(const RunSpan& span, const RunDescription& description) {
+    const std::string start = utc_now();
+    nlohmann::ordered_json session = {{keys::started, start},
+                                      {keys::command_line, description.command_line},
+                                      {keys::working_directory, std::filesystem::current_path().string()},
+                                      {keys::ranks, runtime_.world.size()},
+                                      {keys::threads, runtime_.placement.threads},
+                                      {keys::first_step, span.first_step}};
+    const nlohmann::json earlier = span.resumed ? earlier_run() : nlohmann::json::object();
+    const auto member = [&](const char* key) { return earlier.contains(key) ? earlier[key] : nlohmann::json(); };
+    for (const auto& [key, before, now] : changed_settings(earlier, description.settings)) {
+        session[keys::changed][key] = {before, now};
+        say(fmt::format("{}: {} -> {}", key, io::printable(before), now));
+    }
+    run_[keys::started] = member(keys::started).is_string() ? member(keys::started).get<std::string>() : start;
+    run_[keys::sessions] = member(keys::sessions).is_array() ? member(keys::sessions) : nlohmann::json::array();
+    run_[keys::sessions].push_back(session);
+}
+
+void RunOutput::write_run() const {
+    io::write_file_atomically(folder_.run(), run_.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+}
+
+train::EvaluationHistory RunOutput::begin(const RunSpan& span, const RunDescription& description) {
+    span_ = span;
+    const std::vector<std::string> ranks = runtime_.world.gather(describe(runtime_).dump());
+    train::EvaluationHistory evaluations;
     runtime_.world.agree([&] {
-        if (runtime_.world.is_root()) {
-            io::write_file_atomically(folder_.metrics(), kept_metrics(folder_.metrics(), first_step, total_steps));
-            metrics_ = std::fopen(folder_.metrics().c_str(), "a");
-            if (metrics_ == nullptr) {
-                io::fail_writing(folder_.metrics(), errno);
-            }
+        if (!runtime_.world.is_root()) {
+            return;
+        }
+        metrics_.emplace(folder_.metrics(), span.first_step, span.resumed);
+        sums_before_ = metrics_->sums();
+        evaluations = metrics_->evaluations();
+        if (metrics_->damaged_lines() > 0) {
+            say(fmt::format("{}: {} damaged lines were dropped (they were no JSON with the keys of metrics)",
+                            folder_.metrics().string(), metrics_->damaged_lines()));
+        }
+        add_session(span, description);
+        describe_environment(ranks);
+        for (const core::OptionSet::Setting& setting : description.settings) {
+            run_[keys::configuration][setting.key] = setting.value;
+        }
+        run_[keys::model] = description.model;
+        run_[keys::lora] = description.lora;
+        run_[keys::data] = description.data;
+        for (const train::MemoryPlan::Item& item : description.memory.items) {
+            run_[keys::memory_plan].push_back({{keys::purpose, item.purpose}, {keys::bytes, item.bytes}});
+        }
+        write_run();
+        io::write_file_atomically(
+            folder_.configuration(),
+            fmt::format("# {}\n{}", description.command_line, core::OptionSet::to_config(description.settings)));
+        std::filesystem::remove_all(folder_.earlier_trace_parts());
+        begun_ = true;
+        if (!trace_) {
+            std::filesystem::remove(folder_.trace());  // it would be that of another session
         }
     });
-}
-
-void RunOutput::write_line(const nlohmann::ordered_json& line) {
-    const std::string text = line.dump() + "\n";
-    if (std::fwrite(text.data(), 1, text.size(), metrics_) != text.size() || std::fflush(metrics_) != 0) {
-        io::fail_writing(folder_.metrics(), errno);
-    }
+    runtime_.world.broadcast(std::span<train::EvaluationHistory>(&evaluations, 1));
+    return evaluations;
 }
 
 void RunOutput::record(const train::StepResult& result) {
@@ -170,7 +246,8 @@ void RunOutput::record(const train::StepResult& result) {
     if (result.auxiliary_loss) {
         line[keys::aux_loss] = *result.auxiliary_loss;
     }
-    write_line(line);
+    lock_->require_held();
+    metrics_->write(line);
     report_straggler(result);
     show_progress(result);
 }
@@ -194,71 +271,84 @@ void RunOutput::record(index_t step, const train::Evaluation& evaluation) {
     if (!runtime_.world.is_root()) {
         return;
     }
-    write_line({{keys::step, step},
-                {keys::eval_loss, evaluation.loss()},
-                {keys::eval_exact, evaluation.exact_percent()},
-                {keys::eval_tokens, evaluation.target_tokens}});
+    metrics_->write({{keys::step, step},
+                     {keys::eval_loss, evaluation.loss()},
+                     {keys::eval_exact, evaluation.exact_percent()},
+                     {keys::eval_tokens, evaluation.target_tokens}});
+    last_evaluation_ = {{keys::eval_loss, evaluation.loss()}, {keys::eval_exact, evaluation.exact_percent()}};
     say(fmt::format("step {}: eval loss {:.4f}, exact {:.1f} % of {} sequences", step, evaluation.loss(),
                     evaluation.exact_percent(), evaluation.sequences));
 }
 
 void RunOutput::show_progress(const train::StepResult& result) {
-    constexpr std::int64_t terminal_interval_ns = 100'000'000;
-    constexpr std::int64_t log_interval_ns = 5'000'000'000;
-    const std::int64_t now = now_ns();
-    const bool last = result.step == total_steps_;
+    constexpr std::size_t averaged_steps = 20;
     busy_seconds_ += result.seconds;
-    if (!last && now - shown_ns_ < (terminal_ ? terminal_interval_ns : log_interval_ns)) {
-        return;
+    latest_.push_back({result.decision.tokens, result.seconds});
+    if (latest_.size() > averaged_steps) {
+        latest_.pop_front();
     }
-    shown_ns_ = now;
-    const double per_step = busy_seconds_ / static_cast<double>(result.step - first_step_);
-    const auto remaining = static_cast<std::int64_t>(per_step * static_cast<double>(total_steps_ - result.step));
-    fmt::print("{}step {}/{}  loss {:.4f}  {:.0f} tokens/s  ETA {}:{:02}:{:02}{}", terminal_ ? "\r\x1b[K" : "",
-               result.step, total_steps_, result.decision.loss,
-               static_cast<double>(result.decision.tokens) / result.seconds, remaining / 3600, remaining / 60 % 60,
-               remaining % 60, terminal_ ? "" : "\n");
-    std::fflush(stdout);
-    line_open_ = terminal_;
-}
-
-void RunOutput::say(const std::string& line) {
-    if (runtime_.world.is_root()) {
-        fmt::print("{}{}\n", line_open_ ? "\n" : "", line);
-        std::fflush(stdout);
-        line_open_ = false;
+    MetricsSums recent;
+    for (const MetricsSums& step : latest_) {
+        recent.tokens += step.tokens;
+        recent.seconds += step.seconds;
     }
+    const double per_step = busy_seconds_ / static_cast<double>(result.step - span_.first_step);
+    progress_.show(fmt::format("step {}/{}  loss {:.4f}  {:.0f} tokens/s  epoch {:.2f}  lr {:.3g}  {}  ETA {}",
+                               result.step, span_.total_steps, result.decision.loss, recent.tokens_per_second(),
+                               static_cast<double>(result.step) / static_cast<double>(span_.steps_per_epoch),
+                               result.learning_rate, clock_text(static_cast<double>(now_ns() - start_ns_) * 1e-9),
+                               clock_text(per_step * static_cast<double>(span_.total_steps - result.step))),
+                   result.step == span_.first_step + 1 || result.step == span_.total_steps);
 }
 
-void RunOutput::set_memory_plan(const train::MemoryPlan& plan) {
-    for (const train::MemoryPlan::Item& item : plan.items) {
-        run_[keys::memory_plan].push_back({{keys::purpose, item.purpose}, {keys::bytes, item.bytes}});
-    }
-}
-
-void RunOutput::begin_trace() {
-    trace_.emplace(runtime_.world, runtime_.placement, runtime_.threads_bound, folder_.trace_parts());
-}
-
-void RunOutput::finish(const nlohmann::json& totals) {
+double RunOutput::finish(const char* end, index_t last_step, const train::EvaluationHistory& evaluations) {
     if (trace_) {
+        progress_.show_briefly("writing the trace");
         run_[keys::trace] = trace_->join(folder_.trace());
         trace_.reset();
     }
     const auto peaks = runtime_.world.all_gather(static_cast<std::int64_t>(host::peak_memory_bytes()));
+    double tokens_per_second = 0;
     runtime_.world.agree([&] {
-        if (runtime_.world.is_root()) {
-            for (std::size_t rank = 0; rank < peaks.size(); ++rank) {
-                run_[keys::ranks][rank][keys::peak_memory_bytes] = peaks[rank];
-            }
-            run_[keys::finished] = utc_now();
-            run_[keys::totals] = totals;
-            io::write_file_atomically(folder_.run(), run_.dump(2) + "\n");
-            write_report(report::describe_run(folder_.path), folder_.report());
+        if (!runtime_.world.is_root()) {
+            return;
         }
+        lock_->require_held();
+        for (std::size_t rank = 0; rank < peaks.size(); ++rank) {
+            run_[keys::ranks][rank][keys::peak_memory_bytes] = peaks[rank];
+        }
+        const MetricsSums& all = metrics_->sums();
+        tokens_per_second = all.tokens_per_second();
+        nlohmann::ordered_json& session = run_[keys::sessions].back();
+        session[keys::finished] = utc_now();
+        session[keys::end] = end;
+        session[keys::last_step] = last_step;
+        session[keys::tokens] = all.tokens - sums_before_.tokens;
+        session[keys::seconds] = all.seconds - sums_before_.seconds;
+        run_[keys::finished] = session[keys::finished];
+        run_[keys::totals] = {{keys::steps, last_step},
+                              {keys::tokens, all.tokens},
+                              {keys::seconds, all.seconds},
+                              {keys::tokens_per_second, tokens_per_second}};
+        run_[keys::totals].update(last_evaluation_);
+        if (evaluations.best_step > 0) {
+            run_[keys::totals][keys::best_step] = evaluations.best_step;
+            run_[keys::totals][keys::best_eval_loss] = evaluations.best_loss;
+        }
+        write_run();
+        write_report_or_say_why();
     });
     if (runtime_.world.size() > 1 && run_.contains(keys::trace)) {
         say_clocks();
+    }
+    return tokens_per_second;
+}
+
+void RunOutput::write_report_or_say_why() {
+    try {
+        write_report(report::describe_run(folder_.path), folder_.report());
+    } catch (const std::exception& error) {
+        say(fmt::format("the report is missing: {}", error.what()));
     }
 }
 

@@ -1,6 +1,9 @@
-// The output folder of a training run: run.json, metrics.jsonl, trace.json, the report; and the progress line.
+// The output folder of a training run: run.json, metrics.jsonl, trace.json, the report; and what is told meanwhile.
 #pragma once
 
+#include "app/folder_lock.hpp"
+#include "app/metrics_file.hpp"
+#include "app/progress.hpp"
 #include "core/options.hpp"
 #include "measure/trace_output.hpp"
 #include "train/adapter_store.hpp"
@@ -10,7 +13,7 @@
 #include "train/session.hpp"
 
 #include <cstdint>
-#include <cstdio>
+#include <deque>
 #include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -28,6 +31,7 @@ struct OutputSettings {
     bool trace = true;
     train::AdapterLayout adapter_layout = train::AdapterLayout::per_expert;
     index_t checkpoint_keep = 2;
+    bool keep_best = true;
     std::string resume = "auto";
 
     void declare(core::OptionSet& set);
@@ -38,6 +42,8 @@ struct RunFolder {
     std::filesystem::path path;
 
     [[nodiscard]] std::filesystem::path run() const { return path / "run.json"; }
+    /// The options of the run, as a file to start another one with.
+    [[nodiscard]] std::filesystem::path configuration() const { return path / "run.cfg"; }
     [[nodiscard]] std::filesystem::path metrics() const { return path / "metrics.jsonl"; }
     [[nodiscard]] std::filesystem::path checkpoints() const { return path / "checkpoints"; }
     [[nodiscard]] std::filesystem::path adapter() const { return path / "adapter"; }
@@ -46,37 +52,68 @@ struct RunFolder {
     [[nodiscard]] std::filesystem::path report() const { return path / "report"; }
     /// Traces of single ranks, while the run lasts.
     [[nodiscard]] std::filesystem::path trace_parts() const { return path / "trace"; }
+    /// Those that an earlier run left, until it is certain that this one begins.
+    [[nodiscard]] std::filesystem::path earlier_trace_parts() const { return path / "trace.earlier"; }
 };
 
-/// Collective to construct; files are written by rank 0.
+/// What a run says of itself once all of its inputs are known.
+struct RunDescription {
+    std::string command_line;
+    std::vector<core::OptionSet::Setting> settings;  ///< as they take effect
+    train::MemoryPlan memory;
+    nlohmann::ordered_json model;
+    nlohmann::ordered_json lora;
+    nlohmann::ordered_json data;
+};
+
+/// Where a session of the run begins and where the run ends.
+struct RunSpan {
+    index_t first_step = 0;  ///< steps that earlier sessions did
+    index_t total_steps = 0;
+    index_t steps_per_epoch = 1;
+    bool resumed = false;
+};
+
+/// Collective to construct; files are written by rank 0. Until `begin` no file of an earlier run changes.
 class RunOutput {
 public:
-    /// Creates the folder and writes run.json with the configuration and the environment of all ranks.
-    RunOutput(const train::Runtime& runtime, const std::string& folder,
-              const std::vector<core::OptionSet::Setting>& settings);
+    /// Takes the folder for this run, and begins to record what all ranks do.
+    RunOutput(const train::Runtime& runtime, const OutputSettings& settings);
     ~RunOutput();
     RunOutput(const RunOutput&) = delete;
     RunOutput& operator=(const RunOutput&) = delete;
 
     [[nodiscard]] const RunFolder& folder() const noexcept { return folder_; }
+    [[nodiscard]] Progress& progress() noexcept { return progress_; }
+    /// Standard output can't be written any more.
+    [[nodiscard]] bool is_silenced() const noexcept { return progress_.error().has_value(); }
 
-    /// Collective. Opens metrics.jsonl; lines of steps after `first_step` are dropped, because a resumed run computes
-    /// them again. `total_steps` is what the progress line counts to.
-    void begin_metrics(index_t first_step, index_t total_steps);
+    /// Collective. Whether an earlier session did all that was to do; if steps are left, as after early stopping, with
+    /// the same settings.
+    [[nodiscard]] bool was_completed(const std::vector<core::OptionSet::Setting>& settings, bool steps_left) const;
+    /// Collective. Takes over what earlier sessions left, and writes run.json. Returns the evaluations so far.
+    train::EvaluationHistory begin(const RunSpan& span, const RunDescription& description);
     void record(const train::StepResult& result);
     void record(index_t step, const train::Evaluation& evaluation);
-    /// Prints a line of its own, after ending an unfinished progress line.
-    void say(const std::string& line);
+    /// Prints a line.
+    void say(const std::string& line) { progress_.say(line); }
 
-    /// What the report compares the used memory with.
-    void set_memory_plan(const train::MemoryPlan& plan);
-    /// Collective. Begins to record what all ranks do.
-    void begin_trace();
-    /// Collective. Writes the trace, adds `totals` to run.json, and writes the report.
-    void finish(const nlohmann::json& totals);
+    /// Collective. Writes the trace, completes run.json with sums over all sessions, and writes the report. `end` is a
+    /// value of run_keys::end. Returns the mean throughput of all sessions.
+    double finish(const char* end, index_t last_step, const train::EvaluationHistory& evaluations);
 
 private:
-    void write_line(const nlohmann::ordered_json& line);
+    /// Traces that a killed run left are out of the way until this run begins; or come back if it does not.
+    void set_earlier_trace_aside() const;
+    void bring_earlier_trace_back() const;
+    /// What is known of the process and its ranks.
+    void describe_environment(const std::vector<std::string>& ranks);
+    /// Adds this session to those of the file that is there, and says which options have changed since.
+    void add_session(const RunSpan& span, const RunDescription& description);
+    [[nodiscard]] nlohmann::json earlier_run() const;
+    void write_run() const;
+    /// A report that can't be written fails nothing else.
+    void write_report_or_say_why();
     /// Says which rank all others wait for, unless it said so of the same rank before.
     void report_straggler(const train::StepResult& result);
     void show_progress(const train::StepResult& result);
@@ -84,18 +121,21 @@ private:
 
     const train::Runtime& runtime_;
     RunFolder folder_;
-    nlohmann::ordered_json run_;
+    Progress progress_;
+    std::optional<FolderLock> lock_;
+    std::optional<MetricsFile> metrics_;
     std::optional<measure::TraceOutput> trace_;
-    std::FILE* metrics_ = nullptr;
-    index_t first_step_ = 0;
-    index_t total_steps_ = 0;
-    std::int64_t shown_ns_ = 0;
+    nlohmann::ordered_json run_;
+    nlohmann::ordered_json last_evaluation_ = nlohmann::ordered_json::object();  ///< for the totals
+    RunSpan span_;
+    bool begun_ = false;
+    std::int64_t start_ns_;
+    MetricsSums sums_before_;         ///< of earlier sessions
+    std::deque<MetricsSums> latest_;  ///< of the latest steps, for the speed that is shown
     std::int32_t straggler_ = 0;
     std::int32_t reported_straggler_ = -1;
     index_t slow_steps_ = 0;   ///< in which `straggler_` was slow, without a break
-    double busy_seconds_ = 0;  ///< in optimizer steps
-    bool terminal_;
-    bool line_open_ = false;
+    double busy_seconds_ = 0;  ///< in optimizer steps of this session
 };
 
 }  // namespace moesaic::app

@@ -16,7 +16,7 @@ void note_signal(int signal) {
 }  // namespace
 
 void listen_for_stop_signals() {
-    for (const int signal : std::array{SIGTERM, SIGINT, SIGUSR1}) {
+    for (const int signal : std::array{SIGTERM, SIGINT, SIGUSR1, SIGHUP}) {
         std::signal(signal, note_signal);
     }
 }

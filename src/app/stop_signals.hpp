@@ -1,4 +1,5 @@
-// Requests to stop from outside: SIGTERM, SIGINT and SIGUSR1 end a run at the next step, with a checkpoint.
+// Requests to stop from outside: SIGTERM, SIGINT, SIGHUP (a closed terminal) and SIGUSR1 end a run at the next step,
+// with a checkpoint.
 #pragma once
 
 namespace moesaic::app {

@@ -8,12 +8,17 @@
 #include "measure/run_keys.hpp"
 #include "mpi/watchdog.hpp"
 #include "train/adapter_store.hpp"
+#include "train/pass_size.hpp"
 #include "train/runtime.hpp"
 #include "train/session.hpp"
 
 #include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <functional>
 #include <optional>
 
 namespace moesaic::app {
@@ -22,34 +27,72 @@ namespace {
 using core::ExitCode;
 using train::Dataset;
 
-/// Data and sizes that are known before weights are loaded.
+/// What is known before the output folder is touched and weights are loaded.
 struct TrainInputs {
     model::Architecture architecture;
     model::LoraSettings lora;
-    Dataset train;
-    std::optional<Dataset> eval;
-
-    /// The most rows that the experts of a rank can meet in one pass.
-    [[nodiscard]] index_t max_tokens(const TrainConfiguration& configuration, int ranks) const {
-        const train::BatchSettings& batches = configuration.train.batches;
-        return std::max(train.largest_sum(batches.per_pass(ranks)), eval ? eval->largest_sum(batches.batch_size) : 0);
-    }
+    train::TrainingData data;
+    index_t micro_batch = 0;  ///< sequences per rank and pass; 0: all of a step
+    model::DecoderSettings decoder;
+    train::MemoryPlan memory;
 };
 
+/// The most rows that the experts of a rank can meet in one pass.
+index_t max_tokens(const train::TrainingData& data, const train::BatchSettings& batches, int ranks) {
+    return std::max(data.train.largest_sum(batches.per_pass(ranks)),
+                    data.eval ? data.eval->largest_sum(batches.per_pass(ranks)) : 0);
+}
+
+/// Collective. Chooses how many sequences a pass takes, and refuses what the memory can't hold.
+void plan_passes(const train::Runtime& runtime, const TrainConfiguration& configuration, TrainInputs& inputs) {
+    const mpi::Communicator& world = runtime.world;
+    const auto settings_for = [&](index_t micro_batch, ops::Activations activations) {
+        train::BatchSettings batches = configuration.train.batches;
+        batches.micro_batch = micro_batch;
+        model::DecoderSettings settings =
+            configuration.decoder_settings(inputs.lora, max_tokens(inputs.data, batches, world.size()));
+        settings.activations = activations;
+        return settings;
+    };
+    const std::size_t scalar_bytes =
+        kernels::with_precision(configuration.compute.precision, [](auto scalar) { return sizeof(scalar); });
+    const train::PlanOfPasses plan = [&](index_t micro_batch, ops::Activations activations) {
+        return train::plan_memory(runtime, inputs.architecture, settings_for(micro_batch, activations), scalar_bytes,
+                                  train::Purpose::training);
+    };
+    train::PassChoices choices = {configuration.train.batches.micro_batch,
+                                  configuration.train.batches.most_of_rank(world.size()),
+                                  configuration.decoder.activations};
+    choices.micro_batch = train::choose_micro_batch(plan, choices, [&](const train::MemoryPlan& planned) {
+        return world.min<std::int64_t>(planned.total() <= static_cast<double>(runtime.memory_bytes()) ? 1 : 0) == 1;
+    });
+    inputs.micro_batch = choices.micro_batch;
+    inputs.decoder = settings_for(choices.micro_batch, choices.activations);
+    inputs.memory = plan(choices.micro_batch, choices.activations);
+    world.agree([&] {
+        train::require_memory(runtime.placement, runtime.placement.node_ranks, configuration.model.name(),
+                              inputs.memory.total(), train::cheaper_options(plan, choices));
+    });
+}
+
 TrainInputs read_inputs(const train::Runtime& runtime, const TrainConfiguration& configuration) {
+    const mpi::Communicator& world = runtime.world;
     TrainInputs inputs;
+    world.agree([&] {
+        core::require_set({{"output.dir", configuration.output.directory},
+                           {"model.path", configuration.model.name()},
+                           {"data.train", configuration.data.train}});
+    });
     inputs.architecture = train::read_architecture(runtime, configuration.model);
-    const train::DataSettings& data = configuration.data;
-    runtime.world.agree([&] {
-        core::require_set("data.train", data.train);
+    world.agree([&] {
+        inputs.architecture.stored = train::stored_formats(configuration.model, inputs.architecture);
         inputs.lora =
             train::settings_to_start_from(configuration.init, inputs.architecture, configuration.decoder.lora);
         inputs.lora.dropout_seed = static_cast<std::uint64_t>(configuration.train.seed);
     });
-    inputs.train = train::load_dataset(runtime.world, data.train, inputs.architecture.vocabulary, data.max_length);
-    if (!data.eval.empty()) {
-        inputs.eval = train::load_dataset(runtime.world, data.eval, inputs.architecture.vocabulary, data.max_length);
-    }
+    inputs.data = train::load_training_data(world, configuration.data, inputs.architecture.vocabulary);
+    world.agree([&] { configuration.train.require_sensible(inputs.data.train.epoch_size()); });
+    plan_passes(runtime, configuration, inputs);
     return inputs;
 }
 
@@ -65,32 +108,94 @@ std::string checkpoint_to_resume(const train::Runtime& runtime, const OutputSett
     return output.resume == "auto" || output.resume == "never" ? file : output.resume;
 }
 
-model::DecoderSettings settings_of(const train::Runtime& runtime, const TrainConfiguration& configuration,
-                                   const TrainInputs& inputs) {
-    return configuration.decoder_settings(inputs.lora, inputs.max_tokens(configuration, runtime.world.size()));
+/// Options as they take effect: those of adapters may come from an adapter, and `auto` is what was chosen.
+std::vector<core::OptionSet::Setting> effective_settings(const TrainConfiguration& configuration,
+                                                         const TrainInputs& inputs) {
+    model::LoraSettings lora = inputs.lora;
+    core::OptionSet lora_options;
+    lora.declare(lora_options);
+    std::vector<core::OptionSet::Setting> settings = configuration.options.settings();
+    for (const core::OptionSet::Setting& effective : lora_options.settings()) {
+        const auto same =
+            std::find_if(settings.begin(), settings.end(), [&](const auto& each) { return each.key == effective.key; });
+        same->value = effective.value;
+    }
+    for (core::OptionSet::Setting& setting : settings) {
+        if (setting.key == "train.micro_batch") {
+            setting.value = inputs.micro_batch == 0 ? "auto" : std::to_string(inputs.micro_batch);
+        }
+    }
+    return settings;
+}
+
+nlohmann::ordered_json describe(const Dataset& data) {
+    return {{"files", data.name},
+            {"sequences", data.sequences()},
+            {"sequences_of_epoch", data.epoch_size()},
+            {"tokens", data.tokens.size()},
+            {"target_tokens", data.target_tokens()},
+            {"cut", data.truncated},
+            {"xxh3", fmt::format("{:016x}", data.fingerprint())}};
+}
+
+std::string absolute(const std::string& path) {
+    return path.empty() ? path : std::filesystem::absolute(path).lexically_normal().string();
+}
+
+/// How to stop the run with a checkpoint, for whoever watches it.
+std::string way_to_stop(const mpi::Communicator& world) {
+    if (world.size() == 1 || std::getenv("MOESAIC_LAUNCHER") != nullptr) {
+        return "Ctrl-C stops at a checkpoint";
+    }
+    if (const char* job = std::getenv("SLURM_JOB_ID")) {
+        return fmt::format("scancel --signal=USR1 {} stops at a checkpoint", job);
+    }
+    return fmt::format("kill -USR1 {} stops at a checkpoint (moesaic-run does so on Ctrl-C; mpirun kills its ranks)",
+                       getppid());
 }
 
 template <class Scalar>
 class TrainRun {
 public:
+    /// Collective. Loads the model.
     TrainRun(const train::Runtime& runtime, const TrainConfiguration& configuration, const TrainInputs& inputs,
              RunOutput& output);
     /// Collective. Trains to the end, or until a stop was requested.
-    ExitCode run();
+    ExitCode run(const std::string& command_line);
 
 private:
-    void start_or_resume();
-    void evaluate();
+    /// Returns whether the run continues an earlier one.
+    bool start_or_resume();
+    void begin(const std::string& command_line, bool resumed);
+    void say_what_begins();
+    [[nodiscard]] bool is_finished() const;
+    [[nodiscard]] bool is_evaluation_due() const;
+    /// Returns false if a stop was requested meanwhile.
+    bool evaluate();
     void save();
-    void report_totals(double seconds, std::int64_t tokens);
+    void save_adapter();
+    ExitCode finish(bool stopped);
 
     const train::Runtime& runtime_;
     const TrainConfiguration& configuration_;
     const TrainInputs& inputs_;
     RunOutput& output_;
     train::TrainSession<Scalar> session_;
-    nlohmann::json totals_;
+    std::vector<core::OptionSet::Setting> settings_;
+    train::EvaluationHistory evaluations_;
+    index_t saved_step_ = -1;  ///< of the latest checkpoint
+    index_t steps_taken_ = 0;
+    index_t steps_skipped_ = 0;
 };
+
+/// Shows how far loading is, and ends it on request.
+std::function<void(const train::LoadProgress&)> show_loading(Progress& progress) {
+    return [&progress](const train::LoadProgress& load) {
+        core::require(!stop_signal_arrived(), ExitCode::stopped_for_requeue,
+                      "stopped on request while the model was loaded (no step was taken); run the same command again");
+        progress.show(to_text(load));
+    };
+}
 
 template <class Scalar>
 TrainRun<Scalar>::TrainRun(const train::Runtime& runtime, const TrainConfiguration& configuration,
@@ -99,16 +204,14 @@ TrainRun<Scalar>::TrainRun(const train::Runtime& runtime, const TrainConfigurati
       configuration_(configuration),
       inputs_(inputs),
       output_(output),
-      session_(train::load_model<Scalar>(runtime, inputs.architecture, configuration.model,
-                                         settings_of(runtime, configuration, inputs), train::Purpose::training),
-               inputs.train, configuration.train, runtime.kernels, runtime.grid, stop_signal_arrived) {
-    output.set_memory_plan(train::plan_memory(runtime, session_.decoder().architecture(),
-                                              settings_of(runtime, configuration, inputs), sizeof(Scalar),
-                                              train::Purpose::training));
-}
+      session_(train::load_model<Scalar>(runtime, inputs.architecture, configuration.model, inputs.decoder,
+                                         train::Purpose::training, show_loading(output.progress())),
+               inputs.data.train, configuration.train.with_micro_batch(inputs.micro_batch), runtime.kernels,
+               runtime.grid, [&output] { return stop_signal_arrived() || output.is_silenced(); }),
+      settings_(effective_settings(configuration, inputs)) {}
 
 template <class Scalar>
-void TrainRun<Scalar>::start_or_resume() {
+bool TrainRun<Scalar>::start_or_resume() {
     const std::string file = checkpoint_to_resume(runtime_, configuration_.output, output_.folder());
     if (file.empty()) {
         if (configuration_.init.empty()) {
@@ -116,94 +219,192 @@ void TrainRun<Scalar>::start_or_resume() {
         } else {
             session_.start_from(configuration_.init);
         }
-        return;
+        return false;
     }
     session_.resume(file);
+    saved_step_ = session_.steps_done();
     output_.say(fmt::format("resuming from {} at step {} of {}", file, session_.steps_done(), session_.total_steps()));
-    if (session_.steps_done() >= session_.total_steps()) {
-        output_.say(
-            "that run is complete: nothing is left to train; to train anew choose another output.dir, or set "
-            "output.resume = never");
-    }
+    return true;
 }
 
 template <class Scalar>
-void TrainRun<Scalar>::evaluate() {
-    if (inputs_.eval) {
-        const train::Evaluation evaluation = session_.evaluate(*inputs_.eval);
-        output_.record(session_.steps_done(), evaluation);
-        totals_[measure::run_keys::eval_loss] = evaluation.loss();
-        totals_[measure::run_keys::eval_exact] = evaluation.exact_percent();
+void TrainRun<Scalar>::begin(const std::string& command_line, bool resumed) {
+    const model::Architecture& architecture = session_.decoder().architecture();
+    nlohmann::ordered_json data = {{"train", describe(inputs_.data.train)}};
+    if (inputs_.data.eval) {
+        data["eval"] = describe(*inputs_.data.eval);
     }
+    const RunSpan span = {session_.steps_done(), session_.total_steps(),
+                          configuration_.train.batches.steps_per_epoch(inputs_.data.train.epoch_size()), resumed};
+    evaluations_ = output_.begin(
+        span,
+        {.command_line = command_line,
+         .settings = settings_,
+         .memory = inputs_.memory,
+         .model = {{"path", absolute(configuration_.model.path)},
+                   {"family", architecture.family},
+                   {"layers", architecture.layers},
+                   {"layers_with_experts", architecture.moe_layers()},
+                   {"experts", architecture.experts},
+                   {"hidden_size", architecture.hidden},
+                   {"xxh3_of_samples", fmt::format("{:016x}", session_.decoder().weights_fingerprint())}},
+         .lora = {{"parameters", session_.decoder().lora().global_size()}, {"init", absolute(configuration_.init)}},
+         .data = data});
+}
+
+template <class Scalar>
+void TrainRun<Scalar>::say_what_begins() {
+    output_.say(inputs_.data.train.summary());
+    if (inputs_.data.eval) {
+        output_.say(inputs_.data.eval->summary());
+    }
+    output_.say(fmt::format("{} steps in passes of up to {} tokens, {} LoRA parameters, {} ranks x {} threads, {}; {}",
+                            session_.total_steps(), inputs_.decoder.max_tokens, session_.decoder().lora().global_size(),
+                            runtime_.world.size(), runtime_.placement.threads,
+                            runtime_.kernels.template gemm_name<Scalar>(), way_to_stop(runtime_.world)));
+}
+
+template <class Scalar>
+bool TrainRun<Scalar>::is_finished() const {
+    const index_t patience = configuration_.train.patience;
+    return session_.steps_done() >= session_.total_steps() || (patience > 0 && evaluations_.without_gain >= patience);
+}
+
+template <class Scalar>
+bool TrainRun<Scalar>::is_evaluation_due() const {
+    const index_t step = session_.steps_done();
+    const index_t every = configuration_.train.eval_every;
+    return inputs_.data.eval && step != evaluations_.last_step &&
+           (step == 0 || step >= session_.total_steps() || (every > 0 && step % every == 0));
+}
+
+template <class Scalar>
+bool TrainRun<Scalar>::evaluate() {
+    const Dataset& data = *inputs_.data.eval;
+    const index_t step = session_.steps_done();
+    const train::Evaluation evaluation = session_.evaluate(data, [&](index_t done) {
+        output_.progress().show_briefly(fmt::format("evaluating {}/{}", done, data.sequences()));
+        return !stop_signal_arrived() && !output_.is_silenced();
+    });
+    if (!evaluation.complete) {
+        return false;
+    }
+    if (!std::isfinite(evaluation.loss())) {
+        if (step > 0) {
+            save();
+        }
+        core::fail(ExitCode::runtime_failure, "the loss of {} at step {} is not finite ({}); {}", data.name, step,
+                   evaluation.loss(),
+                   step == 0 ? "check the weights, or try compute.precision = fp32" : "use a lower train.lr");
+    }
+    output_.record(step, evaluation);
+    evaluations_.add(step, evaluation.loss());
+    if (configuration_.output.keep_best && evaluations_.best_step == step && step > 0) {
+        save_adapter();
+    }
+    return !session_.stop_requested();
 }
 
 template <class Scalar>
 void TrainRun<Scalar>::save() {
-    session_.save_checkpoint(output_.folder().checkpoints(), static_cast<int>(configuration_.output.checkpoint_keep),
-                             configuration_.options.settings());
-}
-
-template <class Scalar>
-void TrainRun<Scalar>::report_totals(double seconds, std::int64_t tokens) {
-    const double rate = seconds > 0 ? static_cast<double>(tokens) / seconds : 0;
-    totals_[measure::run_keys::steps] = session_.steps_done();
-    totals_[measure::run_keys::tokens] = tokens;
-    totals_[measure::run_keys::seconds] = seconds;
-    totals_[measure::run_keys::tokens_per_second] = rate;
-    output_.finish(totals_);
-    output_.say(fmt::format("results are in {}", output_.folder().path.string()));
-    output_.say(fmt::format("FOM train_tokens_per_second = {:.1f} tokens/s", rate));
-}
-
-template <class Scalar>
-ExitCode TrainRun<Scalar>::run() {
-    start_or_resume();
-    const index_t first_step = session_.steps_done();
-    const index_t total_steps = session_.total_steps();
-    output_.begin_metrics(first_step, total_steps);
-    output_.say(fmt::format("{}: {} sequences ({} cut), {} steps, {} LoRA parameters, {} ranks x {} threads, {}",
-                            inputs_.train.name, inputs_.train.sequences(), inputs_.train.truncated, total_steps,
-                            session_.decoder().lora().global_size(), runtime_.world.size(), runtime_.placement.threads,
-                            runtime_.kernels.template gemm_name<Scalar>()));
-    if (first_step == 0) {
-        evaluate();
+    if (saved_step_ != session_.steps_done()) {
+        output_.progress().show_briefly(fmt::format("writing the checkpoint of step {}", session_.steps_done()));
+        session_.save_checkpoint(output_.folder().checkpoints(),
+                                 static_cast<int>(configuration_.output.checkpoint_keep), settings_);
+        saved_step_ = session_.steps_done();
     }
-    double seconds = 0;
-    std::int64_t tokens = 0;
+}
+
+template <class Scalar>
+void TrainRun<Scalar>::save_adapter() {
+    session_.store().save(
+        output_.folder().adapter(), configuration_.output.adapter_layout,
+        configuration_.model.synthetic.empty() ? absolute(configuration_.model.path) : configuration_.model.synthetic,
+        inputs_.architecture);
+}
+
+template <class Scalar>
+ExitCode TrainRun<Scalar>::finish(bool stopped) {
+    save();
+    runtime_.world.agree([&] {
+        core::require(
+            steps_taken_ == 0 || steps_skipped_ < steps_taken_, ExitCode::runtime_failure,
+            "none of {} steps changed the adapter (loss or gradients were not finite, or no token was trained "
+            "on); check data and weights, or use a lower train.lr",
+            steps_taken_);
+    });
+    const bool best_is_kept = configuration_.output.keep_best && evaluations_.best_step > 0;
+    if (!best_is_kept) {
+        save_adapter();
+    }
+    const index_t step = session_.steps_done();
+    const double rate =
+        output_.finish(stopped ? measure::run_keys::end_stopped : measure::run_keys::end_complete, step, evaluations_);
+    if (stopped) {
+        output_.say(fmt::format("stopped on request at step {} of {}; run the same command again to continue", step,
+                                session_.total_steps()));
+    } else if (step < session_.total_steps()) {
+        output_.say(fmt::format("ended at step {} of {}: {} evaluations without a lower loss (train.patience)", step,
+                                session_.total_steps(), evaluations_.without_gain));
+    }
+    output_.say(fmt::format("results are in {}; its adapter is that of step {}{}", output_.folder().path.string(),
+                            best_is_kept ? evaluations_.best_step : step,
+                            best_is_kept ? fmt::format(", eval loss {:.4f}", evaluations_.best_loss) : ""));
+    output_.say(fmt::format("FOM train_tokens_per_second = {:.1f} tokens/s", rate));
+    return stopped ? ExitCode::stopped_for_requeue : ExitCode::success;
+}
+
+template <class Scalar>
+ExitCode TrainRun<Scalar>::run(const std::string& command_line) {
+    const bool resumed = start_or_resume();
+    if (resumed && output_.was_completed(settings_, session_.steps_done() < session_.total_steps())) {
+        output_.say(
+            "that run is complete: nothing is left to train; to train anew choose another output.dir, or set "
+            "output.resume = never");
+        return ExitCode::success;
+    }
+    begin(command_line, resumed);
+    say_what_begins();
     bool stopped = false;
-    const index_t eval_every = configuration_.train.eval_every;
-    while (session_.steps_done() < total_steps && !stopped) {
+    for (;;) {
+        if (!stopped && is_evaluation_due()) {
+            stopped = !evaluate();
+        }
+        if (stopped || is_finished()) {
+            break;
+        }
         const train::StepResult result = session_.step();
         output_.record(result);
-        seconds += result.seconds;
-        tokens += result.decision.tokens;
+        ++steps_taken_;
         if (!result.decision.apply) {
+            ++steps_skipped_;
             output_.say(fmt::format("step {} skipped: {}", result.step,
                                     result.decision.target_tokens == 0 ? "no token of its batch is trained on"
                                                                        : "loss or gradients are not finite"));
         }
-        const bool last = result.step == total_steps;
-        stopped = result.decision.stop && !last;
-        if (!last && eval_every > 0 && result.step % eval_every == 0) {
-            evaluate();
-        }
-        if (result.decision.checkpoint && !last) {
+        stopped = result.decision.stop;
+        if (result.decision.checkpoint) {
             save();
+            stopped = stopped || session_.stop_requested();
         }
     }
-    if (stopped) {
-        output_.say(fmt::format("stopped on request at step {} of {}; run the same command again to continue",
-                                session_.steps_done(), total_steps));
-    } else {
-        if (session_.steps_done() > first_step || first_step == 0) {
-            save();
+    return finish(stopped);
+}
+
+/// The command as a shell would take it again.
+std::string to_command_line(Arguments arguments) {
+    std::string text = "moesaic train";
+    for (const std::string& argument : arguments) {
+        const bool plain = argument.find_first_not_of(
+                               "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+                               "-_./=,:+@%") == std::string::npos;
+        std::string quoted;
+        for (const char c : argument) {
+            quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
         }
-        evaluate();
-        session_.store().save(output_.folder().adapter(), configuration_.output.adapter_layout,
-                              configuration_.model.name(), inputs_.architecture);
+        text += plain && !argument.empty() ? " " + argument : " '" + quoted + "'";
     }
-    report_totals(seconds, tokens);
-    return stopped ? ExitCode::stopped_for_requeue : ExitCode::success;
+    return text;
 }
 
 }  // namespace
@@ -213,17 +414,18 @@ ExitCode run_train(const mpi::Communicator& world, Arguments arguments) {
     if (!parse_options_only(world, "train", configuration.options, arguments)) {
         return ExitCode::success;
     }
+    listen_for_stop_signals();
     const mpi::Watchdog watchdog(world, configuration.watchdog.limit_seconds);
     const train::Runtime runtime(world, configuration.place, configuration.grid, configuration.compute);
-    RunOutput output(runtime, configuration.output.directory, configuration.options.settings());
-    if (configuration.output.trace) {
-        output.begin_trace();
-    }
     const TrainInputs inputs = read_inputs(runtime, configuration);
-    listen_for_stop_signals();
-    return kernels::with_precision(configuration.compute.precision, [&](auto scalar) {
-        return TrainRun<decltype(scalar)>(runtime, configuration, inputs, output).run();
+    RunOutput output(runtime, configuration.output);
+    const ExitCode code = kernels::with_precision(configuration.compute.precision, [&](auto scalar) {
+        return TrainRun<decltype(scalar)>(runtime, configuration, inputs, output).run(to_command_line(arguments));
     });
+    if (output.is_silenced() && !stop_signal_arrived()) {
+        throw core::Error(*output.progress().error());
+    }
+    return code;
 }
 
 }  // namespace moesaic::app

@@ -38,7 +38,7 @@ struct TrainConfiguration {
         compute.declare(options);
         output.declare(options);
         watchdog.declare(options);
-        train.coordinator.declare_wall_time(options);
+        train.coordinator.declare_times(options);
     }
 
     /// What the decoder is built for, with these adapters and passes of so many tokens of all ranks.

@@ -3,12 +3,15 @@
 #include "core/error.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <boost/program_options.hpp>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <fstream>
+#include <map>
 #include <numeric>
 #include <set>
 #include <sstream>
@@ -139,32 +142,60 @@ struct OptionSet::Implementation {
     std::string prefix;
     std::filesystem::path config_file;
 
+    std::map<std::string, std::string, std::less<>> answers;  ///< to names that other programs use
+    std::set<std::string> ignored_in_files;
+
     [[nodiscard]] std::vector<std::string> keys() const {
         std::vector<std::string> names;
         std::transform(entries.begin(), entries.end(), std::back_inserter(names), [](const Entry& e) { return e.key; });
         return names;
     }
 
-    [[nodiscard]] Entry& find(const std::string& key, const std::string& origin) {
-        const auto found = std::find_if(entries.begin(), entries.end(), [&](const Entry& e) { return e.key == key; });
+    [[nodiscard]] auto find(const std::string& key) {
+        return std::find_if(entries.begin(), entries.end(), [&](const Entry& e) { return e.key == key; });
+    }
+
+    /// What someone meant who wrote `key`.
+    [[nodiscard]] std::string suggestion(const std::string& key) const {
+        const std::size_t dot = key.rfind('.');
+        std::string name = key.substr(dot == std::string::npos ? 0 : dot + 1);
+        std::transform(name.begin(), name.end(), name.begin(),
+                       [](unsigned char c) { return c == '-' ? '_' : static_cast<char>(std::tolower(c)); });
+        if (const auto answer = answers.find(name); answer != answers.end()) {
+            return answer->second;
+        }
+        // In the same section only the name can be misspelt; otherwise the section may be.
+        const std::string section = key.substr(0, key.size() - name.size());
+        std::vector<std::string> names;
+        for (const Entry& entry : entries) {
+            if (entry.key.starts_with(section)) {
+                names.push_back(entry.key.substr(section.size()));
+            }
+        }
+        std::string near = nearest(name, names);
+        near = near.empty() ? nearest(key, keys()) : section + near;
+        return near.empty() ? "--help lists all options" : fmt::format("did you mean {}?", near);
+    }
+
+    [[nodiscard]] Entry& known(const std::string& key, const std::string& origin) {
+        const auto found = find(key);
         if (found == entries.end()) {
-            const std::string near = nearest(key, keys());
-            fail(ExitCode::usage, "unknown option {} ({}); {}", key, origin,
-                 near.empty() ? "--help lists all options" : fmt::format("did you mean {}?", near));
+            fail(ExitCode::usage, "unknown option {} ({}); {}", key, origin, suggestion(key));
         }
         return *found;
     }
 
-    /// Assigns options of one source, in which each may be set once.
-    void apply(const std::vector<po::option>& options, const std::function<std::string(const std::string&)>& origin) {
+    /// Assigns options of one source. If they may be repeated, the last one wins.
+    void apply(const std::vector<po::option>& options, bool repeatable,
+               const std::function<std::string(const std::string&)>& origin) {
         std::set<std::string> assigned;
         for (const po::option& option : options) {
             const std::string where = origin(option.string_key);
-            require(assigned.insert(option.string_key).second, ExitCode::usage,
+            require(assigned.insert(option.string_key).second || repeatable, ExitCode::usage,
                     "option {} is set twice ({}); remove one", option.string_key, where);
             require(option.value.size() == 1, ExitCode::usage, "option {} needs one value ({}); write --{} VALUE",
                     option.string_key, where, option.string_key);
-            find(option.string_key, where).read(option.value.front(), option.string_key, where);
+            known(option.string_key, where).read(option.value.front(), option.string_key, where);
         }
     }
 
@@ -174,8 +205,11 @@ struct OptionSet::Implementation {
         config_file = file;
         std::ifstream stream = open_config_file(file);
         try {
-            const auto parsed = po::parse_config_file(stream, po::options_description(), true);
-            apply(parsed.options, [&](const std::string& key) { return location(file, key); });
+            auto parsed = po::parse_config_file(stream, po::options_description(), true);
+            std::erase_if(parsed.options, [&](const po::option& option) {
+                return find(option.string_key) == entries.end() && ignored_in_files.contains(option.string_key);
+            });
+            apply(parsed.options, false, [&](const std::string& key) { return location(file, key); });
         } catch (const po::error& error) {
             fail(ExitCode::usage, "can't parse {} ({}); write [section] lines and key = value lines", file.string(),
                  error.what());
@@ -192,15 +226,34 @@ void OptionSet::set_prefix(const std::string& prefix) {
     implementation_->prefix = prefix;
 }
 
-void OptionSet::add_text(const std::string& key, const std::string& help, Write write, Read read) {
+OptionSet::Declared OptionSet::add_text(const std::string& key, const std::string& help, Write write, Read read) {
     std::string preset = write();
-    implementation_->entries.push_back(
-        {implementation_->prefix + key, help, std::move(preset), std::move(write), std::move(read)});
+    std::string full_key = implementation_->prefix + key;
+    implementation_->entries.push_back({full_key, help, std::move(preset), std::move(write), std::move(read)});
+    return {*this, std::move(full_key)};
+}
+
+void OptionSet::Declared::known_as(std::initializer_list<std::string_view> names, std::string_view answer) const {
+    set_.explain(names, answer.empty() ? fmt::format("here it is {}", key_) : fmt::format("see {}: {}", key_, answer));
+}
+
+void OptionSet::explain(std::initializer_list<std::string_view> names, std::string_view answer) {
+    for (const std::string_view name : names) {
+        implementation_->answers.emplace(name, answer);
+    }
+}
+
+void OptionSet::ignore_in_files(const std::vector<std::string>& keys) {
+    implementation_->ignored_in_files.insert(keys.begin(), keys.end());
+}
+
+std::vector<std::string> OptionSet::keys() const {
+    return implementation_->keys();
 }
 
 template <class T>
-void OptionSet::add(const std::string& key, T& target, const std::string& help, Check<T> check) {
-    add_text(
+OptionSet::Declared OptionSet::add(const std::string& key, T& target, const std::string& help, Check<T> check) {
+    return add_text(
         key, help, [&target] { return to_text(target); },
         [&target, check = std::move(check)](const std::string& text, const std::string& full_key,
                                             const std::string& source) {
@@ -216,14 +269,15 @@ void OptionSet::add(const std::string& key, T& target, const std::string& help, 
         });
 }
 
-template void OptionSet::add(const std::string&, bool&, const std::string&, Check<bool>);
-template void OptionSet::add(const std::string&, std::int64_t&, const std::string&, Check<std::int64_t>);
-template void OptionSet::add(const std::string&, double&, const std::string&, Check<double>);
-template void OptionSet::add(const std::string&, std::string&, const std::string&, Check<std::string>);
-template void OptionSet::add(const std::string&, Duration&, const std::string&, Check<Duration>);
+template OptionSet::Declared OptionSet::add(const std::string&, bool&, const std::string&, Check<bool>);
+template OptionSet::Declared OptionSet::add(const std::string&, std::int64_t&, const std::string&, Check<std::int64_t>);
+template OptionSet::Declared OptionSet::add(const std::string&, double&, const std::string&, Check<double>);
+template OptionSet::Declared OptionSet::add(const std::string&, std::string&, const std::string&, Check<std::string>);
+template OptionSet::Declared OptionSet::add(const std::string&, Duration&, const std::string&, Check<Duration>);
 
-void OptionSet::add_auto(const std::string& key, std::int64_t& target, std::int64_t most, const std::string& help) {
-    add_text(
+OptionSet::Declared OptionSet::add_auto(const std::string& key, std::int64_t& target, std::int64_t most,
+                                        const std::string& help) {
+    return add_text(
         key, help, [&target] { return target == 0 ? "auto" : to_text(target); },
         [&target, most](const std::string& text, const std::string& full_key, const std::string& source) {
             std::int64_t value = 0;
@@ -252,7 +306,7 @@ std::vector<std::string> OptionSet::parse(std::span<const std::string> arguments
                                 .run();
         for (const po::option& option : parsed.options) {
             if (option.unregistered) {
-                static_cast<void>(implementation_->find(option.string_key, "on the command line"));
+                static_cast<void>(implementation_->known(option.string_key, "on the command line"));
             }
             if (option.position_key >= 0) {
                 words.insert(words.end(), option.value.begin(), option.value.end());
@@ -270,7 +324,7 @@ std::vector<std::string> OptionSet::parse(std::span<const std::string> arguments
         implementation_->read_config_file(words.front());
         words.erase(words.begin());
     }
-    implementation_->apply(options, [](const std::string&) { return std::string("on the command line"); });
+    implementation_->apply(options, true, [](const std::string&) { return std::string("on the command line"); });
     return words;
 }
 
@@ -284,6 +338,22 @@ std::vector<OptionSet::Setting> OptionSet::settings() const {
         settings.push_back({entry.key, entry.write()});
     }
     return settings;
+}
+
+std::string OptionSet::to_config(const std::vector<Setting>& settings) {
+    std::map<std::string, std::string> sections;
+    for (const Setting& setting : settings) {
+        const std::size_t dot = setting.key.find('.');
+        if (!setting.value.empty() && dot != std::string::npos) {
+            sections[setting.key.substr(0, dot)] +=
+                fmt::format("{} = {}\n", setting.key.substr(dot + 1), setting.value);
+        }
+    }
+    std::string text;
+    for (const auto& [name, lines] : sections) {
+        text += fmt::format("{}[{}]\n{}", text.empty() ? "" : "\n", name, lines);
+    }
+    return text;
 }
 
 std::string OptionSet::help() const {
@@ -352,9 +422,17 @@ OptionSet::Check<std::string> one_of(std::vector<std::string> choices) {
     };
 }
 
-void require_set(const std::string& key, const std::string& value) {
-    require(!value.empty(), ExitCode::usage,
-            "{} is not set (it has no default); write --{} VALUE, or set it in the configuration file", key, key);
+void require_set(const std::vector<std::pair<std::string, std::string>>& keys_and_values) {
+    std::vector<std::string> missing;
+    for (const auto& [key, value] : keys_and_values) {
+        if (value.empty()) {
+            missing.push_back(key);
+        }
+    }
+    require(missing.empty(), ExitCode::usage,
+            "{} {} not set ({} no default); write --{} VALUE, or set {} in the configuration file",
+            fmt::join(missing, ", "), missing.size() == 1 ? "is" : "are", missing.size() == 1 ? "it has" : "they have",
+            fmt::join(missing, " VALUE --"), missing.size() == 1 ? "it" : "them");
 }
 
 std::string nearest(std::string_view word, std::span<const std::string> candidates) {
@@ -373,7 +451,7 @@ std::string nearest(std::string_view word, std::span<const std::string> candidat
         return row.back();
     };
     std::string best;
-    std::size_t best_distance = word.size() / 2 + 1;
+    std::size_t best_distance = word.size() / 3 + 2;  // more would be guessing
     for (const std::string& candidate : candidates) {
         const std::size_t d = distance(word, candidate);
         if (d < best_distance) {

@@ -8,17 +8,19 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <set>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 namespace moesaic::core {
 
-/// Throws a usage error that names the key unless it has a value.
-void require_set(const std::string& key, const std::string& value);
+/// Throws a usage error that names the keys of all those without a value.
+void require_set(const std::vector<std::pair<std::string, std::string>>& keys_and_values);
 
 /// A time as Slurm's --time writes it: "SS", "MM:SS", "HH:MM:SS" or "D-HH:MM:SS".
 struct Duration {
@@ -39,21 +41,35 @@ public:
     template <class T>
     using Check = std::function<std::string(const T&)>;
 
+    /// An option that was just declared.
+    class Declared {
+    public:
+        /// What it is called elsewhere, without section. Someone who writes such a name is told the option's key, or
+        /// `answer` if there is more to say; the names are not accepted.
+        void known_as(std::initializer_list<std::string_view> names, std::string_view answer = {}) const;
+
+    private:
+        friend OptionSet;
+        Declared(OptionSet& set, std::string key) : set_(set), key_(std::move(key)) {}
+        OptionSet& set_;
+        std::string key_;
+    };
+
     /// What is put before the keys of options that are added from now on.
     void set_prefix(const std::string& prefix);
 
     /// Declares an option whose default is what `target` holds now; `target` receives the value when arguments are
     /// parsed and must outlive the set. T: bool, std::int64_t, double, std::string, Duration.
     template <class T>
-    void add(const std::string& key, T& target, const std::string& help, Check<T> check = {});
+    Declared add(const std::string& key, T& target, const std::string& help, Check<T> check = {});
 
     /// An integer from 1 to `most`, or "auto", which is 0 in `target`: the program chooses.
-    void add_auto(const std::string& key, std::int64_t& target, std::int64_t most, const std::string& help);
+    Declared add_auto(const std::string& key, std::int64_t& target, std::int64_t most, const std::string& help);
 
     /// One of the names of an enumeration.
     template <NamedEnumeration E>
-    void add_enum(const std::string& key, E& target, const std::string& help) {
-        add_text(
+    Declared add_enum(const std::string& key, E& target, const std::string& help) {
+        return add_text(
             key, help, [&target] { return std::string(name_of(target)); },
             [&target](const std::string& text, const std::string& full_key, const std::string& source) {
                 target = parse_name<E>(text, full_key, source);
@@ -61,8 +77,8 @@ public:
     }
     /// One or several of them, separated by commas.
     template <NamedEnumeration E>
-    void add_enum(const std::string& key, std::set<E>& target, const std::string& help) {
-        add_text(
+    Declared add_enum(const std::string& key, std::set<E>& target, const std::string& help) {
+        return add_text(
             key, help,
             [&target] {
                 std::string text;
@@ -84,11 +100,20 @@ public:
     /// and the source of the text ("on the command line", or a line of a file).
     using Write = std::function<std::string()>;
     using Read = std::function<void(const std::string& text, const std::string& key, const std::string& source)>;
-    void add_text(const std::string& key, const std::string& help, Write write, Read read);
+    Declared add_text(const std::string& key, const std::string& help, Write write, Read read);
+
+    /// The answer to someone who looks for an option that is not needed here, under one of these names.
+    void explain(std::initializer_list<std::string_view> names, std::string_view answer);
+
+    /// Keys that configuration files may have although they are not declared: those of another command that shares the
+    /// file. They are not read.
+    void ignore_in_files(const std::vector<std::string>& keys);
+    [[nodiscard]] std::vector<std::string> keys() const;
 
     /// Reads `arguments` (without program and command name): `--section.key VALUE`, `--section.key=VALUE`, `--config
     /// FILE`, and words without dashes, which are returned. With `first_word_is_config`, the first of those is a
-    /// configuration file too, and not returned. Usage errors name the option, the file and the nearest known key.
+    /// configuration file too, and not returned. On the command line, where scripts append to what they are given, the
+    /// last one of equal options wins. Usage errors name the option, the file and the nearest known key.
     std::vector<std::string> parse(std::span<const std::string> arguments, bool first_word_is_config);
 
     /// The configuration file that was read, or an empty path.
@@ -100,6 +125,8 @@ public:
         std::string value;
     };
     [[nodiscard]] std::vector<Setting> settings() const;
+    /// The text of a configuration file with these settings; those without a value are left out.
+    [[nodiscard]] static std::string to_config(const std::vector<Setting>& settings);
 
     /// Text for --help, one paragraph per option, grouped by section.
     [[nodiscard]] std::string help() const;

@@ -2,6 +2,8 @@
 
 #include <cmath>
 #include <numbers>
+#include <numeric>
+#include <utility>
 
 namespace moesaic::core {
 
@@ -46,6 +48,15 @@ double CounterRandom::normal(std::uint64_t index) const noexcept {
         (static_cast<double>(words[0]) + 1.0) * 0x1p-32;  // in (0, 1]: its logarithm is finite
     const double angle_uniform = static_cast<double>(words[1]) * 0x1p-32;
     return std::sqrt(-2.0 * std::log(radius_uniform)) * std::cos(2.0 * std::numbers::pi * angle_uniform);
+}
+
+std::vector<std::int64_t> CounterRandom::permutation(std::int64_t count) const {
+    std::vector<std::int64_t> order(static_cast<std::size_t>(count));
+    std::iota(order.begin(), order.end(), std::int64_t{0});
+    for (std::size_t i = order.size(); i > 1; --i) {  // Fisher-Yates
+        std::swap(order[i - 1], order[static_cast<std::size_t>(below(i, i))]);
+    }
+    return order;
 }
 
 }  // namespace moesaic::core

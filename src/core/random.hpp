@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstdint>
+#include <vector>
 
 namespace moesaic::core {
 
@@ -19,6 +20,8 @@ public:
     [[nodiscard]] std::uint64_t below(std::uint64_t index, std::uint64_t bound) const noexcept;
     /// Standard normal (Box-Muller).
     [[nodiscard]] double normal(std::uint64_t index) const noexcept;
+    /// The numbers from 0 to `count` - 1 in random order.
+    [[nodiscard]] std::vector<std::int64_t> permutation(std::int64_t count) const;
 
 private:
     std::uint64_t seed_;

@@ -1,6 +1,9 @@
 #include "io/safetensors.hpp"
 
+#include <xxhash.h>
+
 #include <algorithm>
+#include <array>
 #include <numeric>
 #include <set>
 #include <utility>
@@ -198,6 +201,7 @@ void TensorSource::read_bytes(const std::string& name, core::MatrixView<std::byt
     if (out.empty()) {
         return;
     }
+    *bytes_read_ += static_cast<std::uint64_t>(out.rows() * out.cols());
     if (out.rows() == 1 || (out.cols() == row_bytes && out.stride() == row_bytes)) {
         source.file->read(position(0), {out.data(), static_cast<std::size_t>(out.rows() * out.cols())});
         return;
@@ -218,6 +222,28 @@ void TensorSource::read_bytes(const std::string& name, core::MatrixView<std::byt
             std::copy_n(scratch.data() + i * row_bytes, out.cols(), out[row + i]);
         }
     }
+}
+
+std::uint64_t TensorSource::fingerprint() const {
+    constexpr std::size_t most_samples = 256;
+    constexpr std::uint64_t sample_bytes = 64;
+    const std::size_t every = (entries_.size() + most_samples - 1) / most_samples;
+    std::uint64_t hash = 0;
+    const auto add = [&hash](const void* bytes, std::size_t count) { hash = XXH3_64bits_withSeed(bytes, count, hash); };
+    std::size_t number = 0;
+    for (const auto& [name, entry] : entries_) {
+        const TensorInfo& info = entry.info;
+        add(name.data(), name.size());
+        add(&info.dtype, sizeof info.dtype);
+        add(info.shape.data(), info.shape.size() * sizeof(index_t));
+        if (number++ % every == 0) {
+            std::array<std::byte, sample_bytes> sample{};
+            const std::uint64_t count = std::min(sample_bytes, info.bytes);
+            entry.file->read(info.offset + (info.bytes - count) / 2, std::span(sample).first(count));
+            add(sample.data(), count);
+        }
+    }
+    return hash;
 }
 
 template <class T>

@@ -2,6 +2,7 @@
 // https://huggingface.co/docs/safetensors (8-byte little-endian header length, JSON header, data without holes).
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -81,6 +82,11 @@ public:
     [[nodiscard]] std::vector<std::string> names() const;
     /// The `__metadata__` of the file; of shards, what they have together, the first one winning.
     [[nodiscard]] const std::map<std::string, std::string>& metadata() const noexcept { return metadata_; }
+    /// A hash of all names, types and shapes, and of a few bytes of up to 256 tensors: the same for the same weights,
+    /// whatever files hold them, and another one, most likely, for weights that were trained further.
+    [[nodiscard]] std::uint64_t fingerprint() const;
+    /// Of tensors, by `read` and `read_bytes` so far.
+    [[nodiscard]] std::uint64_t bytes_read() const noexcept { return *bytes_read_; }
     /// The file or folder that was opened.
     [[nodiscard]] const std::filesystem::path& path() const noexcept { return path_; }
 
@@ -107,6 +113,7 @@ private:
     std::filesystem::path path_;
     std::map<std::string, Entry> entries_;
     std::map<std::string, std::string> metadata_;
+    std::unique_ptr<std::atomic<std::uint64_t>> bytes_read_ = std::make_unique<std::atomic<std::uint64_t>>(0);
 };
 
 extern template void TensorSource::read(const std::string&, core::MatrixView<core::bf16>, index_t, index_t) const;

@@ -16,6 +16,22 @@ inline constexpr const char* grid = "grid";
 inline constexpr const char* configuration = "configuration";
 inline constexpr const char* trace = "trace";
 
+// The sessions of a run: it may be stopped and resumed. Each has `started`, `finished`, `tokens` and `seconds`, too.
+inline constexpr const char* sessions = "sessions";
+inline constexpr const char* end = "end";
+inline constexpr const char* end_complete = "complete";  ///< a value of `end`: nothing is left to do
+inline constexpr const char* end_stopped = "stopped";    ///< on request, at a checkpoint
+inline constexpr const char* command_line = "command_line";
+inline constexpr const char* working_directory = "working_directory";
+inline constexpr const char* first_step = "first_step";  ///< that the session began after
+inline constexpr const char* last_step = "last_step";
+inline constexpr const char* changed = "changed";  ///< options: [before, now]
+
+// What is trained, and on what.
+inline constexpr const char* model = "model";
+inline constexpr const char* lora = "lora";
+inline constexpr const char* data = "data";
+
 // Memory that was planned: a list of purpose and bytes.
 inline constexpr const char* memory_plan = "memory_plan";
 inline constexpr const char* purpose = "purpose";
@@ -35,6 +51,8 @@ inline constexpr const char* peak_memory_bytes = "peak_memory_bytes";
 // The whole run, with some of the keys below.
 inline constexpr const char* totals = "totals";
 inline constexpr const char* steps = "steps";
+inline constexpr const char* best_step = "best_step";
+inline constexpr const char* best_eval_loss = "best_eval_loss";
 
 // The clock of a rank, in `trace` and in trace.json.
 inline constexpr const char* clock = "clock";

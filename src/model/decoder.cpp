@@ -78,17 +78,22 @@ Decoder<Scalar>::Decoder(const Architecture& architecture, const DecoderSettings
 }
 
 template <class Scalar>
-void Decoder<Scalar>::load(const WeightSource<Scalar>& source) {
+void Decoder<Scalar>::load(const WeightSource<Scalar>& source, const std::function<void(index_t)>& loaded) {
     const Scope scope(core::scopes::load);
     source.fill_whole(embedding_name, embedding_);
     if (!architecture_.tied_head) {
         source.fill_whole("lm_head.weight", head_);
     }
     source.read_vector("model.norm.weight", TensorRole::scale, output_norm_);
-    for (NormedBlock& block : blocks_) {
+    for (std::size_t b = 0; b < blocks_.size(); ++b) {
+        NormedBlock& block = blocks_[b];
         source.read_vector(block.block->norm().name, block.block->norm().role, block.norm);
         block.block->load(source);
+        if (b % 2 == 1) {  // a layer is a mixer and a feed-forward network
+            loaded(static_cast<index_t>(b / 2 + 1));
+        }
     }
+    weights_fingerprint_ = source.fingerprint();
 }
 
 template <class Scalar>

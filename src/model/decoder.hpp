@@ -11,6 +11,8 @@
 #include "mpi/process_grid.hpp"
 #include "ops/norm.hpp"
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -35,8 +37,12 @@ public:
     Decoder(const Decoder&) = delete;  // blocks refer to the architecture and the adapters
     Decoder& operator=(const Decoder&) = delete;
 
-    /// Reads the frozen weights: of the experts only this rank's slices of its own.
-    void load(const WeightSource<Scalar>& source);
+    /// Reads the frozen weights: of the experts only this rank's slices of its own. `loaded` is called after each layer
+    /// with the number of layers so far; what it throws ends the loading.
+    void load(
+        const WeightSource<Scalar>& source, const std::function<void(index_t layers)>& loaded = [](index_t) {});
+    /// That of the source that the weights came from.
+    [[nodiscard]] std::uint64_t weights_fingerprint() const noexcept { return weights_fingerprint_; }
 
     /// Hidden states after the last norm [T, H], in `tape`. With `save` the pass has dropout and can be followed by
     /// `backward`. Collective over the replica, and over the world where RoPE depends on the longest sequence.
@@ -93,6 +99,7 @@ private:
     std::vector<Sum> output_norm_;     // [H]
     std::vector<NormedBlock> blocks_;  ///< mixer and feed-forward of each layer
     std::size_t lowest_trainable_ = 0;
+    std::uint64_t weights_fingerprint_ = 0;
     Matrix<Sum> block_input_;   // [T, H] after a norm, before rounding to Scalar
     Matrix<Sum> block_output_;  // [T, H]
     Matrix<Sum> grad_stream_;   // [T, H] gradient of the residual stream

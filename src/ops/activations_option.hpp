@@ -10,7 +10,8 @@ namespace moesaic::ops {
 
 inline void declare_activations(core::OptionSet& set, const std::string& key, Activations& activations) {
     set.add_enum(key, activations,
-                 "retain: keep gate and up of each layer for backward; recompute: less memory, more work");
+                 "retain: keep gate and up of each layer for backward; recompute: less memory, more work")
+        .known_as({"gradient_checkpointing", "activation_checkpointing"}, "recompute");
 }
 
 }  // namespace moesaic::ops

@@ -4,18 +4,30 @@
 #include "core/random.hpp"
 
 #include <algorithm>
+#include <iterator>
 #include <numeric>
 
 namespace moesaic::train {
+namespace {
+
+constexpr index_t most_sequences = index_t{1} << 30;  // of an optimizer step
+
+}  // namespace
 
 void BatchSettings::declare(core::OptionSet& set) {
     declare_batch_size(set);
-    set.add("train.micro_batch", micro_batch, "sequences per rank and pass; 0: all of a step at once",
-            core::at_least(0));
+    set.add_auto("train.micro_batch", micro_batch, most_sequences,
+                 "sequences per rank and pass; auto: as many of a step as memory holds")
+        .known_as({"gradient_accumulation_steps", "grad_accum", "gradient_accumulation", "micro_batch_size"},
+                  "passes of so many sequences add up their gradients, whatever train.batch_size is");
 }
 
 void BatchSettings::declare_batch_size(core::OptionSet& set) {
-    set.add("train.batch_size", batch_size, "sequences per optimizer step, all ranks together", core::at_least(1));
+    set.add("train.batch_size", batch_size, "sequences per optimizer step, all ranks together",
+            core::integer_within(1, most_sequences))
+        .known_as({"per_device_train_batch_size", "per_device_eval_batch_size", "per_gpu_train_batch_size",
+                   "train_batch_size", "global_batch_size"},
+                  "it counts the sequences of all ranks in an optimizer step");
 }
 
 void BatchSettings::declare_order(core::OptionSet& set) {
@@ -25,32 +37,25 @@ void BatchSettings::declare_order(core::OptionSet& set) {
 Batches::Batches(const Dataset& data, const BatchSettings& settings, std::uint64_t seed, int rank, int ranks)
     : data_(data), settings_(settings), seed_(seed), rank_(rank), ranks_(ranks) {}
 
-index_t Batches::steps_per_epoch() const {
-    return (data_.sequences() + settings_.batch_size - 1) / settings_.batch_size;
-}
-
 std::vector<index_t> Batches::sequences_of(index_t step) {
     std::vector<index_t> chosen;
-    const index_t count = data_.sequences();
+    const index_t count = data_.epoch_size();
     if (!settings_.shuffle) {
         for (index_t i = 0; i < settings_.batch_size; ++i) {
-            chosen.push_back((step * settings_.batch_size + i) % count);
+            chosen.push_back(data_.epoch_sequence((step * settings_.batch_size + i) % count));
         }
         return chosen;
     }
-    const index_t epoch = step / steps_per_epoch();
+    const index_t steps_per_epoch = settings_.steps_per_epoch(count);
+    const index_t epoch = step / steps_per_epoch;
     if (epoch != epoch_) {
         epoch_ = epoch;
-        order_.resize(static_cast<std::size_t>(count));
-        std::iota(order_.begin(), order_.end(), index_t{0});
-        const core::CounterRandom random(seed_, static_cast<std::uint64_t>(epoch));
-        for (std::size_t i = order_.size(); i > 1; --i) {  // Fisher-Yates
-            std::swap(order_[i - 1], order_[static_cast<std::size_t>(random.below(i, i))]);
-        }
+        order_ = core::CounterRandom(seed_, static_cast<std::uint64_t>(epoch)).permutation(count);
     }
-    const index_t begin = step % steps_per_epoch() * settings_.batch_size;
+    const index_t begin = step % steps_per_epoch * settings_.batch_size;
     const index_t end = std::min(begin + settings_.batch_size, count);
-    chosen.assign(order_.begin() + begin, order_.begin() + end);
+    std::transform(order_.begin() + begin, order_.begin() + end, std::back_inserter(chosen),
+                   [&](index_t place) { return data_.epoch_sequence(place); });
     return chosen;
 }
 

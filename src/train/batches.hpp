@@ -18,12 +18,18 @@ namespace moesaic::train {
 
 struct BatchSettings {
     index_t batch_size = 8;   ///< sequences per optimizer step, all ranks together
-    index_t micro_batch = 0;  ///< sequences per rank and pass; 0: all at once
+    index_t micro_batch = 0;  ///< sequences per rank and pass; 0: all of a step, or as many as memory holds
     bool shuffle = true;      ///< a new order every epoch; otherwise file order that wraps around
 
     void declare(core::OptionSet& set);
     void declare_batch_size(core::OptionSet& set);
     void declare_order(core::OptionSet& set);
+    /// The last step of a shuffled epoch has the sequences that are left.
+    [[nodiscard]] index_t steps_per_epoch(index_t epoch_size) const {
+        return (epoch_size + batch_size - 1) / batch_size;
+    }
+    /// The most sequences of an optimizer step that one of `ranks` ranks can get if they are spread evenly.
+    [[nodiscard]] index_t most_of_rank(index_t ranks) const { return (batch_size + ranks - 1) / ranks; }
     /// Sequences of `ranks` ranks together in one pass.
     [[nodiscard]] index_t per_pass(index_t ranks) const {
         return micro_batch > 0 ? std::min(batch_size, micro_batch * ranks) : batch_size;
@@ -43,7 +49,6 @@ public:
     /// `seed` decides the order of shuffled epochs.
     Batches(const Dataset& data, const BatchSettings& settings, std::uint64_t seed, int rank, int ranks);
 
-    [[nodiscard]] index_t steps_per_epoch() const;
     /// `step` counts from 0.
     [[nodiscard]] StepBatches at(index_t step);
 

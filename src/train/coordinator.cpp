@@ -40,21 +40,30 @@ void find_slowest(std::vector<double> busy, Decision& decision) {
 
 void CoordinatorSettings::declare_clipping(core::OptionSet& set) {
     set.add("train.max_grad_norm", max_gradient_norm, "clip the gradients' global norm to this; 0: no clipping",
-            core::within(0, 1e30));
+            core::within(0, 1e30))
+        .known_as({"gradient_clipping", "grad_clip", "clip_grad", "max_gradient_norm"});
 }
 
 void CoordinatorSettings::declare_checkpoints(core::OptionSet& set) {
-    set.add("train.save_every", checkpoint_every, "checkpoint every so many steps besides the end; 0: never",
-            core::at_least(0));
+    set.add("train.save_every", checkpoint_every,
+            "checkpoint every so many steps, besides the end and output.save_minutes; 0: never", core::at_least(0))
+        .known_as({"save_steps", "save_strategy", "save_interval", "checkpointing_steps"},
+                  "output.save_minutes has one at times");
 }
 
-void CoordinatorSettings::declare_wall_time(core::OptionSet& set) {
+void CoordinatorSettings::declare_times(core::OptionSet& set) {
+    set.add("output.save_minutes", checkpoint_minutes, "checkpoint after so many minutes without one; 0: never",
+            core::within(0, 1e6));
     set.add("output.walltime", wall_time,
             "stop at a checkpoint before this time is over (seconds, MM:SS, HH:MM:SS or D-HH:MM:SS)");
 }
 
 GradientCoordinator::GradientCoordinator(const mpi::Communicator& world, const CoordinatorSettings& settings)
-    : world_(world), settings_(settings), start_ns_(core::trace::now_ns()), previous_ns_(start_ns_) {}
+    : world_(world),
+      settings_(settings),
+      start_ns_(core::trace::now_ns()),
+      previous_ns_(start_ns_),
+      checkpoint_ns_(start_ns_) {}
 
 bool GradientCoordinator::out_of_time() {
     const std::int64_t now = core::trace::now_ns();
@@ -63,6 +72,15 @@ bool GradientCoordinator::out_of_time() {
     // Room for one more step and for writing the checkpoint.
     const double needed = static_cast<double>(now - start_ns_ + 2 * longest_step_ns_) * 1e-9;
     return settings_.wall_time.seconds > 0 && needed >= settings_.wall_time.seconds;
+}
+
+bool GradientCoordinator::is_checkpoint_due(std::int64_t step) {
+    const std::int64_t now = core::trace::now_ns();
+    const double minutes = static_cast<double>(now - checkpoint_ns_) / 60e9;
+    const bool due = (settings_.checkpoint_every > 0 && step % settings_.checkpoint_every == 0) ||
+                     (settings_.checkpoint_minutes > 0 && minutes >= settings_.checkpoint_minutes);
+    checkpoint_ns_ = due ? now : checkpoint_ns_;
+    return due;
 }
 
 Decision GradientCoordinator::decide(const StepSummary& summary, std::int64_t step) {
@@ -99,8 +117,7 @@ Decision GradientCoordinator::decide(const StepSummary& summary, std::int64_t st
             // The small term is that of torch.nn.utils.clip_grad_norm_.
             decision.clip_scale = std::min(1.0, settings_.max_gradient_norm / (decision.gradient_norm + 1e-6));
         }
-        decision.checkpoint =
-            decision.stop || (settings_.checkpoint_every > 0 && step % settings_.checkpoint_every == 0);
+        decision.checkpoint = is_checkpoint_due(step) || decision.stop;
     }
     world_.broadcast(std::span<Decision>(&decision, 1));
     return decision;

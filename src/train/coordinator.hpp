@@ -35,12 +35,13 @@ struct Decision {
 
 struct CoordinatorSettings {
     double max_gradient_norm = 1;       ///< 0: no clipping
-    std::int64_t checkpoint_every = 0;  ///< steps; 0: only on a stop
+    std::int64_t checkpoint_every = 0;  ///< steps; 0: only by time and on a stop
+    double checkpoint_minutes = 15;     ///< 0: not by time
     core::Duration wall_time{};         ///< the run must end within, from the coordinator's construction
 
     void declare_clipping(core::OptionSet& set);
     void declare_checkpoints(core::OptionSet& set);
-    void declare_wall_time(core::OptionSet& set);
+    void declare_times(core::OptionSet& set);
 };
 
 /// Collective object: all ranks of `world` hold one and call it in the same order.
@@ -53,12 +54,14 @@ public:
 
 private:
     [[nodiscard]] bool out_of_time();
+    [[nodiscard]] bool is_checkpoint_due(std::int64_t step);
 
     mpi::Communicator world_;
     CoordinatorSettings settings_;
     std::int64_t start_ns_;
     std::int64_t previous_ns_;
     std::int64_t longest_step_ns_ = 0;
+    std::int64_t checkpoint_ns_;  ///< of the last decision for one
 };
 
 }  // namespace moesaic::train

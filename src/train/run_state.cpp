@@ -4,9 +4,11 @@
 #include "core/error.hpp"
 #include "core/trace.hpp"
 #include "io/checkpoint.hpp"
+#include "io/files.hpp"
 #include "io/json.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <array>
 #include <map>
@@ -66,21 +68,26 @@ nlohmann::json identity(const RunState& state, const model::Architecture& archit
             {"train.batch_size", state.batch_size},
             {"train.seed", state.seed},
             {"data.shuffle", state.shuffle},
-            {"data.train fingerprint", state.data_fingerprint}};
+            {"data.train fingerprint", state.data_fingerprint},
+            {"model.weights fingerprint", state.model_fingerprint},
+            {"model.tied_head", architecture.tied_head}};
 }
 
 void check_identity(const nlohmann::json& header, const nlohmann::json& expected, const std::string& source) {
     const auto found = io::get<nlohmann::json>(header, "identity", source);
     core::require(found.is_object(), ExitCode::corrupt_input, "{}: identity is no object; use another checkpoint",
                   source);
+    std::vector<std::string> differences;
     for (const auto& [key, value] : expected.items()) {
         const auto stored = found.find(key);
-        core::require(stored != found.end() && *stored == value, ExitCode::usage,
-                      "can't resume from {} ({} was {} and is {}); restore that setting, choose another output.dir, or "
-                      "set output.resume = never",
-                      source, key, stored == found.end() ? "missing" : stored->dump().substr(0, 200),
-                      value.dump().substr(0, 200));
+        if (stored != found.end() && *stored != value) {  // older versions did not know all keys
+            differences.push_back(
+                fmt::format("{} was {} and is {}", key, io::printable(stored->dump()), io::printable(value.dump())));
+        }
     }
+    core::require(differences.empty(), ExitCode::usage,
+                  "can't resume from {} ({}); restore {}, choose another output.dir, or set output.resume = never",
+                  source, fmt::join(differences, "; "), differences.size() == 1 ? "that setting" : "these settings");
 }
 
 /// Reads one content of all tensors of a bucket into a buffer laid out as the bucket on this rank.

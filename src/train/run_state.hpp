@@ -19,6 +19,7 @@ struct RunState {
     bool shuffle = false;
     std::uint64_t seed = 0;
     std::uint64_t data_fingerprint = 0;
+    std::uint64_t model_fingerprint = 0;
 };
 
 /// Collective. Writes the checkpoint of `state.step` to `folder`, makes it the latest and keeps the newest `keep`.

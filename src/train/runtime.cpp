@@ -1,6 +1,7 @@
 #include "train/runtime.hpp"
 
 #include "core/error.hpp"
+#include "core/trace.hpp"
 #include "core/units.hpp"
 #include "model/weights/synthetic.hpp"
 #include "model/weights/weights.hpp"
@@ -45,7 +46,8 @@ index_t Runtime::memory_bytes() const {
 }
 
 void ModelSettings::declare(core::OptionSet& set) {
-    set.add("model.path", path, "folder of a Hugging Face checkpoint: config.json and *.safetensors");
+    set.add("model.path", path, "folder of a Hugging Face checkpoint: config.json and *.safetensors")
+        .known_as({"model_name_or_path", "model_name", "base_model", "model_id"});
     set.add(
         "model.synthetic", synthetic,
         fmt::format("instead of a path: random weights in the sizes of {}", fmt::join(model::synthetic_names(), ", ")));
@@ -58,7 +60,7 @@ model::Architecture read_architecture(const ModelSettings& settings, const mpi::
                   settings.path, settings.synthetic);
     model::Architecture architecture;
     if (settings.synthetic.empty()) {
-        core::require_set("model.path", settings.path);
+        core::require_set({{"model.path", settings.path}});
         architecture = model::read_architecture(std::filesystem::path(settings.path));
     } else {
         architecture = model::synthetic_architecture(settings.synthetic);
@@ -108,18 +110,31 @@ double memory_of_rank(const host::Placement& placement, index_t node_ranks) {
     return usable * static_cast<double>(placement.memory_available_bytes) / static_cast<double>(node_ranks);
 }
 
-void require_memory(const host::Placement& placement, index_t node_ranks, const std::string& model, double bytes) {
+void require_memory(const host::Placement& placement, index_t node_ranks, const std::string& model, double bytes,
+                    const std::string& cheaper) {
     const double available = memory_of_rank(placement, node_ranks);
-    core::require(bytes <= available, ExitCode::out_of_resources,
-                  "{}: about {:.1f} GiB per rank are needed ({:.1f} GiB are available on {} with {} ranks on it); use "
-                  "more nodes, fewer tokens per pass, or a smaller model",
-                  model, bytes / core::gibibyte, available / core::gibibyte, placement.host, node_ranks);
+    core::require(
+        bytes <= available, ExitCode::out_of_resources,
+        "{}: about {:.1f} GiB per rank are needed{} ({:.1f} GiB are available on {} with {} ranks on it); use "
+        "more nodes, fewer tokens per pass, or a smaller model",
+        model, bytes / core::gibibyte, cheaper.empty() ? "" : ", " + cheaper, available / core::gibibyte,
+        placement.host, node_ranks);
+}
+
+std::string to_text(const LoadProgress& progress) {
+    std::string text = fmt::format("loading layer {} of {}", progress.layers, progress.layers_of_model);
+    if (progress.bytes > 0 && progress.seconds > 0) {
+        const double gibibytes = static_cast<double>(progress.bytes) / core::gibibyte;
+        text += fmt::format(", {:.2f} GiB, {:.2f} GiB/s", gibibytes, gibibytes / progress.seconds);
+    }
+    return text;
 }
 
 template <class Scalar>
 std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const model::Architecture& architecture,
                                                    const ModelSettings& model, const model::DecoderSettings& settings,
-                                                   Purpose purpose) {
+                                                   Purpose purpose,
+                                                   const std::function<void(const LoadProgress&)>& progress) {
     std::unique_ptr<model::Decoder<Scalar>> decoder;
     std::string unused;
     runtime.world.agree([&] {
@@ -132,12 +147,19 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
         require_memory(runtime.placement, runtime.placement.node_ranks, model.name(),
                        plan_memory(runtime, as_stored, settings, sizeof(Scalar), purpose).total());
         decoder = std::make_unique<model::Decoder<Scalar>>(as_stored, settings, runtime.kernels, runtime.grid);
+        const auto load = [&](const model::WeightSource<Scalar>& weights) {
+            const std::int64_t begin_ns = core::trace::now_ns();
+            decoder->load(weights, [&](index_t layers) {
+                progress({layers, architecture.layers, weights.bytes_read(),
+                          static_cast<double>(core::trace::now_ns() - begin_ns) * 1e-9});
+            });
+        };
         if (!tensors) {
-            decoder->load(model::SyntheticWeights<Scalar>(0));
+            load(model::SyntheticWeights<Scalar>(0));
             return;
         }
         const model::CheckpointWeights<Scalar> weights(*tensors, architecture);
-        decoder->load(weights);
+        load(weights);
         weights.check_complete();
         unused = weights.unused();
     });
@@ -147,9 +169,10 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
     return decoder;
 }
 
-#define MOESAIC_INSTANTIATE(Scalar)                                      \
-    template std::unique_ptr<model::Decoder<Scalar>> load_model<Scalar>( \
-        const Runtime&, const model::Architecture&, const ModelSettings&, const model::DecoderSettings&, Purpose);
+#define MOESAIC_INSTANTIATE(Scalar)                                                                               \
+    template std::unique_ptr<model::Decoder<Scalar>> load_model<Scalar>(                                          \
+        const Runtime&, const model::Architecture&, const ModelSettings&, const model::DecoderSettings&, Purpose, \
+        const std::function<void(const LoadProgress&)>&);
 MOESAIC_INSTANTIATE(core::bf16)
 MOESAIC_INSTANTIATE(float)
 #undef MOESAIC_INSTANTIATE

@@ -13,6 +13,8 @@
 #include "mpi/process_grid.hpp"
 #include "train/memory_plan.hpp"
 
+#include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -68,14 +70,26 @@ enum class Purpose : std::uint8_t { training, evaluation };
 [[nodiscard]] double memory_of_rank(const host::Placement& placement, index_t node_ranks);
 
 /// Throws with ExitCode::out_of_resources if a rank needs more than it may use. To be called before allocating.
-void require_memory(const host::Placement& placement, index_t node_ranks, const std::string& model, double bytes);
+/// `cheaper` says what would need less.
+void require_memory(const host::Placement& placement, index_t node_ranks, const std::string& model, double bytes,
+                    const std::string& cheaper = {});
+
+/// How far this rank is with its weights.
+struct LoadProgress {
+    index_t layers = 0;
+    index_t layers_of_model = 0;
+    std::uint64_t bytes = 0;  ///< read from files
+    double seconds = 0;       ///< since it began
+};
+/// "loading layer 3 of 48, 3.5 GiB, 1.2 GiB/s".
+[[nodiscard]] std::string to_text(const LoadProgress& progress);
 
 /// Collective. Builds the decoder and gets this rank's weights. Refuses before allocating what the memory can't hold.
+/// `progress` is called after each layer; what it throws on one rank ends the loading of all.
 template <class Scalar>
-[[nodiscard]] std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime,
-                                                                 const model::Architecture& architecture,
-                                                                 const ModelSettings& model,
-                                                                 const model::DecoderSettings& settings,
-                                                                 Purpose purpose);
+[[nodiscard]] std::unique_ptr<model::Decoder<Scalar>> load_model(
+    const Runtime& runtime, const model::Architecture& architecture, const ModelSettings& model,
+    const model::DecoderSettings& settings, Purpose purpose,
+    const std::function<void(const LoadProgress&)>& progress = [](const LoadProgress&) {});
 
 }  // namespace moesaic::train

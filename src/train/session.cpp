@@ -46,7 +46,7 @@ TrainSession<Scalar>::TrainSession(std::unique_ptr<model::Decoder<Scalar>> decod
       coordinator_(grid.world(), settings.coordinator),
       batches_(data, settings.batches, static_cast<std::uint64_t>(settings.seed), grid.world().rank(),
                grid.world().size()) {
-    settings_.schedule.total_steps = settings.steps > 0 ? settings.steps : settings.epochs * batches_.steps_per_epoch();
+    settings_.schedule.total_steps = settings.total_steps(data.epoch_size());
 }
 
 template <class Scalar>
@@ -75,12 +75,18 @@ void TrainSession<Scalar>::save_checkpoint(const std::filesystem::path& folder, 
 }
 
 template <class Scalar>
+bool TrainSession<Scalar>::stop_requested() const {
+    return grid_.world().max<std::int64_t>(stop_requested_() ? 1 : 0) != 0;
+}
+
+template <class Scalar>
 RunState TrainSession<Scalar>::state() const {
     return {.step = done_,
             .batch_size = settings_.batches.batch_size,
             .shuffle = settings_.batches.shuffle,
             .seed = static_cast<std::uint64_t>(settings_.seed),
-            .data_fingerprint = data_.fingerprint()};
+            .data_fingerprint = data_.fingerprint(),
+            .model_fingerprint = decoder_->weights_fingerprint()};
 }
 
 template <class Scalar>
@@ -179,8 +185,10 @@ void TrainSession<Scalar>::for_each_gradient(const AdapterStore::Use& use) const
 }
 
 template <class Scalar>
-Evaluation TrainSession<Scalar>::evaluate(const Dataset& data) {
-    return train::evaluate<Scalar>(*decoder_, kernels_, grid_, data, settings_.batches.batch_size);
+Evaluation TrainSession<Scalar>::evaluate(const Dataset& data, const std::function<bool(index_t)>& goes_on) {
+    return train::evaluate<Scalar>(
+        *decoder_, kernels_, grid_, data,
+        {.batch_size = settings_.batches.per_pass(grid_.world().size()), .goes_on = goes_on});
 }
 
 template class TrainSession<bf16>;

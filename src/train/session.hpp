@@ -57,6 +57,8 @@ public:
     void save_checkpoint(const std::filesystem::path& folder, int keep,
                          const std::vector<core::OptionSet::Setting>& options) const;
 
+    /// Whether a stop was requested on any rank since the last step.
+    [[nodiscard]] bool stop_requested() const;
     /// The step after the ones done so far.
     StepResult step();
     /// First half of a step: gradients of the data of this step, reduced to their owners.
@@ -66,8 +68,9 @@ public:
 
     /// Calls `use` on rank 0 for every full tensor of the gradients; see AdapterStore::for_each_tensor.
     void for_each_gradient(const AdapterStore::Use& use) const;
-    /// In batches of the size that is trained with.
-    [[nodiscard]] Evaluation evaluate(const Dataset& data);
+    /// In batches of the size of a pass; `goes_on` as in EvaluationSettings.
+    [[nodiscard]] Evaluation evaluate(
+        const Dataset& data, const std::function<bool(index_t done)>& goes_on = [](index_t) { return true; });
 
     [[nodiscard]] index_t steps_done() const noexcept { return done_; }
     /// Steps of the whole run.

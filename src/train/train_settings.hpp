@@ -17,9 +17,19 @@ struct TrainSettings {
     CoordinatorSettings coordinator;
     index_t seed = 0;                   ///< of initial LoRA factors, dropout and data order
     index_t eval_every = 0;             ///< steps, besides start and end; 0: never
+    index_t patience = 0;               ///< evaluations without gain that end the run; 0: none do
     double router_aux_coefficient = 0;  ///< of the routers' auxiliary loss; needs a decoder with keep_probabilities
 
     void declare(core::OptionSet& set);
+    /// Optimizer steps of a run whose epochs have so many sequences.
+    [[nodiscard]] index_t total_steps(index_t epoch_size) const;
+    [[nodiscard]] TrainSettings with_micro_batch(index_t micro_batch) const {
+        TrainSettings settings = *this;
+        settings.batches.micro_batch = micro_batch;
+        return settings;
+    }
+    /// Throws a usage error for settings that contradict each other.
+    void require_sensible(index_t epoch_size) const;
 };
 
 }  // namespace moesaic::train

@@ -18,7 +18,7 @@ struct Result {
 
 inline Result shell(const std::string& command) {
     Result result;
-    std::FILE* pipe = popen((command + " 2>&1").c_str(), "r");
+    std::FILE* pipe = popen(("{ " + command + "\n} 2>&1").c_str(), "r");
     std::array<char, 4096> part{};
     for (std::size_t n = 0; (n = fread(part.data(), 1, part.size(), pipe)) > 0;) {
         result.output.append(part.data(), n);

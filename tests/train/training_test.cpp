@@ -1,6 +1,7 @@
 // Data order, schedules, the optimizer, and state that outlives a change of the rank count.
 #include "core/enumeration.hpp"
 #include "core/error.hpp"
+#include "core/units.hpp"
 #include "io/checkpoint.hpp"
 #include "support/grids.hpp"
 #include "support/shared_folder.hpp"
@@ -8,6 +9,7 @@
 #include "train/adapter_store.hpp"
 #include "train/batches.hpp"
 #include "train/dataset.hpp"
+#include "train/pass_size.hpp"
 #include "train/run_state.hpp"
 #include "train/schedule.hpp"
 
@@ -58,7 +60,6 @@ TEST(Schedule, FollowsTransformers) {
 TEST(Batches, WrapAroundInFileOrder) {
     const Dataset data = dataset_of({3, 4, 5});
     Batches batches(data, {2, 0, false}, 0, 0, 1);
-    EXPECT_EQ(batches.steps_per_epoch(), 2);
     EXPECT_EQ(batches.at(0).passes.front().offsets, (std::vector<index_t>{0, 3, 7}));
     EXPECT_EQ(batches.at(1).passes.front().offsets, (std::vector<index_t>{0, 5, 8}));
     EXPECT_EQ(batches.at(1).tokens, 8);
@@ -123,7 +124,8 @@ TEST(Spread, BalancesTokens) {
 TEST(Dataset, KnowsItsLargestSumAndFingerprint) {
     Dataset data = dataset_of({3, 9, 4});
     EXPECT_EQ(data.largest_sum(2), 13);
-    EXPECT_EQ(data.largest_sum(9), 16);
+    EXPECT_EQ(data.largest_sum(3), 16);
+    EXPECT_EQ(data.largest_sum(7), 16 + 16 + 9);  // epochs follow each other within a batch
     const auto before = data.fingerprint();
     data.labels.back() = 1;
     EXPECT_NE(data.fingerprint(), before);
@@ -147,16 +149,112 @@ TEST(DatasetFile, IsTheSameOnAllRanksAndCutToLength) {
     EXPECT_EQ(data.target_tokens(1), 3);
 }
 
+/// Several files with weights, a limit of samples, and a part that is kept for evaluation.
+TEST(TrainingData, IsMixedFromFiles) {
+    const SharedFolder folder;
+    const Communicator world = Communicator::world();
+    if (world.is_root()) {
+        for (const int file : {1, 2}) {
+            std::ofstream stream(folder / (std::to_string(file) + ".jsonl"));
+            for (int line = 0; line < 10; ++line) {
+                stream << "{\"input_ids\":[" << file << "," << line + 10 << "]}\n";
+            }
+        }
+    }
+    world.barrier();
+    const std::string first = (folder / "1.jsonl").string();
+    const std::string second = (folder / "2.jsonl").string();
+    const auto load = [&](const DataSettings& settings) { return load_training_data(world, settings, 100); };
+    const auto visits_of = [](const Dataset& data, std::int32_t file) {
+        std::map<std::int32_t, int> visits;
+        for (index_t place = 0; place < data.epoch_size(); ++place) {
+            const auto begin =
+                static_cast<std::size_t>(data.offsets[static_cast<std::size_t>(data.epoch_sequence(place))]);
+            if (data.tokens[begin] == file) {
+                ++visits[data.tokens[begin + 1]];
+            }
+        }
+        return visits;
+    };
+    const Dataset plain = load({.train = first}).train;
+    EXPECT_TRUE(plain.epoch.empty());
+    EXPECT_EQ(plain.fingerprint(), load_dataset(world, first, 100, 2048).fingerprint());
+
+    const Dataset mixed = load({.train = first + "*2.5," + second + "*0.3"}).train;
+    EXPECT_EQ(mixed.sequences(), 20);
+    EXPECT_EQ(mixed.epoch_size(), 28);
+    int thrice = 0;
+    for (const auto& [token, count] : visits_of(mixed, 1)) {
+        EXPECT_TRUE(count == 2 || count == 3);
+        thrice += count == 3 ? 1 : 0;
+    }
+    EXPECT_EQ(thrice, 5);
+    EXPECT_EQ(visits_of(mixed, 2).size(), 3U);
+    EXPECT_EQ(mixed.epoch, load({.train = first + "*2.5," + second + "*0.3"}).train.epoch);
+    EXPECT_NE(mixed.fingerprint(), load({.train = first + "*2," + second + "*0.8"}).train.fingerprint());
+    Batches batches(mixed, {7, 0, true}, 0, 0, 1);
+    index_t sequences = 0;
+    for (index_t step = 0; step < 4; ++step) {
+        sequences += batches.at(step).passes.front().sequences();
+    }
+    EXPECT_EQ(sequences, 28);
+
+    EXPECT_EQ(load({.train = first + "," + second, .max_samples = 4}).train.sequences(), 8);
+    const TrainingData split = load({.train = first + "," + second, .eval_fraction = 0.2});
+    ASSERT_TRUE(split.eval.has_value());
+    EXPECT_EQ(split.train.sequences(), 16);
+    EXPECT_EQ(split.eval->sequences(), 4);
+    for (const std::int32_t file : {1, 2}) {
+        auto visits = visits_of(split.train, file);
+        const auto held_back = visits_of(*split.eval, file);
+        EXPECT_EQ(held_back.size(), 2U);
+        visits.insert(held_back.begin(), held_back.end());
+        EXPECT_EQ(visits.size(), 10U);  // no sequence is in both
+    }
+    for (const std::string& wrong : {first + "*0", first + "*-1", first + ",", first + "*1e9"}) {
+        EXPECT_THROW(static_cast<void>(load({.train = wrong})), Error) << wrong;
+    }
+    EXPECT_THROW(static_cast<void>(load({.train = first, .eval_fraction = 0.01})), Error);
+}
+
+TEST(PassSize, IsTheLargestThatFits) {
+    const PlanOfPasses plan = [](index_t micro_batch, ops::Activations activations) {
+        const double sequences = micro_batch == 0 ? 8 : static_cast<double>(micro_batch);
+        const double each = activations == ops::Activations::retain ? 2 : 1;
+        return MemoryPlan{{{"activations", (10 + each * sequences) * core::gibibyte}}};
+    };
+    const auto chosen = [&](index_t micro_batch, double gibibytes) {
+        return choose_micro_batch(plan, {micro_batch, 8}, [&](const MemoryPlan& planned) {
+            return planned.total() <= gibibytes * core::gibibyte;
+        });
+    };
+    EXPECT_EQ(chosen(0, 26), 0);
+    EXPECT_EQ(chosen(0, 25), 4);
+    EXPECT_EQ(chosen(0, 15), 2);
+    EXPECT_EQ(chosen(0, 3), 1);
+    EXPECT_EQ(chosen(5, 3), 5);
+    EXPECT_EQ(cheaper_options(plan, {5, 8}), "with train.micro_batch = 1 and train.activations = recompute 11.0 GiB");
+    EXPECT_EQ(cheaper_options(plan, {1, 8}), "with train.activations = recompute 11.0 GiB");
+    EXPECT_EQ(cheaper_options(plan, {5, 8, ops::Activations::recompute}), "with train.micro_batch = 1 11.0 GiB");
+    EXPECT_EQ(cheaper_options(plan, {1, 8, ops::Activations::recompute}), "");
+}
+
 TEST(DatasetFile, ErrorsNameFileAndLine) {
     const SharedFolder folder;
-    const std::map<std::string, std::string> cases = {{R"({"input_ids":[1,10],"labels":[1,1]})", "input_ids[1] = 10"},
-                                                      {R"({"input_ids":[1,-1],"labels":[1,1]})", "input_ids[1] = -1"},
-                                                      {R"({"input_ids":[1,2],"labels":[1,-5]})", "labels[1] = -5"},
-                                                      {R"({"input_ids":[1,2],"labels":[1]})", "1 labels for 2"},
-                                                      {R"({"input_ids":[],"labels":[]})", "empty"},
-                                                      {R"({"labels":[1]})", "input_ids"},
-                                                      {R"({"input_ids":[1.5]})", "input_ids"},
-                                                      {R"({"input_ids":[1)", ":2"}};
+    const std::map<std::string, std::string> cases = {
+        {R"({"input_ids":[1,10],"labels":[1,1]})", "input_ids[1] = 10"},
+        {R"({"input_ids":[1,-1],"labels":[1,1]})", "input_ids[1] = -1"},
+        {R"({"input_ids":[1,2],"labels":[1,-5]})", "labels[1] = -5"},
+        {R"({"input_ids":[1,2,3],"labels":[2,3,-100]})", "labels[0] = 2"},
+        {R"({"input_ids":[1,2],"attention_mask":[1]})", "1 attention_mask"},
+        {R"({"input_ids":[1,2],"attention_mask":[0,2]})", "attention_mask[1]"},
+        {R"({"input_ids":[1,2],"attention_mask":[0,0]})", "whole sequence"},
+        {R"({"input_ids":[1,2,3],"attention_mask":[1,0,1]})", "[1] = 0"},
+        {R"({"input_ids":[1,2],"labels":[1]})", "1 labels for 2"},
+        {R"({"input_ids":[],"labels":[]})", "empty"},
+        {R"({"labels":[1]})", "input_ids"},
+        {R"({"input_ids":[1.5]})", "input_ids"},
+        {R"({"input_ids":[1)", ":2"}};
     int number = 0;
     for (const auto& [line, part] : cases) {
         const auto file = folder / ("bad-" + std::to_string(number++));

@@ -14,12 +14,14 @@ constexpr double largest_rank = 65536;
 }  // namespace
 
 void LoraSettings::declare(core::OptionSet& set) {
-    set.add("lora.rank", rank, "rank of the adapters", core::at_least(1));
-    set.add("lora.alpha", alpha, "adapters are scaled by alpha / rank", core::positive());
-    set.add_enum("lora.targets", targets, "what is adapted: a list of experts, attention, shared, dense");
-    set.add("lora.rslora", rank_stabilised, "scale by alpha / sqrt(rank) instead");
+    set.add("lora.rank", rank, "rank of the adapters", core::at_least(1)).known_as({"r", "lora_rank", "lora_r"});
+    set.add("lora.alpha", alpha, "adapters are scaled by alpha / rank", core::positive()).known_as({"lora_alpha"});
+    set.add_enum("lora.targets", targets, "what is adapted: a list of experts, attention, shared, dense")
+        .known_as({"target_modules", "lora_target", "lora_target_modules"});
+    set.add("lora.rslora", rank_stabilised, "scale by alpha / sqrt(rank) instead").known_as({"use_rslora"});
     set.add("lora.dropout", dropout, "probability with which elements of the adapters' inputs are zeroed in training",
-            core::within(0, 0.99));
+            core::within(0, 0.99))
+        .known_as({"lora_dropout"});
     const auto add_patterns = [&set](const char* key, ModulePatterns& patterns, const char* help) {
         set.add_text(
             key, help, [&patterns] { return patterns.text(); },

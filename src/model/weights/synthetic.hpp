@@ -27,6 +27,7 @@ public:
     void read(const std::string& name, const TensorSlice& part, MatrixView<Scalar> out) const override;
     void read_full_precision(const std::string& name, TensorRole role,
                              MatrixView<accumulator_t<Scalar>> out) const override;
+    [[nodiscard]] std::uint64_t fingerprint() const override { return seed_; }
 
 private:
     std::uint64_t seed_;

@@ -49,6 +49,10 @@ public:
     /// Fills `out` with a whole tensor in the accumulator's type, for norms and routers.
     virtual void read_full_precision(const std::string& name, TensorRole role,
                                      MatrixView<accumulator_t<Scalar>> out) const = 0;
+    /// Recognises the weights when a run is resumed: other weights have another number, most likely. Reads little.
+    [[nodiscard]] virtual std::uint64_t fingerprint() const { return 0; }
+    /// Read from files so far; 0 if there are none.
+    [[nodiscard]] virtual std::uint64_t bytes_read() const { return 0; }
     /// Says that another rank reads the tensor.
     virtual void mark_read_elsewhere(const std::string& name) const { static_cast<void>(name); }
 
@@ -78,6 +82,8 @@ public:
     void read_full_precision(const std::string& name, TensorRole role,
                              MatrixView<accumulator_t<Scalar>> out) const override;
     void mark_read_elsewhere(const std::string& name) const override;
+    [[nodiscard]] std::uint64_t fingerprint() const override { return tensors_.fingerprint(); }
+    [[nodiscard]] std::uint64_t bytes_read() const override { return tensors_.bytes_read(); }
 
     /// To be called when all was read. Throws an error that lists what is missing, or one for a tensor that was not
     /// asked for though it belongs to a layer, because it would change the results.

@@ -1,0 +1,361 @@
+// Training runs as people live with them: stopped, resumed, repeated, started twice, with data of all sorts.
+#include "app/program.hpp"
+#include "io/files.hpp"
+#include "io/json.hpp"
+
+#include <fmt/format.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <map>
+#include <regex>
+#include <string>
+#include <vector>
+
+#include "support/temporary_folder.hpp"
+
+namespace moesaic::app {
+namespace {
+
+namespace fs = std::filesystem;
+using moesaic::test::TemporaryFolder;
+using test::alone;
+using test::error_lines;
+using test::moesaic;
+using test::Result;
+using test::shell;
+
+class RunTest : public testing::Test {
+protected:
+    [[nodiscard]] std::string path(const std::string& name) const { return (folder_ / name).string(); }
+    [[nodiscard]] std::string arguments(const std::string& more) const {
+        return "train --model.path " + reference + " --data.train " + reference +
+               "/train.jsonl --data.shuffle false --train.batch_size 4 --train.lr 2e-3 --train.schedule constant "
+               "--compute.precision fp32 --parallel.threads 1 --output.dir " +
+               path("out") + " " + more;
+    }
+    [[nodiscard]] std::vector<nlohmann::json> lines_of(const std::string& name) const {
+        std::vector<nlohmann::json> lines;
+        io::for_each_json_line(folder_ / name, [&](const nlohmann::json& line, std::size_t) { lines.push_back(line); });
+        return lines;
+    }
+    [[nodiscard]] nlohmann::json run() const { return io::read_json(folder_ / "out/run.json"); }
+    /// Content of every file of the output folder.
+    [[nodiscard]] std::map<std::string, std::string> content() const {
+        std::map<std::string, std::string> files;
+        for (const auto& entry : fs::recursive_directory_iterator(folder_ / "out")) {
+            files[entry.path().string()] =
+                entry.is_regular_file() ? io::read_file(entry.path(), std::size_t{1} << 28U) : "";
+        }
+        return files;
+    }
+    /// Runs `command` in the background and, once the shell's `condition` holds, does `action` to its process $pid,
+    /// which is killed if it does not end.
+    [[nodiscard]] static Result when(const std::string& command, const std::string& condition,
+                                     const std::string& action) {
+        return shell(command + " & pid=$!; { sleep 100; kill -9 $pid; } >/dev/null 2>&1 & guard=$!; " +
+                     "for i in $(seq 1200); do " + condition + " && break; sleep 0.05; done; " + action +
+                     "; code=0; wait $pid || code=$?; kill $guard; exit $code");
+    }
+    [[nodiscard]] std::string has_steps() const { return "grep -qs '\"loss\"' " + path("out/metrics.jsonl"); }
+    [[nodiscard]] double eval_loss(const std::string& data) const {
+        const Result result = alone("eval --model.path " + reference + " --compute.precision fp32 --data.eval " + data);
+        std::smatch loss;
+        EXPECT_TRUE(std::regex_search(result.output, loss, std::regex("FOM eval_loss = ([0-9.]+)"))) << result.output;
+        return loss.empty() ? 0 : std::stod(loss[1]);
+    }
+    void expect_error(const std::string& command, int exit_code, const std::string& part) const {
+        const Result result = alone(command);
+        EXPECT_EQ(result.exit_code, exit_code) << command << "\n" << result.output;
+        const auto lines = error_lines(result.output);
+        ASSERT_EQ(lines.size(), 1U) << command << "\n" << result.output;
+        EXPECT_NE(lines[0].find(part), std::string::npos) << lines[0];
+    }
+
+    const std::string reference = MOESAIC_TEST_DATA "/qwen3_moe";
+    const std::string program = MOESAIC_PROGRAM;
+    TemporaryFolder folder_;
+};
+
+TEST_F(RunTest, RefusedAndCompleteRunsLeaveEveryByteOfTheFolder) {
+    const std::string eval = " --data.eval " + reference + "/train.jsonl";
+    ASSERT_EQ(alone(arguments("--train.steps 3" + eval)).exit_code, 0);
+    const auto before = content();
+    const Result again = alone(arguments("--train.steps 3" + eval));
+    EXPECT_EQ(again.exit_code, 0) << again.output;
+    EXPECT_NE(again.output.find("that run is complete"), std::string::npos) << again.output;
+    EXPECT_EQ(again.output.find("FOM"), std::string::npos) << again.output;
+    EXPECT_EQ(content(), before);
+    expect_error(arguments("--train.steps 9 --data.eval /nonexistent.jsonl"), 2, "/nonexistent.jsonl");
+    expect_error(arguments("--train.steps 9 --lora.rank 4"), 2, "lora adapters was");
+    expect_error(arguments("--train.steps 9 --train.seed 4 --data.shuffle true"), 2,
+                 "data.shuffle was false and is true");
+    expect_error(arguments("--train.steps 9 --train.warmup_steps 9"), 2, "train.warmup_steps = 9");
+    expect_error(arguments("--train.steps 9 --output.resume /nonexistent.h5"), 2, "/nonexistent.h5");
+    EXPECT_EQ(content(), before);
+    // A folder that a refused run would have created is not there.
+    expect_error("train --model.path " + reference + " --data.train /nonexistent --output.dir " + path("new"), 2,
+                 "/nonexistent");
+    EXPECT_FALSE(fs::exists(folder_ / "new"));
+}
+
+TEST_F(RunTest, AnotherModelOfTheSameSizesIsNotResumedWith) {
+    ASSERT_EQ(alone(arguments("--train.steps 2")).exit_code, 0);
+    fs::copy(reference, folder_ / "other", fs::copy_options::recursive);
+    {
+        std::fstream weights(folder_ / "other/model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
+        weights.seekg(0, std::ios::end);
+        const auto size = static_cast<std::streamoff>(weights.tellg());
+        const std::vector<char> zeros(static_cast<std::size_t>(size / 2));
+        weights.seekp(size / 2);
+        weights.write(zeros.data(), static_cast<std::streamsize>(zeros.size()));
+    }
+    std::string other = arguments("--train.steps 4");
+    other.replace(other.find(reference), reference.size(), path("other"));
+    expect_error(other, 2, "model.weights fingerprint was");
+}
+
+TEST_F(RunTest, SessionsOfAResumedRunAddUp) {
+    const std::string endless = program + " " + arguments("--train.steps 100000");
+    const Result stopped = when(endless, has_steps(), "kill -TERM $pid");
+    ASSERT_EQ(stopped.exit_code, 75) << stopped.output;
+    EXPECT_TRUE(fs::exists(folder_ / "out/adapter/adapter_config.json"));  // written at every stop
+    const auto steps = static_cast<int>(lines_of("out/metrics.jsonl").size());
+    const Result resumed = moesaic(2, arguments(fmt::format("--train.steps {} --train.lr 1e-4", steps + 3)));
+    ASSERT_EQ(resumed.exit_code, 0) << resumed.output;
+    EXPECT_NE(resumed.output.find("train.lr: 0.002 -> 0.0001"), std::string::npos) << resumed.output;
+
+    const nlohmann::json run = this->run();
+    ASSERT_EQ(run["sessions"].size(), 2U);
+    EXPECT_EQ(run["sessions"][0]["end"], "stopped");
+    EXPECT_EQ(run["sessions"][1]["end"], "complete");
+    EXPECT_EQ(run["sessions"][1]["first_step"], steps);
+    EXPECT_EQ(run["sessions"][1]["ranks"], 2);
+    EXPECT_EQ(run["sessions"][1]["changed"]["train.lr"], nlohmann::json({"0.002", "0.0001"}));
+    EXPECT_NE(run["sessions"][0]["command_line"].get<std::string>().find("moesaic train --model.path"),
+              std::string::npos);
+    std::int64_t tokens = 0;
+    double seconds = 0;
+    for (const auto& line : lines_of("out/metrics.jsonl")) {
+        tokens += line["tokens"].get<std::int64_t>();
+        seconds += line["seconds"].get<double>();
+    }
+    EXPECT_EQ(run["totals"]["tokens"], tokens);
+    EXPECT_NEAR(run["totals"]["seconds"].get<double>(), seconds, 1e-9 * seconds);
+    EXPECT_EQ(run["sessions"][0]["tokens"].get<std::int64_t>() + run["sessions"][1]["tokens"].get<std::int64_t>(),
+              tokens);
+    EXPECT_EQ(run["totals"]["steps"], steps + 3);
+    EXPECT_EQ(run["data"]["train"]["sequences"], 16);
+    // The folder's own configuration repeats the run.
+    const Result repeated = alone("train " + path("out/run.cfg") + " --output.dir " + path("repeated"));
+    EXPECT_EQ(repeated.exit_code, 0) << repeated.output;
+    EXPECT_EQ(io::read_json(folder_ / "repeated/run.json")["configuration"]["train.lr"], "0.0001");
+    EXPECT_TRUE(fs::path(run["model"]["path"].get<std::string>()).is_absolute());
+}
+
+TEST_F(RunTest, OneRunOwnsAFolderUntilItEndsInWhateverWay) {
+    const std::string endless = program + " " + arguments("--train.steps 100000 --train.save_every 1");
+    const Result second = when(endless + " >/dev/null", has_steps(),
+                               program + " " + arguments("--train.steps 9") + "; echo code $?; kill -9 $pid");
+    EXPECT_NE(second.output.find("belongs to a run that has not ended (process "), std::string::npos) << second.output;
+    EXPECT_NE(second.output.find("code 2"), std::string::npos) << second.output;
+    EXPECT_TRUE(fs::exists(folder_ / "out/lock"));  // of the one that was killed
+    const Result third = when(endless, "sleep 1 && " + has_steps(), "kill -USR1 $pid");
+    EXPECT_EQ(third.exit_code, 75) << third.output;
+    EXPECT_NE(third.output.find("resuming from"), std::string::npos) << third.output;
+    EXPECT_FALSE(fs::exists(folder_ / "out/lock"));
+
+    // Left behind on another host: recently, long ago, and by an earlier start of the same job.
+    const auto leave_lock = [&](const std::string& job) {
+        std::ofstream(folder_ / "out/lock")
+            << R"({"host": "elsewhere", "job": ")" << job << R"(", "since": "then", "process": 7})";
+    };
+    leave_lock("SLURM_JOB_ID 3");
+    expect_error(arguments("--train.steps 9"), 2, "(process 7 on elsewhere, SLURM_JOB_ID 3, since then)");
+    EXPECT_NE(shell("SLURM_JOB_ID=4 " + program + " " + arguments("--lora.rank 4")).output.find("elsewhere"),
+              std::string::npos);
+    EXPECT_EQ(shell("SLURM_JOB_ID=3 " + program + " " + arguments("--lora.rank 4")).output.find("elsewhere"),
+              std::string::npos);
+    leave_lock("");
+    shell("touch -d '1 hour ago' " + path("out/lock"));
+    EXPECT_EQ(alone(arguments("--lora.rank 4")).output.find("elsewhere"), std::string::npos);
+}
+
+TEST_F(RunTest, FolderThatVanishesEndsTheRun) {
+    const Result result =
+        when(program + " " + arguments("--train.steps 100000"), has_steps(), "mv " + path("out") + " " + path("moved"));
+    EXPECT_EQ(result.exit_code, 1) << result.output;
+    EXPECT_NE(result.output.find("was removed, renamed or taken over"), std::string::npos) << result.output;
+}
+
+/// As a terminal does it: the signal reaches the launcher alone, while ranks load, take a step, or evaluate.
+TEST_F(RunTest, LauncherStopsAllRanksAtACheckpoint) {
+    // A shell that runs something in the background has it ignore SIGINT, unlike a terminal.
+    const std::string launcher =
+        fmt::format("MOESAIC={} MPIRUN={} env --default-signal=INT {}", program, MOESAIC_MPIRUN, MOESAIC_LAUNCHER);
+    const std::string command =
+        launcher + " -n 2 " +
+        arguments("--train.steps 100000 --train.eval_every 1 --data.eval " + reference + "/train.jsonl");
+    // Between two steps most of the time goes to evaluations.
+    for (const std::string signal : {"INT", "TERM", "HUP"}) {
+        const Result result = when(command, has_steps(), "kill -" + signal + " $pid");
+        EXPECT_EQ(result.exit_code, 75) << signal << "\n" << result.output;
+        EXPECT_NE(result.output.find("stopped on request"), std::string::npos) << result.output;
+        EXPECT_NE(result.output.find("Ctrl-C stops at a checkpoint"), std::string::npos) << result.output;
+        EXPECT_TRUE(error_lines(result.output).empty()) << result.output;
+        const auto lines = lines_of("out/metrics.jsonl");
+        EXPECT_EQ(run()["sessions"].back()["last_step"], lines.back()["step"]);
+        fs::remove(folder_ / "out/metrics.jsonl.partial");
+        // The next session waits for a step of its own.
+        shell("cp " + path("out/metrics.jsonl") + " " + path("before.jsonl"));
+        const Result resumed =
+            alone(arguments(fmt::format("--train.steps {} --train.eval_every 1 --data.eval {}/train.jsonl",
+                                        lines.back()["step"].get<int>() + 1, reference)));
+        EXPECT_EQ(resumed.exit_code, 0) << resumed.output;
+        std::map<int, int> evaluations;
+        for (const auto& line : lines_of("out/metrics.jsonl")) {
+            evaluations[line["step"].get<int>()] += line.contains("eval_loss") ? 1 : 0;
+        }
+        for (const auto& [step, count] : evaluations) {
+            EXPECT_EQ(count, 1) << "step " << step;  // one that was cut short is repeated
+        }
+        fs::remove_all(folder_ / "out");
+    }
+    const Result early =
+        when(launcher + " -n 2 train --model.synthetic moesaic-reference --data.train " + reference +
+                 "/train.jsonl --train.batch_size 2 --data.max_length 32 --output.dir " + path("early"),
+             "test -e " + path("early/lock"), "kill -INT $pid");
+    EXPECT_EQ(early.exit_code, 75) << early.output;
+    EXPECT_NE(early.output.find("stopped on request while the model was loaded"), std::string::npos) << early.output;
+    EXPECT_FALSE(fs::exists(folder_ / "early"));
+
+    const Result bad = shell(launcher + " -n 2 train --train.lrr 3");
+    EXPECT_EQ(bad.exit_code, 2);
+    EXPECT_EQ(std::count(bad.output.begin(), bad.output.end(), '\n'), 1) << bad.output;  // no word of mpirun's
+    EXPECT_EQ(shell(launcher).exit_code, 2);
+}
+
+TEST_F(RunTest, LostOutputStopsTheRunAtACheckpoint) {
+    const Result closed =
+        shell("{ " + program + " " + arguments("--train.steps 100000") + "; echo code $? >&2; } | head -1");
+    EXPECT_NE(closed.output.find("can't write standard output (Broken pipe)"), std::string::npos) << closed.output;
+    EXPECT_NE(closed.output.find("code 1"), std::string::npos) << closed.output;
+    EXPECT_TRUE(fs::exists(folder_ / "out/checkpoints/latest"));
+    fs::remove_all(folder_ / "out");
+    const Result full =
+        shell("{ " + program + " " + arguments("--train.steps 100000") + " >/dev/full; echo code $?; }");
+    EXPECT_NE(full.output.find("can't write standard output (No space left on device)"), std::string::npos)
+        << full.output;
+    EXPECT_NE(full.output.find("code 5"), std::string::npos) << full.output;
+    EXPECT_TRUE(fs::exists(folder_ / "out/checkpoints/latest"));
+    EXPECT_NE(shell(program + " --help >/dev/full; echo code $?").output.find("code 5"), std::string::npos);
+    EXPECT_NE(shell("{ " + program + " train --help; echo code $? >&2; } | true").output.find("code 1"),
+              std::string::npos);
+}
+
+TEST_F(RunTest, DataThatIsWrongIsRefusedAndPaddingDropped) {
+    std::ofstream left(folder_ / "left.jsonl");
+    std::ofstream right(folder_ / "right.jsonl");
+    std::ofstream bare(folder_ / "bare.jsonl");
+    io::for_each_json_line(reference + "/train.jsonl", [&](const nlohmann::json& line, std::size_t) {
+        const std::vector<int> pads(7, 0);
+        const auto ids = line["input_ids"].get<std::vector<int>>();
+        const auto labels = line["labels"].get<std::vector<int>>();
+        const auto padded = [&](std::vector<int> values, int pad, bool at_left) {
+            values.insert(at_left ? values.begin() : values.end(), pads.size(), pad);
+            return values;
+        };
+        const std::vector<int> ones(ids.size(), 1);
+        left << nlohmann::json{{"input_ids", padded(ids, 0, true)},
+                               {"labels", padded(labels, -100, true)},
+                               {"attention_mask", padded(ones, 0, true)}}
+             << "\n";
+        right << nlohmann::json{{"input_ids", padded(ids, 0, false)}, {"attention_mask", padded(ones, 0, false)}}
+              << "\n";
+        bare << nlohmann::json{{"input_ids", ids}} << "\n";
+    });
+    left.close();
+    right.close();
+    bare.close();
+    EXPECT_EQ(eval_loss(path("left.jsonl")), eval_loss(reference + "/train.jsonl"));
+    EXPECT_EQ(eval_loss(path("right.jsonl")), eval_loss(path("bare.jsonl")));
+
+    const std::string evaluate = "eval --model.path " + reference + " --data.eval " + path("bad.jsonl");
+    folder_.write("bad.jsonl", R"({"input_ids":[1,2,3],"labels":[-100,-100,-100]})");
+    expect_error(evaluate, 4, "bad.jsonl: no token is trained on");
+    folder_.write("bad.jsonl", R"({"input_ids":[1,2,3],"target":[1,2,3]})");
+    expect_error(evaluate, 2, "bad.jsonl:1: unknown key 'target' (known are input_ids, labels, attention_mask)");
+    folder_.write("bad.jsonl", R"({"messages":[{"role":"user","content":"hello"}]})");
+    expect_error(evaluate, 2, "bad.jsonl:1: unknown key 'messages'");
+}
+
+TEST_F(RunTest, BatchesLargerThanTheDataWrapAround) {
+    for (const int ranks : {1, 2}) {
+        const Result result =
+            moesaic(ranks, "train --model.path " + reference + " --data.train " + reference +
+                               "/train.jsonl --data.shuffle false --train.batch_size 64 --train.steps 1 "
+                               "--compute.precision fp32 --output.dir " +
+                               path("wrap" + std::to_string(ranks)));
+        EXPECT_EQ(result.exit_code, 0) << result.output;
+    }
+}
+
+TEST_F(RunTest, KeepsTheBestAdapterAndEndsWithoutGain) {
+    // Such a rate makes the loss worse soon.
+    const std::string command = arguments(
+        "--train.steps 40 --train.eval_every 1 --train.patience 3 --train.max_grad_norm 0 --train.lr 0.3 --data.eval " +
+        reference + "/train.jsonl");
+    const Result result = alone(command);
+    ASSERT_EQ(result.exit_code, 0) << result.output;
+    std::map<int, double> losses;
+    int best = 1;
+    for (const auto& line : lines_of("out/metrics.jsonl")) {
+        if (line.contains("eval_loss") && line["step"] > 0) {
+            const int step = line["step"];
+            losses[step] = line["eval_loss"];
+            best = losses[step] < losses[best] ? step : best;
+        }
+    }
+    ASSERT_EQ(losses.rbegin()->first, best + 3) << result.output;
+    EXPECT_LT(losses.rbegin()->first, 40);
+    EXPECT_EQ(run()["totals"]["best_step"], best);
+    EXPECT_NE(result.output.find(fmt::format("its adapter is that of step {},", best)), std::string::npos)
+        << result.output;
+    const Result eval = alone("eval --model.path " + reference + " --data.eval " + reference +
+                              "/train.jsonl --compute.precision fp32 --lora.init " + path("out/adapter"));
+    std::smatch loss;
+    ASSERT_TRUE(std::regex_search(eval.output, loss, std::regex("FOM eval_loss = ([0-9.]+)"))) << eval.output;
+    EXPECT_NEAR(std::stod(loss[1]), losses[best], 1e-5);
+    EXPECT_NE(alone(command).output.find("that run is complete"), std::string::npos);
+}
+
+TEST_F(RunTest, EvalTakesTheConfigurationOfATrainingRunAndWritesScores) {
+    folder_.write("run.cfg", "[model]\npath = " + reference + "\n[lora]\nrank = 4\n[data]\ntrain = x\neval = " +
+                                 reference + "/train.jsonl\n[train]\nlr = 1\nbatch_size = 3\n[output]\ndir = y\n");
+    for (const int ranks : {1, 2}) {
+        const Result result =
+            moesaic(ranks, "eval " + path("run.cfg") + " --compute.precision fp32 --output " + path("scores.jsonl"));
+        ASSERT_EQ(result.exit_code, 0) << result.output;
+        const auto scores = lines_of("scores.jsonl");
+        ASSERT_EQ(scores.size(), 16U);
+        double sum = 0;
+        double targets = 0;
+        for (std::size_t s = 0; s < scores.size(); ++s) {
+            EXPECT_EQ(scores[s]["sequence"], s);
+            EXPECT_FALSE(scores[s]["exact"].get<bool>());
+            EXPECT_GE(scores[s]["first_wrong"].get<int>(), 1);
+            sum += scores[s]["loss"].get<double>() * scores[s]["target_tokens"].get<double>();
+            targets += scores[s]["target_tokens"].get<double>();
+        }
+        EXPECT_NEAR(sum / targets, eval_loss(reference + "/train.jsonl"), 1e-5);
+    }
+    expect_error("eval " + path("run.cfg") + " --lora.rank 4", 2, "unknown option lora.rank");
+    folder_.write("typo.cfg", "[model]\npaht = x\n");
+    expect_error("eval " + path("typo.cfg"), 2, "did you mean model.path?");
+    EXPECT_EQ(alone("bench step " + path("run.cfg") + " --model.path x --help").exit_code, 0);
+}
+
+}  // namespace
+}  // namespace moesaic::app
