@@ -1,17 +1,18 @@
 #include "report/run_page.hpp"
 
+#include "core/counted.hpp"
 #include "core/error.hpp"
 #include "core/units.hpp"
 #include "io/json.hpp"
 #include "measure/run_keys.hpp"
 #include "measure/statistics.hpp"
 #include "measure/trace_file.hpp"
+#include "report/json_text.hpp"
 #include "report/trace_page.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <limits>
 #include <map>
 #include <optional>
 #include <set>
@@ -24,74 +25,11 @@ namespace keys = measure::run_keys;
 using measure::summarize;
 using measure::Summary;
 
-struct Step {
-    double step = 0;
-    double loss = 0;
-    double gradient_norm = 0;
-    double learning_rate = 0;
-    double tokens_per_second = 0;
-    double expert_load_ratio = 0;
-    double unused_experts = 0;
-    bool skipped = false;
-    std::optional<double> auxiliary_loss = {};
-    std::optional<double> slowest_rank = {};  ///< with several ranks
-    double slowness = 0;                      ///< of that rank
-};
-
-struct Evaluation {
-    double step = 0;
-    double loss = 0;
-    double exact = 0;
-    double tokens = 0;
-};
-
-struct Metrics {
-    std::vector<Step> steps;
-    std::vector<Evaluation> evaluations;
-};
-
-Metrics read_metrics(const fs::path& file) {
-    Metrics metrics;
-    if (!fs::exists(file)) {
-        return metrics;
-    }
-    const std::string source = file.string();
-    io::for_each_json_line(file, [&](const nlohmann::json& line, std::size_t) {
-        const auto number = [&](const char* key) { return io::get<double>(line, key, source); };
-        // What is not finite is written as null.
-        constexpr double none = std::numeric_limits<double>::quiet_NaN();
-        const auto optional = [&](const char* key) {
-            return line.contains(key) ? std::optional(io::get_or<double>(line, key, none, source)) : std::nullopt;
-        };
-        if (line.contains(keys::eval_loss)) {
-            metrics.evaluations.push_back(
-                {number(keys::step), number(keys::eval_loss), number(keys::eval_exact), number(keys::eval_tokens)});
-        } else {
-            metrics.steps.push_back(
-                {number(keys::step), io::get_or<double>(line, keys::loss, none, source),
-                 io::get_or<double>(line, keys::grad_norm, none, source), number(keys::lr),
-                 number(keys::tokens_per_second), io::get_or<double>(line, keys::expert_load_ratio, 0, source),
-                 io::get_or<double>(line, keys::unused_experts, 0, source), io::get<bool>(line, keys::skipped, source),
-                 optional(keys::aux_loss), optional(keys::slowest_rank),
-                 io::get_or<double>(line, keys::slowness, 0, source)});
-        }
-    });
-    return metrics;
-}
-
-Series series_of(const std::string& name, const std::vector<Step>& steps, double Step::*value) {
-    Series series{name, {}, {}, {}, {}, false};
-    for (const Step& step : steps) {
-        series.x.push_back(step.step);
-        series.y.push_back(step.*value);
-    }
-    return series;
-}
-
 /// Of the routers, without its coefficient; nothing for a run that does not train on it.
 std::optional<LineChart> auxiliary_loss_of(const Metrics& metrics) {
     LineChart chart{"Auxiliary loss of the routers", {"optimizer step", ""}, {"loss, without its coefficient", ""}, {}};
-    Series& series = chart.series.emplace_back(Series{"training", {}, {}, {}, {}, false});
+    Series& series = chart.series.emplace_back(
+        Series{.name = "training", .x = {}, .y = {}, .low = {}, .high = {}, .markers = false});
     for (const Step& step : metrics.steps) {
         if (step.auxiliary_loss) {
             series.x.push_back(step.step);
@@ -121,15 +59,11 @@ std::optional<Table> slowest_ranks(const Metrics& metrics) {
 }
 
 Section loss_section(const Metrics& metrics) {
-    LineChart loss{"Loss", {"optimizer step", ""}, {"loss", "nats per target token"}, {}};
-    loss.series.push_back(series_of("training, batch before the update", metrics.steps, &Step::loss));
+    LineChart loss{
+        "Loss", {"optimizer step", ""}, {"loss", "nats per target token"}, training_loss_of(metrics, "training")};
     if (!metrics.evaluations.empty()) {
-        Series eval{"evaluation", {}, {}, {}, {}, true};
-        for (const Evaluation& evaluation : metrics.evaluations) {
-            eval.x.push_back(evaluation.step);
-            eval.y.push_back(evaluation.loss);
-        }
-        loss.series.push_back(eval);
+        loss.series.push_back(evaluation_loss_of(metrics, "evaluation"));
+        loss.series.back().style = 1;
     }
     LineChart norm{"Norm of the gradients", {"optimizer step", ""}, {"norm before clipping", ""}, {}};
     norm.series.push_back(series_of("gradients", metrics.steps, &Step::gradient_norm));
@@ -152,12 +86,22 @@ Section loss_section(const Metrics& metrics) {
     section.blocks.emplace_back(Figure{rate, ""});
     const auto skipped =
         std::count_if(metrics.steps.begin(), metrics.steps.end(), [](const Step& s) { return s.skipped; });
-    std::string text = fmt::format("{} of {} steps were skipped", skipped, metrics.steps.size());
+    std::string text = fmt::format("{} of {} were skipped", skipped, core::counted(metrics.steps.size(), "step"));
+    constexpr int most_named = 20;
+    int named = 0;
     for (const Step& step : metrics.steps) {
-        text += step.skipped ? fmt::format("{} {:.0f}", text.back() == 'd' ? ":" : ",", step.step) : "";
+        if (step.skipped && named++ < most_named) {
+            text += fmt::format("{} {}", named == 1 ? ":" : ",", readable_count(step.step));
+        }
     }
+    text += named > most_named ? fmt::format(" and {} more", named - most_named) : "";
     section.blocks.emplace_back(Paragraph{text + "."});
     return section;
+}
+
+/// Of an interval; nothing where so few samples have none.
+Cell interval_end(const Summary& summary, double end) {
+    return summary.has_interval() ? Cell(end) : Cell(std::string());
 }
 
 Summary throughput_of(const Metrics& metrics) {
@@ -172,15 +116,15 @@ Section throughput_section(const Metrics& metrics) {
     LineChart chart{"Throughput", {"optimizer step", ""}, {"tokens of all ranks", "tokens/s", false, true}, {}};
     chart.series.push_back(series_of("tokens per second", metrics.steps, &Step::tokens_per_second));
     const Summary summary = throughput_of(metrics);
-    Table table{
-        "Throughput of the steps",
-        {{"n", ""},
-         {"median", "tokens/s"},
-         {"95 % from", "tokens/s"},
-         {"to", "tokens/s"},
-         {"min", "tokens/s"},
-         {"max", "tokens/s"}},
-        {{static_cast<double>(summary.n), summary.median, summary.low, summary.high, summary.min, summary.max}}};
+    Table table{"Throughput of the steps",
+                {{"n", ""},
+                 {"median", "tokens/s"},
+                 {"95 % from", "tokens/s"},
+                 {"to", "tokens/s"},
+                 {"min", "tokens/s"},
+                 {"max", "tokens/s"}},
+                {{static_cast<double>(summary.n), summary.median, interval_end(summary, summary.low),
+                  interval_end(summary, summary.high), summary.min, summary.max}}};
     LineChart load{
         "Busiest expert", {"optimizer step", ""}, {"tokens over the mean of its layer", "", false, true}, {}};
     load.series.push_back(series_of("largest of all layers", metrics.steps, &Step::expert_load_ratio));
@@ -258,21 +202,21 @@ Section environment_section(const nlohmann::json& run, const std::string& source
         program.rows.push_back({std::string(key), text(key)});
     }
     for (const char* key : {keys::kernels, keys::grid}) {
-        program.rows.push_back({std::string(key), io::get_or<nlohmann::json>(run, key, {}, source).dump()});
+        program.rows.push_back({std::string(key), plain_text(io::get_or<nlohmann::json>(run, key, {}, source))});
     }
     Table ranks{
         "Ranks", {{"rank", ""}, {"host", ""}, {"threads", ""}, {"cores", ""}, {"NUMA nodes", ""}, {"bound", ""}}, {}};
     for (const auto& rank : io::get<std::vector<nlohmann::json>>(run, keys::ranks, source)) {
         ranks.rows.push_back({io::get<double>(rank, keys::rank, source), io::get<std::string>(rank, keys::host, source),
                               io::get<double>(rank, keys::threads, source),
-                              io::get<nlohmann::json>(rank, keys::cores, source).dump(),
-                              io::get<nlohmann::json>(rank, keys::numa_nodes, source).dump(),
+                              plain_text(io::get<nlohmann::json>(rank, keys::cores, source)),
+                              plain_text(io::get<nlohmann::json>(rank, keys::numa_nodes, source)),
                               std::string(io::get<bool>(rank, keys::threads_bound, source) ? "yes" : "no")});
     }
     Table options{"Configuration", {{"key", ""}, {"value", ""}}, {}};
     const auto configuration = io::get<nlohmann::json>(run, keys::configuration, source);
     for (const auto& [key, value] : configuration.items()) {
-        options.rows.push_back({key, value.is_string() ? value.get<std::string>() : value.dump()});
+        options.rows.push_back({key, plain_text(value)});
     }
     return {"Environment and configuration", {program, ranks, options}};
 }
@@ -291,73 +235,133 @@ std::vector<fs::path> traces_of(const fs::path& folder) {
     return {parts.begin(), parts.end()};
 }
 
+/// Key of run.json: the times that a run was started or continued, a list of objects.
+constexpr const char* sessions_key = "sessions";
+
+/// A resumed run is made of sessions: one line for each, with what its object holds.
+std::optional<Section> sessions_section(const nlohmann::json& run, const std::string& source) {
+    const auto sessions = io::get_or<std::vector<nlohmann::json>>(run, sessions_key, {}, source);
+    if (sessions.size() < 2) {
+        return {};
+    }
+    Table table{"Sessions", {{"session", ""}}, {}};
+    std::map<std::string, std::size_t> columns;
+    for (const nlohmann::json& session : sessions) {
+        Table members;
+        add_flat(session, "", members);
+        std::vector<Cell>& row = table.rows.emplace_back();
+        row.emplace_back(static_cast<double>(table.rows.size()));
+        row.resize(table.columns.size(), std::string());
+        for (const std::vector<Cell>& member : members.rows) {
+            const auto& key = std::get<std::string>(member[0]);
+            const auto [column, is_new] = columns.try_emplace(key, table.columns.size());
+            if (is_new) {
+                table.columns.push_back({key, ""});
+                row.emplace_back(std::string());
+            }
+            row[column->second] = member[1];
+        }
+    }
+    for (std::vector<Cell>& row : table.rows) {
+        row.resize(table.columns.size(), std::string());
+    }
+    return Section{
+        "Sessions",
+        {Paragraph{"The run was continued from a checkpoint. Losses and totals are those of all sessions; the "
+                   "trace is that of the last one."},
+         table}};
+}
+
 std::vector<Headline> headlines_of(const Metrics& metrics, const nlohmann::json& run, const std::string& source) {
     std::vector<Headline> headlines;
     const Summary rate = throughput_of(metrics);
     if (rate.n > 0) {
-        headlines.push_back({"throughput", rate.median, "tokens/s", static_cast<int>(rate.n),
-                             std::pair{rate.low, rate.high}, "median of the steps"});
+        headlines.push_back(
+            {.name = "throughput",
+             .value = rate.median,
+             .unit = "tokens/s",
+             .samples = static_cast<double>(rate.n),
+             .interval = rate.has_interval() ? std::optional(std::pair{rate.low, rate.high}) : std::nullopt,
+             .note = "median of the steps"});
         if (const auto totals = io::get_or<nlohmann::json>(run, keys::totals, nullptr, source); !totals.is_null()) {
-            headlines.push_back({"throughput of the whole run",
-                                 io::get<double>(totals, keys::tokens_per_second, source),
-                                 "tokens/s",
-                                 0,
-                                 {},
-                                 "all tokens over the time of all steps, slow ones too (train_tokens_per_second)"});
+            headlines.push_back(
+                {.name = "throughput of the whole run",
+                 .value = io::get<double>(totals, keys::tokens_per_second, source),
+                 .unit = "tokens/s",
+                 .note = "all tokens over the time of all steps, slow ones too (train_tokens_per_second)"});
         }
-        headlines.push_back({"training loss",
-                             metrics.steps.back().loss,
-                             "nats/token",
-                             0,
-                             {},
-                             fmt::format("step {:.0f}; {:.4g} at step {:.0f}", metrics.steps.back().step,
-                                         metrics.steps.front().loss, metrics.steps.front().step)});
+        const Step& first = metrics.steps.front();
+        const Step& last = metrics.steps.back();
+        headlines.push_back({.name = "training loss",
+                             .value = last.loss,
+                             .unit = "nats/token",
+                             .note = fmt::format("step {}; {} at step {}", readable_count(last.step),
+                                                 readable(first.loss), readable_count(first.step))});
     }
     if (!metrics.evaluations.empty()) {
         const Evaluation& first = metrics.evaluations.front();
         const Evaluation& last = metrics.evaluations.back();
-        headlines.push_back({"evaluation loss",
-                             last.loss,
-                             "nats/token",
-                             static_cast<int>(last.tokens),
-                             {},
-                             fmt::format("{:.4g} at step {:.0f}", first.loss, first.step)});
+        headlines.push_back({.name = "evaluation loss",
+                             .value = last.loss,
+                             .unit = "nats/token",
+                             .samples = last.tokens,
+                             .note = fmt::format("{} at step {}", readable(first.loss), readable_count(first.step))});
         headlines.push_back(
-            {"exact answers", last.exact, "%", 0, {}, fmt::format("{:.4g} % at step {:.0f}", first.exact, first.step)});
+            {.name = "exact answers",
+             .value = last.exact,
+             .unit = "%",
+             .note = fmt::format("{} % at step {}", readable(first.exact), readable_count(first.step))});
     }
     return headlines;
 }
 
 }  // namespace
 
+RunRecord read_run(const fs::path& folder) {
+    return {folder, io::read_json(folder / "run.json"), read_metrics(folder / "metrics.jsonl")};
+}
+
+std::vector<Headline> headlines_of(const RunRecord& run) {
+    return headlines_of(run.metrics, run.json, run.source());
+}
+
 Document describe_run(const fs::path& folder) {
-    const fs::path file = folder / "run.json";
-    const std::string source = file.string();
-    const nlohmann::json run = io::read_json(file);
-    const Metrics metrics = read_metrics(folder / "metrics.jsonl");
+    const RunRecord record = read_run(folder);
+    const std::string source = record.source();
+    const nlohmann::json& run = record.json;
+    const Metrics& metrics = record.metrics;
     Document document;
-    document.subject = "training run " + folder.filename().string();
+    document.damage = metrics.damage;
+    document.subject = "training run " + record.name();
     const bool finished = run.contains(keys::finished);
     document.subtitle =
-        fmt::format("Started {}, {}; {} rank(s); {} steps.", io::get<std::string>(run, keys::started, source),
+        fmt::format("Started {}, {}; {}; {}.", io::get<std::string>(run, keys::started, source),
                     finished ? "finished " + io::get<std::string>(run, keys::finished, source)
                              : "and did not come to its end (or still runs)",
-                    io::get<std::vector<nlohmann::json>>(run, keys::ranks, source).size(), metrics.steps.size());
-    document.headlines = headlines_of(metrics, run, source);
+                    core::counted(io::get<std::vector<nlohmann::json>>(run, keys::ranks, source).size(), "rank"),
+                    core::counted(metrics.steps.size(), "step"));
+    document.headlines = headlines_of(record);
     if (!metrics.steps.empty() || !metrics.evaluations.empty()) {
         document.sections.push_back(loss_section(metrics));
         document.sections.push_back(throughput_section(metrics));
     }
     measure::TraceSummary summary;
     if (const std::vector<fs::path> traces = traces_of(folder); !traces.empty()) {
-        const measure::Trace trace = measure::read_trace(traces);
-        summary = measure::analyse(trace);
-        for (const Section& section : sections_of(trace, summary)) {
-            document.sections.push_back(section);
+        try {
+            const measure::Trace trace = measure::read_trace(traces);
+            summary = measure::analyse(trace);
+            for (const Section& section : sections_of(trace, summary)) {
+                document.sections.push_back(section);
+            }
+        } catch (const core::Error& error) {
+            document.damage.emplace_back(error.what());
         }
     }
     if (Section memory = memory_section(run, summary, source); !memory.blocks.empty()) {
         document.sections.push_back(memory);
+    }
+    if (const auto sessions = sessions_section(run, source)) {
+        document.sections.push_back(*sessions);
     }
     document.sections.push_back(checkpoints_section(folder / "checkpoints"));
     document.sections.push_back(environment_section(run, source));
