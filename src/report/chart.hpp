@@ -19,6 +19,7 @@ struct Axis {
 
 enum class Stroke : std::uint8_t {
     plain,
+    points,     ///< markers alone
     faint,      ///< behind a series that shows the same more clearly
     reference,  ///< a limit or an ideal that nobody measured point by point: always a line, in grey
 };

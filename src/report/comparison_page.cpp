@@ -44,7 +44,7 @@ Figure losses_of(const std::vector<RunRecord>& runs, const std::vector<std::stri
             chart.series.back().style = i;
         }
     }
-    return {chart, "Lines without marks: training. Marks: evaluation."};
+    return {chart, "Lines: training. Marks: evaluation."};
 }
 
 std::vector<Column> columns_of(const std::string& first, const std::vector<std::string>& names) {

@@ -317,12 +317,15 @@ std::string to_html(const Document& document) {
         "<!DOCTYPE html>\n<html xmlns=\"http://www.w3.org/1999/xhtml\" lang=\"en\">\n<head>\n"
         "<meta charset=\"utf-8\"/>\n<meta name=\"viewport\" content=\"width=device-width\"/>\n"
         "<title>{}</title>\n<style>{}</style>\n</head>\n<body>\n<h1>{}</h1>\n"
-        "<p class=\"subtitle\">{}</p>\n<ul class=\"headlines\">\n",
+        "<p class=\"subtitle\">{}</p>\n",
         escape_xml(title_of(document)), style, escape_xml(title_of(document)), escape_xml(document.subtitle));
-    for (const Headline& headline : document.headlines) {
-        out += html_of(headline);
+    if (!document.headlines.empty()) {
+        out += "<ul class=\"headlines\">\n";
+        for (const Headline& headline : document.headlines) {
+            out += html_of(headline);
+        }
+        out += "</ul>\n";
     }
-    out += document.headlines.empty() ? "<li>no figures</li></ul>\n" : "</ul>\n";
     for (const Section& section : sections_of(document)) {
         out += "<section>\n<h2>" + escape_xml(section.title) + "</h2>\n";
         for (const Block& block : section.blocks) {
@@ -335,7 +338,7 @@ std::string to_html(const Document& document) {
 
 std::string to_markdown(const Document& document) {
     std::string out = "# " + escape_markdown(title_of(document)) + "\n\n" + escape_markdown(document.subtitle) + "\n\n";
-    out += markdown_of(table_of(document.headlines));
+    out += document.headlines.empty() ? "" : markdown_of(table_of(document.headlines));
     for (const Section& section : sections_of(document)) {
         out += "## " + escape_markdown(section.title) + "\n\n";
         for (const Block& block : section.blocks) {

@@ -60,7 +60,8 @@ std::vector<Look> looks_of(const LineChart& chart) {
         const bool is_reference = series.stroke == Stroke::reference;
         const std::size_t place = is_reference ? references : looks.size() - references;
         references += is_reference ? 1 : 0;
-        const bool line = is_reference || shown_points(chart, series).size() >= least_points_of_line;
+        const bool line = is_reference || (series.stroke != Stroke::points &&
+                                           shown_points(chart, series).size() >= least_points_of_line);
         looks.push_back({series.style.value_or(place), line, !is_reference && (series.markers || !line)});
     }
     return looks;

@@ -127,7 +127,7 @@ std::vector<Series> training_loss_of(const Metrics& metrics, const std::string& 
 }
 
 Series evaluation_loss_of(const Metrics& metrics, const std::string& name) {
-    Series series{.name = name, .x = {}, .y = {}, .low = {}, .high = {}};
+    Series series{.name = name, .x = {}, .y = {}, .low = {}, .high = {}, .stroke = Stroke::points};
     for (const Evaluation& evaluation : metrics.evaluations) {
         series.x.push_back(evaluation.step);
         series.y.push_back(evaluation.loss);

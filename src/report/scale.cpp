@@ -47,13 +47,16 @@ std::string bytes_label(int exponent) {
 
 /// A multiple of `step`, with the digits that tell it from the next one.
 std::string linear_label(double value, double step, double greatest) {
+    if (value == 0) {
+        return "0";
+    }
     constexpr int most_decimals = 6;
     const int last_digit = static_cast<int>(std::floor(std::log10(step) + nearly));
     if (greatest < 1e6 && last_digit >= -most_decimals) {
         return fmt::format("{:.{}f}", value, std::max(0, -last_digit));
     }
     const int first_digit = static_cast<int>(std::floor(std::log10(greatest) + nearly));
-    return value == 0 ? "0" : fmt::format("{:.{}g}", value, std::max(1, first_digit - last_digit + 1));
+    return fmt::format("{:.{}g}", value, std::max(1, first_digit - last_digit + 1));
 }
 
 }  // namespace

@@ -130,7 +130,7 @@ TEST(Scale, NamesTicksSoThatTheyDiffer) {
         return names;
     };
     using Names = std::vector<std::string>;
-    EXPECT_EQ(labels({"", ""}, 0, 0.001), (Names{"0.0000", "0.0002", "0.0004", "0.0006", "0.0008", "0.0010"}));
+    EXPECT_EQ(labels({"", ""}, 0, 0.001), (Names{"0", "0.0002", "0.0004", "0.0006", "0.0008", "0.0010"}));
     EXPECT_EQ(labels({"", ""}, 100000, 100001),
               (Names{"100000.0", "100000.2", "100000.4", "100000.6", "100000.8", "100001.0"}));
     EXPECT_EQ(labels({"", "", true}, 3, 70), (Names{"2", "5", "10", "20", "50", "100"}));
@@ -155,6 +155,7 @@ TEST(Chart, FewPointsAreNotJoinedAndOneSeriesHasNoLegend) {
     EXPECT_EQ(count_of(to_svg(chart), "<circle"), 3U);
     EXPECT_EQ(to_svg(chart).find(">evaluation<"), std::string::npos);
     chart.series.push_back({"training", {0, 1, 2, 3}, {3, 2, 1, 1}, {}, {}, false});
+    chart.series.push_back({"points", {0, 1, 2, 3}, {3, 2, 1, 1}, {}, {}, true, Stroke::points});
     EXPECT_EQ(count_of(to_svg(chart), "<polyline"), 1U);
     EXPECT_NE(to_svg(chart).find(">evaluation<"), std::string::npos);
     chart.series.push_back(
