@@ -12,6 +12,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <map>
 
 namespace moesaic::app {
 namespace {
@@ -68,18 +69,32 @@ ExitCode write_page(const mpi::Communicator& world, const report::Document& docu
     return document.damage.empty() ? ExitCode::success : ExitCode::corrupt_input;
 }
 
-/// Of several inputs each has its own name in the headings, and runs are compared first.
+/// Subjects of several documents: with the names of their files, and with the whole path where that is not enough.
+void tell_apart(std::vector<report::Document>& documents, const std::vector<fs::path>& inputs) {
+    std::map<std::string, int> count;
+    for (std::size_t i = 0; i < documents.size(); ++i) {
+        std::string& subject = documents[i].subject;
+        subject += is_run(inputs[i]) ? "" : ", " + inputs[i].filename().string();
+        ++count[subject];
+    }
+    for (std::size_t i = 0; i < documents.size(); ++i) {
+        std::string& subject = documents[i].subject;
+        subject += count.at(subject) > 1 ? " (" + inputs[i].string() + ")" : "";
+    }
+}
+
+/// Runs are compared first.
 report::Document describe_all(const std::vector<fs::path>& inputs) {
     std::vector<report::Document> documents;
     std::vector<report::RunRecord> runs;
     for (const fs::path& input : inputs) {
         documents.push_back(describe(input));
-        if (inputs.size() > 1) {
-            documents.back().subject += " (" + input.string() + ")";
-        }
         if (is_run(input)) {
             runs.push_back(report::read_run(input));
         }
+    }
+    if (documents.size() > 1) {
+        tell_apart(documents, inputs);
     }
     report::Document all = report::join(documents);
     if (runs.size() > 1) {

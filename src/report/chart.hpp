@@ -15,6 +15,7 @@ struct Axis {
     bool logarithmic = false;
     bool from_zero = false;  ///< linear axes only
     bool bytes = false;      ///< logarithmic axes only: powers of two, as "64 KiB"
+    bool whole = false;      ///< linear axes only: there is nothing between whole numbers
 };
 
 enum class Stroke : std::uint8_t {

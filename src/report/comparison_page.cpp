@@ -33,7 +33,7 @@ std::vector<std::string> names_of(const std::vector<RunRecord>& runs) {
 
 /// A run has one colour; its evaluations are marked, its training is a line.
 Figure losses_of(const std::vector<RunRecord>& runs, const std::vector<std::string>& names) {
-    LineChart chart{"Loss of all runs", {"optimizer step", ""}, {"loss", "nats per target token"}, {}};
+    LineChart chart{"Loss of all runs", step_axis(), {"loss", "nats per target token"}, {}};
     for (std::size_t i = 0; i < runs.size(); ++i) {
         if (!runs[i].metrics.steps.empty()) {
             chart.series.push_back(smooth_training_loss_of(runs[i].metrics, names[i] + ", training"));

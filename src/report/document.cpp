@@ -103,12 +103,12 @@ std::string interval_of(const Headline& headline) {
 // HTML
 
 constexpr const char* style = R"(
-body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 1100px; margin: 2em auto; padding: 0 1.5em; }
+body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 1100px; margin: 1.5em auto; padding: 0 1.5em; }
 h1 { font-size: 1.7em; margin: 0 0 .2em; } h2 { font-size: 1.25em; border-bottom: 2px solid #0072B2; padding-bottom: .15em; margin-top: 2em; }
 .subtitle { color: #444; margin-top: 0; }
 .headlines { display: flex; flex-wrap: wrap; gap: 1em; padding: 0; margin: 1.2em 0; list-style: none; }
-.headlines li { border: 1px solid #bbb; border-top: 4px solid #0072B2; padding: .6em 1em; min-width: 11em; }
-.headlines b { display: block; font-size: 1.5em; } .headlines small { display: block; color: #444; }
+.headlines li { border: 1px solid #bbb; border-top: 4px solid #0072B2; padding: .6em .9em; flex: 1 1 11em; max-width: 24em; }
+.headlines b { display: block; font-size: 1.5em; } .headlines b span { font-size: .65em; font-weight: normal; } .headlines small { display: block; color: #444; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: .8em 0 1.4em; font-size: .92em; } caption { text-align: left; font-weight: bold; padding: .3em 0; }
 th, td { padding: .25em .7em; border-bottom: 1px solid #ccc; text-align: left; vertical-align: top; } th { border-bottom: 2px solid #666; }
@@ -176,8 +176,9 @@ std::string html_of(const Paragraph& paragraph) {
 }
 
 std::string html_of(const Headline& headline) {
-    std::string out = fmt::format("<li>{}<b><data value=\"{}\">{}</data> {}</b>", escape_xml(headline.name),
-                                  exact(headline.value), readable(headline.value), escape_xml(headline.unit));
+    std::string out =
+        fmt::format("<li>{}<b><data value=\"{}\">{}</data> <span>{}</span></b>", escape_xml(headline.name),
+                    exact(headline.value), readable(headline.value), escape_xml(headline.unit));
     for (const std::string& line : {interval_of(headline), headline.note}) {
         out += line.empty() ? "" : "<small>" + escape_xml(line) + "</small>";
     }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
+#include <set>
 #include <utility>
 
 namespace moesaic::report {
@@ -77,12 +78,29 @@ void draw_interval(Drawing& drawing, const Axis& axis, double at, double low, do
     }
 }
 
+/// Of the points in one column of half a unit, as many as the eye can tell apart: the first, the last, the lowest and
+/// the highest.
+std::vector<std::size_t> thinned(const std::vector<std::size_t>& shown, const Series& series, const Scale& x) {
+    const auto column = [&](std::size_t i) { return std::lround(2 * x.at(series.x[i])); };
+    const auto lower = [&](std::size_t a, std::size_t b) { return series.y[a] < series.y[b]; };
+    std::vector<std::size_t> kept;
+    for (auto begin = shown.begin(); begin != shown.end();) {
+        const auto end = std::find_if(begin, shown.end(), [&](std::size_t i) { return column(i) != column(*begin); });
+        const auto [lowest, highest] = std::minmax_element(begin, end, lower);
+        for (const std::size_t i : std::set<std::size_t>{*begin, *lowest, *highest, *(end - 1)}) {
+            kept.push_back(i);
+        }
+        begin = end;
+    }
+    return kept;
+}
+
 void draw_series(Drawing& drawing, const LineChart& chart, const Series& series, const Look& look, const Scale& x,
                  const Scale& y) {
     const std::vector<std::size_t> shown = shown_points(chart, series);
     if (look.line) {
         std::string points;
-        for (const std::size_t i : shown) {
+        for (const std::size_t i : thinned(shown, series, x)) {
             points += fmt::format("{:.1f},{:.1f} ", x.at(series.x[i]), y.at(series.y[i]));
         }
         drawing.path(points, line_style(look.style, series.stroke));

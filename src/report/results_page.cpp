@@ -92,7 +92,7 @@ std::optional<Section> collectives_section(const Results& results) {
     if (times.empty()) {
         return {};
     }
-    const Axis sizes = {.label = "message", .unit = "bytes", .logarithmic = true, .bytes = true};
+    const Axis sizes = {.label = "message size", .unit = "bytes", .logarithmic = true, .bytes = true};
     Section section{"Collectives", {}};
     section.blocks.emplace_back(Figure{LineChart{"Time of collectives", sizes, {"time", "us", true}, in_order(times)},
                                        "Medians with 95 % intervals, of the slowest rank."});

@@ -96,6 +96,10 @@ Metrics read_metrics(const std::filesystem::path& file) {
     return metrics;
 }
 
+Axis step_axis() {
+    return {.label = "optimizer step", .unit = "", .whole = true};
+}
+
 Series series_of(const std::string& name, const std::vector<Step>& steps, double Step::*value) {
     Series series{.name = name, .x = {}, .y = {}, .low = {}, .high = {}, .markers = false};
     for (const Step& step : steps) {

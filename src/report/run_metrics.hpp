@@ -41,6 +41,8 @@ struct Metrics {
 /// Nothing where there is no file. A last line that its writer did not finish is left out in silence.
 [[nodiscard]] Metrics read_metrics(const std::filesystem::path& file);
 
+/// The axis of numbers of steps.
+[[nodiscard]] Axis step_axis();
 /// A quantity of the steps.
 [[nodiscard]] Series series_of(const std::string& name, const std::vector<Step>& steps, double Step::*value);
 /// Training loss: of every batch, and of enough steps also the mean of the last ones, which shows where it goes. `name`

@@ -27,7 +27,7 @@ using measure::Summary;
 
 /// Of the routers, without its coefficient; nothing for a run that does not train on it.
 std::optional<LineChart> auxiliary_loss_of(const Metrics& metrics) {
-    LineChart chart{"Auxiliary loss of the routers", {"optimizer step", ""}, {"loss, without its coefficient", ""}, {}};
+    LineChart chart{"Auxiliary loss of the routers", step_axis(), {"loss, without its coefficient", ""}, {}};
     Series& series = chart.series.emplace_back(
         Series{.name = "training", .x = {}, .y = {}, .low = {}, .high = {}, .markers = false});
     for (const Step& step : metrics.steps) {
@@ -59,15 +59,14 @@ std::optional<Table> slowest_ranks(const Metrics& metrics) {
 }
 
 Section loss_section(const Metrics& metrics) {
-    LineChart loss{
-        "Loss", {"optimizer step", ""}, {"loss", "nats per target token"}, training_loss_of(metrics, "training")};
+    LineChart loss{"Loss", step_axis(), {"loss", "nats per target token"}, training_loss_of(metrics, "training")};
     if (!metrics.evaluations.empty()) {
         loss.series.push_back(evaluation_loss_of(metrics, "evaluation"));
         loss.series.back().style = 1;
     }
-    LineChart norm{"Norm of the gradients", {"optimizer step", ""}, {"norm before clipping", ""}, {}};
+    LineChart norm{"Norm of the gradients", step_axis(), {"norm before clipping", ""}, {}};
     norm.series.push_back(series_of("gradients", metrics.steps, &Step::gradient_norm));
-    LineChart rate{"Learning rate", {"optimizer step", ""}, {"learning rate", ""}, {}};
+    LineChart rate{"Learning rate", step_axis(), {"learning rate", ""}, {}};
     rate.series.push_back(series_of("learning rate", metrics.steps, &Step::learning_rate));
     Section section{"Loss", {Figure{loss, ""}}};
     if (!metrics.evaluations.empty()) {
@@ -113,7 +112,7 @@ Summary throughput_of(const Metrics& metrics) {
 }
 
 Section throughput_section(const Metrics& metrics) {
-    LineChart chart{"Throughput", {"optimizer step", ""}, {"tokens of all ranks", "tokens/s", false, true}, {}};
+    LineChart chart{"Throughput", step_axis(), {"tokens of all ranks", "tokens/s", false, true}, {}};
     chart.series.push_back(series_of("tokens per second", metrics.steps, &Step::tokens_per_second));
     const Summary summary = throughput_of(metrics);
     Table table{"Throughput of the steps",
@@ -125,10 +124,9 @@ Section throughput_section(const Metrics& metrics) {
                  {"max", "tokens/s"}},
                 {{static_cast<double>(summary.n), summary.median, interval_end(summary, summary.low),
                   interval_end(summary, summary.high), summary.min, summary.max}}};
-    LineChart load{
-        "Busiest expert", {"optimizer step", ""}, {"tokens over the mean of its layer", "", false, true}, {}};
+    LineChart load{"Busiest expert", step_axis(), {"tokens over the mean of its layer", "", false, true}, {}};
     load.series.push_back(series_of("largest of all layers", metrics.steps, &Step::expert_load_ratio));
-    LineChart unused{"Unused experts", {"optimizer step", ""}, {"experts without a token", "", false, true}, {}};
+    LineChart unused{"Unused experts", step_axis(), {"experts without a token", "", false, true}, {}};
     unused.series.push_back(series_of("of all layers together", metrics.steps, &Step::unused_experts));
     Section section{"Throughput",
                     {Figure{chart, "Each step: forward and backward pass, exchange, update."}, table, Figure{load, ""},

@@ -68,7 +68,7 @@ bool can_show(const Axis& axis, double value) {
 Scale::Scale(const Axis& axis, double low, double high, double from, double to, Ends ends)
     : logarithmic_(axis.logarithmic), from_(from), to_(to) {
     if (!logarithmic_) {
-        set_linear(axis.from_zero ? std::min(low, 0.0) : low, high, ends);
+        set_linear(axis.from_zero ? std::min(low, 0.0) : low, high, axis.whole, ends);
     } else if (axis.bytes) {
         set_binary(low, high);
     } else {
@@ -76,7 +76,7 @@ Scale::Scale(const Axis& axis, double low, double high, double from, double to, 
     }
 }
 
-void Scale::set_linear(double low, double high, Ends ends) {
+void Scale::set_linear(double low, double high, bool whole, Ends ends) {
     constexpr double as_one = 1e-6;  // of their size
     double greatest = std::max(std::abs(low), std::abs(high));
     if (greatest < smallest) {
@@ -90,13 +90,15 @@ void Scale::set_linear(double low, double high, Ends ends) {
     }
     const double raw = (high - low) / 5;
     const double power = std::pow(10, std::floor(std::log10(raw)));
-    const double step = power * (raw / power < 1.5 ? 1 : raw / power < 3.5 ? 2 : raw / power < 7.5 ? 5 : 10);
-    const auto first = static_cast<std::int64_t>(std::floor(low / step + nearly));
-    const auto last = static_cast<std::int64_t>(ends == Ends::round ? std::ceil(high / step - nearly)
-                                                                    : std::floor(high / step + nearly));
-    low_ = static_cast<double>(first) * step;
+    const double round = power * (raw / power < 1.5 ? 1 : raw / power < 3.5 ? 2 : raw / power < 7.5 ? 5 : 10);
+    const double step = whole ? std::max(1.0, round) : round;
+    const double first = std::floor(low / step + nearly);
+    const auto last =
+        static_cast<std::int64_t>(ends == Ends::exact ? std::floor(high / step + nearly)
+                                                      : std::max(std::ceil(high / step - nearly), first + 1.0));
+    low_ = first * step;
     high_ = ends == Ends::round ? static_cast<double>(last) * step : high;
-    for (std::int64_t k = first; k <= last; ++k) {
+    for (auto k = static_cast<std::int64_t>(first); k <= last; ++k) {
         const double value = static_cast<double>(k) * step;
         ticks_.push_back({value, linear_label(value, step, greatest)});
     }

@@ -33,7 +33,7 @@ public:
     [[nodiscard]] const std::vector<Tick>& ticks() const { return ticks_; }
 
 private:
-    void set_linear(double low, double high, Ends ends);
+    void set_linear(double low, double high, bool whole, Ends ends);
     void set_decimal(double low, double high);
     void set_binary(double low, double high);
 

@@ -18,7 +18,8 @@ constexpr std::array<const char*, 5> dashes = {"", "7 3", "2 3", "9 3 2 3", "12 
 constexpr const char* grid_style = "stroke=\"#d8d8d8\" stroke-width=\"1\"";
 
 std::string label_of(const Axis& axis) {
-    return axis.unit.empty() ? axis.label : axis.label + " (" + axis.unit + ")";
+    const bool ticks_have_units = axis.bytes;
+    return axis.unit.empty() || ticks_have_units ? axis.label : axis.label + " (" + axis.unit + ")";
 }
 
 }  // namespace

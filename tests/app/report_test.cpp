@@ -73,10 +73,14 @@ TEST_F(ReportTest, NamesTheFilesOfSeveralResults) {
     }
     ASSERT_EQ(alone("report " + path("before.json") + " " + path("after.json")).exit_code, 0);
     const std::string page = text("before.html");
-    for (const char* name : {"before.json)", "after.json)"}) {
+    for (const char* name : {"before.json: All figures", "after.json: All figures"}) {
         const std::size_t heading = page.find(name, page.find("<h2>"));
         EXPECT_LT(heading, page.find("</h2>", heading)) << name;
     }
+    write_run("x/a", "1", step);
+    write_run("y/a", "1", step);
+    ASSERT_EQ(alone("report " + path("x/a") + " " + path("y/a")).exit_code, 0);
+    EXPECT_NE(text("x/a/report.html").find("training run a (" + path("y/a") + "): Loss"), std::string::npos);
 }
 
 TEST_F(ReportTest, ComparesRuns) {

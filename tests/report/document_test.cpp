@@ -101,7 +101,7 @@ TEST(Chart, ShowsWhateverNumbersThereAre) {
     for (const std::vector<double>& values : hostile) {
         for (const bool logarithmic : {false, true}) {
             for (const bool special : {false, true}) {
-                const Axis axis = {"axis", "", logarithmic, special && !logarithmic, special && logarithmic};
+                const Axis axis = {"axis", "", logarithmic, special && !logarithmic, special && logarithmic, special};
                 const LineChart lines{"lines", axis, axis, {{"same", values, values, values, values}}};
                 const BarChart bars{"bars", {"time", "ms"}, {"a", "b"}, {"x", "y"}, {values, values}};
                 const HeatMap map{"map", "row", "column", "", {"a"}, {"0", "1"}, {values}};
@@ -135,6 +135,7 @@ TEST(Scale, NamesTicksSoThatTheyDiffer) {
               (Names{"100000.0", "100000.2", "100000.4", "100000.6", "100000.8", "100001.0"}));
     EXPECT_EQ(labels({"", "", true}, 3, 70), (Names{"2", "5", "10", "20", "50", "100"}));
     EXPECT_EQ(labels({"", "", true}, 1e-3, 1e3), (Names{"0.001", "0.01", "0.1", "1", "10", "100", "1000"}));
+    EXPECT_EQ(labels({.label = "", .unit = "", .whole = true}, 1, 3), (Names{"1", "2", "3"}));
     const Axis bytes = {.label = "", .unit = "", .logarithmic = true, .bytes = true};
     EXPECT_EQ(labels(bytes, 1024, 1 << 20), (Names{"1 KiB", "4 KiB", "16 KiB", "64 KiB", "256 KiB", "1 MiB"}));
     for (const double low : {1e-3, 1.0, 123456.0, 1e17}) {
@@ -161,6 +162,18 @@ TEST(Chart, FewPointsAreNotJoinedAndOneSeriesHasNoLegend) {
     chart.series.push_back(
         {.name = "limit", .x = {0, 3}, .y = {1, 1}, .low = {}, .high = {}, .stroke = Stroke::reference});
     EXPECT_EQ(count_of(to_svg(chart), "<polyline"), 2U);
+}
+
+/// A long run has more steps than a page has columns; its peaks stay.
+TEST(Chart, LongSeriesAreThinnedOut) {
+    Series series{.name = "long", .x = {}, .y = {}, .low = {}, .high = {}, .markers = false};
+    for (int i = 0; i < 200000; ++i) {
+        series.x.push_back(i);
+        series.y.push_back(i == 77777 ? 100 : i % 10);
+    }
+    const std::string svg = to_svg(LineChart{"long", {"x", ""}, {"y", ""}, {series}});
+    EXPECT_LT(svg.size(), 200000U);
+    EXPECT_NE(svg.find(",14.0 "), std::string::npos);  // the top of the frame
 }
 
 /// Sums stand beside the frame, whatever they are.

@@ -83,7 +83,29 @@ TEST(ResultsPage, AFigureWithoutItsParametersIsRefused) {
     EXPECT_NE(to_csv(describe_results(results)).find("all_reduce, 1 rank"), std::string::npos);
 }
 
-/// The text of the page without its numbers.
+/// Figures that no machine reaches, on logarithmic axes.
+TEST(ResultsPage, ShowsWhateverNumbersThereAre) {
+    for (const double factor : {1e-300, 1e-30, 1e30, 1e300}) {
+        measure::Results results = measure::read_results(sample);
+        for (measure::CaseResult& result : results.cases) {
+            for (std::size_t i = 0; i < result.figures.size(); ++i) {
+                measure::Figure& figure = result.figures[i];
+                const double by = i % 2 == 0 ? factor : 1;
+                figure.value *= by;
+                figure.summary.low *= by;
+                figure.summary.high *= by;
+                for (auto& [key, value] : figure.parameters) {
+                    value = key == measure::figures::bytes ? std::to_string(i + 1) + "e200" : value;
+                }
+            }
+        }
+        const std::string html = to_html(describe_results(results));
+        EXPECT_EQ(moesaic::test::XmlReader(html).check(), "");
+        EXPECT_LT(html.size(), 300000U);
+    }
+}
+
+/// Brackets of JSON, and plurals for machines.
 TEST(ResultsPage, HasNoMarkupOfOtherLanguages) {
     const std::string html = to_html(describe_results(measure::read_results(sample)));
     for (const char* foreign : {"(s)", "[0", "{&quot;", "&quot;:"}) {
