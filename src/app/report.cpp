@@ -7,6 +7,7 @@
 #include "measure/compare.hpp"
 #include "measure/rules.hpp"
 #include "report/comparison_page.hpp"
+#include "report/results_page.hpp"
 
 #include <fmt/format.h>
 
@@ -88,9 +89,11 @@ report::Document describe_all(const std::vector<fs::path>& inputs) {
     std::vector<report::Document> documents;
     std::vector<report::RunRecord> runs;
     for (const fs::path& input : inputs) {
-        documents.push_back(describe(input));
         if (is_run(input)) {
             runs.push_back(report::read_run(input));
+            documents.push_back(report::describe_run(runs.back()));
+        } else {
+            documents.push_back(report::describe_results(measure::read_results(input)));
         }
     }
     if (documents.size() > 1) {

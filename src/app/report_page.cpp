@@ -2,9 +2,7 @@
 
 #include "core/error.hpp"
 #include "io/files.hpp"
-#include "measure/results.hpp"
 #include "measure/rules.hpp"
-#include "report/results_page.hpp"
 #include "report/run_page.hpp"
 
 #include <algorithm>
@@ -41,10 +39,6 @@ std::vector<fs::path> inputs_of(const fs::path& input) {
         "the output.dir of a run, or what moesaic bench ... --output wrote",
         input.string());
     return found;
-}
-
-report::Document describe(const fs::path& input) {
-    return is_run(input) ? report::describe_run(input) : report::describe_results(measure::read_results(input));
 }
 
 void write_report(const report::Document& document, const fs::path& name) {

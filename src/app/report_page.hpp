@@ -16,9 +16,6 @@ namespace moesaic::app {
 /// it, and folders of runs in it, by name. A folder without any throws a usage error.
 [[nodiscard]] std::vector<std::filesystem::path> inputs_of(const std::filesystem::path& input);
 
-/// The report of a training run's output folder, or of a file that a benchmark wrote.
-[[nodiscard]] report::Document describe(const std::filesystem::path& input);
-
 /// Writes NAME.html, NAME.md and NAME.csv.
 void write_report(const report::Document& document, const std::filesystem::path& name);
 

@@ -2,17 +2,17 @@
 
 #include "core/counted.hpp"
 #include "core/error.hpp"
-#include "core/units.hpp"
 #include "io/json.hpp"
 #include "measure/run_keys.hpp"
 #include "measure/statistics.hpp"
 #include "measure/trace_file.hpp"
-#include "report/json_text.hpp"
+#include "report/run_environment.hpp"
 #include "report/trace_page.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <optional>
 #include <set>
@@ -43,7 +43,7 @@ std::optional<LineChart> auxiliary_loss_of(const Metrics& metrics) {
 std::optional<Table> slowest_ranks(const Metrics& metrics) {
     std::map<double, std::vector<double>> slowness;  // by rank: of the steps in which it was the slowest
     for (const Step& step : metrics.steps) {
-        if (step.slowest_rank) {
+        if (step.slowest_rank && std::isfinite(*step.slowest_rank)) {
             slowness[*step.slowest_rank].push_back(step.slowness);
         }
     }
@@ -137,88 +137,6 @@ Section throughput_section(const Metrics& metrics) {
     return section;
 }
 
-/// The plan that the run was started with, against what ranks used at most: as they say at their end, or as the trace
-/// has it of a run that did not come to its end.
-Section memory_section(const nlohmann::json& run, const measure::TraceSummary& trace, const std::string& source) {
-    Section section{"Memory", {}};
-    double planned = 0;
-    if (run.contains(keys::memory_plan)) {
-        Table plan{"Plan per rank", {{"for", ""}, {"memory", "MiB"}}, {}};
-        for (const auto& item : io::get<std::vector<nlohmann::json>>(run, keys::memory_plan, source)) {
-            const double bytes = io::get<double>(item, keys::bytes, source);
-            plan.rows.push_back({io::get<std::string>(item, keys::purpose, source), bytes / core::mebibyte});
-            planned += bytes;
-        }
-        plan.rows.push_back({std::string("together"), planned / core::mebibyte});
-        section.blocks.emplace_back(plan);
-    }
-    Table peaks{"Peak of each rank", {{"rank", ""}, {"resident at most", "MiB"}, {"over the plan", "MiB"}}, {}};
-    for (const auto& rank : io::get<std::vector<nlohmann::json>>(run, keys::ranks, source)) {
-        const int number = io::get<int>(rank, keys::rank, source);
-        const auto traced = trace.peak_memory_bytes.find(number);
-        const double bytes = io::get_or<double>(rank, keys::peak_memory_bytes,
-                                                traced == trace.peak_memory_bytes.end() ? 0 : traced->second, source);
-        if (bytes > 0) {
-            peaks.rows.push_back(
-                {static_cast<double>(number), bytes / core::mebibyte, (bytes - planned) / core::mebibyte});
-        }
-    }
-    if (!peaks.rows.empty()) {
-        section.blocks.emplace_back(peaks);
-        section.blocks.emplace_back(
-            Paragraph{"The plan counts weights, factors, activations and buffers; the resident memory also holds the "
-                      "program, the "
-                      "MPI library, the data and the trace."});
-    }
-    return section;
-}
-
-Section checkpoints_section(const fs::path& folder) {
-    Table table{"Checkpoints", {{"file", ""}, {"size", "MiB"}}, {}};
-    std::error_code error;
-    std::set<fs::path> files;
-    for (const fs::directory_entry& entry : fs::directory_iterator(folder, error)) {
-        if (entry.path().extension() == ".h5") {
-            files.insert(entry.path());
-        }
-    }
-    for (const fs::path& file : files) {
-        const auto bytes = fs::file_size(file, error);
-        table.rows.push_back({file.filename().string(), error ? 0.0 : static_cast<double>(bytes) / core::mebibyte});
-    }
-    if (files.empty()) {
-        return {"Checkpoints", {Paragraph{"There is no checkpoint."}}};
-    }
-    return {"Checkpoints", {table}};
-}
-
-Section environment_section(const nlohmann::json& run, const std::string& source) {
-    const auto text = [&](const char* key) { return io::get_or<std::string>(run, key, "", source); };
-    Table program{"Program", {{"", ""}, {"", ""}}, {}};
-    for (const char* key :
-         {keys::started, keys::finished, keys::version, keys::git_revision, keys::compiler, keys::mpi}) {
-        program.rows.push_back({std::string(key), text(key)});
-    }
-    for (const char* key : {keys::kernels, keys::grid}) {
-        program.rows.push_back({std::string(key), plain_text(io::get_or<nlohmann::json>(run, key, {}, source))});
-    }
-    Table ranks{
-        "Ranks", {{"rank", ""}, {"host", ""}, {"threads", ""}, {"cores", ""}, {"NUMA nodes", ""}, {"bound", ""}}, {}};
-    for (const auto& rank : io::get<std::vector<nlohmann::json>>(run, keys::ranks, source)) {
-        ranks.rows.push_back({io::get<double>(rank, keys::rank, source), io::get<std::string>(rank, keys::host, source),
-                              io::get<double>(rank, keys::threads, source),
-                              plain_text(io::get<nlohmann::json>(rank, keys::cores, source)),
-                              plain_text(io::get<nlohmann::json>(rank, keys::numa_nodes, source)),
-                              std::string(io::get<bool>(rank, keys::threads_bound, source) ? "yes" : "no")});
-    }
-    Table options{"Configuration", {{"key", ""}, {"value", ""}}, {}};
-    const auto configuration = io::get<nlohmann::json>(run, keys::configuration, source);
-    for (const auto& [key, value] : configuration.items()) {
-        options.rows.push_back({key, plain_text(value)});
-    }
-    return {"Environment and configuration", {program, ranks, options}};
-}
-
 std::vector<fs::path> traces_of(const fs::path& folder) {
     std::set<fs::path> parts;
     std::error_code missing;
@@ -231,43 +149,6 @@ std::vector<fs::path> traces_of(const fs::path& folder) {
         parts.insert(folder / "trace.json");
     }
     return {parts.begin(), parts.end()};
-}
-
-/// Key of run.json: the times that a run was started or continued, a list of objects.
-constexpr const char* sessions_key = "sessions";
-
-/// A resumed run is made of sessions: one line for each, with what its object holds.
-std::optional<Section> sessions_section(const nlohmann::json& run, const std::string& source) {
-    const auto sessions = io::get_or<std::vector<nlohmann::json>>(run, sessions_key, {}, source);
-    if (sessions.size() < 2) {
-        return {};
-    }
-    Table table{"Sessions", {{"session", ""}}, {}};
-    std::map<std::string, std::size_t> columns;
-    for (const nlohmann::json& session : sessions) {
-        Table members;
-        add_flat(session, "", members);
-        std::vector<Cell>& row = table.rows.emplace_back();
-        row.emplace_back(static_cast<double>(table.rows.size()));
-        row.resize(table.columns.size(), std::string());
-        for (const std::vector<Cell>& member : members.rows) {
-            const auto& key = std::get<std::string>(member[0]);
-            const auto [column, is_new] = columns.try_emplace(key, table.columns.size());
-            if (is_new) {
-                table.columns.push_back({key, ""});
-                row.emplace_back(std::string());
-            }
-            row[column->second] = member[1];
-        }
-    }
-    for (std::vector<Cell>& row : table.rows) {
-        row.resize(table.columns.size(), std::string());
-    }
-    return Section{
-        "Sessions",
-        {Paragraph{"The run was continued from a checkpoint. Losses and totals are those of all sessions; the "
-                   "trace is that of the last one."},
-         table}};
 }
 
 std::vector<Headline> headlines_of(const Metrics& metrics, const nlohmann::json& run, const std::string& source) {
@@ -323,8 +204,7 @@ std::vector<Headline> headlines_of(const RunRecord& run) {
     return headlines_of(run.metrics, run.json, run.source());
 }
 
-Document describe_run(const fs::path& folder) {
-    const RunRecord record = read_run(folder);
+Document describe_run(const RunRecord& record) {
     const std::string source = record.source();
     const nlohmann::json& run = record.json;
     const Metrics& metrics = record.metrics;
@@ -344,7 +224,7 @@ Document describe_run(const fs::path& folder) {
         document.sections.push_back(throughput_section(metrics));
     }
     measure::TraceSummary summary;
-    if (const std::vector<fs::path> traces = traces_of(folder); !traces.empty()) {
+    if (const std::vector<fs::path> traces = traces_of(record.folder); !traces.empty()) {
         try {
             const measure::Trace trace = measure::read_trace(traces);
             summary = measure::analyse(trace);
@@ -355,15 +235,19 @@ Document describe_run(const fs::path& folder) {
             document.damage.emplace_back(error.what());
         }
     }
-    if (Section memory = memory_section(run, summary, source); !memory.blocks.empty()) {
+    if (Section memory = memory_section(record, summary); !memory.blocks.empty()) {
         document.sections.push_back(memory);
     }
-    if (const auto sessions = sessions_section(run, source)) {
+    if (const auto sessions = sessions_section(record)) {
         document.sections.push_back(*sessions);
     }
-    document.sections.push_back(checkpoints_section(folder / "checkpoints"));
-    document.sections.push_back(environment_section(run, source));
+    document.sections.push_back(checkpoints_section(record));
+    document.sections.push_back(environment_section(record));
     return document;
+}
+
+Document describe_run(const fs::path& folder) {
+    return describe_run(read_run(folder));
 }
 
 }  // namespace moesaic::report

@@ -34,5 +34,6 @@ struct RunRecord {
 /// run leaves which did not come to its end. Throws as `read_run` does; what is damaged elsewhere is left out, and the
 /// document says so.
 [[nodiscard]] Document describe_run(const std::filesystem::path& folder);
+[[nodiscard]] Document describe_run(const RunRecord& record);
 
 }  // namespace moesaic::report

@@ -111,7 +111,8 @@ TEST(RunPage, ShowsWhateverIsInTheMetrics) {
     run.write("metrics.jsonl", R"({"step":1.79e308,"loss":1e-320,"grad_norm":-1.79e308,"lr":1e18,"skipped":true,)"
                                R"("tokens_per_second":1.7e308})"
                                "\n" +
-                                   line_of_step(2, "null") + line_of_evaluation(3, "1e308"));
+                                   line_of_step(2, "null", R"(,"slowest_rank":null,"slowness":1)") +
+                                   line_of_evaluation(3, "1e308"));
     EXPECT_LT(to_html(describe_run(run.path())).size(), 50000U);
     EXPECT_TRUE(describe_run(run.path()).damage.empty());
 }
