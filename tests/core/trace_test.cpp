@@ -93,12 +93,12 @@ TEST(TickScale, MomentsStayWhereTheyAre) {
 TEST(Trace, TakesEventsWhileOthersRecord) {
     trace::enable(true);
     constexpr int events = 100000;  // several times the ring
+    const std::int64_t dropped_before = trace::dropped();
     std::thread writer([] {
         for (int i = 0; i < events; ++i) {
             const trace::Scope scope(written);
         }
     });
-    const std::int64_t dropped_before = trace::dropped();
     std::int64_t found = 0;
     std::int64_t last = 0;
     const auto count = [&](const std::vector<trace::Event>& taken) {
