@@ -28,8 +28,9 @@ const std::vector<Command>& commands() {
              run_plan},
             {"doctor", "[--section.key VALUE ...]", "check this machine: ISA levels, topology, binding, MPI, memory",
              run_doctor},
-            {"report", "FOLDER|FILE... | --compare A B",
-             "pages about runs and benchmarks (HTML, Markdown, CSV), or compare two benchmarks", run_report},
+            {"report", "FOLDER|FILE... | --compare A B ... | --check FILE...",
+             "pages about runs and benchmarks (HTML, Markdown, CSV); compare runs or two benchmarks; check results",
+             run_report},
         };
         for (const bench::BenchmarkKind& kind : bench::benchmark_kinds()) {
             list.push_back({fmt::format("bench {}", kind.name), "[CONFIG] [--key VALUE ...]", std::string(kind.summary),

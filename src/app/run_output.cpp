@@ -8,7 +8,6 @@
 #include "io/files.hpp"
 #include "io/json.hpp"
 #include "measure/run_keys.hpp"
-#include "report/run_page.hpp"
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
@@ -16,7 +15,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <exception>
 
 namespace moesaic::app {
 namespace {
@@ -304,7 +302,11 @@ void RunOutput::show_progress(const train::StepResult& result) {
 double RunOutput::finish(const char* end, index_t last_step, const train::EvaluationHistory& evaluations) {
     if (trace_) {
         progress_.show_briefly("writing the trace");
-        run_[keys::trace] = trace_->join(folder_.trace());
+        try {
+            run_[keys::trace] = trace_->join(folder_.trace());
+        } catch (const mpi::AgreedError& error) {
+            say(fmt::format("the trace is missing: {}", error.what()));  // what was learned is worth more
+        }
         trace_.reset();
     }
     const auto peaks = runtime_.world.all_gather(static_cast<std::int64_t>(host::peak_memory_bytes()));
@@ -336,20 +338,15 @@ double RunOutput::finish(const char* end, index_t last_step, const train::Evalua
             run_[keys::totals][keys::best_eval_loss] = evaluations.best_loss;
         }
         write_run();
-        write_report_or_say_why();
+        const std::string problem = try_to_report(folder_.path, folder_.report());
+        if (!problem.empty()) {
+            say(fmt::format("the report is incomplete: {}", problem));
+        }
     });
     if (runtime_.world.size() > 1 && run_.contains(keys::trace)) {
         say_clocks();
     }
     return tokens_per_second;
-}
-
-void RunOutput::write_report_or_say_why() {
-    try {
-        write_report(report::describe_run(folder_.path), folder_.report());
-    } catch (const std::exception& error) {
-        say(fmt::format("the report is missing: {}", error.what()));
-    }
 }
 
 void RunOutput::say_clocks() {

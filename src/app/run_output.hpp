@@ -112,8 +112,6 @@ private:
     void add_session(const RunSpan& span, const RunDescription& description);
     [[nodiscard]] nlohmann::json earlier_run() const;
     void write_run() const;
-    /// A report that can't be written fails nothing else.
-    void write_report_or_say_why();
     /// Says which rank all others wait for, unless it said so of the same rank before.
     void report_straggler(const train::StepResult& result);
     void show_progress(const train::StepResult& result);

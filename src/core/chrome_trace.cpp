@@ -1,5 +1,7 @@
 #include "core/chrome_trace.hpp"
 
+#include "core/trace_time.hpp"
+
 #include <fmt/format.h>
 
 #include <array>
@@ -19,18 +21,6 @@ void append_number(std::string& out, std::int64_t number) {
 void append_hex(std::string& out, std::uint64_t number) {
     std::array<char, 16> digits{};
     out.append(digits.data(), std::to_chars(digits.data(), digits.data() + digits.size(), number, 16).ptr);
-}
-
-/// Nanoseconds as microseconds with three decimals.
-void append_microseconds(std::string& out, std::int64_t ns) {
-    const std::int64_t magnitude = ns < 0 ? -ns : ns;
-    out += ns < 0 ? "-" : "";
-    append_number(out, magnitude / 1000);
-    const std::int64_t decimals = magnitude % 1000;
-    out += '.';
-    out += static_cast<char>('0' + decimals / 100);
-    out += static_cast<char>('0' + decimals / 10 % 10);
-    out += static_cast<char>('0' + decimals % 10);
 }
 
 }  // namespace
@@ -85,7 +75,7 @@ void ChromeFormatter::append_arrow(std::string& out, std::uint64_t id, const cha
     out += R"(,"id":")";
     append_hex(out, id);
     out += R"(","ts":)";
-    append_microseconds(out, at_ns - origin_ns_);
+    TraceTime::of_ns(at_ns - origin_ns_).append_to(out);
     append_place(out, thread);
     out += '}';
 }
@@ -95,15 +85,17 @@ void ChromeFormatter::append(std::string& out, std::span<const Event> events) {
         if (named_threads_.insert(event.thread).second) {
             append_name(out, "thread_name", event.thread, fmt::format("thread {}", event.thread));
         }
+        const TraceTime begin = TraceTime::of_ns(event.begin_ns - origin_ns_);
+        const TraceTime end = TraceTime::of_ns(event.end_ns - origin_ns_);
         append_separator(out);
         out += R"({"name":")";
         out += event.name;
         out += R"(","cat":")";
         out += event.category;
         out += R"(","ph":"X","ts":)";
-        append_microseconds(out, event.begin_ns - origin_ns_);
+        begin.append_to(out);
         out += R"(,"dur":)";
-        append_microseconds(out, event.end_ns - event.begin_ns);
+        (end - begin).append_to(out);
         append_place(out, event.thread);
         if (event.bytes >= 0) {
             out += R"(,"args":{"bytes":)";
@@ -127,7 +119,7 @@ void ChromeFormatter::append(std::string& out, std::span<const Counter> counters
     for (const Counter& counter : counters) {
         append_separator(out);
         fmt::format_to(sink, R"({{"name":"{}","ph":"C","ts":)", escape_json(counter.name));
-        append_microseconds(out, counter.at_ns - origin_ns_);
+        TraceTime::of_ns(counter.at_ns - origin_ns_).append_to(out);
         fmt::format_to(sink, R"(,"pid":{},"tid":0,"args":{{)", rank_);
         for (std::size_t i = 0; i < counter.values.size(); ++i) {
             const std::string series = counter.series.empty() ? std::to_string(i) : escape_json(counter.series[i]);

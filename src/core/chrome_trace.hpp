@@ -12,7 +12,7 @@ namespace moesaic::core::trace {
 
 /// Writes the events of one rank as members of a Chrome trace array, one per line, each preceded by ",\n" but for the
 /// first of all: complete events ("X"), ends of message arrows ("s", "f"), counters ("C") and names ("M"). pid is the
-/// rank; times are microseconds with three decimals.
+/// rank; times are those of TraceTime.
 class ChromeFormatter {
 public:
     /// `origin_ns`: the moment on this host's monotonic clock that becomes zero.

@@ -44,12 +44,15 @@ void TickScale::calibrate() {
     if (!readings_.empty() && best.ticks <= readings_.back().ticks) {
         return;
     }
-    if (readings_.size() == most_readings) {  // every other one, the first and the last among them
-        for (std::size_t i = 1; i < most_readings / 2; ++i) {
-            readings_[i] = readings_[2 * i];
+    if (readings_.size() == most_readings) {
+        // Every other one of the older half. Scopes that are open now began in the newer one, unless they last for
+        // minutes: what is inside of them must not move against them.
+        std::size_t kept = 0;
+        for (std::size_t i = 0; i < most_readings / 2; i += 2) {
+            readings_[kept++] = readings_[i];
         }
-        readings_[most_readings / 2] = readings_.back();
-        readings_.resize(most_readings / 2 + 1);
+        readings_.erase(readings_.begin() + static_cast<std::ptrdiff_t>(kept),
+                        readings_.begin() + static_cast<std::ptrdiff_t>(most_readings / 2));
     }
     readings_.push_back(best);
 }

@@ -34,8 +34,8 @@ class TickScale {
 public:
     /// Reads both clocks.
     void calibrate();
-    /// Nanoseconds of the monotonic clock; needs two calibrations. Moments before the last one keep their order, also
-    /// over later calibrations; later moments are extrapolated, which may undo it.
+    /// Nanoseconds of the monotonic clock; needs two calibrations. Moments before the last one stay where they are
+    /// for the next 2048; later moments are extrapolated, which may undo their order.
     [[nodiscard]] std::int64_t to_ns(std::int64_t ticks) const;
     /// Between the first and the last calibration.
     [[nodiscard]] double ticks_per_second() const;

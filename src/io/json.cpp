@@ -5,13 +5,12 @@
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
-#include <cstdio>
 #include <iterator>
-#include <memory>
 #include <utility>
 
 #include "core/error.hpp"
 #include "io/files.hpp"
+#include "io/lines.hpp"
 
 namespace moesaic::io {
 namespace {
@@ -138,14 +137,6 @@ private:
          first_line + static_cast<std::size_t>(std::count(before.begin(), before.end(), '\n')), column + 1, problem);
 }
 
-struct CloseFile {
-    void operator()(std::FILE* file) const { (void)std::fclose(file); }
-};
-
-bool is_blank(std::string_view line) {
-    return line.find_first_not_of(" \t\r\n") == std::string_view::npos;
-}
-
 }  // namespace
 
 json parse_json(std::string_view text, const std::string& source, const JsonLimits& limits, std::size_t first_line) {
@@ -171,42 +162,8 @@ json read_json(const std::filesystem::path& file, const JsonLimits& limits) {
 
 void for_each_json_line(const std::filesystem::path& file,
                         const std::function<void(const json& value, std::size_t line)>& use) {
-    const std::unique_ptr<std::FILE, CloseFile> stream(std::fopen(file.c_str(), "rbe"));
-    if (stream == nullptr) {
-        fail_reading(file, errno);
-    }
-    std::vector<char> block(std::size_t{256} << 10U);
-    std::string line;
-    std::size_t number = 1;
-    const auto finish_line = [&] {
-        if (!is_blank(line)) {
-            use(parse_json(line, file.string(), {}, number), number);
-        }
-        line.clear();
-        ++number;
-    };
-    while (const std::size_t count = std::fread(block.data(), 1, block.size(), stream.get())) {
-        std::string_view rest(block.data(), count);
-        while (!rest.empty()) {
-            const std::size_t end = rest.find('\n');
-            const std::string_view part = rest.substr(0, end);
-            require(
-                line.size() + part.size() <= max_json_line_bytes, ExitCode::corrupt_input,
-                "{}:{}: the line is too long (the limit is {} bytes); check that the file is JSON Lines, one object "
-                "per line",
-                file.string(), number, max_json_line_bytes);
-            line += part;
-            if (end == std::string_view::npos) {
-                break;
-            }
-            finish_line();
-            rest.remove_prefix(end + 1);
-        }
-    }
-    if (std::ferror(stream.get()) != 0) {
-        fail_reading(file, errno);
-    }
-    finish_line();
+    for_each_line(file, max_json_line_bytes,
+                  [&](const Line& line) { use(parse_json(line.text, file.string(), {}, line.number), line.number); });
 }
 
 namespace detail {

@@ -1,5 +1,6 @@
 #include "measure/compare.hpp"
 
+#include "core/counted.hpp"
 #include "core/error.hpp"
 #include "measure/significance.hpp"
 
@@ -178,7 +179,7 @@ std::string describe_side(const char* name, const std::vector<Results>& runs) {
         return first.program.contains(key) && first.program[key].is_string() ? first.program[key].get<std::string>()
                                                                              : std::string("unknown");
     };
-    return fmt::format("{}: {} run(s) from {} on, revision {}, {}", name, runs.size(), first.started,
+    return fmt::format("{}: {} from {} on, revision {}, {}", name, core::counted(runs.size(), "run"), first.started,
                        text("git_revision"), text("compiler"));
 }
 

@@ -12,8 +12,10 @@ using core::index_t;
 /// What repetitions of one measurement gave. [low, high] holds the median of the population with a probability of 95 %
 /// or more, whatever the distribution: it is bounded by order statistics of the samples (see any text on nonparametric
 /// statistics, for example Conover 1999, section 3.2). Fewer than six samples can't tell so much; then it is [min,
-/// max].
+/// max], and has_interval() is false.
 struct Summary {
+    static constexpr index_t least_of_interval = 6;
+
     index_t n = 0;
     double min = 0;
     double median = 0;
@@ -21,6 +23,7 @@ struct Summary {
     double low = 0;
     double high = 0;
 
+    [[nodiscard]] bool has_interval() const { return n >= least_of_interval; }
     /// Half the interval's width in percent of the median.
     [[nodiscard]] double spread_percent() const { return median == 0 ? 0 : 50 * (high - low) / median; }
 };

@@ -1,6 +1,7 @@
 #include "measure/trace_output.hpp"
 
 #include "core/error.hpp"
+#include "core/trace_time.hpp"
 #include "io/files.hpp"
 #include "measure/run_keys.hpp"
 
@@ -43,25 +44,29 @@ std::optional<Number> find_number(const std::string& line, std::string_view key)
     return found;
 }
 
-/// `event` with its times, in microseconds, moved by shift(time). An interval stays inside of those around it.
-std::string shifted(const std::string& event, const std::function<double(double)>& shift) {
+/// Where on the clock of rank 0 a moment of this rank is; both in nanoseconds from the origin.
+using Shift = std::function<std::int64_t(std::int64_t)>;
+
+/// `event` with its times moved. An interval stays inside of those around it.
+std::string shifted(const std::string& event, const Shift& shift) {
     const auto begin = find_number(event, "\"ts\":");
     if (!begin) {
         return event;
     }
-    const double moved = begin->value + shift(begin->value);
-    std::string out = event.substr(0, begin->begin) + fmt::format("{:.3f}", moved);
-    const auto duration = find_number(event, "\"dur\":");
-    if (!duration) {
-        return out + event.substr(begin->end);
+    const auto moved = [&](double us) { return core::trace::TraceTime::of_ns(shift(std::llround(us * 1e3))); };
+    std::string out = event.substr(0, begin->begin);
+    moved(begin->value).append_to(out);
+    std::size_t copied = begin->end;
+    if (const auto duration = find_number(event, "\"dur\":")) {
+        out += event.substr(copied, duration->begin - copied);
+        (moved(begin->value + duration->value) - moved(begin->value)).append_to(out);
+        copied = duration->end;
     }
-    const double end = begin->value + duration->value;
-    out += event.substr(begin->end, duration->begin - begin->end);
-    return out + fmt::format("{:.3f}", end + shift(end) - moved) + event.substr(duration->end);
+    return out + event.substr(copied);
 }
 
 /// Calls use(text) for pieces of the events in a rank's file, which are separated by ",\n".
-void for_each_piece(const std::filesystem::path& file, const std::function<double(double)>& shift,
+void for_each_piece(const std::filesystem::path& file, const Shift& shift,
                     const std::function<void(const std::string&)>& use) {
     std::ifstream in(file);
     std::string piece;
@@ -96,7 +101,7 @@ std::string receive_text(const mpi::Communicator& world, int from) {
 /// On rank 0: its own events and those that the others send. They send whatever happens here, so that an error is
 /// returned at the end.
 std::exception_ptr write_joined(const mpi::Communicator& world, const std::filesystem::path& file,
-                                const std::filesystem::path& part, const std::function<double(double)>& shift,
+                                const std::filesystem::path& part, const Shift& shift,
                                 const nlohmann::ordered_json& ranks) {
     std::exception_ptr problem;
     const auto attempt = [&](const std::function<void()>& work) {
@@ -184,9 +189,9 @@ nlohmann::ordered_json TraceOutput::join(const std::filesystem::path& file) {
         {keys::drift_ppm, line.drift_ppm()},
         {keys::error_us, line.error_ns() * 1e-3},
         {keys::dropped_events, recorder_->dropped()}};
-    const auto shift = [&](double us) {
-        const double at_ns = us * 1e3 + static_cast<double>(origin_ns_) - first_.offset_ns;
-        return (line.offset_ns(at_ns) - first_.offset_ns) * 1e-3;
+    const Shift shift = [&](std::int64_t ns) {
+        const double at_ns = static_cast<double>(ns + origin_ns_) - first_.offset_ns;
+        return ns + std::llround(line.offset_ns(at_ns) - first_.offset_ns);
     };
     const std::vector<std::string> clocks = world_.gather(mine.dump());
     auto ranks = nlohmann::ordered_json::array();

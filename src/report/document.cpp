@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <map>
 #include <span>
@@ -27,13 +28,17 @@ Table numbers_of(const LineChart& chart) {
             table.columns.push_back({series.name + ", 95 % from", chart.y.unit});
             table.columns.push_back({series.name + ", to", chart.y.unit});
         }
+        const auto limit = [](double value) { return std::isnan(value) ? Cell(std::string()) : Cell(value); };
         for (std::size_t i = 0; i < series.x.size(); ++i) {
+            if (std::isnan(series.x[i])) {
+                continue;
+            }
             std::vector<Cell>& row = rows[series.x[i]];
             row.resize(columns, std::string());
             row.emplace_back(series.y[i]);
             if (has_interval) {
-                row.emplace_back(series.low[i]);
-                row.emplace_back(series.high[i]);
+                row.emplace_back(limit(series.low[i]));
+                row.emplace_back(limit(series.high[i]));
             }
         }
         columns = table.columns.size();
@@ -86,7 +91,7 @@ std::string heading_of(const Column& column) {
 std::string interval_of(const Headline& headline) {
     std::string text;
     if (headline.samples > 0) {
-        text = fmt::format("n = {}", headline.samples);
+        text = "n = " + readable_count(headline.samples);
     }
     if (headline.interval) {
         text += fmt::format("{}95 %: {} to {}", text.empty() ? "" : ", ", readable(headline.interval->first),
@@ -98,18 +103,18 @@ std::string interval_of(const Headline& headline) {
 // HTML
 
 constexpr const char* style = R"(
-body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 1100px; margin: 2em auto; padding: 0 1.5em; }
+body { font: 15px/1.45 system-ui, sans-serif; color: #1a1a1a; background: #fff; max-width: 1100px; margin: 1.5em auto; padding: 0 1.5em; }
 h1 { font-size: 1.7em; margin: 0 0 .2em; } h2 { font-size: 1.25em; border-bottom: 2px solid #0072B2; padding-bottom: .15em; margin-top: 2em; }
 .subtitle { color: #444; margin-top: 0; }
 .headlines { display: flex; flex-wrap: wrap; gap: 1em; padding: 0; margin: 1.2em 0; list-style: none; }
-.headlines li { border: 1px solid #bbb; border-top: 4px solid #0072B2; padding: .6em 1em; min-width: 11em; }
-.headlines b { display: block; font-size: 1.5em; } .headlines small { display: block; color: #444; }
+.headlines li { border: 1px solid #bbb; border-top: 4px solid #0072B2; padding: .6em .9em; flex: 1 1 11em; max-width: 24em; }
+.headlines b { display: block; font-size: 1.5em; } .headlines b span { font-size: .65em; font-weight: normal; } .headlines small { display: block; color: #444; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: .8em 0 1.4em; font-size: .92em; } caption { text-align: left; font-weight: bold; padding: .3em 0; }
 th, td { padding: .25em .7em; border-bottom: 1px solid #ccc; text-align: left; vertical-align: top; } th { border-bottom: 2px solid #666; }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
 figure { margin: 1em 0 1.6em; } figcaption { font-weight: bold; } figure p { margin: .2em 0 .6em; color: #333; }
-svg { max-width: 100%; height: auto; } summary { cursor: pointer; color: #444; }
+svg { display: block; width: 100%; height: auto; } summary { cursor: pointer; color: #444; }
 @page { margin: 14mm; }
 @media print { body { font-size: 10.5pt; margin: 0; max-width: none; padding: 0; } figure, tr, .headlines li { break-inside: avoid; }
   h2, caption, figcaption { break-after: avoid; } details { display: none; } .scroll { overflow: visible; } }
@@ -171,8 +176,9 @@ std::string html_of(const Paragraph& paragraph) {
 }
 
 std::string html_of(const Headline& headline) {
-    std::string out = fmt::format("<li>{}<b><data value=\"{}\">{}</data> {}</b>", escape_xml(headline.name),
-                                  exact(headline.value), readable(headline.value), escape_xml(headline.unit));
+    std::string out =
+        fmt::format("<li>{}<b><data value=\"{}\">{}</data> <span>{}</span></b>", escape_xml(headline.name),
+                    exact(headline.value), readable(headline.value), escape_xml(headline.unit));
     for (const std::string& line : {interval_of(headline), headline.note}) {
         out += line.empty() ? "" : "<small>" + escape_xml(line) + "</small>";
     }
@@ -255,6 +261,19 @@ void append_csv(std::string& out, const std::string& section, const Table& table
     }
 }
 
+/// Sections of the page, what is damaged before all others.
+std::vector<Section> sections_of(const Document& document) {
+    std::vector<Section> sections = document.sections;
+    if (!document.damage.empty()) {
+        Section damage{"Damaged input", {Paragraph{"This could not be read and is left out:"}}};
+        for (const std::string& problem : document.damage) {
+            damage.blocks.emplace_back(Paragraph{problem});
+        }
+        sections.insert(sections.begin(), damage);
+    }
+    return sections;
+}
+
 std::string title_of(const Document& document) {
     return "moesaic: " + document.subject;
 }
@@ -277,6 +296,7 @@ Document join(const std::vector<Document>& documents) {
             section.title = document.subject + ": " + section.title;
             joined.sections.push_back(std::move(section));
         }
+        joined.damage.insert(joined.damage.end(), document.damage.begin(), document.damage.end());
     }
     return joined;
 }
@@ -298,13 +318,16 @@ std::string to_html(const Document& document) {
         "<!DOCTYPE html>\n<html xmlns=\"http://www.w3.org/1999/xhtml\" lang=\"en\">\n<head>\n"
         "<meta charset=\"utf-8\"/>\n<meta name=\"viewport\" content=\"width=device-width\"/>\n"
         "<title>{}</title>\n<style>{}</style>\n</head>\n<body>\n<h1>{}</h1>\n"
-        "<p class=\"subtitle\">{}</p>\n<ul class=\"headlines\">\n",
+        "<p class=\"subtitle\">{}</p>\n",
         escape_xml(title_of(document)), style, escape_xml(title_of(document)), escape_xml(document.subtitle));
-    for (const Headline& headline : document.headlines) {
-        out += html_of(headline);
+    if (!document.headlines.empty()) {
+        out += "<ul class=\"headlines\">\n";
+        for (const Headline& headline : document.headlines) {
+            out += html_of(headline);
+        }
+        out += "</ul>\n";
     }
-    out += document.headlines.empty() ? "<li>no figures</li></ul>\n" : "</ul>\n";
-    for (const Section& section : document.sections) {
+    for (const Section& section : sections_of(document)) {
         out += "<section>\n<h2>" + escape_xml(section.title) + "</h2>\n";
         for (const Block& block : section.blocks) {
             out += std::visit([](const auto& content) { return html_of(content); }, block);
@@ -316,8 +339,8 @@ std::string to_html(const Document& document) {
 
 std::string to_markdown(const Document& document) {
     std::string out = "# " + escape_markdown(title_of(document)) + "\n\n" + escape_markdown(document.subtitle) + "\n\n";
-    out += markdown_of(table_of(document.headlines));
-    for (const Section& section : document.sections) {
+    out += document.headlines.empty() ? "" : markdown_of(table_of(document.headlines));
+    for (const Section& section : sections_of(document)) {
         out += "## " + escape_markdown(section.title) + "\n\n";
         for (const Block& block : section.blocks) {
             out += std::visit([](const auto& content) { return markdown_of(content); }, block);

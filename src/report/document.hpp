@@ -48,9 +48,9 @@ struct Headline {
     std::string name;
     double value = 0;
     std::string unit;
-    int samples = 0;
-    std::optional<std::pair<double, double>> interval;
-    std::string note;
+    double samples = 0;
+    std::optional<std::pair<double, double>> interval = {};
+    std::string note = {};
 };
 
 struct Document {
@@ -58,6 +58,7 @@ struct Document {
     std::string subtitle;
     std::vector<Headline> headlines;
     std::vector<Section> sections;
+    std::vector<std::string> damage = {};  ///< what of the input could not be read and is left out, as errors
 };
 
 /// One page about several subjects, in their order; titles of sections and headlines begin with the subject.

@@ -9,9 +9,9 @@
 namespace moesaic::report {
 namespace {
 
-/// A colour between white and dark blue, of equal steps in lightness; share in [0, 1].
+/// A colour between white and dark blue, of equal steps in lightness; share in [0, 1], or what can't be shown.
 std::string shade(double share) {
-    const double s = std::clamp(share, 0.0, 1.0);
+    const double s = can_show({}, share) ? std::clamp(share, 0.0, 1.0) : 0;
     const auto mix = [&](double light, double dark) {
         return static_cast<int>(std::lround(light + s * (dark - light)));
     };
@@ -27,7 +27,8 @@ std::string to_svg(const HeatMap& chart) {
     Drawing drawing(chart.title, chart_width, frame.bottom + 42);
     double largest = 0;
     for (const std::vector<double>& row : chart.values) {
-        largest = std::accumulate(row.begin(), row.end(), largest, [](double a, double b) { return std::max(a, b); });
+        largest = std::accumulate(row.begin(), row.end(), largest,
+                                  [](double a, double b) { return can_show({}, b) ? std::max(a, b) : a; });
     }
     largest = largest > 0 ? largest : 1;
     const double cell_width = (frame.right - frame.left) / std::max(1.0, columns);

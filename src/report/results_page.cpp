@@ -1,7 +1,9 @@
 #include "report/results_page.hpp"
 
+#include "core/counted.hpp"
 #include "core/error.hpp"
 #include "measure/scaling.hpp"
+#include "report/json_text.hpp"
 #include "report/roofline.hpp"
 
 #include <fmt/format.h>
@@ -9,6 +11,7 @@
 #include <algorithm>
 #include <charconv>
 #include <filesystem>
+#include <limits>
 #include <map>
 #include <numeric>
 #include <optional>
@@ -18,8 +21,11 @@ namespace moesaic::report {
 namespace {
 
 namespace figures = measure::figures;
+using core::counted;
 using measure::CaseResult;
 using measure::Results;
+
+constexpr double none = std::numeric_limits<double>::quiet_NaN();
 
 /// Of a figure whose quantity has this parameter.
 const std::string& text_of(const measure::Figure& figure, const char* key) {
@@ -43,11 +49,11 @@ double number_of(const measure::Figure& figure, const char* key) {
 
 void add_point(std::map<std::string, Series>& series, const std::string& name, double x,
                const measure::Figure& figure) {
-    Series& of_name = series.try_emplace(name, Series{name, {}, {}, {}, {}, true}).first->second;
+    Series& of_name = series.try_emplace(name, Series{name, {}, {}, {}, {}}).first->second;
     of_name.x.push_back(x);
     of_name.y.push_back(figure.value);
-    of_name.low.push_back(figure.summary.n > 0 ? figure.summary.low : figure.value);
-    of_name.high.push_back(figure.summary.n > 0 ? figure.summary.high : figure.value);
+    of_name.low.push_back(figure.summary.has_interval() ? figure.summary.low : none);
+    of_name.high.push_back(figure.summary.has_interval() ? figure.summary.high : none);
 }
 
 /// All in order of x.
@@ -57,7 +63,7 @@ std::vector<Series> in_order(const std::map<std::string, Series>& by_name) {
         std::vector<std::size_t> order(series.x.size());
         std::iota(order.begin(), order.end(), std::size_t{0});
         std::sort(order.begin(), order.end(), [&, &x = series.x](std::size_t a, std::size_t b) { return x[a] < x[b]; });
-        Series sorted{series.name, {}, {}, {}, {}, true};
+        Series sorted{series.name, {}, {}, {}, {}};
         for (const std::size_t i : order) {
             sorted.x.push_back(series.x[i]);
             sorted.y.push_back(series.y[i]);
@@ -78,7 +84,7 @@ std::optional<Section> collectives_section(const Results& results) {
             const bool is_bandwidth = figure.quantity == figures::message_bandwidth;
             if (is_bandwidth || figure.quantity == figures::message_time) {
                 add_point(is_bandwidth ? bandwidths : times,
-                          fmt::format("{}, {} ranks", text_of(figure, figures::operation), result.ranks),
+                          fmt::format("{}, {}", text_of(figure, figures::operation), counted(result.ranks, "rank")),
                           number_of(figure, figures::bytes), figure);
             }
         }
@@ -86,16 +92,14 @@ std::optional<Section> collectives_section(const Results& results) {
     if (times.empty()) {
         return {};
     }
+    const Axis sizes = {.label = "message size", .unit = "bytes", .logarithmic = true, .bytes = true};
     Section section{"Collectives", {}};
-    section.blocks.emplace_back(
-        Figure{LineChart{"Time of collectives", {"message", "bytes", true}, {"time", "us", true}, in_order(times)},
-               "Medians with 95 % intervals, of the slowest rank."});
+    section.blocks.emplace_back(Figure{LineChart{"Time of collectives", sizes, {"time", "us", true}, in_order(times)},
+                                       "Medians with 95 % intervals, of the slowest rank."});
     if (!bandwidths.empty()) {
-        section.blocks.emplace_back(Figure{LineChart{"Bandwidth of collectives",
-                                                     {"message", "bytes", true},
-                                                     {"per rank", "GB/s", true},
-                                                     in_order(bandwidths)},
-                                           "Bytes that a rank sends, over the time."});
+        section.blocks.emplace_back(
+            Figure{LineChart{"Bandwidth of collectives", sizes, {"per rank", "GB/s", true}, in_order(bandwidths)},
+                   "Bytes that a rank sends, over the time."});
     }
     return section;
 }
@@ -115,7 +119,7 @@ std::vector<std::pair<std::string, std::vector<measure::Scaling::Point>>> lines_
     }
     std::vector<std::pair<std::string, std::vector<measure::Scaling::Point>>> lines;
     for (const auto& [ranks, points] : by_ranks) {
-        lines.emplace_back(fmt::format("{}, {} rank(s)", name, ranks), points);
+        lines.emplace_back(name + ", " + counted(ranks, "rank"), points);
     }
     return lines;
 }
@@ -124,10 +128,10 @@ std::vector<std::pair<std::string, std::vector<measure::Scaling::Point>>> lines_
 std::optional<Section> scaling_section(const Results& results) {
     LineChart speed{"Speed-up", {"threads of all ranks", "", true}, {"over the fewest threads", "x", true}, {}};
     LineChart efficiency{"Efficiency", {"threads of all ranks", "", true}, {"of ideal speed-up", "%", false, true}, {}};
-    Series ideal{"ideal", {}, {}, {}, {}, false};
+    Series ideal{.name = "ideal", .x = {}, .y = {}, .low = {}, .high = {}, .stroke = Stroke::reference};
     for (const measure::Scaling& scaling : measure::scaling_of(results.cases)) {
         for (const auto& [name, points] : lines_of(scaling)) {
-            Series faster{name, {}, {}, {}, {}, true};
+            Series faster{name, {}, {}, {}, {}};
             Series efficient = faster;
             for (const measure::Scaling::Point& point : points) {
                 const auto threads = static_cast<double>(point.result->ranks * point.result->threads);
@@ -196,8 +200,13 @@ std::optional<Section> parts_section(const Results& results) {
     return section.blocks.empty() ? std::nullopt : std::optional(section);
 }
 
+/// "2 ranks of 1 thread".
+std::string team_of(const CaseResult& result) {
+    return counted(result.ranks, "rank") + " of " + counted(result.threads, "thread");
+}
+
 Table figures_of(const CaseResult& result) {
-    Table table{fmt::format("{}: {} rank(s) of {} thread(s)", result.name, result.ranks, result.threads),
+    Table table{result.name + ": " + team_of(result),
                 {{"figure", ""},
                  {"unit", ""},
                  {"value", ""},
@@ -215,8 +224,11 @@ Table figures_of(const CaseResult& result) {
                                                                          : "best";
         std::vector<Cell> row = {figure.name, figure.unit, figure.value, std::string(kind)};
         if (figure.summary.n > 0) {
-            row.insert(row.end(), {static_cast<double>(figure.summary.n), figure.summary.low, figure.summary.high,
-                                   figure.summary.min, figure.summary.max});
+            const bool has_interval = figure.summary.has_interval();
+            row.insert(row.end(), {static_cast<double>(figure.summary.n),
+                                   has_interval ? Cell(figure.summary.low) : Cell(std::string()),
+                                   has_interval ? Cell(figure.summary.high) : Cell(std::string()), figure.summary.min,
+                                   figure.summary.max});
         } else {
             row.insert(row.end(), 5, std::string());
         }
@@ -249,38 +261,11 @@ Section cases_section(const Results& results) {
     return section;
 }
 
-/// Members of an object as "key value" after commas, elements of an array after semicolons.
-std::string readable(const nlohmann::ordered_json& value) {
-    if (value.is_string()) {
-        return value.get<std::string>();
-    }
-    if (!value.is_structured()) {
-        return value.is_null() ? "unknown" : value.dump();
-    }
-    std::string text;
-    for (const auto& [key, member] : value.items()) {
-        text += text.empty() ? "" : value.is_array() ? "; " : ", ";
-        text += (value.is_array() ? "" : key + " ") + readable(member);
-    }
-    return text;
-}
-
-/// Members of nested objects as "cpu.model" and text.
-void flatten(const nlohmann::ordered_json& value, const std::string& key, Table& table) {
-    if (value.is_object()) {
-        for (const auto& [name, member] : value.items()) {
-            flatten(member, key.empty() ? name : key + "." + name, table);
-        }
-    } else {
-        table.rows.push_back({key, readable(value)});
-    }
-}
-
 /// "VALUE on ranks 0-2; OTHER on ranks 3".
 std::string holders_of(const measure::Difference& difference) {
     std::string text;
     for (const auto& [value, ranks] : difference.values) {
-        text += fmt::format("{}{} on ranks {}", text.empty() ? "" : "; ", readable(value), ranks);
+        text += fmt::format("{}{} on ranks {}", text.empty() ? "" : "; ", plain_text(value), ranks);
     }
     return text;
 }
@@ -300,11 +285,11 @@ std::optional<Section> warnings_section(const Results& results) {
 Section environment_section(const Results& results) {
     Section section{"Environment", {}};
     Table program{"Program", {{"", ""}, {"", ""}}, {}};
-    flatten(results.program, "", program);
+    add_flat(results.program, "", program);
     section.blocks.emplace_back(program);
     if (results.ranks.is_array() && !results.ranks.empty()) {
         Table rank{"Rank 0", {{"", ""}, {"", ""}}, {}};
-        flatten(results.ranks.front(), "", rank);
+        add_flat(results.ranks.front(), "", rank);
         section.blocks.emplace_back(rank);
     }
     Table differences{"Where ranks differ", {{"key", ""}, {"values", ""}}, {}};
@@ -322,18 +307,16 @@ std::vector<Headline> headlines_of(const Results& results) {
         return {};
     }
     const measure::Headline& headline = *results.headline;
-    int samples = 0;
-    if (const CaseResult* const result = results.find(headline.case_name)) {
-        for (const measure::Figure& figure : result->figures) {
-            samples = figure.value == headline.value ? static_cast<int>(figure.summary.n) : samples;
-        }
-    }
+    double samples = 0;
     std::string note = "case " + headline.case_name;
     if (const CaseResult* const result = results.find(headline.case_name)) {
-        note += fmt::format(", {} rank(s) of {} thread(s)", result->ranks, result->threads);
+        for (const measure::Figure& figure : result->figures) {
+            samples = figure.value == headline.value ? static_cast<double>(figure.summary.n) : samples;
+        }
+        note += ", " + team_of(*result);
     }
     note += headline.floor_percent
-                ? fmt::format("; {:.1f} % of what the machine's limits allow", *headline.floor_percent)
+                ? fmt::format("; {} % of what the machine's limits allow", readable(*headline.floor_percent))
                 : "";
     return {{headline.name, headline.value, headline.unit, samples, std::pair{headline.low, headline.high}, note}};
 }
@@ -347,7 +330,7 @@ std::string machines_of(const Results& results) {
     }
     std::string text;
     for (const auto& [model, names] : hosts) {
-        text += fmt::format("{}{} host(s) with {}", text.empty() ? "" : ", ", names.size(), model);
+        text += fmt::format("{}{} with {}", text.empty() ? "" : ", ", counted(names.size(), "host"), model);
     }
     return text;
 }
@@ -359,8 +342,8 @@ Document describe_results(const Results& results) {
     document.subject = results.command;
     document.subject += results.deck.empty() ? "" : " " + std::filesystem::path(results.deck).stem().string();
     document.subtitle =
-        fmt::format("{}; {} rank(s){}. Started {}, {:.0f} s.", machines_of(results), results.ranks.size(),
-                    results.deck.empty() ? "" : "; " + results.deck, results.started, results.seconds);
+        fmt::format("{}; {}{}. Started {}, {} s.", machines_of(results), counted(results.ranks.size(), "rank"),
+                    results.deck.empty() ? "" : "; " + results.deck, results.started, readable(results.seconds));
     document.headlines = headlines_of(results);
     for (const auto& section : {warnings_section(results), roofline_section(results), scaling_section(results),
                                 parts_section(results), collectives_section(results)}) {

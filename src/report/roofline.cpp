@@ -1,9 +1,12 @@
 #include "report/roofline.hpp"
 
+#include "core/counted.hpp"
+
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
 #include <set>
 
@@ -53,17 +56,41 @@ private:
     std::map<std::string, double> of_name_;
 };
 
-/// A line per quantity: figures that differ in rows or tokens alone share one.
+bool is_point(const measure::Figure& figure) {
+    return figure.work && figure.summary.n > 0;
+}
+
+/// Of the line that the figure is in: figures that differ in rows or tokens alone share one. Ranks and threads, which a
+/// case may have in its name, are those of the chart.
+std::string name_of(const CaseResult& result, const measure::Figure& figure) {
+    return result.name.substr(0, result.name.rfind('@')) + " " + figure.quantity;
+}
+
+/// A quantity looks the same in the charts of all teams.
+std::map<std::string, std::size_t> styles_of(const Results& results) {
+    std::map<std::string, std::size_t> styles;
+    for (const CaseResult& result : results.cases) {
+        for (const measure::Figure& figure : result.figures) {
+            if (is_point(figure)) {
+                styles.try_emplace(name_of(result, figure), styles.size());
+            }
+        }
+    }
+    return styles;
+}
+
 void add_points(const CaseResult& result, std::map<std::string, Series>& points) {
+    constexpr double none = std::numeric_limits<double>::quiet_NaN();
     for (const measure::Figure& figure : result.figures) {
-        if (figure.work && figure.summary.n > 0) {
-            const std::string name = fmt::format("{} {}", result.name, figure.quantity);
-            Series& series = points.try_emplace(name, Series{name, {}, {}, {}, {}, true}).first->second;
-            const double ends[] = {*figure.gflops(figure.summary.low), *figure.gflops(figure.summary.high)};
+        if (is_point(figure)) {
+            const std::string name = name_of(result, figure);
+            Series& series = points.try_emplace(name, Series{name, {}, {}, {}, {}}).first->second;
+            const auto [low, high] =
+                std::minmax({*figure.gflops(figure.summary.low), *figure.gflops(figure.summary.high)});
             series.x.push_back(figure.work->intensity());
             series.y.push_back(*figure.gflops(figure.value));
-            series.low.push_back(std::min(ends[0], ends[1]));
-            series.high.push_back(std::max(ends[0], ends[1]));
+            series.low.push_back(figure.summary.has_interval() ? low : none);
+            series.high.push_back(figure.summary.has_interval() ? high : none);
         }
     }
 }
@@ -77,7 +104,8 @@ double greatest_x(const Series& series) {
 }
 
 /// What a rank of the team reached, below its limits; nothing where either is missing.
-std::optional<LineChart> roofline_of(const Results& results, const Team& team) {
+std::optional<LineChart> roofline_of(const Results& results, const Team& team,
+                                     const std::map<std::string, std::size_t>& styles) {
     const Limits limits(results, team);
     std::map<std::string, Series> points;
     for (const CaseResult& result : results.cases) {
@@ -100,12 +128,13 @@ std::optional<LineChart> roofline_of(const Results& results, const Team& team) {
     least = std::pow(10, std::floor(std::log10(least)));
     most = std::pow(10, std::ceil(std::log10(most)));
 
-    LineChart chart{fmt::format("Roofline of a rank: {} rank(s), {} thread(s) each", team.ranks, team.threads),
+    LineChart chart{fmt::format("Roofline of a rank: {}, {} each", core::counted(team.ranks, "rank"),
+                                core::counted(team.threads, "thread")),
                     {"operations per byte from memory", "FLOP/B", true},
                     {"speed", "GFLOP/s", true},
                     {}};
     const auto add_limit = [&](const std::string& name, const std::vector<double>& x, const std::vector<double>& y) {
-        chart.series.push_back({name, x, y, {}, {}, false});
+        chart.series.push_back({.name = name, .x = x, .y = y, .low = {}, .high = {}, .stroke = Stroke::reference});
     };
     add_limit(fmt::format("{} {} GFLOP/s", limits.peak_name(), readable(peak)), {ridge, most}, {peak, peak});
     for (const char* name : {figures::dram_read, figures::l3_read, figures::l2_read}) {
@@ -117,6 +146,7 @@ std::optional<LineChart> roofline_of(const Results& results, const Team& team) {
     }
     for (const auto& [name, series] : points) {
         chart.series.push_back(series);
+        chart.series.back().style = styles.at(name);
     }
     return chart;
 }
@@ -128,9 +158,10 @@ std::optional<Section> roofline_section(const Results& results) {
     for (const CaseResult& result : results.cases) {
         teams.emplace(result);
     }
+    const std::map<std::string, std::size_t> styles = styles_of(results);
     Section section{"Roofline", {}};
     for (const Team& team : teams) {
-        if (const auto chart = roofline_of(results, team)) {
+        if (const auto chart = roofline_of(results, team, styles)) {
             section.blocks.emplace_back(Figure{*chart, section.blocks.empty() ? explanation : ""});
         }
     }

@@ -9,95 +9,66 @@
 namespace moesaic::report {
 namespace {
 
-/// The palette of Okabe and Ito (2008), which people of all kinds of colour vision can tell apart; yellow is left out,
-/// because it is too light for lines on white.
-constexpr std::array<const char*, 7> palette = {"#0072B2", "#D55E00", "#009E73", "#CC79A7",
-                                                "#E69F00", "#56B4E9", "#000000"};
+/// The palette of Okabe and Ito (2008), which people of all kinds of colour vision can tell apart, and grey.
+constexpr std::array<const char*, part_colours + 1> palette = {"#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00",
+                                                               "#56B4E9", "#000000", "#F0E442", "#999999"};
+constexpr std::size_t line_colours = 7;  // yellow is too light for lines on white
 constexpr std::array<const char*, 5> dashes = {"", "7 3", "2 3", "9 3 2 3", "12 4"};
 
 constexpr const char* grid_style = "stroke=\"#d8d8d8\" stroke-width=\"1\"";
 
 std::string label_of(const Axis& axis) {
-    return axis.unit.empty() ? axis.label : axis.label + " (" + axis.unit + ")";
-}
-
-/// 1, 2 and 5 times powers of ten, from the last one that is not above `low` to the first one that is not below `high`,
-/// two at least.
-std::vector<double> round_numbers(double low, double high) {
-    std::vector<double> numbers;
-    for (double exponent = std::floor(std::log10(low)); numbers.size() < 2 || numbers.back() < high * (1 - 1e-9);
-         ++exponent) {
-        for (const double digit : {1, 2, 5}) {
-            const double number = digit * std::pow(10, exponent);
-            if (!numbers.empty() && number <= low * (1 + 1e-9)) {
-                numbers.clear();
-            }
-            if (numbers.size() < 2 || numbers.back() < high * (1 - 1e-9)) {
-                numbers.push_back(number);
-            }
-        }
-    }
-    return numbers;
+    const bool ticks_have_units = axis.bytes;
+    return axis.unit.empty() || ticks_have_units ? axis.label : axis.label + " (" + axis.unit + ")";
 }
 
 }  // namespace
 
-const char* colour(std::size_t i) {
-    return palette[i % palette.size()];
+double width_of(const std::string& text) {
+    constexpr double of_letter = 0.62 * font_size;
+    const auto letters = std::count_if(text.begin(), text.end(), [](char c) {
+        return (static_cast<unsigned char>(c) & 0xC0U) != 0x80U;  // bytes that continue a letter of UTF-8
+    });
+    return of_letter * static_cast<double>(letters);
+}
+
+std::string shortened(const std::string& text, std::size_t letters) {
+    if (text.size() <= letters) {
+        return text;
+    }
+    std::size_t end = letters - 3;
+    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0U) == 0x80U) {
+        --end;
+    }
+    return text.substr(0, end) + "...";
+}
+
+const char* part_colour(std::size_t i) {
+    return palette[i == colour_of_rest ? i : i % part_colours];
 }
 
 std::string text_on(std::size_t i) {
-    const bool light = i % palette.size() == 4 || i % palette.size() == 5;
+    const bool light = i % palette.size() == 4 || i % palette.size() == 5 || i % palette.size() >= 7;
     return fmt::format("text-anchor=\"middle\" fill=\"{}\" font-weight=\"bold\" font-size=\"11\"",
                        light ? "#000" : "#fff");
 }
 
-std::string line_style(std::size_t i) {
+const char* line_colour(std::size_t i) {
+    return palette[i % line_colours];
+}
+
+std::string line_style(std::size_t i, Stroke stroke) {
     const std::string dash = dashes[i % dashes.size()];
-    return fmt::format("fill=\"none\" stroke=\"{}\" stroke-width=\"2\"{}", colour(i),
+    return fmt::format("fill=\"none\" stroke=\"{}\" stroke-width=\"{}\"{}{}",
+                       stroke == Stroke::reference ? "#767676" : line_colour(i), stroke == Stroke::faint ? 1 : 2,
+                       stroke == Stroke::faint ? " stroke-opacity=\"0.45\"" : "",
                        dash.empty() ? "" : " stroke-dasharray=\"" + dash + "\"");
 }
 
-Scale::Scale(const Axis& axis, double low, double high, double from, double to)
-    : logarithmic_(axis.logarithmic), from_(from), to_(to) {
-    if (logarithmic_) {
-        const std::vector<double> round = round_numbers(low, high);
-        low_ = std::log10(round.front());
-        high_ = std::log10(round.back());
-        for (const double tick : round) {
-            const double exponent = std::log10(tick);
-            if (high_ - low_ <= 2 || std::abs(exponent - std::round(exponent)) < 1e-9) {
-                ticks_.push_back(tick);
-            }
-        }
-        return;
-    }
-    if (axis.from_zero) {
-        low = std::min(low, 0.0);
-    }
-    if (high <= low) {
-        high = low + 1;
-    }
-    const double raw = (high - low) / 5;
-    const double power = std::pow(10, std::floor(std::log10(raw)));
-    const double step = power * (raw / power < 1.5 ? 1 : raw / power < 3.5 ? 2 : raw / power < 7.5 ? 5 : 10);
-    low_ = std::floor(low / step + 1e-9) * step;
-    high_ = std::ceil(high / step - 1e-9) * step;
-    for (double tick = low_; tick <= high_ + step / 2; tick += step) {
-        ticks_.push_back(std::abs(tick) < step / 1e6 ? 0 : tick);
-    }
-}
-
-double Scale::at(double value) const {
-    const double v = logarithmic_ ? std::log10(value) : value;
-    return from_ + (to_ - from_) * (v - low_) / (high_ - low_);
-}
-
 Drawing::Drawing(const std::string& title, double width, double height)
-    : text_(fmt::format("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {:.0f} {:.0f}\" width=\"{:.0f}\" "
-                        "height=\"{:.0f}\" role=\"img\" aria-label=\"{}\" font-family=\"sans-serif\" "
-                        "font-size=\"12\">\n<title>{}</title>\n",
-                        width, height, width, height, escape_xml(title), escape_xml(title))) {}
+    : text_(fmt::format("<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {:.0f} {:.0f}\" role=\"img\" "
+                        "aria-label=\"{}\" font-family=\"sans-serif\" font-size=\"{}\">\n<title>{}</title>\n",
+                        width, height, escape_xml(title), font_size, escape_xml(title))) {}
 
 void Drawing::line(double x1, double y1, double x2, double y2, const std::string& style) {
     text_ += fmt::format("<line x1=\"{:.1f}\" y1=\"{:.1f}\" x2=\"{:.1f}\" y2=\"{:.1f}\" {}/>\n", x1, y1, x2, y2, style);
@@ -121,7 +92,7 @@ void Drawing::area(const std::string& points, const std::string& style) {
 }
 
 void Drawing::marker(double x, double y, std::size_t kind) {
-    const std::string style = fmt::format("fill=\"{}\"", colour(kind));
+    const std::string style = fmt::format("fill=\"{}\"", line_colour(kind));
     switch (kind % 4) {
         case 0:
             text_ += fmt::format("<circle cx=\"{:.1f}\" cy=\"{:.1f}\" r=\"3.5\" {}/>\n", x, y, style);
@@ -139,18 +110,36 @@ void Drawing::marker(double x, double y, std::size_t kind) {
                  style);
     }
 }
-void draw_x_axis(Drawing& drawing, const Frame& frame, const Axis& axis, const Scale& scale) {
-    for (const double tick : scale.ticks()) {
-        drawing.line(scale.at(tick), frame.top, scale.at(tick), frame.bottom, grid_style);
-        drawing.text(scale.at(tick), frame.bottom + 16, readable(tick), "text-anchor=\"middle\"");
+
+double left_of_frame(const Scale& y) {
+    constexpr double title = 26;
+    constexpr double gap = 10;
+    double widest = 0;
+    for (const Scale::Tick& tick : y.ticks()) {
+        widest = std::max(widest, width_of(tick.label));
     }
-    drawing.text((frame.left + frame.right) / 2, frame.bottom + 34, label_of(axis), "text-anchor=\"middle\"");
+    return title + widest + gap;
+}
+
+void draw_x_axis(Drawing& drawing, const Frame& frame, const Axis& axis, const Scale& scale) {
+    double free_from = 0;
+    for (const Scale::Tick& tick : scale.ticks()) {
+        const double at = scale.at(tick.value);
+        const double half = width_of(tick.label) / 2;
+        drawing.line(at, frame.top, at, frame.bottom, grid_style);
+        if (at - half >= free_from) {
+            drawing.text(at, frame.bottom + 17, tick.label, "text-anchor=\"middle\"");
+            free_from = at + half + 6;
+        }
+    }
+    drawing.text((frame.left + frame.right) / 2, frame.bottom + 36, label_of(axis), "text-anchor=\"middle\"");
 }
 
 void draw_y_axis(Drawing& drawing, const Frame& frame, const Axis& axis, const Scale& scale) {
-    for (const double tick : scale.ticks()) {
-        drawing.line(frame.left, scale.at(tick), frame.right, scale.at(tick), grid_style);
-        drawing.text(frame.left - 6, scale.at(tick) + 4, readable(tick), "text-anchor=\"end\"");
+    for (const Scale::Tick& tick : scale.ticks()) {
+        const double at = scale.at(tick.value);
+        drawing.line(frame.left, at, frame.right, at, grid_style);
+        drawing.text(frame.left - 6, at + 4, tick.label, "text-anchor=\"end\"");
     }
     const double middle = (frame.top + frame.bottom) / 2;
     drawing.text(14, middle, label_of(axis),
@@ -179,6 +168,11 @@ std::string escape_xml(const std::string& text) {
         }
     }
     return out;
+}
+
+std::string readable_count(double value) {
+    constexpr double most = 1e15;
+    return std::abs(value) < most ? fmt::format("{:.0f}", value) : readable(value);
 }
 
 std::string readable(double value) {

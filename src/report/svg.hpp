@@ -2,6 +2,7 @@
 #pragma once
 
 #include "report/chart.hpp"
+#include "report/scale.hpp"
 
 #include <cstddef>
 #include <string>
@@ -9,35 +10,27 @@
 
 namespace moesaic::report {
 
-inline constexpr double chart_width = 760;
-inline constexpr double legend_line = 18;
+/// Units of the viewBox; the page stretches it to its own width.
+inline constexpr double chart_width = 960;
+inline constexpr double font_size = 13;
+inline constexpr double legend_line = 19;
 
-/// Of the i-th series or part; they repeat.
-[[nodiscard]] const char* colour(std::size_t i);
+/// Room that a text takes, at most.
+[[nodiscard]] double width_of(const std::string& text);
+/// The text, or its begin and "..." if it has more letters.
+[[nodiscard]] std::string shortened(const std::string& text, std::size_t letters);
+
+/// Colours of bars' parts by their place, and of what is left.
+inline constexpr std::size_t part_colours = 8;
+inline constexpr std::size_t colour_of_rest = part_colours;
+[[nodiscard]] const char* part_colour(std::size_t i);
 /// Style of text on that colour.
 [[nodiscard]] std::string text_on(std::size_t i);
-/// Style of a line in that colour, with a dash pattern of its own.
-[[nodiscard]] std::string line_style(std::size_t i);
+/// Of the i-th series; they repeat, but not with the same dashes and markers.
+[[nodiscard]] const char* line_colour(std::size_t i);
+/// Style of a line: a dash pattern of its own in that colour, or in grey.
+[[nodiscard]] std::string line_style(std::size_t i, Stroke stroke);
 inline constexpr const char* frame_style = "fill=\"none\" stroke=\"#555\" stroke-width=\"1\"";
-
-/// From values to places along one axis, with the values to be named.
-class Scale {
-public:
-    /// Of values from `low` to `high`, to coordinates from `from` to `to`. A logarithmic axis ends with 1, 2 or 5
-    /// times a power of ten.
-    Scale(const Axis& axis, double low, double high, double from, double to);
-
-    [[nodiscard]] double at(double value) const;
-    [[nodiscard]] const std::vector<double>& ticks() const { return ticks_; }
-
-private:
-    bool logarithmic_;
-    double from_;
-    double to_;
-    double low_ = 0;
-    double high_ = 1;
-    std::vector<double> ticks_;
-};
 
 /// Collects elements; coordinates are those of the viewBox.
 class Drawing {
@@ -65,6 +58,8 @@ struct Frame {
     double bottom;
 };
 
+/// Room left of a frame for the names of the ticks and the title of the axis.
+[[nodiscard]] double left_of_frame(const Scale& y);
 void draw_x_axis(Drawing& drawing, const Frame& frame, const Axis& axis, const Scale& scale);
 void draw_y_axis(Drawing& drawing, const Frame& frame, const Axis& axis, const Scale& scale);
 

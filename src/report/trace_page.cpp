@@ -1,5 +1,9 @@
 #include "report/trace_page.hpp"
 
+#include "core/counted.hpp"
+#include "core/scopes.hpp"
+#include "report/svg.hpp"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -16,8 +20,10 @@ double percent(double part, double whole) {
     return whole > 0 ? 100 * part / whole : 0;
 }
 
-/// Phases with a hundredth or more of the time of all ranks, the longest first.
+/// Phases with so much of the time of all ranks that a chart can show them, the longest first; no more than there are
+/// colours.
 std::vector<std::string> phases_of(const measure::TraceSummary& summary) {
+    constexpr double least_share = 0.015;
     measure::PhaseSeconds sums;
     double total = 0;
     for (const auto& [rank, steps] : summary.ranks) {
@@ -28,13 +34,22 @@ std::vector<std::string> phases_of(const measure::TraceSummary& summary) {
     }
     std::vector<std::string> phases;
     for (const auto& [phase, seconds] : sums) {
-        if (seconds >= 0.01 * total) {
+        if (seconds >= least_share * total) {
             phases.push_back(phase);
         }
     }
     std::sort(phases.begin(), phases.end(),
               [&](const std::string& a, const std::string& b) { return sums.at(a) > sums.at(b); });
+    phases.resize(std::min(phases.size(), part_colours));
     return phases;
+}
+
+/// The parts of a chart: `phases`, and the others. What a step does outside of its named parts has the step's own name.
+std::vector<std::string> names_of(const std::vector<std::string>& phases) {
+    std::vector<std::string> names = phases;
+    std::replace(names.begin(), names.end(), std::string(core::scopes::step.name), std::string("rest of the step"));
+    names.emplace_back("other phases");
+    return names;
 }
 
 /// Milliseconds per step of `phases`, and of all others together.
@@ -55,16 +70,16 @@ std::vector<double> stack(const measure::PhaseSeconds& seconds, const std::vecto
 
 Figure time_by_phase(const measure::TraceSummary& summary) {
     const std::vector<std::string> phases = phases_of(summary);
-    BarChart chart{"Time of a step by phase", {"time per step, mean", "ms"}, {}, phases, {}};
-    chart.parts.emplace_back("other");
+    BarChart chart{"Time of a step by phase", {"time per step, mean", "ms"}, {}, names_of(phases), {}, true};
     for (const auto& [rank, steps] : summary.ranks) {
         chart.bars.push_back(fmt::format("rank {}", rank));
         chart.values.push_back(stack(steps.phases, phases, summary.steps));
     }
-    return {chart,
-            fmt::format("Mean of {} steps. Each moment counts for the innermost scope that the rank's main thread "
-                        "was in; all MPI calls are collectives.",
-                        summary.steps)};
+    return {chart, fmt::format(
+                       "Mean of {}. Each moment counts for the innermost scope that the rank's main thread was in; all "
+                       "MPI calls are collectives. The rest of the step is what lies between its named parts, such as "
+                       "the choice of its sequences, counts of experts, and new factors in the compute type.",
+                       core::counted(summary.steps, "step"))};
 }
 
 Table ranks_table(const measure::TraceSummary& summary) {
@@ -96,8 +111,8 @@ Table ranks_table(const measure::TraceSummary& summary) {
 Figure critical_path(const measure::TraceSummary& summary) {
     const measure::CriticalPath& path = summary.critical_path;
     const std::vector<std::string> phases = phases_of(summary);
-    BarChart chart{"Critical path of a step", {"time per step, mean", "ms"}, {"critical path"}, phases, {}};
-    chart.parts.emplace_back("other");
+    BarChart chart{
+        "Critical path of a step", {"time per step, mean", "ms"}, {"critical path"}, names_of(phases), {}, true};
     chart.values.push_back(stack(path.phases, phases, summary.steps));
     std::string shares;
     const double computing = std::accumulate(path.by_rank.begin(), path.by_rank.end(), 0.0,
@@ -106,9 +121,11 @@ Figure critical_path(const measure::TraceSummary& summary) {
         shares += fmt::format("{}rank {}: {:.0f} %", shares.empty() ? "" : ", ", rank, percent(seconds, computing));
     }
     return {chart,
-            fmt::format("From the end of a step back to its begin, and from each collective to the rank that came "
-                        "to it last: only what lies on this path makes a step longer. It changes ranks {:.1f} times "
-                        "per step; computing on it is of {}.",
+            fmt::format("From the end of a step back to its beginning, and from each collective to the rank that came "
+                        "to it last: only what lies on this path makes a step longer. It reaches from the first rank's "
+                        "beginning of a step to the last rank's end. One rank begins while another still ends the "
+                        "step before, so that the path is longer than the mean step of a rank. It changes ranks {:.1f} "
+                        "times per step; computing on it is of {}.",
                         static_cast<double>(path.changes) / summary.steps, shares)};
 }
 
@@ -211,7 +228,8 @@ std::vector<Paragraph> remarks(const measure::Trace& trace, const measure::Trace
         std::minmax_element(summary.steps_of_ranks.begin(), summary.steps_of_ranks.end(), fewer);
     if (most != summary.steps_of_ranks.end() && most->second > static_cast<std::size_t>(summary.steps)) {
         all.push_back({fmt::format(
-            "The ranks recorded {} to {} steps (fewest on rank {}). {}.", fewest->second, most->second, fewest->first,
+            "The ranks recorded {} to {} (fewest on rank {}). {}.", fewest->second, core::counted(most->second, "step"),
+            fewest->first,
             summary.steps == 0
                 ? "None of them is there on all ranks"
                 : fmt::format("What follows is about the {} that all of them have, from {:.2f} s to {:.2f} s "
@@ -220,9 +238,9 @@ std::vector<Paragraph> remarks(const measure::Trace& trace, const measure::Trace
     }
     if (trace.ranks.size() > summary.ranks.size()) {
         all.push_back(
-            {fmt::format("{} of {} ranks recorded no step, and are left out: how long others waited for them "
+            {fmt::format("{} of {} recorded no step, and are left out: how long others waited for them "
                          "can't be told.",
-                         trace.ranks.size() - summary.ranks.size(), trace.ranks.size())});
+                         trace.ranks.size() - summary.ranks.size(), core::counted(trace.ranks.size(), "rank"))});
     }
     if (std::any_of(summary.ranks.begin(), summary.ranks.end(), [](const auto& r) { return r.second.alone > 0; })) {
         all.push_back(
@@ -235,7 +253,8 @@ std::vector<Paragraph> remarks(const measure::Trace& trace, const measure::Trace
              "critical path can't be told with certainty."});
     }
     if (trace.dropped > 0) {
-        all.push_back({fmt::format("{} events were not kept, because buffers or files were full.", trace.dropped)});
+        all.push_back({fmt::format("{} not kept, because buffers or files were full.",
+                                   trace.dropped == 1 ? "1 event was" : fmt::format("{} events were", trace.dropped))});
     }
     const double tolerated = tolerated_difference(trace);
     if (summary.checked_collectives > 0 && summary.least_overlap < -tolerated) {

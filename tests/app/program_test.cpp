@@ -7,7 +7,9 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
@@ -211,6 +213,40 @@ void expect_bandwidth_of_messages(const nlohmann::json& events, int ranks) {
     }
 }
 
+/// The stack of every thread, as viewers build it: each interval ends within the one that is open when it begins.
+/// speedscope adds up doubles, Perfetto whole nanoseconds.
+template <class ToTime>
+void expect_nested(const nlohmann::json& events, const ToTime& to_time) {
+    using Time = decltype(to_time(0.0));
+    struct Interval {
+        Time begin;
+        Time end;
+        std::string name;
+    };
+    std::map<std::pair<int, int>, std::vector<Interval>> threads;
+    for (const auto& event : events) {
+        if (event["ph"] == "X") {
+            const Time begin = to_time(event["ts"].get<double>());
+            threads[{event["pid"].get<int>(), event["tid"].get<int>()}].push_back(
+                {begin, begin + to_time(event["dur"].get<double>()), event["name"].get<std::string>()});
+        }
+    }
+    for (auto& [thread, intervals] : threads) {
+        std::stable_sort(intervals.begin(), intervals.end(), [](const Interval& a, const Interval& b) {
+            return a.begin != b.begin ? a.begin < b.begin : a.end > b.end;
+        });
+        std::vector<Interval> open;
+        for (const Interval& next : intervals) {
+            while (!open.empty() && open.back().end <= next.begin) {
+                open.pop_back();
+            }
+            EXPECT_TRUE(open.empty() || next.end <= open.back().end)
+                << next.name << " ends after " << open.back().name << ", around " << next.end;
+            open.push_back(next);
+        }
+    }
+}
+
 /// What every rank records in a training run that is evaluated and saved.
 constexpr std::array scopes_of_training = {core::scopes::step,
                                            core::scopes::decoder_forward,
@@ -283,6 +319,8 @@ TEST_F(ProgramTest, TrainReproducesTheReferenceAndLeavesItsFiles) {
             }
         }
         expect_bandwidth_of_messages(trace["traceEvents"], ranks);
+        expect_nested(trace["traceEvents"], [](double us) { return us; });
+        expect_nested(trace["traceEvents"], [](double us) { return std::llround(us * 1000); });
         EXPECT_EQ(names.size(), static_cast<std::size_t>(ranks));
         EXPECT_EQ(trace["otherData"]["ranks"].size(), static_cast<std::size_t>(ranks));
         EXPECT_EQ(run["trace"].size(), static_cast<std::size_t>(ranks));

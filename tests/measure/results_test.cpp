@@ -2,6 +2,7 @@
 #include "measure/results.hpp"
 #include "core/error.hpp"
 #include "io/json.hpp"
+#include "measure/rules.hpp"
 #include "support/temporary_folder.hpp"
 
 #include <gtest/gtest.h>
@@ -61,6 +62,58 @@ TEST(Results, DamagedFilesAreRefused) {
     expect_refused("better", [](json& d) { d["cases"][1]["figures"][0]["better"] = "bigger"; });
     expect_refused("interval", [](json& d) { d["headline"]["interval"] = {1}; });
     expect_refused("ranks", [](json& d) { d["ranks"] = {{"a", 1}}; });
+}
+
+/// The sample as it would be had its headline come from the reference workload, and its limits from their samples.
+json regular_results() {
+    json document = io::read_json(sample);
+    for (json& result : document["cases"]) {
+        for (json& figure : result["figures"]) {
+            if (figure["name"] == figures::amx_peak || figure["name"] == figures::dram_read) {
+                figure["value"] = best_of(figure["samples"].get<std::vector<double>>());
+            }
+        }
+        if (result["name"] == "step.reference") {
+            result["benchmark"] = "reference";
+        }
+    }
+    return document;
+}
+
+TEST(Rules, AreKeptOrNamed) {
+    const test::TemporaryFolder folder;
+    const auto broken = [&](const std::function<void(json&)>& change) {
+        json document = regular_results();
+        change(document);
+        return broken_rules(folder.write("a.json", document.dump()));
+    };
+    const auto none = broken([](json&) {});
+    EXPECT_TRUE(none.empty()) << none.front();
+    const auto expect_broken = [&](const char* part, const std::function<void(json&)>& change) {
+        const auto rules = broken(change);
+        ASSERT_FALSE(rules.empty()) << part;
+        EXPECT_NE(rules.front().find(part), std::string::npos) << rules.front();
+    };
+    expect_broken("complete", [](json& d) { d["complete"] = false; });
+    expect_broken("no cases", [](json& d) { d["cases"] = json::array(); });
+    expect_broken("kernels.qwen3: several", [](json& d) { d["cases"][0]["name"] = "kernels.qwen3"; });
+    expect_broken("kernels.qwen3: nothing was verified", [](json& d) { d["cases"][1]["checks"] = json::array(); });
+    expect_broken("has an error of", [](json& d) { d["cases"][1]["checks"][0]["error"] = 1e9; });
+    expect_broken("median is not", [](json& d) { d["cases"][1]["figures"][0]["median"] = 1; });
+    expect_broken("n is not", [](json& d) { d["cases"][1]["figures"][0]["n"] = 1; });
+    expect_broken("interval is not", [](json& d) { d["cases"][1]["figures"][0]["interval"][0] = 1; });
+    expect_broken("value 1 is neither", [](json& d) { d["cases"][1]["figures"][0]["value"] = 1; });
+    expect_broken("headline: there is none", [](json& d) { d["headline"] = nullptr; });
+    expect_broken("is not the fastest", [](json& d) { d["headline"]["value"] = 1e6; });
+    expect_broken("no case allows one", [](json& d) { d["cases"][4]["benchmark"] = "step"; });
+}
+
+TEST(Rules, ResultsAreKnownByTheirBegin) {
+    const test::TemporaryFolder folder;
+    EXPECT_TRUE(looks_like_results(sample));
+    EXPECT_TRUE(looks_like_results(folder.write("older.json", R"({"schema":"moesaic-bench-3"})")));
+    EXPECT_FALSE(looks_like_results(folder.write("run.json", R"({"started":"a"})")));
+    EXPECT_FALSE(looks_like_results(folder / "missing.json"));
 }
 
 }  // namespace

@@ -1,11 +1,14 @@
 #include "report/document.hpp"
+#include "report/scale.hpp"
 
 #include <gtest/gtest.h>
 
 #include <algorithm>
 #include <limits>
+#include <set>
 #include <sstream>
 #include <string>
+#include <vector>
 
 #include "support/xml.hpp"
 
@@ -50,7 +53,8 @@ TEST(Chart, IsWellFormedWhateverItShows) {
 TEST(Chart, SeriesDifferWithoutColour) {
     LineChart chart{"many", {"x", ""}, {"y", ""}, {}};
     for (int i = 0; i < 5; ++i) {
-        chart.series.push_back({std::to_string(i), {0, 1}, {0.0 + i, 1.0 + i}, {}, {}, true});
+        const double y = i;
+        chart.series.push_back({std::to_string(i), {0, 1, 2, 3}, {y, y + 1, y, y + 1}, {}, {}});
     }
     const std::string svg = to_svg(chart);
     for (const char* dash : {"\"7 3\"", "\"2 3\"", "\"9 3 2 3\"", "\"12 4\""}) {
@@ -64,6 +68,140 @@ TEST(Chart, SeriesDifferWithoutColour) {
     for (const char* marker : {"circle", "rect", "polygon"}) {
         EXPECT_NE(std::find(reader.elements().begin(), reader.elements().end(), marker), reader.elements().end());
     }
+}
+
+/// Numbers of an attribute or element in order: `svg` after `before`.
+std::vector<double> numbers_after(const std::string& svg, const std::string& before) {
+    std::vector<double> numbers;
+    for (std::size_t at = svg.find(before); at != std::string::npos; at = svg.find(before, at + 1)) {
+        numbers.push_back(std::stod(svg.substr(at + before.size())));
+    }
+    return numbers;
+}
+
+std::size_t count_of(const std::string& text, const std::string& part) {
+    std::size_t count = 0;
+    for (std::size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) {
+        ++count;
+    }
+    return count;
+}
+
+/// Values that metrics and results may hold, whatever they mean. Charts end, are small, and stay within their frame.
+TEST(Chart, ShowsWhateverNumbersThereAre) {
+    constexpr double ulp = std::numeric_limits<double>::epsilon();
+    constexpr double largest = std::numeric_limits<double>::max();
+    constexpr double least = std::numeric_limits<double>::denorm_min();
+    constexpr double infinity = std::numeric_limits<double>::infinity();
+    const std::vector<std::vector<double>> hostile = {
+        {2.5, 2.5 * (1 + ulp)}, {1e18, 1e18 + 128}, {0, 0},
+        {-largest, largest},    {0, least},         {least, largest},
+        {1e-300, 1e300},        {none, infinity},   {1e300, 1e300 * (1 + ulp)},
+        {-1e-300, 1e-300},      {1, 1e18},          {-5, -5}};
+    for (const std::vector<double>& values : hostile) {
+        for (const bool logarithmic : {false, true}) {
+            for (const bool special : {false, true}) {
+                const Axis axis = {"axis", "", logarithmic, special && !logarithmic, special && logarithmic, special};
+                const LineChart lines{"lines", axis, axis, {{"same", values, values, values, values}}};
+                const BarChart bars{"bars", {"time", "ms"}, {"a", "b"}, {"x", "y"}, {values, values}};
+                const HeatMap map{"map", "row", "column", "", {"a"}, {"0", "1"}, {values}};
+                for (const std::string& svg : {to_svg(lines), to_svg(bars), to_svg(map)}) {
+                    EXPECT_EQ(XmlReader(svg).check(), "");
+                    EXPECT_LT(svg.size(), 20000U) << values[0] << ' ' << values[1];
+                    for (const char* attribute : {" x=\"", " x1=\"", " x2=\"", " cx=\""}) {
+                        for (const double x : numbers_after(svg, attribute)) {
+                            EXPECT_GE(x, 0) << svg;
+                            EXPECT_LE(x, 960) << svg;
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+TEST(Scale, NamesTicksSoThatTheyDiffer) {
+    const auto labels = [](const Axis& axis, double low, double high) {
+        std::vector<std::string> names;
+        const Scale scale(axis, low, high, 0, 100);
+        for (const Scale::Tick& tick : scale.ticks()) {
+            names.push_back(tick.label);
+        }
+        return names;
+    };
+    using Names = std::vector<std::string>;
+    EXPECT_EQ(labels({"", ""}, 0, 0.001), (Names{"0", "0.0002", "0.0004", "0.0006", "0.0008", "0.0010"}));
+    EXPECT_EQ(labels({"", ""}, 100000, 100001),
+              (Names{"100000.0", "100000.2", "100000.4", "100000.6", "100000.8", "100001.0"}));
+    EXPECT_EQ(labels({"", "", true}, 3, 70), (Names{"2", "5", "10", "20", "50", "100"}));
+    EXPECT_EQ(labels({"", "", true}, 1e-3, 1e3), (Names{"0.001", "0.01", "0.1", "1", "10", "100", "1000"}));
+    EXPECT_EQ(labels({.label = "", .unit = "", .whole = true}, 1, 3), (Names{"1", "2", "3"}));
+    const Axis bytes = {.label = "", .unit = "", .logarithmic = true, .bytes = true};
+    EXPECT_EQ(labels(bytes, 1024, 1 << 20), (Names{"1 KiB", "4 KiB", "16 KiB", "64 KiB", "256 KiB", "1 MiB"}));
+    for (const double low : {1e-3, 1.0, 123456.0, 1e17}) {
+        for (const double range : {2e-6, 1e-4, 0.3, 40.0}) {
+            const Names names = labels({"", ""}, low, low * (1 + range));
+            EXPECT_EQ(std::set<std::string>(names.begin(), names.end()).size(), names.size()) << low << ' ' << range;
+            EXPECT_LE(names.size(), 12U);
+        }
+    }
+    for (const double high : {1e2, 1e20, 1e300}) {
+        EXPECT_LE(labels({"", "", true}, 1e-300, high).size(), 10U);
+    }
+}
+
+TEST(Chart, FewPointsAreNotJoinedAndOneSeriesHasNoLegend) {
+    LineChart chart{"few", {"x", ""}, {"y", ""}, {{"evaluation", {0, 1, 2}, {3, 2, 1}, {}, {}, false}}};
+    EXPECT_EQ(count_of(to_svg(chart), "<polyline"), 0U);
+    EXPECT_EQ(count_of(to_svg(chart), "<circle"), 3U);
+    EXPECT_EQ(to_svg(chart).find(">evaluation<"), std::string::npos);
+    chart.series.push_back({"training", {0, 1, 2, 3}, {3, 2, 1, 1}, {}, {}, false});
+    chart.series.push_back({"points", {0, 1, 2, 3}, {3, 2, 1, 1}, {}, {}, true, Stroke::points});
+    EXPECT_EQ(count_of(to_svg(chart), "<polyline"), 1U);
+    EXPECT_NE(to_svg(chart).find(">evaluation<"), std::string::npos);
+    chart.series.push_back(
+        {.name = "limit", .x = {0, 3}, .y = {1, 1}, .low = {}, .high = {}, .stroke = Stroke::reference});
+    EXPECT_EQ(count_of(to_svg(chart), "<polyline"), 2U);
+}
+
+/// A long run has more steps than a page has columns; its peaks stay.
+TEST(Chart, LongSeriesAreThinnedOut) {
+    Series series{.name = "long", .x = {}, .y = {}, .low = {}, .high = {}, .markers = false};
+    for (int i = 0; i < 200000; ++i) {
+        series.x.push_back(i);
+        series.y.push_back(i == 77777 ? 100 : i % 10);
+    }
+    const std::string svg = to_svg(LineChart{"long", {"x", ""}, {"y", ""}, {series}});
+    EXPECT_LT(svg.size(), 200000U);
+    EXPECT_NE(svg.find(",14.0 "), std::string::npos);  // the top of the frame
+}
+
+/// Sums stand beside the frame, whatever they are.
+TEST(Chart, TotalsOfBarsDoNotCrossTheFrame) {
+    for (const double value : {1.0, 9.99, 283.0, 123456.789}) {
+        const std::string svg = to_svg(BarChart{"bars", {"time", "ms"}, {"rank 0"}, {"a", "b"}, {{value, value / 3}}});
+        const std::string total = ">" + readable(value + value / 3) + " ms<";
+        const std::size_t at = svg.rfind("<text", svg.find(total));
+        ASSERT_NE(svg.find(total), std::string::npos) << svg;
+        const double frame_left = numbers_after(svg.substr(svg.find("<rect x=")), "<rect x=\"").front();
+        const double frame_width = numbers_after(svg.substr(svg.find("<rect x=")), " width=\"").front();
+        EXPECT_GT(numbers_after(svg.substr(at), "<text x=\"").front(), frame_left + frame_width) << svg;
+    }
+}
+
+TEST(Document, AFewSamplesHaveNoInterval) {
+    Document few;
+    few.headlines.push_back({.name = "speed", .value = 80.52, .unit = "x", .samples = 1});
+    EXPECT_NE(to_html(few).find("n = 1<"), std::string::npos) << to_html(few);
+    EXPECT_EQ(to_html(few).find("95 %"), std::string::npos);
+}
+
+TEST(Document, SaysWhatOfItsInputIsDamaged) {
+    Document damaged;
+    EXPECT_EQ(to_html(damaged).find("Damaged"), std::string::npos);
+    damaged.damage = {"metrics.jsonl:3: nonsense"};
+    EXPECT_NE(to_html(damaged).find("metrics.jsonl:3: nonsense"), std::string::npos);
+    EXPECT_NE(to_markdown(join({damaged, {}})).find("metrics.jsonl:3: nonsense"), std::string::npos);
 }
 
 Document document() {

@@ -5,6 +5,7 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
 #include <set>
 #include <string>
 
@@ -79,7 +80,39 @@ TEST(ResultsPage, AFigureWithoutItsParametersIsRefused) {
     }
     result.figures[0].parameters = key.parameters;
     results.cases = {result};
-    EXPECT_NE(to_csv(describe_results(results)).find("all_reduce, 1 ranks"), std::string::npos);
+    EXPECT_NE(to_csv(describe_results(results)).find("all_reduce, 1 rank"), std::string::npos);
+}
+
+/// Figures that no machine reaches, on logarithmic axes.
+TEST(ResultsPage, ShowsWhateverNumbersThereAre) {
+    for (const double factor : {1e-300, 1e-30, 1e30, 1e300}) {
+        measure::Results results = measure::read_results(sample);
+        for (measure::CaseResult& result : results.cases) {
+            for (std::size_t i = 0; i < result.figures.size(); ++i) {
+                measure::Figure& figure = result.figures[i];
+                const double by = i % 2 == 0 ? factor : 1;
+                figure.value *= by;
+                figure.summary.low *= by;
+                figure.summary.high *= by;
+                for (auto& [key, value] : figure.parameters) {
+                    value = key == measure::figures::bytes ? std::to_string(i + 1) + "e200" : value;
+                }
+            }
+        }
+        const std::string html = to_html(describe_results(results));
+        EXPECT_EQ(moesaic::test::XmlReader(html).check(), "");
+        EXPECT_LT(html.size(), 300000U);
+    }
+}
+
+/// Brackets of JSON, and plurals for machines.
+TEST(ResultsPage, HasNoMarkupOfOtherLanguages) {
+    const std::string html = to_html(describe_results(measure::read_results(sample)));
+    for (const char* foreign : {"(s)", "[0", "{&quot;", "&quot;:"}) {
+        EXPECT_EQ(html.find(foreign), std::string::npos) << html.substr(html.find(foreign) - 200, 300);
+    }
+    EXPECT_NE(html.find(">1 MiB<"), std::string::npos);
+    EXPECT_NE(html.find("2 ranks of 2 threads"), std::string::npos) << html;
 }
 
 /// Points are compared with the limits that as many threads have.
@@ -92,7 +125,8 @@ TEST(ResultsPage, RooflineOfEveryNumberOfThreads) {
             machine.figures.push_back({.name = name, .unit = "", .value = value * scale});
         }
         results.cases.push_back(machine);
-        measure::CaseResult layer{.name = "layer", .benchmark = "layer", .threads = threads};
+        measure::CaseResult layer{
+            .name = "layer@1x" + std::to_string(threads), .benchmark = "layer", .threads = threads};
         measure::Figure time{"layer_forward", "ms", measure::Better::lower, 10 / scale,
                              measure::summarize({10 / scale})};
         time.work = measure::Work{4e9, 62.5e6};
@@ -106,16 +140,29 @@ TEST(ResultsPage, RooflineOfEveryNumberOfThreads) {
         results.cases.push_back(layer);
     }
     const std::string csv = to_csv(describe_results(results));
-    for (const char* line : {"1 thread(s) each\",1,dram_read 10 GB/s,GFLOP/s,100\r\n",
-                             "1 thread(s) each\",1,l2_read 50 GB/s,GFLOP/s,500\r\n",
-                             "4 thread(s) each\",1,dram_read 40 GB/s,GFLOP/s,400\r\n",
-                             "4 thread(s) each\",1,l2_read 200 GB/s,GFLOP/s,2000\r\n",
-                             // Lines in order of operations per byte; 4e9 operations in 10 and in 2.5 ms.
-                             "1 thread(s) each\",3,operations per byte from memory,FLOP/B,64\r\n",
-                             "1 thread(s) each\",3,layer layer_forward,GFLOP/s,400\r\n",
-                             "4 thread(s) each\",3,layer layer_forward,GFLOP/s,1600\r\n",
-                             "1 thread(s) each\",2,layer gemm,GFLOP/s,300\r\n"}) {
+    for (const char* line :
+         {"1 thread each\",1,dram_read 10 GB/s,GFLOP/s,100\r\n", "1 thread each\",1,l2_read 50 GB/s,GFLOP/s,500\r\n",
+          "4 threads each\",1,dram_read 40 GB/s,GFLOP/s,400\r\n",
+          "4 threads each\",1,l2_read 200 GB/s,GFLOP/s,2000\r\n",
+          // Lines in order of operations per byte; 4e9 operations in 10 and in 2.5 ms.
+          "1 thread each\",3,operations per byte from memory,FLOP/B,64\r\n",
+          "1 thread each\",3,layer layer_forward,GFLOP/s,400\r\n",
+          "4 threads each\",3,layer layer_forward,GFLOP/s,1600\r\n", "1 thread each\",2,layer gemm,GFLOP/s,300\r\n"}) {
         EXPECT_NE(csv.find(line), std::string::npos) << line << csv;
+    }
+    // The same figure has the same colour in both.
+    const Document page = describe_results(results);
+    std::map<std::string, std::set<std::size_t>> styles;
+    for (const Block& block : page.sections.front().blocks) {
+        for (const Series& series : std::get<LineChart>(std::get<Figure>(block).chart).series) {
+            if (series.style) {
+                styles[series.name].insert(*series.style);
+            }
+        }
+    }
+    ASSERT_EQ(styles.size(), 2U);
+    for (const auto& [name, of_name] : styles) {
+        EXPECT_EQ(of_name.size(), 1U) << name;
     }
 }
 
