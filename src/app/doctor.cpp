@@ -45,31 +45,31 @@ std::string describe_ranks(const train::Runtime& runtime, const host::Binding& b
     return host::map_title() + fmt::format("{}{}", fmt::join(lines, ""), fmt::join(disks, ""));
 }
 
-std::string warnings_of_rank(const train::Runtime& runtime, const host::Binding& binding) {
-    std::vector<std::string> lines = host::warnings(runtime.placement, binding);
+std::vector<host::Remark> remarks_of_rank(const train::Runtime& runtime, const host::Binding& binding) {
+    std::vector<host::Remark> remarks = host::remarks(runtime.placement, binding);
     const kernels::Isa best = kernels::gemm_kernels<core::bf16>().back().isa;
     if (!kernels::runs(best)) {
-        lines.push_back(fmt::format("warning: rank {}: no {}; BF16 products use {}", runtime.placement.rank,
-                                    kernels::name(best), runtime.kernels.gemm_name<core::bf16>()));
+        remarks.push_back({host::Severity::note, fmt::format("no {}; BF16 products use {}", kernels::name(best),
+                                                             runtime.kernels.gemm_name<core::bf16>())});
     }
-    return fmt::format("{}{}", fmt::join(lines, "\n"), lines.empty() ? "" : "\n");
+    return remarks;
 }
 
-/// Collective. A warning of every host whose ranks leave cores idle, on rank 0; mpirun binds few ranks to a core each.
-std::string idle_cores(const train::Runtime& runtime) {
+/// Collective. That the ranks of this host leave cores idle, on the first of them; mpirun binds few ranks to a core
+/// each.
+void remark_idle_cores(const train::Runtime& runtime, std::vector<host::Remark>& remarks) {
+    const host::Placement& p = runtime.placement;
     const mpi::Communicator host = runtime.world.split_by_node();
-    const auto used = host.sum(static_cast<index_t>(runtime.placement.cores.size()));
+    const auto used = host.sum(static_cast<index_t>(p.cores.size()));
     const auto processors = static_cast<index_t>(sysconf(_SC_NPROCESSORS_ONLN));
     constexpr index_t threads_per_core = 2;  // of CPUs with simultaneous multithreading
-    const bool warn = host.is_root() && !runtime.placement.emulated && !runtime.placement.cores_shared &&
-                      used * threads_per_core < processors;
-    const auto warnings = runtime.world.gather(
-        warn ? fmt::format(
-                   "warning: the ranks on {} use {} cores of {} processors; start them with mpirun --map-by numa "
-                   "--bind-to numa\n",
-                   runtime.placement.host, used, processors)
-             : "");
-    return fmt::format("{}", fmt::join(warnings, ""));
+    if (host.is_root() && !p.emulated && !p.cores_shared && used * threads_per_core < processors) {
+        remarks.push_back(
+            {host::Severity::warning, "the ranks of its host leave cores idle",
+             fmt::format("{} of {} processors of {} are used", used, processors, p.host),
+             fmt::format("start one rank per NUMA node, {} on {}, or have them bound to more (mpirun --bind-to none)",
+                         p.host_numa_nodes, p.host)});
+    }
 }
 
 /// Collective. Time of one all-gather of `bytes` per rank, in seconds; median of several.
@@ -119,19 +119,25 @@ ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments) {
         return ExitCode::success;
     }
     parse(world, options, arguments, false);
-    const train::Runtime runtime(world, place, grid, compute);
-    const host::Binding binding = {runtime.threads_bound, host::find_first_touched_nodes(runtime.placement)};
+    const train::Runtime runtime(world, place, grid, compute, false);
+    const host::Binding binding = {.threads_bound = runtime.threads_bound,
+                                   .foreign_load = runtime.foreign_load,
+                                   .memory_nodes = host::find_first_touched_nodes(runtime.placement)};
     const std::string ranks = describe_ranks(runtime, binding);
-    const auto warnings = world.gather(warnings_of_rank(runtime, binding));
+    std::vector<host::Remark> remarks = remarks_of_rank(runtime, binding);
+    remark_idle_cores(runtime, remarks);
     const std::string exchange = describe_exchange(world);
-    const std::string idle = idle_cores(runtime);
+    std::string lines;
+    for (const host::RemarkLine& line : mpi::gather_remarks(world, remarks)) {
+        lines += line.with_severity() + "\n";
+    }
     const std::string transport = mpi::Environment::transport();
-    print(world, fmt::format("moesaic {} ({}), {}\n\nISA levels of rank 0 (self-test)\n{}\nRanks: {} = "
-                             "{}\n{}\nExchange, {}{}\n{}\n{}{}",
-                             core::build_info::version, core::build_info::git_revision, core::build_info::compiler,
-                             describe_isa(), world.size(), describe(runtime.grid.shape()), ranks,
-                             mpi::Environment::library_version(), transport.empty() ? "" : ": " + transport, exchange,
-                             fmt::join(warnings, ""), idle));
+    print(world,
+          fmt::format("moesaic {} ({}), {}\n\nISA levels of rank 0 (self-test)\n{}\nRanks: {} = "
+                      "{}\n{}\nExchange, {}{}\n{}\n{}",
+                      core::build_info::version, core::build_info::git_revision, core::build_info::compiler,
+                      describe_isa(), world.size(), describe(runtime.grid.shape()), ranks,
+                      mpi::Environment::library_version(), transport.empty() ? "" : ": " + transport, exchange, lines));
     return ExitCode::success;
 }
 

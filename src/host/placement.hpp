@@ -1,6 +1,8 @@
 // Where a rank runs: its host, NUMA node and cores; threads are bound to those cores.
 #pragma once
 
+#include "host/remarks.hpp"
+
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -24,14 +26,28 @@ struct Placement {
     int units_per_core = 1;                    ///< most processing units of a core of `cores`: 2 and more with SMT
     bool emulated = false;                     ///< on a description of another host
     bool cores_shared = false;  ///< others use the cores too: more ranks than cores, or a CPU quota below the cores
+    int host_numa_nodes = 1;    ///< NUMA nodes of the host that have cores
+    std::vector<Remark> thread_remarks = {};  ///< how the number of threads came about
+};
+
+/// Where the threads of a rank may run.
+enum class ThreadPlaces : std::uint8_t {
+    own_units,    ///< each on a processing unit of its own
+    rank_cores,   ///< all on all cores of the rank
+    as_inherited  ///< wherever the process may
 };
 
 /// Name of this host, as gethostname knows it.
 [[nodiscard]] std::string host_name();
 
-/// Starts the OpenMP team of this process with `placement.threads` threads, each bound to its processing unit; with
-/// fewer cores than threads or cores shared with others they stay unbound. Returns whether they were bound. Threads
-/// that the calling thread starts later inherit its single processing unit.
+/// The places that threads of this placement get. With fewer threads than cores that no launcher chose, another job on
+/// the host may take the same cores: threads then move among all cores of the rank, where the system keeps them apart.
+/// With more threads than cores, or cores shared with others, they stay where they are.
+[[nodiscard]] ThreadPlaces places_for(const Placement& placement);
+
+/// Starts the OpenMP team of this process with `placement.threads` threads and binds them to `places_for(placement)`.
+/// Returns whether each has a processing unit of its own. Threads that the calling thread starts later inherit its
+/// place.
 bool bind_threads(const Placement& placement);
 
 }  // namespace moesaic::host

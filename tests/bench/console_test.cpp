@@ -202,8 +202,10 @@ TEST(Disturbances, WarningsArriveOnRankZero) {
     placement.cores_shared = true;
     const auto lines = noise_warnings(world, placement, false, read_counters());
     if (world.is_root()) {
-        ASSERT_GE(lines.size(), static_cast<std::size_t>(2 * world.size()));
-        EXPECT_EQ(lines[0], "rank 0: threads are not bound to cores");
+        const std::string ranks = world.size() > 1 ? "ranks 0-" + std::to_string(world.size() - 1) + ": " : "";
+        EXPECT_TRUE(std::any_of(lines.begin(), lines.end(), [&](const std::string& line) {
+            return line.starts_with(ranks + "others use its cores too");
+        }));
     } else {
         EXPECT_TRUE(lines.empty());
     }
