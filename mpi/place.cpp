@@ -74,9 +74,9 @@ void require_same_machine(const Communicator& world, const Communicator& node, c
     world.agree([&] {
         core::require(
             mine == of_first, ExitCode::usage,
-            "rank {} sees another topology of {} than the first rank there ({} cores); give all ranks the same "
-            "HWLOC_* variables and --topology",
-            world.rank(), host::host_name(), topology.cores().size());
+            "the topology of {} differs from the one that its first rank sees ({} cores here); give all ranks the "
+            "same HWLOC_* variables and --topology",
+            host::host_name(), topology.cores().size());
     });
 }
 
@@ -143,12 +143,12 @@ void PlaceSettings::declare_topology(core::OptionSet& set) {
 
 host::Placement place(const Communicator& world, const PlaceSettings& settings) {
     std::optional<host::Topology> found;
-    host::HostLimits limits;
+    double cpus = 0;
     world.agree([&] {
         core::require(settings.threads >= 0, ExitCode::usage,
                       "{} threads per rank are impossible (negative); use 0 for one thread per core", settings.threads);
         found.emplace(settings.topology);
-        limits = host::read_host_limits();
+        cpus = host::read_host_limits().cpus;
     });
     const host::Topology& topology = *found;
 
@@ -169,10 +169,8 @@ host::Placement place(const Communicator& world, const PlaceSettings& settings) 
     placement.numa_ranks = ranks_on_nodes(topology.cores(), of_ranks, placement.numa_nodes);
     placement.emulated = !topology.is_this_host();
 
-    placement.memory_bytes = limits.memory_bytes;
-    placement.memory_available_bytes = limits.memory_available_bytes;
     const int cores = static_cast<int>(share.cores.size());
-    const int paid = cores_paid_for(limits.cpus, node.size(), cores);
+    const int paid = cores_paid_for(cpus, node.size(), cores);
     // Under a CPU quota other processes have the same cores, so that a bound thread might wait while others are idle.
     placement.cores_shared = !share.is_exclusive || paid < cores;
     placement.host_numa_nodes = numa_nodes_of(topology.cores());
@@ -184,6 +182,7 @@ host::Placement place(const Communicator& world, const PlaceSettings& settings) 
         environment, {.wanted = static_cast<int>(settings.threads), .cores = paid, .node_ranks = placement.node_ranks});
     placement.threads = choice.threads;
     placement.thread_remarks = std::move(choice.remarks);
+    host::update_memory(placement);
     return placement;
 }
 

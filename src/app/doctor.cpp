@@ -4,6 +4,7 @@
 #include "core/error.hpp"
 #include "core/trace.hpp"
 #include "core/units.hpp"
+#include "host/fabrics.hpp"
 #include "host/placement_report.hpp"
 #include "kernels/isa.hpp"
 #include "train/runtime.hpp"
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 
 namespace moesaic::app {
@@ -90,17 +92,75 @@ double time_all_gather(const mpi::Communicator& world, index_t bytes) {
     return seconds[5];
 }
 
-std::string describe_exchange(const mpi::Communicator& world) {
+/// Collective. What the exchange takes; says on rank 0 if it is slower than any network.
+std::string describe_exchange(const mpi::Communicator& world, std::vector<host::Remark>& remarks) {
     if (world.size() == 1) {
         return "  one rank: nothing to exchange\n";
     }
     constexpr index_t small = 8;
     constexpr index_t large = index_t{8} << 20;
+    constexpr double slow = 1e-3;  // seconds; a thousand ranks need some ten messages after each other
     const double latency = time_all_gather(world, small);
     const double seconds = time_all_gather(world, large);
     const double received = static_cast<double>(large * (world.size() - 1));
+    if (world.is_root() && latency > slow) {
+        remarks.push_back({host::Severity::warning, "messages take very long",
+                           fmt::format("an all-gather of 8 B {:.1f} ms", latency * 1e3),
+                           "look for cores that several ranks share, and for the network that MPI has chosen (mpirun "
+                           "--mca btl_tcp_if_include)"});
+    }
     return fmt::format("  all-gather of 8 B per rank: {:.1f} us; of 8 MiB per rank: {:.2f} GB/s received per rank\n",
                        latency * 1e6, received / seconds * 1e-9);
+}
+
+/// Collective. On the first rank of a host whose messages to others go over TCP beside a faster network.
+void remark_transport(const train::Runtime& runtime, const std::string& transport, std::vector<host::Remark>& remarks) {
+    const index_t hosts = runtime.world.sum(static_cast<index_t>(runtime.placement.node_rank == 0 ? 1 : 0));
+    const std::vector<std::string> fabrics = host::active_fabrics();
+    if (hosts > 1 && runtime.placement.node_rank == 0 && !fabrics.empty() &&
+        transport.find("tcp") != std::string::npos) {
+        remarks.push_back({host::Severity::warning, "messages between hosts go over TCP beside a faster network",
+                           fmt::format("{}: {}", runtime.placement.host, fmt::join(fabrics, ", ")),
+                           "use an MPI library that was built with UCX or libfabric (mpirun --mca pml ucx)"});
+    }
+}
+
+/// What should be the same on all ranks, as text.
+struct Machine {
+    std::string cores;
+    std::string memory;
+    std::string levels;
+};
+
+Machine describe_machine(const host::Placement& placement) {
+    // Hosts of one kind differ by what their firmware keeps.
+    constexpr double step_gib = 4;
+    std::vector<std::string_view> levels;
+    for (const kernels::IsaStatus& status : kernels::self_test()) {
+        if (status.usable) {
+            levels.push_back(kernels::name(status.isa));
+        }
+    }
+    return {fmt::format("{}", placement.cores.size()),
+            fmt::format("{:.0f} GiB",
+                        step_gib * std::round(static_cast<double>(placement.memory_bytes) / core::gibibyte / step_gib)),
+            fmt::format("{}", fmt::join(levels, ", "))};
+}
+
+/// Collective. Says on each rank in what it differs from rank 0, which waits for the slowest of them.
+void remark_differences(const train::Runtime& runtime, std::vector<host::Remark>& remarks) {
+    const Machine machine = describe_machine(runtime.placement);
+    const auto compare = [&](const char* what, const std::string& mine) {
+        std::string of_root = mine;
+        runtime.world.broadcast(of_root);
+        if (mine != of_root) {
+            remarks.push_back({host::Severity::warning, fmt::format("its {} differ from those of rank 0", what),
+                               fmt::format("{}, not {}", mine, of_root), "run on hosts of one kind"});
+        }
+    };
+    compare("cores", machine.cores);
+    compare("bytes of memory", machine.memory);
+    compare("instruction sets", machine.levels);
 }
 
 }  // namespace
@@ -126,12 +186,14 @@ ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments) {
     const std::string ranks = describe_ranks(runtime, binding);
     std::vector<host::Remark> remarks = remarks_of_rank(runtime, binding);
     remark_idle_cores(runtime, remarks);
-    const std::string exchange = describe_exchange(world);
+    remark_differences(runtime, remarks);
+    const std::string transport = mpi::Environment::transport();
+    remark_transport(runtime, transport, remarks);
+    const std::string exchange = describe_exchange(world, remarks);
     std::string lines;
     for (const host::RemarkLine& line : mpi::gather_remarks(world, remarks)) {
         lines += line.with_severity() + "\n";
     }
-    const std::string transport = mpi::Environment::transport();
     print(world,
           fmt::format("moesaic {} ({}), {}\n\nISA levels of rank 0 (self-test)\n{}\nRanks: {} = "
                       "{}\n{}\nExchange, {}{}\n{}\n{}",

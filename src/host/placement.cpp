@@ -1,12 +1,16 @@
 #include "host/placement.hpp"
 
+#include "host/limits.hpp"
 #include "host/topology.hpp"
 
 #include <omp.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
+#include <limits>
 #include <span>
+#include <utility>
 
 namespace moesaic::host {
 
@@ -16,6 +20,22 @@ std::string host_name() {
         return "unknown host";
     }
     return name.data();
+}
+
+void update_memory(Placement& placement) {
+    HostLimits limits = read_host_limits();
+    placement.memory_bytes = limits.memory_bytes;
+    placement.memory_available_bytes = limits.memory_available_bytes;
+    if (limits.process_bytes < std::numeric_limits<std::uint64_t>::max()) {
+        // The address space that threads still to come will take: for each a stack and an arena of the C library.
+        constexpr std::uint64_t bytes_of_thread = std::uint64_t{72} << 20U;
+        constexpr std::uint64_t helpers = 4;  // watchdog, trace, MPI
+        const std::uint64_t threads = static_cast<std::uint64_t>(placement.threads) + helpers;
+        limits.process_bytes -= std::min(limits.process_bytes, threads * bytes_of_thread);
+    }
+    placement.process_memory_bytes = limits.process_bytes;
+    const std::uint64_t of_rank = limits.memory_available_bytes / static_cast<std::uint64_t>(placement.node_ranks);
+    placement.memory_limit = std::move(limits.process_bytes < of_rank ? limits.process_limit : limits.memory_group);
 }
 
 ThreadPlaces places_for(const Placement& placement) {

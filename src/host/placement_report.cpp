@@ -55,9 +55,9 @@ std::string map_title() {
 std::string map_line(const Placement& p, const Binding& binding, const std::string& root_host) {
     const std::string cores = core::ranges(p.cores) + (p.cores_shared ? " shared" : "");
     const std::string threads = fmt::format("{} {}", p.threads, binding.threads_bound ? "bound" : "unbound");
-    const std::string memory =
-        fmt::format("{:.1f} of {:.1f}", static_cast<double>(p.memory_available_bytes) / core::gibibyte,
-                    static_cast<double>(p.memory_bytes) / core::gibibyte);
+    const std::uint64_t available = std::min(p.memory_available_bytes, p.process_memory_bytes);
+    const std::string memory = fmt::format("{:.1f} of {:.1f}", static_cast<double>(available) / core::gibibyte,
+                                           static_cast<double>(p.memory_bytes) / core::gibibyte);
     const char* const transport = p.rank == 0 ? "-" : p.host == root_host ? "shared memory" : "network";
     return fmt::format(columns, p.host, p.rank, core::ranges(p.numa_nodes), cores, threads, memory, transport);
 }
@@ -82,6 +82,9 @@ std::vector<Remark> remarks(const Placement& p, const Binding& binding) {
     if (p.threads > static_cast<int>(p.cores.size())) {
         add(Severity::warning, p.units_per_core > 1 ? "threads run on SMT siblings" : "threads wait for each other",
             fmt::format("{} threads on {} cores", p.threads, p.cores.size()), "leave parallel.threads at auto");
+    }
+    if (!p.memory_limit.empty()) {
+        add(Severity::note, "its memory is limited", p.memory_limit, "");
     }
     const double idle_cores = static_cast<double>(p.cores.size()) - binding.foreign_load;
     if (binding.foreign_load > tolerated_load && p.threads > idle_cores + tolerated_load) {

@@ -22,6 +22,11 @@ void BatchSettings::declare_order(core::OptionSet& set) {
     set.add("data.shuffle", shuffle, "a new order every epoch; otherwise file order, wrapping around at the end");
 }
 
+index_t largest_pass(const Dataset& train, const Dataset* eval, const BatchSettings& settings, index_t ranks) {
+    return std::max(train.largest_sum(settings.per_pass(ranks)),
+                    eval != nullptr ? eval->largest_sum(settings.batch_size) : 0);
+}
+
 Batches::Batches(const Dataset& data, const BatchSettings& settings, std::uint64_t seed, int rank, int ranks)
     : data_(data), settings_(settings), seed_(seed), rank_(rank), ranks_(ranks) {}
 

@@ -10,6 +10,7 @@
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <optional>
 
 namespace moesaic::train {
@@ -70,6 +71,7 @@ Runtime::Runtime(const mpi::Communicator& communicator, const mpi::PlaceSettings
       threads_bound(host::bind_threads(placement)),
       kernels(choose_kernels(world, compute.isa_level())),
       grid(world, shape) {
+    host::update_memory(placement);  // threads took some of their address space
     if (announces) {
         announce_placement(*this);
     }
@@ -148,15 +150,17 @@ MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture& archit
 
 double memory_of_rank(const host::Placement& placement, index_t node_ranks) {
     constexpr double usable = 0.9;  // some is left for the system and the threads
-    return usable * static_cast<double>(placement.memory_available_bytes) / static_cast<double>(node_ranks);
+    return usable * std::min(static_cast<double>(placement.memory_available_bytes) / static_cast<double>(node_ranks),
+                             static_cast<double>(placement.process_memory_bytes));
 }
 
 void require_memory(const host::Placement& placement, index_t node_ranks, const std::string& model, double bytes) {
     const double available = memory_of_rank(placement, node_ranks);
     core::require(bytes <= available, ExitCode::out_of_resources,
-                  "{}: about {:.1f} GiB per rank are needed ({:.1f} GiB are available on {} with {} ranks on it); use "
-                  "more nodes, fewer tokens per pass, or a smaller model",
-                  model, bytes / core::gibibyte, available / core::gibibyte, placement.host, node_ranks);
+                  "{}: about {:.1f} GiB per rank are needed ({:.1f} GiB are available on {} with {} ranks on it{}); "
+                  "use more nodes, fewer tokens per pass, or a smaller model",
+                  model, bytes / core::gibibyte, available / core::gibibyte, placement.host, node_ranks,
+                  placement.memory_limit.empty() ? "" : ": " + placement.memory_limit);
 }
 
 template <class Scalar>
