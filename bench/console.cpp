@@ -19,6 +19,10 @@ void require_passed(std::span<const measure::Check> checks, std::string_view cas
     }
 }
 
+std::string percent_of_limit(double percent) {
+    return fmt::format("{:.1f}%{}", percent, percent > 100 ? "!" : "");
+}
+
 void print_figures(const measure::CaseResult& result, const std::string& prefix) {
     for (const measure::Check& check : result.checks) {
         fmt::print("FOM {}{} = {:.6g} relative\n", prefix, check.name, check.error);

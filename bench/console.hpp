@@ -17,6 +17,9 @@ using core::index_t;
 /// Throws with ExitCode::verification_failed unless every error is within its bound; NaN is not.
 void require_passed(std::span<const measure::Check> checks, std::string_view case_name);
 
+/// "87.1%", and "104.0%!" for what is better than a limit of the machine allows.
+[[nodiscard]] std::string percent_of_limit(double percent);
+
 /// Prints one line "FOM PREFIXname = value unit" per check and figure.
 void print_figures(const measure::CaseResult& result, const std::string& prefix);
 

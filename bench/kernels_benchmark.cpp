@@ -277,7 +277,7 @@ void KernelBenchmark::report(Console& console, const measure::MachineLimits& lim
                         contender.is_forward ? std::optional(contender.work()) : std::nullopt);
             row += fmt::format(" {:>9.1f} +- {:4.1f}%", summary.median, summary.spread_percent());
             if (&contender == &contenders.front()) {
-                row += fmt::format(" {:5.1f}%", of_peak);
+                row += fmt::format(" {:>6}", percent_of_limit(of_peak));
             }
         }
         if (products->onednn != nullptr) {

@@ -135,9 +135,9 @@ void report_pass(Console& console, const char* pass, const char* quantity, const
                 better == measure::Better::neither ? std::nullopt : std::optional(work));
     console.add(key(std::string(quantity) + "_floor"), "percent", measure::Better::neither,
                 measure::rates(100 * floor, seconds.slowest));
-    console.say(fmt::format("  {:<18} {:>10.2f} +- {:4.1f}% {:>10.1f} {:>8.1f} {:>10.2f} {:>8.1f}%\n", pass,
+    console.say(fmt::format("  {:<18} {:>10.2f} +- {:4.1f}% {:>10.1f} {:>8.1f} {:>10.2f} {:>9}\n", pass,
                             time.median * 1e3, time.spread_percent(), work.operations / time.median * 1e-9,
-                            work.bytes / time.median * 1e-9, floor * 1e3, reached));
+                            work.bytes / time.median * 1e-9, floor * 1e3, percent_of_limit(reached)));
 }
 
 void report_lora(Console& console, const LayerShape& shape, index_t lora_rank, const KeyOf& key, const Times& with,

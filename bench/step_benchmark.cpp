@@ -137,9 +137,9 @@ void StepBenchmark::report_parts(Console& console, const measure::MachineLimits&
         const double flops = part.operations / time.median;
         console.say(fmt::format("  {:<18} {:>10.2f} +- {:4.1f}% {:>8.1f}%{}\n", part.label, time.median * 1e3,
                                 time.spread_percent(), share.median,
-                                part.operations > 0
-                                    ? fmt::format(" {:>10.1f} {:>7.1f}%", flops * 1e-9, 100 * flops / limits.peak_flops)
-                                    : ""));
+                                part.operations > 0 ? fmt::format(" {:>10.1f} {:>8}", flops * 1e-9,
+                                                                  percent_of_limit(100 * flops / limits.peak_flops))
+                                                    : ""));
         if (part.figure != nullptr) {
             console.add(part.figure, "ms", measure::Better::neither, measure::scaled(1e3, seconds));
         }
@@ -163,9 +163,9 @@ void StepBenchmark::report(Console& console, const measure::MachineLimits& limit
     console.add(figures::step_tokens_per_second, "tokens/s", measure::Better::higher, speed, reached);
     console.add("step_floor", "percent", measure::Better::neither,
                 measure::rates(100 * floor, samples_.seconds.slowest));
-    console.say(fmt::format("\n{} tokens per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s, {:.1f}% of the floor\n",
-                            tokens_, seconds.median, seconds.spread_percent(), measure::summarize(speed.slowest).median,
-                            reached));
+    console.say(fmt::format("\n{} tokens per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s, {} of the floor\n", tokens_,
+                            seconds.median, seconds.spread_percent(), measure::summarize(speed.slowest).median,
+                            percent_of_limit(reached)));
     report_memory(console);
 }
 
