@@ -37,7 +37,7 @@ per_node=${per_node:-$(numa_nodes)}
 ranks=$((per_node * SLURM_JOB_NUM_NODES))
 
 # shellcheck disable=SC2034  # for the scripts that source this
-if srun --mpi=list 2>&1 | grep -qw pmix; then
+if srun --mpi=list 2>&1 | grep -w pmix >/dev/null; then # not -q, which ends before srun does
     # --exclusive off: the step has all CPUs of the job, and moesaic shares them out among its ranks.
     launch=(srun --mpi=pmix --ntasks="$ranks" --ntasks-per-node="$per_node" --cpu-bind=none --kill-on-bad-exit=1)
 else
