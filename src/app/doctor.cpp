@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <filesystem>
 
@@ -125,42 +126,39 @@ void remark_transport(const train::Runtime& runtime, const std::string& transpor
     }
 }
 
-/// What should be the same on all ranks, as text.
-struct Machine {
-    std::string cores;
-    std::string memory;
-    std::string levels;
-};
-
-Machine describe_machine(const host::Placement& placement) {
-    // Hosts of one kind differ by what their firmware keeps.
-    constexpr double step_gib = 4;
+std::string usable_levels() {
     std::vector<std::string_view> levels;
     for (const kernels::IsaStatus& status : kernels::self_test()) {
         if (status.usable) {
             levels.push_back(kernels::name(status.isa));
         }
     }
-    return {fmt::format("{}", placement.cores.size()),
-            fmt::format("{:.0f} GiB",
-                        step_gib * std::round(static_cast<double>(placement.memory_bytes) / core::gibibyte / step_gib)),
-            fmt::format("{}", fmt::join(levels, ", "))};
+    return fmt::format("{}", fmt::join(levels, ", "));
 }
 
-/// Collective. Says on each rank in what it differs from rank 0, which waits for the slowest of them.
+/// Collective. Says on each rank in what it differs from rank 0; the fastest ranks wait for the slowest one.
 void remark_differences(const train::Runtime& runtime, std::vector<host::Remark>& remarks) {
-    const Machine machine = describe_machine(runtime.placement);
-    const auto compare = [&](const char* what, const std::string& mine) {
-        std::string of_root = mine;
-        runtime.world.broadcast(of_root);
-        if (mine != of_root) {
-            remarks.push_back({host::Severity::warning, fmt::format("its {} differ from those of rank 0", what),
-                               fmt::format("{}, not {}", mine, of_root), "run on hosts of one kind"});
+    constexpr double tolerated = 0.1;  // part of the memory, of which the firmware keeps more or less
+    const auto cores = static_cast<double>(runtime.placement.cores.size());
+    const double memory = static_cast<double>(runtime.placement.memory_bytes) / core::gibibyte;
+    const std::string levels = usable_levels();
+    std::array<double, 2> sizes_of_root = {cores, memory};
+    std::string levels_of_root = levels;
+    runtime.world.broadcast(std::span<double>(sizes_of_root));
+    runtime.world.broadcast(levels_of_root);
+    const auto compare = [&](bool differs, const char* problem, const std::string& detail) {
+        if (differs) {
+            remarks.push_back({host::Severity::warning, problem, detail, "run on hosts of one kind"});
         }
     };
-    compare("cores", machine.cores);
-    compare("bytes of memory", machine.memory);
-    compare("instruction sets", machine.levels);
+    // Ranks of a host share its cores as evenly as their number allows.
+    compare(std::abs(cores - sizes_of_root[0]) > 1, "it has another number of cores than rank 0",
+            fmt::format("{:.0f}, not {:.0f}", cores, sizes_of_root[0]));
+    compare(std::abs(memory - sizes_of_root[1]) > tolerated * sizes_of_root[1],
+            "its host has another memory than rank 0's",
+            fmt::format("{:.0f} GiB, not {:.0f}", memory, sizes_of_root[1]));
+    compare(levels != levels_of_root, "it has other instruction sets than rank 0",
+            fmt::format("{}, not {}", levels, levels_of_root));
 }
 
 }  // namespace

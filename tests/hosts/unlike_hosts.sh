@@ -10,5 +10,5 @@ on_unlike_hosts='[ "$(hostname)" = host1 ] && cores=4 || cores=8
 # shellcheck disable=SC2086  # a command with its options
 finish_within 60 ${MPIRUN:?} -q -n 2 sh -c "$on_unlike_hosts" "$MOESAIC" doctor
 [ "$code" -eq 0 ] || fail "exit code $code"
-expect_lines 1 '^warning: rank 1: its cores differ from those of rank 0 \(8, not 4\)'
+expect_lines 1 '^warning: rank 1: it has another number of cores than rank 0 \(8, not 4\)'
 echo "differences are told"
