@@ -30,9 +30,11 @@ void measure_round(Console& console, Benchmark& benchmark, MachineProbe* machine
     index_t done = 0;
     for (bool enough = false; !enough;) {
         if (machine != nullptr) {
-            const MachineProbe::Sample sample = machine->measure();
-            result.machine->peak.push_back(sample.gflops);
-            result.machine->dram_read.push_back(sample.gigabytes_per_second);
+            const MachineProbe::Limits limits = machine->measure();
+            result.machine->peak.push_back(limits.gflops.slowest);
+            result.machine->dram_read.push_back(limits.gigabytes_per_second.slowest);
+            console.limits_of_rank().peak.push_back(limits.gflops.mine);
+            console.limits_of_rank().dram_read.push_back(limits.gigabytes_per_second.mine);
         }
         benchmark.repeat(/*record=*/true);
         ++done;
@@ -57,8 +59,9 @@ measure::MachineLimits report_limits(Console& console) {
         peak, measure::summarize(machine.peak).median, machine.level,
         amx ? "" : ", no AMX: the peak is that of vector registers", read,
         measure::summarize(machine.dram_read).median));
-    console.add_limit(amx ? measure::figures::amx_peak : measure::figures::isa_peak, "GFLOP/s", machine.peak);
-    console.add_limit(measure::figures::dram_read, "GB/s", machine.dram_read);
+    console.add_limit(amx ? measure::figures::amx_peak : measure::figures::isa_peak, "GFLOP/s",
+                      {machine.peak, console.limits_of_rank().peak});
+    console.add_limit(measure::figures::dram_read, "GB/s", {machine.dram_read, console.limits_of_rank().dram_read});
     return {1e9 * peak, 1e9 * read};
 }
 

@@ -6,7 +6,6 @@
 #include "bench/machine.hpp"
 #include "bench/summary.hpp"
 #include "bench/turns.hpp"
-#include "host/limits.hpp"
 #include "io/files.hpp"
 #include "measure/headline.hpp"
 #include "mpi/place.hpp"
@@ -74,7 +73,13 @@ public:
         results.program = describe_program();
         const kernels::KernelSet kernels;
         const auto ranks = world_.gather(describe_rank(placement_, bound_at_start_, kernels).dump());
-        results.warnings = noise_warnings(world_, placement_, bound_at_start_, counters_);
+        host::Placement placement = placement_;
+        placement.threads = most_threads_;
+        results.warnings = noise_warnings(world_, placement, bound_at_start_, counters_);
+        for (const measure::CaseResult& result : cases_) {
+            const auto lines = beyond_limits(result);
+            results.warnings.insert(results.warnings.end(), lines.begin(), lines.end());
+        }
         std::vector<nlohmann::ordered_json> objects;
         for (const std::string& rank : ranks) {
             objects.push_back(nlohmann::ordered_json::parse(rank));
@@ -92,6 +97,7 @@ private:
         for (const CaseSpec& spec : specs) {
             const auto ranks = spec.rank_counts(world_.size());
             const auto threads = spec.thread_counts(threads_of_all_cores_);
+            most_threads_ = std::max(most_threads_, static_cast<int>(threads.back()));
             for (const index_t r : ranks) {
                 for (const index_t t : threads) {
                     const bool several = ranks.size() * threads.size() > 1;
@@ -186,7 +192,7 @@ private:
     void prepare(Instance& instance) {
         const CaseSpec& spec = *instance.spec;
         host::Placement placement = placement_;
-        placement.memory_available_bytes = host::read_host_limits().memory_available_bytes;  // others may hold some
+        host::update_memory(placement);  // other cases may hold some
         instance.runtime =
             std::make_unique<train::Runtime>(instance.group, placement, bound_, spec.settings->grid(), spec.compute);
         instance.console =
@@ -231,6 +237,7 @@ private:
     SystemCounters counters_;
     int threads_of_all_cores_ = 1;
     int threads_ = 0;
+    int most_threads_ = 1;  ///< of any case
     bool bound_ = false;
     bool bound_at_start_ = false;
     std::map<std::tuple<index_t, int, kernels::Isa>, std::unique_ptr<MachineProbe>> machines_;

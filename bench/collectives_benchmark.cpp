@@ -27,7 +27,7 @@ struct Operation {
     std::function<void()> prepare;     ///< fills the input, on every rank
     std::function<bool()> is_correct;  ///< after one run from a prepared input
     index_t repeats = 1;               ///< in one measurement
-    std::vector<double> seconds{};     ///< of one run
+    Samples seconds{};                 ///< of one run
 };
 
 /// Small integers, whose sums are exact in FP32; they differ between ranks and neighbouring elements.
@@ -88,25 +88,33 @@ public:
     std::vector<Operation> operations;
 
 private:
-    /// There and back between the first and the last rank; the time of both ways.
+    /// There and back between the first and the last rank; the time of both ways. Each has a buffer to send and another
+    /// one to receive, as osu_latency of the OSU Micro-Benchmarks: a single one would wander between their caches.
     Operation ping_pong(double bytes) {
         const int last = world_.size() - 1;
         return {"ping_pong", 2 * bytes,
                 [this, last] {
-                    const auto buffer = std::as_writable_bytes(std::span(mine_.data(), static_cast<std::size_t>(n_)));
+                    const auto elements = static_cast<std::size_t>(n_);
+                    const auto mine = std::as_bytes(std::span(mine_.data(), elements));
+                    const auto received = std::as_writable_bytes(std::span(received_.data(), elements));
                     if (world_.is_root()) {
-                        world_.send(buffer, last);
-                        world_.receive(buffer, last);
+                        world_.send(mine, last);
+                        world_.receive(received, last);
                     } else if (world_.rank() == last) {
-                        world_.receive(buffer, 0);
-                        world_.send(buffer, 0);
+                        world_.receive(received, 0);
+                        world_.send(mine, 0);
                     }
                 },
-                [this] { fill(mine_, world_.rank()); },
+                [this] { fill(mine_, world_.rank()), received_.fill(-1); },
                 [this, last] {
-                    // What the first rank sent is what the last one got and sent back.
-                    const index_t from = world_.rank() == last ? 0 : world_.rank();
-                    return all_equal(mine_, [&](index_t i) { return element(from, i); });
+                    const bool takes_part = world_.is_root() || world_.rank() == last;
+                    const index_t from = world_.is_root() ? last : 0;
+                    for (index_t i = 0; takes_part && i < n_; ++i) {
+                        if (received_.data()[i] != element(from, i)) {
+                            return false;
+                        }
+                    }
+                    return true;
                 }};
     }
 
@@ -141,7 +149,11 @@ private:
     }
 
     Operation broadcast(double bytes) {
-        return {"broadcast", bytes, [this] { world_.broadcast(std::span(mine_.data(), static_cast<std::size_t>(n_))); },
+        return {"broadcast", bytes,
+                [this] {
+                    world_.broadcast(std::span(mine_.data(), static_cast<std::size_t>(n_)));
+                    world_.barrier();  // or the next one would begin before this one has arrived everywhere
+                },
                 [this] { fill(mine_, world_.rank()); },
                 [this] { return all_equal(mine_, [](index_t i) { return element(0, i); }); }};
     }
@@ -151,6 +163,7 @@ private:
                 [this] {
                     world_.gather_blocks<float>(std::span(mine_.data(), static_cast<std::size_t>(n_)),
                                                 std::span(all_.data(), static_cast<std::size_t>(all_.rows())), counts_);
+                    world_.barrier();  // or ranks would send the next ones before the root has received these
                 },
                 [this] { fill(mine_, world_.rank()), all_.fill(-1); },
                 [this] {
@@ -203,13 +216,13 @@ CollectiveBenchmark::CollectiveBenchmark(Console& console, const std::vector<ind
 void CollectiveBenchmark::repeat(bool record) {
     for (const auto& exchange : exchanges_) {
         for (Operation& operation : exchange->operations) {
-            const double seconds = seconds_of_slowest(world_, [&] {
+            const Sample seconds = seconds_of(world_, [&] {
                 for (index_t run = 0; run < operation.repeats; ++run) {
                     operation.run();
                 }
             });
             if (record) {
-                operation.seconds.push_back(seconds / static_cast<double>(operation.repeats));
+                operation.seconds.push_back(seconds * (1 / static_cast<double>(operation.repeats)));
             }
         }
     }
@@ -219,7 +232,7 @@ std::vector<std::span<const double>> CollectiveBenchmark::samples() const {
     std::vector<std::span<const double>> all;
     for (const auto& exchange : exchanges_) {
         for (const Operation& operation : exchange->operations) {
-            all.emplace_back(operation.seconds);
+            all.emplace_back(operation.seconds.slowest);
         }
     }
     return all;
@@ -231,12 +244,11 @@ void CollectiveBenchmark::report(Console& console, const measure::MachineLimits&
     for (const auto& exchange : exchanges_) {
         double ping_pong = 0;  // GB/s
         for (const Operation& operation : exchange->operations) {
-            const std::vector<double> bandwidth = measure::rates(operation.bytes_per_rank * 1e-9, operation.seconds);
+            const Samples bandwidth = operation.seconds.rates(operation.bytes_per_rank * 1e-9);
             // A message has arrived after half of there and back.
-            const std::vector<double> microseconds =
-                measure::scaled(operation.name == "ping_pong" ? 0.5e6 : 1e6, operation.seconds);
-            const measure::Summary time = measure::summarize(microseconds);
-            const double median = measure::summarize(bandwidth).median;
+            const Samples microseconds = operation.seconds.scaled(operation.name == "ping_pong" ? 0.5e6 : 1e6);
+            const measure::Summary time = measure::summarize(microseconds.slowest);
+            const double median = measure::summarize(bandwidth.slowest).median;
             ping_pong = operation.name == "ping_pong" ? median : ping_pong;
             console.say(fmt::format("{:<15} {:>10} {:>12.2f} {:>8.1f} {:>10.3f} {:>14.0f}\n", operation.name,
                                     exchange->bytes(), time.median, time.spread_percent(), median,
@@ -252,7 +264,9 @@ void CollectiveBenchmark::report(Console& console, const measure::MachineLimits&
 
 class CollectiveBenchmarkSettings final : public BenchmarkSettings {
 public:
-    void declare(core::OptionSet& set) override { set.add("bytes", bytes_, "message sizes, separated by commas"); }
+    void declare(core::OptionSet& set) override {
+        set.add("bytes", bytes_, "message sizes, separated by commas: 64, 64K, 1M");
+    }
     void check(index_t ranks) const override {
         const std::vector<index_t> sizes = parse_sizes("bytes", bytes_);
         const bool whole_floats = std::all_of(

@@ -1,7 +1,9 @@
 #include "bench/disturbances.hpp"
 
 #include "core/trace.hpp"
+#include "host/placement_report.hpp"
 #include "host/system_files.hpp"
+#include "mpi/place.hpp"
 
 #include <fmt/format.h>
 #include <sys/resource.h>
@@ -83,26 +85,23 @@ std::vector<std::string> disturbances(const SystemCounters& before, const System
     return lines;
 }
 
-std::vector<std::string> conditions(const host::Placement& placement, bool threads_bound, const path& root) {
-    std::vector<std::string> lines;
-    if (!threads_bound) {
-        lines.emplace_back("threads are not bound to cores");
-    }
-    if (placement.cores_shared) {
-        lines.emplace_back("others use its cores too (more ranks than cores, or a CPU quota)");
-    }
+std::vector<host::Remark> conditions(const host::Placement& placement, bool threads_bound, const path& root) {
+    std::vector<host::Remark> list =
+        host::remarks(placement, {.threads_bound = threads_bound, .foreign_load = 0, .memory_nodes = {}});
     const int unit = placement.processing_units.empty() ? 0 : placement.processing_units.front();
     const path frequency = root / fmt::format("sys/devices/system/cpu/cpu{}/cpufreq", unit);
     const std::string governor = host::first_line(frequency / "scaling_governor").value_or("");
     if (!governor.empty() && governor != "performance") {
-        lines.push_back(fmt::format("frequency governor {} (performance repeats better)", governor));
+        list.push_back(
+            {host::Severity::warning, fmt::format("frequency governor {} (performance repeats better)", governor)});
     }
     const double now = std::strtod(host::first_line(frequency / "scaling_cur_freq").value_or("").c_str(), nullptr);
     const double base = std::strtod(host::first_line(frequency / "base_frequency").value_or("").c_str(), nullptr);
     if (now > 0 && now < base) {
-        lines.push_back(fmt::format("clock at {:.0f} MHz, below its base of {:.0f}", now / 1000, base / 1000));
+        list.push_back({host::Severity::warning, "its clock is below the base frequency",
+                        fmt::format("{:.0f} MHz, base {:.0f}", now / 1000, base / 1000)});
     }
-    return lines;
+    return list;
 }
 
 std::vector<std::string> noise_warnings(const mpi::Communicator& world, const host::Placement& placement,
@@ -110,18 +109,20 @@ std::vector<std::string> noise_warnings(const mpi::Communicator& world, const ho
     const SystemCounters after = read_counters();
     const mpi::Communicator host = world.split_by_node();
     const double own_cpu = host.sum(after.own_cpu - before.own_cpu);
-    std::string mine;
-    for (const std::string& line : conditions(placement, threads_bound)) {
-        mine += fmt::format("rank {}: {}\n", world.rank(), line);
-    }
+    std::string of_host;
     if (host.is_root()) {
         const auto processors = static_cast<double>(sysconf(_SC_NPROCESSORS_ONLN));
         for (const std::string& line : disturbances(before, after, own_cpu, processors)) {
-            mine += fmt::format("{}: {}\n", placement.host, line);
+            of_host += fmt::format("{}: {}\n", placement.host, line);
         }
     }
     std::vector<std::string> lines;
-    for (const std::string& text : world.gather(mine)) {
+    for (const host::RemarkLine& line : mpi::gather_remarks(world, conditions(placement, threads_bound))) {
+        if (line.severity == host::Severity::warning) {
+            lines.push_back(line.text);
+        }
+    }
+    for (const std::string& text : world.gather(of_host)) {
         std::istringstream stream(text);
         for (std::string line; std::getline(stream, line);) {
             lines.push_back(line);

@@ -27,11 +27,11 @@ struct SystemCounters {
 [[nodiscard]] std::vector<std::string> disturbances(const SystemCounters& before, const SystemCounters& after,
                                                     double own_cpu, double processors);
 
-/// Lines about what makes times of this rank differ from run to run.
-[[nodiscard]] std::vector<std::string> conditions(const host::Placement& placement, bool threads_bound,
-                                                  const std::filesystem::path& root = "/");
+/// What makes times of this rank slower, or differ from run to run.
+[[nodiscard]] std::vector<host::Remark> conditions(const host::Placement& placement, bool threads_bound,
+                                                   const std::filesystem::path& root = "/");
 
-/// Collective. All lines of all ranks, each with its host or rank, on rank 0. `before` was read when the run began.
+/// Collective. Lines about all ranks and hosts, on rank 0. `before` was read when the run began.
 [[nodiscard]] std::vector<std::string> noise_warnings(const mpi::Communicator& world, const host::Placement& placement,
                                                       bool threads_bound, const SystemCounters& before);
 

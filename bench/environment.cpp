@@ -5,6 +5,7 @@
 #include "core/text.hpp"
 #include "host/caches.hpp"
 #include "host/system_files.hpp"
+#include "host/thread_environment.hpp"
 #include "io/hdf5_version.hpp"
 #include "kernels/isa.hpp"
 #include "mpi/communicator.hpp"
@@ -123,6 +124,10 @@ ordered_json describe_variables() {
         if (equals != std::string_view::npos && wanted && !text.starts_with("SLURM_JWT")) {
             found[std::string(text.substr(0, equals))] = text.substr(equals + 1);
         }
+    }
+    for (const std::string& entry : host::read_thread_environment().bindings) {
+        const std::size_t equals = entry.find('=');
+        found[entry.substr(0, equals)] = entry.substr(equals + 1);
     }
     ordered_json variables = ordered_json::object();
     for (const auto& [name, value] : found) {

@@ -78,7 +78,7 @@ struct Contender {
     Gemm<bf16> result;  ///< what the product is with copy 0
     bool is_forward;    ///< x W^T, which both libraries compute and the roofline shows
     index_t repeats = 1;
-    std::vector<double> seconds{};  ///< per product
+    Samples seconds{};  ///< per product
 
     /// Operands of BF16 and a result of FP32, each moved once.
     [[nodiscard]] measure::Work work() const {
@@ -229,13 +229,13 @@ void KernelBenchmark::repeat(bool record) {
         for (Contender& contender : products->contenders) {
             const auto run_once = [&] { contender.run(next_copy_++ % copies); };
             run_once();  // the other contenders had the caches
-            const double seconds = seconds_of_slowest(world_, [&] {
+            const Sample seconds = seconds_of(world_, [&] {
                 for (index_t j = 0; j < contender.repeats; ++j) {
                     run_once();
                 }
             });
             if (record) {
-                contender.seconds.push_back(seconds / static_cast<double>(contender.repeats));
+                contender.seconds.push_back(seconds * (1 / static_cast<double>(contender.repeats)));
             }
         }
     }
@@ -245,7 +245,7 @@ std::vector<std::span<const double>> KernelBenchmark::samples() const {
     std::vector<std::span<const double>> all;
     for (const auto& products : products_) {
         for (const Contender& contender : products->contenders) {
-            all.emplace_back(contender.seconds);
+            all.emplace_back(contender.seconds.slowest);
         }
     }
     return all;
@@ -268,8 +268,8 @@ void KernelBenchmark::report(Console& console, const measure::MachineLimits& lim
         const double gigaflops = 2e-9 * static_cast<double>(m) * static_cast<double>(n * k);
         std::string row = fmt::format("{:>6}", m);
         for (const Contender& contender : contenders) {
-            const std::vector<double> speed = measure::rates(gigaflops, contender.seconds);
-            const measure::Summary summary = measure::summarize(speed);
+            const Samples speed = contender.seconds.rates(gigaflops);
+            const measure::Summary summary = measure::summarize(speed.slowest);
             const double of_peak = 100e9 * summary.median / limits.peak_flops;
             const bool own = contender.quantity != "onednn";
             console.add(measure::figures::of_rows(contender.quantity, m), "GFLOP/s",
@@ -277,11 +277,11 @@ void KernelBenchmark::report(Console& console, const measure::MachineLimits& lim
                         contender.is_forward ? std::optional(contender.work()) : std::nullopt);
             row += fmt::format(" {:>9.1f} +- {:4.1f}%", summary.median, summary.spread_percent());
             if (&contender == &contenders.front()) {
-                row += fmt::format(" {:5.1f}%", of_peak);
+                row += fmt::format(" {:>6}", percent_of_limit(of_peak));
             }
         }
         if (products->onednn != nullptr) {
-            const auto ratios = paired_ratios(contenders.front().seconds, contenders.back().seconds);
+            const auto ratios = paired_ratios(contenders.front().seconds.slowest, contenders.back().seconds.slowest);
             console.add(measure::figures::of_rows("gemm_over_onednn", m), "x", measure::Better::neither, ratios);
             row += fmt::format(" {:>7.2f}x  {}", measure::summarize(ratios).median, products->onednn->implementation());
         }

@@ -71,11 +71,11 @@ struct LayerBenchmarkSettings final : BenchmarkSettings {
     index_t lora_rank = 16;
 };
 
-/// Seconds per layer of every repetition, on the slowest rank.
+/// Seconds per layer of every repetition.
 struct Times {
-    std::vector<double> forward;
-    std::vector<double> backward;
-    std::vector<double> both;
+    Samples forward;
+    Samples backward;
+    Samples both;
     std::size_t kept_bytes = 0;  ///< of a layer between forward and backward
 };
 
@@ -96,21 +96,21 @@ struct Inputs {
 
 /// All layers forward, then all backward, as in training: a layer's weights leave the caches before its backward.
 void sweep(const mpi::Communicator& world, LayerTwins::Layers& layers, const Inputs& inputs, Times& times) {
-    const auto count = static_cast<double>(layers.size());
-    const double forward = seconds_of_slowest(world, [&] {
+    const double per_layer = 1 / static_cast<double>(layers.size());
+    const Sample forward = seconds_of(world, [&] {
         for (std::size_t i = 0; i < layers.size(); ++i) {
             layers[i].forward(inputs.hidden, inputs.routes[i]);
         }
     });
     times.kept_bytes = layers.front().kept_bytes();
-    const double backward = seconds_of_slowest(world, [&] {
+    const Sample backward = seconds_of(world, [&] {
         for (std::size_t i = layers.size(); i-- > 0;) {
             layers[i].backward(inputs.grad_output);
         }
     });
-    times.forward.push_back(forward / count);
-    times.backward.push_back(backward / count);
-    times.both.push_back((forward + backward) / count);
+    times.forward.push_back(forward * per_layer);
+    times.backward.push_back(backward * per_layer);
+    times.both.push_back((forward + backward) * per_layer);
 }
 
 /// What one pass must do at least: base weights only, each expert in use read once.
@@ -126,25 +126,24 @@ measure::Work work_of_pass(const LayerShape& shape, const Inputs& inputs) {
 }
 
 /// One line of the table and its figures. Of both passes together, `better` is none: their sum says nothing new.
-void report_pass(Console& console, const char* pass, const char* quantity, const KeyOf& key,
-                 const std::vector<double>& seconds, measure::Better better, const measure::Work& work,
-                 const measure::MachineLimits& limits) {
-    const measure::Summary time = measure::summarize(seconds);
+void report_pass(Console& console, const char* pass, const char* quantity, const KeyOf& key, const Samples& seconds,
+                 measure::Better better, const measure::Work& work, const measure::MachineLimits& limits) {
+    const measure::Summary time = measure::summarize(seconds.slowest);
     const double floor = work.floor_seconds(limits);
     const double reached = 100 * floor / time.median;
-    console.add(key(quantity), "ms", better, measure::scaled(1e3, seconds), reached,
+    console.add(key(quantity), "ms", better, seconds.scaled(1e3), reached,
                 better == measure::Better::neither ? std::nullopt : std::optional(work));
     console.add(key(std::string(quantity) + "_floor"), "percent", measure::Better::neither,
-                measure::rates(100 * floor, seconds));
-    console.say(fmt::format("  {:<18} {:>10.2f} +- {:4.1f}% {:>10.1f} {:>8.1f} {:>10.2f} {:>8.1f}%\n", pass,
+                measure::rates(100 * floor, seconds.slowest));
+    console.say(fmt::format("  {:<18} {:>10.2f} +- {:4.1f}% {:>10.1f} {:>8.1f} {:>10.2f} {:>9}\n", pass,
                             time.median * 1e3, time.spread_percent(), work.operations / time.median * 1e-9,
-                            work.bytes / time.median * 1e-9, floor * 1e3, reached));
+                            work.bytes / time.median * 1e-9, floor * 1e3, percent_of_limit(reached)));
 }
 
 void report_lora(Console& console, const LayerShape& shape, index_t lora_rank, const KeyOf& key, const Times& with,
                  const Times& without) {
-    std::vector<double> overhead(with.both.size());
-    std::transform(with.both.begin(), with.both.end(), without.both.begin(), overhead.begin(),
+    std::vector<double> overhead(with.both.slowest.size());
+    std::transform(with.both.slowest.begin(), with.both.slowest.end(), without.both.slowest.begin(), overhead.begin(),
                    [](double a, double b) { return 100 * (a / b - 1); });
     const measure::Summary percent = measure::summarize(overhead);
     console.add(key("lora_overhead"), "percent", measure::Better::neither, overhead);
@@ -154,7 +153,8 @@ void report_lora(Console& console, const LayerShape& shape, index_t lora_rank, c
     const double base = 2.0 * static_cast<double>(shape.expert_parameters());
     console.say(fmt::format(
         "  LoRA costs {:.1f} % [{:.1f}, {:.1f}] over frozen experts ({:.2f} ms), for {:.1f} % more operations\n",
-        percent.median, percent.low, percent.high, measure::summarize(without.both).median * 1e3, 100 * lora / base));
+        percent.median, percent.low, percent.high, measure::summarize(without.both.slowest).median * 1e3,
+        100 * lora / base));
 }
 
 /// One number of tokens.
@@ -219,8 +219,8 @@ void LayerBenchmark::repeat(bool record) {
 std::vector<std::span<const double>> LayerBenchmark::samples() const {
     std::vector<std::span<const double>> all;
     for (const Pass& pass : passes_) {
-        all.emplace_back(pass.times.forward);
-        all.emplace_back(pass.times.backward);
+        all.emplace_back(pass.times.forward.slowest);
+        all.emplace_back(pass.times.backward.slowest);
     }
     return all;
 }

@@ -70,16 +70,16 @@ MachineProbe::MachineProbe(const mpi::Communicator& world, const kernels::PeakLo
     }
 }
 
-double MachineProbe::read_next_part() {
-    const double seconds = seconds_of_slowest(world_, [&] { memory_.read(loop_, next_part_); });
+Sample MachineProbe::read_next_part() {
+    const Sample seconds = seconds_of(world_, [&] { memory_.read(loop_, next_part_); });
     next_part_ = (next_part_ + 1) % parts;
     return seconds;
 }
 
-MachineProbe::Sample MachineProbe::measure() {
-    const double loop_seconds = seconds_of_slowest(world_, [&] { run_on_all_threads(loop_, calls_); });
+MachineProbe::Limits MachineProbe::measure() {
+    const Sample loop_seconds = seconds_of(world_, [&] { run_on_all_threads(loop_, calls_); });
     const double operations = loop_.operations * static_cast<double>(rounds_per_call * calls_ * omp_get_max_threads());
-    return {operations * 1e-9 / loop_seconds, memory_.bytes_of_each() * 1e-9 / read_next_part()};
+    return {loop_seconds.rate_of(operations * 1e-9), read_next_part().rate_of(memory_.bytes_of_each() * 1e-9)};
 }
 
 }  // namespace moesaic::bench

@@ -1,6 +1,7 @@
 // What the machine can do at best, measured beside what is compared with it.
 #pragma once
 
+#include "bench/samples.hpp"
 #include "bench/team_memory.hpp"
 #include "host/caches.hpp"
 #include "kernels/kernel_set.hpp"
@@ -39,16 +40,16 @@ public:
     /// Collective. `loop` must outlive the object. Allocates `bytes`, shared out among the threads of now.
     MachineProbe(const mpi::Communicator& world, const kernels::PeakLoop& loop, index_t bytes);
 
-    struct Sample {
-        double gflops = 0;                ///< of the slowest rank
-        double gigabytes_per_second = 0;  ///< of the slowest rank
+    struct Limits {
+        Sample gflops;
+        Sample gigabytes_per_second;
     };
     /// Collective. Takes some ten milliseconds.
-    [[nodiscard]] Sample measure();
+    [[nodiscard]] Limits measure();
     [[nodiscard]] kernels::Isa level() const noexcept { return loop_.isa; }
 
 private:
-    double read_next_part();
+    Sample read_next_part();
 
     mpi::Communicator world_;
     const kernels::PeakLoop& loop_;

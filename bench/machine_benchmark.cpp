@@ -39,7 +39,7 @@ private:
         std::string name;
         TeamMemory memory;
         index_t repeats = 1;  ///< in one measurement
-        std::vector<double> gigabytes_per_second{};
+        Samples gigabytes_per_second{};
     };
     void add_cache(const std::string& name, index_t bytes_per_thread);
     void sum_arrays();
@@ -49,7 +49,7 @@ private:
     const kernels::ElementwiseKernels<float>& elementwise_;
     std::vector<CacheReads> caches_;
     TeamMemory arrays_;  ///< a, b, c
-    std::vector<double> stream_add_;
+    Samples stream_add_;
 };
 
 MachineBenchmark::MachineBenchmark(const train::Runtime& runtime, Console& console)
@@ -96,30 +96,30 @@ void MachineBenchmark::sum_arrays() {
 }
 
 void MachineBenchmark::repeat(bool record) {
-    const auto keep = [&](std::vector<double>& rates, double bytes, double seconds) {
+    const auto keep = [&](Samples& rates, double bytes, const Sample& seconds) {
         if (record) {
-            rates.push_back(bytes * 1e-9 / seconds);
+            rates.push_back(seconds.rate_of(bytes * 1e-9));
         }
     };
     for (CacheReads& reads : caches_) {
         const double bytes = reads.memory.bytes_of_each() * static_cast<double>(reads.repeats);
         keep(reads.gigabytes_per_second, bytes,
-             seconds_of_slowest(world_, [&] { reads.memory.read(loop_, 0, reads.repeats); }));
+             seconds_of(world_, [&] { reads.memory.read(loop_, 0, reads.repeats); }));
     }
-    keep(stream_add_, 3 * arrays_.bytes_of_each(), seconds_of_slowest(world_, [&] { sum_arrays(); }));
+    keep(stream_add_, 3 * arrays_.bytes_of_each(), seconds_of(world_, [&] { sum_arrays(); }));
 }
 
 void MachineBenchmark::report(Console& console, const measure::MachineLimits&) const {
     for (const CacheReads& reads : caches_) {
         console.say(fmt::format("{}: {:.0f} KiB of every thread again and again, {:.1f} GB/s (median {:.1f})\n",
                                 reads.name, reads.memory.bytes_of_each() / 1024 / omp_get_max_threads(),
-                                measure::best_of(reads.gigabytes_per_second),
-                                measure::summarize(reads.gigabytes_per_second).median));
+                                measure::best_of(reads.gigabytes_per_second.slowest),
+                                measure::summarize(reads.gigabytes_per_second.slowest).median));
         console.add_limit(reads.name, "GB/s", reads.gigabytes_per_second);
     }
     console.say(fmt::format("stream_add: c = a + b, arrays of {:.0f} MiB, {:.1f} GB/s (median {:.1f})\n",
-                            arrays_.bytes_of_each() / core::mebibyte, measure::best_of(stream_add_),
-                            measure::summarize(stream_add_).median));
+                            arrays_.bytes_of_each() / core::mebibyte, measure::best_of(stream_add_.slowest),
+                            measure::summarize(stream_add_.slowest).median));
     console.add_limit("stream_add", "GB/s", stream_add_);
 }
 

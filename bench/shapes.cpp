@@ -1,9 +1,8 @@
 #include "bench/shapes.hpp"
 
 #include "core/error.hpp"
+#include "core/text.hpp"
 #include "model/weights/synthetic.hpp"
-
-#include <charconv>
 
 namespace moesaic::bench {
 
@@ -36,20 +35,16 @@ LayerShape LayerShape::with(const LayerShape& other) const {
 
 std::vector<index_t> parse_sizes(std::string_view key, std::string_view list) {
     std::vector<index_t> sizes;
-    const char* begin = list.data();
-    const char* const end = list.data() + list.size();
-    for (;; ++begin) {
-        index_t size = 0;
-        const auto [stop, error] = std::from_chars(begin, end, size);
-        core::require(error == std::errc() && size >= 1 && (stop == end || *stop == ','), ExitCode::usage,
-                      "{} = {} is no list of numbers (integers of at least 1, separated by commas); write {} = 1,2",
-                      key, list, key);
+    for (const std::string& item : core::split(std::string(list))) {
+        const index_t size = core::parse_size(item).value_or(0);
+        core::require(
+            size >= 1, ExitCode::usage,
+            "{} = {} is no list of numbers (integers of at least 1, as 64 or 64K, separated by commas); write "
+            "{} = 1,2",
+            key, list, key);
         sizes.push_back(size);
-        begin = stop;
-        if (begin == end) {
-            return sizes;
-        }
     }
+    return sizes;
 }
 
 }  // namespace moesaic::bench

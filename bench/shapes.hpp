@@ -28,7 +28,8 @@ struct LayerShape {
 /// if there is none of this name.
 [[nodiscard]] LayerShape layer_shape(std::string_view name);
 
-/// The numbers of a comma-separated list, each at least 1. Throws a usage error that names the option `key`.
+/// The numbers of a comma-separated list, each at least 1, as core::parse_size reads them. Throws a usage error that
+/// names the option `key`.
 [[nodiscard]] std::vector<index_t> parse_sizes(std::string_view key, std::string_view list);
 
 }  // namespace moesaic::bench

@@ -46,7 +46,7 @@ public:
                   double planned_bytes);
 
     void repeat(bool record) override;
-    [[nodiscard]] std::vector<std::span<const double>> samples() const override { return {samples_.seconds}; }
+    [[nodiscard]] std::vector<std::span<const double>> samples() const override { return {samples_.seconds.slowest}; }
     void report(Console& console, const measure::MachineLimits& limits) const override;
 
 private:
@@ -83,7 +83,7 @@ void StepBenchmark::repeat(bool record) {
     memory_.begin();
     const mpi::Communicator& world = grid_.world();
     measure::EventCollector collector;
-    const double seconds = seconds_of_slowest(world, [&] { session_.step(); });
+    const Sample seconds = seconds_of(world, [&] { session_.step(); });
     const measure::StepTrace trace = measure::trace_of_step(collector.stop());
     memory_.end();
     if (session_.decoder().architecture().moe_layers() > 0) {
@@ -137,9 +137,9 @@ void StepBenchmark::report_parts(Console& console, const measure::MachineLimits&
         const double flops = part.operations / time.median;
         console.say(fmt::format("  {:<18} {:>10.2f} +- {:4.1f}% {:>8.1f}%{}\n", part.label, time.median * 1e3,
                                 time.spread_percent(), share.median,
-                                part.operations > 0
-                                    ? fmt::format(" {:>10.1f} {:>7.1f}%", flops * 1e-9, 100 * flops / limits.peak_flops)
-                                    : ""));
+                                part.operations > 0 ? fmt::format(" {:>10.1f} {:>8}", flops * 1e-9,
+                                                                  percent_of_limit(100 * flops / limits.peak_flops))
+                                                    : ""));
         if (part.figure != nullptr) {
             console.add(part.figure, "ms", measure::Better::neither, measure::scaled(1e3, seconds));
         }
@@ -156,15 +156,16 @@ void StepBenchmark::report(Console& console, const measure::MachineLimits& limit
     }
     const StepWork work(architecture, grid_, tokens_);
     const double floor = work.floor_seconds(limits);
-    const measure::Summary seconds = measure::summarize(samples_.seconds);
+    const measure::Summary seconds = measure::summarize(samples_.seconds.slowest);
     const double reached = 100 * floor / seconds.median;
-    const std::vector<double> speed = measure::rates(static_cast<double>(tokens_), samples_.seconds);
+    const Samples speed = samples_.seconds.rates(static_cast<double>(tokens_));
     console.add("step_seconds", "s", measure::Better::neither, samples_.seconds, reached, work.sum());
     console.add(figures::step_tokens_per_second, "tokens/s", measure::Better::higher, speed, reached);
-    console.add("step_floor", "percent", measure::Better::neither, measure::rates(100 * floor, samples_.seconds));
-    console.say(fmt::format("\n{} tokens per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s, {:.1f}% of the floor\n",
-                            tokens_, seconds.median, seconds.spread_percent(), measure::summarize(speed).median,
-                            reached));
+    console.add("step_floor", "percent", measure::Better::neither,
+                measure::rates(100 * floor, samples_.seconds.slowest));
+    console.say(fmt::format("\n{} tokens per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s, {} of the floor\n", tokens_,
+                            seconds.median, seconds.spread_percent(), measure::summarize(speed.slowest).median,
+                            percent_of_limit(reached)));
     report_memory(console);
 }
 

@@ -9,7 +9,7 @@ namespace moesaic::bench {
 
 std::vector<double> StepSamples::of_each(const std::function<double(std::size_t)>& value) const {
     std::vector<double> values;
-    for (std::size_t i = 0; i < seconds.size(); ++i) {
+    for (std::size_t i = 0; i < seconds.slowest.size(); ++i) {
         values.push_back(value(i));
     }
     return values;

@@ -11,7 +11,7 @@ namespace moesaic::bench {
 
 /// All repetitions of a step; what is known of other ranks is there on rank 0 only.
 struct StepSamples {
-    std::vector<double> seconds;                          ///< of the slowest rank
+    Samples seconds;
     std::vector<measure::RankSteps> mine;                 ///< this rank by itself
     std::vector<std::vector<measure::RankSteps>> shares;  ///< of all ranks
 

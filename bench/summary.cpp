@@ -13,6 +13,19 @@
 
 namespace moesaic::bench {
 
+std::vector<std::string> beyond_limits(const measure::CaseResult& result) {
+    std::vector<std::string> lines;
+    for (const measure::Figure& figure : result.figures) {
+        if (figure.floor_percent.value_or(0) > 100) {
+            lines.push_back(fmt::format(
+                "{}: {} is at {:.0f} % of what the machine's limits allow: they were measured while something "
+                "else disturbed it, or this was in the caches",
+                result.name, figure.name, *figure.floor_percent));
+        }
+    }
+    return lines;
+}
+
 void print_figures(const measure::Results& results) {
     for (const std::string& warning : results.warnings) {
         core::print(fmt::format("warning: {}\n", warning));

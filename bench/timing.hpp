@@ -1,6 +1,7 @@
 // Time of work that all ranks do at once.
 #pragma once
 
+#include "bench/samples.hpp"
 #include "core/trace.hpp"
 #include "mpi/communicator.hpp"
 
@@ -12,13 +13,14 @@ namespace moesaic::bench {
 
 using core::index_t;
 
-/// Collective. Seconds that the slowest rank needs for `work`, which all ranks start together.
+/// Collective. Seconds that ranks need for `work`, which all of them start together.
 template <class Work>
-[[nodiscard]] double seconds_of_slowest(const mpi::Communicator& world, Work&& work) {
+[[nodiscard]] Sample seconds_of(const mpi::Communicator& world, Work&& work) {
     world.barrier();
     const std::int64_t begin = core::trace::now_ns();
     work();
-    return world.max(static_cast<double>(core::trace::now_ns() - begin) * 1e-9);
+    const double mine = static_cast<double>(core::trace::now_ns() - begin) * 1e-9;
+    return {world.max(mine), mine};
 }
 
 /// Collective. How often to repeat `work` inside one measurement, so that it lasts about `seconds`: clock and barrier
@@ -30,11 +32,12 @@ template <class Work>
     for (;;) {
         double measured = std::numeric_limits<double>::infinity();
         for (int attempt = 0; attempt < 3; ++attempt) {  // one alone may have been interrupted
-            measured = std::min(measured, seconds_of_slowest(world, [&] {
-                                    for (index_t i = 0; i < repeats; ++i) {
-                                        work();
-                                    }
-                                }));
+            const auto run_all = [&] {
+                for (index_t i = 0; i < repeats; ++i) {
+                    work();
+                }
+            };
+            measured = std::min(measured, seconds_of(world, run_all).slowest);
         }
         if (measured >= seconds / 4) {  // long enough to extrapolate from
             return std::max<index_t>(

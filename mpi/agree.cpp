@@ -1,9 +1,13 @@
 // Errors of one rank that become the error of every rank.
 #include "core/error.hpp"
 #include "core/trace.hpp"
+#include "host/limits.hpp"
 #include "mpi/communicator.hpp"
 
+#include <fmt/format.h>
+
 #include <exception>
+#include <filesystem>
 #include <new>
 
 namespace moesaic::mpi {
@@ -23,7 +27,10 @@ Failure describe(const std::exception_ptr& exception) {
     } catch (const core::Error& error) {
         return {error.code(), error.what()};
     } catch (const std::bad_alloc&) {
-        return {ExitCode::out_of_resources, core::out_of_memory_message};
+        return {ExitCode::out_of_resources, host::out_of_memory_message()};
+    } catch (const std::filesystem::filesystem_error& error) {
+        return {ExitCode::usage, fmt::format("can't use {} ({}); check the path and its permissions",
+                                             error.path1().string(), error.code().message())};
     } catch (const std::exception& error) {
         return {ExitCode::runtime_failure, error.what()};
     } catch (...) {

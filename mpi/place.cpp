@@ -9,6 +9,7 @@
 #include "core/options.hpp"
 #include "host/limits.hpp"
 #include "host/share_cores.hpp"
+#include "host/thread_environment.hpp"
 #include "host/topology.hpp"
 
 #include <algorithm>
@@ -56,6 +57,37 @@ std::vector<std::vector<int>> exchange(const Communicator& group, const std::vec
     return lists;
 }
 
+/// The cores of a machine as text, equal for equal machines.
+std::string describe(const std::vector<host::Core>& cores) {
+    std::string text;
+    for (const host::Core& core : cores) {
+        text += fmt::format("{}:{} ", core.numa_node, fmt::join(core.processing_units, ","));
+    }
+    return text;
+}
+
+/// Collective. Ranks of a host tell each other cores by their index: all must see the same ones.
+void require_same_machine(const Communicator& world, const Communicator& node, const host::Topology& topology) {
+    const std::string mine = describe(topology.cores());
+    std::string of_first = mine;
+    node.broadcast(of_first);
+    world.agree([&] {
+        core::require(
+            mine == of_first, ExitCode::usage,
+            "the topology of {} differs from the one that its first rank sees ({} cores here); give all ranks the "
+            "same HWLOC_* variables and --topology",
+            host::host_name(), topology.cores().size());
+    });
+}
+
+int numa_nodes_of(const std::vector<host::Core>& machine) {
+    std::set<int> nodes;
+    for (const host::Core& core : machine) {
+        nodes.insert(core.numa_node);
+    }
+    return static_cast<int>(nodes.size());
+}
+
 void set_cores(host::Placement& placement, const host::Topology& topology, const host::CoreShare& share,
                const std::vector<int>& usable) {
     std::set<int> numa_nodes;
@@ -91,8 +123,17 @@ int cores_paid_for(double cpus, int ranks, int cores) {
 
 }  // namespace
 
+std::vector<host::RemarkLine> gather_remarks(const Communicator& world, const std::vector<host::Remark>& mine) {
+    std::vector<std::vector<host::Remark>> of_ranks;
+    for (const std::string& text : world.gather(host::to_text(mine))) {
+        of_ranks.push_back(host::remarks_from(text));
+    }
+    return host::group_remarks(of_ranks);
+}
+
 void PlaceSettings::declare(core::OptionSet& set) {
-    set.add_auto("parallel.threads", threads, most_threads, "threads per rank; auto: one per physical core of the rank")
+    set.add_auto("parallel.threads", threads, most_threads,
+                 "threads per rank; auto: one per physical core of the rank, at most OMP_NUM_THREADS")
         .known_as({"num_threads", "n_threads", "nthreads"});
 }
 
@@ -103,16 +144,17 @@ void PlaceSettings::declare_topology(core::OptionSet& set) {
 
 host::Placement place(const Communicator& world, const PlaceSettings& settings) {
     std::optional<host::Topology> found;
-    host::HostLimits limits;
+    double cpus = 0;
     world.agree([&] {
         core::require(settings.threads >= 0, ExitCode::usage,
                       "{} threads per rank are impossible (negative); use 0 for one thread per core", settings.threads);
         found.emplace(settings.topology);
-        limits = host::read_host_limits();
+        cpus = host::read_host_limits().cpus;
     });
     const host::Topology& topology = *found;
 
     const Communicator node = world.split_by_node();
+    require_same_machine(world, node, topology);
     host::Placement placement;
     placement.host = host::host_name();
     placement.rank = world.rank();
@@ -128,13 +170,20 @@ host::Placement place(const Communicator& world, const PlaceSettings& settings) 
     placement.numa_ranks = ranks_on_nodes(topology.cores(), of_ranks, placement.numa_nodes);
     placement.emulated = !topology.is_this_host();
 
-    placement.memory_bytes = limits.memory_bytes;
-    placement.memory_available_bytes = limits.memory_available_bytes;
     const int cores = static_cast<int>(share.cores.size());
-    const int paid = cores_paid_for(limits.cpus, node.size(), cores);
+    const int paid = cores_paid_for(cpus, node.size(), cores);
     // Under a CPU quota other processes have the same cores, so that a bound thread might wait while others are idle.
     placement.cores_shared = !share.is_exclusive || paid < cores;
-    placement.threads = settings.threads > 0 ? static_cast<int>(settings.threads) : paid;
+    placement.host_numa_nodes = numa_nodes_of(topology.cores());
+    host::ThreadEnvironment environment = host::read_thread_environment();
+    if (placement.emulated) {
+        environment.slurm_cpus_per_task = environment.slurm_cpus_on_node = 0;  // of this host
+    }
+    host::ThreadChoice choice = host::choose_threads(
+        environment, {.wanted = static_cast<int>(settings.threads), .cores = paid, .node_ranks = placement.node_ranks});
+    placement.threads = choice.threads;
+    placement.thread_remarks = std::move(choice.remarks);
+    host::update_memory(placement);
     return placement;
 }
 

@@ -10,6 +10,7 @@
 #include "host/placement.hpp"
 #include "mpi/communicator.hpp"
 #include "mpi/progress.hpp"
+#include "mpi/start_limit.hpp"
 
 #include <algorithm>
 #include <array>
@@ -99,6 +100,7 @@ Watchdog::Watchdog(const Communicator& world, double limit_seconds)
     if (limit_ <= 0 || world.size() == 1) {
         return;
     }
+    const StartLimit until_it_runs(limit_);
     interval_ = std::clamp(limit_ / 20, 0.05, 5.0);
     silence_ = 4 * interval_;
     for (const std::string& name : world.all_gather(host::host_name())) {

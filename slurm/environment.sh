@@ -1,10 +1,11 @@
-# Shared by the batch scripts: sourced, it sets `launch`, the command that starts one rank per NUMA node of all nodes of
-# the job, and `moesaic`, the executable ($MOESAIC, or that of the release build).
+# Shared by the batch scripts, which source it from the folder `here`: it sets `launch`, the command that starts the ranks
+# on all nodes of the job, and `moesaic`, the executable ($MOESAIC, or that of the release build).
 # shellcheck shell=bash
 
-moesaic=${MOESAIC:-build/release/bin/moesaic}
+# shellcheck disable=SC2154  # of the scripts that source this
+moesaic=${MOESAIC:-${here%/*}/build/release/bin/moesaic}
 if [ ! -x "$moesaic" ]; then
-    echo "$moesaic is no executable (in $PWD); build it, submit from the top folder, or set MOESAIC" >&2
+    echo "$moesaic is no executable; build it, or set MOESAIC" >&2
     exit 2
 fi
 if [ -z "${SLURM_JOB_NUM_NODES:-}" ]; then
@@ -23,12 +24,20 @@ numa_nodes() {
     echo $((count > 0 ? count : 1))
 }
 
-# RANKS_PER_NODE overrides the number of NUMA nodes.
-per_node=${RANKS_PER_NODE:-$(numa_nodes)}
+# What the user asked for, with RANKS_PER_NODE or options of sbatch, else one rank per NUMA node.
+per_node=${RANKS_PER_NODE:-${SLURM_NTASKS_PER_NODE:-}}
+if [ -z "$per_node" ] && [ -n "${SLURM_NTASKS:-}" ]; then
+    if [ $((SLURM_NTASKS % SLURM_JOB_NUM_NODES)) -ne 0 ]; then
+        echo "$SLURM_NTASKS tasks can't be shared out evenly among $SLURM_JOB_NUM_NODES nodes; ask for --ntasks-per-node" >&2
+        exit 2
+    fi
+    per_node=$((SLURM_NTASKS / SLURM_JOB_NUM_NODES))
+fi
+per_node=${per_node:-$(numa_nodes)}
 ranks=$((per_node * SLURM_JOB_NUM_NODES))
 
 # shellcheck disable=SC2034  # for the scripts that source this
-if srun --mpi=list 2>&1 | grep -qw pmix; then
+if srun --mpi=list 2>&1 | grep -w pmix >/dev/null; then # not -q, which ends before srun does
     # --exclusive off: the step has all CPUs of the job, and moesaic shares them out among its ranks.
     launch=(srun --mpi=pmix --ntasks="$ranks" --ntasks-per-node="$per_node" --cpu-bind=none --kill-on-bad-exit=1)
 else

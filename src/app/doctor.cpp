@@ -4,6 +4,7 @@
 #include "core/error.hpp"
 #include "core/trace.hpp"
 #include "core/units.hpp"
+#include "host/fabrics.hpp"
 #include "host/placement_report.hpp"
 #include "kernels/isa.hpp"
 #include "train/runtime.hpp"
@@ -13,6 +14,8 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <filesystem>
 
 namespace moesaic::app {
@@ -45,31 +48,31 @@ std::string describe_ranks(const train::Runtime& runtime, const host::Binding& b
     return host::map_title() + fmt::format("{}{}", fmt::join(lines, ""), fmt::join(disks, ""));
 }
 
-std::string warnings_of_rank(const train::Runtime& runtime, const host::Binding& binding) {
-    std::vector<std::string> lines = host::warnings(runtime.placement, binding);
+std::vector<host::Remark> remarks_of_rank(const train::Runtime& runtime, const host::Binding& binding) {
+    std::vector<host::Remark> remarks = host::remarks(runtime.placement, binding);
     const kernels::Isa best = kernels::gemm_kernels<core::bf16>().back().isa;
     if (!kernels::runs(best)) {
-        lines.push_back(fmt::format("warning: rank {}: no {}; BF16 products use {}", runtime.placement.rank,
-                                    kernels::name(best), runtime.kernels.gemm_name<core::bf16>()));
+        remarks.push_back({host::Severity::note, fmt::format("no {}; BF16 products use {}", kernels::name(best),
+                                                             runtime.kernels.gemm_name<core::bf16>())});
     }
-    return fmt::format("{}{}", fmt::join(lines, "\n"), lines.empty() ? "" : "\n");
+    return remarks;
 }
 
-/// Collective. A warning of every host whose ranks leave cores idle, on rank 0; mpirun binds few ranks to a core each.
-std::string idle_cores(const train::Runtime& runtime) {
+/// Collective. That the ranks of this host leave cores idle, on the first of them; mpirun binds few ranks to a core
+/// each.
+void remark_idle_cores(const train::Runtime& runtime, std::vector<host::Remark>& remarks) {
+    const host::Placement& p = runtime.placement;
     const mpi::Communicator host = runtime.world.split_by_node();
-    const auto used = host.sum(static_cast<index_t>(runtime.placement.cores.size()));
+    const auto used = host.sum(static_cast<index_t>(p.cores.size()));
     const auto processors = static_cast<index_t>(sysconf(_SC_NPROCESSORS_ONLN));
     constexpr index_t threads_per_core = 2;  // of CPUs with simultaneous multithreading
-    const bool warn = host.is_root() && !runtime.placement.emulated && !runtime.placement.cores_shared &&
-                      used * threads_per_core < processors;
-    const auto warnings = runtime.world.gather(
-        warn ? fmt::format(
-                   "warning: the ranks on {} use {} cores of {} processors; start them with mpirun --map-by numa "
-                   "--bind-to numa\n",
-                   runtime.placement.host, used, processors)
-             : "");
-    return fmt::format("{}", fmt::join(warnings, ""));
+    if (host.is_root() && !p.emulated && !p.cores_shared && used * threads_per_core < processors) {
+        remarks.push_back(
+            {host::Severity::warning, "the ranks of its host leave cores idle",
+             fmt::format("{} of {} processors of {} are used", used, processors, p.host),
+             fmt::format("start one rank per NUMA node, {} on {}, or have them bound to more (mpirun --bind-to none)",
+                         p.host_numa_nodes, p.host)});
+    }
 }
 
 /// Collective. Time of one all-gather of `bytes` per rank, in seconds; median of several.
@@ -90,17 +93,72 @@ double time_all_gather(const mpi::Communicator& world, index_t bytes) {
     return seconds[5];
 }
 
-std::string describe_exchange(const mpi::Communicator& world) {
+/// Collective. What the exchange takes; says on rank 0 if it is slower than any network.
+std::string describe_exchange(const mpi::Communicator& world, std::vector<host::Remark>& remarks) {
     if (world.size() == 1) {
         return "  one rank: nothing to exchange\n";
     }
     constexpr index_t small = 8;
     constexpr index_t large = index_t{8} << 20;
+    constexpr double slow = 1e-3;  // seconds; a thousand ranks need some ten messages after each other
     const double latency = time_all_gather(world, small);
     const double seconds = time_all_gather(world, large);
     const double received = static_cast<double>(large * (world.size() - 1));
+    if (world.is_root() && latency > slow) {
+        remarks.push_back({host::Severity::warning, "messages take very long",
+                           fmt::format("an all-gather of 8 B {:.1f} ms", latency * 1e3),
+                           "look for cores that several ranks share, and for the network that MPI has chosen (mpirun "
+                           "--mca btl_tcp_if_include)"});
+    }
     return fmt::format("  all-gather of 8 B per rank: {:.1f} us; of 8 MiB per rank: {:.2f} GB/s received per rank\n",
                        latency * 1e6, received / seconds * 1e-9);
+}
+
+/// Collective. On the first rank of a host whose messages to others go over TCP beside a faster network.
+void remark_transport(const train::Runtime& runtime, const std::string& transport, std::vector<host::Remark>& remarks) {
+    const index_t hosts = runtime.world.sum(static_cast<index_t>(runtime.placement.node_rank == 0 ? 1 : 0));
+    const std::vector<std::string> fabrics = host::active_fabrics();
+    if (hosts > 1 && runtime.placement.node_rank == 0 && !fabrics.empty() &&
+        transport.find("tcp") != std::string::npos) {
+        remarks.push_back({host::Severity::warning, "messages between hosts go over TCP beside a faster network",
+                           fmt::format("{}: {}", runtime.placement.host, fmt::join(fabrics, ", ")),
+                           "use an MPI library that was built with UCX or libfabric (mpirun --mca pml ucx)"});
+    }
+}
+
+std::string usable_levels() {
+    std::vector<std::string_view> levels;
+    for (const kernels::IsaStatus& status : kernels::self_test()) {
+        if (status.usable) {
+            levels.push_back(kernels::name(status.isa));
+        }
+    }
+    return fmt::format("{}", fmt::join(levels, ", "));
+}
+
+/// Collective. Says on each rank in what it differs from rank 0; the fastest ranks wait for the slowest one.
+void remark_differences(const train::Runtime& runtime, std::vector<host::Remark>& remarks) {
+    constexpr double tolerated = 0.1;  // part of the memory, of which the firmware keeps more or less
+    const auto cores = static_cast<double>(runtime.placement.cores.size());
+    const double memory = static_cast<double>(runtime.placement.memory_bytes) / core::gibibyte;
+    const std::string levels = usable_levels();
+    std::array<double, 2> sizes_of_root = {cores, memory};
+    std::string levels_of_root = levels;
+    runtime.world.broadcast(std::span<double>(sizes_of_root));
+    runtime.world.broadcast(levels_of_root);
+    const auto compare = [&](bool differs, const char* problem, const std::string& detail) {
+        if (differs) {
+            remarks.push_back({host::Severity::warning, problem, detail, "run on hosts of one kind"});
+        }
+    };
+    // Ranks of a host share its cores as evenly as their number allows.
+    compare(std::abs(cores - sizes_of_root[0]) > 1, "it has another number of cores than rank 0",
+            fmt::format("{:.0f}, not {:.0f}", cores, sizes_of_root[0]));
+    compare(std::abs(memory - sizes_of_root[1]) > tolerated * sizes_of_root[1],
+            "its host has another memory than rank 0's",
+            fmt::format("{:.0f} GiB, not {:.0f}", memory, sizes_of_root[1]));
+    compare(levels != levels_of_root, "it has other instruction sets than rank 0",
+            fmt::format("{}, not {}", levels, levels_of_root));
 }
 
 }  // namespace
@@ -119,19 +177,27 @@ ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments) {
         return ExitCode::success;
     }
     parse(world, options, arguments, false);
-    const train::Runtime runtime(world, place, grid, compute);
-    const host::Binding binding = {runtime.threads_bound, host::find_first_touched_nodes(runtime.placement)};
+    const train::Runtime runtime(world, place, grid, compute, false);
+    const host::Binding binding = {.threads_bound = runtime.threads_bound,
+                                   .foreign_load = runtime.foreign_load,
+                                   .memory_nodes = host::find_first_touched_nodes(runtime.placement)};
     const std::string ranks = describe_ranks(runtime, binding);
-    const auto warnings = world.gather(warnings_of_rank(runtime, binding));
-    const std::string exchange = describe_exchange(world);
-    const std::string idle = idle_cores(runtime);
+    std::vector<host::Remark> remarks = remarks_of_rank(runtime, binding);
+    remark_idle_cores(runtime, remarks);
+    remark_differences(runtime, remarks);
     const std::string transport = mpi::Environment::transport();
-    print(world, fmt::format("moesaic {} ({}), {}\n\nISA levels of rank 0 (self-test)\n{}\nRanks: {} = "
-                             "{}\n{}\nExchange, {}{}\n{}\n{}{}",
-                             core::build_info::version, core::build_info::git_revision, core::build_info::compiler,
-                             describe_isa(), world.size(), describe(runtime.grid.shape()), ranks,
-                             mpi::Environment::library_version(), transport.empty() ? "" : ": " + transport, exchange,
-                             fmt::join(warnings, ""), idle));
+    remark_transport(runtime, transport, remarks);
+    const std::string exchange = describe_exchange(world, remarks);
+    std::string lines;
+    for (const host::RemarkLine& line : mpi::gather_remarks(world, remarks)) {
+        lines += line.with_severity() + "\n";
+    }
+    print(world,
+          fmt::format("moesaic {} ({}), {}\n\nISA levels of rank 0 (self-test)\n{}\nRanks: {} = "
+                      "{}\n{}\nExchange, {}{}\n{}\n{}",
+                      core::build_info::version, core::build_info::git_revision, core::build_info::compiler,
+                      describe_isa(), world.size(), describe(runtime.grid.shape()), ranks,
+                      mpi::Environment::library_version(), transport.empty() ? "" : ": " + transport, exchange, lines));
     return ExitCode::success;
 }
 

@@ -2,8 +2,10 @@
 #include "app/command.hpp"
 #include "bench/benchmarks.hpp"
 #include "core/build_info.hpp"
+#include "host/limits.hpp"
 #include "io/hdf5_version.hpp"
 #include "kernels/isa.hpp"
+#include "mpi/start_limit.hpp"
 
 #include <fmt/format.h>
 
@@ -12,6 +14,7 @@
 #include <cstdio>
 #include <exception>
 #include <new>
+#include <optional>
 
 namespace moesaic::app {
 
@@ -64,6 +67,7 @@ void print_help(const mpi::Communicator& world, std::string_view command, std::s
 std::vector<std::string> parse(const mpi::Communicator& world, core::OptionSet& options, Arguments arguments,
                                bool first_word_is_config) {
     std::vector<std::string> words;
+    const mpi::StartLimit limit;
     world.agree([&] { words = options.parse(arguments, first_word_is_config); });
     return words;
 }
@@ -170,7 +174,7 @@ int run(const mpi::Communicator& world, const std::vector<std::string>& argument
     } catch (const core::Error& error) {
         return end_all_ranks(world, error.code(), error.what());
     } catch (const std::bad_alloc&) {
-        return end_all_ranks(world, ExitCode::out_of_resources, core::out_of_memory_message);
+        return end_all_ranks(world, ExitCode::out_of_resources, host::out_of_memory_message());
     } catch (const std::exception& error) {
         return end_all_ranks(world, ExitCode::runtime_failure, error.what());
     }
@@ -183,7 +187,9 @@ int main(int argc, char** argv) {
     // A closed pipe and a limit on the size of files are errors of the call that meets them.
     std::signal(SIGPIPE, SIG_IGN);
     std::signal(SIGXFSZ, SIG_IGN);
+    std::optional<moesaic::mpi::StartLimit> limit(std::in_place);
     const moesaic::mpi::Environment environment(argc, argv);
+    limit.reset();
     const std::vector<std::string> arguments(argv + 1, argv + argc);
     return moesaic::app::run(moesaic::mpi::Communicator::world(), arguments);
 }

@@ -37,12 +37,6 @@ struct TrainInputs {
     train::MemoryPlan memory;
 };
 
-/// The most rows that the experts of a rank can meet in one pass.
-index_t max_tokens(const train::TrainingData& data, const train::BatchSettings& batches, int ranks) {
-    return std::max(data.train.largest_sum(batches.per_pass(ranks)),
-                    data.eval ? data.eval->largest_sum(batches.per_pass(ranks)) : 0);
-}
-
 /// Collective. Chooses how many sequences a pass takes, and refuses what the memory can't hold.
 void plan_passes(const train::Runtime& runtime, const TrainConfiguration& configuration, TrainInputs& inputs) {
     const mpi::Communicator& world = runtime.world;
@@ -50,7 +44,7 @@ void plan_passes(const train::Runtime& runtime, const TrainConfiguration& config
         train::BatchSettings batches = configuration.train.batches;
         batches.micro_batch = micro_batch;
         model::DecoderSettings settings =
-            configuration.decoder_settings(inputs.lora, max_tokens(inputs.data, batches, world.size()));
+            configuration.decoder_settings(inputs.lora, train::largest_pass(inputs.data, batches, world.size()));
         settings.activations = activations;
         return settings;
     };

@@ -8,6 +8,8 @@
 #include "train/runtime.hpp"
 #include "train/train_settings.hpp"
 
+#include <functional>
+
 namespace moesaic::app {
 
 struct TrainConfiguration {
@@ -23,7 +25,11 @@ struct TrainConfiguration {
     mpi::WatchdogSettings watchdog;
     core::OptionSet options;
 
-    TrainConfiguration() {
+    /// `declare_first` adds options of a command that have no section.
+    explicit TrainConfiguration(const std::function<void(core::OptionSet&)>& declare_first = {}) {
+        if (declare_first) {
+            declare_first(options);
+        }
         model.declare(options);
         decoder.lora.declare(options);
         options.add("lora.init", init, "folder of a PEFT adapter to start from; it decides what is adapted and how");

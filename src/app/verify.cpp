@@ -297,7 +297,8 @@ ExitCode run_verify(const mpi::Communicator& world, Arguments arguments) {
     bool passed = true;
     for (const kernels::Precision precision : precisions_of(verified)) {
         compute.precision = precision;
-        const train::Runtime runtime(world, place, grid, compute);
+        const bool is_first = precision == precisions_of(verified).front();
+        const train::Runtime runtime(world, place, grid, compute, is_first);
         for (const std::string& folder : folders) {
             ReferenceCase reference;
             world.agree([&] { reference = read_case(folder); });

@@ -107,12 +107,19 @@ std::ifstream open_config_file(const std::filesystem::path& file) {
     std::ifstream stream(file);
     require(stream.good() && std::filesystem::is_regular_file(file), ExitCode::usage,
             "can't read the configuration file {} (no such file, or not readable); check the path", file.string());
+    constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";  // editors of Windows put it before UTF-8
+    std::string begin(byte_order_mark.size(), '\0');
+    stream.read(begin.data(), static_cast<std::streamsize>(begin.size()));
+    if (begin != byte_order_mark) {
+        stream.clear();
+        stream.seekg(0);
+    }
     return stream;
 }
 
 /// Where in an INI file `section.key` is set, for messages; the file's name alone if it can't be found.
 std::string location(const std::filesystem::path& file, const std::string& key) {
-    std::ifstream stream(file);
+    std::ifstream stream = open_config_file(file);
     std::string line;
     std::string section;
     for (int number = 1; std::getline(stream, line); ++number) {
@@ -125,6 +132,16 @@ std::string location(const std::filesystem::path& file, const std::string& key) 
         }
     }
     return file.string();
+}
+
+/// The last of several values for the same key, so that a script can append to the options of another one.
+std::vector<po::option> last_of_each(const std::vector<po::option>& options) {
+    std::vector<po::option> last;
+    for (const po::option& option : options) {
+        std::erase_if(last, [&](const po::option& other) { return other.string_key == option.string_key; });
+        last.push_back(option);
+    }
+    return last;
 }
 
 }  // namespace
@@ -185,13 +202,12 @@ struct OptionSet::Implementation {
         return *found;
     }
 
-    /// Assigns options of one source. If they may be repeated, the last one wins.
-    void apply(const std::vector<po::option>& options, bool repeatable,
-               const std::function<std::string(const std::string&)>& origin) {
+    /// Assigns options of one source, in which each may be set once.
+    void apply(const std::vector<po::option>& options, const std::function<std::string(const std::string&)>& origin) {
         std::set<std::string> assigned;
         for (const po::option& option : options) {
             const std::string where = origin(option.string_key);
-            require(assigned.insert(option.string_key).second || repeatable, ExitCode::usage,
+            require(assigned.insert(option.string_key).second, ExitCode::usage,
                     "option {} is set twice ({}); remove one", option.string_key, where);
             require(option.value.size() == 1, ExitCode::usage, "option {} needs one value ({}); write --{} VALUE",
                     option.string_key, where, option.string_key);
@@ -209,7 +225,7 @@ struct OptionSet::Implementation {
             std::erase_if(parsed.options, [&](const po::option& option) {
                 return find(option.string_key) == entries.end() && ignored_in_files.contains(option.string_key);
             });
-            apply(parsed.options, false, [&](const std::string& key) { return location(file, key); });
+            apply(parsed.options, [&](const std::string& key) { return location(file, key); });
         } catch (const po::error& error) {
             fail(ExitCode::usage, "can't parse {} ({}); write [section] lines and key = value lines", file.string(),
                  error.what());
@@ -324,7 +340,8 @@ std::vector<std::string> OptionSet::parse(std::span<const std::string> arguments
         implementation_->read_config_file(words.front());
         words.erase(words.begin());
     }
-    implementation_->apply(options, true, [](const std::string&) { return std::string("on the command line"); });
+    implementation_->apply(last_of_each(options),
+                           [](const std::string&) { return std::string("on the command line"); });
     return words;
 }
 

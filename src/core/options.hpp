@@ -112,8 +112,8 @@ public:
 
     /// Reads `arguments` (without program and command name): `--section.key VALUE`, `--section.key=VALUE`, `--config
     /// FILE`, and words without dashes, which are returned. With `first_word_is_config`, the first of those is a
-    /// configuration file too, and not returned. On the command line, where scripts append to what they are given, the
-    /// last one of equal options wins. Usage errors name the option, the file and the nearest known key.
+    /// configuration file too, and not returned. Of an option that is given several times the last value counts; in a
+    /// file that is an error. Usage errors name the option, the file and the nearest known key.
     std::vector<std::string> parse(std::span<const std::string> arguments, bool first_word_is_config);
 
     /// The configuration file that was read, or an empty path.

@@ -1,8 +1,14 @@
 #include "host/limits.hpp"
 
+#include "core/error.hpp"
 #include "core/text.hpp"
+#include "core/units.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <fstream>
 #include <optional>
 #include <sstream>
@@ -24,6 +30,8 @@ struct MemoryFiles {
 };
 constexpr MemoryFiles memory_v1{"memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"};
 constexpr MemoryFiles memory_v2{"memory.max", "memory.current", "inactive_file"};
+/// Above it the kernel slows the group down and takes its memory back.
+constexpr MemoryFiles slowed_v2{"memory.high", "memory.current", "inactive_file"};
 
 /// First number of a file; none if the file is missing or says "max".
 template <class T>
@@ -57,7 +65,46 @@ void apply_memory(const fs::path& group, const MemoryFiles& files, HostLimits& l
     const std::uint64_t usage = read_number<std::uint64_t>(group / files.usage).value_or(0);
     const std::uint64_t droppable = read_entry(group / "memory.stat", files.droppable).value_or(0);
     const std::uint64_t needed = usage - std::min(usage, droppable);
-    limits.memory_available_bytes = std::min(limits.memory_available_bytes, *limit - std::min(*limit, needed));
+    const std::uint64_t available = *limit - std::min(*limit, needed);
+    if (available < limits.memory_available_bytes) {
+        limits.memory_available_bytes = available;
+        limits.memory_group = fmt::format("the control group {} is limited to {:.2f} GiB", group.string(),
+                                          static_cast<double>(*limit) / core::gibibyte);
+    }
+}
+
+/// A resource limit of /proc/self/limits and what of it is used, in field `used` of /proc/self/statm.
+struct ResourceLimit {
+    std::string_view name;
+    std::string_view called;
+    int used;
+};
+constexpr std::array resource_limits = {
+    ResourceLimit{"Max address space", "ulimit -v (RLIMIT_AS)", 0},
+    ResourceLimit{"Max data size", "ulimit -d (RLIMIT_DATA)", 5},
+};
+
+void apply_resource_limits(const fs::path& root, HostLimits& limits) {
+    std::ifstream stream(root / "proc/self/limits");
+    for (std::string line; std::getline(stream, line);) {
+        for (const ResourceLimit& limit : resource_limits) {
+            std::uint64_t soft = 0;
+            if (!line.starts_with(limit.name) || !(std::istringstream(line.substr(limit.name.size())) >> soft)) {
+                continue;  // another one, or "unlimited"
+            }
+            std::ifstream statm(root / "proc/self/statm");
+            std::uint64_t pages = 0;
+            for (int field = 0; field <= limit.used && statm >> pages; ++field) {
+            }
+            const std::uint64_t used = pages * static_cast<std::uint64_t>(sysconf(_SC_PAGESIZE));
+            const std::uint64_t left = soft - std::min(soft, used);
+            if (left < limits.process_bytes) {
+                limits.process_bytes = left;
+                limits.process_limit =
+                    fmt::format("{} is {:.2f} GiB", limit.called, static_cast<double>(soft) / core::gibibyte);
+            }
+        }
+    }
 }
 
 void apply_cpus(std::optional<double> quota, std::optional<double> period, HostLimits& limits) {
@@ -77,6 +124,7 @@ void apply_group_v1(const fs::path& group, std::string_view controller, HostLimi
 
 void apply_group_v2(const fs::path& group, HostLimits& limits) {
     apply_memory(group, memory_v2, limits);
+    apply_memory(group, slowed_v2, limits);
     std::ifstream stream(group / "cpu.max");
     double quota = 0;
     double period = 0;
@@ -137,7 +185,16 @@ HostLimits read_host_limits(const fs::path& root) {
     while (std::getline(memberships, line)) {
         apply_membership(line, root / "sys/fs/cgroup", limits);
     }
+    apply_resource_limits(root, limits);
     return limits;
+}
+
+std::string out_of_memory_message() {
+    const HostLimits limits = read_host_limits();
+    const std::string limit =
+        limits.process_bytes < limits.memory_available_bytes ? limits.process_limit : limits.memory_group;
+    std::string message = core::out_of_memory_message;
+    return limit.empty() ? message : message.insert(message.find(')'), ": " + limit);
 }
 
 }  // namespace moesaic::host

@@ -2,19 +2,37 @@
 
 #include "core/text.hpp"
 #include "core/units.hpp"
+#include "host/core_load.hpp"
 #include "host/topology.hpp"
 
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <chrono>
+#include <thread>
 
 namespace moesaic::host {
 namespace {
 
 constexpr const char* columns = "{:<16} {:>5}  {:<6} {:<12} {:<12} {:<20} {}\n";
-constexpr const char* advice = "start one rank per NUMA node (mpirun --map-by numa --bind-to numa)";
+
+/// Load that the system itself makes, and what a tenth of a second can't tell from it.
+constexpr double tolerated_load = 0.5;
 
 }  // namespace
+
+double measure_foreign_load(const Placement& placement) {
+    using Clock = std::chrono::steady_clock;
+    if (placement.emulated) {
+        return 0;
+    }
+    const Clock::time_point begin = Clock::now();
+    const BusyTimes before = read_busy_times();
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    const BusyTimes after = read_busy_times();
+    return busy_units(before, after, std::chrono::duration<double>(Clock::now() - begin).count(),
+                      placement.processing_units);
+}
 
 std::vector<int> find_first_touched_nodes(const Placement& placement) {
     if (placement.emulated) {
@@ -37,43 +55,58 @@ std::string map_title() {
 std::string map_line(const Placement& p, const Binding& binding, const std::string& root_host) {
     const std::string cores = core::ranges(p.cores) + (p.cores_shared ? " shared" : "");
     const std::string threads = fmt::format("{} {}", p.threads, binding.threads_bound ? "bound" : "unbound");
-    const std::string memory =
-        fmt::format("{:.1f} of {:.1f}", static_cast<double>(p.memory_available_bytes) / core::gibibyte,
-                    static_cast<double>(p.memory_bytes) / core::gibibyte);
+    const std::uint64_t available = std::min(p.memory_available_bytes, p.process_memory_bytes);
+    const std::string memory = fmt::format("{:.1f} of {:.1f}", static_cast<double>(available) / core::gibibyte,
+                                           static_cast<double>(p.memory_bytes) / core::gibibyte);
     const char* const transport = p.rank == 0 ? "-" : p.host == root_host ? "shared memory" : "network";
     return fmt::format(columns, p.host, p.rank, core::ranges(p.numa_nodes), cores, threads, memory, transport);
 }
 
-std::vector<std::string> warnings(const Placement& p, const Binding& binding) {
-    std::vector<std::string> lines;
-    const auto warn = [&](const std::string& text) {
-        lines.push_back(fmt::format("warning: rank {}: {}", p.rank, text));
+std::vector<Remark> remarks(const Placement& p, const Binding& binding) {
+    std::vector<Remark> list = p.thread_remarks;
+    const auto add = [&](Severity severity, std::string problem, std::string detail, std::string advice) {
+        list.push_back({severity, std::move(problem), std::move(detail), std::move(advice)});
     };
+    const std::string by_numa_node = fmt::format("start one rank per NUMA node, {} on {}", p.host_numa_nodes, p.host);
     if (p.numa_nodes.size() > 1) {
-        warn(fmt::format("spans NUMA nodes {}; {}", core::ranges(p.numa_nodes), advice));
+        add(Severity::warning, "it spans several NUMA nodes", core::ranges(p.numa_nodes), by_numa_node);
     }
     if (p.numa_ranks > 1) {
-        warn(fmt::format("{} ranks of {} use NUMA node {}; {}", p.numa_ranks, p.host, core::ranges(p.numa_nodes),
-                         advice));
+        add(Severity::warning, "several ranks use one NUMA node",
+            fmt::format("{} ranks of {} on node {}", p.numa_ranks, p.host, core::ranges(p.numa_nodes)), by_numa_node);
     }
     if (p.cores_shared) {
-        warn("others use its cores too (more ranks than cores, or a CPU quota); start fewer ranks per host");
+        add(Severity::warning, "others use its cores too (more ranks than cores, or a CPU quota)", "",
+            "start fewer ranks per host");
     }
     if (p.threads > static_cast<int>(p.cores.size())) {
-        warn(fmt::format("{} threads on {} cores{}; leave parallel.threads at auto", p.threads, p.cores.size(),
-                         p.units_per_core > 1 ? " run on SMT siblings" : " wait for each other"));
+        add(Severity::warning, p.units_per_core > 1 ? "threads run on SMT siblings" : "threads wait for each other",
+            fmt::format("{} threads on {} cores", p.threads, p.cores.size()), "leave parallel.threads at auto");
     }
-    if (!binding.threads_bound && !p.emulated) {
-        warn("its threads are not bound to cores");
+    if (!p.memory_limit.empty()) {
+        add(Severity::note, "its memory is limited", p.memory_limit, "");
+    }
+    const double idle_cores = static_cast<double>(p.cores.size()) - binding.foreign_load;
+    if (binding.foreign_load > tolerated_load && p.threads > idle_cores + tolerated_load) {
+        add(Severity::warning, "other processes use its cores",
+            fmt::format("{:.1f} of {} cores busy", binding.foreign_load, p.cores.size()),
+            "stop them, or ask the scheduler for whole hosts (sbatch --exclusive)");
+    }
+    const ThreadPlaces places = places_for(p);
+    if (places == ThreadPlaces::rank_cores) {
+        add(Severity::note, "its threads move among its cores, which no launcher chose",
+            fmt::format("{} threads on {} cores", p.threads, p.cores.size()),
+            "to bind them let mpirun or srun bind the rank");
+    } else if (places == ThreadPlaces::own_units && !binding.threads_bound) {
+        add(Severity::warning, "its threads could not be bound to cores", "", "");
     }
     if (!std::includes(p.numa_nodes.begin(), p.numa_nodes.end(), binding.memory_nodes.begin(),
                        binding.memory_nodes.end())) {
-        warn(fmt::format(
-            "its memory is on NUMA nodes {}, its cores on {} (remote memory); free the memory of its nodes, "
-            "and don't interleave (numactl)",
-            core::ranges(binding.memory_nodes), core::ranges(p.numa_nodes)));
+        add(Severity::warning, "its memory is on other NUMA nodes than its cores (remote memory)",
+            fmt::format("memory on {}, cores on {}", core::ranges(binding.memory_nodes), core::ranges(p.numa_nodes)),
+            "free the memory of its nodes, and don't interleave (numactl)");
     }
-    return lines;
+    return list;
 }
 
 }  // namespace moesaic::host

@@ -119,12 +119,13 @@ std::vector<int> Topology::numa_nodes_of(const void* data, std::size_t bytes) co
     return logical;
 }
 
-bool Topology::bind_calling_thread(int processing_unit) const noexcept {
+bool Topology::bind_calling_thread(std::span<const int> processing_units) const noexcept {
     if (!is_this_host()) {
         return false;  // hwloc would report success
     }
     const Bitmap target(hwloc_bitmap_alloc());
-    return target != nullptr && hwloc_bitmap_only(target.get(), static_cast<unsigned>(processing_unit)) == 0 &&
+    const auto add = [&](int unit) { return hwloc_bitmap_set(target.get(), static_cast<unsigned>(unit)) == 0; };
+    return target != nullptr && std::all_of(processing_units.begin(), processing_units.end(), add) &&
            hwloc_set_cpubind(topology_.get(), target.get(), HWLOC_CPUBIND_THREAD) == 0;
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -33,8 +34,8 @@ public:
     [[nodiscard]] bool is_this_host() const noexcept;
     /// Logical indices of the NUMA nodes that hold pages of [data, data + bytes); empty where the system doesn't tell.
     [[nodiscard]] std::vector<int> numa_nodes_of(const void* data, std::size_t bytes) const;
-    /// Returns whether the calling thread is bound to `processing_unit` now.
-    [[nodiscard]] bool bind_calling_thread(int processing_unit) const noexcept;
+    /// Returns whether the calling thread is bound to these processing units now.
+    [[nodiscard]] bool bind_calling_thread(std::span<const int> processing_units) const noexcept;
 
 private:
     struct Destroy {

@@ -153,10 +153,14 @@ void write_file_atomically(const std::filesystem::path& file, std::string_view t
 
 void require_writable(const std::filesystem::path& file) {
     const std::filesystem::path folder = std::filesystem::absolute(file).parent_path();
-    require(std::filesystem::is_directory(folder), ExitCode::usage,
+    std::error_code error;
+    const bool is_folder = std::filesystem::is_directory(file, error);
+    if (error && error != std::errc::no_such_file_or_directory) {
+        fail_writing(file, error.value());
+    }
+    require(!is_folder, ExitCode::usage, "can't write {} (it is a folder); name a file in it", file.string());
+    require(std::filesystem::is_directory(folder, error), ExitCode::usage,
             "can't write {} (there is no folder {}); create it, or choose another", file.string(), folder.string());
-    require(!std::filesystem::is_directory(file), ExitCode::usage, "can't write {} (it is a folder); name a file in it",
-            file.string());
     const PartialFile partial(file);
     FileWriter(partial).close();
 }

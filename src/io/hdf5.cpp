@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cerrno>
 #include <charconv>
+#include <cstdlib>
+#include <system_error>
 
 #include "core/error.hpp"
 #include "io/files.hpp"
@@ -151,6 +153,15 @@ void fail_call(const Context& context, std::string_view object) {
     const std::string_view number = between(reason, "errno = ", ",");
     int error = 0;
     (void)std::from_chars(number.data(), number.data() + number.size(), error);
+    // The variable overrules file_access.
+    const char* const locking = std::getenv("HDF5_USE_FILE_LOCKING");
+    if (error != 0 && locking != nullptr && reason.find("unable to lock file") != std::string::npos) {
+        fail(
+            ExitCode::runtime_failure,
+            "can't lock {} ({}; HDF5_USE_FILE_LOCKING = {} asks for it); unset HDF5_USE_FILE_LOCKING: moesaic needs no "
+            "locks",
+            context.file.string(), std::generic_category().message(error), locking);
+    }
     if (error != 0) {
         context.writing ? fail_writing(context.file, error) : fail_reading(context.file, error);
     }

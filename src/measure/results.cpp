@@ -68,6 +68,9 @@ ordered_json to_json(const Figure& figure) {
         entry["operations"] = figure.work ? ordered_json(figure.work->operations) : nullptr;
         entry["bytes"] = figure.work ? ordered_json(figure.work->bytes) : nullptr;
         entry["samples"] = figure.samples;
+        if (!figure.rank_samples.empty()) {
+            entry["rank_samples"] = figure.rank_samples;
+        }
     }
     return entry;
 }
@@ -96,6 +99,16 @@ Figure read_figure(const json& entry, const std::string& source, std::size_t rep
         core::require(figure.samples.size() == repetitions, core::ExitCode::corrupt_input,
                       "{}: figure {} has {} samples ({} repetitions in rounds); write the file again", source,
                       figure.name, figure.samples.size(), repetitions);
+        const json of_ranks = io::get_or<json>(entry, "rank_samples", json::array(), source);
+        if (!of_ranks.empty()) {
+            figure.rank_samples = get<std::vector<std::vector<double>>>(entry, "rank_samples", source);
+        }
+        core::require(std::all_of(figure.rank_samples.begin(), figure.rank_samples.end(),
+                                  [&](const std::vector<double>& rank) { return rank.size() == repetitions; }),
+                      core::ExitCode::corrupt_input,
+                      "{}: figure {} has other numbers of samples for some ranks ({} repetitions in rounds); write the "
+                      "file again",
+                      source, figure.name, repetitions);
         core::require(figure.better == Better::neither ||
                           std::all_of(figure.samples.begin(), figure.samples.end(), [](double x) { return x > 0; }),
                       core::ExitCode::corrupt_input,

@@ -25,10 +25,12 @@ struct Figure {
     double value = 0;
     Summary summary = {};
     std::optional<double> floor_percent = {};  ///< of the fastest that the machine's limits allow
-    std::vector<double> samples = {};          ///< one per repetition, in order
-    std::optional<Work> work = {};             ///< that a time is of, or a speed in GFLOP/s
-    std::string quantity = {};                 ///< what it is of, the same for all `parameters`
-    Parameters parameters = {};                ///< what else tells it from others of the quantity in its case
+    std::vector<double> samples = {};          ///< one per repetition, in order; of the slowest rank
+    /// The same of every rank, in rank order; empty where ranks were not measured one by one.
+    std::vector<std::vector<double>> rank_samples = {};
+    std::optional<Work> work = {};  ///< that a time is of, or a speed in GFLOP/s
+    std::string quantity = {};      ///< what it is of, the same for all `parameters`
+    Parameters parameters = {};     ///< what else tells it from others of the quantity in its case
 
     /// Speed of that work; nothing for figures without it.
     [[nodiscard]] std::optional<double> gflops(double value) const;

@@ -34,6 +34,11 @@ void BatchSettings::declare_order(core::OptionSet& set) {
     set.add("data.shuffle", shuffle, "a new order every epoch; otherwise file order, wrapping around at the end");
 }
 
+index_t largest_pass(const TrainingData& data, const BatchSettings& settings, index_t ranks) {
+    const index_t sequences = settings.per_pass(ranks);
+    return std::max(data.train.largest_sum(sequences), data.eval ? data.eval->largest_sum(sequences) : 0);
+}
+
 Batches::Batches(const Dataset& data, const BatchSettings& settings, std::uint64_t seed, int rank, int ranks)
     : data_(data), settings_(settings), seed_(seed), rank_(rank), ranks_(ranks) {}
 

@@ -36,6 +36,9 @@ struct BatchSettings {
     }
 };
 
+/// The most tokens that `ranks` ranks together can meet in one pass of training or evaluation.
+[[nodiscard]] index_t largest_pass(const TrainingData& data, const BatchSettings& settings, index_t ranks);
+
 /// One rank's share of an optimizer step. All ranks have the same number of passes; some may be empty.
 struct StepBatches {
     std::vector<ops::TokenBatch> passes;

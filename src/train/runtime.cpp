@@ -2,13 +2,16 @@
 
 #include "core/error.hpp"
 #include "core/trace.hpp"
+#include "core/text.hpp"
 #include "core/units.hpp"
+#include "host/placement_report.hpp"
 #include "model/weights/synthetic.hpp"
 #include "model/weights/weights.hpp"
 #include "mpi/print.hpp"
 
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <optional>
 
 namespace moesaic::train {
@@ -23,15 +26,57 @@ kernels::KernelSet choose_kernels(const mpi::Communicator& world, const std::str
     return *chosen;
 }
 
+/// Collective. Before this rank has threads of its own that keep cores busy.
+double measure_foreign_load(const mpi::Communicator& world, const host::Placement& placement) {
+    world.barrier();
+    return host::measure_foreign_load(placement);
+}
+
+const char* describe(host::ThreadPlaces places) {
+    switch (places) {
+        case host::ThreadPlaces::own_units:
+            return "each bound to a core";
+        case host::ThreadPlaces::rank_cores:
+            return "free to move among the rank's cores";
+        case host::ThreadPlaces::as_inherited:
+            break;
+    }
+    return "unbound";
+}
+
+/// Collective.
+void announce_placement(const Runtime& runtime) {
+    const host::Placement& p = runtime.placement;
+    const index_t fewest = runtime.world.min(static_cast<index_t>(p.threads));
+    const index_t most = runtime.world.max(static_cast<index_t>(p.threads));
+    const index_t hosts = runtime.world.sum(static_cast<index_t>(p.node_rank == 0 ? 1 : 0));
+    mpi::print(runtime.world,
+               fmt::format("{} rank{} on {} host{}, {} thread{} each, {}; rank 0 on {}: cores {}\n",
+                           runtime.world.size(), runtime.world.size() > 1 ? "s" : "", hosts, hosts > 1 ? "s" : "",
+                           fewest == most ? fmt::format("{}", most) : fmt::format("{} to {}", fewest, most),
+                           most > 1 ? "s" : "", describe(host::places_for(p)), p.host, core::ranges(p.cores)));
+    const host::Binding binding = {
+        .threads_bound = runtime.threads_bound, .foreign_load = runtime.foreign_load, .memory_nodes = {}};
+    for (const host::RemarkLine& line : mpi::gather_remarks(runtime.world, host::remarks(p, binding))) {
+        mpi::print(runtime.world, line.with_severity() + "\n");
+    }
+}
+
 }  // namespace
 
 Runtime::Runtime(const mpi::Communicator& communicator, const mpi::PlaceSettings& place, const mpi::GridShape& shape,
-                 const kernels::ComputeSettings& compute)
+                 const kernels::ComputeSettings& compute, bool announces)
     : world(communicator),
       placement(mpi::place(world, place)),
+      foreign_load(measure_foreign_load(world, placement)),
       threads_bound(host::bind_threads(placement)),
       kernels(choose_kernels(world, compute.isa_level())),
-      grid(world, shape) {}
+      grid(world, shape) {
+    host::update_memory(placement);  // threads took some of their address space
+    if (announces) {
+        announce_placement(*this);
+    }
+}
 
 Runtime::Runtime(const mpi::Communicator& group, const host::Placement& placed, bool bound, const mpi::GridShape& shape,
                  const kernels::ComputeSettings& compute)
@@ -107,18 +152,18 @@ MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture& archit
 
 double memory_of_rank(const host::Placement& placement, index_t node_ranks) {
     constexpr double usable = 0.9;  // some is left for the system and the threads
-    return usable * static_cast<double>(placement.memory_available_bytes) / static_cast<double>(node_ranks);
+    return usable * std::min(static_cast<double>(placement.memory_available_bytes) / static_cast<double>(node_ranks),
+                             static_cast<double>(placement.process_memory_bytes));
 }
 
 void require_memory(const host::Placement& placement, index_t node_ranks, const std::string& model, double bytes,
                     const std::string& cheaper) {
     const double available = memory_of_rank(placement, node_ranks);
-    core::require(
-        bytes <= available, ExitCode::out_of_resources,
-        "{}: about {:.1f} GiB per rank are needed{} ({:.1f} GiB are available on {} with {} ranks on it); use "
-        "more nodes, fewer tokens per pass, or a smaller model",
-        model, bytes / core::gibibyte, cheaper.empty() ? "" : ", " + cheaper, available / core::gibibyte,
-        placement.host, node_ranks);
+    core::require(bytes <= available, ExitCode::out_of_resources,
+                  "{}: about {:.1f} GiB per rank are needed{} ({:.1f} GiB are available on {} with {} ranks on it{}); use "
+                  "more nodes, fewer tokens per pass, or a smaller model",
+                  model, bytes / core::gibibyte, cheaper.empty() ? "" : ", " + cheaper, available / core::gibibyte,
+                  placement.host, node_ranks, placement.memory_limit.empty() ? "" : ": " + placement.memory_limit);
 }
 
 std::string to_text(const LoadProgress& progress) {

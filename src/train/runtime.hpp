@@ -24,8 +24,9 @@ using core::index_t;
 
 /// Collective to construct.
 struct Runtime {
+    /// Prints where the ranks run and what costs speed there, if it `announces`.
     Runtime(const mpi::Communicator& world, const mpi::PlaceSettings& place, const mpi::GridShape& shape,
-            const kernels::ComputeSettings& compute);
+            const kernels::ComputeSettings& compute, bool announces = true);
     /// For ranks that were placed, and whose threads were started, before.
     Runtime(const mpi::Communicator& group, const host::Placement& placed, bool bound, const mpi::GridShape& shape,
             const kernels::ComputeSettings& compute);
@@ -35,6 +36,7 @@ struct Runtime {
 
     mpi::Communicator world;
     host::Placement placement;
+    double foreign_load = 0;  ///< as of host::Binding
     bool threads_bound;
     kernels::KernelSet kernels;
     mpi::ProcessGrid grid;

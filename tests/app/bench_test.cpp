@@ -358,7 +358,7 @@ TEST(BenchProgram, UsageErrorsExplainThemselves) {
     expect_error("bench kernels --shape mixtral", 2, "models are qwen3-30b-a3b");
     expect_error("bench layer --tokens 12,x", 2, "tokens = 12,x");
     expect_error("bench layer --routing unifrm", 2, "must be one of uniform, skewed, hot");
-    expect_error(tiny_layer + "--threads 2", 2, "threads is set twice");
+    expect_error(tiny_layer + "--threads 0 --threads 1 --shape nothing", 2, "shape = nothing");
     expect_error("bench layer --token 12", 2, "did you mean tokens?");
     expect_error("bench layer --experts 4", 2, "experts-per-token = 8 exceeds experts = 4");
     expect_error("bench kernels --output /nonexistent/a.json", 2, "no folder /nonexistent");

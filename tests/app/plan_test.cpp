@@ -87,6 +87,39 @@ TEST(PlanProgram, CountsTheRanksOfANode) {
     EXPECT_NE(planned.output.find(" with 2 ranks on it (a tensor group"), std::string::npos) << planned.output;
 }
 
+TEST(PlanProgram, PlansForOtherHosts) {
+    const std::string plan =
+        "plan --model.synthetic qwen3-30b-a3b --parallel.tensor 2 --parallel.data 2 --topology \"numa:2 core:8 pu:2\" ";
+    const Result large = alone(plan + "--memory 1T");
+    EXPECT_EQ(large.exit_code, 0) << large.output;
+    EXPECT_NE(large.output.find("8 threads each"), std::string::npos) << large.output;
+    EXPECT_NE(large.output.find("on a host with 1024.0 GiB with 2 ranks on it"), std::string::npos) << large.output;
+    const Result small = alone(plan + "--memory 16G");
+    EXPECT_EQ(small.exit_code, 5) << small.output;
+    EXPECT_NE(small.output.find("GiB are available on a host with 16.0 GiB"), std::string::npos) << small.output;
+    EXPECT_EQ(alone(plan + "--memory 16Q").exit_code, 2);
+}
+
+/// The sequences of the reference case are far shorter than data.max_length.
+TEST(PlanProgram, TakesLengthsFromTheData) {
+    const std::string plan = "plan --model.path " + reference;
+    const Result guessed = alone(plan);
+    const Result known = alone(plan + " --data.train " + reference + "/train.jsonl");
+    ASSERT_EQ(known.exit_code, 0) << known.output;
+    EXPECT_LT(gib(known.output, "activations"), gib(guessed.output, "activations") / 4);
+    EXPECT_NE(known.output.find("tokens in the longest of "), std::string::npos) << known.output;
+}
+
+TEST(PlanProgram, LimitsOfTheProcessCount) {
+    const std::string limited = "ulimit -v 1500000; " MOESAIC_PROGRAM " ";
+    const Result plan = test::shell(limited + "plan --model.synthetic moesaic-reference --train.batch_size 64");
+    EXPECT_EQ(plan.exit_code, 5) << plan.output;
+    EXPECT_NE(plan.output.find("ulimit -v (RLIMIT_AS) is 1.43 GiB"), std::string::npos) << plan.output;
+    const Result doctor = test::shell(limited + "doctor");
+    EXPECT_NE(doctor.output.find("note: its memory is limited (ulimit -v (RLIMIT_AS) is 1.43 GiB)"), std::string::npos)
+        << doctor.output;
+}
+
 TEST(PlanProgram, WhatDoesNotFitEndsWithExitCode5) {
     const Result result = alone("plan --model.synthetic qwen3-235b-a22b --train.batch_size 1000000");
     EXPECT_EQ(result.exit_code, 5) << result.output;

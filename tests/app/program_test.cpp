@@ -528,5 +528,39 @@ TEST_F(ProgramTest, DoctorDescribesEveryRank) {
     EXPECT_NE(result.output.find("all-gather"), std::string::npos);
 }
 
+/// The line of rank 0 in doctor's map, without its memory, which changes.
+std::string first_line_of_map(const std::string& environment) {
+    const Result result = test::shell("env " + environment + " " + MOESAIC_PROGRAM + " doctor");
+    EXPECT_EQ(result.exit_code, 0) << result.output;
+    std::smatch match;
+    const bool found = std::regex_search(result.output, match, std::regex("GiB free of all.*\n(.*bound)"));
+    EXPECT_TRUE(found) << result.output;
+    return found ? match[1].str() : "";
+}
+
+/// OpenMP's library would bind the first thread to one core before main() begins.
+TEST(DoctorProgram, VariablesThatBindThreadsTakeNoCoreAway) {
+    const std::string usual = first_line_of_map("MOESAIC=1");
+    for (const char* variable : {"OMP_PROC_BIND=true", "OMP_PROC_BIND=spread", "OMP_PLACES=cores", "OMP_PLACES={0}",
+                                 "GOMP_CPU_AFFINITY=0", "KMP_AFFINITY=compact"}) {
+        EXPECT_EQ(first_line_of_map(variable), usual) << variable;
+    }
+}
+
+TEST(DoctorProgram, SaysWhatBecameOfTheVariables) {
+    const Result result = test::shell("OMP_PROC_BIND=close OMP_NUM_THREADS=1000 " + std::string(MOESAIC_PROGRAM) +
+                                      " doctor --parallel.threads 1");
+    EXPECT_NE(result.output.find("note: OMP_PROC_BIND=close not followed"), std::string::npos) << result.output;
+    EXPECT_NE(result.output.find("note: parallel.threads = 1 overrules OMP_NUM_THREADS = 1000"), std::string::npos)
+        << result.output;
+}
+
+TEST(DoctorProgram, SaysTheSameOfSeveralRanksOnce) {
+    const Result result = moesaic(4, "doctor --topology \"numa:1 core:2 pu:1\"");
+    const std::string shared = "warning: ranks 0-3: others use its cores too";
+    EXPECT_NE(result.output.find(shared), std::string::npos) << result.output;
+    EXPECT_EQ(result.output.find("others use its cores too"), result.output.rfind("others use its cores too"));
+}
+
 }  // namespace
 }  // namespace moesaic::app

@@ -2,6 +2,7 @@
 #include "bench/console.hpp"
 #include "bench/layer_check.hpp"
 #include "bench/product_check.hpp"
+#include "bench/summary.hpp"
 #include "core/error.hpp"
 #include "core/random_fill.hpp"
 
@@ -16,6 +17,18 @@ namespace {
 
 using core::bf16;
 using View = MatrixView<const bf16>;
+
+TEST(Limits, WhatExceedsThemIsRemarkedOn) {
+    EXPECT_EQ(percent_of_limit(87.06), "87.1%");
+    EXPECT_EQ(percent_of_limit(104), "104.0%!");
+    measure::CaseResult result = {.name = "layer"};
+    result.figures = {{.name = "fine", .unit = "ms", .floor_percent = 99.9},
+                      {.name = "layer_forward", .unit = "ms", .floor_percent = 124.3},
+                      {.name = "counted", .unit = "B"}};
+    const auto lines = beyond_limits(result);
+    ASSERT_EQ(lines.size(), 1U);
+    EXPECT_EQ(lines[0].find("layer: layer_forward is at 124 % of what the machine's limits allow"), 0U) << lines[0];
+}
 
 void expect_refused(const std::function<void()>& check) {
     try {

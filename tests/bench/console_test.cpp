@@ -23,7 +23,7 @@ namespace {
 TEST(Console, FiguresHaveTheirSamples) {
     Console console(mpi::Communicator::world(), {.name = "a case"});
     console.add("time", "ms", measure::Better::lower, {3, 1, 2}, 50);
-    console.add_limit("peak", "GFLOP/s", {5, 7, 6});
+    console.add_limit("peak", "GFLOP/s", {{5, 7, 6}, {5, 8, 6}});
     console.add("bytes", "B", 2);
     const measure::CaseResult& result = console.result();
     ASSERT_EQ(result.figures.size(), 3U);
@@ -33,6 +33,24 @@ TEST(Console, FiguresHaveTheirSamples) {
     EXPECT_EQ(result.find("peak")->summary.median, 6);
     EXPECT_EQ(result.find("bytes")->summary.n, 0);
     EXPECT_EQ(result.find("byte"), nullptr);
+}
+
+/// So that a slow host can be found.
+TEST(Console, SamplesOfAllRanksAreKept) {
+    const auto world = mpi::Communicator::world();
+    Console console(world, {.name = "a case"});
+    const double mine = 1.0 + world.rank();
+    console.add("time", "ms", measure::Better::lower, Samples{{9, 8}, {mine, 2 * mine}});
+    console.add_limit("peak", "GFLOP/s", {{5}, {mine}});
+    const auto& times = console.result().find("time")->rank_samples;
+    const auto& peaks = console.result().find("peak")->rank_samples;
+    EXPECT_EQ(console.result().find("time")->samples, (std::vector<double>{9, 8}));
+    ASSERT_EQ(times.size(), world.is_root() && world.size() > 1 ? static_cast<std::size_t>(world.size()) : 0U);
+    for (std::size_t rank = 0; rank < times.size(); ++rank) {
+        const double of_rank = 1.0 + static_cast<double>(rank);
+        EXPECT_EQ(times[rank], (std::vector<double>{of_rank, 2 * of_rank}));
+        EXPECT_EQ(peaks[rank], (std::vector<double>{of_rank}));
+    }
 }
 
 TEST(Console, ErrorsOfAnyRankCount) {
@@ -54,12 +72,14 @@ TEST(Console, ErrorsOfAnyRankCount) {
 
 TEST(Timing, TheSlowestRankCounts) {
     const auto world = mpi::Communicator::world();
-    const double seconds = seconds_of_slowest(world, [&] {
-        if (world.rank() == world.size() - 1) {
+    const bool is_slow = world.rank() == world.size() - 1;
+    const Sample seconds = seconds_of(world, [&] {
+        if (is_slow) {
             std::this_thread::sleep_for(std::chrono::milliseconds(50));
         }
     });
-    EXPECT_GE(seconds, 0.05);
+    EXPECT_GE(seconds.slowest, 0.05);
+    EXPECT_TRUE(is_slow ? seconds.mine >= 0.05 : seconds.mine <= seconds.slowest);
     int calls = 0;
     const index_t repeats = repeats_for(world, 0.02, [&] {
         ++calls;
@@ -118,11 +138,13 @@ TEST(Machine, LimitsOfEveryLevelThatRuns) {
         if (kernels::runs(loop.isa)) {
             MachineProbe probe(world, loop, index_t{1} << 28U);
             for (int i = 0; i < 5; ++i) {  // all parts of its buffer
-                const MachineProbe::Sample sample = probe.measure();
-                EXPECT_GT(sample.gflops, 0) << kernels::name(loop.isa);
-                EXPECT_LT(sample.gflops, 1e6) << kernels::name(loop.isa);
-                EXPECT_GT(sample.gigabytes_per_second, 0.01);
-                EXPECT_LT(sample.gigabytes_per_second, 1e4);
+                const MachineProbe::Limits limits = probe.measure();
+                EXPECT_GT(limits.gflops.slowest, 0) << kernels::name(loop.isa);
+                EXPECT_LT(limits.gflops.slowest, 1e6) << kernels::name(loop.isa);
+                EXPECT_GT(limits.gigabytes_per_second.slowest, 0.01);
+                EXPECT_LT(limits.gigabytes_per_second.slowest, 1e4);
+                EXPECT_GE(limits.gflops.mine, limits.gflops.slowest);
+                EXPECT_GE(limits.gigabytes_per_second.mine, limits.gigabytes_per_second.slowest);
             }
         }
     }
@@ -149,16 +171,18 @@ TEST(Machine, RatesAreThoseOfTheLoops) {
     const auto world = mpi::Communicator::world();
     constexpr index_t memory = index_t{1} << 28U;
     MachineProbe probe(world, sleeping, memory);
-    MachineProbe::Sample best;
+    double gflops = 0;
+    double gigabytes_per_second = 0;
     for (int i = 0; i < 10; ++i) {
-        const MachineProbe::Sample sample = probe.measure();
-        best = {std::max(best.gflops, sample.gflops), std::max(best.gigabytes_per_second, sample.gigabytes_per_second)};
+        const MachineProbe::Limits limits = probe.measure();
+        gflops = std::max(gflops, limits.gflops.slowest);
+        gigabytes_per_second = std::max(gigabytes_per_second, limits.gigabytes_per_second.slowest);
     }
     const double seconds = std::chrono::duration<double>(nap).count();
     const auto calls = static_cast<double>(omp_get_max_threads());  // one of 20000 rounds on each
-    EXPECT_NEAR(best.gflops, 1e-9 * 100 * 20000 * calls / seconds, 0.2 * best.gflops);
+    EXPECT_NEAR(gflops, 1e-9 * 100 * 20000 * calls / seconds, 0.2 * gflops);
     const double part = static_cast<double>(memory) / 4;
-    EXPECT_NEAR(best.gigabytes_per_second, 1e-9 * part / seconds, 0.2 * best.gigabytes_per_second);
+    EXPECT_NEAR(gigabytes_per_second, 1e-9 * part / seconds, 0.2 * gigabytes_per_second);
 }
 
 TEST(Machine, WorkingSetsStayInTheirCaches) {
@@ -202,8 +226,10 @@ TEST(Disturbances, WarningsArriveOnRankZero) {
     placement.cores_shared = true;
     const auto lines = noise_warnings(world, placement, false, read_counters());
     if (world.is_root()) {
-        ASSERT_GE(lines.size(), static_cast<std::size_t>(2 * world.size()));
-        EXPECT_EQ(lines[0], "rank 0: threads are not bound to cores");
+        const std::string ranks = world.size() > 1 ? "ranks 0-" + std::to_string(world.size() - 1) + ": " : "";
+        EXPECT_TRUE(std::any_of(lines.begin(), lines.end(), [&](const std::string& line) {
+            return line.starts_with(ranks + "others use its cores too");
+        }));
     } else {
         EXPECT_TRUE(lines.empty());
     }

@@ -83,6 +83,7 @@ TEST(Environment, ReadsTheFilesOfTheSystem) {
     EXPECT_EQ(host::last_level_cache_bytes({5, 6, 9}, folder.path()), core::index_t{32} << 20U);
     host::Placement placement;
     placement.processing_units = {3};
+    placement.cores = {3};
     const ordered_json rank = describe_rank(placement, true, kernels::KernelSet("portable"), folder.path());
     EXPECT_EQ(rank["cpu"]["model"], "A CPU");
     EXPECT_EQ(rank["cpu"]["microcode"], "0x2b");

@@ -46,7 +46,9 @@ TEST(Shapes, GivenSizesReplaceThoseOfAName) {
 TEST(Shapes, ListsOfSizes) {
     EXPECT_EQ(parse_sizes("m", "16"), (std::vector<index_t>{16}));
     EXPECT_EQ(parse_sizes("m", "1,4,1024"), (std::vector<index_t>{1, 4, 1024}));
-    for (const char* bad : {"", ",", "1,", ",1", "0", "-3", "4;5", "4 5", "1e3", "99999999999999999999"}) {
+    EXPECT_EQ(parse_sizes("bytes", "512,1K,1.5MiB"), (std::vector<index_t>{512, 1024, 3 << 19}));
+    for (const char* bad : {"", "K", "1k5", "0.3K", "1KB5", "1X", ",", "1,", ",1", "0", "-3", "4;5", "4 5", "1e3",
+                            "99999999999999999999"}) {
         EXPECT_NE(usage_error([&] { static_cast<void>(parse_sizes("m", bad)); }), "") << bad;
     }
 }

@@ -168,7 +168,22 @@ TEST_F(OptionsTest, FileErrorsNameTheFile) {
     EXPECT_NE(error_of({file_.string()}, true).find(file_.string()), std::string::npos);
     write("[train]\nlr = 1\nlr = 2\n");
     EXPECT_NE(error_of({file_.string()}, true).find("train.lr is set twice"), std::string::npos);
-    EXPECT_NE(error_of({"--train.lr", "1", "--train.lr", "2"}).find("set twice"), std::string::npos);
+}
+
+/// A script can append to the options of another one.
+TEST_F(OptionsTest, LastOfSeveralValuesOnTheCommandLineWins) {
+    EXPECT_EQ(error_of({"--train.steps", "1", "--train.lr", "0.1", "--train.steps=7"}), "no error");
+    EXPECT_EQ(steps, 7);
+}
+
+TEST_F(OptionsTest, FilesMayBeginWithAByteOrderMark) {
+    write("\xef\xbb\xbf[train]\nsteps = 9\n");
+    EXPECT_EQ(error_of({file_.string()}, true), "no error");
+    EXPECT_EQ(steps, 9);
+    ASSERT_EQ(sections_of(file_).size(), 1U);
+    EXPECT_EQ(sections_of(file_)[0].name, "train");
+    write("");
+    EXPECT_EQ(error_of({file_.string()}, true), "no error");
 }
 
 TEST_F(OptionsTest, HelpShowsEveryOptionWithItsDefault) {

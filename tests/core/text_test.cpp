@@ -17,5 +17,16 @@ TEST(Text, NeighbouringNumbersAreRanges) {
     EXPECT_EQ(ranges({}), "");
 }
 
+TEST(Text, SizesMayHaveAUnit) {
+    EXPECT_EQ(parse_size("4096"), 4096);
+    EXPECT_EQ(parse_size("64K"), 65536);
+    EXPECT_EQ(parse_size("1.5GiB"), std::int64_t{3} << 29U);
+    EXPECT_EQ(parse_size("2TB"), std::int64_t{2} << 40U);
+    EXPECT_EQ(parse_size("-3"), -3);
+    for (const char* bad : {"", "K", "1 K", "1k", "1KK", "1e3", "0.3", "nan", "inf", "1e300", "99999999999999999999"}) {
+        EXPECT_EQ(parse_size(bad), std::nullopt) << bad;
+    }
+}
+
 }  // namespace
 }  // namespace moesaic::core

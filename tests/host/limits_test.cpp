@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <filesystem>
+#include <limits>
 #include <string>
 
 namespace moesaic::host {
@@ -25,11 +26,11 @@ protected:
     void write_mebibytes(const fs::path& file, std::uint64_t size) const {
         write(file, std::to_string(size * mebibyte) + "\n");
     }
+    [[nodiscard]] HostLimits limits() const { return read_host_limits(root_.path()); }
     void expect(std::uint64_t total, std::uint64_t available, double cpus) const {
-        const HostLimits limits = read_host_limits(root_.path());
-        EXPECT_EQ(limits.memory_bytes, total * mebibyte);
-        EXPECT_EQ(limits.memory_available_bytes, available * mebibyte);
-        EXPECT_EQ(limits.cpus, cpus);
+        EXPECT_EQ(limits().memory_bytes, total * mebibyte);
+        EXPECT_EQ(limits().memory_available_bytes, available * mebibyte);
+        EXPECT_EQ(limits().cpus, cpus);
     }
 
 private:
@@ -83,6 +84,31 @@ TEST_F(HostLimitsTest, PathsOutsideOfTheMountAndTornLinesAreIgnored) {
     write_mebibytes("sys/fs/cgroup/memory.max", 700);
     write_mebibytes("sys/other/memory.max", 1);
     expect(700, 700, INFINITY);
+}
+
+TEST_F(HostLimitsTest, SlowedVersion2CountsToo) {
+    write("proc/self/cgroup", "0::/job\n");
+    write_mebibytes("sys/fs/cgroup/job/memory.max", 600);
+    write_mebibytes("sys/fs/cgroup/job/memory.high", 500);
+    expect(500, 500, INFINITY);
+    EXPECT_NE(limits().memory_group.find("job is limited to 0.49 GiB"), std::string::npos) << limits().memory_group;
+}
+
+TEST_F(HostLimitsTest, ResourceLimitsAreOfTheProcess) {
+    const auto pages = [](std::uint64_t mebibytes) {
+        return std::to_string(mebibytes * mebibyte / static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)));
+    };
+    write("proc/self/statm", pages(300) + " 9 9 9 0 " + pages(100) + " 0\n");
+    write("proc/self/limits", "Limit  Soft Limit  Hard Limit  Units\nMax address space  unlimited  unlimited  bytes\n");
+    EXPECT_EQ(limits().process_bytes, std::numeric_limits<std::uint64_t>::max());
+    EXPECT_EQ(limits().process_limit, "");
+    write("proc/self/limits", "Max address space   " + std::to_string(1024 * mebibyte) + "  unlimited  bytes\n");
+    EXPECT_EQ(limits().process_bytes, 724 * mebibyte);
+    EXPECT_EQ(limits().process_limit, "ulimit -v (RLIMIT_AS) is 1.00 GiB");
+    write("proc/self/limits", "Max data size   " + std::to_string(512 * mebibyte) + "  unlimited  bytes\n");
+    EXPECT_EQ(limits().process_bytes, 412 * mebibyte);
+    EXPECT_EQ(limits().process_limit, "ulimit -d (RLIMIT_DATA) is 0.50 GiB");
+    expect(1000, 800, INFINITY);
 }
 
 TEST(HostLimits, OfThisHost) {

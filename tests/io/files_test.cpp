@@ -94,6 +94,15 @@ TEST(Files, RandomAccessReadsAnyRangeOfRegularFilesOnly) {
     expect_error(ExitCode::usage, "No such file", [&] { RandomAccessFile unused(folder / "b"); });
 }
 
+TEST(Files, WhatCannotBeWrittenIsKnownBeforehand) {
+    const TemporaryFolder folder;
+    EXPECT_NO_THROW(require_writable(folder / "a.json"));
+    EXPECT_EQ(folder.entries(), 0);
+    expect_error(ExitCode::usage, "it is a folder", [&] { require_writable(folder.path()); });
+    expect_error(ExitCode::usage, "no folder", [&] { require_writable(folder / "b/a.json"); });
+    expect_error(ExitCode::usage, "too long", [&] { require_writable(folder / std::string(300, 'x') / "a.json"); });
+}
+
 TEST(FilesDeathTest, FullDiskKeepsTheOldFile) {
     const TemporaryFolder folder;
     const std::filesystem::path file = folder / "a";

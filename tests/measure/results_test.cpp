@@ -55,6 +55,8 @@ TEST(Results, DamagedFilesAreRefused) {
     expect_refused("cases", [](json& d) { d["cases"] = 5; });
     expect_refused("name", [](json& d) { d["cases"][1].erase("name"); });
     expect_refused("samples", [](json& d) { d["cases"][1]["figures"][0]["samples"].push_back(1); });
+    expect_refused("samples for some ranks", [](json& d) { d["cases"][1]["figures"][0]["rank_samples"] = {{1}}; });
+    expect_refused("rank_samples", [](json& d) { d["cases"][1]["figures"][0]["rank_samples"] = {{"a"}}; });
     expect_refused("repetitions", [](json& d) { d["cases"][1]["rounds"][0] = -4; });
     expect_refused("machine", [](json& d) { d["cases"][1]["machine"]["peak"] = {1}; });
     expect_refused("quantity", [](json& d) { d["cases"][1]["figures"][0].erase("quantity"); });

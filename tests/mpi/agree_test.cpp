@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <filesystem>
 #include <functional>
 #include <new>
 #include <optional>
@@ -93,6 +94,19 @@ TEST(Agree, OutOfMemoryIsOutOfResources) {
     ASSERT_TRUE(result.has_value());
     EXPECT_EQ(result->code, ExitCode::out_of_resources);
     EXPECT_EQ(result->message.find(from_rank(world, world.size() - 1, "out of memory")), 0U) << result->message;
+}
+
+TEST(Agree, ErrorsOfTheFileSystemNameThePath) {
+    const Communicator world = Communicator::world();
+    const auto result = outcome(world, [&] {
+        if (world.is_root()) {
+            static_cast<void>(std::filesystem::file_size("/nonexistent/file"));
+        }
+    });
+    expect_everywhere(result, ExitCode::usage,
+                      from_rank(world, 0,
+                                "can't use /nonexistent/file (No such file or directory); check the path and its "
+                                "permissions"));
 }
 
 TEST(Agree, OtherExceptionsAreRunTimeFailures) {

@@ -115,6 +115,7 @@ host::Placement lonely_rank() {
     placement.node_ranks = 4;
     placement.numa_nodes = {1};
     placement.cores = {8, 9, 10, 12};
+    placement.processing_units = {8, 9, 10, 12};
     placement.threads = 4;
     placement.memory_bytes = std::uint64_t{64} << 30U;
     placement.memory_available_bytes = std::uint64_t{60} << 30U;
@@ -122,7 +123,7 @@ host::Placement lonely_rank() {
 }
 
 TEST(PlacementReport, MapHasALinePerRank) {
-    const host::Binding bound = {true, {1}};
+    const host::Binding bound = {true, 0, {1}};
     const std::string line = host::map_line(lonely_rank(), bound, "node00");
     for (const char* part : {"node07", " 5 ", " 1 ", "8-10,12", "4 bound", "60.0 of 64.0", "network"}) {
         EXPECT_NE(line.find(part), std::string::npos) << part << " in " << line;
@@ -137,25 +138,50 @@ TEST(PlacementReport, WarnsOfEachLossOfSpeedAlone) {
         std::function<void(host::Placement&, host::Binding&)> spoil;
     };
     const std::vector<Case> cases = {
-        {"spans NUMA nodes 0-1",
+        {"spans several NUMA nodes (0-1)",
          [](host::Placement& p, host::Binding&) {
              p.numa_nodes = {0, 1};
          }},
-        {"2 ranks of node07 use NUMA node 1", [](host::Placement& p, host::Binding&) { p.numa_ranks = 2; }},
+        {"2 ranks of node07 on node 1", [](host::Placement& p, host::Binding&) { p.numa_ranks = 2; }},
         {"others use its cores", [](host::Placement& p, host::Binding&) { p.cores_shared = true; }},
         {"SMT siblings", [](host::Placement& p, host::Binding&) { p.threads = 8, p.units_per_core = 2; }},
-        {"not bound", [](host::Placement&, host::Binding& b) { b.threads_bound = false; }},
+        {"not be bound", [](host::Placement&, host::Binding& b) { b.threads_bound = false; }},
         {"remote memory", [](host::Placement&, host::Binding& b) { b.memory_nodes = {0}; }},
+        {"other processes use its cores (2.0 of 4 cores busy)",
+         [](host::Placement&, host::Binding& b) { b.foreign_load = 2; }},
     };
-    EXPECT_TRUE(host::warnings(lonely_rank(), {true, {1}}).empty());
-    EXPECT_TRUE(host::warnings(lonely_rank(), {true, {}}).empty()) << "an unknown place of memory is no warning";
+    const auto warnings = [](const host::Placement& placement, const host::Binding& binding) {
+        return host::group_remarks({host::remarks(placement, binding)});
+    };
+    EXPECT_TRUE(warnings(lonely_rank(), {true, 0.2, {1}}).empty());
+    EXPECT_TRUE(warnings(lonely_rank(), {true, 0, {}}).empty()) << "an unknown place of memory is no warning";
     for (const Case& c : cases) {
         host::Placement placement = lonely_rank();
-        host::Binding binding = {true, {1}};
+        host::Binding binding = {true, 0, {1}};
         c.spoil(placement, binding);
-        const std::vector<std::string> lines = host::warnings(placement, binding);
+        const auto lines = warnings(placement, binding);
         ASSERT_EQ(lines.size(), 1U) << c.what;
-        EXPECT_NE(lines[0].find(c.what), std::string::npos) << lines[0];
+        EXPECT_EQ(lines[0].severity, host::Severity::warning);
+        EXPECT_NE(lines[0].text.find(c.what), std::string::npos) << lines[0].text;
+    }
+    host::Placement few_threads = lonely_rank();
+    few_threads.threads = 2;
+    EXPECT_EQ(warnings(few_threads, {false, 2, {1}}).front().severity, host::Severity::note)
+        << "there is room beside the others";
+}
+
+TEST(Placement, RanksThatSeeDifferentTopologiesAreRefused) {
+    const Communicator world = Communicator::world();
+    if (world.size() == 1 || is_emulated()) {
+        GTEST_SKIP() << "needs several ranks of a real host";
+    }
+    const PlaceSettings settings = {.topology = world.rank() == 1 ? "numa:1 core:4 pu:1" : "numa:2 core:8 pu:1"};
+    try {
+        static_cast<void>(place(world, settings));
+        ADD_FAILURE() << "accepted";
+    } catch (const core::Error& error) {
+        EXPECT_EQ(error.code(), core::ExitCode::usage);
+        EXPECT_NE(std::string(error.what()).find("rank 1: the topology of "), std::string::npos) << error.what();
     }
 }
 
@@ -176,21 +202,41 @@ TEST(Placement, PlansForADescribedHost) {
     }
 }
 
-TEST(Placement, BindsEachThreadToItsProcessingUnit) {
-    const host::Placement placement = place(Communicator::world());
+/// Where the threads of a rank with so many threads may run, after they were bound.
+std::vector<std::set<int>> places_of_threads(const host::Placement& placement) {
+    std::vector<std::set<int>> affinities(static_cast<std::size_t>(placement.threads));
     on_own_thread([&] {
-        const std::set<int> before = affinity_of_this_thread();
-        const bool bound = host::bind_threads(placement);
-        EXPECT_EQ(bound, !placement.cores_shared && !is_emulated());
+        EXPECT_EQ(host::bind_threads(placement), host::places_for(placement) == host::ThreadPlaces::own_units);
         EXPECT_EQ(omp_get_max_threads(), placement.threads);
-        std::vector<std::set<int>> affinities(static_cast<std::size_t>(placement.threads));
 #pragma omp parallel
         affinities[static_cast<std::size_t>(omp_get_thread_num())] = affinity_of_this_thread();
-        for (std::size_t thread = 0; thread < affinities.size(); ++thread) {
-            const std::size_t unit = thread * placement.processing_units.size() / affinities.size();
-            EXPECT_EQ(affinities[thread], bound ? std::set<int>{placement.processing_units[unit]} : before);
-        }
     });
+    return affinities;
+}
+
+TEST(Placement, BindsEachThreadToItsProcessingUnit) {
+    host::Placement placement = place(Communicator::world());
+    placement.threads = static_cast<int>(placement.cores.size());
+    const bool bound = !placement.cores_shared && !is_emulated();
+    const std::set<int> before = affinity_of_this_thread();
+    const std::vector<std::set<int>> places = places_of_threads(placement);
+    for (std::size_t thread = 0; thread < places.size(); ++thread) {
+        EXPECT_EQ(places[thread], bound ? std::set<int>{placement.processing_units[thread]} : before);
+    }
+}
+
+/// Another job on this host would take the same ones otherwise.
+TEST(Placement, FewerThreadsThanCoresMoveAmongThemUnlessALauncherChoseThem) {
+    host::Placement placement = place(Communicator::world());
+    if (placement.cores.size() < 2 || is_emulated()) {
+        GTEST_SKIP() << "needs two cores";
+    }
+    placement.threads = 1;
+    placement.bound_by_launcher = false;
+    const std::set<int> units(placement.processing_units.begin(), placement.processing_units.end());
+    EXPECT_EQ(places_of_threads(placement).front(), units);
+    placement.bound_by_launcher = true;
+    EXPECT_EQ(places_of_threads(placement).front(), std::set<int>{placement.processing_units.front()});
 }
 
 TEST(Placement, MoreThreadsThanCoresStayUnbound) {

@@ -3,6 +3,7 @@
 
 #include "mpi/communicator.hpp"
 #include "mpi/progress.hpp"
+#include "mpi/start_limit.hpp"
 
 #include <gtest/gtest.h>
 
@@ -23,6 +24,19 @@ Heartbeat heartbeat(int rank, bool is_waiting, const char* call, std::int64_t st
     result.unchanged_ms = static_cast<std::int64_t>(seconds * 1e3);
     std::snprintf(result.call, sizeof result.call, "%s", call);
     return result;
+}
+
+TEST(StartLimit, EndsAProcessThatWaitsForOthersInVain) {
+    if (Communicator::world().size() > 1) {
+        GTEST_SKIP() << "a rank can't be started twice";
+    }
+    const auto hang = [] {
+        const StartLimit limit(0.1);
+        std::this_thread::sleep_for(std::chrono::seconds(20));
+    };
+    EXPECT_EXIT(hang(), testing::ExitedWithCode(1), "not all ranks have started within 1 s");
+    { const StartLimit passed(1); }
+    std::this_thread::sleep_for(std::chrono::milliseconds(1100));  // it is over
 }
 
 TEST(Watchdog, NamesTheRanksThatAreMissing) {
