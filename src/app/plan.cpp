@@ -5,8 +5,8 @@
 #include "core/error.hpp"
 #include "core/units.hpp"
 #include "host/placement.hpp"
+#include "model/adapters/adapted_modules.hpp"
 #include "mpi/place.hpp"
-#include "train/adapter_store.hpp"
 #include "train/memory_plan.hpp"
 #include "train/runtime.hpp"
 
@@ -75,17 +75,19 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     model::DecoderSettings settings;
     world.agree([&] {
         architecture = train::read_architecture(configuration.model, grid);
-        architecture.stored = train::stored_formats(configuration.model, architecture);
-        settings = configuration.decoder_settings(
-            train::settings_to_start_from(configuration.init, architecture, configuration.decoder.lora),
-            request.tokens);
+        train::fit_to_checkpoint(configuration.model, architecture);
+        configuration.settle_adapters(architecture);
+        settings = configuration.decoder_settings(request.tokens);
     });
+    train::print_warnings(world, {architecture.warning, settings.lora.warning});
     const MemoryPlan plan = train::plan_memory(architecture, settings, request);
-    print(world, fmt::format("{}: {} layers, {} of them with experts\n"
-                             "ranks {} = {}; {} sequences of up to {} tokens in a pass, {}\n\n{}\n",
-                             configuration.model.name(), architecture.layers, architecture.moe_layers(), grid.ranks(),
-                             describe(grid), sequences, configuration.data.max_length,
-                             core::name_of(settings.activations), describe(plan)));
+    print(world,
+          fmt::format("{}: {} layers, {} of them with experts\n"
+                      "adapted: {}\n"
+                      "ranks {} = {}; {} sequences of up to {} tokens in a pass, {}\n\n{}\n",
+                      configuration.model.name(), architecture.layers, architecture.moe_layers(),
+                      describe(model::adapted_modules(architecture, settings.lora)), grid.ranks(), describe(grid),
+                      sequences, configuration.data.max_length, core::name_of(settings.activations), describe(plan)));
     print(world, describe_choices(architecture, settings, request));
     const bool ranks_run =
         grid.ranks() == world.size();  // otherwise a tensor group fills a node, as it does by default

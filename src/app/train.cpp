@@ -7,7 +7,6 @@
 #include "io/checkpoint.hpp"
 #include "measure/run_keys.hpp"
 #include "mpi/watchdog.hpp"
-#include "train/adapter_store.hpp"
 #include "train/runtime.hpp"
 #include "train/session.hpp"
 
@@ -15,6 +14,7 @@
 
 #include <algorithm>
 #include <optional>
+#include <utility>
 
 namespace moesaic::app {
 namespace {
@@ -25,7 +25,6 @@ using train::Dataset;
 /// Data and sizes that are known before weights are loaded.
 struct TrainInputs {
     model::Architecture architecture;
-    model::LoraSettings lora;
     Dataset train;
     std::optional<Dataset> eval;
 
@@ -36,16 +35,20 @@ struct TrainInputs {
     }
 };
 
-TrainInputs read_inputs(const train::Runtime& runtime, const TrainConfiguration& configuration) {
+/// Collective. The model's architecture; settles what is adapted.
+model::Architecture choose_model(const train::Runtime& runtime, TrainConfiguration& configuration) {
+    runtime.world.agree([&] { core::require_set("output.dir", configuration.output.directory); });
+    model::Architecture architecture = train::read_architecture(runtime, configuration.model);
+    runtime.world.agree([&] { configuration.settle_adapters(architecture); });
+    return architecture;
+}
+
+TrainInputs read_inputs(const train::Runtime& runtime, const TrainConfiguration& configuration,
+                        model::Architecture architecture) {
     TrainInputs inputs;
-    inputs.architecture = train::read_architecture(runtime, configuration.model);
+    inputs.architecture = std::move(architecture);
     const train::DataSettings& data = configuration.data;
-    runtime.world.agree([&] {
-        core::require_set("data.train", data.train);
-        inputs.lora =
-            train::settings_to_start_from(configuration.init, inputs.architecture, configuration.decoder.lora);
-        inputs.lora.dropout_seed = static_cast<std::uint64_t>(configuration.train.seed);
-    });
+    runtime.world.agree([&] { core::require_set("data.train", data.train); });
     inputs.train = train::load_dataset(runtime.world, data.train, inputs.architecture.vocabulary, data.max_length);
     if (!data.eval.empty()) {
         inputs.eval = train::load_dataset(runtime.world, data.eval, inputs.architecture.vocabulary, data.max_length);
@@ -67,7 +70,7 @@ std::string checkpoint_to_resume(const train::Runtime& runtime, const OutputSett
 
 model::DecoderSettings settings_of(const train::Runtime& runtime, const TrainConfiguration& configuration,
                                    const TrainInputs& inputs) {
-    return configuration.decoder_settings(inputs.lora, inputs.max_tokens(configuration, runtime.world.size()));
+    return configuration.decoder_settings(inputs.max_tokens(configuration, runtime.world.size()));
 }
 
 template <class Scalar>
@@ -215,11 +218,12 @@ ExitCode run_train(const mpi::Communicator& world, Arguments arguments) {
     }
     const mpi::Watchdog watchdog(world, configuration.watchdog.limit_seconds);
     const train::Runtime runtime(world, configuration.place, configuration.grid, configuration.compute);
+    const model::Architecture architecture = choose_model(runtime, configuration);
     RunOutput output(runtime, configuration.output.directory, configuration.options.settings());
     if (configuration.output.trace) {
         output.begin_trace();
     }
-    const TrainInputs inputs = read_inputs(runtime, configuration);
+    const TrainInputs inputs = read_inputs(runtime, configuration, architecture);
     listen_for_stop_signals();
     return kernels::with_precision(configuration.compute.precision, [&](auto scalar) {
         return TrainRun<decltype(scalar)>(runtime, configuration, inputs, output).run();

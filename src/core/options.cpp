@@ -101,8 +101,13 @@ template <>
 constexpr std::string_view type_name<Duration> = "a duration";
 
 std::ifstream open_config_file(const std::filesystem::path& file) {
-    std::ifstream stream(file);
-    require(stream.good() && std::filesystem::is_regular_file(file), ExitCode::usage,
+    std::error_code error;
+    const bool is_file = std::filesystem::is_regular_file(file, error);  // before it is opened: a FIFO would wait
+    std::ifstream stream;
+    if (is_file) {
+        stream.open(file);
+    }
+    require(is_file && stream.good(), ExitCode::usage,
             "can't read the configuration file {} (no such file, or not readable); check the path", file.string());
     return stream;
 }
@@ -133,6 +138,7 @@ struct OptionSet::Implementation {
         std::string default_text;
         Write write;
         Read read;
+        bool is_set = false;
     };
 
     std::vector<Entry> entries;
@@ -162,9 +168,15 @@ struct OptionSet::Implementation {
             const std::string where = origin(option.string_key);
             require(assigned.insert(option.string_key).second, ExitCode::usage,
                     "option {} is set twice ({}); remove one", option.string_key, where);
+            require(is_utf8(option.value.empty() ? "" : option.value.front()), ExitCode::usage,
+                    "option {} has a value that is no UTF-8 ({}); results hold it as UTF-8 text, so write, or rename, "
+                    "it so",
+                    option.string_key, where);
             require(option.value.size() == 1, ExitCode::usage, "option {} needs one value ({}); write --{} VALUE",
                     option.string_key, where, option.string_key);
-            find(option.string_key, where).read(option.value.front(), option.string_key, where);
+            Entry& entry = find(option.string_key, where);
+            entry.read(option.value.front(), option.string_key, where);
+            entry.is_set = true;
         }
     }
 
@@ -195,7 +207,7 @@ void OptionSet::set_prefix(const std::string& prefix) {
 void OptionSet::add_text(const std::string& key, const std::string& help, Write write, Read read) {
     std::string preset = write();
     implementation_->entries.push_back(
-        {implementation_->prefix + key, help, std::move(preset), std::move(write), std::move(read)});
+        {implementation_->prefix + key, help, std::move(preset), std::move(write), std::move(read), false});
 }
 
 template <class T>
@@ -276,6 +288,11 @@ std::vector<std::string> OptionSet::parse(std::span<const std::string> arguments
 
 const std::filesystem::path& OptionSet::config_file() const noexcept {
     return implementation_->config_file;
+}
+
+bool OptionSet::was_set(const std::string& key) const {
+    return std::any_of(implementation_->entries.begin(), implementation_->entries.end(),
+                       [&](const auto& entry) { return entry.key == key && entry.is_set; });
 }
 
 std::vector<OptionSet::Setting> OptionSet::settings() const {

@@ -1,8 +1,10 @@
-// Lists as text.
+// Lists as text, and text from elsewhere as part of a message.
 #pragma once
 
+#include <cstddef>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace moesaic::core {
@@ -12,5 +14,16 @@ namespace moesaic::core {
 
 /// "0-3,8" for {0, 1, 2, 3, 8}.
 [[nodiscard]] std::string ranges(std::span<const int> ascending);
+
+/// "a, b, c and 7 more": the first names of a list, which may be long.
+[[nodiscard]] std::string joined(std::span<const std::string> names, std::size_t most = 8);
+
+/// Whether the text is UTF-8 (RFC 3629).
+[[nodiscard]] bool is_utf8(std::string_view text);
+
+/// Text from elsewhere, fit for a message: control characters, and bytes that are no UTF-8, are \xNN, so that it stays
+/// on its line and can't command a terminal. Of more than `longest` characters it has the first ones and "... (N
+/// characters)".
+[[nodiscard]] std::string printable(std::string_view text, std::size_t longest = 200);
 
 }  // namespace moesaic::core

@@ -4,18 +4,26 @@
 #include "core/random.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <numeric>
 
 namespace moesaic::train {
+namespace {
+
+/// With sequences of at most as many tokens, so that their product is an integer of 64 bits.
+constexpr index_t most_sequences = std::numeric_limits<std::int32_t>::max();
+
+}  // namespace
 
 void BatchSettings::declare(core::OptionSet& set) {
     declare_batch_size(set);
     set.add("train.micro_batch", micro_batch, "sequences per rank and pass; 0: all of a step at once",
-            core::at_least(0));
+            core::integer_within(0, most_sequences));
 }
 
 void BatchSettings::declare_batch_size(core::OptionSet& set) {
-    set.add("train.batch_size", batch_size, "sequences per optimizer step, all ranks together", core::at_least(1));
+    set.add("train.batch_size", batch_size, "sequences per optimizer step, all ranks together",
+            core::integer_within(1, most_sequences));
 }
 
 void BatchSettings::declare_order(core::OptionSet& set) {

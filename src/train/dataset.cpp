@@ -37,7 +37,8 @@ void DataSettings::declare_train(core::OptionSet& set) {
 
 void DataSettings::declare_eval(core::OptionSet& set) {
     set.add("data.eval", eval, "JSON lines with input_ids and labels to evaluate on");
-    set.add("data.max_length", max_length, "longer sequences are cut to this many tokens", core::at_least(2));
+    set.add("data.max_length", max_length, "longer sequences are cut to this many tokens",
+            core::integer_within(2, io::max_json_size));
 }
 
 index_t Dataset::length(index_t sequence) const {

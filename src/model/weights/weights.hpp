@@ -35,8 +35,8 @@ enum class TensorRole : std::uint8_t {
     offset,  ///< a bias
 };
 
-/// Delivers parts of named tensors to a model whose activations are Scalar. One of another shape is an error that names
-/// it.
+/// Delivers parts of named tensors to a model whose activations are Scalar. One of another shape, or with a value that
+/// is not finite, is an error that names it.
 template <class Scalar>
 class WeightSource {
 public:
@@ -49,6 +49,8 @@ public:
     /// Fills `out` with a whole tensor in the accumulator's type, for norms and routers.
     virtual void read_full_precision(const std::string& name, TensorRole role,
                                      MatrixView<accumulator_t<Scalar>> out) const = 0;
+    /// Where the tensor comes from, for messages.
+    [[nodiscard]] virtual std::string origin(const std::string& name) const { return "tensor " + name; }
     /// Says that another rank reads the tensor.
     virtual void mark_read_elsewhere(const std::string& name) const { static_cast<void>(name); }
 
@@ -67,6 +69,11 @@ inline constexpr const char* embedding_name = "model.embed_tokens.weight";
 /// How the files store the matrices of the model.
 [[nodiscard]] StoredFormats stored_formats(const io::TensorSource& tensors, const Architecture& architecture);
 
+/// Completes an architecture by what only the files say: how they store matrices, and whether the head really is the
+/// embedding, which a head of its own in the files overrules with a warning, as in transformers 5. Throws a usage error
+/// that names quantised weights of a kind that is not read.
+void fit_to_checkpoint(const io::TensorSource& tensors, Architecture& architecture);
+
 /// Reads from safetensors files, whose experts may be stored one by one or fused: [E, 2I, H] for gate and up, [E, H, I]
 /// for down, as transformers 5 holds them. Both arguments must outlive the object.
 template <class Scalar>
@@ -77,6 +84,7 @@ public:
     void read(const std::string& name, const TensorSlice& part, MatrixView<Scalar> out) const override;
     void read_full_precision(const std::string& name, TensorRole role,
                              MatrixView<accumulator_t<Scalar>> out) const override;
+    [[nodiscard]] std::string origin(const std::string& name) const override;
     void mark_read_elsewhere(const std::string& name) const override;
 
     /// To be called when all was read. Throws an error that lists what is missing, or one for a tensor that was not
