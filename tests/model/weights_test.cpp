@@ -351,7 +351,11 @@ TEST_P(WeightsTest, OfQuantisedKindsAreNamed) {
                 << message;
         }
     }
-    EXPECT_NO_THROW(fit_to_checkpoint(of_dtype(file_, "F16", 2), architecture_));
+    for (const auto& [dtype, bytes] : {std::pair("F16", 2), std::pair("I64", 8), std::pair("BOOL", 1)}) {
+        EXPECT_NO_THROW(fit_to_checkpoint(of_dtype(file_, dtype, bytes), architecture_)) << dtype;
+    }
+    EXPECT_NO_THROW(fit_to_checkpoint(of_dtype(file_, "F8_E4M3", 1, "model.layers.0.mlp.gate_proj.weight_scale_inv"),
+                                      architecture_));
     // Before its shape is compared.
     const io::TensorSource source = of_dtype(file_, "U8", 1);
     core::Matrix<float> out(7, 7);

@@ -63,15 +63,27 @@ std::optional<ops::WeightFormat> format_of_dtype(io::DType dtype) {
 constexpr const char* head_name = "lm_head.weight";
 
 /// Scales of quantised weights beside the weights themselves, by what is behind the name of these.
-constexpr std::string_view block_scale_suffix = "_scale_inv";
+constexpr const char* block_scale_suffix = "_scale_inv";
 
-/// Tensors of several dimensions are weights; one that is no number, or one of 8 bits without its scales, is a code.
+/// Whether elements of the dtype are codes of quantised weights, not numbers and no indices or masks either.
+bool is_code(io::DType dtype) {
+    switch (dtype) {
+        case io::DType::i64:
+        case io::DType::u64:
+        case io::DType::c64:
+        case io::DType::boolean:
+            return false;
+        default:
+            return !io::is_number(dtype);
+    }
+}
+
+/// Tensors of several dimensions are weights; FP8 ones are codes, too, unless their scales are there.
 void refuse_quantised(const io::TensorSource& tensors) {
     for (const std::string& name : tensors.names()) {
         const io::TensorInfo& info = tensors.info(name);
-        const bool is_code = !io::is_number(info.dtype) || (io::dtype_bits(info.dtype) == 8 &&
-                                                            !tensors.contains(name + std::string(block_scale_suffix)));
-        core::require(info.shape.size() < 2 || !is_code, ExitCode::usage,
+        const bool lacks_scales = info.dtype == io::DType::f8_e4m3 && !tensors.contains(name + block_scale_suffix);
+        core::require(info.shape.size() < 2 || !(is_code(info.dtype) || lacks_scales), ExitCode::usage,
                       "{}: tensor {} has dtype {}, which is that of quantised weights (BF16, F16, F32 and F64 are "
                       "supported); use the model's original weights, or convert them",
                       info.file.string(), core::printable(name), io::dtype_name(info.dtype));
