@@ -1,6 +1,7 @@
 #include "app/folder_lock.hpp"
 
 #include "core/error.hpp"
+#include "core/text.hpp"
 #include "host/placement.hpp"
 #include "io/json.hpp"
 
@@ -64,7 +65,7 @@ Owner read_owner(int descriptor) {
     Owner owner;
     if (json.is_object()) {
         const auto text_of = [&](const char* key) {
-            return json.contains(key) && json[key].is_string() ? io::printable(json[key].get<std::string>())
+            return json.contains(key) && json[key].is_string() ? core::printable(json[key].get<std::string>())
                                                                : std::string();
         };
         owner = {text_of("host"), text_of("job"), text_of("since"), 0};

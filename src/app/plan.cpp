@@ -6,8 +6,8 @@
 #include "core/text.hpp"
 #include "core/units.hpp"
 #include "host/placement.hpp"
+#include "model/adapters/adapted_modules.hpp"
 #include "mpi/place.hpp"
-#include "train/adapter_store.hpp"
 #include "train/batches.hpp"
 #include "train/memory_plan.hpp"
 #include "train/pass_size.hpp"
@@ -100,7 +100,7 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     model::Architecture architecture;
     world.agree([&] {
         architecture = train::read_architecture(configuration.model, grid);
-        architecture.stored = train::stored_formats(configuration.model, architecture);
+        train::fit_to_checkpoint(configuration.model, architecture);
     });
     std::optional<train::TrainingData> data;  // otherwise every sequence is taken to have data.max_length tokens
     if (!configuration.data.train.empty()) {
@@ -118,31 +118,33 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     const kernels::KernelSet kernels(
         kernels::ComputeSettings{.precision = configuration.compute.precision}.isa_level());
     request.packed_bytes = train::packed_bytes(kernels, request.scalar_bytes);
-    model::LoraSettings lora;
     world.agree([&] {
-        lora = train::settings_to_start_from(configuration.init, architecture, configuration.decoder.lora);
+        configuration.settle_adapters(architecture);
     });
+    train::print_warnings(world, {architecture.warning, configuration.decoder.lora.warning});
     train::BatchSettings& batches = configuration.train.batches;
     const auto plan_with = [&](index_t micro_batch, ops::Activations activations) {
         batches.micro_batch = micro_batch;
         configuration.decoder.activations = activations;
         request.tokens = data ? train::largest_pass(*data, batches, grid.ranks())
                               : batches.per_pass(grid.ranks()) * configuration.data.max_length;
-        return train::plan_memory(architecture, configuration.decoder_settings(lora, request.tokens), request);
+        return train::plan_memory(architecture, configuration.decoder_settings(request.tokens), request);
     };
     train::PassChoices choices = {batches.micro_batch, batches.most_of_rank(grid.ranks()),
                                   configuration.decoder.activations};
-    choices.micro_batch = train::choose_micro_batch(plan_with, choices, [&](const MemoryPlan& planned) {
-        return world.min<std::int64_t>(planned.total() <= train::memory_of_rank(placement, node_ranks) ? 1 : 0) == 1;
+    choices.micro_batch = train::choose_micro_batch(plan_with, choices, [&](const MemoryPlan& candidate) {
+        return world.min<std::int64_t>(candidate.total() <= train::memory_of_rank(placement, node_ranks) ? 1 : 0) == 1;
     });
     const std::string cheaper = train::cheaper_options(plan_with, choices);
     const MemoryPlan plan = plan_with(choices.micro_batch, choices.activations);
-    const model::DecoderSettings settings = configuration.decoder_settings(lora, request.tokens);
+    const model::DecoderSettings settings = configuration.decoder_settings(request.tokens);
     const std::string pass = fmt::format("passes of {} sequences, {} tokens{}", batches.per_pass(grid.ranks()),
                                          request.tokens, data ? " in the longest of " + data->train.name : "");
     print(world, fmt::format("{}: {} layers, {} of them with experts\n"
+                             "adapted: {}\n"
                              "ranks {} = {}, {} threads each; {}, {}\n\n{}\n",
-                             configuration.model.name(), architecture.layers, architecture.moe_layers(), grid.ranks(),
+                             configuration.model.name(), architecture.layers, architecture.moe_layers(),
+                             describe(model::adapted_modules(architecture, settings.lora)), grid.ranks(),
                              describe(grid), request.threads, pass, core::name_of(settings.activations),
                              describe(plan)));
     print(world, describe_choices(architecture, settings, request));

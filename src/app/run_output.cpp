@@ -3,6 +3,7 @@
 #include "app/report_page.hpp"
 #include "core/build_info.hpp"
 #include "core/error.hpp"
+#include "core/text.hpp"
 #include "core/trace.hpp"
 #include "host/process_memory.hpp"
 #include "io/files.hpp"
@@ -39,7 +40,8 @@ nlohmann::ordered_json describe(const train::Runtime& runtime) {
 
 /// Options whose value does not matter to what is learned.
 bool is_incidental(const std::string& key) {
-    return key.starts_with("output.") || key.starts_with("parallel.") || key == "compute.isa";
+    return key.starts_with("output.") || key.starts_with("parallel.") || key == "compute.isa" ||
+           key == "train.micro_batch" || key == "train.activations";
 }
 
 struct ChangedSetting {
@@ -170,7 +172,7 @@ void RunOutput::add_session(const RunSpan& span, const RunDescription& descripti
     const auto member = [&](const char* key) { return earlier.contains(key) ? earlier[key] : nlohmann::json(); };
     for (const auto& [key, before, now] : changed_settings(earlier, description.settings)) {
         session[keys::changed][key] = {before, now};
-        say(fmt::format("{}: {} -> {}", key, io::printable(before), now));
+        say(fmt::format("{}: {} -> {}", key, core::printable(before), now));
     }
     run_[keys::started] = member(keys::started).is_string() ? member(keys::started).get<std::string>() : start;
     run_[keys::sessions] = member(keys::sessions).is_array() ? member(keys::sessions) : nlohmann::json::array();

@@ -7,7 +7,6 @@
 #include "io/checkpoint.hpp"
 #include "measure/run_keys.hpp"
 #include "mpi/watchdog.hpp"
-#include "train/adapter_store.hpp"
 #include "train/pass_size.hpp"
 #include "train/runtime.hpp"
 #include "train/session.hpp"
@@ -20,6 +19,7 @@
 #include <cstdlib>
 #include <functional>
 #include <optional>
+#include <utility>
 
 namespace moesaic::app {
 namespace {
@@ -30,28 +30,28 @@ using train::Dataset;
 /// What is known before the output folder is touched and weights are loaded.
 struct TrainInputs {
     model::Architecture architecture;
-    model::LoraSettings lora;
     train::TrainingData data;
-    index_t micro_batch = 0;  ///< sequences per rank and pass; 0: all of a step
     model::DecoderSettings decoder;
     train::MemoryPlan memory;
 };
 
 /// Collective. Chooses how many sequences a pass takes, and refuses what the memory can't hold.
-void plan_passes(const train::Runtime& runtime, const TrainConfiguration& configuration, TrainInputs& inputs) {
+void plan_passes(const train::Runtime& runtime, TrainConfiguration& configuration, TrainInputs& inputs) {
     const mpi::Communicator& world = runtime.world;
+    model::Architecture as_stored = inputs.architecture;
+    world.agree([&] { train::fit_to_checkpoint(configuration.model, as_stored); });
     const auto settings_for = [&](index_t micro_batch, ops::Activations activations) {
         train::BatchSettings batches = configuration.train.batches;
         batches.micro_batch = micro_batch;
         model::DecoderSettings settings =
-            configuration.decoder_settings(inputs.lora, train::largest_pass(inputs.data, batches, world.size()));
+            configuration.decoder_settings(train::largest_pass(inputs.data, batches, world.size()));
         settings.activations = activations;
         return settings;
     };
     const std::size_t scalar_bytes =
         kernels::with_precision(configuration.compute.precision, [](auto scalar) { return sizeof(scalar); });
     const train::PlanOfPasses plan = [&](index_t micro_batch, ops::Activations activations) {
-        return train::plan_memory(runtime, inputs.architecture, settings_for(micro_batch, activations), scalar_bytes,
+        return train::plan_memory(runtime, as_stored, settings_for(micro_batch, activations), scalar_bytes,
                                   train::Purpose::training);
     };
     train::PassChoices choices = {configuration.train.batches.micro_batch,
@@ -60,7 +60,7 @@ void plan_passes(const train::Runtime& runtime, const TrainConfiguration& config
     choices.micro_batch = train::choose_micro_batch(plan, choices, [&](const train::MemoryPlan& planned) {
         return world.min<std::int64_t>(planned.total() <= static_cast<double>(runtime.memory_bytes()) ? 1 : 0) == 1;
     });
-    inputs.micro_batch = choices.micro_batch;
+    configuration.train.batches.micro_batch = choices.micro_batch;
     inputs.decoder = settings_for(choices.micro_batch, choices.activations);
     inputs.memory = plan(choices.micro_batch, choices.activations);
     world.agree([&] {
@@ -69,7 +69,7 @@ void plan_passes(const train::Runtime& runtime, const TrainConfiguration& config
     });
 }
 
-TrainInputs read_inputs(const train::Runtime& runtime, const TrainConfiguration& configuration) {
+TrainInputs read_inputs(const train::Runtime& runtime, TrainConfiguration& configuration) {
     const mpi::Communicator& world = runtime.world;
     TrainInputs inputs;
     world.agree([&] {
@@ -78,12 +78,7 @@ TrainInputs read_inputs(const train::Runtime& runtime, const TrainConfiguration&
                            {"data.train", configuration.data.train}});
     });
     inputs.architecture = train::read_architecture(runtime, configuration.model);
-    world.agree([&] {
-        inputs.architecture.stored = train::stored_formats(configuration.model, inputs.architecture);
-        inputs.lora =
-            train::settings_to_start_from(configuration.init, inputs.architecture, configuration.decoder.lora);
-        inputs.lora.dropout_seed = static_cast<std::uint64_t>(configuration.train.seed);
-    });
+    world.agree([&] { configuration.settle_adapters(inputs.architecture); });
     inputs.data = train::load_training_data(world, configuration.data, inputs.architecture.vocabulary);
     world.agree([&] { configuration.train.require_sensible(inputs.data.train.epoch_size()); });
     plan_passes(runtime, configuration, inputs);
@@ -100,26 +95,6 @@ std::string checkpoint_to_resume(const train::Runtime& runtime, const OutputSett
     });
     runtime.world.broadcast(file);
     return output.resume == "auto" || output.resume == "never" ? file : output.resume;
-}
-
-/// Options as they take effect: those of adapters may come from an adapter, and `auto` is what was chosen.
-std::vector<core::OptionSet::Setting> effective_settings(const TrainConfiguration& configuration,
-                                                         const TrainInputs& inputs) {
-    model::LoraSettings lora = inputs.lora;
-    core::OptionSet lora_options;
-    lora.declare(lora_options);
-    std::vector<core::OptionSet::Setting> settings = configuration.options.settings();
-    for (const core::OptionSet::Setting& effective : lora_options.settings()) {
-        const auto same =
-            std::find_if(settings.begin(), settings.end(), [&](const auto& each) { return each.key == effective.key; });
-        same->value = effective.value;
-    }
-    for (core::OptionSet::Setting& setting : settings) {
-        if (setting.key == "train.micro_batch") {
-            setting.value = inputs.micro_batch == 0 ? "auto" : std::to_string(inputs.micro_batch);
-        }
-    }
-    return settings;
 }
 
 nlohmann::ordered_json describe(const Dataset& data) {
@@ -200,9 +175,9 @@ TrainRun<Scalar>::TrainRun(const train::Runtime& runtime, const TrainConfigurati
       output_(output),
       session_(train::load_model<Scalar>(runtime, inputs.architecture, configuration.model, inputs.decoder,
                                          train::Purpose::training, show_loading(output.progress())),
-               inputs.data.train, configuration.train.with_micro_batch(inputs.micro_batch), runtime.kernels,
+               inputs.data.train, configuration.train, runtime.kernels,
                runtime.grid, [&output] { return stop_signal_arrived() || output.is_silenced(); }),
-      settings_(effective_settings(configuration, inputs)) {}
+      settings_(configuration.options.settings()) {}
 
 template <class Scalar>
 bool TrainRun<Scalar>::start_or_resume() {

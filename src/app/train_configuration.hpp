@@ -4,6 +4,7 @@
 #include "app/run_output.hpp"
 #include "mpi/watchdog.hpp"
 #include "ops/activations_option.hpp"
+#include "train/adapter_store.hpp"
 #include "train/dataset.hpp"
 #include "train/runtime.hpp"
 #include "train/train_settings.hpp"
@@ -47,10 +48,16 @@ struct TrainConfiguration {
         train.coordinator.declare_times(options);
     }
 
-    /// What the decoder is built for, with these adapters and passes of so many tokens of all ranks.
-    [[nodiscard]] model::DecoderSettings decoder_settings(const model::LoraSettings& lora, index_t max_tokens) const {
+    /// Makes the options of adapters those of the adapter in lora.init, which decides; afterwards they are what is
+    /// trained with, and what is written into results. Throws a usage error where they mean nothing for the model.
+    void settle_adapters(const model::Architecture& architecture) {
+        decoder.lora = train::settings_to_start_from(init, architecture, decoder.lora, options);
+        decoder.lora.dropout_seed = static_cast<std::uint64_t>(train.seed);
+    }
+
+    /// What the decoder is built for, with passes of so many tokens of all ranks.
+    [[nodiscard]] model::DecoderSettings decoder_settings(index_t max_tokens) const {
         model::DecoderSettings settings = decoder;
-        settings.lora = lora;
         settings.max_tokens = max_tokens;
         settings.keep_probabilities = train.router_aux_coefficient > 0;
         return settings;

@@ -1,8 +1,11 @@
 // Errors that users see: an exit code and one line "PROBLEM (WHY); SUGGESTION".
 #pragma once
 
+#include "core/text.hpp"
+
 #include <fmt/format.h>
 
+#include <cstddef>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -21,13 +24,17 @@ enum class ExitCode : int {
 };
 
 /// An error with the exit code that the process ends with. The message names the file, the tensor, line or key, the
-/// reason and a suggestion: "PROBLEM (WHY); SUGGESTION".
+/// reason and a suggestion: "PROBLEM (WHY); SUGGESTION". What it repeats of a file or of the command line is made
+/// printable here.
 class Error : public std::runtime_error {
 public:
-    Error(ExitCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
+    Error(ExitCode code, const std::string& message)
+        : std::runtime_error(printable(message, longest_message)), code_(code) {}
     [[nodiscard]] ExitCode code() const noexcept { return code_; }
 
 private:
+    static constexpr std::size_t longest_message = 4000;
+
     ExitCode code_;
 };
 

@@ -104,8 +104,13 @@ template <>
 constexpr std::string_view type_name<Duration> = "a duration";
 
 std::ifstream open_config_file(const std::filesystem::path& file) {
-    std::ifstream stream(file);
-    require(stream.good() && std::filesystem::is_regular_file(file), ExitCode::usage,
+    std::error_code error;
+    const bool is_file = std::filesystem::is_regular_file(file, error);  // before it is opened: a FIFO would wait
+    std::ifstream stream;
+    if (is_file) {
+        stream.open(file);
+    }
+    require(is_file && stream.good(), ExitCode::usage,
             "can't read the configuration file {} (no such file, or not readable); check the path", file.string());
     constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";  // editors of Windows put it before UTF-8
     std::string begin(byte_order_mark.size(), '\0');
@@ -153,6 +158,7 @@ struct OptionSet::Implementation {
         std::string default_text;
         Write write;
         Read read;
+        bool is_set = false;
     };
 
     std::vector<Entry> entries;
@@ -209,9 +215,15 @@ struct OptionSet::Implementation {
             const std::string where = origin(option.string_key);
             require(assigned.insert(option.string_key).second, ExitCode::usage,
                     "option {} is set twice ({}); remove one", option.string_key, where);
+            require(is_utf8(option.value.empty() ? "" : option.value.front()), ExitCode::usage,
+                    "option {} has a value that is no UTF-8 ({}); results hold it as UTF-8 text, so write, or rename, "
+                    "it so",
+                    option.string_key, where);
             require(option.value.size() == 1, ExitCode::usage, "option {} needs one value ({}); write --{} VALUE",
                     option.string_key, where, option.string_key);
-            known(option.string_key, where).read(option.value.front(), option.string_key, where);
+            Entry& entry = known(option.string_key, where);
+            entry.read(option.value.front(), option.string_key, where);
+            entry.is_set = true;
         }
     }
 
@@ -245,7 +257,7 @@ void OptionSet::set_prefix(const std::string& prefix) {
 OptionSet::Declared OptionSet::add_text(const std::string& key, const std::string& help, Write write, Read read) {
     std::string preset = write();
     std::string full_key = implementation_->prefix + key;
-    implementation_->entries.push_back({full_key, help, std::move(preset), std::move(write), std::move(read)});
+    implementation_->entries.push_back({full_key, help, std::move(preset), std::move(write), std::move(read), false});
     return {*this, std::move(full_key)};
 }
 
@@ -347,6 +359,11 @@ std::vector<std::string> OptionSet::parse(std::span<const std::string> arguments
 
 const std::filesystem::path& OptionSet::config_file() const noexcept {
     return implementation_->config_file;
+}
+
+bool OptionSet::was_set(const std::string& key) const {
+    return std::any_of(implementation_->entries.begin(), implementation_->entries.end(),
+                       [&](const auto& entry) { return entry.key == key && entry.is_set; });
 }
 
 std::vector<OptionSet::Setting> OptionSet::settings() const {

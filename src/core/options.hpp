@@ -119,6 +119,9 @@ public:
     /// The configuration file that was read, or an empty path.
     [[nodiscard]] const std::filesystem::path& config_file() const noexcept;
 
+    /// Whether `parse` found the option on the command line or in the file, even with the value of its default.
+    [[nodiscard]] bool was_set(const std::string& key) const;
+
     /// One option as it stands, value as text.
     struct Setting {
         std::string key;

@@ -1,11 +1,48 @@
 #include "core/text.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cstdint>
 
 #include <charconv>
 #include <cmath>
 
 namespace moesaic::core {
+namespace {
+
+/// Bytes of the character at the beginning of the text, or 0 if there is none in UTF-8.
+std::size_t character_bytes(std::string_view text) {
+    const auto byte = [&](std::size_t i) { return static_cast<std::uint32_t>(static_cast<unsigned char>(text[i])); };
+    const std::uint32_t first = byte(0);
+    const std::size_t bytes = first < 0x80          ? 1
+                              : first >> 5U == 0x6  ? 2
+                              : first >> 4U == 0xe  ? 3
+                              : first >> 3U == 0x1e ? 4
+                                                    : 0;
+    if (bytes < 2 || bytes > text.size()) {
+        return bytes < 2 ? bytes : 0;
+    }
+    std::uint32_t code = first & (0x7fU >> bytes);
+    for (std::size_t i = 1; i < bytes; ++i) {
+        if (byte(i) >> 6U != 2) {
+            return 0;
+        }
+        code = code << 6U | (byte(i) & 0x3fU);
+    }
+    const bool is_shortest = code >= (bytes == 2 ? 0x80U : bytes == 3 ? 0x800U : 0x10000U);
+    const bool is_surrogate = code >= 0xd800 && code < 0xe000;
+    return is_shortest && !is_surrogate && code <= 0x10ffff ? bytes : 0;
+}
+
+/// Of ASCII, and those of ISO 8859, which are two bytes in UTF-8.
+bool is_control(std::string_view character) {
+    const auto first = static_cast<unsigned char>(character[0]);
+    return first < 0x20 || first == 0x7f || (first == 0xc2 && static_cast<unsigned char>(character[1]) < 0xa0);
+}
+
+}  // namespace
 
 std::vector<std::string> split(const std::string& text) {
     std::vector<std::string> parts(1);
@@ -56,6 +93,44 @@ std::optional<std::int64_t> parse_size(std::string_view text) {
         return std::nullopt;
     }
     return static_cast<std::int64_t>(size);
+}
+
+std::string joined(std::span<const std::string> names, std::size_t most) {
+    const std::size_t shown = std::min(names.size(), most);
+    return fmt::format("{}{}", fmt::join(names.first(shown), ", "),
+                       names.size() > shown ? fmt::format(" and {} more", names.size() - shown) : "");
+}
+
+bool is_utf8(std::string_view text) {
+    while (!text.empty()) {
+        const std::size_t bytes = character_bytes(text);
+        if (bytes == 0) {
+            return false;
+        }
+        text.remove_prefix(bytes);
+    }
+    return true;
+}
+
+std::string printable(std::string_view text, std::size_t longest) {
+    std::string result;
+    std::size_t characters = 0;
+    for (; !text.empty(); ++characters) {
+        const std::size_t valid = character_bytes(text);
+        const std::string_view character = text.substr(0, std::max<std::size_t>(valid, 1));
+        text.remove_prefix(character.size());
+        if (characters >= longest) {
+            continue;  // counted only
+        }
+        if (valid > 0 && !is_control(character)) {
+            result += character;
+            continue;
+        }
+        for (const char byte : character) {
+            result += fmt::format("\\x{:02x}", static_cast<unsigned char>(byte));
+        }
+    }
+    return characters > longest ? fmt::format("{}... ({} characters)", result, characters) : result;
 }
 
 }  // namespace moesaic::core

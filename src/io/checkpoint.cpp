@@ -16,6 +16,7 @@ namespace {
 
 using core::ExitCode;
 using core::fail;
+using core::printable;
 using core::require;
 
 constexpr std::string_view schema = "moesaic-checkpoint";

@@ -88,22 +88,6 @@ void fail_writing(const std::filesystem::path& file, int error) {
          reason(error));
 }
 
-std::string printable(std::string_view text, std::size_t limit) {
-    std::string result;
-    for (const char character : text.substr(0, limit)) {
-        const auto code = static_cast<unsigned char>(character);
-        if (code < 0x20 || code == 0x7f) {
-            result += fmt::format("\\x{:02x}", code);
-        } else {
-            result += character;
-        }
-    }
-    if (text.size() > limit) {
-        result += "...";
-    }
-    return result;
-}
-
 void create_folder(const std::filesystem::path& folder) {
     std::error_code error;
     std::filesystem::create_directories(folder, error);
@@ -116,10 +100,7 @@ void create_folder(const std::filesystem::path& folder) {
 }
 
 std::string read_file(const std::filesystem::path& file, std::size_t limit) {
-    const FileDescriptor descriptor(open_retrying(file, O_RDONLY));
-    if (descriptor.get() < 0) {
-        fail_reading(file, errno);
-    }
+    const FileDescriptor descriptor = open_for_reading(file);
     constexpr std::size_t block = std::size_t{1} << 20U;
     std::string text;
     std::size_t used = 0;
@@ -180,15 +161,27 @@ int FileDescriptor::close() noexcept {
     return descriptor < 0 || ::close(descriptor) == 0 || errno == EINTR ? 0 : errno;
 }
 
-RandomAccessFile::RandomAccessFile(std::filesystem::path file) : path_(std::move(file)) {
+FileDescriptor open_for_reading(const std::filesystem::path& file) {
     // O_NONBLOCK: opening a FIFO must fail below instead of waiting for its writer.
-    descriptor_ = FileDescriptor(open_retrying(path_, O_RDONLY | O_NONBLOCK));
+    FileDescriptor descriptor(open_retrying(file, O_RDONLY | O_NONBLOCK));
     struct stat status = {};
-    if (descriptor_.get() < 0 || ::fstat(descriptor_.get(), &status) != 0) {
-        fail_reading(path_, errno);
+    if (descriptor.get() < 0 || ::fstat(descriptor.get(), &status) != 0) {
+        fail_reading(file, errno);
+    }
+    if (S_ISDIR(status.st_mode)) {
+        fail_reading(file, EISDIR);
     }
     require(S_ISREG(status.st_mode), ExitCode::usage, "can't read {} (it is not a regular file); check the path",
-            path_.string());
+            file.string());
+    return descriptor;
+}
+
+RandomAccessFile::RandomAccessFile(std::filesystem::path file)
+    : path_(std::move(file)), descriptor_(open_for_reading(path_)) {
+    struct stat status = {};
+    if (::fstat(descriptor_.get(), &status) != 0) {
+        fail_reading(path_, errno);
+    }
     size_ = static_cast<std::uint64_t>(status.st_size);
 }
 

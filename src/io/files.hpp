@@ -22,14 +22,11 @@ namespace moesaic::io {
 /// ExitCode::runtime_failure.
 [[noreturn]] void fail_writing(const std::filesystem::path& file, int error);
 
-/// Text from an untrusted file, fit for a one-line message: control characters escaped, cut after `limit` bytes.
-[[nodiscard]] std::string printable(std::string_view text, std::size_t limit = 160);
-
 /// Creates the folder and its parents; an existing folder is fine. Throws with ExitCode::usage if a part of the path is
 /// no folder or may not be written.
 void create_folder(const std::filesystem::path& folder);
 
-/// The whole content of a file of at most `limit` bytes. Larger files throw with ExitCode::corrupt_input.
+/// The whole content of a regular file of at most `limit` bytes. Larger files throw with ExitCode::corrupt_input.
 [[nodiscard]] std::string read_file(const std::filesystem::path& file, std::size_t limit);
 
 /// Replaces `file` by `text`: readers see the old or the new content, also after a crash. Folders must exist.
@@ -53,10 +50,16 @@ public:
     /// 0 or the errno value of the failed close, which on network file systems is where a full disk shows.
     [[nodiscard]] int close() noexcept;
     [[nodiscard]] int get() const noexcept { return descriptor_; }
+    /// Leaves the file open for somebody else to close.
+    [[nodiscard]] int release() noexcept { return std::exchange(descriptor_, -1); }
 
 private:
     int descriptor_ = -1;
 };
+
+/// Opens a regular file for reading, at once: a FIFO, a device or a folder throws with ExitCode::usage, as wrong paths
+/// do.
+[[nodiscard]] FileDescriptor open_for_reading(const std::filesystem::path& file);
 
 /// A regular file opened for reading at any offset from any thread.
 class RandomAccessFile {

@@ -14,6 +14,7 @@ namespace {
 
 using core::ExitCode;
 using core::fail;
+using core::printable;
 using core::require;
 
 /// Links that one file may have, and how deep groups may be nested, which bounds the work on a group that holds itself.
@@ -180,6 +181,7 @@ File create_file(const std::filesystem::path& path, const Context& context) {
 }
 
 File open_file(const std::filesystem::path& path, const Context& context) {
+    static_cast<void>(open_for_reading(path));  // HDF5 would wait for the writer of a FIFO
     prepare_library();
     const Properties access = file_access(context);
     return File(check(H5Fopen(path.c_str(), H5F_ACC_RDONLY, access.get()), context, "file"));

@@ -11,6 +11,7 @@ namespace moesaic::io::hdf5 {
 namespace {
 
 using core::ExitCode;
+using core::printable;
 using core::require;
 
 /// Elements of a chunk: one MiB, large enough for the disk and small enough for HDF5's buffers.

@@ -17,6 +17,7 @@ namespace {
 
 using core::ExitCode;
 using core::fail;
+using core::printable;
 using core::require;
 using nlohmann::json;
 
@@ -158,6 +159,21 @@ json parse_json(std::string_view text, const std::string& source, const JsonLimi
 
 json read_json(const std::filesystem::path& file, const JsonLimits& limits) {
     return parse_json(read_file(file, limits.bytes), file.string(), limits);
+}
+
+std::vector<std::string> keys_in_order(std::string_view text, const std::string& member) {
+    std::vector<std::string> keys;
+    std::string outer;
+    const auto note = [&](int depth, json::parse_event_t event, json& value) {
+        if (event == json::parse_event_t::key && depth == 1) {
+            outer = value.get<std::string>();
+        } else if (event == json::parse_event_t::key && depth == 2 && outer == member) {
+            keys.push_back(value.get<std::string>());
+        }
+        return true;
+    };
+    [[maybe_unused]] const json parsed = json::parse(text, note);
+    return keys;
 }
 
 void for_each_json_line(const std::filesystem::path& file,

@@ -32,6 +32,10 @@ struct JsonLimits {
 /// Reads and parses a file. A missing or unreadable file throws with ExitCode::usage.
 [[nodiscard]] nlohmann::json read_json(const std::filesystem::path& file, const JsonLimits& limits = {});
 
+/// Keys of the object that is member `member` of the document, in the order of the text, which `json` does not keep.
+/// The text was parsed before.
+[[nodiscard]] std::vector<std::string> keys_in_order(std::string_view text, const std::string& member);
+
 /// Longest line that `for_each_json_line` accepts, in bytes.
 inline constexpr std::size_t max_json_line_bytes = std::size_t{64} << 20U;
 

@@ -20,10 +20,12 @@ struct CloseFile {
 
 void for_each_line(const std::filesystem::path& file, std::size_t most_bytes,
                    const std::function<void(const Line& line)>& use) {
-    const std::unique_ptr<std::FILE, CloseFile> stream(std::fopen(file.c_str(), "rbe"));
+    FileDescriptor descriptor = open_for_reading(file);
+    const std::unique_ptr<std::FILE, CloseFile> stream(::fdopen(descriptor.get(), "rb"));
     if (stream == nullptr) {
         fail_reading(file, errno);
     }
+    static_cast<void>(descriptor.release());  // the stream closes it
     std::vector<char> block(std::size_t{256} << 10U);
     std::string text;
     Line line;

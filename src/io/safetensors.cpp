@@ -17,6 +17,7 @@ namespace {
 
 using core::ExitCode;
 using core::fail;
+using core::printable;
 using core::require;
 
 /// Bytes that one read takes at most; more rows of a block are read together up to here.
@@ -49,6 +50,10 @@ void check_shard_name(const std::string& name, const std::string& index) {
 }
 
 }  // namespace
+
+bool is_number(DType dtype) noexcept {
+    return detail::is_convertible(dtype);
+}
 
 index_t TensorInfo::rows() const noexcept {
     return shape.empty() ? 1 : detail::element_count(std::span(shape).first(shape.size() - 1));
@@ -257,7 +262,7 @@ void TensorSource::read(const std::string& name, core::MatrixView<T> out, index_
             "shape fits config.json",
             info.file.string(), printable(name), info.rows(), info.cols(), out.rows(), out.cols(), row_begin,
             col_begin);
-    require(detail::is_convertible(info.dtype), ExitCode::corrupt_input,
+    require(is_number(info.dtype), ExitCode::corrupt_input,
             "{}: tensor '{}' has dtype {} (F64, F32, F16, BF16 or F8_E4M3 is expected); convert the model",
             info.file.string(), printable(name), dtype_name(info.dtype));
     const index_t element = dtype_bits(info.dtype) / 8;

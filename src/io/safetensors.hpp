@@ -21,7 +21,7 @@ namespace moesaic::io {
 
 using core::index_t;
 
-/// Element types of the format. Only f64, f32, f16, bf16 and f8_e4m3 can be read as numbers.
+/// Element types of the format. Only f64, f32, f16, bf16 and f8_e4m3 are read as numbers.
 enum class DType {
     f64,
     f32,
@@ -47,6 +47,8 @@ enum class DType {
 
 /// Name in the header of a file, for example "BF16".
 [[nodiscard]] std::string_view dtype_name(DType dtype) noexcept;
+/// Whether TensorSource::read makes numbers of it.
+[[nodiscard]] bool is_number(DType dtype) noexcept;
 /// Bits of one element; 4 or 6 for the packed types.
 [[nodiscard]] int dtype_bits(DType dtype) noexcept;
 

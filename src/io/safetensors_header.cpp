@@ -14,6 +14,7 @@ namespace {
 
 using core::ExitCode;
 using core::fail;
+using core::printable;
 using core::require;
 
 static_assert(std::endian::native == std::endian::little, "the format and this reader are little-endian");

@@ -11,6 +11,7 @@ namespace moesaic::io {
 namespace {
 
 using core::ExitCode;
+using core::printable;
 using core::require;
 
 /// Data begins at a multiple of this many bytes, so that a mapped file can be read in place.

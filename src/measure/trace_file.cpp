@@ -1,6 +1,7 @@
 #include "measure/trace_file.hpp"
 
 #include "core/error.hpp"
+#include "core/text.hpp"
 #include "io/files.hpp"
 #include "io/json.hpp"
 #include "measure/run_keys.hpp"
@@ -26,7 +27,9 @@ constexpr double largest_count = 1e18;  // tokens, bytes, bytes per second
 
 class Reader {
 public:
-    Reader(Trace& trace, const std::filesystem::path& file) : trace_(trace), file_(file), in_(file) {
+    Reader(Trace& trace, const std::filesystem::path& file) : trace_(trace), file_(file) {
+        static_cast<void>(io::open_for_reading(file));  // a FIFO would be waited for
+        in_.open(file);
         if (!in_) {
             io::fail_reading(file, errno);
         }
@@ -120,7 +123,7 @@ private:
             std::from_chars(key.data(), key.data() + key.size(), place);
             core::require(place < values.size(), ExitCode::corrupt_input,
                           "{}:{}: counter {} has no series {} ({} of them); the file is damaged", file_.string(),
-                          number_, trace_.names[static_cast<std::size_t>(counter.name)], io::printable(key),
+                          number_, trace_.names[static_cast<std::size_t>(counter.name)], core::printable(key),
                           values.size());
             counter.values.resize(values.size());
             counter.values[place] = number(values, key, 0, largest_count);
@@ -133,7 +136,7 @@ private:
         const auto value = io::get<double>(object, key, source());
         core::require(value >= least && value <= most, ExitCode::corrupt_input,
                       "{}:{}: '{}' is {} (it must be from {} to {}); the file is damaged", file_.string(), number_,
-                      io::printable(key), value, least, most);
+                      core::printable(key), value, least, most);
         return value;
     }
 

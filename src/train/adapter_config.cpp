@@ -1,9 +1,13 @@
 #include "train/adapter_config.hpp"
 
 #include "core/error.hpp"
+#include "core/text.hpp"
+#include "io/files.hpp"
 #include "io/json.hpp"
+#include "io/known_keys.hpp"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <map>
 #include <set>
@@ -14,43 +18,63 @@ namespace {
 using core::ExitCode;
 using nlohmann::json;
 
-/// Refuses an option of PEFT unless it has its neutral value, is null or empty.
-void refuse(const json& config, const std::string& key, const json& neutral, const std::string& source) {
-    const auto found = config.find(key);
-    const bool absent =
-        found == config.end() || found->is_null() || *found == neutral || (found->is_structured() && found->empty());
-    core::require(absent, ExitCode::usage, "{}: {} = {} is not supported (only {} is); use an adapter without it",
-                  source, key, absent ? "" : found->dump().substr(0, 80), neutral.dump());
+constexpr std::size_t longest_config = std::size_t{64} << 20U;
+
+/// The fields of PEFT's LoraConfig, up to version 0.21, with its defaults. What is ignored says how an adapter was
+/// initialised, how modules were chosen (the tensors in the file say which there are), or how PEFT computes.
+const io::KnownKeys& lora_config_keys() {
+    static const io::KnownKeys keys = {
+        .required = {"peft_type", "rank_pattern", "alpha_pattern"},
+        .defaults = {{"r", 8}, {"lora_alpha", 8}, {"use_rslora", false}, {"init_lora_weights", true}},
+        .only = {{"bias", "none"},
+                 {"alora_invocation_tokens", nullptr},
+                 {"arrow_config", nullptr},
+                 {"enable_lora", nullptr},
+                 {"fan_in_fan_out", nullptr},
+                 {"kasa_config", nullptr},
+                 {"layer_replication", nullptr},
+                 {"lora_bias", nullptr},
+                 {"modules_to_save", nullptr},
+                 {"monteclora_config", nullptr},
+                 {"trainable_token_indices", nullptr},
+                 {"use_bdlora", nullptr},
+                 {"use_dora", nullptr},
+                 {"use_qalora", nullptr},
+                 {"velora_config", nullptr}},
+        .ignored = {"auto_mapping",      "base_model_name_or_path",
+                    "corda_config",      "ensure_weight_tying",
+                    "eva_config",        "exclude_modules",
+                    "inference_mode",    "layers_pattern",
+                    "loftq_config",      "layers_to_transform",
+                    "lora_dropout",      "lora_ga_config",
+                    "megatron_config",   "megatron_core",
+                    "merge_weights",     "peft_version",
+                    "qalora_group_size", "revision",
+                    "runtime_config",    "target_modules",
+                    "target_parameters", "task_type"}};
+    return keys;
 }
 
-/// What changes how an adapter acts, or what it belongs to. Keys that say only how it was initialised, or how modules
-/// were chosen, are not here: the tensors in the file say which modules there are.
-void refuse_unsupported(const json& config, const std::string& source) {
-    for (const char* key : {"use_dora", "fan_in_fan_out", "lora_bias", "use_qalora"}) {
-        refuse(config, key, false, source);
-    }
-    refuse(config, "bias", "none", source);
-    for (const char* key : {"modules_to_save", "layer_replication", "trainable_token_indices", "arrow_config",
-                            "alora_invocation_tokens", "use_bdlora", "kasa_config", "velora_config"}) {
-        refuse(config, key, nullptr, source);
-    }
+void refuse_foreign_base(const json& config, const std::string& source) {
     const auto init = io::get_or<json>(config, "init_lora_weights", true, source);
     const std::set<json> plain = {true, false, "gaussian", "eva", "orthogonal"};
     core::require(plain.count(init) > 0, ExitCode::usage,
                   "{}: init_lora_weights = {} is not supported (it changes the base model's weights); convert the "
                   "adapter with PEFT's path_initial_model_for_weight_conversion",
-                  source, init.dump().substr(0, 80));
+                  source, core::printable(init.dump(), 80));
 }
 
-model::ModulePatterns read_patterns(const json& config, const std::string& key, const std::string& source) {
+/// In the order of the file: the first pattern that matches counts.
+model::ModulePatterns read_patterns(const json& config, const std::string& key, const std::string& text,
+                                    const std::string& source) {
     model::ModulePatterns patterns;
     const auto found = io::get_or<json>(config, key, json::object(), source);
     core::require(found.is_object(), ExitCode::corrupt_input, "{}: {} is no object; correct the file", source, key);
-    for (const auto& [pattern, value] : found.items()) {
+    for (const std::string& pattern : io::keys_in_order(text, key)) {
         const auto number = io::get<double>(found, pattern, source);
         core::require(number > 0, ExitCode::corrupt_input, "{}: {} has {} = {} (must be positive); correct the file",
-                      source, key, pattern, number);
-        patterns.add(source, pattern, number);
+                      source, key, core::printable(pattern, 80), number);
+        patterns.add(fmt::format("{}: {}", source, key), pattern, number);
     }
     return patterns;
 }
@@ -98,19 +122,27 @@ json patterns_of(const std::vector<AdaptedModule>& modules, const std::vector<js
 model::LoraSettings read_adapter_config(const std::filesystem::path& folder) {
     const std::filesystem::path file = folder / adapter_config_name;
     const std::string source = file.string();
-    const json config = io::read_json(file);
+    const std::string text = io::read_file(file, longest_config);
+    const json config = io::parse_json(text, source);
     const auto type = io::get<std::string>(config, "peft_type", source);
     core::require(type == "LORA", ExitCode::usage,
-                  "{}: peft_type = \"{}\" is not supported (only \"LORA\" is); use a LoRA adapter", source, type);
-    refuse_unsupported(config, source);
+                  "{}: peft_type = \"{}\" is not supported (only \"LORA\" is); use a LoRA adapter", source,
+                  core::printable(type, 80));
+    const io::KnownKeys& keys = lora_config_keys();
+    const std::array tables = {&keys};
     model::LoraSettings settings;
-    settings.rank = io::get_size(config, "r", source);
-    settings.alpha = io::get<double>(config, "lora_alpha", source);
-    settings.rank_stabilised = io::get_or<bool>(config, "use_rslora", false, source);
-    settings.rank_pattern = read_patterns(config, "rank_pattern", source);
-    settings.alpha_pattern = read_patterns(config, "alpha_pattern", source);
-    core::require(settings.alpha > 0, ExitCode::corrupt_input, "{}: lora_alpha = {} must be positive; correct the file",
-                  source, settings.alpha);
+    settings.warning = io::describe_unknown_keys(io::judge_keys(config, tables, source), source);
+    refuse_foreign_base(config, source);
+    json complete = keys.defaults;
+    complete.update(config);
+    settings.rank = io::get_size(complete, "r", source);
+    settings.alpha = io::get<double>(complete, "lora_alpha", source);
+    settings.rank_stabilised = io::get_or<bool>(complete, "use_rslora", false, source);
+    settings.rank_pattern = read_patterns(config, "rank_pattern", text, source);
+    settings.alpha_pattern = read_patterns(config, "alpha_pattern", text, source);
+    core::require(settings.alpha > 0 && settings.alpha <= model::largest_alpha, ExitCode::corrupt_input,
+                  "{}: lora_alpha = {} must be positive, and at most {}; correct the file", source, settings.alpha,
+                  model::largest_alpha);
     return settings;
 }
 

@@ -1,11 +1,11 @@
 // Reading adapters in both layouts.
 #include "core/error.hpp"
+#include "core/finite.hpp"
+#include "core/text.hpp"
 #include "core/trace.hpp"
 #include "io/safetensors.hpp"
 #include "train/adapter_config.hpp"
 #include "train/adapter_store.hpp"
-
-#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <map>
@@ -88,8 +88,8 @@ AdapterFile::AdapterFile(const std::filesystem::path& folder, const model::Archi
 AdapterSpec AdapterFile::spec_in_config(const std::string& module, const std::string& tensor, index_t lora_rank) const {
     const double expected = settings_.rank_pattern.value_of(module, static_cast<double>(settings_.rank));
     core::require(lora_rank > 0 && static_cast<double>(lora_rank) == expected, ExitCode::corrupt_input,
-                  "{}: tensor {} has rank {} ({} says {}); use files that belong together", source_, tensor, lora_rank,
-                  adapter_config_name, expected);
+                  "{}: tensor {} has rank {} ({} says {}); use files that belong together", source_,
+                  core::printable(tensor), lora_rank, adapter_config_name, expected);
     return {lora_rank, settings_.scale(lora_rank, settings_.alpha_pattern.value_of(module, settings_.alpha))};
 }
 
@@ -116,12 +116,12 @@ void AdapterFile::find_modules() {
             modules_.emplace(module, place);
         }
     }
-    core::require(
-        unused_.empty(), ExitCode::usage,
-        "{}: {} tensors are no LoRA factors of a linear module ({}{}); use an adapter without them", source_,
-        unused_.size(),
-        fmt::join(unused_.begin(), std::next(unused_.begin(), std::min<std::ptrdiff_t>(3, std::ssize(unused_))), ", "),
-        unused_.size() > 3 ? ", ..." : "");
+    core::require(unused_.empty(), ExitCode::usage,
+                  "{}: {} tensors are no LoRA factors of a linear module ({}); use an adapter without them", source_,
+                  unused_.size(), core::joined(std::vector<std::string>(unused_.begin(), unused_.end()), 3));
+    core::require(!modules_.empty(), ExitCode::corrupt_input,
+                  "{} has no tensors (an adapter is a pair of factors for each adapted module); save the adapter again",
+                  source_);
 }
 
 /// Which of the two parameters a fused pair adapts is said by its sizes: A is [E R, in] and B [out, R E].
@@ -222,28 +222,6 @@ model::LoraSettings read_adapter_settings(const std::filesystem::path& folder,
     return AdapterFile(folder, architecture).settings();
 }
 
-model::LoraSettings settings_to_start_from(const std::filesystem::path& folder, const model::Architecture& architecture,
-                                           const model::LoraSettings& wanted) {
-    if (folder.empty()) {
-        return wanted;
-    }
-    const model::LoraSettings defaults;
-    model::LoraSettings settings = read_adapter_settings(folder, architecture);
-    const auto check = [&](const char* key, bool agrees) {
-        core::require(agrees, ExitCode::usage,
-                      "{} contradicts the adapter {} (which decides what is adapted and how); remove it, or lora.init",
-                      key, folder.string());
-    };
-    check("lora.rank", wanted.rank == defaults.rank || wanted.rank == settings.rank);
-    check("lora.alpha", wanted.alpha == defaults.alpha || wanted.alpha == settings.alpha);
-    check("lora.rslora", !wanted.rank_stabilised || settings.rank_stabilised);
-    check("lora.targets", wanted.targets == defaults.targets);
-    check("lora.rank_pattern", wanted.rank_pattern.empty());
-    check("lora.alpha_pattern", wanted.alpha_pattern.empty());
-    settings.dropout = wanted.dropout;
-    return settings;
-}
-
 void AdapterStore::load(const std::filesystem::path& folder, const model::Architecture& architecture) {
     const core::trace::Scope scope(core::scopes::adapter_load);
     AdapterFile file(folder, architecture);
@@ -269,6 +247,10 @@ void AdapterStore::load(const std::filesystem::path& folder, const model::Archit
                 file.read(module, tensor.factor,
                           is_a ? matrix.rows(0, tensor.lora_rank_of(m)) : matrix.columns(0, tensor.lora_rank_of(m)),
                           tensor.row_begin(), tensor.col_begin());
+                core::require(core::all_finite(matrix), ExitCode::corrupt_input,
+                              "{}: tensor {} has a value that is no finite number (NaN or infinity); use an adapter of "
+                              "a run that did not diverge",
+                              file.source(), tensor.adapter_name(m));
             }
         }
     }

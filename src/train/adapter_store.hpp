@@ -16,6 +16,10 @@
 #include <string_view>
 #include <vector>
 
+namespace moesaic::core {
+class OptionSet;
+}
+
 namespace moesaic::train {
 
 using core::index_t;
@@ -34,11 +38,13 @@ constexpr auto names_of(AdapterLayout) {
 [[nodiscard]] model::LoraSettings read_adapter_settings(const std::filesystem::path& folder,
                                                         const model::Architecture& architecture);
 
-/// The settings of a run that starts from the adapter in `folder`: the adapter's, with the dropout of `wanted`, whose
-/// other members must have their defaults or agree. `wanted` itself if no folder is named.
+/// The settings of a run: those of the adapter in `folder`, with the dropout of `wanted`, or `wanted` itself if no
+/// folder is named. Throws a usage error for options `given` that contradict the adapter, and for settings by which
+/// nothing of the model is adapted.
 [[nodiscard]] model::LoraSettings settings_to_start_from(const std::filesystem::path& folder,
                                                          const model::Architecture& architecture,
-                                                         const model::LoraSettings& wanted);
+                                                         const model::LoraSettings& wanted,
+                                                         const core::OptionSet& given);
 
 /// Full matrices of one tensor, below each other: [count * rows, cols].
 struct FullTensor {

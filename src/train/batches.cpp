@@ -5,12 +5,14 @@
 
 #include <algorithm>
 #include <iterator>
+#include <limits>
 #include <numeric>
 
 namespace moesaic::train {
 namespace {
 
-constexpr index_t most_sequences = index_t{1} << 30;  // of an optimizer step
+/// With sequences of at most as many tokens, so that their product is an integer of 64 bits.
+constexpr index_t most_sequences = std::numeric_limits<std::int32_t>::max();
 
 }  // namespace
 

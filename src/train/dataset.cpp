@@ -36,7 +36,7 @@ void require_known_keys(const nlohmann::json& line, const std::string& where) {
     for (const auto& [key, value] : line.items()) {
         core::require(std::find(known_keys.begin(), known_keys.end(), key) != known_keys.end(), ExitCode::usage,
                       "{}: unknown key '{}' (known are {}); tokenize the text, and remove or rename what is left",
-                      where, io::printable(key), fmt::join(known_keys, ", "));
+                      where, core::printable(key), fmt::join(known_keys, ", "));
     }
 }
 
@@ -260,7 +260,8 @@ void DataSettings::declare_train(core::OptionSet& set) {
 void DataSettings::declare_eval(core::OptionSet& set) {
     set.add("data.eval", eval, "JSON lines with input_ids and labels to evaluate on")
         .known_as({"eval_dataset", "validation_file", "eval_file", "val_data", "test_file"});
-    set.add("data.max_length", max_length, "longer sequences are cut to this many tokens", core::at_least(2))
+    set.add("data.max_length", max_length, "longer sequences are cut to this many tokens",
+            core::integer_within(2, io::max_json_size))
         .known_as({"max_seq_length", "max_seq_len", "cutoff_len", "model_max_length", "block_size"});
 }
 

@@ -2,6 +2,7 @@
 
 #include "core/enumeration.hpp"
 #include "core/error.hpp"
+#include "core/text.hpp"
 #include "core/trace.hpp"
 #include "io/checkpoint.hpp"
 #include "io/files.hpp"
@@ -82,7 +83,7 @@ void check_identity(const nlohmann::json& header, const nlohmann::json& expected
         const auto stored = found.find(key);
         if (stored != found.end() && *stored != value) {  // older versions did not know all keys
             differences.push_back(
-                fmt::format("{} was {} and is {}", key, io::printable(stored->dump()), io::printable(value.dump())));
+                fmt::format("{} was {} and is {}", key, core::printable(stored->dump()), core::printable(value.dump())));
         }
     }
     core::require(differences.empty(), ExitCode::usage,

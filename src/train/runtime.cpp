@@ -124,11 +124,18 @@ model::Architecture read_architecture(const ModelSettings& settings, const mpi::
     return architecture;
 }
 
-model::StoredFormats stored_formats(const ModelSettings& settings, const model::Architecture& architecture) {
-    if (!settings.synthetic.empty() || !io::TensorSource::is_model(settings.path)) {
-        return {};
+void fit_to_checkpoint(const ModelSettings& settings, model::Architecture& architecture) {
+    if (settings.synthetic.empty() && io::TensorSource::is_model(settings.path)) {
+        model::fit_to_checkpoint(io::TensorSource::open_model(settings.path), architecture);
     }
-    return model::stored_formats(io::TensorSource::open_model(settings.path), architecture);
+}
+
+void print_warnings(const mpi::Communicator& world, const std::vector<std::string>& lines) {
+    for (const std::string& line : lines) {
+        if (!line.empty()) {
+            mpi::print(world, line + "\n");
+        }
+    }
 }
 
 model::Architecture read_architecture(const Runtime& runtime, const ModelSettings& settings) {
@@ -182,15 +189,18 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
                                                    const std::function<void(const LoadProgress&)>& progress) {
     std::unique_ptr<model::Decoder<Scalar>> decoder;
     std::string unused;
+    model::Architecture as_stored = architecture;
+    std::optional<io::TensorSource> tensors;
     runtime.world.agree([&] {
-        model::Architecture as_stored = architecture;
-        std::optional<io::TensorSource> tensors;
         if (model.synthetic.empty()) {
             tensors = io::TensorSource::open_model(model.path);
-            as_stored.stored = model::stored_formats(*tensors, architecture);
+            model::fit_to_checkpoint(*tensors, as_stored);
         }
         require_memory(runtime.placement, runtime.placement.node_ranks, model.name(),
                        plan_memory(runtime, as_stored, settings, sizeof(Scalar), purpose).total());
+    });
+    print_warnings(runtime.world, {as_stored.warning, settings.lora.warning});
+    runtime.world.agree([&] {
         decoder = std::make_unique<model::Decoder<Scalar>>(as_stored, settings, runtime.kernels, runtime.grid);
         const auto load = [&](const model::WeightSource<Scalar>& weights) {
             const std::int64_t begin_ns = core::trace::now_ns();
@@ -203,14 +213,12 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
             load(model::SyntheticWeights<Scalar>(0));
             return;
         }
-        const model::CheckpointWeights<Scalar> weights(*tensors, architecture);
+        const model::CheckpointWeights<Scalar> weights(*tensors, as_stored);
         load(weights);
         weights.check_complete();
         unused = weights.unused();
     });
-    if (!unused.empty()) {
-        mpi::print(runtime.world, unused + "\n");
-    }
+    print_warnings(runtime.world, {unused});
     return decoder;
 }
 

@@ -17,6 +17,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 namespace moesaic::train {
 
@@ -57,9 +58,12 @@ struct ModelSettings {
 [[nodiscard]] model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridShape& grid);
 /// Collective. The same for the ranks that run.
 [[nodiscard]] model::Architecture read_architecture(const Runtime& runtime, const ModelSettings& settings);
-/// How the files store the weights; nothing where there are none, as beside a configuration alone.
-[[nodiscard]] model::StoredFormats stored_formats(const ModelSettings& settings,
-                                                  const model::Architecture& architecture);
+/// Completes the architecture by what only the files of weights say, as model::fit_to_checkpoint does, where there are
+/// any, which is not so beside a configuration alone.
+void fit_to_checkpoint(const ModelSettings& settings, model::Architecture& architecture);
+
+/// Prints those lines on rank 0 that are not empty.
+void print_warnings(const mpi::Communicator& world, const std::vector<std::string>& lines);
 
 /// What will be done with a model.
 enum class Purpose : std::uint8_t { training, evaluation };

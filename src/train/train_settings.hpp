@@ -23,11 +23,6 @@ struct TrainSettings {
     void declare(core::OptionSet& set);
     /// Optimizer steps of a run whose epochs have so many sequences.
     [[nodiscard]] index_t total_steps(index_t epoch_size) const;
-    [[nodiscard]] TrainSettings with_micro_batch(index_t micro_batch) const {
-        TrainSettings settings = *this;
-        settings.batches.micro_batch = micro_batch;
-        return settings;
-    }
     /// Throws a usage error for settings that contradict each other.
     void require_sensible(index_t epoch_size) const;
 };

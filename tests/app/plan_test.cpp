@@ -78,6 +78,26 @@ TEST(PlanProgram, PlansTheModelThatTrainMakes) {
                 gib(alone(sigmoid).output, "activations") + 0.5, 0.0011);
 }
 
+TEST(PlanProgram, SaysWhatIsAdapted) {
+    const Result result = alone("plan --model.path " + reference + " --lora.targets experts,attention --lora.rank 4");
+    EXPECT_NE(result.output.find("\nadapted: 72 x experts (rank 4), 3 x o_proj (rank 4), "), std::string::npos)
+        << result.output;
+    EXPECT_NE(result.output.find(" of 823.4 k parameters ("), std::string::npos) << result.output;
+    const Result adapter = alone("plan --model.path " + reference + " --lora.init " + reference + "/adapter_init");
+    EXPECT_NE(adapter.output.find("\nadapted: 72 x experts (rank 8); "), std::string::npos) << adapter.output;
+}
+
+TEST(PlanProgram, SizesBeyondAllSenseAreRefused) {
+    const std::string plan = "plan --model.path " + reference;
+    for (const char* option : {"data.max_length", "train.batch_size", "train.micro_batch"}) {
+        const Result result = alone(plan + " --" + option + " 9223372036854775807");
+        EXPECT_EQ(result.exit_code, 2) << result.output;
+        EXPECT_NE(result.output.find(option), std::string::npos) << result.output;
+    }
+    const Result largest = alone(plan + " --data.max_length 2147483647 --train.batch_size 2147483647");
+    EXPECT_EQ(largest.exit_code, 5) << largest.output;
+}
+
 TEST(PlanProgram, CountsTheRanksOfANode) {
     const std::string plan = "plan --model.path " + reference + " --parallel.expert 2 ";
     const Result running = test::moesaic(4, plan);

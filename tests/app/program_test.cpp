@@ -418,6 +418,13 @@ TEST_F(ProgramTest, BadInputIsOneLineWithTheRightCode) {
                      text.substr(0, text.find(' ')) + " contradicts the adapter");
     }
 
+    const std::string new_adapters = "train --model.path " + reference + " --data.train " + reference +
+                                     "/train.jsonl --train.steps 1 --output.dir " + path("new") + " ";
+    expect_error(new_adapters + "--lora.rank_pattern nosuch_proj=64", 2, "nosuch_proj matches no adapted module");
+    expect_error(new_adapters + "--lora.targets dense", 2, "lora.targets has dense");
+    expect_error(new_adapters + "--lora.rank_pattern '(.*)*(.*)*(.*)*x=4'", 2, "lora.rank_pattern: the pattern");
+    EXPECT_FALSE(fs::exists(folder_ / "new"));  // refused before anything is written
+
     write("bad.jsonl", "{\"input_ids\":[1,2],\"labels\":[1,2]}\n{\"input_ids\":[1,320],\"labels\":[1,2]}\n");
     expect_error(
         "train --model.path " + reference + " --output.dir " + path("out") + " --data.train " + path("bad.jsonl"), 4,
@@ -427,6 +434,61 @@ TEST_F(ProgramTest, BadInputIsOneLineWithTheRightCode) {
     expect_error("train --model.path " + reference + " --data.train " + reference + "/train.jsonl --output.dir " +
                      path("file") + "/out",
                  2, path("file"));
+}
+
+/// Only regular files are read, and at once: whoever opens a FIFO waits for its writer.
+TEST_F(ProgramTest, NothingWaitsForAFifo) {
+    const auto refuses = [&](const std::string& model, const std::string& more, const std::string& file) {
+        const Result result = shell("timeout 60 " + std::string(MOESAIC_PROGRAM) + " eval --model.path " + model +
+                                    " --data.eval " + reference + "/train.jsonl " + more);
+        EXPECT_TRUE(result.exit_code == 2 || result.exit_code == 4) << result.exit_code << result.output;
+        EXPECT_NE(result.output.find(file), std::string::npos) << result.output;
+        EXPECT_EQ(error_lines(result.output).size(), 1U) << result.output;
+    };
+    for (const char* name : {"config.json", "model.safetensors"}) {
+        const fs::path model = copy_of_case(std::string("fifo-") + name);
+        fs::remove(model / name);
+        ASSERT_EQ(shell("mkfifo " + (model / name).string()).exit_code, 0);
+        refuses(model.string(), "", name);
+        fs::remove(model / name);
+        fs::create_directory(model / name);
+        refuses(model.string(), "", name);
+    }
+    const fs::path sharded = copy_of_case("fifo-index");
+    fs::remove(sharded / "model.safetensors");
+    ASSERT_EQ(shell("mkfifo " + (sharded / "model.safetensors.index.json").string()).exit_code, 0);
+    refuses(sharded.string(), "", "index.json");
+    const fs::path adapter = copy_of_case("fifo-adapter");
+    fs::remove(adapter / "adapter_init/adapter_config.json");
+    ASSERT_EQ(shell("mkfifo " + (adapter / "adapter_init/adapter_config.json").string()).exit_code, 0);
+    refuses(reference, "--lora.init " + (adapter / "adapter_init").string(), "adapter_config.json");
+    ASSERT_EQ(shell("mkfifo " + path("fifo.cfg")).exit_code, 0);
+    EXPECT_EQ(shell("timeout 60 " + std::string(MOESAIC_PROGRAM) + " plan " + path("fifo.cfg")).exit_code, 2);
+}
+
+TEST_F(ProgramTest, PathsThatAreNoUtf8AreNamed) {
+    expect_error("eval --model.path \"$(printf 'caf\\351')\" --data.eval x", 2,
+                 "model.path has a value that is no UTF-8");
+}
+
+/// A run that starts from an adapter writes what it trains, not what the options' defaults are.
+TEST_F(ProgramTest, RunsSayTheSettingsOfTheAdapterThatTheyStartFrom) {
+    const std::string train = "train --model.path " + reference + " --data.train " + reference +
+                              "/train.jsonl --train.steps 1 --train.batch_size 2 --output.trace false ";
+    ASSERT_EQ(alone(train + "--lora.rank 4 --lora.alpha 4 --lora.targets experts,attention --output.dir " + path("a"))
+                  .exit_code,
+              0);
+    const std::string from = train + "--lora.init " + path("a") + "/adapter --output.dir " + path("b");
+    const Result contradiction = alone(from + " --lora.rank 8");
+    EXPECT_EQ(contradiction.exit_code, 2) << contradiction.output;
+    EXPECT_NE(contradiction.output.find("lora.rank contradicts the adapter"), std::string::npos)
+        << contradiction.output;
+    const Result result = alone(from);
+    ASSERT_EQ(result.exit_code, 0) << result.output;
+    const nlohmann::json configuration = io::read_json(folder_ / "b/run.json")["configuration"];
+    EXPECT_EQ(configuration["lora.rank"], "4");
+    EXPECT_EQ(configuration["lora.alpha"], "4");
+    EXPECT_EQ(configuration["lora.targets"], "experts,attention");
 }
 
 /// Adapters of all kinds, ranks by pattern, dropout: in one pass or in four, on one rank or on four, and after a stop.

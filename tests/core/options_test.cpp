@@ -143,6 +143,21 @@ TEST_F(OptionsTest, UnknownKeysNameTheNearest) {
     EXPECT_NE(message.find(file_.string() + ":5"), std::string::npos) << message;
 }
 
+TEST_F(OptionsTest, KnowWhatWasSetEvenToItsDefault) {
+    write("[train]\nsteps = 3\n");
+    parse({"--config", file_.string(), "--train.lr", "0.5"});
+    EXPECT_TRUE(set_.was_set("train.lr"));
+    EXPECT_TRUE(set_.was_set("train.steps"));
+    EXPECT_FALSE(set_.was_set("data.train"));
+    EXPECT_FALSE(set_.was_set("no.such"));
+}
+
+TEST_F(OptionsTest, ValuesMustBeUtf8) {
+    EXPECT_NE(error_of({"--data.train", "caf\xe9"}).find("data.train has a value that is no UTF-8"), std::string::npos);
+    parse({"--data.train", "caf\xc3\xa9"});
+    EXPECT_EQ(train, "caf\xc3\xa9");
+}
+
 TEST_F(OptionsTest, PrefixesAreNoNames) {
     EXPECT_NE(error_of({"--train.step", "1"}), "no error");
 }

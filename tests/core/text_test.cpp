@@ -26,6 +26,38 @@ TEST(Text, SizesMayHaveAUnit) {
     for (const char* bad : {"", "K", "1 K", "1k", "1KK", "1e3", "0.3", "nan", "inf", "1e300", "99999999999999999999"}) {
         EXPECT_EQ(parse_size(bad), std::nullopt) << bad;
     }
+TEST(Text, LongListsAreCounted) {
+    EXPECT_EQ(joined(std::vector<std::string>{}), "");
+    EXPECT_EQ(joined(std::vector<std::string>{"a", "b"}, 2), "a, b");
+    EXPECT_EQ(joined(std::vector<std::string>{"a", "b", "c"}, 2), "a, b and 1 more");
+}
+
+TEST(Text, PrintableTextStaysOnItsLineAndCommandsNoTerminal) {
+    EXPECT_EQ(printable("a\nb\x1b[0m"), "a\\x0ab\\x1b[0m");
+    EXPECT_EQ(printable("\x7f\xc2\x9bq"), "\\x7f\\xc2\\x9bq");  // DEL, and the control sequence introducer of ISO 8859
+    EXPECT_EQ(printable("\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80"), "\xc3\xa9\xe2\x82\xac\xf0\x9f\x98\x80");
+    EXPECT_EQ(printable(std::string_view("a\0b", 3)), "a\\x00b");
+}
+
+TEST(Text, WhatIsNoUtf8IsShownAsBytes) {
+    for (const auto& [text, shown] : std::vector<std::pair<std::string, std::string>>{
+             {"\xe9", "\\xe9"},                            // ISO 8859-1
+             {"\xc3", "\\xc3"},                            // cut
+             {"\xc0\xaf", "\\xc0\\xaf"},                   // a longer form of "/"
+             {"\xed\xa0\x80", "\\xed\\xa0\\x80"},          // half of a surrogate pair
+             {"\xf4\x90\x80\x80", "\\xf4\\x90\\x80\\x80"}  // beyond the last code point
+         }) {
+        EXPECT_EQ(printable(text), shown);
+        EXPECT_FALSE(is_utf8(text));
+    }
+    EXPECT_TRUE(is_utf8("\xf4\x8f\xbf\xbf"));
+}
+
+TEST(Text, LongTextIsCutAndCounted) {
+    EXPECT_EQ(printable("abcdef", 3), "abc... (6 characters)");
+    EXPECT_EQ(printable("abc", 3), "abc");
+    EXPECT_EQ(printable("\xc3\xa9\xc3\xa9", 1), "\xc3\xa9... (2 characters)");
+    EXPECT_LT(printable(std::string(1U << 20U, 'x')).size(), 240U);
 }
 
 }  // namespace

@@ -1,5 +1,7 @@
 #include "io/json.hpp"
+#include "io/known_keys.hpp"
 
+#include <array>
 #include <cmath>
 
 #include "support.hpp"
@@ -151,6 +153,32 @@ TEST(JsonLines, ErrorsNameTheLine) {
                  [&] { for_each_json_line(folder / "b.jsonl", [](const json& /*value*/, std::size_t /*line*/) {}); });
     expect_error(ExitCode::usage, "Is a directory",
                  [&] { for_each_json_line(folder.path(), [](const json& /*value*/, std::size_t /*line*/) {}); });
+}
+
+TEST(Json, KeysOfAMemberKeepTheirOrder) {
+    const std::string text = R"({"b": {"z": 1, "a": {"q": 0}, "m": [{"x": 1}]}, "a": {"k": 2}, "c": [{"d": 3}]})";
+    EXPECT_EQ(keys_in_order(text, "b"), (std::vector<std::string>{"z", "a", "m"}));
+    EXPECT_EQ(keys_in_order(text, "a"), std::vector<std::string>{"k"});
+    EXPECT_EQ(keys_in_order(text, "c"), std::vector<std::string>{});
+    EXPECT_EQ(keys_in_order("[1]", "b"), std::vector<std::string>{});
+}
+
+TEST(KnownKeys, TheFirstTableThatHasAKeyJudgesIt) {
+    const KnownKeys own = {
+        .required = {"size"}, .defaults = {{"bias", false}}, .only = {{"kind", "a"}}, .ignored = {"note"}};
+    KnownKeys others;
+    others.only = {{"bias", nullptr}, {"window", nullptr}, {"groups", 1}};
+    const std::array<const KnownKeys*, 2> tables = {&own, &others};
+    const auto judge = [&](const nlohmann::json& object) { return judge_keys(object, tables, "file"); };
+    EXPECT_EQ(judge({{"size", 3}, {"bias", true}, {"kind", "a"}, {"note", 7}, {"window", 0}, {"groups", 1.0}}),
+              std::vector<std::string>{});
+    EXPECT_EQ(judge({{"window", false}, {"kind", nullptr}, {"_note", 1}, {"new", 1}, {"old", 2}, {"gone", nullptr}}),
+              (std::vector<std::string>{"new", "old"}));
+    expect_error(ExitCode::usage, "kind = \"b\" (only \"a\" is), window = 8", [&] {
+        static_cast<void>(judge({{"window", 8}, {"kind", "b"}}));
+    });
+    EXPECT_EQ(describe_unknown_keys({}, "file"), "");
+    EXPECT_NE(describe_unknown_keys({"a", "b"}, "file").find("file: "), std::string::npos);
 }
 
 }  // namespace

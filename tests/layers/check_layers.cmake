@@ -26,6 +26,7 @@ set(wrapped_headers
     "^mpi(-ext)?\\.h$"                  "^mpi/"
     "^hdf5(_hl)?\\.h$|^H5[A-Z].*\\.h$"  "^src/io/"
     "dnnl.*\\.h(pp)?$"                  "^bench/onednn\\.cpp$"
+    "^pcre2\\.h$"                       "^src/model/adapters/module_patterns\\.cpp$"
     "^hwloc(\\.h$|/)"                   "^src/host/topology\\.cpp$"
     "${intrinsics}"                     "^kernels/(gemm_|pack_|elementwise_)[a-z0-9_]+\\.cpp$")
 # A file with intrinsics is compiled for later CPUs: no header but these (kernels/micro_kernel.hpp says why).

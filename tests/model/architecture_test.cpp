@@ -91,6 +91,16 @@ TEST_F(ArchitectureTest, RefusesWhatItDoesNotSupportByName) {
         {"quantization_config", {{"quant_method", "awq"}}},
         {"compression_config", {{"quant_method", "compressed-tensors"}}},
         {"attention_kind", "linear"},
+        {"scoring_func", "sigmoid"},
+        {"n_group", 2},
+        {"topk_method", "noaux_tc"},
+        {"first_k_dense_replace", 1},
+        {"swiglu_limit", 7.0},
+        {"alibi", true},
+        {"add_sink", true},
+        {"use_qk_norm", false},
+        {"is_encoder_decoder", true},
+        {"text_config", {{"model_type", "qwen3_moe"}}},
         {"attn_output_gate", true},
         {"attention_chunk_size", 8192},
         {"dual_chunk_attention_config", {{"chunk_size", 262144}}},
@@ -132,9 +142,149 @@ TEST_F(ArchitectureTest, IgnoresWhatSaysNothingAboutTheModel) {
     EXPECT_EQ(error_of(config).second, "");
 }
 
+/// All keys of transformers' PretrainedConfig with their defaults, as version 4 dumps them, change nothing.
+TEST_F(ArchitectureTest, AcceptsTheDefaultsOfTransformers) {
+    nlohmann::json config = transformers_5();
+    config.update({{"_name_or_path", ""},
+                   {"add_cross_attention", false},
+                   {"bad_words_ids", nullptr},
+                   {"chunk_size_feed_forward", 0},
+                   {"cross_attention_hidden_size", nullptr},
+                   {"diversity_penalty", 0.0},
+                   {"early_stopping", false},
+                   {"finetuning_task", nullptr},
+                   {"id2label", {{"0", "LABEL_0"}, {"1", "LABEL_1"}}},
+                   {"is_decoder", false},
+                   {"is_encoder_decoder", false},
+                   {"label2id", {{"LABEL_0", 0}, {"LABEL_1", 1}}},
+                   {"length_penalty", 1.0},
+                   {"max_length", 20},
+                   {"num_beam_groups", 1},
+                   {"prefix", nullptr},
+                   {"problem_type", nullptr},
+                   {"pruned_heads", nlohmann::json::object()},
+                   {"remove_invalid_values", false},
+                   {"tf_legacy_loss", false},
+                   {"tie_encoder_decoder", false},
+                   {"top_k", 50},
+                   {"torch_dtype", "bfloat16"},
+                   {"torchscript", false},
+                   {"use_bfloat16", false}});
+    EXPECT_EQ(read(config).warning, "");
+}
+
+/// Neutral values of what other families or programs have: as Qwen3-Coder writes them.
+TEST_F(ArchitectureTest, AcceptsNeutralValuesOfOtherFeatures) {
+    nlohmann::json config = transformers_5();
+    config.update({{"use_qk_norm", true},
+                   {"qkv_bias", false},
+                   {"shared_expert_intermediate_size", 0},
+                   {"n_group", 1},
+                   {"scoring_func", "softmax"},
+                   {"routed_scaling_factor", 1.0},
+                   {"attention_chunk_size", nullptr}});
+    EXPECT_EQ(read(config).warning, "");
+}
+
+TEST_F(ArchitectureTest, NamesUnknownKeysOnce) {
+    nlohmann::json config = transformers_5();
+    config.update({{"colour", "blue"}, {"attention_\x1b[2J", 1}, {"nothing", nullptr}});
+    const std::string warning = read(config).warning;
+    EXPECT_NE(warning.find("config.json"), std::string::npos) << warning;
+    EXPECT_NE(warning.find("attention_\\x1b[2J, colour"), std::string::npos) << warning;
+    EXPECT_EQ(warning.find("nothing"), std::string::npos) << warning;
+    EXPECT_EQ(warning.find('\n'), std::string::npos) << warning;
+}
+
+/// As transformers' configuration class of each family has them.
+TEST_F(ArchitectureTest, MissingKeysHaveTheDefaultsOfTheFamily) {
+    struct Defaults {
+        std::string family;
+        index_t kv_heads;
+        double epsilon;
+        double theta;
+    };
+    for (const auto& [family, kv_heads, epsilon, theta] : std::vector<Defaults>{{"mixtral", 8, 1e-5, 1e6},
+                                                                                {"qwen2_moe", 16, 1e-6, 1e4},
+                                                                                {"qwen3_moe", 4, 1e-6, 1e4},
+                                                                                {"olmoe", 16, 1e-5, 1e4},
+                                                                                {"glm4_moe", 8, 1e-5, 1e4},
+                                                                                {"deepseek_v2", 16, 1e-6, 1e4},
+                                                                                {"deepseek_v3", 16, 1e-6, 1e4}}) {
+        nlohmann::json config = test::small_config(family);
+        for (const char* key : {"num_key_value_heads", "rms_norm_eps", "rope_theta", "partial_rotary_factor",
+                                "tie_word_embeddings", "norm_topk_prob", "max_position_embeddings"}) {
+            config.erase(key);
+        }
+        config["num_attention_heads"] = 16;
+        const Architecture a = read(config);
+        EXPECT_EQ(a.attention.kv_heads, kv_heads) << family;
+        EXPECT_EQ(a.norm_epsilon, epsilon) << family;
+        EXPECT_EQ(a.attention.rope.theta, theta) << family;
+        EXPECT_FALSE(a.tied_head) << family;
+        EXPECT_EQ(a.router.normalize, family == "mixtral" || family == "glm4_moe" || family == "deepseek_v3") << family;
+    }
+    EXPECT_EQ(read(test::small_config("glm4_moe")).attention.rope.size, 4);
+    nlohmann::json config = test::small_config("deepseek_v2");
+    for (const char* key : {"q_lora_rank", "kv_lora_rank", "v_head_dim", "qk_nope_head_dim", "qk_rope_head_dim"}) {
+        config.erase(key);
+    }
+    EXPECT_EQ(read(config).attention.query_rank, 1536);
+    EXPECT_EQ(read(config).attention.head_size, 192);
+}
+
+TEST_F(ArchitectureTest, RefusesTwoKeysThatSayDifferentThings) {
+    nlohmann::json config = transformers_5();
+    const nlohmann::json yarn = {{"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 32}};
+    config["rope_scaling"] = yarn;
+    const auto [code, message] = error_of(config);
+    EXPECT_EQ(code, ExitCode::usage) << message;
+    EXPECT_NE(message.find("rope_parameters and rope_scaling"), std::string::npos) << message;
+    config["rope_scaling"] = config["rope_parameters"];
+    EXPECT_EQ(error_of(config).second, "");
+    config["rope_scaling"] = nlohmann::json::object();
+    EXPECT_EQ(error_of(config).second, "");
+    config["num_experts"] = 9;
+    EXPECT_NE(error_of(config).second.find("num_experts = 9 and num_local_experts = 8"), std::string::npos);
+    config["num_experts"] = 8;
+    EXPECT_EQ(error_of(config).second, "");
+}
+
+TEST_F(ArchitectureTest, RefusesRopeThatMeansNothing) {
+    for (const auto& [key, value] : std::vector<std::pair<std::string, nlohmann::json>>{{"factor", 1e-300},
+                                                                                        {"factor", -1.0},
+                                                                                        {"beta_fast", 1e30},
+                                                                                        {"attention_factor", 0.0},
+                                                                                        {"rope_theta", 1e-308}}) {
+        nlohmann::json config = transformers_5();
+        config["rope_parameters"] = {
+            {"rope_type", "yarn"}, {"rope_theta", 1e4}, {"factor", 4.0}, {"original_max_position_embeddings", 64}};
+        config["rope_parameters"][key] = value;
+        EXPECT_EQ(error_of(config).first, ExitCode::corrupt_input) << key << ' ' << value;
+        EXPECT_NE(error_of(config).second.find(key), std::string::npos);
+    }
+}
+
+/// ModelOpt and AutoGPTQ leave config.json as it was.
+TEST_F(ArchitectureTest, RefusesQuantisedWeightsThatOnlyAnotherFileKnowsOf) {
+    std::ofstream(folder_ / "hf_quant_config.json") << R"({"quantization": {"quant_algo": "NVFP4"}})";
+    const auto [code, message] = error_of(transformers_5());
+    EXPECT_EQ(code, ExitCode::usage);
+    EXPECT_NE(message.find("hf_quant_config.json: quantised weights (NVFP4)"), std::string::npos) << message;
+}
+
+TEST_F(ArchitectureTest, MessagesStayShortAndOnTheirLine) {
+    nlohmann::json config = transformers_5();
+    config["model_type"] = std::string(1U << 20U, 'x') + "\x1b[2J\n";
+    const std::string message = error_of(config).second;
+    EXPECT_LT(message.size(), 600U);
+    EXPECT_EQ(message.find('\n'), std::string::npos);
+    EXPECT_NE(message.find("(1048581 characters)"), std::string::npos) << message;
+}
+
 TEST_F(ArchitectureTest, NamesMissingAndWrongFields) {
     for (const std::string key : {"hidden_size", "num_hidden_layers", "vocab_size", "num_attention_heads",
-                                  "moe_intermediate_size", "num_experts_per_tok", "rms_norm_eps", "model_type"}) {
+                                  "moe_intermediate_size", "num_experts_per_tok", "model_type"}) {
         nlohmann::json config = transformers_5();
         config.erase(key);
         const auto [code, message] = error_of(config);
@@ -150,9 +300,10 @@ TEST_F(ArchitectureTest, NamesMissingAndWrongFields) {
 
 TEST_F(ArchitectureTest, RefusesImpossibleSizes) {
     const std::vector<std::pair<std::string, nlohmann::json>> changes = {
-        {"num_experts_per_tok", 9}, {"num_key_value_heads", 3},     {"head_dim", 31},
-        {"hidden_size", -1},        {"num_hidden_layers", 0},       {"vocab_size", 1e99},
-        {"rms_norm_eps", -1.0},     {"num_local_experts", 1u << 31}};
+        {"num_experts_per_tok", 9}, {"num_key_value_heads", 3},      {"head_dim", 31},
+        {"hidden_size", -1},        {"num_hidden_layers", 0},        {"vocab_size", 1e99},
+        {"rms_norm_eps", -1.0},     {"num_local_experts", 1u << 31}, {"num_local_experts", 65536},
+        {"rms_norm_eps", 1e300},    {"rms_norm_eps", nullptr}};
     for (const auto& [key, value] : changes) {
         nlohmann::json config = transformers_5();
         config[key] = value;
@@ -188,6 +339,8 @@ TEST_F(ArchitectureTest, RefusesByNameWhatAFamilyDoesNotHave) {
                                            {"deepseek_v3", "num_key_value_heads", 2},
                                            {"deepseek_v3", "sliding_window", 8},
                                            {"deepseek_v3", "index_topk", 2048},
+                                           {"deepseek_v3", "num_shared_experts", 3},
+                                           {"mixtral", "norm_topk_prob", false},
                                            {"kimi_k2", "qk_head_dim", 7}};
     for (const auto& [family, key, value] : refusals) {
         nlohmann::json config = test::small_config(family);
@@ -213,6 +366,10 @@ TEST_F(ArchitectureTest, NamesWrongFieldsOfAFamily) {
                                            {"glm4_moe", "partial_rotary_factor", 0.0},
                                            {"qwen2_moe", "shared_expert_intermediate_size", nullptr},
                                            {"mixtral", "sliding_window", 0},
+                                           {"deepseek_v3", "routed_scaling_factor", -1.0},
+                                           {"deepseek_v3", "routed_scaling_factor", 0.0},
+                                           {"deepseek_v3", "routed_scaling_factor", 1e308},
+                                           {"mixtral", "rope_theta", 1e-308},
                                            {"mixtral", "layer_types", {"full_attention"}},
                                            {"olmoe", "clip_qkv", -1.0}};
     for (const auto& [family, key, value] : refusals) {

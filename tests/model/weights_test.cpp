@@ -8,6 +8,8 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <fstream>
+#include <limits>
 #include <map>
 #include <string>
 #include <vector>
@@ -133,6 +135,18 @@ protected:
     std::pair<core::ExitCode, std::string> error_of(const Tensors& tensors) {
         try {
             loss_with(tensors);
+        } catch (const core::Error& error) {
+            return {error.code(), error.what()};
+        }
+        return {core::ExitCode::success, ""};
+    }
+
+    /// The same of a rank that has the model by itself.
+    std::pair<core::ExitCode, std::string> error_alone(const Tensors& tensors) {
+        const io::TensorSource source = stored(tensors);
+        SmallDecoder<float> model(architecture_, mpi::Communicator::self(), 64);
+        try {
+            model.decoder.load(CheckpointWeights<float>(source, architecture_));
         } catch (const core::Error& error) {
             return {error.code(), error.what()};
         }
@@ -276,6 +290,104 @@ TEST_P(WeightsTest, AreRefusedInAnotherShape) {
     const auto [code, message] = error_of(tensors);
     EXPECT_EQ(code, core::ExitCode::corrupt_input);
     EXPECT_NE(message.find("model.layers.2.mlp.experts.down_proj has shape"), std::string::npos) << message;
+}
+
+/// In a matrix that is packed, of BF16 or FP32, in one of a fused layout, and in what stays as it is.
+TEST_P(WeightsTest, MustBeFinite) {
+    const std::string down = architecture_.expert_module(2, 4, architecture_.names.down) + ".weight";
+    for (const float value : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+        for (const std::string& name :
+             {down, std::string("model.norm.weight"), std::string("model.embed_tokens.weight"),
+              architecture_.layer(2) + architecture_.names.router + ".weight"}) {
+            Tensors tensors = tensors_;
+            tensors.at(name).values.back() = value;
+            const auto [code, message] = error_alone(tensors);
+            EXPECT_EQ(code, core::ExitCode::corrupt_input) << name;
+            EXPECT_NE(message.find(file_.string() + ": tensor " + name + " has a value that is no finite number"),
+                      std::string::npos)
+                << message;
+        }
+    }
+    Tensors tensors = fuse(tensors_, architecture_);
+    tensors.at("model.layers.2.mlp.experts.down_proj").values.back() = std::numeric_limits<float>::infinity();
+    EXPECT_NE(error_alone(tensors).second.find("tensor model.layers.2.mlp.experts.down_proj has"), std::string::npos);
+    tensors = tensors_;
+    tensors.at(down).values.front() = std::numeric_limits<float>::max();  // no BF16 value is as large
+    const io::TensorSource source = stored(tensors);
+    SmallDecoder<core::bf16> model(architecture_, mpi::Communicator::self(), 64);
+    EXPECT_THROW(model.decoder.load(CheckpointWeights<core::bf16>(source, architecture_)), core::Error);
+}
+
+/// Written by hand: a tensor of any dtype, full of zeros.
+io::TensorSource of_dtype(const std::filesystem::path& file, const std::string& dtype, int bytes,
+                          const std::string& second = "") {
+    std::string header = R"({"model.layers.0.mlp.gate_proj.weight":{"dtype":")" + dtype +
+                         R"(","shape":[2,3],"data_offsets":[0,)" + std::to_string(6 * bytes) + "]}";
+    if (!second.empty()) {
+        header += ",\"" + second + R"(":{"dtype":"F32","shape":[1],"data_offsets":[)" + std::to_string(6 * bytes) +
+                  "," + std::to_string(6 * bytes + 4) + "]}";
+    }
+    header += "}";
+    const std::uint64_t length = header.size();
+    std::ofstream stream(file, std::ios::binary);
+    stream.write(reinterpret_cast<const char*>(&length), sizeof(length));
+    stream << header << std::string(static_cast<std::size_t>(6 * bytes + (second.empty() ? 0 : 4)), '\0');
+    stream.close();
+    return io::TensorSource::open_file(file);
+}
+
+TEST_P(WeightsTest, OfQuantisedKindsAreNamed) {
+    for (const auto& [dtype, bytes] : {std::pair("U8", 1), std::pair("I8", 1), std::pair("I32", 4),
+                                       std::pair("F8_E4M3", 1), std::pair("F8_E5M2", 1)}) {
+        const io::TensorSource source = of_dtype(file_, dtype, bytes);
+        try {
+            fit_to_checkpoint(source, architecture_);
+            ADD_FAILURE() << dtype;
+        } catch (const core::Error& error) {
+            EXPECT_EQ(error.code(), core::ExitCode::usage);
+            const std::string message = error.what();
+            EXPECT_NE(message.find("tensor model.layers.0.mlp.gate_proj.weight has dtype " + std::string(dtype)),
+                      std::string::npos)
+                << message;
+        }
+    }
+    for (const auto& [dtype, bytes] : {std::pair("F16", 2), std::pair("I64", 8), std::pair("BOOL", 1)}) {
+        EXPECT_NO_THROW(fit_to_checkpoint(of_dtype(file_, dtype, bytes), architecture_)) << dtype;
+    }
+    EXPECT_NO_THROW(fit_to_checkpoint(of_dtype(file_, "F8_E4M3", 1, "model.layers.0.mlp.gate_proj.weight_scale_inv"),
+                                      architecture_));
+    // Before its shape is compared.
+    const io::TensorSource source = of_dtype(file_, "U8", 1);
+    core::Matrix<float> out(7, 7);
+    try {
+        CheckpointWeights<float>(source, architecture_)
+            .read("model.layers.0.mlp.gate_proj.weight", {.rows = 7, .cols = 7}, out);
+        ADD_FAILURE();
+    } catch (const core::Error& error) {
+        EXPECT_NE(std::string(error.what()).find("dtype U8"), std::string::npos) << error.what();
+    }
+}
+
+/// As transformers 5 does: the configuration says tied, but the file has a head of its own.
+TEST_P(WeightsTest, MayHaveAHeadThatOnlyTheConfigurationTies) {
+    const double untied = loss_with(tensors_).first;
+    Architecture tied = architecture_;
+    tied.tied_head = true;
+    Architecture found = tied;
+    fit_to_checkpoint(stored(tensors_), found);
+    EXPECT_FALSE(found.tied_head);
+    EXPECT_NE(found.warning.find("lm_head.weight"), std::string::npos) << found.warning;
+    std::swap(architecture_, found);
+    EXPECT_EQ(loss_with(tensors_).first, untied);
+    Tensors equal = tensors_;
+    equal.at("lm_head.weight").values = equal.at("model.embed_tokens.weight").values;
+    found = tied;
+    fit_to_checkpoint(stored(equal), found);
+    EXPECT_TRUE(found.tied_head);
+    EXPECT_EQ(found.warning, "");
+    equal.erase("lm_head.weight");
+    fit_to_checkpoint(stored(equal), found);
+    EXPECT_TRUE(found.tied_head);
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, WeightsTest, testing::Values("mixtral", "qwen2_moe", "deepseek_v3", "glm4_moe"));

@@ -1,5 +1,6 @@
 // Adapters in both layouts: what is written is read again, and what does not fit is refused by name.
 #include "core/error.hpp"
+#include "core/options.hpp"
 #include "io/files.hpp"
 #include "io/json.hpp"
 #include "support/grids.hpp"
@@ -10,6 +11,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <filesystem>
+#include <limits>
 #include <map>
 
 namespace moesaic::train {
@@ -243,6 +246,161 @@ TEST(Adapter, MustFitItsConfigurationAndTheModel) {
     const std::string message = error_of([](json&) {}, other);
     EXPECT_NE(message.find("19 adapted modules are not in the model"), std::string::npos) << message;
     EXPECT_NE(message.find("model.layers.2."), std::string::npos) << message;
+}
+
+/// The text of the configuration of a rank-3 adapter of experts is changed by hand: the order of its keys counts.
+TEST(Adapter, PatternsCountInTheOrderOfTheFile) {
+    const auto scale_of = [](const std::string& patterns) {
+        const SharedFolder folder;
+        Adapted adapted(Communicator::world(), {2, 4.0});
+        adapted.save(folder / "adapter", AdapterLayout::per_expert);
+        if (Communicator::world().is_root()) {
+            const auto file = folder / "adapter/adapter_config.json";
+            std::string text = io::read_file(file, 1U << 20U);
+            const std::string none = R"("alpha_pattern": {})";
+            text.replace(text.find(none), none.size(), R"("alpha_pattern": )" + patterns);
+            io::write_file_atomically(file, text);
+        }
+        Communicator::world().barrier();
+        const auto settings = read_adapter_settings(folder / "adapter", test::small_architecture());
+        Communicator::world().barrier();
+        return settings.modules->at("model.layers.1.mlp.experts.0.down_proj").scale;
+    };
+    EXPECT_EQ(scale_of(R"({"experts.0.down_proj": 64, "down_proj": 16})"), 32);
+    EXPECT_EQ(scale_of(R"({"down_proj": 16, "experts.0.down_proj": 64})"), 8);
+}
+
+TEST(Adapter, UnknownFieldsAreNamedAndThoseOfPeftAreNot) {
+    const auto warning_of = [](const json& fields) {
+        const SharedFolder folder;
+        Adapted adapted(Communicator::world(), {2, 4.0});
+        adapted.save(folder / "adapter", AdapterLayout::per_expert);
+        if (Communicator::world().is_root()) {
+            json config = io::read_json(folder / "adapter/adapter_config.json");
+            config.update(fields);
+            io::write_file_atomically(folder / "adapter/adapter_config.json", config.dump());
+        }
+        Communicator::world().barrier();
+        const auto settings = read_adapter_settings(folder / "adapter", test::small_architecture());
+        Communicator::world().barrier();
+        return settings.warning;
+    };
+    EXPECT_EQ(warning_of({{"alora_invocation_tokens", nullptr},
+                          {"arrow_config", nullptr},
+                          {"auto_mapping", nullptr},
+                          {"corda_config", nullptr},
+                          {"ensure_weight_tying", false},
+                          {"eva_config", nullptr},
+                          {"exclude_modules", nullptr},
+                          {"kasa_config", nullptr},
+                          {"layers_pattern", nullptr},
+                          {"layers_to_transform", nullptr},
+                          {"loftq_config", json::object()},
+                          {"lora_bias", false},
+                          {"megatron_config", nullptr},
+                          {"megatron_core", "megatron.core"},
+                          {"monteclora_config", nullptr},
+                          {"peft_version", "0.21.0"},
+                          {"qalora_group_size", 16},
+                          {"revision", nullptr},
+                          {"trainable_token_indices", nullptr},
+                          {"use_bdlora", nullptr},
+                          {"use_qalora", false},
+                          {"velora_config", nullptr}}),
+              "");
+    const std::string warning = warning_of({{"colour", "blue"}});
+    EXPECT_NE(warning.find("adapter_config.json: a key is not known and has no effect: colour"), std::string::npos)
+        << warning;
+}
+
+/// Replaces the file of weights by one with these changes.
+template <class Change>
+std::pair<ExitCode, std::string> error_with_weights(const Change& change) {
+    const SharedFolder folder;
+    Adapted adapted(Communicator::world(), {2, 3.0});
+    adapted.save(folder / "adapter", AdapterLayout::per_expert);
+    if (Communicator::world().is_root()) {
+        const auto file = folder / "adapter/adapter_model.safetensors";
+        const auto source = io::TensorSource::open_file(file);
+        std::vector<io::TensorToWrite> headers;
+        for (const std::string& tensor : source.names()) {
+            headers.push_back({tensor, source.info(tensor).shape});
+        }
+        change(source, headers, folder / "changed");
+        std::filesystem::rename(folder / "changed", file);
+    }
+    Communicator::world().barrier();
+    std::pair<ExitCode, std::string> found = {ExitCode::success, ""};
+    try {
+        const model::LoraSettings settings = read_adapter_settings(folder / "adapter", test::small_architecture());
+        Adapted(Communicator::self(), settings).load(folder / "adapter");
+    } catch (const Error& error) {
+        found = {error.code(), error.what()};
+    }
+    Communicator::world().barrier();
+    return found;
+}
+
+TEST(Adapter, WithoutTensorsIsRefused) {
+    const auto [code, message] = error_with_weights([](const auto&, auto&, const std::filesystem::path& file) {
+        io::write_safetensors<float>(file, {}, {}, [](std::size_t, std::span<float>) {});
+    });
+    EXPECT_EQ(code, ExitCode::corrupt_input);
+    EXPECT_NE(message.find("has no tensors"), std::string::npos) << message;
+}
+
+TEST(Adapter, MustBeFinite) {
+    const std::string name = "base_model.model.model.layers.1.mlp.experts.4.up_proj.lora_B.weight";
+    const auto [code, message] =
+        error_with_weights([&](const io::TensorSource& source, auto& headers, const std::filesystem::path& file) {
+            io::write_safetensors<float>(file, headers, {}, [&](std::size_t i, std::span<float> out) {
+                source.read<float>(headers[i].name, {out.data(), headers[i].shape[0], headers[i].shape[1]});
+                if (headers[i].name == name) {
+                    out.back() = std::numeric_limits<float>::quiet_NaN();
+                }
+            });
+        });
+    EXPECT_EQ(code, ExitCode::corrupt_input);
+    EXPECT_NE(message.find("tensor " + name + " has a value that is no finite number"), std::string::npos) << message;
+}
+
+core::OptionSet given(model::LoraSettings& lora, const std::vector<std::string>& arguments) {
+    core::OptionSet options;
+    lora.declare(options);
+    options.parse(arguments, false);
+    return options;
+}
+
+/// What a run starts from is what the adapter says, whatever the options' defaults are; a given option must agree, even
+/// if it is given the default.
+TEST(Adapter, DecidesTheSettingsOfARunThatStartsFromIt) {
+    const SharedFolder folder;
+    Adapted adapted(Communicator::world(), {4, 6.0});
+    adapted.save(folder / "adapter", AdapterLayout::per_expert);
+    const auto start = [&](const std::vector<std::string>& arguments) {
+        model::LoraSettings wanted;
+        const core::OptionSet options = given(wanted, arguments);
+        return settings_to_start_from(folder / "adapter", test::small_architecture(), wanted, options);
+    };
+    const model::LoraSettings settings = start({"--lora.dropout", "0.25"});
+    EXPECT_EQ(settings.rank, 4);
+    EXPECT_EQ(settings.alpha, 6);
+    EXPECT_EQ(settings.dropout, 0.25);
+    EXPECT_EQ(settings.targets, std::set<model::LoraTarget>{model::LoraTarget::experts});
+    EXPECT_EQ(start({"--lora.rank", "4", "--lora.targets", "experts"}).rank, 4);
+    for (const auto& [key, value] : {std::pair("--lora.rank", "8"), std::pair("--lora.alpha", "16"),
+                                     std::pair("--lora.rslora", "true"), std::pair("--lora.targets", "attention")}) {
+        try {
+            static_cast<void>(start({key, value}));
+            ADD_FAILURE() << key;
+        } catch (const Error& error) {
+            EXPECT_EQ(error.code(), ExitCode::usage);
+            EXPECT_NE(std::string(error.what()).find(std::string(key).substr(2) + " contradicts the adapter"),
+                      std::string::npos)
+                << error.what();
+        }
+    }
+    Communicator::world().barrier();
 }
 
 }  // namespace

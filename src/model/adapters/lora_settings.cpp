@@ -9,13 +9,15 @@
 namespace moesaic::model {
 namespace {
 
-constexpr double largest_rank = 65536;
+constexpr index_t largest_rank = 65536;
 
 }  // namespace
 
 void LoraSettings::declare(core::OptionSet& set) {
-    set.add("lora.rank", rank, "rank of the adapters", core::at_least(1)).known_as({"r", "lora_rank", "lora_r"});
-    set.add("lora.alpha", alpha, "adapters are scaled by alpha / rank", core::positive()).known_as({"lora_alpha"});
+    set.add("lora.rank", rank, "rank of the adapters", core::integer_within(1, largest_rank))
+        .known_as({"r", "lora_rank", "lora_r"});
+    set.add("lora.alpha", alpha, "adapters are scaled by alpha / rank", core::within(1 / largest_alpha, largest_alpha))
+        .known_as({"lora_alpha"});
     set.add_enum("lora.targets", targets, "what is adapted: a list of experts, attention, shared, dense")
         .known_as({"target_modules", "lora_target", "lora_target_modules"});
     set.add("lora.rslora", rank_stabilised, "scale by alpha / sqrt(rank) instead").known_as({"use_rslora"});
@@ -48,7 +50,7 @@ AdapterSpec LoraSettings::spec_of(LoraTarget target, const std::string& module) 
         return {};
     }
     const double wanted = rank_pattern.value_of(module, static_cast<double>(rank));
-    const auto module_rank = static_cast<index_t>(std::min(wanted, largest_rank));
+    const auto module_rank = static_cast<index_t>(std::min(wanted, static_cast<double>(largest_rank)));
     core::require(
         module_rank > 0 && static_cast<double>(module_rank) == wanted, core::ExitCode::usage,
         "module {} would have rank {} (a rank is an integer from 1 to {}); correct lora.rank or lora.rank_pattern",

@@ -34,6 +34,8 @@ struct AdapterSpec {
     [[nodiscard]] bool operator==(const AdapterSpec&) const = default;
 };
 
+inline constexpr double largest_alpha = 1e9;
+
 struct LoraSettings {
     index_t rank = 8;  ///< 0 gives a frozen model
     double alpha = 16;
@@ -46,6 +48,7 @@ struct LoraSettings {
     /// If set, exactly these modules are adapted and all of the above but dropout says nothing: the modules of an
     /// adapter that was read.
     std::optional<std::map<std::string, AdapterSpec>> modules{};
+    std::string warning{};  ///< what users should know of how that adapter was read, one line, or nothing
 
     void declare(core::OptionSet& set);
     [[nodiscard]] double scale(index_t module_rank, double module_alpha) const;

@@ -1,7 +1,8 @@
 // Settings for single modules by name, as PEFT's rank_pattern and alpha_pattern give them.
 #pragma once
 
-#include <regex>
+#include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -11,23 +12,27 @@ namespace moesaic::model {
 /// behind a dot, it matches; the first such expression counts.
 class ModulePatterns {
 public:
-    /// Throws a usage error that begins with `source` for what is no regular expression or longer than 256 characters.
+    /// Throws a usage error that begins with `source` for what is no regular expression, is longer than 1024 bytes, or
+    /// comes with a value that is not positive or beyond all sense.
     void add(const std::string& source, const std::string& pattern, double value);
     /// From "PATTERN=VALUE,PATTERN=VALUE". Usage errors begin with `source`.
     [[nodiscard]] static ModulePatterns parse(const std::string& source, const std::string& text);
 
     [[nodiscard]] bool empty() const noexcept { return entries_.empty(); }
-    /// What `parse` was given.
-    [[nodiscard]] const std::string& text() const noexcept { return text_; }
+    /// As `parse` takes it.
+    [[nodiscard]] std::string text() const;
+    /// Throws a usage error for an expression that does not come to an end on the name.
     [[nodiscard]] double value_of(const std::string& module, double otherwise) const;
+    /// Expressions that match none of the names.
+    [[nodiscard]] std::vector<std::string> unmatched(std::span<const std::string> modules) const;
 
 private:
+    class Expression;
     struct Entry {
-        std::regex expression;
+        std::shared_ptr<const Expression> expression;
         double value;
     };
     std::vector<Entry> entries_;
-    std::string text_;
 };
 
 }  // namespace moesaic::model

@@ -10,6 +10,29 @@
 #include <iterator>
 
 namespace moesaic::model {
+namespace {
+
+/// Some programs write beside config.json, not into it, how they quantised the weights: ModelOpt and AutoGPTQ.
+void refuse_quantised(const std::filesystem::path& folder) {
+    for (const char* name : {"hf_quant_config.json", "quantize_config.json"}) {
+        const std::filesystem::path file = folder / name;
+        std::error_code error;
+        if (!std::filesystem::exists(file, error)) {
+            continue;
+        }
+        const std::string source = file.string();
+        const auto details =
+            io::get_or<nlohmann::json>(io::read_json(file), "quantization", nlohmann::json::object(), source);
+        const std::string method =
+            details.is_object() ? io::get_or<std::string>(details, "quant_algo", "", source) : "";
+        core::fail(core::ExitCode::usage,
+                   "{}: quantised weights{} are not supported (BF16, F16, F32 and F64 are); use "
+                   "the model's original weights, or convert them",
+                   source, method.empty() ? "" : fmt::format(" ({})", core::printable(method, 80)));
+    }
+}
+
+}  // namespace
 
 std::string Architecture::layer(index_t index) const {
     return fmt::format("model.layers.{}.", index);
@@ -37,15 +60,20 @@ void Architecture::limit_layers(index_t count) {
 }
 
 const std::vector<Family>& families() {
-    static const std::vector<Family> all = {{"deepseek_v2", read_deepseek_v2}, {"deepseek_v3", read_deepseek_v3},
-                                            {"glm4_moe", read_glm4_moe},       {"kimi_k2", read_deepseek_v3},
-                                            {"mixtral", read_mixtral},         {"olmoe", read_olmoe},
-                                            {"qwen2_moe", read_qwen2_moe},     {"qwen3_moe", read_qwen3_moe}};
+    static const std::vector<Family> all = {{"deepseek_v2", read_deepseek_v2, keys_of_deepseek_v2()},
+                                            {"deepseek_v3", read_deepseek_v3, keys_of_deepseek_v3()},
+                                            {"glm4_moe", read_glm4_moe, keys_of_glm4_moe()},
+                                            {"kimi_k2", read_deepseek_v3, keys_of_deepseek_v3()},
+                                            {"mixtral", read_mixtral, keys_of_mixtral()},
+                                            {"olmoe", read_olmoe, keys_of_olmoe()},
+                                            {"qwen2_moe", read_qwen2_moe, keys_of_qwen2_moe()},
+                                            {"qwen3_moe", read_qwen3_moe, keys_of_qwen3_moe()}};
     return all;
 }
 
 Architecture read_architecture(const std::filesystem::path& folder) {
     const std::filesystem::path file = folder / "config.json";
+    refuse_quantised(folder);
     return read_architecture(io::read_json(file), file.string());
 }
 
@@ -60,11 +88,11 @@ Architecture read_architecture(const nlohmann::json& config, const std::string& 
                        [](const Family& family) { return family.model_type; });
         core::fail(ExitCode::usage,
                    "{}: model_type \"{}\" is not supported (supported: {}); use a model of these families", source,
-                   model_type, fmt::join(known, ", "));
+                   core::printable(model_type, 80), fmt::join(known, ", "));
     }
-    const Configuration configuration(config, source);
+    const Configuration configuration(config, found->keys, source);
     Architecture architecture = found->read(configuration);
-    configuration.refuse_unread();
+    architecture.warning = io::describe_unknown_keys(configuration.unknown(), source);
     architecture.family = model_type;
     return architecture;
 }

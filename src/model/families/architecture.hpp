@@ -3,6 +3,7 @@
 #pragma once
 
 #include "core/matrix.hpp"
+#include "io/known_keys.hpp"
 #include "ops/head_transform.hpp"
 #include "ops/rope.hpp"
 #include "ops/router.hpp"
@@ -90,6 +91,7 @@ struct Architecture {
     double norm_epsilon = 0;
     TensorNames names;
     StoredFormats stored;  ///< nothing in config.json says it reliably: see stored_formats
+    std::string warning;   ///< what users should know of how the file was read, one line, or nothing
 
     [[nodiscard]] std::string layer(index_t index) const;
     /// Full name of projection `projection` (one of names.gate, up, down) of an expert, without ".weight".
@@ -107,10 +109,11 @@ struct Architecture {
 /// The same for the contents of such a file; `source` is its name in messages.
 [[nodiscard]] Architecture read_architecture(const nlohmann::json& config, const std::string& source);
 
-/// A model family: the `model_type` of transformers and how its configuration is read.
+/// A model family: the `model_type` of transformers, the keys of its configuration, and how it is read.
 struct Family {
     std::string model_type;
     Architecture (*read)(const Configuration& config);
+    io::KnownKeys keys;
 };
 
 /// All families; a new one is a file in `families/` and a line here.

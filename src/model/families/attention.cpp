@@ -34,9 +34,9 @@ void read_latent_attention(const Configuration& config, Architecture& architectu
     attention.value_size = config.get_size("v_head_dim", 1, largest_head);
     attention.query_rank = config.get_size_or("q_lora_rank", 0, 0);
     attention.kv_rank = config.get_size("kv_lora_rank");
-    attention.input_bias = attention.output_bias = config.get_or<bool>("attention_bias", false);
+    attention.input_bias = attention.output_bias = config.get_flag("attention_bias");
     attention.rope = read_rope(config, {rotated, "qk_rope_head_dim", 1});
-    attention.rope.interleaved = config.get_or<bool>("rope_interleave", true);
+    attention.rope.interleaved = config.get_flag("rope_interleave");
     attention.scale = attention.rope.latent_score_factor / std::sqrt(static_cast<double>(attention.head_size));
 }
 
@@ -50,7 +50,7 @@ void read_windows(const Configuration& config, bool enabled, const std::function
         core::require(type == "full_attention" || type == "sliding_attention", ExitCode::usage,
                       "{}: layer_types has \"{}\" (full_attention and sliding_attention are supported); use another "
                       "model",
-                      config.source(), type.substr(0, 80));
+                      config.source(), core::printable(type, 80));
     }
     for (std::size_t layer = 0; enabled && layer < architecture.attention.windows.size(); ++layer) {
         if (types.empty() ? slides(static_cast<index_t>(layer)) : types[layer] == "sliding_attention") {
@@ -60,8 +60,6 @@ void read_windows(const Configuration& config, bool enabled, const std::function
 }
 
 void refuse_windows(const Configuration& config, Architecture& architecture) {
-    config.refuse_unless("sliding_window", nullptr);
-    config.refuse_unless("use_sliding_window", false);
     read_windows(
         config, true, [](index_t) { return false; }, architecture);
 }

@@ -9,8 +9,8 @@
 
 namespace moesaic::model {
 
-/// Sizes that every family has, the norm epsilon, the head, and what no family supports (quantised weights, activations
-/// other than SiLU). All layers are MoE and see the whole sequence until told otherwise.
+/// Sizes that every family has, the norm epsilon, and the head. All layers are MoE and see the whole sequence until
+/// told otherwise.
 [[nodiscard]] Architecture read_common(const Configuration& config);
 
 /// What RoPE is applied to, unless the configuration says otherwise.
@@ -36,12 +36,15 @@ void read_windows(const Configuration& config, bool enabled, const std::function
 /// For families without sliding windows.
 void refuse_windows(const Configuration& config, Architecture& architecture);
 
-/// Number of experts under the first of its names that is there, experts per token, and the experts' intermediate size
+/// Number of experts under any of its names, experts per token, and the experts' intermediate size
 /// under `intermediate_key`.
 void read_experts(const Configuration& config, const std::string& intermediate_key, Architecture& architecture);
 
 /// Groups of experts: `n_group` and `topk_group`.
 void read_expert_groups(const Configuration& config, Architecture& architecture);
+
+/// What the weights of the chosen experts are multiplied by: `routed_scaling_factor`.
+[[nodiscard]] double read_router_scale(const Configuration& config);
 
 /// The router of DeepSeek-V3 and GLM: sigmoid scores and a correction bias.
 void read_deepseek_router(const Configuration& config, Architecture& architecture);

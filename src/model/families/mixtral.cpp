@@ -3,9 +3,18 @@
 
 namespace moesaic::model {
 
+io::KnownKeys keys_of_mixtral() {
+    return {.required = {},
+            .defaults = {{"num_key_value_heads", 8},
+                         {"max_position_embeddings", 131072},
+                         {"rms_norm_eps", 1e-5},
+                         {"rope_theta", 1e6},
+                         {"sliding_window", nullptr}},
+            .only = {{"norm_topk_prob", true}},
+            .ignored = {}};
+}
+
 Architecture read_mixtral(const Configuration& config) {
-    config.refuse_unless("router_jitter_noise", 0.0);
-    config.refuse_unless("attention_bias", false);
     Architecture architecture = read_common(config);
     read_grouped_attention(config, 1, architecture);
     read_windows(

@@ -1,8 +1,21 @@
-#include "core/error.hpp"
 #include "model/families/common.hpp"
 #include "model/families/families.hpp"
 
+#include <limits>
+
 namespace moesaic::model {
+
+io::KnownKeys keys_of_olmoe() {
+    return {.required = {},
+            .defaults = {{"num_key_value_heads", nullptr},
+                         {"max_position_embeddings", 4096},
+                         {"rms_norm_eps", 1e-5},
+                         {"attention_bias", false},
+                         {"clip_qkv", nullptr},
+                         {"norm_topk_prob", false}},
+            .only = {},
+            .ignored = {}};
+}
 
 Architecture read_olmoe(const Configuration& config) {
     Architecture architecture = read_common(config);
@@ -10,12 +23,10 @@ Architecture read_olmoe(const Configuration& config) {
     refuse_windows(config, architecture);
     AttentionSettings& attention = architecture.attention;
     attention.norm = ops::HeadNorm::all_heads;
-    attention.input_bias = attention.output_bias = config.get_or<bool>("attention_bias", false);
-    attention.clip = config.get_or<double>("clip_qkv", 0);
-    core::require(attention.clip >= 0, core::ExitCode::corrupt_input,
-                  "{}: clip_qkv = {} must be positive; correct the file", config.source(), attention.clip);
+    attention.input_bias = attention.output_bias = config.get_flag("attention_bias");
+    attention.clip = config.has("clip_qkv") ? config.get_number("clip_qkv", 0, std::numeric_limits<float>::max()) : 0;
     read_experts(config, "intermediate_size", architecture);
-    architecture.router.normalize = config.get_or<bool>("norm_topk_prob", false);
+    architecture.router.normalize = config.get_flag("norm_topk_prob");
     return architecture;
 }
 

@@ -12,7 +12,7 @@ namespace {
 using core::ExitCode;
 
 /// One of the two generations of RoPE keys: transformers 5 keeps `rope_parameters`; version 4 `rope_scaling` with
-/// `rope_theta` and `partial_rotary_factor` beside it.
+/// `rope_theta` and `partial_rotary_factor` beside it, which count in version 5 where the object does not have them.
 struct RopeKeys {
     const Configuration& config;
     const std::string& source;
@@ -20,11 +20,22 @@ struct RopeKeys {
     nlohmann::json object;
 
     explicit RopeKeys(const Configuration& whole) : config(whole), source(whole.source()) {
-        name = config.has("rope_parameters") ? "rope_parameters" : "rope_scaling";
-        object = config.get_or<nlohmann::json>(name, nlohmann::json::object());
-        core::require(object.is_object(), ExitCode::corrupt_input, "{}: {} is no object; correct the file", source,
-                      name);
+        const nlohmann::json five = object_of("rope_parameters");
+        const nlohmann::json four = object_of("rope_scaling");
+        // transformers 5 takes rope_scaling then and forgets the rest, the base of the other object among it.
+        core::require(
+            five.empty() || four.empty() || five == four, ExitCode::usage,
+            "{}: rope_parameters and rope_scaling say different things (transformers 5 has the first, version "
+            "4 the second); put all of it into one of them and remove the other",
+            source);
+        name = five.empty() ? "rope_scaling" : "rope_parameters";
+        object = five.empty() ? four : five;
         refuse_unknown();
+    }
+    [[nodiscard]] nlohmann::json object_of(const std::string& key) const {
+        auto value = config.get_or<nlohmann::json>(key, nlohmann::json::object());
+        core::require(value.is_object(), ExitCode::corrupt_input, "{}: {} is no object; correct the file", source, key);
+        return value;
     }
     void refuse_unknown() const {
         constexpr std::array known = {"rope_type",       "type",
@@ -38,19 +49,27 @@ struct RopeKeys {
             core::require(std::find(known.begin(), known.end(), key) != known.end(), ExitCode::usage,
                           "{}: {}.{} is not supported (it is no parameter of the RoPE types that are); use a model "
                           "without it",
-                          source, name, key.substr(0, 80));
+                          source, name, core::printable(key, 80));
         }
     }
-    /// A positive number; `fallback` where the key is missing.
+    /// A positive number of a size that means something; `fallback` where the key is missing.
     [[nodiscard]] double positive(const std::string& key, double fallback) const {
         return checked(key, io::get_or<double>(object, key, fallback, source));
     }
     [[nodiscard]] double positive(const std::string& key) const {
         return checked(key, io::get<double>(object, key, source));
     }
+    /// The same, or 0 where the key is missing or zero.
+    [[nodiscard]] double optional(const std::string& key) const {
+        const auto value = io::get_or<double>(object, key, 0, source);
+        return value == 0 ? 0 : checked(key, value);
+    }
     [[nodiscard]] double checked(const std::string& key, double value) const {
-        core::require(value > 0, ExitCode::corrupt_input, "{}: {} = {} must be positive; correct the file", source, key,
-                      value);
+        constexpr double least = 1e-4;
+        constexpr double most = 1e15;
+        core::require(value >= least && value <= most, ExitCode::corrupt_input,
+                      "{}: {} = {} makes no sense (a number from {} to {} does); correct the file", source, key, value,
+                      least, most);
         return value;
     }
     /// A key that version 4 keeps outside of the object.
@@ -72,7 +91,7 @@ ops::RopeType read_type(const RopeKeys& keys) {
     core::require(found != types.end(), ExitCode::usage,
                   "{}: {}.rope_type = \"{}\" is not supported (default, linear, dynamic, yarn and llama3 are); use a "
                   "model with one of these",
-                  keys.source, keys.name, name.substr(0, 80));
+                  keys.source, keys.name, core::printable(name, 80));
     return found->second;
 }
 
@@ -86,8 +105,8 @@ void read_yarn(const RopeKeys& keys, ops::RopeSettings& rope) {
     rope.beta_fast = keys.positive("beta_fast", rope.beta_fast);
     rope.beta_slow = keys.positive("beta_slow", rope.beta_slow);
     rope.truncate = io::get_or<bool>(keys.object, "truncate", true, keys.source);
-    const auto mscale = io::get_or<double>(keys.object, "mscale", 0, keys.source);
-    const auto mscale_all_dim = io::get_or<double>(keys.object, "mscale_all_dim", 0, keys.source);
+    const double mscale = keys.optional("mscale");
+    const double mscale_all_dim = keys.optional("mscale_all_dim");
     const bool both = mscale != 0 && mscale_all_dim != 0;
     const double implied = both ? attention_scale(rope.factor, mscale) / attention_scale(rope.factor, mscale_all_dim)
                                 : attention_scale(rope.factor, 1);

@@ -1,6 +1,8 @@
 #include "model/weights/weights.hpp"
 
 #include "core/error.hpp"
+#include "core/finite.hpp"
+#include "core/text.hpp"
 
 #include <fmt/ranges.h>
 
@@ -17,7 +19,9 @@ namespace {
 using core::ExitCode;
 
 /// Names that a message lists at most.
-constexpr std::size_t listed_names = 40;
+constexpr std::size_t listed_names = 8;
+
+constexpr std::size_t longest_line = 2000;
 
 constexpr std::string_view layers_prefix = "model.layers.";
 
@@ -48,7 +52,79 @@ std::optional<ops::WeightFormat> format_of_dtype(io::DType dtype) {
     }
 }
 
+[[noreturn]] void fail_not_finite(const std::string& origin) {
+    core::fail(
+        ExitCode::corrupt_input,
+        "{} has a value that is no finite number (NaN, infinity, or too large for the type that is computed with); "
+        "get the file again, or another model",
+        origin);
+}
+
+constexpr const char* head_name = "lm_head.weight";
+
+/// Scales of quantised weights beside the weights themselves, by what is behind the name of these.
+constexpr const char* block_scale_suffix = "_scale_inv";
+
+/// Whether elements of the dtype are codes of quantised weights, not numbers and no indices or masks either.
+bool is_code(io::DType dtype) {
+    switch (dtype) {
+        case io::DType::i64:
+        case io::DType::u64:
+        case io::DType::c64:
+        case io::DType::boolean:
+            return false;
+        default:
+            return !io::is_number(dtype);
+    }
+}
+
+/// Tensors of several dimensions are weights; FP8 ones are codes, too, unless their scales are there.
+void refuse_quantised(const io::TensorSource& tensors) {
+    for (const std::string& name : tensors.names()) {
+        const io::TensorInfo& info = tensors.info(name);
+        const bool lacks_scales = info.dtype == io::DType::f8_e4m3 && !tensors.contains(name + block_scale_suffix);
+        core::require(info.shape.size() < 2 || !(is_code(info.dtype) || lacks_scales), ExitCode::usage,
+                      "{}: tensor {} has dtype {}, which is that of quantised weights (BF16, F16, F32 and F64 are "
+                      "supported); use the model's original weights, or convert them",
+                      info.file.string(), core::printable(name), io::dtype_name(info.dtype));
+    }
+}
+
+/// Whether two matrices of one shape hold the same numbers.
+bool are_equal(const io::TensorSource& tensors, const std::string& one, const std::string& other) {
+    constexpr index_t elements_at_once = index_t{1} << 20;
+    const io::TensorInfo& info = tensors.info(one);
+    if (info.shape != tensors.info(other).shape) {
+        return false;
+    }
+    const index_t most = std::max<index_t>(1, elements_at_once / std::max<index_t>(1, info.cols()));
+    core::Matrix<float> a;
+    core::Matrix<float> b;
+    for (index_t row = 0; row < info.rows(); row += most) {
+        for (core::Matrix<float>* part : {&a, &b}) {
+            part->resize(std::min(most, info.rows() - row), info.cols());
+            tensors.read<float>(part == &a ? one : other, *part, row);
+        }
+        if (!std::equal(a.flat().begin(), a.flat().end(), b.flat().begin())) {
+            return false;
+        }
+    }
+    return true;
+}
+
 }  // namespace
+
+void fit_to_checkpoint(const io::TensorSource& tensors, Architecture& architecture) {
+    refuse_quantised(tensors);
+    architecture.stored = stored_formats(tensors, architecture);
+    if (architecture.tied_head && tensors.contains(head_name) && tensors.contains(embedding_name) &&
+        !are_equal(tensors, head_name, embedding_name)) {
+        architecture.tied_head = false;
+        architecture.warning +=
+            fmt::format("{}warning: {}: tie_word_embeddings = true in config.json, but {} differs from {}; it is used",
+                        architecture.warning.empty() ? "" : "\n", tensors.path().string(), head_name, embedding_name);
+    }
+}
 
 StoredFormats stored_formats(const io::TensorSource& tensors, const Architecture& architecture) {
     const std::array routers = {fmt::format(".{}.weight", architecture.names.router),
@@ -74,7 +150,9 @@ void WeightSource<Scalar>::fill(const std::string& name, const TensorSlice& part
     for (index_t first = 0; first < out.rows(); first += most) {
         plain.resize(std::min(most, out.rows() - first), out.cols());
         read(name, {part.rows, part.cols, part.row_begin + first, part.col_begin}, plain);
-        out.template assign_rows<Scalar>(first, plain);
+        if (!out.template assign_rows<Scalar>(first, plain)) {
+            fail_not_finite(origin(name));
+        }
     }
 }
 
@@ -131,6 +209,10 @@ bool CheckpointWeights<Scalar>::find(const std::string& name, index_t rows, inde
     }
     read_.insert(place.stored);
     const io::TensorInfo& info = tensors_.info(place.stored);
+    core::require(io::is_number(info.dtype), ExitCode::usage,
+                  "{}: tensor {} has dtype {}, which is no number that is read (BF16, F16, F32 and F64 are); use the "
+                  "model's original weights",
+                  info.file.string(), core::printable(place.stored), io::dtype_name(info.dtype));
     const index_t stored_rows = place.stored_rows > 0 ? place.stored_rows : rows;
     core::require(
         info.rows() == stored_rows && info.cols() == cols, ExitCode::corrupt_input,
@@ -154,7 +236,16 @@ void CheckpointWeights<Scalar>::read_full_precision(const std::string& name, Ten
     Place place;
     if (find(name, out.rows(), out.cols(), out, place)) {
         tensors_.read<accumulator_t<Scalar>>(place.stored, out, place.row_begin, 0);
+        if (!core::all_finite(out)) {
+            fail_not_finite(origin(name));
+        }
     }
+}
+
+template <class Scalar>
+std::string CheckpointWeights<Scalar>::origin(const std::string& name) const {
+    const std::string stored = place_of(name).stored;
+    return fmt::format("{}: tensor {}", tensors_.info(stored).file.string(), core::printable(stored));
 }
 
 template <class Scalar>
@@ -172,20 +263,17 @@ std::vector<std::string> CheckpointWeights<Scalar>::unread() const {
 template <class Scalar>
 void CheckpointWeights<Scalar>::check_complete() const {
     if (!missing_.empty()) {
-        const auto shown = std::span(missing_).first(std::min(missing_.size(), listed_names));
-        const std::string more =
-            missing_.size() > shown.size() ? fmt::format(" and {} more", missing_.size() - shown.size()) : "";
         core::fail(ExitCode::corrupt_input,
-                   "{}: {} tensors are missing (config.json asks for {}{}); complete the checkpoint, or use the "
+                   "{}: {} tensors are missing (config.json asks for {}); complete the checkpoint, or use the "
                    "config.json that belongs to it",
-                   tensors_.path().string(), missing_.size(), fmt::join(shown, ", "), more);
+                   tensors_.path().string(), missing_.size(), core::joined(missing_, listed_names));
     }
     for (const std::string& name : unread()) {
         const index_t layer = layer_of(name);
         core::require(layer < 0 || layer >= architecture_.layers || is_rotary_buffer(name), ExitCode::usage,
                       "{}: tensor {} is not supported (a {} model as config.json describes it has no such tensor, and "
                       "results would differ without it); use the config.json that belongs to the weights",
-                      tensors_.path().string(), name, architecture_.family);
+                      tensors_.path().string(), core::printable(name), architecture_.family);
     }
 }
 
@@ -205,13 +293,10 @@ std::string CheckpointWeights<Scalar>::unused() const {
     for (const auto& [group, count] : counts) {
         groups.push_back(count > 1 ? fmt::format("{} ({})", group, count) : group);
     }
-    if (groups.size() > listed_names) {
-        groups.resize(listed_names);
-        groups.emplace_back("...");
-    }
-    return all == 0
-               ? std::string()
-               : fmt::format("{}: {} tensors are not used: {}", tensors_.path().string(), all, fmt::join(groups, ", "));
+    return all == 0 ? std::string()
+                    : core::printable(fmt::format("{}: {} tensors are not used: {}", tensors_.path().string(), all,
+                                                  core::joined(groups, listed_names)),
+                                      longest_line);
 }
 
 template class WeightSource<core::bf16>;

@@ -35,8 +35,8 @@ enum class TensorRole : std::uint8_t {
     offset,  ///< a bias
 };
 
-/// Delivers parts of named tensors to a model whose activations are Scalar. One of another shape is an error that names
-/// it.
+/// Delivers parts of named tensors to a model whose activations are Scalar. One of another shape, or with a value that
+/// is not finite, is an error that names it.
 template <class Scalar>
 class WeightSource {
 public:
@@ -53,6 +53,8 @@ public:
     [[nodiscard]] virtual std::uint64_t fingerprint() const { return 0; }
     /// Read from files so far; 0 if there are none.
     [[nodiscard]] virtual std::uint64_t bytes_read() const { return 0; }
+    /// Where the tensor comes from, for messages.
+    [[nodiscard]] virtual std::string origin(const std::string& name) const { return "tensor " + name; }
     /// Says that another rank reads the tensor.
     virtual void mark_read_elsewhere(const std::string& name) const { static_cast<void>(name); }
 
@@ -71,6 +73,11 @@ inline constexpr const char* embedding_name = "model.embed_tokens.weight";
 /// How the files store the matrices of the model.
 [[nodiscard]] StoredFormats stored_formats(const io::TensorSource& tensors, const Architecture& architecture);
 
+/// Completes an architecture by what only the files say: how they store matrices, and whether the head really is the
+/// embedding, which a head of its own in the files overrules with a warning, as in transformers 5. Throws a usage error
+/// that names quantised weights of a kind that is not read.
+void fit_to_checkpoint(const io::TensorSource& tensors, Architecture& architecture);
+
 /// Reads from safetensors files, whose experts may be stored one by one or fused: [E, 2I, H] for gate and up, [E, H, I]
 /// for down, as transformers 5 holds them. Both arguments must outlive the object.
 template <class Scalar>
@@ -81,6 +88,7 @@ public:
     void read(const std::string& name, const TensorSlice& part, MatrixView<Scalar> out) const override;
     void read_full_precision(const std::string& name, TensorRole role,
                              MatrixView<accumulator_t<Scalar>> out) const override;
+    [[nodiscard]] std::string origin(const std::string& name) const override;
     void mark_read_elsewhere(const std::string& name) const override;
     [[nodiscard]] std::uint64_t fingerprint() const override { return tensors_.fingerprint(); }
     [[nodiscard]] std::uint64_t bytes_read() const override { return tensors_.bytes_read(); }

@@ -1,6 +1,7 @@
 #include "ops/weights/packed_weights.hpp"
 
 #include "core/error.hpp"
+#include "core/finite.hpp"
 
 #include <algorithm>
 
@@ -14,9 +15,9 @@ template <class E>
 struct PlainBlocks {
     static constexpr WeightFormat format = format_of<E>;
 
-    /// Stores at most 32 x 32 elements, and zeros beyond them.
+    /// Stores at most 32 x 32 elements, and zeros beyond them; false if one of them is not finite.
     template <class S>
-    static void store(MatrixView<const S> plain, std::byte* block) {
+    static bool store(MatrixView<const S> plain, std::byte* block) {
         E* out = reinterpret_cast<E*>(block);
         if (plain.rows() < kernel_block || plain.cols() < kernel_block) {
             std::fill_n(out, block_elements, static_cast<E>(0.0F));
@@ -25,6 +26,7 @@ struct PlainBlocks {
             std::transform(plain[row], plain[row] + plain.cols(), out + row * kernel_block,
                            [](S value) { return static_cast<E>(value); });
         }
+        return core::all_finite(out, block_elements);
     }
     /// Writes [32][32] elements.
     static void unpack(const kernels::KernelSet& kernels, const std::byte* block, accumulator_t<E>* out) {
@@ -96,7 +98,8 @@ index_t PackedMatrix::cols() const noexcept {
 }
 
 template <class S>
-void PackedMatrix::assign_rows(index_t first, MatrixView<const S> plain) const {
+bool PackedMatrix::assign_rows(index_t first, MatrixView<const S> plain) const {
+    bool finite = true;
     with_blocks(format(), [&](auto blocks) {
         if constexpr (access_to<S>(blocks.format) == Access::none) {
             refuse<S>(format());
@@ -104,16 +107,18 @@ void PackedMatrix::assign_rows(index_t first, MatrixView<const S> plain) const {
             std::byte* begin = weights_.buffer_.data() + weights_.offset(number_, first / kernel_block, 0);
             const index_t block_bytes = facts_of(format()).block_bytes;
             const index_t row_stride = weights_.row_stride_;
-#pragma omp parallel for schedule(static)
+#pragma omp parallel for schedule(static) reduction(&& : finite)
             for (index_t i = 0; i < blocks_of(plain.rows()); ++i) {
                 const MatrixView<const S> strip = plain.rows(i * kernel_block, extent_of_block(plain.rows(), i));
                 for (index_t j = 0; j < blocks_of(plain.cols()); ++j) {
-                    blocks.store(strip.columns(j * kernel_block, extent_of_block(plain.cols(), j)),
-                                 begin + i * row_stride + j * block_bytes);
+                    const bool stored = blocks.store(strip.columns(j * kernel_block, extent_of_block(plain.cols(), j)),
+                                                     begin + i * row_stride + j * block_bytes);
+                    finite = finite && stored;
                 }
             }
         }
     });
+    return finite;
 }
 
 template <class Sum>
@@ -132,7 +137,7 @@ void PackedWeights::widen_row(const kernels::KernelSet& kernels, index_t row, Su
 
 #define MOESAIC_INSTANTIATE(Scalar)                                                                                 \
     template BlockRun<Scalar> panel_of<Scalar>(const kernels::KernelSet&, const StoredRun&, core::Buffer<Scalar>&); \
-    template void PackedMatrix::assign_rows<Scalar>(index_t, MatrixView<const Scalar>) const;
+    template bool PackedMatrix::assign_rows<Scalar>(index_t, MatrixView<const Scalar>) const;
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)

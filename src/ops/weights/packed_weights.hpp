@@ -47,9 +47,9 @@ public:
     [[nodiscard]] index_t rows() const noexcept;
     [[nodiscard]] index_t cols() const noexcept;
     /// Stores rows [first, first + plain.rows()), rounded to the format; `first` is a multiple of 32, `plain` all
-    /// columns wide. Throws if kernels for type S have no access to the format.
+    /// columns wide. Throws if kernels for type S have no access to the format. False if a stored value is not finite.
     template <class S>
-    void assign_rows(index_t first, MatrixView<const S> plain) const;
+    bool assign_rows(index_t first, MatrixView<const S> plain) const;
 
 private:
     friend class PackedWeights;
