@@ -168,11 +168,8 @@ FileDescriptor open_for_reading(const std::filesystem::path& file) {
     if (descriptor.get() < 0 || ::fstat(descriptor.get(), &status) != 0) {
         fail_reading(file, errno);
     }
-    if (S_ISDIR(status.st_mode)) {
-        fail_reading(file, EISDIR);
-    }
-    require(S_ISREG(status.st_mode), ExitCode::usage, "can't read {} (it is not a regular file); check the path",
-            file.string());
+    require(S_ISREG(status.st_mode), ExitCode::usage, "can't read {} ({}not a regular file); check the path",
+            file.string(), S_ISDIR(status.st_mode) ? reason(EISDIR) + ", " : "it is ");
     return descriptor;
 }
 

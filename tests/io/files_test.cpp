@@ -87,7 +87,7 @@ TEST(Files, RandomAccessReadsAnyRangeOfRegularFilesOnly) {
     expect_error(ExitCode::usage, "not a regular file", [&] { static_cast<void>(read_file(folder / "fifo", 1)); });
     expect_error(ExitCode::usage, "not a regular file", [&] { for_each_json_line(folder / "fifo", {}); });
     expect_error(ExitCode::usage, "not a regular file", [] { static_cast<void>(read_file("/dev/zero", 1)); });
-    expect_error(ExitCode::usage, "Is a directory", [&] { RandomAccessFile unused(folder.path()); });
+    expect_error(ExitCode::usage, "not a regular file", [&] { RandomAccessFile unused(folder.path()); });
     expect_error(ExitCode::usage, "No such file", [&] { RandomAccessFile unused(folder / "b"); });
 }
 

@@ -134,7 +134,7 @@ TEST(Agree, AnEmptyOrLongMessageSurvives) {
     expect_everywhere(outcome(world, [] { throw std::runtime_error(""); }), ExitCode::runtime_failure,
                       from_rank(world, 0, ""));
     expect_everywhere(outcome(world, [&] { throw std::runtime_error(text); }), ExitCode::runtime_failure,
-                      from_rank(world, 0, text));
+                      AgreedError(ExitCode::runtime_failure, from_rank(world, 0, text)).what());
 }
 
 TEST(Agree, FailuresStayInsideTheirGroup) {
