@@ -64,6 +64,7 @@ Result evaluate(const train::Runtime& runtime, const EvalConfiguration& configur
     const model::Architecture architecture = train::read_architecture(runtime, configuration.model);
     const train::Dataset data = train::load_dataset(runtime.world, configuration.data.eval, architecture.vocabulary,
                                                     configuration.data.max_length);
+    train::print_warnings(runtime.world, {data.longer_than(architecture.positions)});
     model::DecoderSettings settings = configuration.decoder;
     settings.max_tokens = data.largest_sum(configuration.batches.batch_size);
     settings.lora.rank = 0;

@@ -118,9 +118,7 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     const kernels::KernelSet kernels(
         kernels::ComputeSettings{.precision = configuration.compute.precision}.isa_level());
     request.packed_bytes = train::packed_bytes(kernels, request.scalar_bytes);
-    world.agree([&] {
-        configuration.settle_adapters(architecture);
-    });
+    world.agree([&] { configuration.settle_adapters(architecture); });
     train::print_warnings(world, {architecture.warning, configuration.decoder.lora.warning});
     train::BatchSettings& batches = configuration.train.batches;
     const auto plan_with = [&](index_t micro_batch, ops::Activations activations) {
@@ -140,15 +138,16 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     const model::DecoderSettings settings = configuration.decoder_settings(request.tokens);
     const std::string pass = fmt::format("passes of {} sequences, {} tokens{}", batches.per_pass(grid.ranks()),
                                          request.tokens, data ? " in the longest of " + data->train.name : "");
-    print(world, fmt::format("{}: {} layers, {} of them with experts\n"
-                             "adapted: {}\n"
-                             "ranks {} = {}, {} threads each; {}, {}\n\n{}\n",
-                             configuration.model.name(), architecture.layers, architecture.moe_layers(),
-                             describe(model::adapted_modules(architecture, settings.lora)), grid.ranks(),
-                             describe(grid), request.threads, pass, core::name_of(settings.activations),
-                             describe(plan)));
+    print(world,
+          fmt::format("{}: {} layers, {} of them with experts\n"
+                      "adapted: {}\n"
+                      "ranks {} = {}, {} threads each; {}, {}\n\n{}\n",
+                      configuration.model.name(), architecture.layers, architecture.moe_layers(),
+                      describe(model::adapted_modules(architecture, settings.lora)), grid.ranks(), describe(grid),
+                      request.threads, pass, core::name_of(settings.activations), describe(plan)));
     print(world, describe_choices(architecture, settings, request));
-    world.agree([&] { train::require_memory(placement, node_ranks, configuration.model.name(), plan.total(), cheaper); });
+    world.agree(
+        [&] { train::require_memory(placement, node_ranks, configuration.model.name(), plan.total(), cheaper); });
     print(world, fmt::format("fits: {:.1f} GiB per rank are available on {} with {} ranks on it{}{}\n",
                              train::memory_of_rank(placement, node_ranks) / core::gibibyte, placement.host, node_ranks,
                              ranks_run ? "" : " (a tensor group; start so many ranks to count those of a node)",

@@ -6,6 +6,7 @@
 #include "core/error.hpp"
 #include "io/checkpoint.hpp"
 #include "measure/run_keys.hpp"
+#include "model/adapters/adapted_modules.hpp"
 #include "mpi/watchdog.hpp"
 #include "train/pass_size.hpp"
 #include "train/runtime.hpp"
@@ -151,6 +152,7 @@ private:
     RunOutput& output_;
     train::TrainSession<Scalar> session_;
     std::vector<core::OptionSet::Setting> settings_;
+    model::AdaptedModules adapted_;
     train::EvaluationHistory evaluations_;
     index_t saved_step_ = -1;  ///< of the latest checkpoint
     index_t steps_taken_ = 0;
@@ -175,9 +177,10 @@ TrainRun<Scalar>::TrainRun(const train::Runtime& runtime, const TrainConfigurati
       output_(output),
       session_(train::load_model<Scalar>(runtime, inputs.architecture, configuration.model, inputs.decoder,
                                          train::Purpose::training, show_loading(output.progress())),
-               inputs.data.train, configuration.train, runtime.kernels,
-               runtime.grid, [&output] { return stop_signal_arrived() || output.is_silenced(); }),
-      settings_(configuration.options.settings()) {}
+               inputs.data.train, configuration.train, runtime.kernels, runtime.grid,
+               [&output] { return stop_signal_arrived() || output.is_silenced(); }),
+      settings_(configuration.options.settings()),
+      adapted_(model::adapted_modules(session_.decoder().architecture(), session_.decoder().lora().settings)) {}
 
 template <class Scalar>
 bool TrainRun<Scalar>::start_or_resume() {
@@ -206,31 +209,36 @@ void TrainRun<Scalar>::begin(const std::string& command_line, bool resumed) {
     const RunSpan span = {session_.steps_done(), session_.total_steps(),
                           configuration_.train.batches.steps_per_epoch(inputs_.data.train.epoch_size()), resumed};
     evaluations_ = output_.begin(
-        span,
-        {.command_line = command_line,
-         .settings = settings_,
-         .memory = inputs_.memory,
-         .model = {{"path", absolute(configuration_.model.path)},
-                   {"family", architecture.family},
-                   {"layers", architecture.layers},
-                   {"layers_with_experts", architecture.moe_layers()},
-                   {"experts", architecture.experts},
-                   {"hidden_size", architecture.hidden},
-                   {"xxh3_of_samples", fmt::format("{:016x}", session_.decoder().weights_fingerprint())}},
-         .lora = {{"parameters", session_.decoder().lora().global_size()}, {"init", absolute(configuration_.init)}},
-         .data = data});
+        span, {.command_line = command_line,
+               .settings = settings_,
+               .memory = inputs_.memory,
+               .model = {{"path", absolute(configuration_.model.path)},
+                         {"family", architecture.family},
+                         {"layers", architecture.layers},
+                         {"layers_with_experts", architecture.moe_layers()},
+                         {"experts", architecture.experts},
+                         {"hidden_size", architecture.hidden},
+                         {"xxh3_of_samples", fmt::format("{:016x}", session_.decoder().weights_fingerprint())}},
+               .lora = {{"adapted", describe(adapted_)},
+                        {"parameters", adapted_.parameters},
+                        {"percent_of_model", 100 * adapted_.parameters / adapted_.model_parameters},
+                        {"init", absolute(configuration_.init)}},
+               .data = data});
 }
 
 template <class Scalar>
 void TrainRun<Scalar>::say_what_begins() {
-    output_.say(inputs_.data.train.summary());
-    if (inputs_.data.eval) {
-        output_.say(inputs_.data.eval->summary());
+    for (const Dataset* data : {&inputs_.data.train, inputs_.data.eval ? &*inputs_.data.eval : nullptr}) {
+        if (data != nullptr) {
+            output_.say(data->summary());
+            train::print_warnings(runtime_.world, {data->longer_than(inputs_.architecture.positions)});
+        }
     }
-    output_.say(fmt::format("{} steps in passes of up to {} tokens, {} LoRA parameters, {} ranks x {} threads, {}; {}",
-                            session_.total_steps(), inputs_.decoder.max_tokens, session_.decoder().lora().global_size(),
-                            runtime_.world.size(), runtime_.placement.threads,
-                            runtime_.kernels.template gemm_name<Scalar>(), way_to_stop(runtime_.world)));
+    output_.say("adapted: " + describe(adapted_));
+    output_.say(fmt::format("{} steps in passes of up to {} tokens, {} ranks x {} threads, {}; {}",
+                            session_.total_steps(), inputs_.decoder.max_tokens, runtime_.world.size(),
+                            runtime_.placement.threads, runtime_.kernels.template gemm_name<Scalar>(),
+                            way_to_stop(runtime_.world)));
 }
 
 template <class Scalar>

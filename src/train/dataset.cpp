@@ -343,6 +343,18 @@ std::string Dataset::summary() const {
     return text;
 }
 
+std::string Dataset::longer_than(index_t positions) const {
+    index_t longer = 0;
+    for (index_t s = 0; s < sequences(); ++s) {
+        longer += length(s) > positions ? 1 : 0;
+    }
+    return longer == 0 ? std::string()
+                       : fmt::format(
+                             "warning: {} sequences of {} are longer than the {} positions that the model was "
+                             "made for (max_position_embeddings); data.max_length cuts them",
+                             longer, name, positions);
+}
+
 Dataset read_token_lines(const std::filesystem::path& file, index_t vocabulary, index_t max_length,
                          index_t max_samples) {
     Dataset data;

@@ -82,8 +82,8 @@ void check_identity(const nlohmann::json& header, const nlohmann::json& expected
     for (const auto& [key, value] : expected.items()) {
         const auto stored = found.find(key);
         if (stored != found.end() && *stored != value) {  // older versions did not know all keys
-            differences.push_back(
-                fmt::format("{} was {} and is {}", key, core::printable(stored->dump()), core::printable(value.dump())));
+            differences.push_back(fmt::format("{} was {} and is {}", key, core::printable(stored->dump()),
+                                              core::printable(value.dump())));
         }
     }
     core::require(differences.empty(), ExitCode::usage,

@@ -1,8 +1,8 @@
 #include "train/runtime.hpp"
 
 #include "core/error.hpp"
-#include "core/trace.hpp"
 #include "core/text.hpp"
+#include "core/trace.hpp"
 #include "core/units.hpp"
 #include "host/placement_report.hpp"
 #include "model/weights/synthetic.hpp"
@@ -166,11 +166,12 @@ double memory_of_rank(const host::Placement& placement, index_t node_ranks) {
 void require_memory(const host::Placement& placement, index_t node_ranks, const std::string& model, double bytes,
                     const std::string& cheaper) {
     const double available = memory_of_rank(placement, node_ranks);
-    core::require(bytes <= available, ExitCode::out_of_resources,
-                  "{}: about {:.1f} GiB per rank are needed{} ({:.1f} GiB are available on {} with {} ranks on it{}); use "
-                  "more nodes, fewer tokens per pass, or a smaller model",
-                  model, bytes / core::gibibyte, cheaper.empty() ? "" : ", " + cheaper, available / core::gibibyte,
-                  placement.host, node_ranks, placement.memory_limit.empty() ? "" : ": " + placement.memory_limit);
+    core::require(
+        bytes <= available, ExitCode::out_of_resources,
+        "{}: about {:.1f} GiB per rank are needed{} ({:.1f} GiB are available on {} with {} ranks on it{}); use "
+        "more nodes, fewer tokens per pass, or a smaller model",
+        model, bytes / core::gibibyte, cheaper.empty() ? "" : ", " + cheaper, available / core::gibibyte,
+        placement.host, node_ranks, placement.memory_limit.empty() ? "" : ": " + placement.memory_limit);
 }
 
 std::string to_text(const LoadProgress& progress) {

@@ -73,7 +73,8 @@ TEST(PlanProgram, PlansTheModelThatTrainMakes) {
     EXPECT_GT(in_bf16, 0);
     EXPECT_EQ(gib(alone(quickstart + "fp32").output, "frozen weights"), in_bf16);
     const std::string sigmoid =
-        "plan --model.synthetic deepseek-v3 --model.layers 5 --train.batch_size 64 --data.max_length 4096 ";
+        "plan --model.synthetic deepseek-v3 --model.layers 5 --train.batch_size 64 --train.micro_batch 64 "
+        "--data.max_length 4096 ";
     EXPECT_NEAR(gib(alone(sigmoid + "--train.router_aux_coef 0.01").output, "activations"),
                 gib(alone(sigmoid).output, "activations") + 0.5, 0.0011);
 }

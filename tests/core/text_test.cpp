@@ -26,6 +26,8 @@ TEST(Text, SizesMayHaveAUnit) {
     for (const char* bad : {"", "K", "1 K", "1k", "1KK", "1e3", "0.3", "nan", "inf", "1e300", "99999999999999999999"}) {
         EXPECT_EQ(parse_size(bad), std::nullopt) << bad;
     }
+}
+
 TEST(Text, LongListsAreCounted) {
     EXPECT_EQ(joined(std::vector<std::string>{}), "");
     EXPECT_EQ(joined(std::vector<std::string>{"a", "b"}, 2), "a, b");

@@ -129,6 +129,10 @@ TEST(Dataset, KnowsItsLargestSumAndFingerprint) {
     const auto before = data.fingerprint();
     data.labels.back() = 1;
     EXPECT_NE(data.fingerprint(), before);
+    EXPECT_EQ(data.longer_than(9), "");
+    EXPECT_NE(data.longer_than(3).find("2 sequences"), std::string::npos);
+    data.name = "a.jsonl";
+    EXPECT_EQ(data.summary(), "a.jsonl: 3 sequences of 3 to 9 tokens (median 4), 16 tokens, 7 trained on");
 }
 
 TEST(DatasetFile, IsTheSameOnAllRanksAndCutToLength) {

@@ -77,6 +77,7 @@ struct Architecture {
     std::string family;
     index_t hidden = 0;  ///< H
     index_t layers = 0;
+    index_t positions = 0;          ///< of a sequence that the model was made for; longer ones are computed, too
     index_t vocabulary = 0;         ///< V
     std::vector<MixerKind> mixers;  ///< per layer
     AttentionSettings attention;

@@ -21,6 +21,7 @@ Architecture read_common(const Configuration& config) {
     Architecture architecture;
     architecture.hidden = config.get_size("hidden_size");
     architecture.layers = config.get_size("num_hidden_layers", 1, most_layers);
+    architecture.positions = config.get_size("max_position_embeddings");
     architecture.vocabulary = config.get_size("vocab_size");
     architecture.dense_intermediate = config.get_size_or("intermediate_size", 0, 0);
     architecture.tied_head = config.get_flag("tie_word_embeddings");
