@@ -25,6 +25,7 @@ struct Command {
     std::string usage;  ///< what follows the name on the command line
     std::string summary;
     std::function<core::ExitCode(const mpi::Communicator& world, Arguments arguments)> run;
+    bool stops_on_request = false;  ///< signals to stop are listened to from the beginning
 };
 
 [[nodiscard]] const std::vector<Command>& commands();

@@ -55,12 +55,6 @@ struct Result {
 
 template <class Scalar>
 Result evaluate(const train::Runtime& runtime, const EvalConfiguration& configuration, Progress& progress) {
-    runtime.world.agree([&] {
-        core::require_set({{"model.path", configuration.model.name()}, {"data.eval", configuration.data.eval}});
-        if (runtime.world.is_root() && !configuration.scores.empty()) {
-            io::require_writable(configuration.scores);
-        }
-    });
     const model::Architecture architecture = train::read_architecture(runtime, configuration.model);
     const train::Dataset data = train::load_dataset(runtime.world, configuration.data.eval, architecture.vocabulary,
                                                     configuration.data.max_length);
@@ -116,6 +110,12 @@ ExitCode run_eval(const mpi::Communicator& world, Arguments arguments) {
     if (!parse_options_only(world, "eval", configuration.options, arguments)) {
         return ExitCode::success;
     }
+    world.agree([&] {
+        core::require_set({{"model.path", configuration.model.name()}, {"data.eval", configuration.data.eval}});
+        if (world.is_root() && !configuration.scores.empty()) {
+            io::require_writable(configuration.scores);
+        }
+    });
     const mpi::Watchdog watchdog(world, configuration.watchdog.limit_seconds);
     const train::Runtime runtime(world, configuration.place, configuration.grid, configuration.compute);
     Progress progress(world.is_root());

@@ -1,5 +1,6 @@
 // Entry point: chooses the sub-command and turns errors into one line and an exit code.
 #include "app/command.hpp"
+#include "app/stop_signals.hpp"
 #include "bench/benchmarks.hpp"
 #include "core/build_info.hpp"
 #include "host/limits.hpp"
@@ -23,7 +24,7 @@ using core::ExitCode;
 const std::vector<Command>& commands() {
     static const std::vector<Command> all = [] {
         std::vector<Command> list = {
-            {"train", "[CONFIG] [--section.key VALUE ...]", "fine-tune LoRA factors of the experts", run_train},
+            {"train", "[CONFIG] [--section.key VALUE ...]", "fine-tune LoRA factors of the experts", run_train, true},
             {"eval", "[CONFIG] [--section.key VALUE ...]", "loss, perplexity and exact match on a data file", run_eval},
             {"verify", "CASE... [--section.key VALUE ...]", "run reference cases and compare every quantity",
              run_verify},
@@ -152,6 +153,12 @@ ExitCode dispatch(const mpi::Communicator& world, const std::vector<std::string>
     return ExitCode::usage;
 }
 
+bool stops_on_request(const std::vector<std::string>& arguments) {
+    return !arguments.empty() && std::any_of(commands().begin(), commands().end(), [&](const Command& command) {
+        return command.name == arguments.front() && command.stops_on_request;
+    });
+}
+
 /// Prints the error of this rank alone and ends the other ranks, which do not know of it.
 int end_all_ranks(const mpi::Communicator& world, ExitCode code, std::string_view message) {
     if (world.size() == 1) {
@@ -187,9 +194,12 @@ int main(int argc, char** argv) {
     // A closed pipe and a limit on the size of files are errors of the call that meets them.
     std::signal(SIGPIPE, SIG_IGN);
     std::signal(SIGXFSZ, SIG_IGN);
+    const std::vector<std::string> arguments(argv + 1, argv + argc);
+    if (moesaic::app::stops_on_request(arguments)) {
+        moesaic::app::listen_for_stop_signals();
+    }
     std::optional<moesaic::mpi::StartLimit> limit(std::in_place);
     const moesaic::mpi::Environment environment(argc, argv);
     limit.reset();
-    const std::vector<std::string> arguments(argv + 1, argv + argc);
     return moesaic::app::run(moesaic::mpi::Communicator::world(), arguments);
 }

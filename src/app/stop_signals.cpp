@@ -10,7 +10,9 @@ volatile std::sig_atomic_t arrived = 0;  // written by the handler
 
 void note_signal(int signal) {
     arrived = 1;
-    std::signal(signal, SIG_DFL);
+    if (signal != SIGUSR1) {  // which launchers may repeat
+        std::signal(signal, SIG_DFL);
+    }
 }
 
 }  // namespace

@@ -4,7 +4,7 @@
 
 namespace moesaic::app {
 
-/// From now on these signals set a flag; a second one ends the process as by default.
+/// From now on these signals set a flag. A second one, unless it is SIGUSR1, ends the process as by default.
 void listen_for_stop_signals();
 [[nodiscard]] bool stop_signal_arrived() noexcept;
 

@@ -73,11 +73,6 @@ void plan_passes(const train::Runtime& runtime, TrainConfiguration& configuratio
 TrainInputs read_inputs(const train::Runtime& runtime, TrainConfiguration& configuration) {
     const mpi::Communicator& world = runtime.world;
     TrainInputs inputs;
-    world.agree([&] {
-        core::require_set({{"output.dir", configuration.output.directory},
-                           {"model.path", configuration.model.name()},
-                           {"data.train", configuration.data.train}});
-    });
     inputs.architecture = train::read_architecture(runtime, configuration.model);
     world.agree([&] { configuration.settle_adapters(inputs.architecture); });
     inputs.data = train::load_training_data(world, configuration.data, inputs.architecture.vocabulary);
@@ -235,9 +230,8 @@ void TrainRun<Scalar>::say_what_begins() {
         }
     }
     output_.say("adapted: " + describe(adapted_));
-    output_.say(fmt::format("{} steps in passes of up to {} tokens, {} ranks x {} threads, {}; {}",
-                            session_.total_steps(), inputs_.decoder.max_tokens, runtime_.world.size(),
-                            runtime_.placement.threads, runtime_.kernels.template gemm_name<Scalar>(),
+    output_.say(fmt::format("{} steps, passes of up to {} tokens, {}; {}", session_.total_steps(),
+                            inputs_.decoder.max_tokens, runtime_.kernels.template gemm_name<Scalar>(),
                             way_to_stop(runtime_.world)));
 }
 
@@ -391,7 +385,11 @@ ExitCode run_train(const mpi::Communicator& world, Arguments arguments) {
     if (!parse_options_only(world, "train", configuration.options, arguments)) {
         return ExitCode::success;
     }
-    listen_for_stop_signals();
+    world.agree([&] {
+        core::require_set({{"output.dir", configuration.output.directory},
+                           {"model.path", configuration.model.name()},
+                           {"data.train", configuration.data.train}});
+    });
     const mpi::Watchdog watchdog(world, configuration.watchdog.limit_seconds);
     const train::Runtime runtime(world, configuration.place, configuration.grid, configuration.compute);
     const TrainInputs inputs = read_inputs(runtime, configuration);

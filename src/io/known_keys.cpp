@@ -63,8 +63,9 @@ std::vector<std::string> judge_keys(const json& object, std::span<const KnownKey
 
 std::string describe_unknown_keys(const std::vector<std::string>& keys, const std::string& source) {
     return keys.empty() ? std::string()
-                        : core::printable(fmt::format("warning: {}: {} not known and has no effect: {}", source,
-                                                      keys.size() > 1 ? "these keys are" : "a key is",
+                        : core::printable(fmt::format("warning: {}: {} no effect: {}", source,
+                                                      keys.size() > 1 ? "these keys are not known and have"
+                                                                      : "a key is not known and has",
                                                       core::joined(keys, most_listed)),
                                           longest_line);
 }
