@@ -51,8 +51,10 @@ TEST_F(AmxDeathTest, LoadsPastTheEndOfMemoryFault) {
     load_whole_tile(bytes.data());
     EXPECT_DEATH(load_whole_tile(bytes.data() + 1), "");
 #if defined(__SANITIZE_ADDRESS__)
-    const std::vector<char> heap(max_rows * row_bytes);
-    EXPECT_DEATH(load_whole_tile(heap.data() + 8), "heap-buffer-overflow");
+    if (AmxEmulator::needed()) {  // the sanitizer does not see what the CPU itself loads
+        const std::vector<char> heap(max_rows * row_bytes);
+        EXPECT_DEATH(load_whole_tile(heap.data() + 8), "heap-buffer-overflow");
+    }
 #endif
 }
 
