@@ -65,16 +65,6 @@ build() {
     cmake --build "build/$preset" "${targets[@]}" "${quiet[@]}"
 }
 
-# Physical cores that this process may use: what mpirun counts as slots.
-usable_cores() {
-    local cores
-    cores=$(lscpu --parse=CORE,SOCKET 2>/dev/null | grep -v '^#' | sort -u | wc -l) || cores=0
-    if [ "$cores" -lt 1 ] || [ "$cores" -gt "$(nproc)" ]; then
-        cores=$(nproc)
-    fi
-    echo "$cores"
-}
-
 # Settings of Open MPI that hold anywhere, containers included.
 set_mpi_environment() {
     if [ "$(id -u)" -eq 0 ]; then

@@ -183,17 +183,27 @@ void RunOutput::write_run() const {
     io::write_file_atomically(folder_.run(), run_.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
 }
 
-train::EvaluationHistory RunOutput::begin(const RunSpan& span, const RunDescription& description) {
+bool RunOutput::left_best_adapter(index_t best_step) const {
+    // A session that was killed has no totals, and may have left the adapter of a later step.
+    const nlohmann::json earlier = earlier_run();
+    const auto totals = earlier.find(keys::totals);
+    return best_step > 0 && totals != earlier.end() && totals->is_object() &&
+           totals->value(keys::adapter_step, nlohmann::json()) == best_step &&
+           std::filesystem::exists(folder_.adapter());
+}
+
+RunOutput::Earlier RunOutput::begin(const RunSpan& span, const RunDescription& description) {
     span_ = span;
     const std::vector<std::string> ranks = runtime_.world.gather(describe(runtime_).dump());
-    train::EvaluationHistory evaluations;
+    Earlier left;
     runtime_.world.agree([&] {
         if (!runtime_.world.is_root()) {
             return;
         }
         metrics_.emplace(folder_.metrics(), span.first_step, span.resumed);
         sums_before_ = metrics_->sums();
-        evaluations = metrics_->evaluations();
+        left.evaluations = metrics_->evaluations();
+        left.best_adapter_is_there = span.resumed && left_best_adapter(left.evaluations.best_step);
         if (metrics_->damaged_lines() > 0) {
             say(fmt::format("{}: {} damaged lines were dropped (they were no JSON with the keys of metrics)",
                             folder_.metrics().string(), metrics_->damaged_lines()));
@@ -219,8 +229,8 @@ train::EvaluationHistory RunOutput::begin(const RunSpan& span, const RunDescript
             std::filesystem::remove(folder_.trace());  // it would be that of another session
         }
     });
-    runtime_.world.broadcast(std::span<train::EvaluationHistory>(&evaluations, 1));
-    return evaluations;
+    runtime_.world.broadcast(std::span<Earlier>(&left, 1));
+    return left;
 }
 
 void RunOutput::record(const train::StepResult& result) {
@@ -301,7 +311,8 @@ void RunOutput::show_progress(const train::StepResult& result) {
                    result.step == span_.first_step + 1 || result.step == span_.total_steps);
 }
 
-double RunOutput::finish(const char* end, index_t last_step, const train::EvaluationHistory& evaluations) {
+double RunOutput::finish(const char* end, index_t last_step, index_t adapter_step,
+                         const train::EvaluationHistory& evaluations) {
     if (trace_) {
         progress_.show_briefly("writing the trace");
         try {
@@ -331,6 +342,7 @@ double RunOutput::finish(const char* end, index_t last_step, const train::Evalua
         session[keys::seconds] = all.seconds - sums_before_.seconds;
         run_[keys::finished] = session[keys::finished];
         run_[keys::totals] = {{keys::steps, last_step},
+                              {keys::adapter_step, adapter_step},
                               {keys::tokens, all.tokens},
                               {keys::seconds, all.seconds},
                               {keys::tokens_per_second, tokens_per_second}};

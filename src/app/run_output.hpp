@@ -91,8 +91,13 @@ public:
     /// Collective. Whether an earlier session did all that was to do; if steps are left, as after early stopping, with
     /// the same settings.
     [[nodiscard]] bool was_completed(const std::vector<core::OptionSet::Setting>& settings, bool steps_left) const;
-    /// Collective. Takes over what earlier sessions left, and writes run.json. Returns the evaluations so far.
-    train::EvaluationHistory begin(const RunSpan& span, const RunDescription& description);
+    /// What earlier sessions left.
+    struct Earlier {
+        train::EvaluationHistory evaluations;
+        bool best_adapter_is_there = false;  ///< adapter/ is that of the best of these evaluations
+    };
+    /// Collective. Takes over what earlier sessions left, and writes run.json.
+    Earlier begin(const RunSpan& span, const RunDescription& description);
     void record(const train::StepResult& result);
     void record(index_t step, const train::Evaluation& evaluation);
     /// Prints a line.
@@ -100,7 +105,8 @@ public:
 
     /// Collective. Writes the trace, completes run.json with sums over all sessions, and writes the report. `end` is a
     /// value of run_keys::end. Returns the mean throughput of all sessions.
-    double finish(const char* end, index_t last_step, const train::EvaluationHistory& evaluations);
+    double finish(const char* end, index_t last_step, index_t adapter_step,
+                  const train::EvaluationHistory& evaluations);
 
 private:
     /// Traces that a killed run left are out of the way until this run begins; or come back if it does not.
@@ -111,6 +117,8 @@ private:
     /// Adds this session to those of the file that is there, and says which options have changed since.
     void add_session(const RunSpan& span, const RunDescription& description);
     [[nodiscard]] nlohmann::json earlier_run() const;
+    /// Whether the session before came to its end, and left the adapter of this step as its best.
+    [[nodiscard]] bool left_best_adapter(index_t best_step) const;
     void write_run() const;
     /// Says which rank all others wait for, unless it said so of the same rank before.
     void report_straggler(const train::StepResult& result);

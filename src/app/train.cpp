@@ -149,7 +149,8 @@ private:
     std::vector<core::OptionSet::Setting> settings_;
     model::AdaptedModules adapted_;
     train::EvaluationHistory evaluations_;
-    index_t saved_step_ = -1;  ///< of the latest checkpoint
+    bool best_adapter_is_there_ = false;  ///< adapter/ is that of evaluations_.best_step
+    index_t saved_step_ = -1;             ///< of the latest checkpoint
     index_t steps_taken_ = 0;
     index_t steps_skipped_ = 0;
 };
@@ -189,7 +190,9 @@ bool TrainRun<Scalar>::start_or_resume() {
         return false;
     }
     session_.resume(file);
-    saved_step_ = session_.steps_done();
+    if (configuration_.output.resume == "auto") {  // otherwise it may lie in another folder
+        saved_step_ = session_.steps_done();
+    }
     output_.say(fmt::format("resuming from {} at step {} of {}", file, session_.steps_done(), session_.total_steps()));
     return true;
 }
@@ -203,7 +206,7 @@ void TrainRun<Scalar>::begin(const std::string& command_line, bool resumed) {
     }
     const RunSpan span = {session_.steps_done(), session_.total_steps(),
                           configuration_.train.batches.steps_per_epoch(inputs_.data.train.epoch_size()), resumed};
-    evaluations_ = output_.begin(
+    const RunOutput::Earlier earlier = output_.begin(
         span, {.command_line = command_line,
                .settings = settings_,
                .memory = inputs_.memory,
@@ -219,6 +222,8 @@ void TrainRun<Scalar>::begin(const std::string& command_line, bool resumed) {
                         {"percent_of_model", 100 * adapted_.parameters / adapted_.model_parameters},
                         {"init", absolute(configuration_.init)}},
                .data = data});
+    evaluations_ = earlier.evaluations;
+    best_adapter_is_there_ = earlier.best_adapter_is_there;
 }
 
 template <class Scalar>
@@ -272,6 +277,7 @@ bool TrainRun<Scalar>::evaluate() {
     evaluations_.add(step, evaluation.loss());
     if (configuration_.output.keep_best && evaluations_.best_step == step && step > 0) {
         save_adapter();
+        best_adapter_is_there_ = true;
     }
     return !session_.stop_requested();
 }
@@ -304,13 +310,14 @@ ExitCode TrainRun<Scalar>::finish(bool stopped) {
             "on); check data and weights, or use a lower train.lr",
             steps_taken_);
     });
-    const bool best_is_kept = configuration_.output.keep_best && evaluations_.best_step > 0;
+    const bool best_is_kept = configuration_.output.keep_best && best_adapter_is_there_;
     if (!best_is_kept) {
         save_adapter();
     }
     const index_t step = session_.steps_done();
-    const double rate =
-        output_.finish(stopped ? measure::run_keys::end_stopped : measure::run_keys::end_complete, step, evaluations_);
+    const index_t adapter_step = best_is_kept ? evaluations_.best_step : step;
+    const double rate = output_.finish(stopped ? measure::run_keys::end_stopped : measure::run_keys::end_complete, step,
+                                       adapter_step, evaluations_);
     if (stopped) {
         output_.say(fmt::format("stopped on request at step {} of {}; run the same command again to continue", step,
                                 session_.total_steps()));
@@ -319,7 +326,7 @@ ExitCode TrainRun<Scalar>::finish(bool stopped) {
                                 session_.total_steps(), evaluations_.without_gain));
     }
     output_.say(fmt::format("results are in {}; its adapter is that of step {}{}", output_.folder().path.string(),
-                            best_is_kept ? evaluations_.best_step : step,
+                            adapter_step,
                             best_is_kept ? fmt::format(", eval loss {:.4f}", evaluations_.best_loss) : ""));
     output_.say(fmt::format("FOM train_tokens_per_second = {:.1f} tokens/s", rate));
     return stopped ? ExitCode::stopped_for_requeue : ExitCode::success;

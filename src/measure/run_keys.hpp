@@ -51,6 +51,7 @@ inline constexpr const char* peak_memory_bytes = "peak_memory_bytes";
 // The whole run, with some of the keys below.
 inline constexpr const char* totals = "totals";
 inline constexpr const char* steps = "steps";
+inline constexpr const char* adapter_step = "adapter_step";  ///< that adapter/ holds
 inline constexpr const char* best_step = "best_step";
 inline constexpr const char* best_eval_loss = "best_eval_loss";
 

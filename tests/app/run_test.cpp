@@ -235,6 +235,12 @@ TEST_F(RunTest, LauncherStopsAllRanksAtACheckpoint) {
     EXPECT_EQ(bad.exit_code, 2);
     EXPECT_EQ(std::count(bad.output.begin(), bad.output.end(), '\n'), 1) << bad.output;  // no word of mpirun's
     EXPECT_EQ(shell(launcher).exit_code, 2);
+    for (const std::string wrong : {"-n x train", "-n 0 train", "-n", "--mca a", "--bogus"}) {
+        const Result refused = shell(launcher + " " + wrong);
+        EXPECT_EQ(refused.exit_code, 2) << refused.output;
+        EXPECT_TRUE(refused.output.starts_with("moesaic-run: ")) << refused.output;
+        EXPECT_EQ(std::count(refused.output.begin(), refused.output.end(), '\n'), 1) << refused.output;
+    }
 }
 
 TEST_F(RunTest, LostOutputStopsTheRunAtACheckpoint) {
@@ -328,6 +334,28 @@ TEST_F(RunTest, KeepsTheBestAdapterAndEndsWithoutGain) {
     ASSERT_TRUE(std::regex_search(eval.output, loss, std::regex("FOM eval_loss = ([0-9.]+)"))) << eval.output;
     EXPECT_NEAR(std::stod(loss[1]), losses[best], 1e-5);
     EXPECT_NE(alone(command).output.find("that run is complete"), std::string::npos);
+}
+
+/// A killed session may leave the adapter of a step that its checkpoints do not reach: it is not taken for another's.
+TEST_F(RunTest, AdapterIsThatOfTheStepThatIsSaid) {
+    const std::string eval = " --train.eval_every 2 --data.eval " + reference + "/train.jsonl";
+    const auto said = [](const Result& result) {
+        std::smatch step;
+        EXPECT_TRUE(std::regex_search(result.output, step, std::regex("its adapter is that of step ([0-9]+)")))
+            << result.output;
+        return step.empty() ? 0 : std::stoi(step[1]);
+    };
+    EXPECT_EQ(said(alone(arguments("--train.steps 4" + eval))), 4);
+    // Without evaluations the last step is taken, and what came before does not count any more.
+    EXPECT_EQ(said(alone(arguments("--train.steps 5 --output.keep_best false"))), 5);
+    EXPECT_EQ(said(alone(arguments("--train.steps 6 --train.lr 0"))), 6);
+    EXPECT_EQ(said(alone(arguments("--train.steps 8" + eval))), 8);
+    // Again with the same best: the session before left it, and a step without an evaluation does not replace it.
+    EXPECT_EQ(said(alone(arguments("--train.steps 9"))), 8);
+    nlohmann::json run = this->run();
+    run.erase("totals");  // as after a kill
+    std::ofstream(folder_ / "out/run.json") << run;
+    EXPECT_EQ(said(alone(arguments("--train.steps 10"))), 10);
 }
 
 TEST_F(RunTest, EvalTakesTheConfigurationOfATrainingRunAndWritesScores) {
