@@ -8,6 +8,7 @@
 #include "host/process_memory.hpp"
 #include "io/files.hpp"
 #include "io/json.hpp"
+#include "measure/joined_trace.hpp"
 #include "measure/run_keys.hpp"
 
 #include <fmt/chrono.h>
@@ -223,14 +224,27 @@ RunOutput::Earlier RunOutput::begin(const RunSpan& span, const RunDescription& d
         io::write_file_atomically(
             folder_.configuration(),
             fmt::format("# {}\n{}", description.command_line, core::OptionSet::to_config(description.settings)));
-        std::filesystem::remove_all(folder_.earlier_trace_parts());
         begun_ = true;
-        if (!trace_) {
-            std::filesystem::remove(folder_.trace());  // it would be that of another session
-        }
+        take_over_traces(span.resumed);
     });
+    if (trace_) {
+        trace_->follow(folder_.trace());
+    }
     runtime_.world.broadcast(std::span<Earlier>(&left, 1));
     return left;
+}
+
+void RunOutput::take_over_traces(bool resumed) {
+    try {
+        if (resumed) {
+            measure::add_killed_session(folder_.trace(), folder_.earlier_trace_parts());
+        } else {
+            std::filesystem::remove(folder_.trace());
+        }
+    } catch (const core::Error& error) {
+        say(fmt::format("the trace of the session before is lost: {}", error.what()));
+    }
+    std::filesystem::remove_all(folder_.earlier_trace_parts());
 }
 
 void RunOutput::record(const train::StepResult& result) {

@@ -137,20 +137,6 @@ Section throughput_section(const Metrics& metrics) {
     return section;
 }
 
-std::vector<fs::path> traces_of(const fs::path& folder) {
-    std::set<fs::path> parts;
-    std::error_code missing;
-    for (const fs::directory_entry& entry : fs::directory_iterator(folder / "trace", missing)) {
-        if (entry.path().extension() == ".json") {
-            parts.insert(entry.path());
-        }
-    }
-    if (parts.empty() && fs::exists(folder / "trace.json")) {
-        parts.insert(folder / "trace.json");
-    }
-    return {parts.begin(), parts.end()};
-}
-
 std::vector<Headline> headlines_of(const Metrics& metrics, const nlohmann::json& run, const std::string& source) {
     std::vector<Headline> headlines;
     const Summary rate = throughput_of(metrics);
@@ -224,16 +210,14 @@ Document describe_run(const RunRecord& record) {
         document.sections.push_back(throughput_section(metrics));
     }
     measure::TraceSummary summary;
-    if (const std::vector<fs::path> traces = traces_of(record.folder); !traces.empty()) {
-        try {
-            const measure::Trace trace = measure::read_trace(traces);
-            summary = measure::analyse(trace);
-            for (const Section& section : sections_of(trace, summary)) {
-                document.sections.push_back(section);
-            }
-        } catch (const core::Error& error) {
-            document.damage.emplace_back(error.what());
+    try {
+        const measure::Trace trace = measure::read_trace(record.folder / "trace.json", record.folder / "trace");
+        summary = measure::analyse(trace);
+        for (const Section& section : trace.ranks.empty() ? std::vector<Section>() : sections_of(trace, summary)) {
+            document.sections.push_back(section);
         }
+    } catch (const core::Error& error) {
+        document.damage.emplace_back(error.what());
     }
     if (Section memory = memory_section(record, summary); !memory.blocks.empty()) {
         document.sections.push_back(memory);

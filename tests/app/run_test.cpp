@@ -148,6 +148,20 @@ TEST_F(RunTest, SessionsOfAResumedRunAddUp) {
               tokens);
     EXPECT_EQ(run["totals"]["steps"], steps + 3);
     EXPECT_EQ(run["data"]["train"]["sequences"], 16);
+    const nlohmann::json trace = io::read_json(folder_ / "out/trace.json");
+    const nlohmann::json& traced = trace["otherData"]["sessions"];
+    ASSERT_EQ(traced.size(), 2U);
+    EXPECT_EQ(traced[0]["ranks"].size(), 1U);
+    EXPECT_EQ(traced[1]["ranks"].size(), 2U);
+    std::map<int, int> steps_of_rank;
+    for (const auto& event : trace["traceEvents"]) {
+        if (event["name"] == "step") {
+            ++steps_of_rank[event["pid"].get<int>()];
+            const bool is_second = event["ts"] >= traced[1]["begin_us"];
+            EXPECT_EQ(is_second, steps_of_rank[event["pid"].get<int>()] > (event["pid"] == 0 ? steps : 0));
+        }
+    }
+    EXPECT_EQ(steps_of_rank, (std::map<int, int>{{0, steps + 3}, {1, 3}}));
     // The folder's own configuration repeats the run.
     const Result repeated = alone("train " + path("out/run.cfg") + " --output.dir " + path("repeated"));
     EXPECT_EQ(repeated.exit_code, 0) << repeated.output;
