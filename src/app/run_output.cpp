@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <utility>
 
 namespace moesaic::app {
 namespace {
@@ -156,9 +157,11 @@ void RunOutput::describe_environment(const std::vector<std::string>& ranks) {
     run_[keys::grid] = {{"data", runtime_.grid.data().size()},
                         {"expert", runtime_.grid.expert().size()},
                         {"tensor", runtime_.grid.tensor().size()}};
+    auto list = nlohmann::ordered_json::array();
     for (const std::string& rank : ranks) {
-        run_[keys::ranks].push_back(nlohmann::ordered_json::parse(rank));
+        list.push_back(nlohmann::ordered_json::parse(rank));
     }
+    run_[keys::ranks] = std::move(list);
 }
 
 void RunOutput::add_session(const RunSpan& span, const RunDescription& description) {
@@ -171,9 +174,13 @@ void RunOutput::add_session(const RunSpan& span, const RunDescription& descripti
                                       {keys::first_step, span.first_step}};
     const nlohmann::json earlier = span.resumed ? earlier_run() : nlohmann::json::object();
     const auto member = [&](const char* key) { return earlier.contains(key) ? earlier[key] : nlohmann::json(); };
+    auto changes = nlohmann::ordered_json::object();
     for (const auto& [key, before, now] : changed_settings(earlier, description.settings)) {
-        session[keys::changed][key] = {before, now};
+        changes[key] = {before, now};
         say(fmt::format("{}: {} -> {}", key, core::printable(before), now));
+    }
+    if (!changes.empty()) {
+        session[keys::changed] = std::move(changes);
     }
     run_[keys::started] = member(keys::started).is_string() ? member(keys::started).get<std::string>() : start;
     run_[keys::sessions] = member(keys::sessions).is_array() ? member(keys::sessions) : nlohmann::json::array();
@@ -211,15 +218,19 @@ RunOutput::Earlier RunOutput::begin(const RunSpan& span, const RunDescription& d
         }
         add_session(span, description);
         describe_environment(ranks);
+        auto configuration = nlohmann::ordered_json::object();
         for (const core::OptionSet::Setting& setting : description.settings) {
-            run_[keys::configuration][setting.key] = setting.value;
+            configuration[setting.key] = setting.value;
         }
+        run_[keys::configuration] = std::move(configuration);
         run_[keys::model] = description.model;
         run_[keys::lora] = description.lora;
         run_[keys::data] = description.data;
+        auto memory = nlohmann::ordered_json::array();
         for (const train::MemoryPlan::Item& item : description.memory.items) {
-            run_[keys::memory_plan].push_back({{keys::purpose, item.purpose}, {keys::bytes, item.bytes}});
+            memory.push_back({{keys::purpose, item.purpose}, {keys::bytes, item.bytes}});
         }
+        run_[keys::memory_plan] = std::move(memory);
         write_run();
         io::write_file_atomically(
             folder_.configuration(),

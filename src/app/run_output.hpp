@@ -133,7 +133,7 @@ private:
     std::optional<FolderLock> lock_;
     std::optional<MetricsFile> metrics_;
     std::optional<measure::TraceOutput> trace_;
-    nlohmann::ordered_json run_;
+    nlohmann::ordered_json run_ = nlohmann::ordered_json::object();
     nlohmann::ordered_json last_evaluation_ = nlohmann::ordered_json::object();  ///< for the totals
     RunSpan span_;
     bool begun_ = false;
