@@ -3,6 +3,7 @@
 #include <cmath>
 #include <limits>
 
+#include "core/small_floats.hpp"
 #include "kernels/detail/entries.hpp"
 #include "kernels/elementwise.hpp"
 
@@ -208,6 +209,44 @@ void softmax_backward(index_t n, const Sum* scores, const Sum* grad, Sum score_s
     }
 }
 
+constexpr index_t row_elements = 32;  // of codes
+
+template <class Scalar, class Sum = accumulator_t<Scalar>>
+void decode_nibbles(index_t rows, const std::uint8_t* codes, const Sum* values, const Sum* scales, const Sum* zeros,
+                    Scalar* out) {
+    constexpr index_t half = row_elements / 2;
+    for (index_t row = 0; row < rows; ++row, codes += half, out += row_elements) {
+        const Sum zero = zeros == nullptr ? Sum(0) : zeros[row];
+        for (index_t i = 0; i < half; ++i) {
+            out[i] = static_cast<Scalar>((values[codes[i] & 15U] - zero) * scales[2 * row]);
+            out[half + i] = static_cast<Scalar>((values[codes[i] >> 4U] - zero) * scales[2 * row + 1]);
+        }
+    }
+}
+
+/// value(code) is a Sum.
+template <class Scalar, class Code, class Sum, class Value>
+void decode_rows(index_t rows, const Code* codes, const Sum* scales, const Sum* zeros, Scalar* out, Value value) {
+    for (index_t row = 0; row < rows; ++row) {
+        const Sum zero = zeros == nullptr ? Sum(0) : zeros[row];
+        for (index_t i = 0; i < row_elements; ++i, ++codes, ++out) {
+            *out = static_cast<Scalar>((value(*codes) - zero) * scales[row]);
+        }
+    }
+}
+
+template <class Scalar, class Sum = accumulator_t<Scalar>>
+void decode_integers(index_t rows, const std::int8_t* codes, const Sum* scales, const Sum* zeros, Scalar* out) {
+    decode_rows(rows, codes, scales, zeros, out, [](std::int8_t code) { return static_cast<Sum>(code); });
+}
+
+template <class Scalar, class Sum = accumulator_t<Scalar>>
+void decode_e4m3(index_t rows, const std::uint8_t* codes, const Sum* scales, Scalar* out) {
+    constexpr const Sum* no_zeros = nullptr;
+    decode_rows(rows, codes, scales, no_zeros, out,
+                [](std::uint8_t code) { return static_cast<Sum>(core::widen_e4m3(code)); });
+}
+
 template <class Sum>
 void adamw(index_t n, const AdamWFactors<Sum>& f, const Sum* gradients, Sum* first_moment, Sum* second_moment,
            const Sum* values, Sum* updated) {
@@ -246,6 +285,9 @@ constexpr ElementwiseKernels<Scalar> describe() {
         .sum_of_exp = sum_of_exp<Sum>,
         .exp = exp<Scalar>,
         .softmax_backward = softmax_backward<Scalar>,
+        .decode_nibbles = decode_nibbles<Scalar>,
+        .decode_integers = decode_integers<Scalar>,
+        .decode_e4m3 = decode_e4m3<Scalar>,
         .adamw = adamw<Sum>,
     };
 }

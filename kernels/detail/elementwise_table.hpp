@@ -80,6 +80,18 @@ struct ElementwiseTable {
     void (*softmax_backward)(Index n, const Sum* scores, const Sum* grad, Sum scale, Sum log_sum, Sum delta,
                              Scalar* probabilities, Scalar* grad_scores);
 
+    // Rows of 32 weights from their codes, each row with a scale and a zero point: out = Scalar((value - zero) * scale)
+    // for out [rows, 32]. No zeros stand for 0.
+
+    /// Codes [rows, 16], that of element i in the lower half of byte i and that of element 16 + i in its upper half;
+    /// values [16] by code; scales [rows, 2], one for each half of a row.
+    void (*decode_nibbles)(Index rows, const std::uint8_t* codes, const Sum* values, const Sum* scales,
+                           const Sum* zeros, Scalar* out);
+    /// Codes [rows, 32] are whole numbers; scales [rows].
+    void (*decode_integers)(Index rows, const std::int8_t* codes, const Sum* scales, const Sum* zeros, Scalar* out);
+    /// Codes [rows, 32] are FP8 E4M3 and no NaN; scales [rows].
+    void (*decode_e4m3)(Index rows, const std::uint8_t* codes, const Sum* scales, Scalar* out);
+
     /// One update of moments and values. `updated` may be `values`.
     void (*adamw)(Index n, const AdamWFactors<Sum>& factors, const Sum* gradients, Sum* first_moment,
                   Sum* second_moment, const Sum* values, Sum* updated);

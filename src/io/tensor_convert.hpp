@@ -10,37 +10,10 @@
 #include <type_traits>
 
 #include "core/scalar.hpp"
+#include "core/small_floats.hpp"
 #include "io/safetensors.hpp"
 
 namespace moesaic::io::detail {
-
-/// IEEE binary16: 5 bits of exponent, 10 of mantissa. Every value is a float.
-[[nodiscard]] inline float widen_f16(std::uint16_t bits) noexcept {
-    const std::uint32_t sign = (bits & 0x8000U) << 16U;
-    const std::uint32_t exponent = (bits >> 10U) & 0x1fU;
-    const std::uint32_t mantissa = bits & 0x3ffU;
-    if (exponent == 0) {
-        const float magnitude = static_cast<float>(mantissa) * 0x1p-24F;
-        return std::bit_cast<float>(std::bit_cast<std::uint32_t>(magnitude) | sign);
-    }
-    const std::uint32_t wide_exponent = exponent == 0x1fU ? 0xffU : exponent + 112U;
-    return std::bit_cast<float>(sign | (wide_exponent << 23U) | (mantissa << 13U));
-}
-
-/// FP8 E4M3 of "FP8 Formats for Deep Learning" (arXiv 2209.05433): bias 7, no infinities, NaN is all ones.
-[[nodiscard]] inline float widen_f8_e4m3(std::uint8_t bits) noexcept {
-    const std::uint32_t sign = (bits & 0x80U) << 24U;
-    const std::uint32_t exponent = (bits >> 3U) & 0xfU;
-    const std::uint32_t mantissa = bits & 0x7U;
-    if ((bits & 0x7fU) == 0x7fU) {
-        return std::bit_cast<float>(sign | 0x7fc00000U);
-    }
-    if (exponent == 0) {
-        const float magnitude = static_cast<float>(mantissa) * 0x1p-9F;
-        return std::bit_cast<float>(std::bit_cast<std::uint32_t>(magnitude) | sign);
-    }
-    return std::bit_cast<float>(sign | ((exponent + 120U) << 23U) | (mantissa << 20U));
-}
 
 /// Nearest bf16, ties to even. Going through the nearest float would round twice; the float next towards zero with its
 /// last bit set ("round to odd") keeps what the second rounding has to know.
@@ -99,11 +72,11 @@ void convert_elements(DType dtype, const std::byte* in, T* out, std::size_t coun
     } else if (dtype == DType::f32) {
         convert_each<float>(in, out, count, [](float value) { return value; });
     } else if (dtype == DType::f16) {
-        convert_each<std::uint16_t>(in, out, count, widen_f16);
+        convert_each<std::uint16_t>(in, out, count, core::widen_f16);
     } else if (dtype == DType::bf16) {
         convert_each<core::bf16>(in, out, count, [](core::bf16 value) { return static_cast<float>(value); });
     } else {
-        convert_each<std::uint8_t>(in, out, count, widen_f8_e4m3);
+        convert_each<std::uint8_t>(in, out, count, core::widen_e4m3);
     }
 }
 

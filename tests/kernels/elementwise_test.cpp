@@ -5,6 +5,8 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cmath>
+#include <random>
 #include <string>
 #include <variant>
 
@@ -373,6 +375,46 @@ TEST_P(Elementwise, SoftmaxBackward) {
             expect_near(probabilities, expected_probabilities, 6);
             expect_near(grad_scores, expected_grad_scores, 8);
         }
+    });
+}
+
+/// All codes, and scales of all sizes.
+TEST_P(Elementwise, CodesOfWeights) {
+    for_all_sizes([]<class Scalar>(const auto& kernels, const auto& portable, index_t rows, Scalar) {
+        using Sum = accumulator_t<Scalar>;
+        constexpr index_t cols = 32;
+        std::mt19937 random(7);
+        GuardedArray<std::uint8_t> bytes(rows * cols);
+        for (index_t i = 0; i < rows * cols; ++i) {
+            bytes[i] = static_cast<std::uint8_t>(random());
+            bytes[i] = static_cast<std::uint8_t>((bytes[i] & 0x7fU) == 0x7fU ? 0 : bytes[i]);  // NaN of E4M3
+        }
+        GuardedArray<Sum> scales(2 * rows);
+        GuardedArray<Sum> zeros(rows);
+        for (index_t i = 0; i < 2 * rows; ++i) {
+            scales[i] = std::ldexp(Sum(0.7F) + static_cast<Sum>(i), static_cast<int>(random() % 60) - 30);
+        }
+        for (index_t i = 0; i < rows; ++i) {
+            zeros[i] = static_cast<Sum>(random() % 16);
+        }
+        const auto levels = values<Sum>(16, 3);
+        const auto expect_equal = [&](const auto& decode) {
+            GuardedArray<Scalar> out(rows * cols);
+            GuardedArray<Scalar> expected(rows * cols);
+            decode(kernels, out.data());
+            decode(portable, expected.data());
+            expect_same(out, expected);
+        };
+        for (const Sum* some_zeros : {zeros.data(), static_cast<Sum*>(nullptr)}) {
+            expect_equal([&](const auto& of, Scalar* out) {
+                of.decode_nibbles(rows, bytes.data(), levels.data(), scales.data(), some_zeros, out);
+            });
+            expect_equal([&](const auto& of, Scalar* out) {
+                of.decode_integers(rows, reinterpret_cast<const std::int8_t*>(bytes.data()), scales.data(), some_zeros,
+                                   out);
+            });
+        }
+        expect_equal([&](const auto& of, Scalar* out) { of.decode_e4m3(rows, bytes.data(), scales.data(), out); });
     });
 }
 
