@@ -49,6 +49,7 @@ ops::ExpertConfig LayerSettings::config() const {
     config.lora_alpha = static_cast<double>(lora_rank);  // scale 1; speed does not depend on it
     config.skip_lora = lora_rank == 0;
     config.activations = activations;
+    config.weight_format = weights;
     return config;
 }
 
@@ -123,8 +124,8 @@ void ExpertLayer<Scalar>::clear_gradients() {
     }
 }
 
-index_t weight_bytes(const LayerShape& shape) {
-    return shape.experts * shape.expert_parameters() * bf16_bytes;
+double weight_bytes(const LayerShape& shape, ops::WeightFormat format) {
+    return static_cast<double>(shape.experts * shape.expert_parameters()) * ops::bytes_per_weight(format);
 }
 
 namespace {
@@ -161,8 +162,8 @@ index_t memory_of_layers(const LayerSettings& settings, index_t layers, const ke
     const index_t inputs = tokens * shape.hidden * 2 * bf16_bytes;  // hidden states and gradients of the output
     const index_t routes =
         tokens * shape.experts_per_token * (static_cast<index_t>(sizeof(std::int32_t)) + float_bytes);
-    const double layer =
-        static_cast<double>(weight_bytes(shape) + factors + routes) + saved_bytes(config, tokens, kernels);
+    const double layer = weight_bytes(shape, settings.weights) + static_cast<double>(factors + routes) +
+                         saved_bytes(config, tokens, kernels);
     const double all = static_cast<double>(layers) * layer + workspace + static_cast<double>(inputs);
     return static_cast<index_t>(all);
 }

@@ -20,6 +20,7 @@ struct LayerSettings {
     index_t lora_rank = 0;  ///< 0: frozen experts
     ops::Activations activations = ops::Activations::retain;
     std::uint64_t seed = 0;
+    ops::WeightFormat weights = ops::WeightFormat::bf16;
 
     [[nodiscard]] ops::ExpertConfig config() const;
 };
@@ -63,8 +64,8 @@ private:
     ops::ExpertFactors<Sum> gradients_;
 };
 
-/// Bytes of the frozen weights of a layer in BF16.
-[[nodiscard]] index_t weight_bytes(const LayerShape& shape);
+/// Bytes of the frozen weights of a layer.
+[[nodiscard]] double weight_bytes(const LayerShape& shape, ops::WeightFormat format);
 
 /// Bytes that a tape keeps of a forward of such a layer for its backward, those of the inputs included.
 [[nodiscard]] double kept_bytes(const ops::ExpertConfig& config, index_t tokens, const kernels::KernelSet& kernels);

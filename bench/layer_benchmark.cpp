@@ -40,6 +40,7 @@ struct LayerBenchmarkSettings final : BenchmarkSettings {
         set.add("tokens", token_list, "tokens per pass, separated by commas");
         set.add_enum("routing", routing,
                      "uniform: all experts equally often; skewed: popularity 1/rank; hot: one expert gets all tokens");
+        set.add_enum("weights", weights, "format of the frozen weights: bf16, fp8, int8, int4 or mxfp4; auto: bf16");
         ops::declare_activations(set, "activations", activations);
         constexpr index_t most_layers = 1000;
         set.add_auto("layers", layers, most_layers,
@@ -59,13 +60,17 @@ struct LayerBenchmarkSettings final : BenchmarkSettings {
     [[nodiscard]] LayerSettings layer() const {
         const std::vector<index_t> all = tokens();
         const index_t most_tokens = std::max(*std::max_element(all.begin(), all.end()), tokens_of_check(shape()));
-        return {shape(), most_tokens, lora_rank, activations, 1};
+        return {shape(), most_tokens, lora_rank, activations, 1, format()};
+    }
+    [[nodiscard]] ops::WeightFormat format() const {
+        return ops::chosen_format(weights).value_or(ops::WeightFormat::bf16);
     }
 
     std::string shape_name = "qwen3-30b-a3b";
     LayerShape sizes;  ///< other ones than those of the shape
     std::string token_list = "2048";
     Routing routing = Routing::uniform;
+    ops::WeightChoice weights = ops::WeightChoice::automatic;
     ops::Activations activations = ops::Activations::retain;
     index_t layers = 0;
     index_t lora_rank = 16;
@@ -114,7 +119,7 @@ void sweep(const mpi::Communicator& world, LayerTwins::Layers& layers, const Inp
 }
 
 /// What one pass must do at least: base weights only, each expert in use read once.
-measure::Work work_of_pass(const LayerShape& shape, const Inputs& inputs) {
+measure::Work work_of_pass(const LayerShape& shape, ops::WeightFormat format, const Inputs& inputs) {
     index_t experts = 0;
     for (const Routes& routes : inputs.routes) {
         experts += routes.experts_in_use();
@@ -122,7 +127,7 @@ measure::Work work_of_pass(const LayerShape& shape, const Inputs& inputs) {
     const double experts_per_layer = static_cast<double>(experts) / static_cast<double>(inputs.routes.size());
     const double rows = static_cast<double>(inputs.hidden.rows() * shape.experts_per_token);
     const auto parameters = static_cast<double>(shape.expert_parameters());
-    return {2 * rows * parameters, experts_per_layer * parameters * sizeof(bf16)};
+    return {2 * rows * parameters, experts_per_layer * parameters * ops::bytes_per_weight(format)};
 }
 
 /// One line of the table and its figures. Of both passes together, `better` is none: their sum says nothing new.
@@ -186,9 +191,10 @@ private:
 /// Says what is measured and what a layer of it keeps.
 void describe(const LayerBenchmarkSettings& settings, const kernels::KernelSet& kernels, const Console& console) {
     const LayerShape shape = settings.shape();
-    console.say(fmt::format("expert layer {}: H {}, I {}, E {}, K {}, LoRA rank {}, BF16, routing {}, kernel {}\n",
-                            shape.name, shape.hidden, shape.intermediate, shape.experts, shape.experts_per_token,
-                            settings.lora_rank, core::name_of(settings.routing), kernels.gemm_name<bf16>()));
+    console.say(fmt::format(
+        "expert layer {}: H {}, I {}, E {}, K {}, LoRA rank {}, weights {}, routing {}, kernel {}\n", shape.name,
+        shape.hidden, shape.intermediate, shape.experts, shape.experts_per_token, settings.lora_rank,
+        ops::facts_of(settings.format()).name, core::name_of(settings.routing), kernels.gemm_name<bf16>()));
     ops::ExpertConfig config = LayerSettings{.shape = shape, .max_tokens = 1, .lora_rank = settings.lora_rank}.config();
     config.activations = ops::Activations::retain;
     const double retained = kept_bytes(config, 1, kernels);
@@ -230,7 +236,7 @@ void LayerBenchmark::report(Console& console, const measure::MachineLimits& limi
     console.say(fmt::format("{:<20} {:>10} {:>8} {:>10} {:>8} {:>10} {:>9}\n", "pass", "ms", "", "GFLOP/s", "GB/s",
                             "floor ms", "of floor"));
     for (const Pass& pass : passes_) {
-        const measure::Work one = work_of_pass(shape, pass.inputs);
+        const measure::Work one = work_of_pass(shape, twins_.settings().weights, pass.inputs);
         const measure::Work both = {2 * one.operations, 2 * one.bytes};
         const KeyOf key = [&](const std::string& quantity) {
             return figures::of_tokens(quantity, pass.tokens(), passes_.size() > 1);

@@ -91,7 +91,7 @@ index_t tokens_of_check(const LayerShape& shape) {
     return static_cast<index_t>(std::clamp(operations / per_token, 4.0, 128.0));
 }
 
-LayerErrors measure_errors(ExpertLayer<bf16>& layer, const LayerSettings& settings) {
+CheckedLayer measure_errors(ExpertLayer<bf16>& layer, const LayerSettings& settings) {
     LayerSettings few = settings;
     few.shape.experts = std::min(settings.shape.experts, settings.shape.experts_per_token + 1);
     few.max_tokens = tokens_of_check(settings.shape);
@@ -99,8 +99,12 @@ LayerErrors measure_errors(ExpertLayer<bf16>& layer, const LayerSettings& settin
     const LayerResult found = run_layer(layer, settings, routes, few.shape.experts);
 
     const kernels::KernelSet portable("portable");
-    ExpertLayer<float> reference(few, std::make_shared<ops::ExpertWorkspace<float>>(), portable);
-    return compare(found, run_layer(reference, few, routes, few.shape.experts));
+    const auto errors_with = [&](ops::WeightFormat format) {
+        few.weights = format;
+        ExpertLayer<float> reference(few, std::make_shared<ops::ExpertWorkspace<float>>(), portable);
+        return compare(found, run_layer(reference, few, routes, few.shape.experts));
+    };
+    return {errors_with(settings.weights), errors_with(ops::WeightFormat::bf16)};
 }
 
 }  // namespace moesaic::bench

@@ -36,9 +36,15 @@ struct LayerErrors {
 /// The errors as named checks.
 [[nodiscard]] std::vector<measure::Check> checks_of(const LayerErrors& errors);
 
-/// Runs a few tokens through the first experts of `layer`, and through a layer in FP32 of these experts alone, computed
+/// Errors against FP32.
+struct CheckedLayer {
+    LayerErrors computed;   ///< with the same weights as they are held
+    LayerErrors quantised;  ///< with the weights before they were rounded to their format
+};
+
+/// Runs a few tokens through the first experts of `layer`, and through layers in FP32 of these experts alone, computed
 /// by the portable kernels. Sized to take seconds.
-[[nodiscard]] LayerErrors measure_errors(ExpertLayer<core::bf16>& layer, const LayerSettings& settings);
+[[nodiscard]] CheckedLayer measure_errors(ExpertLayer<core::bf16>& layer, const LayerSettings& settings);
 
 /// Tokens that `measure_errors` uses: max_tokens of its layer must not be less.
 [[nodiscard]] index_t tokens_of_check(const LayerShape& shape);

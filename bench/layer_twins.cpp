@@ -75,16 +75,25 @@ void LayerTwins::build(const train::Runtime& runtime) {
 
 /// The first layer against FP32.
 void LayerTwins::verify(Console& console) {
-    LayerErrors errors;
+    CheckedLayer errors;
     console.world().agree([&] { errors = measure_errors(layers_.front(), settings_); });
-    console.say("against FP32:");
-    for (const measure::Check& check : checks_of(errors)) {
-        if (has_twins() || check.name != "error_grad_lora") {
-            console.add_check(check.name, check.error, check.bound);
-            console.say(fmt::format(" {} {:.2e}", check.name.substr(6), check.error));
+    const auto say = [&](const char* title, const LayerErrors& some, const auto& use) {
+        console.say(title);
+        for (const measure::Check& check : checks_of(some)) {
+            if (has_twins() || check.name != "error_grad_lora") {
+                use(check);
+                console.say(fmt::format(" {} {:.2e}", check.name.substr(6), check.error));
+            }
         }
-    }
+    };
+    say("against FP32:", errors.computed,
+        [&](const measure::Check& check) { console.add_check(check.name, check.error, check.bound); });
     console.say(fmt::format(" (at most {})\n", layer_error_bound));
+    if (settings_.weights != ops::WeightFormat::bf16) {
+        say("against weights before they were rounded:", errors.quantised,
+            [&](const measure::Check& check) { console.add("rounded_" + check.name, "-", check.error); });
+        console.say("\n");
+    }
 }
 
 }  // namespace moesaic::bench

@@ -26,7 +26,9 @@ public:
 
 private:
     [[nodiscard]] index_t memory(const kernels::KernelSet& kernels) const;
-    [[nodiscard]] index_t all_weight_bytes() const { return count_ * weight_bytes(settings_.shape); }
+    [[nodiscard]] index_t all_weight_bytes() const {
+        return static_cast<index_t>(static_cast<double>(count_) * weight_bytes(settings_.shape, settings_.weights));
+    }
     void choose_count(const kernels::KernelSet& kernels, index_t memory_bytes, index_t cache_bytes);
     void plan(const train::Runtime& runtime, const Console& console, index_t wanted_count);
     void build(const train::Runtime& runtime);

@@ -17,6 +17,7 @@ constexpr int peak_sums = 6;  // tiles; two more hold the operands
 constexpr std::int64_t tile_rows = 16;
 constexpr std::int64_t tile_bytes = 1024;
 constexpr std::int64_t row_bytes = 64;
+constexpr std::int64_t line_bytes = 64;  // of caches
 
 /// Operand of LDTILECFG (Intel SDM volume 1, chapter "Programming with Intel AMX").
 struct TileConfiguration {
@@ -87,7 +88,7 @@ inline void store_sums(float* c, std::int64_t stride) {
 
 inline void prefetch_to_l2(const char* data, std::int64_t first, std::int64_t last) {
     for (std::int64_t line = first; line < last; ++line) {
-        _mm_prefetch(data + line * row_bytes, _MM_HINT_T1);
+        _mm_prefetch(data + line * line_bytes, _MM_HINT_T1);
     }
 }
 
@@ -97,8 +98,8 @@ inline void add_product(const StripTerm& term, const SideWork& side) {
     const auto* left = static_cast<const char*>(term.left);
     const auto* right = static_cast<const char*>(term.right);
     const bool fetches = side.fetch.count > 0;
-    const auto* fetch = static_cast<const char*>(side.fetch.first) + (fetches ? side.first_row * row_bytes : 0);
-    const std::int64_t lines = fetches ? side.last_row - side.first_row : 0;
+    const auto* fetch = static_cast<const char*>(side.fetch.first) + (fetches ? side.first_line * line_bytes : 0);
+    const std::int64_t lines = fetches ? side.last_line - side.first_line : 0;
     const auto* blocks = static_cast<const char*>(side.pack.first);
     auto* strip = static_cast<char*>(side.strip);
     const std::int64_t first_pair = side.first_row / 2;

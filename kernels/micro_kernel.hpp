@@ -48,10 +48,12 @@ struct PlainBlocks {
 /// are bound by memory, and packing uses other ports than multiplication does, so that neither should wait for the
 /// other. Several products share it: each takes on some rows of every block. A kernel may leave any of it undone.
 struct SideWork {
-    PlainBlocks fetch;  ///< to bring to the L2 cache; also beyond the last one
+    PlainBlocks fetch;  ///< to bring to the L2 cache, of whatever format; also beyond the last one
     PlainBlocks pack;   ///< to pack into the right strip `strip`, with their rows as k
     void* strip;
-    std::int64_t first_row;  ///< the share of the next product: rows [first_row, last_row) of each block
+    std::int64_t first_line;  ///< the share of the next product: cache lines [first_line, last_line) of each to fetch
+    std::int64_t last_line;
+    std::int64_t first_row;  ///< and rows [first_row, last_row) of each to pack
     std::int64_t last_row;
     std::int64_t packed;  ///< set by products: of how many blocks each has packed its share; 0 says of none
 };

@@ -124,10 +124,13 @@ public:
     };
 
 private:
-    /// Gives the next product its share, that of token strip `strip`.
-    static void share(kernels::SideWork& side, index_t strip, index_t strips) {
-        side.first_row = kernel_block * strip / strips;
-        side.last_row = kernel_block * (strip + 1) / strips;
+    /// Gives the next product its share, that of token strip `strip`. `lines`: of a block to fetch.
+    static void share(kernels::SideWork& side, index_t lines, index_t strip, index_t strips) {
+        const auto cut = [&](index_t all, index_t end) { return all * end / strips; };
+        side.first_row = cut(kernel_block, strip);
+        side.last_row = cut(kernel_block, strip + 1);
+        side.first_line = cut(lines, strip);
+        side.last_line = cut(lines, strip + 1);
     }
     [[nodiscard]] static const kernels::stored_t<Scalar>* stored(const Scalar* data) {
         return reinterpret_cast<const kernels::stored_t<Scalar>*>(data);
@@ -153,7 +156,8 @@ void StripProducts<Scalar>::weights_by_tokens(WeightStream<Scalar>& weights, ind
         const BlockRun<Scalar> now = weights.read(kernels_);
         const std::byte* left = left_of_blocks(now.first, 1, now.blocks, panel).data;
         kernels::SideWork side = {};
-        side.fetch = plain(weights.take_panel_to_ask_for());
+        const StoredRun asked = weights.take_panel_to_ask_for();
+        side.fetch = plain(asked);
         const bool is_last = p == weights.panels_per_run() - 1;
         const index_t depth = now.blocks * kernel_block;
         const index_t first = p * weights.panel_blocks();
@@ -161,7 +165,7 @@ void StripProducts<Scalar>::weights_by_tokens(WeightStream<Scalar>& weights, ind
             const kernels::StripTerm term = low.data != nullptr ? kernels::StripTerm{left, low.at(s, first), depth}
                                             : is_last ? kernels::StripTerm{more.strip, more.tokens.at(s), more.k}
                                                       : kernels::StripTerm{};
-            share(side, s, strips);
+            share(side, lines_of_block(asked.format), s, strips);
             kernel_.multiply({features,
                               extent_of_block(token_count, s),
                               {left, tokens.at(s, first), depth},
@@ -193,12 +197,13 @@ void StripProducts<Scalar>::tokens_by_weights(const Strips& tokens, index_t toke
         const BlockRun<Scalar> next = weights.next_in_place(kernels_);
         std::byte* free_panel = both.at(1 - panels.in_use);
         kernels::SideWork side = {};
-        side.fetch = plain(weights.take_panel_to_ask_for());
+        const StoredRun asked = weights.take_panel_to_ask_for();
+        side.fetch = plain(asked);
         side.pack = plain(next);
         side.strip = free_panel;
         const bool is_last = p == weights.panels_per_run() - 1;
         for (index_t s = 0; s < strips; ++s) {
-            share(side, s, strips);
+            share(side, lines_of_block(asked.format), s, strips);
             kernel_.multiply(
                 {extent_of_block(token_count, s),
                  features,

@@ -62,6 +62,17 @@ void announce_placement(const Runtime& runtime) {
     }
 }
 
+/// What files of weights say, and what was chosen instead.
+void complete(const ModelSettings& settings, const std::optional<io::TensorSource>& tensors,
+              model::Architecture& architecture) {
+    if (tensors) {
+        model::fit_to_checkpoint(*tensors, architecture);
+    }
+    if (const auto format = ops::chosen_format(settings.weights)) {
+        architecture.stored.experts = format;
+    }
+}
+
 }  // namespace
 
 Runtime::Runtime(const mpi::Communicator& communicator, const mpi::PlaceSettings& place, const mpi::GridShape& shape,
@@ -97,6 +108,10 @@ void ModelSettings::declare(core::OptionSet& set) {
         "model.synthetic", synthetic,
         fmt::format("instead of a path: random weights in the sizes of {}", fmt::join(model::synthetic_names(), ", ")));
     set.add("model.layers", layers, "use the first layers only, for benchmarks; 0: all", core::at_least(0));
+    set.add_enum(
+        "model.weights", weights,
+        "what routed experts are held in: auto, as the files have them; or rounded to bf16, fp8, int8, int4 or "
+        "mxfp4, with a scale for every 32 elements of a row");
 }
 
 model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridShape& grid) {
@@ -125,9 +140,9 @@ model::Architecture read_architecture(const ModelSettings& settings, const mpi::
 }
 
 void fit_to_checkpoint(const ModelSettings& settings, model::Architecture& architecture) {
-    if (settings.synthetic.empty() && io::TensorSource::is_model(settings.path)) {
-        model::fit_to_checkpoint(io::TensorSource::open_model(settings.path), architecture);
-    }
+    const bool has_files = settings.synthetic.empty() && io::TensorSource::is_model(settings.path);
+    complete(settings, has_files ? std::optional(io::TensorSource::open_model(settings.path)) : std::nullopt,
+             architecture);
 }
 
 void print_warnings(const mpi::Communicator& world, const std::vector<std::string>& lines) {
@@ -195,8 +210,8 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
     runtime.world.agree([&] {
         if (model.synthetic.empty()) {
             tensors = io::TensorSource::open_model(model.path);
-            model::fit_to_checkpoint(*tensors, as_stored);
         }
+        complete(model, tensors, as_stored);
         require_memory(runtime.placement, runtime.placement.node_ranks, model.name(),
                        plan_memory(runtime, as_stored, settings, sizeof(Scalar), purpose).total());
     });

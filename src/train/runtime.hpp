@@ -47,7 +47,8 @@ struct Runtime {
 struct ModelSettings {
     std::string path;
     std::string synthetic;
-    index_t layers = 0;  ///< 0: all
+    index_t layers = 0;                                        ///< 0: all
+    ops::WeightChoice weights = ops::WeightChoice::automatic;  ///< what routed experts are held in
 
     void declare(core::OptionSet& set);
     /// What messages and adapters call the model.

@@ -8,6 +8,8 @@
 
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -89,10 +91,28 @@ TEST(LayerCheck, LayerAgreesWithItsReference) {
         settings.lora_rank = lora_rank;
         const kernels::KernelSet kernels;
         ExpertLayer<bf16> layer(settings, std::make_shared<ops::ExpertWorkspace<bf16>>(), kernels);
-        const LayerErrors errors = measure_errors(layer, settings);
+        const LayerErrors errors = measure_errors(layer, settings).computed;
         EXPECT_NO_THROW(require_passed(checks_of(errors), "layer"));
         EXPECT_GT(errors.output, 1e-5);  // it did compare BF16 with FP32
         EXPECT_EQ(errors.grad_lora > 1e-5, lora_rank > 0);
+    }
+}
+
+/// With the weights as they are held a layer is as exact as in BF16; against those before they were rounded it is not.
+TEST(LayerCheck, QuantisedWeightsAreComparedTwice) {
+    LayerSettings settings = tiny_layer();
+    const kernels::KernelSet kernels;
+    for (const auto& [format, least] : std::map<ops::WeightFormat, double>{{ops::WeightFormat::fp8, 0.01},
+                                                                           {ops::WeightFormat::int8, 0.003},
+                                                                           {ops::WeightFormat::int4, 0.04},
+                                                                           {ops::WeightFormat::mxfp4, 0.06}}) {
+        SCOPED_TRACE(ops::facts_of(format).name);
+        settings.weights = format;
+        ExpertLayer<bf16> layer(settings, std::make_shared<ops::ExpertWorkspace<bf16>>(), kernels);
+        const CheckedLayer errors = measure_errors(layer, settings);
+        EXPECT_NO_THROW(require_passed(checks_of(errors.computed), "layer"));
+        EXPECT_GT(errors.quantised.output, least);
+        EXPECT_LT(errors.quantised.output, 8 * least);
     }
 }
 

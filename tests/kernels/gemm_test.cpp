@@ -307,6 +307,8 @@ TEST_P(GemmKernels, WorkOnTheSideIsDoneAsFarAsIsSaid) {
                 for (index_t i = 0; i < products; ++i) {
                     side.first_row = kernel_block * i / products;
                     side.last_row = kernel_block * (i + 1) / products;
+                    side.first_line = side.first_row;
+                    side.last_line = side.last_row;
                     micro.multiply({kernel_block,
                                     kernel_block,
                                     {operand.left(), operand.right().data(), operand.depth()},

@@ -1,10 +1,14 @@
 // Frozen weights in all formats: what they take, what sources may fill, what kernels get.
 #include "ops/weights/packed_weights.hpp"
 #include "core/error.hpp"
+#include "core/small_floats.hpp"
 #include "support/random_model.hpp"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
+#include <limits>
 #include <vector>
 
 namespace moesaic::ops {
@@ -36,6 +40,22 @@ TEST(PackedWeights, TakeWhatAPlanSays) {
     EXPECT_EQ(PackedWeights::bytes_of(WeightFormat::bf16, 64, 96), 2 * 64 * 96);
     EXPECT_EQ(PackedWeights::bytes_of(WeightFormat::bf16, 64, 256), 2 * (64 * 256 + 2 * 256));  // a gap per block row
     EXPECT_EQ(PackedWeights::bytes_of(WeightFormat::fp32, 40, 33), 4 * 64 * 64);
+}
+
+/// By how much an element may differ from what was stored, over the largest of its row in a block.
+double rounding_of(WeightFormat format) {
+    switch (format) {
+        case WeightFormat::fp8:
+            return 0x1p-4;
+        case WeightFormat::int8:
+            return 0.5 / 127;
+        case WeightFormat::int4:
+            return 0.5 / 7 + 0x1p-8;  // the scale is a BF16
+        case WeightFormat::mxfp4:
+            return 0.25;  // 8 becomes 6, 5 becomes 4
+        default:
+            return 0;
+    }
 }
 
 template <class Scalar>
@@ -73,7 +93,12 @@ TYPED_TEST(PackedWeightsOf, GiveKernelsTheElementsOfTheirMatrix) {
                 const index_t row = block_row * kernel_block + i / kernel_block;
                 const index_t col = block_col * kernel_block + i % kernel_block;
                 const Scalar expected = row < rows && col < cols ? plain.view()(row, col) : static_cast<Scalar>(0.0F);
-                ASSERT_EQ(core::widen(block[i]), core::widen(expected)) << row << ", " << col;
+                if (const double rounding = rounding_of(facts.format); rounding > 0) {
+                    constexpr double largest = 4;  // of these random numbers
+                    ASSERT_NEAR(core::widen(block[i]), core::widen(expected), rounding * largest) << row << ", " << col;
+                } else {
+                    ASSERT_EQ(core::widen(block[i]), core::widen(expected)) << row << ", " << col;
+                }
             }
         };
         for (index_t strip = 0; strip < blocks_of(rows); ++strip) {
@@ -101,6 +126,67 @@ TYPED_TEST(PackedWeightsOf, RefuseActivationsThatWouldLoseTheirDigits) {
             const Matrix<Scalar> plain = random_matrix<Scalar>(3, 2, 1);
             EXPECT_THROW(weights.matrix().template assign_rows<Scalar>(0, plain), core::Error) << facts.name;
         }
+    }
+}
+
+/// What a format can express comes back as it was, zeros of whole rows too.
+TYPED_TEST(PackedWeightsOf, KeepTheNumbersOfTheirFormat) {
+    using Scalar = TypeParam;
+    const auto numbers_of = [](WeightFormat format) {
+        std::vector<float> numbers;
+        for (int code = 0; code < 256; ++code) {
+            const float e4m3 = core::widen_e4m3(static_cast<std::uint8_t>(code));
+            switch (format) {
+                case WeightFormat::fp8:
+                    numbers.push_back(std::isnan(e4m3) ? 448.0F : e4m3);
+                    break;
+                case WeightFormat::int8:
+                    numbers.push_back(static_cast<float>(code == 0 ? 127 : code - 128));
+                    break;
+                case WeightFormat::int4:
+                    numbers.push_back(static_cast<float>(code % 16 == 0 ? 7 : code % 16 - 8));
+                    break;
+                default:
+                    numbers.push_back(core::values_of_e2m1[static_cast<std::size_t>(code % 16)]);
+            }
+        }
+        return numbers;
+    };
+    const KernelSet kernels("portable");
+    for (const WeightFormat format : {WeightFormat::fp8, WeightFormat::int8, WeightFormat::int4, WeightFormat::mxfp4}) {
+        SCOPED_TRACE(facts_of(format).name);
+        const std::vector<float> numbers = numbers_of(format);
+        const float largest = *std::ranges::max_element(numbers);
+        constexpr index_t rows = 37;
+        constexpr index_t cols = 64;
+        Matrix<Scalar> plain(rows, cols);
+        for (index_t row = 0; row < rows; ++row) {
+            for (index_t col = 0; col < cols; ++col) {
+                // Each row of a block has the largest, which makes the scale a power of two.
+                const float number =
+                    col % kernel_block == 7 ? largest : numbers[static_cast<std::size_t>((row * 31 + col * 5) % 256)];
+                plain.view()(row, col) =
+                    static_cast<Scalar>(row == 3 ? 0.0F : std::ldexp(number, static_cast<int>(row) - 20));
+            }
+        }
+        PackedWeights weights(format, rows, cols);
+        EXPECT_TRUE(weights.matrix().template assign_rows<Scalar>(0, plain));
+        core::Buffer<Scalar> scratch;
+        std::vector<accumulator_t<Scalar>> widened(cols);
+        for (index_t row = 0; row < rows; ++row) {
+            const auto panel = panel_of<Scalar>(kernels, weights.row_run(0, row / kernel_block, 0, 2), scratch);
+            weights.widen_row(kernels, row, widened.data());
+            for (index_t col = 0; col < cols; ++col) {
+                const Scalar found =
+                    panel.block(col / kernel_block)[row % kernel_block * kernel_block + col % kernel_block];
+                ASSERT_EQ(core::widen(found), core::widen(plain.view()(row, col))) << row << ", " << col;
+                ASSERT_EQ(widened[static_cast<std::size_t>(col)], core::widen(plain.view()(row, col)));
+            }
+        }
+        plain.view()(5, 5) = static_cast<Scalar>(std::numeric_limits<float>::quiet_NaN());
+        EXPECT_FALSE(weights.matrix().template assign_rows<Scalar>(0, plain));
+        plain.view()(5, 5) = static_cast<Scalar>(std::numeric_limits<float>::infinity());
+        EXPECT_FALSE(weights.matrix().template assign_rows<Scalar>(0, plain));
     }
 }
 

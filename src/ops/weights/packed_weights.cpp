@@ -2,13 +2,26 @@
 
 #include "core/error.hpp"
 #include "core/finite.hpp"
+#include "core/small_floats.hpp"
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 
 namespace moesaic::ops {
 namespace {
 
 using core::bf16;
+
+template <class S>
+float largest_magnitude(const S* row, index_t count) {
+    float largest = 0;
+    for (index_t i = 0; i < count; ++i) {
+        const float magnitude = std::abs(static_cast<float>(row[i]));
+        largest = std::isnan(largest) || magnitude <= largest ? largest : magnitude;  // NaN stays
+    }
+    return largest;
+}
 
 /// Blocks of a format whose elements stand alone: [32][32] of E.
 template <class E>
@@ -28,14 +41,173 @@ struct PlainBlocks {
         }
         return core::all_finite(out, block_elements);
     }
-    /// Writes [32][32] elements.
-    static void unpack(const kernels::KernelSet& kernels, const std::byte* block, accumulator_t<E>* out) {
-        kernels.elementwise<E>().widen(block_elements, reinterpret_cast<const E*>(block), out);
+    /// Writes rows of 32 elements.
+    static void unpack(const kernels::KernelSet& kernels, const std::byte* block, accumulator_t<E>* out,
+                       index_t first_row = 0, index_t rows = kernel_block) {
+        kernels.elementwise<E>().widen(rows * kernel_block,
+                                       reinterpret_cast<const E*>(block) + first_row * kernel_block, out);
     }
-    /// Writes the first `count` elements of a row.
-    static void widen_row(const kernels::KernelSet& kernels, const std::byte* block, index_t row, index_t count,
-                          accumulator_t<E>* out) {
-        kernels.elementwise<E>().widen(count, reinterpret_cast<const E*>(block) + row * kernel_block, out);
+};
+
+/// Scales of the rows of a block, in FP32.
+using RowScales = std::array<float, kernel_block>;
+
+/// Blocks of codes [32][32] and their scales, one for each row. Codec: Code, a whole byte; Scale; scale_for(largest
+/// magnitude of a row); Code encode(value / scale); decode(kernels, rows, codes, scales, out).
+template <class Codec>
+struct ByteBlocks {
+    static constexpr WeightFormat format = Codec::format;
+    using Code = typename Codec::Code;
+
+    template <class S>
+    static bool store(MatrixView<const S> plain, std::byte* block) {
+        Code* codes = reinterpret_cast<Code*>(block);
+        float* scales = scales_of(block);
+        std::fill_n(codes, block_elements, Code{});
+        std::fill_n(scales, kernel_block, 0.0F);
+        bool finite = true;
+        for (index_t row = 0; row < plain.rows(); ++row) {
+            const float scale = largest_magnitude(plain[row], plain.cols()) / Codec::largest;
+            finite = finite && std::isfinite(scale);
+            scales[row] = scale;
+            for (index_t col = 0; col < plain.cols() && scale > 0; ++col) {
+                codes[row * kernel_block + col] = Codec::encode(static_cast<float>(plain(row, col)) / scale);
+            }
+        }
+        return finite;
+    }
+    template <class Scalar>
+    static void unpack(const kernels::KernelSet& kernels, const std::byte* block, Scalar* out, index_t first_row = 0,
+                       index_t rows = kernel_block) {
+        std::array<accumulator_t<Scalar>, kernel_block> scales{};
+        std::copy_n(scales_of(block) + first_row, rows, scales.begin());
+        Codec::decode(kernels.elementwise<Scalar>(), rows,
+                      reinterpret_cast<const Code*>(block) + first_row * kernel_block, scales.data(), out);
+    }
+
+private:
+    static float* scales_of(std::byte* block) { return reinterpret_cast<float*>(block + block_elements); }
+    static const float* scales_of(const std::byte* block) {
+        return reinterpret_cast<const float*>(block + block_elements);
+    }
+};
+
+struct Fp8Codec {
+    static constexpr WeightFormat format = WeightFormat::fp8;
+    using Code = std::uint8_t;
+    static constexpr float largest = core::largest_e4m3;
+    static Code encode(float value) { return core::narrow_to_e4m3(value); }
+    template <class Kernels, class Sum, class Scalar>
+    static void decode(const Kernels& kernels, index_t rows, const Code* codes, const Sum* scales, Scalar* out) {
+        kernels.decode_e4m3(rows, codes, scales, out);
+    }
+};
+
+struct Int8Codec {
+    static constexpr WeightFormat format = WeightFormat::int8;
+    using Code = std::int8_t;
+    static constexpr float largest = 127;
+    static Code encode(float value) { return static_cast<Code>(std::nearbyint(value)); }
+    template <class Kernels, class Sum, class Scalar>
+    static void decode(const Kernels& kernels, index_t rows, const Code* codes, const Sum* scales, Scalar* out) {
+        kernels.decode_integers(rows, codes, scales, nullptr, out);
+    }
+};
+
+/// Blocks of 4-bit codes as ElementwiseTable::decode_nibbles takes them, and a scale for each row. Codec: Scale, which
+/// is stored; scale_for(largest magnitude of a row); encode(value / scale); widen(Scale); values of codes.
+template <class Codec>
+struct NibbleBlocks {
+    static constexpr WeightFormat format = Codec::format;
+    using Scale = typename Codec::Scale;
+
+    template <class S>
+    static bool store(MatrixView<const S> plain, std::byte* block) {
+        auto* codes = reinterpret_cast<std::uint8_t*>(block);
+        Scale* scales = scales_of(block);
+        std::fill_n(block, facts_of(format).block_bytes, std::byte{});
+        bool finite = true;
+        for (index_t row = 0; row < plain.rows(); ++row, codes += row_bytes) {
+            const float largest = largest_magnitude(plain[row], plain.cols());
+            finite = finite && std::isfinite(largest);
+            scales[row] = Codec::scale_for(finite ? largest : 0.0F);
+            const float scale = Codec::widen(scales[row]);
+            for (index_t col = 0; col < kernel_block; ++col) {
+                const float value = col < plain.cols() ? static_cast<float>(plain(row, col)) : 0.0F;
+                const auto code = static_cast<unsigned>(Codec::encode(scale > 0 ? value / scale : 0.0F));
+                codes[col % row_bytes] |= static_cast<std::uint8_t>(code << (col < row_bytes ? 0U : 4U));
+            }
+        }
+        return finite;
+    }
+    template <class Scalar>
+    static void unpack(const kernels::KernelSet& kernels, const std::byte* block, Scalar* out, index_t first_row = 0,
+                       index_t rows = kernel_block) {
+        using Sum = accumulator_t<Scalar>;
+        std::array<Sum, 2 * kernel_block> scales{};  // of both halves of each row
+        for (index_t row = 0; row < rows; ++row) {
+            const auto scale = static_cast<Sum>(Codec::widen(scales_of(block)[first_row + row]));
+            scales[static_cast<std::size_t>(2 * row)] = scale;
+            scales[static_cast<std::size_t>(2 * row + 1)] = scale;
+        }
+        static constexpr std::array<Sum, 16> values = Codec::template values<Sum>();
+        kernels.elementwise<Scalar>().decode_nibbles(
+            rows, reinterpret_cast<const std::uint8_t*>(block) + first_row * row_bytes, values.data(), scales.data(),
+            nullptr, out);
+    }
+
+private:
+    static constexpr index_t row_bytes = kernel_block / 2;
+    static Scale* scales_of(std::byte* block) { return reinterpret_cast<Scale*>(block + block_elements / 2); }
+    static const Scale* scales_of(const std::byte* block) {
+        return reinterpret_cast<const Scale*>(block + block_elements / 2);
+    }
+};
+
+/// Codes 0 to 15 are -8 to 7.
+struct Int4Codec {
+    static constexpr WeightFormat format = WeightFormat::int4;
+    using Scale = bf16;
+    static constexpr int offset = 8;
+    static Scale scale_for(float largest) { return Scale(largest / 7); }
+    static float widen(Scale scale) { return static_cast<float>(scale); }
+    static int encode(float value) { return std::clamp(static_cast<int>(std::nearbyint(value)), -8, 7) + offset; }
+    template <class Sum>
+    static constexpr std::array<Sum, 16> values() {
+        std::array<Sum, 16> all{};
+        for (int code = 0; code < 16; ++code) {
+            all[static_cast<std::size_t>(code)] = static_cast<Sum>(code - offset);
+        }
+        return all;
+    }
+};
+
+/// Microscaling FP4 of the OCP specification 1.0: E2M1 with a power of two for 32 elements.
+struct Mxfp4Codec {
+    static constexpr WeightFormat format = WeightFormat::mxfp4;
+    using Scale = std::uint8_t;
+    static constexpr int bias = 127;
+    static constexpr int largest_exponent = 2;  // of E2M1
+    static Scale scale_for(float largest) {
+        return static_cast<Scale>(largest > 0 ? std::clamp(std::ilogb(largest) - largest_exponent + bias, 0, 254) : 0);
+    }
+    static float widen(Scale scale) { return core::widen_e8m0(scale); }
+    static int encode(float value) {
+        const float magnitude = std::min(std::abs(value), core::largest_e2m1);
+        int nearest = 0;
+        for (int code = 1; code < 8; ++code) {
+            const float distance = std::abs(core::values_of_e2m1[static_cast<std::size_t>(code)] - magnitude);
+            const float least = std::abs(core::values_of_e2m1[static_cast<std::size_t>(nearest)] - magnitude);
+            const bool ties_to_even = distance == least && code % 2 == 0;
+            nearest = distance < least || ties_to_even ? code : nearest;
+        }
+        return nearest + (std::signbit(value) ? 8 : 0);
+    }
+    template <class Sum>
+    static constexpr std::array<Sum, 16> values() {
+        std::array<Sum, 16> all{};
+        std::copy(core::values_of_e2m1.begin(), core::values_of_e2m1.end(), all.begin());
+        return all;
     }
 };
 
@@ -49,6 +221,14 @@ void with_blocks(WeightFormat format, const Body& body) {
             return body(PlainBlocks<float>());
         case WeightFormat::fp64:
             return body(PlainBlocks<double>());
+        case WeightFormat::fp8:
+            return body(ByteBlocks<Fp8Codec>());
+        case WeightFormat::int8:
+            return body(ByteBlocks<Int8Codec>());
+        case WeightFormat::int4:
+            return body(NibbleBlocks<Int4Codec>());
+        case WeightFormat::mxfp4:
+            return body(NibbleBlocks<Mxfp4Codec>());
     }
 }
 
@@ -125,9 +305,10 @@ template <class Sum>
 void PackedWeights::widen_row(const kernels::KernelSet& kernels, index_t row, Sum* out) const {
     with_blocks(format_, [&](auto blocks) {
         if constexpr (access_to<Sum>(blocks.format) != Access::none) {
+            std::array<Sum, kernel_block> of_block;
             for (index_t b = 0; b < blocks_of(cols_); ++b) {
-                blocks.widen_row(kernels, block(0, row / kernel_block, b), row % kernel_block,
-                                 extent_of_block(cols_, b), out + b * kernel_block);
+                blocks.unpack(kernels, block(0, row / kernel_block, b), of_block.data(), row % kernel_block, 1);
+                std::copy_n(of_block.begin(), extent_of_block(cols_, b), out + b * kernel_block);
             }
         } else {
             refuse<Sum>(format_);

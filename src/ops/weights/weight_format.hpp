@@ -14,7 +14,31 @@
 
 namespace moesaic::ops {
 
-enum class WeightFormat : std::uint8_t { bf16, fp32, fp64 };
+enum class WeightFormat : std::uint8_t { bf16, fp32, fp64, fp8, int8, int4, mxfp4 };
+
+/// What weights may be held in, for those who choose: as they come, or rounded to a format.
+enum class WeightChoice : std::uint8_t { automatic, bf16, fp8, int8, int4, mxfp4 };
+constexpr auto names_of(WeightChoice) {
+    return std::to_array<std::string_view>({"auto", "bf16", "fp8", "int8", "int4", "mxfp4"});
+}
+/// Nothing for `automatic`.
+[[nodiscard]] constexpr std::optional<WeightFormat> chosen_format(WeightChoice choice) {
+    switch (choice) {
+        case WeightChoice::automatic:
+            break;
+        case WeightChoice::bf16:
+            return WeightFormat::bf16;
+        case WeightChoice::fp8:
+            return WeightFormat::fp8;
+        case WeightChoice::int8:
+            return WeightFormat::int8;
+        case WeightChoice::int4:
+            return WeightFormat::int4;
+        case WeightChoice::mxfp4:
+            return WeightFormat::mxfp4;
+    }
+    return std::nullopt;
+}
 
 /// How kernels for activations of some type get at the elements of a format.
 enum class Access : std::uint8_t {
@@ -41,10 +65,24 @@ inline constexpr std::array weight_formats = {
     FormatFacts{WeightFormat::bf16, "BF16", 2 * block_elements, Access::in_place, Access::unpacked, Access::none},
     FormatFacts{WeightFormat::fp32, "FP32", 4 * block_elements, Access::none, Access::in_place, Access::none},
     FormatFacts{WeightFormat::fp64, "FP64", 8 * block_elements, Access::none, Access::none, Access::in_place},
+    // A scale for each row of a block, in FP32, BF16 and as a power of two.
+    FormatFacts{WeightFormat::fp8, "FP8", block_elements + 4 * kernel_block, Access::unpacked, Access::unpacked,
+                Access::unpacked},
+    FormatFacts{WeightFormat::int8, "INT8", block_elements + 4 * kernel_block, Access::unpacked, Access::unpacked,
+                Access::unpacked},
+    FormatFacts{WeightFormat::int4, "INT4", block_elements / 2 + 2 * kernel_block, Access::unpacked, Access::unpacked,
+                Access::unpacked},
+    FormatFacts{WeightFormat::mxfp4, "MXFP4", block_elements / 2 + line_bytes, Access::unpacked, Access::unpacked,
+                Access::unpacked},
 };
 
 [[nodiscard]] constexpr const FormatFacts& facts_of(WeightFormat format) {
     return weight_formats[static_cast<std::size_t>(format)];
+}
+
+/// Bytes that an element takes, with its share of the scales.
+[[nodiscard]] constexpr double bytes_per_weight(WeightFormat format) {
+    return static_cast<double>(facts_of(format).block_bytes) / static_cast<double>(block_elements);
 }
 
 /// How kernels for activations of type Scalar get at a format.
