@@ -8,100 +8,15 @@
 #include <algorithm>
 #include <boost/program_options.hpp>
 #include <cctype>
-#include <charconv>
-#include <cmath>
 #include <fstream>
 #include <map>
-#include <numeric>
 #include <set>
-#include <sstream>
 #include <utility>
 
 namespace moesaic::core {
 namespace {
 
 namespace po = boost::program_options;
-
-std::string to_text(bool value) {
-    return value ? "true" : "false";
-}
-std::string to_text(std::int64_t value) {
-    return std::to_string(value);
-}
-std::string to_text(double value) {
-    return fmt::format("{}", value);
-}
-std::string to_text(const std::string& value) {
-    return value;
-}
-std::string to_text(const Duration& value) {
-    return value.text;
-}
-
-bool from_text(const std::string& text, bool& value) {
-    if (text == "true" || text == "yes" || text == "on" || text == "1") {
-        value = true;
-        return true;
-    }
-    if (text == "false" || text == "no" || text == "off" || text == "0") {
-        value = false;
-        return true;
-    }
-    return false;
-}
-
-template <class Number>
-bool number_from_text(const std::string& text, Number& value) {
-    const char* end = text.data() + text.size();
-    const auto [stop, error] = std::from_chars(text.data(), end, value);
-    return error == std::errc() && stop == end;
-}
-
-bool from_text(const std::string& text, std::int64_t& value) {
-    return number_from_text(text, value);
-}
-bool from_text(const std::string& text, double& value) {
-    return number_from_text(text, value) && std::isfinite(value);
-}
-bool from_text(const std::string& text, std::string& value) {
-    value = text;
-    return true;
-}
-
-/// Days before a dash, then at most hours, minutes and seconds.
-bool from_text(const std::string& text, Duration& value) {
-    const auto dash = text.find('-');
-    double days = 0;
-    double seconds = 0;
-    const auto is_amount = [](const std::string& digits, double& amount) {
-        return from_text(digits, amount) && amount >= 0;
-    };
-    if (dash != std::string::npos && !is_amount(text.substr(0, dash), days)) {
-        return false;
-    }
-    int fields = 0;
-    std::istringstream clock(dash == std::string::npos ? text : text.substr(dash + 1));
-    for (std::string field; std::getline(clock, field, ':'); ++fields) {
-        double amount = 0;
-        if (!is_amount(field, amount)) {
-            return false;
-        }
-        seconds = seconds * 60 + amount;
-    }
-    value = {text, seconds + days * 86400};
-    return text.empty() || (fields >= 1 && fields <= 3 && value.seconds > 0);
-}
-
-template <class T>
-constexpr std::string_view type_name = "text";
-template <>
-constexpr std::string_view type_name<bool> = "true or false";
-template <>
-constexpr std::string_view type_name<std::int64_t> = "an integer";
-template <>
-constexpr std::string_view type_name<double> = "a number";
-template <>
-constexpr std::string_view type_name<Duration> = "a duration";
 
 std::ifstream open_config_file(const std::filesystem::path& file) {
     std::error_code error;
@@ -279,43 +194,6 @@ std::vector<std::string> OptionSet::keys() const {
     return implementation_->keys();
 }
 
-template <class T>
-OptionSet::Declared OptionSet::add(const std::string& key, T& target, const std::string& help, Check<T> check) {
-    return add_text(
-        key, help, [&target] { return to_text(target); },
-        [&target, check = std::move(check)](const std::string& text, const std::string& full_key,
-                                            const std::string& source) {
-            T value{};
-            require(from_text(text, value), ExitCode::usage, "{} = {} is not {} ({}); correct the value", full_key,
-                    text, type_name<T>, source);
-            if (check) {
-                const std::string problem = check(value);
-                require(problem.empty(), ExitCode::usage, "{} = {} {} ({}); correct the value", full_key, text, problem,
-                        source);
-            }
-            target = std::move(value);
-        });
-}
-
-template OptionSet::Declared OptionSet::add(const std::string&, bool&, const std::string&, Check<bool>);
-template OptionSet::Declared OptionSet::add(const std::string&, std::int64_t&, const std::string&, Check<std::int64_t>);
-template OptionSet::Declared OptionSet::add(const std::string&, double&, const std::string&, Check<double>);
-template OptionSet::Declared OptionSet::add(const std::string&, std::string&, const std::string&, Check<std::string>);
-template OptionSet::Declared OptionSet::add(const std::string&, Duration&, const std::string&, Check<Duration>);
-
-OptionSet::Declared OptionSet::add_auto(const std::string& key, std::int64_t& target, std::int64_t most,
-                                        const std::string& help) {
-    return add_text(
-        key, help, [&target] { return target == 0 ? "auto" : to_text(target); },
-        [&target, most](const std::string& text, const std::string& full_key, const std::string& source) {
-            std::int64_t value = 0;
-            require(text == "auto" || (from_text(text, value) && value >= 1 && value <= most), ExitCode::usage,
-                    "{} = {} must be auto or an integer between 1 and {} ({}); correct the value", full_key, text, most,
-                    source);
-            target = value;
-        });
-}
-
 std::vector<std::string> OptionSet::parse(std::span<const std::string> arguments, bool first_word_is_config) {
     namespace style = po::command_line_style;
     implementation_->config_file.clear();
@@ -423,39 +301,6 @@ std::vector<Section> sections_of(const std::filesystem::path& file) {
     return sections;
 }
 
-OptionSet::Check<std::int64_t> at_least(std::int64_t minimum) {
-    return [minimum](const std::int64_t& value) {
-        return value >= minimum ? std::string() : fmt::format("must be at least {}", minimum);
-    };
-}
-
-OptionSet::Check<std::int64_t> integer_within(std::int64_t minimum, std::int64_t maximum) {
-    return [minimum, maximum](const std::int64_t& value) {
-        return value >= minimum && value <= maximum ? std::string()
-                                                    : fmt::format("must be between {} and {}", minimum, maximum);
-    };
-}
-
-OptionSet::Check<double> positive() {
-    return [](const double& value) { return value > 0 ? std::string() : std::string("must be positive"); };
-}
-
-OptionSet::Check<double> within(double minimum, double maximum) {
-    return [minimum, maximum](const double& value) {
-        return value >= minimum && value <= maximum ? std::string()
-                                                    : fmt::format("must be between {} and {}", minimum, maximum);
-    };
-}
-
-OptionSet::Check<std::string> one_of(std::vector<std::string> choices) {
-    return [choices = std::move(choices)](const std::string& value) {
-        if (std::find(choices.begin(), choices.end(), value) != choices.end()) {
-            return std::string();
-        }
-        return fmt::format("must be one of {}", fmt::join(choices, ", "));
-    };
-}
-
 void require_set(const std::vector<std::pair<std::string, std::string>>& keys_and_values) {
     std::vector<std::string> missing;
     for (const auto& [key, value] : keys_and_values) {
@@ -467,33 +312,6 @@ void require_set(const std::vector<std::pair<std::string, std::string>>& keys_an
             "{} {} not set ({} no default); write --{} VALUE, or set {} in the configuration file",
             fmt::join(missing, ", "), missing.size() == 1 ? "is" : "are", missing.size() == 1 ? "it has" : "they have",
             fmt::join(missing, " VALUE --"), missing.size() == 1 ? "it" : "them");
-}
-
-std::string nearest(std::string_view word, std::span<const std::string> candidates) {
-    const auto distance = [](std::string_view a, std::string_view b) {
-        std::vector<std::size_t> row(b.size() + 1);
-        std::iota(row.begin(), row.end(), std::size_t{0});
-        for (std::size_t i = 1; i <= a.size(); ++i) {
-            std::size_t diagonal = row[0];
-            row[0] = i;
-            for (std::size_t j = 1; j <= b.size(); ++j) {
-                const std::size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
-                diagonal = row[j];
-                row[j] = std::min({substituted, row[j] + 1, row[j - 1] + 1});
-            }
-        }
-        return row.back();
-    };
-    std::string best;
-    std::size_t best_distance = word.size() / 3 + 2;  // more would be guessing
-    for (const std::string& candidate : candidates) {
-        const std::size_t d = distance(word, candidate);
-        if (d < best_distance) {
-            best = candidate;
-            best_distance = d;
-        }
-    }
-    return best;
 }
 
 }  // namespace moesaic::core

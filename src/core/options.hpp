@@ -154,7 +154,4 @@ OptionSet::Check<double> positive();
 OptionSet::Check<double> within(double minimum, double maximum);
 OptionSet::Check<std::string> one_of(std::vector<std::string> choices);
 
-/// The candidate with the smallest edit distance to `word`, or an empty string if none is near.
-[[nodiscard]] std::string nearest(std::string_view word, std::span<const std::string> candidates);
-
 }  // namespace moesaic::core

@@ -209,12 +209,5 @@ TEST_F(OptionsTest, HelpShowsEveryOptionWithItsDefault) {
     EXPECT_NE(help.find("(default 0.5)"), std::string::npos);
 }
 
-TEST(Nearest, FindsSimilarWordsOnly) {
-    const std::vector<std::string> words = {"train", "eval", "verify"};
-    EXPECT_EQ(nearest("trian", words), "train");
-    EXPECT_EQ(nearest("verfy", words), "verify");
-    EXPECT_EQ(nearest("xyzzy", words), "");
-}
-
 }  // namespace
 }  // namespace moesaic::core
