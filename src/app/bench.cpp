@@ -3,6 +3,7 @@
 #include "app/train_configuration.hpp"
 #include "bench/case_runner.hpp"
 #include "core/error.hpp"
+#include "core/option_sources.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -51,7 +52,7 @@ std::string deck_of(Arguments arguments) {
 std::vector<bench::CaseSpec> cases_of_deck(const std::string& deck) {
     std::vector<bench::CaseSpec> specs;
     std::set<std::string> names;
-    for (const core::Section& section : core::sections_of(deck)) {
+    for (const core::Section& section : core::read_config_file(deck).sections) {
         const std::string word = section.name.substr(0, section.name.find('.'));
         const bench::BenchmarkKind* const kind = bench::find_benchmark(word);
         if (kind == nullptr) {

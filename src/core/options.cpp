@@ -1,14 +1,13 @@
 #include "core/options.hpp"
 
 #include "core/error.hpp"
+#include "core/option_sources.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <boost/program_options.hpp>
 #include <cctype>
-#include <fstream>
 #include <map>
 #include <set>
 #include <utility>
@@ -16,52 +15,10 @@
 namespace moesaic::core {
 namespace {
 
-namespace po = boost::program_options;
-
-std::ifstream open_config_file(const std::filesystem::path& file) {
-    std::error_code error;
-    const bool is_file = std::filesystem::is_regular_file(file, error);  // before it is opened: a FIFO would wait
-    std::ifstream stream;
-    if (is_file) {
-        stream.open(file);
-    }
-    require(is_file && stream.good(), ExitCode::usage,
-            "can't read the configuration file {} (no such file, or not readable); check the path", file.string());
-    constexpr std::string_view byte_order_mark = "\xef\xbb\xbf";  // editors of Windows put it before UTF-8
-    std::string begin(byte_order_mark.size(), '\0');
-    stream.read(begin.data(), static_cast<std::streamsize>(begin.size()));
-    if (begin != byte_order_mark) {
-        stream.clear();
-        stream.seekg(0);
-    }
-    return stream;
-}
-
-/// Where in an INI file `section.key` is set, for messages; the file's name alone if it can't be found.
-std::string location(const std::filesystem::path& file, const std::string& key) {
-    std::ifstream stream = open_config_file(file);
-    std::string line;
-    std::string section;
-    for (int number = 1; std::getline(stream, line); ++number) {
-        line.erase(std::remove_if(line.begin(), line.end(), [](unsigned char c) { return std::isspace(c) != 0; }),
-                   line.end());
-        if (line.size() > 2 && line.front() == '[') {
-            section = line.substr(1, line.find(']') - 1) + ".";
-        } else if (section + line.substr(0, line.find('=')) == key) {
-            return fmt::format("{}:{}", file.string(), number);
-        }
-    }
-    return file.string();
-}
-
-/// The last of several values for the same key, so that a script can append to the options of another one.
-std::vector<po::option> last_of_each(const std::vector<po::option>& options) {
-    std::vector<po::option> last;
-    for (const po::option& option : options) {
-        std::erase_if(last, [&](const po::option& other) { return other.string_key == option.string_key; });
-        last.push_back(option);
-    }
-    return last;
+const std::string& value_of(const GivenOption& given) {
+    require(given.value.has_value(), ExitCode::usage, "option {} needs a value ({}); write --{} VALUE", given.key,
+            given.where, given.key);
+    return *given.value;
 }
 
 }  // namespace
@@ -123,39 +80,31 @@ struct OptionSet::Implementation {
         return *found;
     }
 
-    /// Assigns options of one source, in which each may be set once.
-    void apply(const std::vector<po::option>& options, const std::function<std::string(const std::string&)>& origin) {
-        std::set<std::string> assigned;
-        for (const po::option& option : options) {
-            const std::string where = origin(option.string_key);
-            require(assigned.insert(option.string_key).second, ExitCode::usage,
-                    "option {} is set twice ({}); remove one", option.string_key, where);
-            require(is_utf8(option.value.empty() ? "" : option.value.front()), ExitCode::usage,
-                    "option {} has a value that is no UTF-8 ({}); results hold it as UTF-8 text, so write, or rename, "
-                    "it so",
-                    option.string_key, where);
-            require(option.value.size() == 1, ExitCode::usage, "option {} needs one value ({}); write --{} VALUE",
-                    option.string_key, where, option.string_key);
-            Entry& entry = known(option.string_key, where);
-            entry.read(option.value.front(), option.string_key, where);
-            entry.is_set = true;
-        }
+    void assign(const GivenOption& given) {
+        Entry& entry = known(given.key, given.where);
+        const std::string& value = value_of(given);
+        require(is_utf8(value), ExitCode::usage,
+                "option {} has a value that is no UTF-8 ({}); results hold it as UTF-8 text, so write, or rename, it "
+                "so",
+                given.key, given.where);
+        require(value.find('\n') == std::string::npos, ExitCode::usage,
+                "option {} has a value with a line break ({}); results hold it on one line, so write, or rename, it so",
+                given.key, given.where);
+        entry.read(value, given.key, given.where);
+        entry.is_set = true;
     }
 
-    void read_config_file(const std::filesystem::path& file) {
-        require(config_file.empty(), ExitCode::usage, "two configuration files given ({} and {}); give one",
-                config_file.string(), file.string());
+    void read_file(const std::filesystem::path& file) {
         config_file = file;
-        std::ifstream stream = open_config_file(file);
-        try {
-            auto parsed = po::parse_config_file(stream, po::options_description(), true);
-            std::erase_if(parsed.options, [&](const po::option& option) {
-                return find(option.string_key) == entries.end() && ignored_in_files.contains(option.string_key);
-            });
-            apply(parsed.options, [&](const std::string& key) { return location(file, key); });
-        } catch (const po::error& error) {
-            fail(ExitCode::usage, "can't parse {} ({}); write [section] lines and key = value lines", file.string(),
-                 error.what());
+        std::map<std::string, std::string> places;
+        for (const GivenOption& given : read_config_file(file).options) {
+            if (find(given.key) == entries.end() && ignored_in_files.contains(given.key)) {
+                continue;
+            }
+            const auto [first, is_first] = places.emplace(given.key, given.where);
+            require(is_first, ExitCode::usage, "option {} is set twice ({} and {}); remove one", given.key,
+                    first->second, given.where);
+            assign(given);
         }
     }
 };
@@ -195,44 +144,23 @@ std::vector<std::string> OptionSet::keys() const {
 }
 
 std::vector<std::string> OptionSet::parse(std::span<const std::string> arguments, bool first_word_is_config) {
-    namespace style = po::command_line_style;
     implementation_->config_file.clear();
-    std::vector<std::string> words;
-    std::vector<po::option> options;
-    try {
-        po::options_description known;
-        for (const auto& entry : implementation_->entries) {
-            known.add_options()(entry.key.c_str(), po::value<std::string>());
-        }
-        known.add_options()("config", po::value<std::string>());
-        const auto parsed = po::command_line_parser(std::vector<std::string>(arguments.begin(), arguments.end()))
-                                .options(known)
-                                .style(style::allow_long | style::long_allow_adjacent | style::long_allow_next)
-                                .allow_unregistered()
-                                .run();
-        for (const po::option& option : parsed.options) {
-            if (option.unregistered) {
-                static_cast<void>(implementation_->known(option.string_key, "on the command line"));
-            }
-            if (option.position_key >= 0) {
-                words.insert(words.end(), option.value.begin(), option.value.end());
-            } else if (option.string_key == "config") {
-                implementation_->read_config_file(option.value.front());
-            } else {
-                options.push_back(option);
-            }
-        }
-    } catch (const po::error& error) {
-        fail(ExitCode::usage, "can't parse the command line ({}); options are written --section.key VALUE",
-             error.what());
+    CommandLine line = read_command_line(arguments);
+    const auto options = std::stable_partition(line.options.begin(), line.options.end(),
+                                               [](const GivenOption& given) { return given.key == "config"; });
+    std::vector<std::string> files;
+    std::transform(line.options.begin(), options, std::back_inserter(files), value_of);
+    if (first_word_is_config && !line.words.empty()) {
+        files.push_back(line.words.front());
+        line.words.erase(line.words.begin());
     }
-    if (first_word_is_config && !words.empty()) {
-        implementation_->read_config_file(words.front());
-        words.erase(words.begin());
+    require(files.size() < 2, ExitCode::usage, "{} configuration files given ({}); give one", files.size(),
+            fmt::join(files, ", "));
+    for (const std::string& file : files) {
+        implementation_->read_file(file);
     }
-    implementation_->apply(last_of_each(options),
-                           [](const std::string&) { return std::string("on the command line"); });
-    return words;
+    std::for_each(options, line.options.end(), [&](const GivenOption& given) { implementation_->assign(given); });
+    return line.words;
 }
 
 const std::filesystem::path& OptionSet::config_file() const noexcept {
@@ -258,7 +186,7 @@ std::string OptionSet::to_config(const std::vector<Setting>& settings) {
         const std::size_t dot = setting.key.find('.');
         if (!setting.value.empty() && dot != std::string::npos) {
             sections[setting.key.substr(0, dot)] +=
-                fmt::format("{} = {}\n", setting.key.substr(dot + 1), setting.value);
+                fmt::format("{} = {}\n", setting.key.substr(dot + 1), config_value(setting.value));
         }
     }
     std::string text;
@@ -282,23 +210,6 @@ std::string OptionSet::help() const {
         text += fmt::format("  --{:<26} {}{}\n", entry.key, entry.help, preset);
     }
     return text;
-}
-
-std::vector<Section> sections_of(const std::filesystem::path& file) {
-    std::ifstream stream = open_config_file(file);
-    std::vector<Section> sections;
-    std::string line;
-    for (int number = 1; std::getline(stream, line); ++number) {
-        const std::size_t begin = line.find_first_not_of(" \t");
-        const std::size_t end = line.find(']');
-        if (begin != std::string::npos && line[begin] == '[') {
-            require(end != std::string::npos, ExitCode::usage,
-                    "{}:{}: {} is no section (the bracket ] is missing); add it", file.string(), number,
-                    line.substr(begin));
-            sections.push_back({line.substr(begin + 1, end - begin - 1), number});
-        }
-    }
-    return sections;
 }
 
 void require_set(const std::vector<std::pair<std::string, std::string>>& keys_and_values) {

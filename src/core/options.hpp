@@ -28,8 +28,8 @@ struct Duration {
     double seconds = 0;  ///< positive if one was
 };
 
-/// A set of options named "section.key" or, declared before those, "key", read from an INI file and from the command
-/// line, where the latter wins.
+/// A set of options named "section.key" or, declared before those, "key", read from a configuration file and from the
+/// command line (core/option_sources.hpp), where the latter wins.
 class OptionSet {
 public:
     OptionSet();
@@ -110,10 +110,10 @@ public:
     void ignore_in_files(const std::vector<std::string>& keys);
     [[nodiscard]] std::vector<std::string> keys() const;
 
-    /// Reads `arguments` (without program and command name): `--section.key VALUE`, `--section.key=VALUE`, `--config
-    /// FILE`, and words without dashes, which are returned. With `first_word_is_config`, the first of those is a
-    /// configuration file too, and not returned. Of an option that is given several times the last value counts; in a
-    /// file that is an error. Usage errors name the option, the file and the nearest known key.
+    /// Reads `arguments` (without program and command name): options, `--config FILE`, and words, which are returned.
+    /// With `first_word_is_config`, the first of those is a configuration file too, and not returned. Of an option that
+    /// the command line has several times the last value counts, so that a script can append to the options of another
+    /// one; in a file that is an error. Usage errors name the option, the place and the nearest known key.
     std::vector<std::string> parse(std::span<const std::string> arguments, bool first_word_is_config);
 
     /// The configuration file that was read, or an empty path.
@@ -138,14 +138,6 @@ private:
     struct Implementation;
     std::unique_ptr<Implementation> implementation_;
 };
-
-/// The names of the [sections] of an INI file, with the numbers of their lines. Throws a usage error for a file that
-/// can't be read.
-struct Section {
-    std::string name;
-    int line = 0;
-};
-[[nodiscard]] std::vector<Section> sections_of(const std::filesystem::path& file);
 
 /// Checks for `OptionSet::add`.
 OptionSet::Check<std::int64_t> at_least(std::int64_t minimum);

@@ -1,5 +1,6 @@
 #include "core/options.hpp"
 #include "core/error.hpp"
+#include "core/option_sources.hpp"
 
 #include <gtest/gtest.h>
 
@@ -113,6 +114,11 @@ TEST_F(OptionsTest, DurationsAreThoseOfSlurm) {
 }
 
 TEST_F(OptionsTest, CommandLineTakesBothSpellingsAndReturnsWords) {
+    EXPECT_EQ(parse({"--data.train=--a=b", "-x", "--", "--train.lr", "-"}),
+              (std::vector<std::string>{"-x", "--train.lr", "-"}));
+    EXPECT_EQ(train, "--a=b");
+    parse({"--data.train="});
+    EXPECT_EQ(train, "");
     EXPECT_EQ(parse({"case1", "--train.lr", "2e-3", "--data.shuffle=false", "case2"}),
               (std::vector<std::string>{"case1", "case2"}));
     EXPECT_EQ(rate, 2e-3);
@@ -154,6 +160,7 @@ TEST_F(OptionsTest, KnowWhatWasSetEvenToItsDefault) {
 
 TEST_F(OptionsTest, ValuesMustBeUtf8) {
     EXPECT_NE(error_of({"--data.train", "caf\xe9"}).find("data.train has a value that is no UTF-8"), std::string::npos);
+    EXPECT_NE(error_of({"--data.train", "a\nb"}).find("data.train has a value with a line break"), std::string::npos);
     parse({"--data.train", "caf\xc3\xa9"});
     EXPECT_EQ(train, "caf\xc3\xa9");
 }
@@ -173,16 +180,65 @@ TEST_F(OptionsTest, WrongValuesNameKeyValueAndReason) {
     EXPECT_NE(error_of({"--parallel.tensor", "0"}).find("auto"), std::string::npos);
     EXPECT_NE(error_of({"--parallel.tensor", "65"}).find("between 1 and 64"), std::string::npos);
     EXPECT_EQ(error_of({"--parallel.tensor", "64"}), "no error");
-    EXPECT_NE(error_of({"--train.steps"}), "no error");
+    EXPECT_EQ(error_of({"--train.steps"}),
+              "option train.steps needs a value (on the command line); write --train.steps VALUE");
+    EXPECT_NE(error_of({"--train.steps", "--train.lr", "1"}).find("train.steps needs a value"), std::string::npos);
+    EXPECT_NE(error_of({"--config"}).find("option config needs a value"), std::string::npos);
     EXPECT_EQ(steps, 3);  // unchanged by errors
 }
 
 TEST_F(OptionsTest, FileErrorsNameTheFile) {
     EXPECT_NE(error_of({"/nonexistent/a.cfg"}, true).find("/nonexistent/a.cfg"), std::string::npos);
-    write("[train]\nthis is no setting\n");
-    EXPECT_NE(error_of({file_.string()}, true).find(file_.string()), std::string::npos);
-    write("[train]\nlr = 1\nlr = 2\n");
-    EXPECT_NE(error_of({file_.string()}, true).find("train.lr is set twice"), std::string::npos);
+    const auto error_in = [&](const std::string& text) {
+        write(text);
+        return error_of({file_.string()}, true);
+    };
+    const std::string file = file_.string();
+    EXPECT_EQ(error_in("[train]\nthis is no setting\n"),
+              file + ":2: this is no setting is no setting (lines are [section] or key = value); correct it");
+    EXPECT_EQ(error_in("\n= 3\n"), file + ":2: = 3 is no setting (lines are [section] or key = value); correct it");
+    EXPECT_EQ(error_in("[train\nlr = 1\n"), file + ":1: [train is no section (the bracket ] is missing); add it");
+    EXPECT_EQ(error_in("[train] lr = 1\n"), file +
+                                                ":1: [train] lr = 1 has more than a section (settings have lines of "
+                                                "their own); break the line after ]");
+    EXPECT_EQ(error_in("[train]\nlr = 1\n\n[data]\n[train]\nlr = 1\n"),
+              "option train.lr is set twice (" + file + ":2 and " + file + ":6); remove one");
+    EXPECT_EQ(error_in("train.lr = 1\n[train]\nlr = 1\n"),
+              "option train.lr is set twice (" + file + ":1 and " + file + ":3); remove one");
+    EXPECT_NE(error_of({file, "--config", file}, true).find("2 configuration files given"), std::string::npos);
+}
+
+TEST_F(OptionsTest, CommentsNeedABlankBeforeThem) {
+    write("; one\n\t# two\n[train] # three\nlr = 0.25 ; four\nsteps=7 # five ; six\r\n[data]\ntrain = a.jsonl ; x\n");
+    EXPECT_EQ(error_of({file_.string()}, true), "no error");
+    EXPECT_EQ(rate, 0.25);
+    EXPECT_EQ(steps, 7);
+    EXPECT_EQ(train, "a.jsonl");
+    for (const std::string value : {"a.jsonl; x", "run#3", "a;"}) {
+        write("[data]\ntrain = " + value + "\n");
+        EXPECT_EQ(error_of({file_.string()}, true),
+                  file_.string() + ":2: the value " + value + " has " + (value[0] == 'r' ? "#" : ";") +
+                      " in it (a comment needs a blank before it); put one there, or the value in double quotes");
+    }
+    EXPECT_EQ(train, "a.jsonl");  // unchanged by errors
+}
+
+TEST_F(OptionsTest, QuotedValuesAreTakenAsTheyAre) {
+    for (const std::string value : {"run #3; b", " blanks ", "\"a\" \"b\"", "\"", "#", "a \"b\"", "plain"}) {
+        write(OptionSet::to_config({{"data.train", value}}) + "[train]\nsteps = 7 # x\n");
+        EXPECT_EQ(error_of({file_.string()}, true), "no error") << value;
+        EXPECT_EQ(train, value);
+    }
+    write("[data]\ntrain = \"a # b\"  ; comment\n");
+    EXPECT_EQ(error_of({file_.string()}, true), "no error");
+    EXPECT_EQ(train, "a # b");
+    for (const char* broken : {"\"a", "\"", "\"a\" b", "\"a\"\""}) {
+        write(std::string("[data]\ntrain = ") + broken + "\n");
+        EXPECT_NE(
+            error_of({file_.string()}, true).find(":2: the value " + std::string(broken) + " begins with a quote"),
+            std::string::npos)
+            << broken;
+    }
 }
 
 /// A script can append to the options of another one.
@@ -195,8 +251,8 @@ TEST_F(OptionsTest, FilesMayBeginWithAByteOrderMark) {
     write("\xef\xbb\xbf[train]\nsteps = 9\n");
     EXPECT_EQ(error_of({file_.string()}, true), "no error");
     EXPECT_EQ(steps, 9);
-    ASSERT_EQ(sections_of(file_).size(), 1U);
-    EXPECT_EQ(sections_of(file_)[0].name, "train");
+    ASSERT_EQ(read_config_file(file_).sections.size(), 1U);
+    EXPECT_EQ(read_config_file(file_).sections[0].name, "train");
     write("");
     EXPECT_EQ(error_of({file_.string()}, true), "no error");
 }

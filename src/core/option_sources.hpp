@@ -1,0 +1,47 @@
+// Where values of options come from: configuration files and the command line.
+#pragma once
+
+#include <filesystem>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+namespace moesaic::core {
+
+/// An option as a source has it.
+struct GivenOption {
+    std::string key;
+    std::optional<std::string> value;  ///< nothing if it is the last word of the command line, or before another option
+    std::string where;                 ///< for messages: "FILE:LINE", or "on the command line"
+};
+
+/// A [section] line.
+struct Section {
+    std::string name;
+    int line = 0;
+};
+
+struct ConfigFile {
+    std::vector<Section> sections;
+    std::vector<GivenOption> options;  ///< keys with their sections
+};
+
+/// Reads an INI file: lines "[section]" and "key = value". At the beginning of a line and after a blank, # and ; begin
+/// a comment; a value that has one otherwise stands in double quotes, where "" is one of them. Usage errors name file
+/// and line.
+[[nodiscard]] ConfigFile read_config_file(const std::filesystem::path& file);
+
+/// The value as such a file has it.
+[[nodiscard]] std::string config_value(const std::string& value);
+
+struct CommandLine {
+    std::vector<GivenOption> options;  ///< in their order, repeated ones too
+    std::vector<std::string> words;
+};
+
+/// Reads `--key VALUE`, `--key=VALUE`, and words; all that follows `--` are words. A value that begins with two dashes
+/// has to be written with the equals sign.
+[[nodiscard]] CommandLine read_command_line(std::span<const std::string> arguments);
+
+}  // namespace moesaic::core
