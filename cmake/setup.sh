@@ -5,7 +5,7 @@
 packages=(
     g++ cmake ninja-build pkg-config
     libopenmpi-dev openmpi-bin libhwloc-dev libhdf5-dev
-    libboost-dev nlohmann-json3-dev libfmt-dev libxxhash-dev libpcre2-dev
+    libboost-program-options-dev nlohmann-json3-dev libfmt-dev libxxhash-dev libpcre2-dev
     libgtest-dev libbenchmark-dev hdf5-tools
 )
 

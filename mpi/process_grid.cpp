@@ -25,7 +25,7 @@ index_t ranks_per_node(const Communicator& world) {
 void GridShape::declare(core::OptionSet& set) {
     set.add_auto("parallel.tensor", tensor, most_ranks,
                  "ranks that share each expert's intermediate dimension; auto: ranks per node");
-    set.add("parallel.expert", expert, "groups of such ranks that hold different experts",
+    set.add("parallel.expert", expert, "groups of ranks that hold different experts",
             core::integer_within(1, most_ranks));
     set.add_auto("parallel.data", data, most_ranks, "replicas of all experts; auto: all remaining ranks");
 }

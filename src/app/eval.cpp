@@ -34,16 +34,18 @@ struct EvalConfiguration {
     core::OptionSet options;
 
     EvalConfiguration() {
+        options.need({"model.path", "model.synthetic"});
+        options.need({"data.eval"});
+        options.add_path("output", scores, "file for the loss and exactness of every sequence, as JSON lines");
         model.declare(options);
-        options.add("lora.init", adapter, "folder of a PEFT adapter to evaluate with; without it the model alone");
         data.declare_eval(options);
+        options.add_path("lora.init", adapter, "folder of a PEFT adapter to evaluate with; without it the model alone");
         batches.declare_batch_size(options);
+        compute.declare(options);
         grid.declare(options);
         place.declare(options);
         decoder.declare_chunks(options);
-        compute.declare(options);
         watchdog.declare(options);
-        options.add("output", scores, "file for the loss and exactness of every sequence, as JSON lines");
         options.ignore_in_files(TrainConfiguration().options.keys());
     }
 };
@@ -111,7 +113,6 @@ ExitCode run_eval(const mpi::Communicator& world, Arguments arguments) {
         return ExitCode::success;
     }
     world.agree([&] {
-        core::require_set({{"model.path", configuration.model.name()}, {"data.eval", configuration.data.eval}});
         if (world.is_root() && !configuration.scores.empty()) {
             io::require_writable(configuration.scores);
         }

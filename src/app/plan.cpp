@@ -80,6 +80,7 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     PlannedHost planned;
     mpi::PlaceSettings place;
     TrainConfiguration configuration([&](core::OptionSet& set) { planned.declare(set, place); });
+    configuration.options.need({"model.path", "model.synthetic"});
     if (!parse_options_only(world, "plan", configuration.options, arguments)) {
         return ExitCode::success;
     }

@@ -70,19 +70,20 @@ std::vector<ChangedSetting> changed_settings(const nlohmann::json& earlier,
 }  // namespace
 
 void OutputSettings::declare(core::OptionSet& set) {
-    set.add("output.dir", directory, "folder for metrics, checkpoints, adapter, trace and report")
+    set.add_path("output.dir", directory, "folder for metrics, checkpoints, adapter, trace and report")
         .known_as({"output_dir", "out_dir", "save_dir"});
-    set.add("output.trace", trace, "record and write trace.json");
-    set.add_enum("output.adapter_layout", adapter_layout,
-                 "per-expert: a pair of factors for each expert's projection; fused: as PEFT adapts fused experts");
-    set.add("output.checkpoint_keep", checkpoint_keep, "newest checkpoints to keep", core::at_least(1))
+    set.add_path("output.resume", resume, "auto: from the latest checkpoint in output.dir; never; or a checkpoint file")
+        .known_as({"resume_from_checkpoint", "resume", "overwrite_output_dir"}, "auto, never or a checkpoint file");
+    set.add("output.checkpoint_keep", checkpoint_keep, "how many checkpoints to keep, the newest ones",
+            core::at_least(1))
         .known_as({"save_total_limit"});
     set.add("output.keep_best", keep_best,
-            "adapter/ is that of the evaluation with the lowest loss; otherwise, and without evaluations, of the last "
-            "step")
+            "keep the adapter of the evaluation with the lowest loss; otherwise, and without evaluations, that of the "
+            "last step")
         .known_as({"load_best_model_at_end", "metric_for_best_model"});
-    set.add("output.resume", resume, "auto: from the latest checkpoint in output.dir; never; or a checkpoint file")
-        .known_as({"resume_from_checkpoint", "resume", "overwrite_output_dir"}, "auto, never or a checkpoint file");
+    set.add_enum("output.adapter_layout", adapter_layout,
+                 "per-expert: a pair of factors for each expert's projection; fused: as PEFT adapts fused experts");
+    set.add("output.trace", trace, "record and write trace.json");
     set.explain({"logging_steps", "logging_strategy", "log_every", "report_to", "logging_dir", "use_wandb"},
                 "metrics.jsonl in output.dir has every step; docs/reports.md says how to take it elsewhere");
 }

@@ -58,16 +58,9 @@ void plan_passes(const train::Runtime& runtime, TrainConfiguration& configuratio
     train::PassChoices choices = {configuration.train.batches.micro_batch,
                                   configuration.train.batches.most_of_rank(world.size()),
                                   configuration.decoder.activations};
-    choices.micro_batch = train::choose_micro_batch(plan, choices, [&](const train::MemoryPlan& planned) {
-        return world.min<std::int64_t>(planned.total() <= static_cast<double>(runtime.memory_bytes()) ? 1 : 0) == 1;
-    });
+    inputs.memory = train::fit_passes(runtime, configuration.model.name(), plan, choices);
     configuration.train.batches.micro_batch = choices.micro_batch;
     inputs.decoder = settings_for(choices.micro_batch, choices.activations);
-    inputs.memory = plan(choices.micro_batch, choices.activations);
-    world.agree([&] {
-        train::require_memory(runtime.placement, runtime.placement.node_ranks, configuration.model.name(),
-                              inputs.memory.total(), train::cheaper_options(plan, choices));
-    });
 }
 
 TrainInputs read_inputs(const train::Runtime& runtime, TrainConfiguration& configuration) {
@@ -234,6 +227,11 @@ void TrainRun<Scalar>::say_what_begins() {
             train::print_warnings(runtime_.world, {data->longer_than(inputs_.architecture.positions)});
         }
     }
+    const train::TrainSettings& train = configuration_.train;
+    if (train.steps > 0 && train.epochs != train::TrainSettings().epochs) {
+        output_.say(fmt::format("note: train.steps = {} decides how long the run is, not train.epochs = {}",
+                                train.steps, train.epochs));
+    }
     output_.say("adapted: " + describe(adapted_));
     output_.say(fmt::format("{} steps, passes of up to {} tokens, {}; {}", session_.total_steps(),
                             inputs_.decoder.max_tokens, runtime_.kernels.template gemm_name<Scalar>(),
@@ -389,14 +387,12 @@ std::string to_command_line(Arguments arguments) {
 
 ExitCode run_train(const mpi::Communicator& world, Arguments arguments) {
     TrainConfiguration configuration;
+    configuration.options.need({"output.dir"});
+    configuration.options.need({"model.path", "model.synthetic"});
+    configuration.options.need({"data.train"});
     if (!parse_options_only(world, "train", configuration.options, arguments)) {
         return ExitCode::success;
     }
-    world.agree([&] {
-        core::require_set({{"output.dir", configuration.output.directory},
-                           {"model.path", configuration.model.name()},
-                           {"data.train", configuration.data.train}});
-    });
     const mpi::Watchdog watchdog(world, configuration.watchdog.limit_seconds);
     const train::Runtime runtime(world, configuration.place, configuration.grid, configuration.compute);
     const TrainInputs inputs = read_inputs(runtime, configuration);

@@ -279,13 +279,13 @@ ExitCode run_verify(const mpi::Communicator& world, Arguments arguments) {
     VerifiedPrecision verified = VerifiedPrecision::both;
     kernels::ComputeSettings compute;
     core::OptionSet options;
+    options.add_enum("compute.precision", verified, "precision to verify: fp32, bf16 or both");
+    compute.declare_isa(options);
     grid.declare(options);
     place.declare(options);
     decoder.declare_chunks(options);
-    options.add_enum("compute.precision", verified, "fp32, bf16 or both");
-    compute.declare_isa(options);
     if (asks_for_help(arguments)) {
-        print_help(world, "verify", options.help());
+        print_help(world, "verify", options);
         return ExitCode::success;
     }
     const std::vector<std::string> folders = parse(world, options, arguments, false);

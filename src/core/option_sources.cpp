@@ -5,6 +5,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <boost/program_options.hpp>
+#include <cctype>
+#include <cstdlib>
 #include <fstream>
 #include <string_view>
 
@@ -88,6 +92,19 @@ std::string value_of(std::string_view text, const std::string& where) {
     return std::string(trim(text.substr(0, sign)));
 }
 
+/// The name behind the first $ that a shell would replace, or an empty text.
+std::string variable_in(const std::string& text) {
+    const auto is_of_name = [](unsigned char c) { return std::isalnum(c) != 0 || c == '_'; };
+    for (std::size_t dollar = text.find('$'); dollar != std::string::npos; dollar = text.find('$', dollar + 1)) {
+        const auto begin = text.begin() + static_cast<std::ptrdiff_t>(dollar) + (text[dollar + 1] == '{' ? 2 : 1);
+        const auto end = std::find_if_not(begin, text.end(), is_of_name);
+        if (begin != end && std::isdigit(static_cast<unsigned char>(*begin)) == 0) {
+            return {begin, end};
+        }
+    }
+    return {};
+}
+
 }  // namespace
 
 ConfigFile read_config_file(const std::filesystem::path& file) {
@@ -128,27 +145,53 @@ std::string config_value(const std::string& value) {
     return quoted + '"';
 }
 
-CommandLine read_command_line(std::span<const std::string> arguments) {
+std::string expand_path(const std::string& path, const std::string& key, const std::string& source) {
+    const std::string variable = variable_in(path);
+    require(variable.empty(), ExitCode::usage,
+            "{} = {} has the variable {} in it ({}; only a shell replaces variables); write its value", key, path,
+            variable, source);
+    const std::string first = path.substr(0, path.find('/'));
+    if (!first.starts_with('~')) {
+        return path;
+    }
+    require(first == "~", ExitCode::usage,
+            "{} = {} begins with {} ({}; only a shell knows such folders); write the whole path, or ./{}", key, path,
+            first, source, path);
+    const char* const home = std::getenv("HOME");
+    require(home != nullptr && *home != 0, ExitCode::usage,
+            "{} = {} begins with ~ ({}) and the variable HOME is not set; write the whole path", key, path, source);
+    return home + path.substr(1);
+}
+
+CommandLine read_command_line(std::span<const std::string> arguments, const std::vector<std::string>& keys) {
+    namespace po = boost::program_options;
+    namespace style = po::command_line_style;
+    po::options_description known;
+    for (const std::string& key : keys) {
+        known.add_options()(key.c_str(), po::value<std::string>());
+    }
     CommandLine line;
-    for (std::size_t i = 0; i < arguments.size(); ++i) {
-        const std::string& argument = arguments[i];
-        if (argument == "--") {
-            line.words.insert(line.words.end(), arguments.begin() + static_cast<std::ptrdiff_t>(i) + 1,
-                              arguments.end());
-            break;
+    try {
+        const auto parsed = po::command_line_parser(std::vector<std::string>(arguments.begin(), arguments.end()))
+                                .options(known)
+                                .style(style::allow_long | style::long_allow_adjacent | style::long_allow_next)
+                                .allow_unregistered()
+                                .run();
+        for (const po::option& option : parsed.options) {
+            if (option.position_key >= 0) {
+                line.words.insert(line.words.end(), option.value.begin(), option.value.end());
+            } else {
+                line.options.push_back({option.string_key, option.value.empty() ? "" : option.value.front(),
+                                        "on the command line"});
+            }
         }
-        if (!argument.starts_with("--")) {
-            line.words.push_back(argument);
-            continue;
-        }
-        GivenOption option = {argument.substr(2), std::nullopt, "on the command line"};
-        if (const std::size_t equals = option.key.find('='); equals != std::string::npos) {
-            option.value = option.key.substr(equals + 1);
-            option.key.resize(equals);
-        } else if (i + 1 < arguments.size() && !arguments[i + 1].starts_with("--")) {
-            option.value = arguments[++i];
-        }
-        line.options.push_back(std::move(option));
+    } catch (const po::invalid_command_line_syntax& error) {
+        const std::string key = error.get_option_name();
+        fail(ExitCode::usage, "option {0} needs a value (on the command line); write --{0} VALUE",
+             key.substr(std::min(key.find_first_not_of('-'), key.size())));
+    } catch (const po::error& error) {
+        fail(ExitCode::usage, "can't parse the command line ({}); options are written --section.key VALUE",
+             error.what());
     }
     return line;
 }

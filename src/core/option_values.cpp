@@ -1,5 +1,6 @@
 // Values of options: as text, from text, and checks of them.
 #include "core/error.hpp"
+#include "core/option_sources.hpp"
 #include "core/options.hpp"
 
 #include <fmt/format.h>
@@ -131,6 +132,25 @@ OptionSet::Declared OptionSet::add_auto(const std::string& key, std::int64_t& ta
                     "{} = {} must be auto or an integer between 1 and {} ({}); correct the value", full_key, text, most,
                     source);
             target = value;
+        });
+}
+
+OptionSet::Declared OptionSet::add_path(const std::string& key, std::string& target, const std::string& help) {
+    return add_text(
+        key, help, [&target] { return target; },
+        [&target](const std::string& text, const std::string& full_key, const std::string& source) {
+            target = expand_path(text, full_key, source);
+        });
+}
+
+OptionSet::Declared OptionSet::add_paths(const std::string& key, std::string& target, const std::string& help) {
+    return add_text(
+        key, help, [&target] { return target; },
+        [&target](const std::string& text, const std::string& full_key, const std::string& source) {
+            std::vector<std::string> paths = split(text);
+            std::transform(paths.begin(), paths.end(), paths.begin(),
+                           [&](const std::string& path) { return expand_path(path, full_key, source); });
+            target = fmt::format("{}", fmt::join(paths, ","));
         });
 }
 

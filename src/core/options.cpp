@@ -1,6 +1,7 @@
 #include "core/options.hpp"
 
 #include "core/error.hpp"
+#include "core/help_text.hpp"
 #include "core/option_sources.hpp"
 
 #include <fmt/format.h>
@@ -13,15 +14,6 @@
 #include <utility>
 
 namespace moesaic::core {
-namespace {
-
-const std::string& value_of(const GivenOption& given) {
-    require(given.value.has_value(), ExitCode::usage, "option {} needs a value ({}); write --{} VALUE", given.key,
-            given.where, given.key);
-    return *given.value;
-}
-
-}  // namespace
 
 struct OptionSet::Implementation {
     struct Entry {
@@ -39,6 +31,7 @@ struct OptionSet::Implementation {
 
     std::map<std::string, std::string, std::less<>> answers;  ///< to names that other programs use
     std::set<std::string> ignored_in_files;
+    std::vector<std::vector<std::string>> needed;  ///< alternatives, one of which needs a value
 
     [[nodiscard]] std::vector<std::string> keys() const {
         std::vector<std::string> names;
@@ -48,6 +41,25 @@ struct OptionSet::Implementation {
 
     [[nodiscard]] auto find(const std::string& key) {
         return std::find_if(entries.begin(), entries.end(), [&](const Entry& e) { return e.key == key; });
+    }
+
+    [[nodiscard]] bool is_needed(const std::string& key) const {
+        return std::any_of(needed.begin(), needed.end(), [&](const auto& names) { return names.front() == key; });
+    }
+
+    void require_needed() {
+        std::vector<std::string> missing;
+        for (const std::vector<std::string>& names : needed) {
+            if (std::all_of(names.begin(), names.end(),
+                            [&](const auto& name) { return find(name)->write().empty(); })) {
+                missing.push_back(names.front());
+            }
+        }
+        require(missing.empty(), ExitCode::usage,
+                "{} {} not set ({} no default); write --{} VALUE, or set {} in the configuration file",
+                fmt::join(missing, ", "), missing.size() == 1 ? "is" : "are",
+                missing.size() == 1 ? "it has" : "they have", fmt::join(missing, " VALUE --"),
+                missing.size() == 1 ? "it" : "them");
     }
 
     /// What someone meant who wrote `key`.
@@ -82,22 +94,21 @@ struct OptionSet::Implementation {
 
     void assign(const GivenOption& given) {
         Entry& entry = known(given.key, given.where);
-        const std::string& value = value_of(given);
-        require(is_utf8(value), ExitCode::usage,
+        require(is_utf8(given.value), ExitCode::usage,
                 "option {} has a value that is no UTF-8 ({}); results hold it as UTF-8 text, so write, or rename, it "
                 "so",
                 given.key, given.where);
-        require(value.find('\n') == std::string::npos, ExitCode::usage,
+        require(given.value.find('\n') == std::string::npos, ExitCode::usage,
                 "option {} has a value with a line break ({}); results hold it on one line, so write, or rename, it so",
                 given.key, given.where);
-        entry.read(value, given.key, given.where);
+        entry.read(given.value, given.key, given.where);
         entry.is_set = true;
     }
 
-    void read_file(const std::filesystem::path& file) {
-        config_file = file;
+    void read_file(const std::string& file) {
+        config_file = expand_path(file, "config", "on the command line");
         std::map<std::string, std::string> places;
-        for (const GivenOption& given : read_config_file(file).options) {
+        for (const GivenOption& given : read_config_file(config_file).options) {
             if (find(given.key) == entries.end() && ignored_in_files.contains(given.key)) {
                 continue;
             }
@@ -135,6 +146,13 @@ void OptionSet::explain(std::initializer_list<std::string_view> names, std::stri
     }
 }
 
+void OptionSet::need(std::initializer_list<std::string_view> alternatives) {
+    std::vector<std::string>& names = implementation_->needed.emplace_back();
+    for (const std::string_view name : alternatives) {
+        names.push_back(implementation_->prefix + std::string(name));
+    }
+}
+
 void OptionSet::ignore_in_files(const std::vector<std::string>& keys) {
     implementation_->ignored_in_files.insert(keys.begin(), keys.end());
 }
@@ -145,11 +163,14 @@ std::vector<std::string> OptionSet::keys() const {
 
 std::vector<std::string> OptionSet::parse(std::span<const std::string> arguments, bool first_word_is_config) {
     implementation_->config_file.clear();
-    CommandLine line = read_command_line(arguments);
+    std::vector<std::string> known = keys();
+    known.emplace_back("config");
+    CommandLine line = read_command_line(arguments, known);
     const auto options = std::stable_partition(line.options.begin(), line.options.end(),
                                                [](const GivenOption& given) { return given.key == "config"; });
     std::vector<std::string> files;
-    std::transform(line.options.begin(), options, std::back_inserter(files), value_of);
+    std::transform(line.options.begin(), options, std::back_inserter(files),
+                   [](const GivenOption& given) { return given.value; });
     if (first_word_is_config && !line.words.empty()) {
         files.push_back(line.words.front());
         line.words.erase(line.words.begin());
@@ -160,6 +181,7 @@ std::vector<std::string> OptionSet::parse(std::span<const std::string> arguments
         implementation_->read_file(file);
     }
     std::for_each(options, line.options.end(), [&](const GivenOption& given) { implementation_->assign(given); });
+    implementation_->require_needed();
     return line.words;
 }
 
@@ -196,33 +218,31 @@ std::string OptionSet::to_config(const std::vector<Setting>& settings) {
     return text;
 }
 
-std::string OptionSet::help() const {
-    std::string text;
-    std::string section;
-    for (const auto& entry : implementation_->entries) {
+std::string OptionSet::help(std::size_t columns) const {
+    const std::vector<Implementation::Entry>& entries = implementation_->entries;
+    std::vector<std::pair<std::string, std::string>> groups = {{"needed:\n", ""}, {"", ""}};
+    std::size_t longest = 0;
+    for (const auto& entry : entries) {
+        longest = std::max(longest, entry.key.size());
+    }
+    for (const auto& entry : entries) {
         const std::size_t dot = entry.key.find('.');
-        const std::string this_section = dot == std::string::npos ? "" : entry.key.substr(0, dot);
-        if (this_section != section) {
-            section = this_section;
-            text += fmt::format("\n[{}]\n", section);
+        const std::string title = implementation_->is_needed(entry.key) ? groups[0].first
+                                  : dot == std::string::npos            ? groups[1].first
+                                                             : fmt::format("[{}]\n", entry.key.substr(0, dot));
+        auto group = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == title; });
+        if (group == groups.end()) {
+            group = groups.insert(group, {title, ""});
         }
-        const std::string preset = entry.default_text.empty() ? "" : fmt::format(" (default {})", entry.default_text);
-        text += fmt::format("  --{:<26} {}{}\n", entry.key, entry.help, preset);
+        const std::string preset =
+            entry.default_text.empty() ? "" : fmt::format(" (default{}{})", no_break, entry.default_text);
+        group->second += help_row("--" + entry.key, entry.help + preset, longest + 6, columns);
+    }
+    std::string text;
+    for (const auto& [title, rows] : groups) {
+        text += rows.empty() ? "" : "\n" + title + rows;
     }
     return text;
-}
-
-void require_set(const std::vector<std::pair<std::string, std::string>>& keys_and_values) {
-    std::vector<std::string> missing;
-    for (const auto& [key, value] : keys_and_values) {
-        if (value.empty()) {
-            missing.push_back(key);
-        }
-    }
-    require(missing.empty(), ExitCode::usage,
-            "{} {} not set ({} no default); write --{} VALUE, or set {} in the configuration file",
-            fmt::join(missing, ", "), missing.size() == 1 ? "is" : "are", missing.size() == 1 ? "it has" : "they have",
-            fmt::join(missing, " VALUE --"), missing.size() == 1 ? "it" : "them");
 }
 
 }  // namespace moesaic::core

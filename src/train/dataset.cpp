@@ -244,21 +244,22 @@ void broadcast(const mpi::Communicator& world, Dataset& data) {
 
 }  // namespace
 
-void DataSettings::declare_train(core::OptionSet& set) {
-    set.add("data.train", train,
-            "JSON lines with input_ids and labels to train on; several files as a.jsonl*2,b.jsonl, with weights")
+void DataSettings::declare(core::OptionSet& set) {
+    set.add_paths("data.train", train,
+                  "JSON lines with input_ids and labels to train on; several files as a.jsonl*2,b.jsonl, with weights")
         .known_as({"dataset", "train_file", "train_files", "data_path", "dataset_name", "train_data"});
-    set.add("data.max_samples", max_samples, "sequences to take of each training file, from its beginning; 0: all",
-            core::at_least(0));
+    declare_eval(set);
     set.add("data.eval_fraction", eval_fraction,
             "share of the training sequences to evaluate on instead, unless data.eval is set; 0: none",
             core::within(0, 0.9))
         .known_as({"val_size", "validation_split", "test_size"});
+    set.add("data.max_samples", max_samples, "sequences to take of each training file, from its beginning; 0: all",
+            core::at_least(0));
     set.explain({"pad_to_multiple_of", "group_by_length", "padding"}, "sequences are computed without padding");
 }
 
 void DataSettings::declare_eval(core::OptionSet& set) {
-    set.add("data.eval", eval, "JSON lines with input_ids and labels to evaluate on")
+    set.add_path("data.eval", eval, "JSON lines with input_ids and labels to evaluate on")
         .known_as({"eval_dataset", "validation_file", "eval_file", "val_data", "test_file"});
     set.add("data.max_length", max_length, "longer sequences are cut to this many tokens",
             core::integer_within(2, io::max_json_size))

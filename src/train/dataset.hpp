@@ -28,7 +28,7 @@ struct DataSettings {
     index_t max_samples = 0;    ///< sequences to take of each file for training; 0: all
     double eval_fraction = 0;   ///< of the training sequences, which are kept for evaluation; 0: none
 
-    void declare_train(core::OptionSet& set);
+    void declare(core::OptionSet& set);
     void declare_eval(core::OptionSet& set);
 };
 

@@ -91,12 +91,14 @@ index_t Runtime::memory_bytes() const {
 }
 
 void ModelSettings::declare(core::OptionSet& set) {
-    set.add("model.path", path, "folder of a Hugging Face checkpoint: config.json and *.safetensors")
+    set.add_path("model.path", path,
+                 "folder of a Hugging Face checkpoint, with config.json and *.safetensors; or give model.synthetic")
         .known_as({"model_name_or_path", "model_name", "base_model", "model_id"});
-    set.add(
-        "model.synthetic", synthetic,
-        fmt::format("instead of a path: random weights in the sizes of {}", fmt::join(model::synthetic_names(), ", ")));
-    set.add("model.layers", layers, "use the first layers only, for benchmarks; 0: all", core::at_least(0));
+    set.add("model.synthetic", synthetic,
+            fmt::format("random weights instead of model.path, in the sizes of {}",
+                        fmt::join(model::synthetic_names(), ", ")));
+    set.add("model.layers", layers, "use only so many layers, the first ones, for benchmarks; 0: all",
+            core::at_least(0));
 }
 
 model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridShape& grid) {
@@ -105,7 +107,6 @@ model::Architecture read_architecture(const ModelSettings& settings, const mpi::
                   settings.path, settings.synthetic);
     model::Architecture architecture;
     if (settings.synthetic.empty()) {
-        core::require_set({{"model.path", settings.path}});
         architecture = model::read_architecture(std::filesystem::path(settings.path));
     } else {
         architecture = model::synthetic_architecture(settings.synthetic);

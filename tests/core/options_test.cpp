@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -258,11 +259,120 @@ TEST_F(OptionsTest, FilesMayBeginWithAByteOrderMark) {
 }
 
 TEST_F(OptionsTest, HelpShowsEveryOptionWithItsDefault) {
-    const std::string help = set_.help();
+    const std::string help = set_.help(80);
     for (const auto& setting : set_.settings()) {
         EXPECT_NE(help.find("--" + setting.key), std::string::npos);
     }
     EXPECT_NE(help.find("(default 0.5)"), std::string::npos);
+}
+
+/// What is needed first, then what has no section, then sections as they come, in lines of the width that is asked for.
+TEST(OptionSet, HelpIsInOrderAndFitsTheTerminal) {
+    OptionSet set;
+    std::string text;
+    std::int64_t number = 3;
+    set.add("b.late", number, "a number of which there is more to say than fits into one line");
+    set.add("a.first", text, "a text");
+    set.add("b.needed", text, "one of these");
+    set.add("b.instead", text, "or the other");
+    set.add("plain", text, "no section");
+    set.need({"b.needed", "b.instead"});
+    EXPECT_EQ(set.help(50),
+              "\nneeded:\n"
+              "  --b.needed   one of these\n"
+              "\n"
+              "  --plain      no section\n"
+              "\n[b]\n"
+              "  --b.late     a number of which there is more to\n"
+              "               say than fits into one line\n"
+              "               (default 3)\n"
+              "  --b.instead  or the other\n"
+              "\n[a]\n"
+              "  --a.first    a text\n");
+    EXPECT_TRUE(
+        set.help(30).starts_with("\nneeded:\n"
+                                 "  --b.needed\n"
+                                 "      one of these\n"
+                                 "\n"
+                                 "  --plain\n"
+                                 "      no section\n"))
+        << set.help(30);
+    EXPECT_NE(set.help(1).find("--a.first\n      a\n      text\n"), std::string::npos) << set.help(1);
+    EXPECT_NE(set.help(1000).find("one line (default 3)\n"), std::string::npos);
+}
+
+TEST(OptionSet, WhatIsNeededIsNamedAtOnce) {
+    OptionSet set;
+    std::string path;
+    std::string synthetic;
+    std::string data;
+    set.need({"data"});
+    set.set_prefix("case.");
+    set.need({"path", "synthetic"});
+    set.add("path", path, "");
+    set.add("synthetic", synthetic, "");
+    set.set_prefix("");
+    set.add("data", data, "");
+    const auto error_of = [&](const std::vector<std::string>& arguments) -> std::string {
+        try {
+            set.parse(arguments, false);
+        } catch (const Error& error) {
+            return error.what();
+        }
+        return "";
+    };
+    EXPECT_EQ(
+        error_of({}),
+        "data, case.path are not set (they have no default); write --data VALUE --case.path VALUE, or set them in "
+        "the configuration file");
+    EXPECT_EQ(error_of({"--case.synthetic", "x"}),
+              "data is not set (it has no default); write --data VALUE, or set it in the configuration file");
+    EXPECT_EQ(error_of({"--data", "x"}), "");
+}
+
+TEST_F(OptionsTest, PathsMayBeginWithTheHomeFolder) {
+    std::string folder;
+    set_.add_path("output.dir", folder, "folder");
+    set_.add_paths("data.eval", train, "files");
+    const char* const before = std::getenv("HOME");
+    const std::string home = before == nullptr ? "" : before;
+    setenv("HOME", "/home/me", 1);
+    for (const auto& [text, path] : std::map<std::string, std::string>{{"~/a", "/home/me/a"},
+                                                                       {"~", "/home/me"},
+                                                                       {"~/a,~/b", "/home/me/a,~/b"},
+                                                                       {"./~a", "./~a"},
+                                                                       {"a~/b", "a~/b"},
+                                                                       {"a$/$1$", "a$/$1$"},
+                                                                       {"", ""}}) {
+        EXPECT_EQ(error_of({"--output.dir=" + text}), "no error");
+        EXPECT_EQ(folder, path);
+    }
+    write("[data]\neval = ~/a.jsonl*2,b.jsonl,~/c.jsonl\n[compute]\nisa = auto\n");
+    EXPECT_EQ(error_of({file_.string()}, true), "no error");
+    EXPECT_EQ(train, "/home/me/a.jsonl*2,b.jsonl,/home/me/c.jsonl");
+    EXPECT_EQ(error_of({"--config=~/none.cfg"}).find("can't read the configuration file /home/me/none.cfg"), 0U);
+    EXPECT_EQ(error_of({"--output.dir=~you/a"}),
+              "output.dir = ~you/a begins with ~you (on the command line; only a shell knows such folders); write the "
+              "whole path, or ./~you/a");
+    unsetenv("HOME");
+    EXPECT_EQ(error_of({"--output.dir=~/a"}),
+              "output.dir = ~/a begins with ~ (on the command line) and the variable HOME is not set; write the whole "
+              "path");
+    if (before != nullptr) {
+        setenv("HOME", home.c_str(), 1);
+    }
+}
+
+/// A folder of that name would be made otherwise.
+TEST_F(OptionsTest, VariablesInPathsAreRefused) {
+    set_.add_path("output.dir", train, "folder");
+    for (const char* path : {"$SCRATCH/run", "${SCRATCH}/run", "/a/$1$SCRATCH"}) {
+        write(std::string("[output]\n\ndir = ") + path + "\n");
+        EXPECT_EQ(error_of({file_.string()}, true), std::string("output.dir = ") + path +
+                                                        " has the variable SCRATCH in it (" + file_.string() +
+                                                        ":3; only a shell replaces variables); write its value");
+    }
+    EXPECT_EQ(train, "");
 }
 
 }  // namespace
