@@ -31,14 +31,15 @@ std::vector<std::pair<std::string, std::string>> parameters_of(std::span<const c
 
 /// The first word, or what follows --config.
 std::string deck_of(Arguments arguments) {
-    const core::CommandLine line = core::read_command_line(arguments);
-    const auto option = std::find_if(line.options.begin(), line.options.end(), [](const core::GivenOption& given) {
-        return given.key == "config" && given.value;
-    });
-    core::require(!line.words.empty() || option != line.options.end(), ExitCode::usage,
+    constexpr const char* source = "on the command line";
+    if (!arguments.empty() && !arguments.front().starts_with("-")) {
+        return core::expand_path(arguments.front(), "config", source);
+    }
+    const auto option = std::find(arguments.begin(), arguments.end(), "--config");
+    core::require(option != arguments.end() && option + 1 != arguments.end(), ExitCode::usage,
                   "bench suite needs a deck (a file that lists benchmarks); give one first, as in moesaic bench suite "
                   "inputs/bench-quick.cfg");
-    return core::expand_path(line.words.empty() ? *option->value : line.words.front(), "config", "on the command line");
+    return core::expand_path(*(option + 1), "config", source);
 }
 
 /// Sections of a deck are cases: [BENCHMARK] or [BENCHMARK.LABEL].

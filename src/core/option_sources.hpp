@@ -26,10 +26,9 @@ struct ConfigFile {
     std::vector<GivenOption> options;  ///< keys with their sections
 };
 
-/// Reads an INI file. Boost.Program_options, which reads the command line, knows such files too, but neither their line
-/// numbers, which errors name, nor a way to write # in a value. Lines are "[section]" and "key = value". At the beginning of a line and after a blank, # and ; begin
-/// a comment; a value that has one otherwise stands in double quotes, where "" is one of them. Usage errors name file
-/// and line.
+/// Reads an INI file. Lines are "[section]" and "key = value". At the beginning of a line and after a blank, # and ;
+/// begin a comment; a value that has one otherwise stands in double quotes, where "" is one of them. Usage errors name
+/// file and line: Boost.Program_options, which reads the command line, knows such files, but not the numbers of lines.
 [[nodiscard]] ConfigFile read_config_file(const std::filesystem::path& file);
 
 /// The value as such a file has it.
