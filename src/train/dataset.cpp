@@ -350,14 +350,14 @@ std::vector<std::string> Dataset::warnings(index_t positions) const {
     std::vector<std::string> lines;
     if (longer > 0) {
         lines.push_back(
-            fmt::format("warning: {}: {} of {} are longer than the {} positions that the model was made for "
-                        "(max_position_embeddings); data.max_length cuts them",
-                        name, longer, all, positions));
+            fmt::format("warning: {}: more tokens than the {} positions that the model was made for "
+                        "(max_position_embeddings) in {} of {}; data.max_length cuts them",
+                        name, positions, longer, all));
     }
     if (without_target > 0) {
         lines.push_back(
-            fmt::format("warning: {}: {} of {} have no token that is trained on ({}), so that they take time and "
-                        "change nothing; {}",
+            fmt::format("warning: {}: no token is trained on in {} of {} ({}); such sequences take time and change "
+                        "nothing: {}",
                         name, without_target, all,
                         truncated > 0 ? fmt::format("data.max_length cut {}", truncated) : "all their labels are -100",
                         truncated > 0 ? "raise data.max_length, or leave them out" : "leave them out"));

@@ -361,26 +361,19 @@ TEST_F(RunTest, AdapterIsThatOfTheStepThatIsSaid) {
     EXPECT_EQ(said(alone(arguments("--train.steps 10"))), 8);
 }
 
-/// Killed at any moment, a run does not lose the best adapter that it has written.
+/// Killed at any moment, a run does not lose the best adapter that it has written: here the first one that is
+/// evaluated, since with such a learning rate no later one is better.
 TEST_F(RunTest, KeepsTheBestAdapterOfAKilledSession) {
     const std::string evaluated =
-        " --train.eval_every 1 --train.save_every 1 --data.eval " + reference + "/train.jsonl";
+        " --train.lr 0 --train.eval_every 20 --train.save_every 1 --data.eval " + reference + "/train.jsonl";
     const Result killed = when(program + " " + arguments("--train.steps 100000" + evaluated),
-                               "grep -qs '\"step\":3,\"eval' " + path("out/metrics.jsonl"), "kill -9 $pid");
+                               "grep -qs '\"step\":22,' " + path("out/metrics.jsonl"), "kill -9 $pid");
     ASSERT_EQ(killed.exit_code, 137) << killed.output;
-    const std::string latest = io::read_file(folder_ / "out/checkpoints/latest", 100);
-    const int step = std::stoi(latest.substr(latest.find('-') + 1));
-    // No step from here on makes the loss lower.
-    const Result resumed = alone(arguments(fmt::format("--train.steps {} --train.lr 0", step + 2) + evaluated));
+    const int steps = lines_of("out/metrics.jsonl").back()["step"];
+    const Result resumed = alone(arguments(fmt::format("--train.steps {}", steps + 2) + evaluated));
     ASSERT_EQ(resumed.exit_code, 0) << resumed.output;
-    EXPECT_EQ(run()["totals"]["best_step"], step);
-    EXPECT_EQ(run()["totals"]["adapter_step"], step);
-    const Result eval = alone("eval --model.path " + reference + " --data.eval " + reference +
-                              "/train.jsonl --compute.precision fp32 --lora.init " + path("out/adapter"));
-    std::smatch loss;
-    ASSERT_TRUE(std::regex_search(eval.output, loss, std::regex("FOM eval_loss = ([0-9.]+)"))) << eval.output;
-    EXPECT_NEAR(std::stod(loss[1]), run()["totals"]["best_eval_loss"].get<double>(), 1e-5);
-    EXPECT_NE(eval.output.find("adapted: 72 x experts (rank 8)"), std::string::npos) << eval.output;
+    EXPECT_EQ(run()["totals"]["best_step"], 20);
+    EXPECT_EQ(run()["totals"]["adapter_step"], 20);
 }
 
 /// Every step was skipped: because the batches have no targets, or because the numbers overflow.
@@ -404,7 +397,7 @@ TEST_F(RunTest, ARunThatChangesNothingIsNoSuccess) {
     EXPECT_TRUE(lines_of("out/metrics.jsonl").at(0)["loss"].is_null());
     const Result trained = alone(arguments("--train.steps 2" + masked));
     EXPECT_EQ(trained.exit_code, 0) << trained.output;
-    EXPECT_NE(trained.output.find("masked.jsonl: 1 of 2 sequences have no token that is trained on"), std::string::npos)
+    EXPECT_NE(trained.output.find("masked.jsonl: no token is trained on in 1 of 2 sequences"), std::string::npos)
         << trained.output;
     // A session whose only step is skipped belongs to a run that has learned something.
     const Result skipped = alone(arguments("--train.steps 3" + masked));
@@ -471,6 +464,7 @@ TEST_F(RunTest, EvalTakesTheConfigurationOfATrainingRunAndWritesScores) {
     // What a run held back of its training data.
     ASSERT_EQ(alone(arguments("--train.steps 2 --data.eval_fraction 0.25")).exit_code, 0);
     const Result held_back = alone("eval " + path("out/run.cfg") + " --lora.init " + path("out/adapter"));
+    EXPECT_NE(held_back.output.find("adapted: 72 x experts (rank 8)"), std::string::npos) << held_back.output;
     std::smatch loss;
     ASSERT_TRUE(std::regex_search(held_back.output, loss, std::regex("FOM eval_loss = ([0-9.]+)"))) << held_back.output;
     EXPECT_NEAR(std::stod(loss[1]), lines_of("out/metrics.jsonl").back()["eval_loss"].get<double>(), 1e-5);
