@@ -43,8 +43,8 @@ const std::vector<Command>& commands() {
                                 return run_bench(kind, world, arguments);
                             }});
         }
-        list.push_back({"bench suite", "DECK [--key VALUE ...]", "measure all that a deck lists, one headline figure",
-                        run_bench_suite});
+        list.push_back({"bench suite", "DECK [--key VALUE ...]",
+                        "measure everything that a deck lists; one headline figure", run_bench_suite});
         return list;
     }();
     return all;

@@ -34,7 +34,8 @@ void LoraSettings::declare(core::OptionSet& set) {
     add_patterns("lora.rank_pattern", rank_pattern,
                  "other ranks for some modules, as PEFT's rank_pattern: PATTERN=RANK,... where a pattern is a regular "
                  "expression for the last parts of names");
-    add_patterns("lora.alpha_pattern", alpha_pattern, "the same for alpha");
+    add_patterns("lora.alpha_pattern", alpha_pattern,
+                 "other alphas for some modules: PATTERN=ALPHA,... as in lora.rank_pattern");
 }
 
 double LoraSettings::scale(index_t lora_rank, double module_alpha) const {
