@@ -73,9 +73,8 @@ std::vector<index_t> CaseSpec::thread_counts(index_t of_all_cores) const {
 void BenchOptions::declare(core::OptionSet& set) {
     set.add("repeat", repetition.least, "least number of repetitions, after a warm-up", core::at_least(1));
     set.add("spread", repetition.spread_percent,
-            "repeat until half of every interval is within so many percent of its median");
-    set.add("seconds", repetition.seconds,
-            "end repeating after so many seconds per case; 0: after the repetitions of repeat");
+            "more repetitions until half of every interval is within this many percent of its median");
+    set.add("seconds", repetition.seconds, "or until a case has taken this long; 0: no more than --repeat");
     set.add("rounds", repetition.rounds,
             "rounds in which all cases take turns, so that each is spread over the whole run", core::at_least(1));
     set.add_path("output", output, "write everything to this JSON file");

@@ -5,6 +5,7 @@
 #include "bench/routing.hpp"
 #include "bench/shapes.hpp"
 #include "bench/timing.hpp"
+#include "core/counted.hpp"
 #include "core/enumeration.hpp"
 #include "core/random_fill.hpp"
 #include "model/weights/synthetic.hpp"
@@ -238,7 +239,7 @@ void LayerBenchmark::report(Console& console, const measure::MachineLimits& limi
             return figures::of_tokens(quantity, pass.tokens(), passes_.size() > 1);
         };
         console.say(fmt::format(
-            "{} tokens, {:.1f} rows per expert\n", pass.tokens(),
+            "{}, {:.1f} rows per expert\n", core::counted(pass.tokens(), "token"),
             static_cast<double>(pass.tokens() * shape.experts_per_token) / static_cast<double>(shape.experts)));
         report_pass(console, "forward", figures::layer_forward, key, pass.times.forward, measure::Better::lower, one,
                     limits);

@@ -5,6 +5,7 @@
 #include "bench/step_samples.hpp"
 #include "bench/step_work.hpp"
 #include "bench/timing.hpp"
+#include "core/counted.hpp"
 #include "core/trace.hpp"
 #include "core/units.hpp"
 #include "host/process_memory.hpp"
@@ -170,9 +171,9 @@ void StepBenchmark::report(Console& console, const measure::MachineLimits& limit
     console.add("step_pass_sequences", "sequences", static_cast<double>(pass_sequences_));
     console.add("step_floor", "percent", measure::Better::neither,
                 measure::rates(100 * floor, samples_.seconds.slowest));
-    console.say(fmt::format("\n{} tokens per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s, {} of the floor\n", tokens_,
-                            seconds.median, seconds.spread_percent(), measure::summarize(speed.slowest).median,
-                            percent_of_limit(reached)));
+    console.say(fmt::format("\n{} per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s, {} of the floor\n",
+                            core::counted(tokens_, "token"), seconds.median, seconds.spread_percent(),
+                            measure::summarize(speed.slowest).median, percent_of_limit(reached)));
     report_memory(console);
 }
 

@@ -87,8 +87,9 @@ std::string Environment::library_version() {
 void Environment::abort(int exit_code) noexcept {
     // Neither MPI_Abort nor _Exit writes out what is still buffered, which is most likely the reason of the failure.
     std::fflush(nullptr);
-    if (is_running()) {
-        // MPI_Abort talks to the launcher and may wait for ever if that is out of reach.
+    int ranks = 1;
+    if (is_running() && MPI_Comm_size(MPI_COMM_WORLD, &ranks) == MPI_SUCCESS && ranks > 1) {
+        // MPI_Abort talks to the launcher and may wait forever if that is out of reach.
         code_of_abort = exit_code;
         std::signal(SIGALRM, [](int) { std::_Exit(code_of_abort); });
         ::alarm(seconds_to_abort);

@@ -1,5 +1,6 @@
 #include "mpi/process_grid.hpp"
 
+#include "core/counted.hpp"
 #include "core/error.hpp"
 #include "core/options.hpp"
 
@@ -56,9 +57,9 @@ ProcessGrid::ProcessGrid(const Communicator& world, const GridShape& wanted)
       same_experts_(world) {
     world.agree([&] {
         core::require(shape_.ranks() == world.size(), core::ExitCode::usage,
-                      "parallel.data x parallel.expert x parallel.tensor = {} x {} x {} does not fit {} ranks (the "
+                      "parallel.data x parallel.expert x parallel.tensor = {} x {} x {} does not fit {} (the "
                       "product must be the number of ranks); change them, or leave data and tensor at auto",
-                      shape_.data, shape_.expert, shape_.tensor, world.size());
+                      shape_.data, shape_.expert, shape_.tensor, core::counted(world.size(), "rank"));
     });
     const int rank = world.rank();
     const auto tensor = static_cast<int>(shape_.tensor);

@@ -13,6 +13,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <exception>
@@ -44,8 +45,8 @@ const std::vector<Command>& commands() {
                                 return run_bench(kind, world, arguments);
                             }});
         }
-        list.push_back({"bench suite", "DECK [--key VALUE ...]", "measure all that a deck lists, one headline figure",
-                        run_bench_suite});
+        list.push_back({"bench suite", "DECK [--key VALUE ...]",
+                        "measure everything that a deck lists; one headline figure", run_bench_suite});
         list.push_back(
             {"completion", "bash", "a script with which bash completes commands and options", run_completion});
         return list;
@@ -180,8 +181,12 @@ bool stops_on_request(const std::vector<std::string>& arguments) {
     });
 }
 
+/// Set by the first error that ends the process: what fails while it ends has nothing to add.
+std::atomic_flag is_ending;
+
 /// Prints the error of this rank alone and ends the other ranks, which do not know of it.
 int end_all_ranks(const mpi::Communicator& world, ExitCode code, std::string_view message) {
+    is_ending.test_and_set();
     if (world.size() == 1) {
         fmt::print(stderr, "moesaic: {}\n", message);
         return static_cast<int>(code);
@@ -208,10 +213,34 @@ int run(const mpi::Communicator& world, const std::vector<std::string>& argument
     }
 }
 
+/// Ends the process when an error met one that can't be caught, such as memory that a destructor asked for and did not
+/// get. There may be none for a longer message either.
+[[noreturn]] void end_on_terminate() noexcept {
+    const char* message = "ended for an unknown reason; this is a defect, please report it";
+    ExitCode code = ExitCode::runtime_failure;
+    const std::exception_ptr error = std::current_exception();
+    try {
+        if (error) {
+            std::rethrow_exception(error);
+        }
+    } catch (const std::bad_alloc&) {
+        code = ExitCode::out_of_resources;
+        message = core::out_of_memory_message;
+    } catch (const std::exception& known) {
+        message = known.what();
+    } catch (...) {
+    }
+    if (!is_ending.test_and_set()) {
+        std::fprintf(stderr, "moesaic: %s\n", message);
+    }
+    mpi::Environment::abort(static_cast<int>(code));
+}
+
 }  // namespace
 }  // namespace moesaic::app
 
 int main(int argc, char** argv) {
+    std::set_terminate([] { moesaic::app::end_on_terminate(); });
     // A closed pipe and a limit on the size of files are errors of the call that meets them.
     std::signal(SIGPIPE, SIG_IGN);
     std::signal(SIGXFSZ, SIG_IGN);

@@ -2,13 +2,16 @@
 
 #include "app/report_page.hpp"
 #include "core/build_info.hpp"
+#include "core/counted.hpp"
 #include "core/error.hpp"
 #include "core/text.hpp"
 #include "core/trace.hpp"
 #include "host/process_memory.hpp"
 #include "io/files.hpp"
 #include "io/json.hpp"
+#include "measure/joined_trace.hpp"
 #include "measure/run_keys.hpp"
+#include "train/adapter_store.hpp"
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
@@ -16,6 +19,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <utility>
 
 namespace moesaic::app {
 namespace {
@@ -156,9 +160,11 @@ void RunOutput::describe_environment(const std::vector<std::string>& ranks) {
     run_[keys::grid] = {{"data", runtime_.grid.data().size()},
                         {"expert", runtime_.grid.expert().size()},
                         {"tensor", runtime_.grid.tensor().size()}};
+    auto list = nlohmann::ordered_json::array();
     for (const std::string& rank : ranks) {
-        run_[keys::ranks].push_back(nlohmann::ordered_json::parse(rank));
+        list.push_back(nlohmann::ordered_json::parse(rank));
     }
+    run_[keys::ranks] = std::move(list);
 }
 
 void RunOutput::add_session(const RunSpan& span, const RunDescription& description) {
@@ -171,9 +177,13 @@ void RunOutput::add_session(const RunSpan& span, const RunDescription& descripti
                                       {keys::first_step, span.first_step}};
     const nlohmann::json earlier = span.resumed ? earlier_run() : nlohmann::json::object();
     const auto member = [&](const char* key) { return earlier.contains(key) ? earlier[key] : nlohmann::json(); };
+    auto changes = nlohmann::ordered_json::object();
     for (const auto& [key, before, now] : changed_settings(earlier, description.settings)) {
-        session[keys::changed][key] = {before, now};
+        changes[key] = {before, now};
         say(fmt::format("{}: {} -> {}", key, core::printable(before), now));
+    }
+    if (!changes.empty()) {
+        session[keys::changed] = std::move(changes);
     }
     run_[keys::started] = member(keys::started).is_string() ? member(keys::started).get<std::string>() : start;
     run_[keys::sessions] = member(keys::sessions).is_array() ? member(keys::sessions) : nlohmann::json::array();
@@ -185,12 +195,8 @@ void RunOutput::write_run() const {
 }
 
 bool RunOutput::left_best_adapter(index_t best_step) const {
-    // A session that was killed has no totals, and may have left the adapter of a later step.
-    const nlohmann::json earlier = earlier_run();
-    const auto totals = earlier.find(keys::totals);
-    return best_step > 0 && totals != earlier.end() && totals->is_object() &&
-           totals->value(keys::adapter_step, nlohmann::json()) == best_step &&
-           std::filesystem::exists(folder_.adapter());
+    // A session that was killed may have left the adapter of a later step than its last checkpoint.
+    return best_step > 0 && train::adapter_step(folder_.adapter()) == best_step;
 }
 
 RunOutput::Earlier RunOutput::begin(const RunSpan& span, const RunDescription& description) {
@@ -206,32 +212,49 @@ RunOutput::Earlier RunOutput::begin(const RunSpan& span, const RunDescription& d
         left.evaluations = metrics_->evaluations();
         left.best_adapter_is_there = span.resumed && left_best_adapter(left.evaluations.best_step);
         if (metrics_->damaged_lines() > 0) {
-            say(fmt::format("{}: {} damaged lines were dropped (they were no JSON with the keys of metrics)",
-                            folder_.metrics().string(), metrics_->damaged_lines()));
+            say(fmt::format("{}: dropped {} (no JSON with the keys of metrics)", folder_.metrics().string(),
+                            core::counted(metrics_->damaged_lines(), "damaged line")));
         }
         add_session(span, description);
         describe_environment(ranks);
+        auto configuration = nlohmann::ordered_json::object();
         for (const core::OptionSet::Setting& setting : description.settings) {
-            run_[keys::configuration][setting.key] = setting.value;
+            configuration[setting.key] = setting.value;
         }
+        run_[keys::configuration] = std::move(configuration);
         run_[keys::model] = description.model;
         run_[keys::lora] = description.lora;
         run_[keys::data] = description.data;
+        auto memory = nlohmann::ordered_json::array();
         for (const train::MemoryPlan::Item& item : description.memory.items) {
-            run_[keys::memory_plan].push_back({{keys::purpose, item.purpose}, {keys::bytes, item.bytes}});
+            memory.push_back({{keys::purpose, item.purpose}, {keys::bytes, item.bytes}});
         }
+        run_[keys::memory_plan] = std::move(memory);
         write_run();
         io::write_file_atomically(
             folder_.configuration(),
             fmt::format("# {}\n{}", description.command_line, core::OptionSet::to_config(description.settings)));
-        std::filesystem::remove_all(folder_.earlier_trace_parts());
         begun_ = true;
-        if (!trace_) {
-            std::filesystem::remove(folder_.trace());  // it would be that of another session
-        }
+        take_over_traces(span.resumed);
     });
+    if (trace_) {
+        trace_->follow(folder_.trace());
+    }
     runtime_.world.broadcast(std::span<Earlier>(&left, 1));
     return left;
+}
+
+void RunOutput::take_over_traces(bool resumed) {
+    try {
+        if (resumed) {
+            measure::add_killed_session(folder_.trace(), folder_.earlier_trace_parts());
+        } else {
+            std::filesystem::remove(folder_.trace());
+        }
+    } catch (const core::Error& error) {
+        say(fmt::format("the trace of the session before is lost: {}", error.what()));
+    }
+    std::filesystem::remove_all(folder_.earlier_trace_parts());
 }
 
 void RunOutput::record(const train::StepResult& result) {
@@ -287,8 +310,8 @@ void RunOutput::record(index_t step, const train::Evaluation& evaluation) {
                      {keys::eval_exact, evaluation.exact_percent()},
                      {keys::eval_tokens, evaluation.target_tokens}});
     last_evaluation_ = {{keys::eval_loss, evaluation.loss()}, {keys::eval_exact, evaluation.exact_percent()}};
-    say(fmt::format("step {}: eval loss {:.4f}, exact {:.1f} % of {} sequences", step, evaluation.loss(),
-                    evaluation.exact_percent(), evaluation.sequences));
+    say(fmt::format("step {}: eval loss {:.4f}, exact {:.1f} % of {}", step, evaluation.loss(),
+                    evaluation.exact_percent(), core::counted(evaluation.sequences, "sequence")));
 }
 
 void RunOutput::show_progress(const train::StepResult& result) {
@@ -304,8 +327,11 @@ void RunOutput::show_progress(const train::StepResult& result) {
         recent.seconds += step.seconds;
     }
     const double per_step = busy_seconds_ / static_cast<double>(result.step - span_.first_step);
-    progress_.show(fmt::format("step {}/{}  loss {:.4f}  {:.0f} tokens/s  epoch {:.2f}  lr {:.3g}  {}  ETA {}",
-                               result.step, span_.total_steps, result.decision.loss, recent.tokens_per_second(),
+    const train::Decision& decision = result.decision;
+    const std::string loss =
+        decision.target_tokens > 0 ? fmt::format("{:.4f}", std::abs(decision.loss)) : "none";  // NaN may have a sign
+    progress_.show(fmt::format("step {}/{}  loss {}  {:.0f} tokens/s  epoch {:.2f}  lr {:.3g}  {}  ETA {}", result.step,
+                               span_.total_steps, loss, recent.tokens_per_second(),
                                static_cast<double>(result.step) / static_cast<double>(span_.steps_per_epoch),
                                result.learning_rate, clock_text(static_cast<double>(now_ns() - start_ns_) * 1e-9),
                                clock_text(per_step * static_cast<double>(span_.total_steps - result.step))),

@@ -112,6 +112,8 @@ private:
     /// Traces that a killed run left are out of the way until this run begins; or come back if it does not.
     void set_earlier_trace_aside() const;
     void bring_earlier_trace_back() const;
+    /// Of earlier sessions of this run, which the trace goes on with; those of another run go.
+    void take_over_traces(bool resumed);
     /// What is known of the process and its ranks.
     void describe_environment(const std::vector<std::string>& ranks);
     /// Adds this session to those of the file that is there, and says which options have changed since.
@@ -131,7 +133,7 @@ private:
     std::optional<FolderLock> lock_;
     std::optional<MetricsFile> metrics_;
     std::optional<measure::TraceOutput> trace_;
-    nlohmann::ordered_json run_;
+    nlohmann::ordered_json run_ = nlohmann::ordered_json::object();
     nlohmann::ordered_json last_evaluation_ = nlohmann::ordered_json::object();  ///< for the totals
     RunSpan span_;
     bool begun_ = false;

@@ -181,8 +181,8 @@ CommandLine read_command_line(std::span<const std::string> arguments, const std:
             if (option.position_key >= 0) {
                 line.words.insert(line.words.end(), option.value.begin(), option.value.end());
             } else {
-                line.options.push_back({option.string_key, option.value.empty() ? "" : option.value.front(),
-                                        "on the command line"});
+                line.options.push_back(
+                    {option.string_key, option.value.empty() ? "" : option.value.front(), "on the command line"});
             }
         }
     } catch (const po::invalid_command_line_syntax& error) {

@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <charconv>
 #include <cstdlib>
+#include <exception>
 #include <system_error>
 
 #include "core/error.hpp"
@@ -74,13 +75,19 @@ struct Link {
     bool hard;
 };
 
+struct Links {
+    std::vector<Link> list;
+    std::exception_ptr error;
+};
+
 /// Callback of H5Literate; no exception may pass through the library.
 herr_t collect_link(hid_t /*group*/, const char* name, const H5L_info_t* info, void* links) noexcept {
+    auto& found = *static_cast<Links*>(links);
     try {
-        auto& list = *static_cast<std::vector<Link>*>(links);
-        list.push_back({name, info->type == H5L_TYPE_HARD});
-        return list.size() > max_links ? -1 : 0;
+        found.list.push_back({name, info->type == H5L_TYPE_HARD});
+        return found.list.size() > max_links ? -1 : 0;
     } catch (...) {
+        found.error = std::current_exception();
         return -1;
     }
 }
@@ -90,14 +97,18 @@ public:
     explicit DatasetLister(const Context& context) : context_(context) {}
 
     void visit(hid_t group, const std::string& prefix, int depth) {
-        std::vector<Link> links;
+        Links links;
         hsize_t position = 0;
-        check(H5Literate(group, H5_INDEX_NAME, H5_ITER_NATIVE, &position, collect_link, &links), context_, prefix);
-        seen_ += links.size();
+        const herr_t status = H5Literate(group, H5_INDEX_NAME, H5_ITER_NATIVE, &position, collect_link, &links);
+        if (links.error) {
+            std::rethrow_exception(links.error);
+        }
+        check(status, context_, prefix);
+        seen_ += links.list.size();
         require(seen_ <= max_links && depth <= max_depth, ExitCode::corrupt_input,
                 "can't read {} (its groups are nested too deep or have too many members); get the file again",
                 context_.file.string());
-        for (const Link& link : links) {
+        for (const Link& link : links.list) {
             const std::string path = prefix + link.name;
             require(link.hard, ExitCode::corrupt_input,
                     "can't read {} ('{}' is a soft or external link, which no checkpoint has); get the file again",

@@ -63,6 +63,7 @@ inline constexpr const char* offset_at_end_us = "offset_at_end_us";
 inline constexpr const char* drift_ppm = "drift_ppm";
 inline constexpr const char* error_us = "error_us";
 inline constexpr const char* dropped_events = "dropped_events";
+inline constexpr const char* begin_us = "begin_us";  ///< of a session in trace.json
 
 // A step, in metrics.jsonl.
 inline constexpr const char* step = "step";

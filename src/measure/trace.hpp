@@ -41,12 +41,18 @@ struct RankClock {
     double error_us = 0;  ///< at most, of what remains
 };
 
+/// A run may be stopped and resumed.
+struct TraceSession {
+    double begin = 0;               ///< microseconds of the trace
+    std::vector<RankClock> clocks;  ///< none if it did not come to its end
+};
+
 struct Trace {
     std::vector<std::string> names;
     std::map<std::string, int> numbers;  ///< of the names
     std::map<int, std::vector<TraceInterval>> ranks;
     std::vector<TraceCounter> counters;
-    std::vector<RankClock> clocks;  ///< of a run that came to its end; else none
+    std::vector<TraceSession> sessions;
     std::int64_t dropped = 0;
     bool is_complete = true;  ///< false: the file ends in the middle
 

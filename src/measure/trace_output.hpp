@@ -1,4 +1,4 @@
-// trace.json of a run: a file per rank while the run lasts, joined on one clock at its end.
+// trace.json of a run: a file per rank while a session lasts, joined on one clock at its end.
 #pragma once
 
 #include "host/placement.hpp"
@@ -18,11 +18,16 @@ public:
     TraceOutput(const mpi::Communicator& world, const host::Placement& placement, bool threads_bound,
                 std::filesystem::path parts);
 
-    /// Collective; the last call. Compares the clocks again, joins the ranks' files into `file` on the clock of rank 0,
-    /// and removes them. Returns what is known of every rank's clock, on rank 0.
+    /// Collective. Leaves room for what earlier sessions recorded, which `file` on rank 0 has, if any.
+    void follow(const std::filesystem::path& file);
+
+    /// Collective; the last call. Compares the clocks again, adds the ranks' files to `file` as a session on the clock
+    /// of rank 0, and removes them. Returns what is known of every rank's clock, on rank 0.
     nlohmann::ordered_json join(const std::filesystem::path& file);
 
 private:
+    /// Bytes of the file of each rank, if trace.json has as many.
+    [[nodiscard]] std::uint64_t room_after(std::uint64_t bytes) const;
     [[nodiscard]] std::filesystem::path part() const;
     void remove_parts() const;
 

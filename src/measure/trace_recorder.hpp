@@ -5,6 +5,7 @@
 #include "io/growing_json.hpp"
 #include "measure/trace_drain.hpp"
 
+#include <atomic>
 #include <cstdint>
 #include <filesystem>
 #include <memory>
@@ -31,6 +32,8 @@ public:
 
     explicit TraceRecorder(const Settings& settings);
 
+    /// Bytes that the file may have from now on; later events are dropped.
+    void limit_file(std::uint64_t bytes) { largest_file_ = bytes; }
     /// Ends recording. All that was recorded is in the file then, which stays.
     void stop() { drain_->stop(); }
     /// Events and counters that are not in the file, for want of room in memory or on the disk; after stop().
@@ -41,7 +44,7 @@ private:
     void sample_counters(std::span<const core::trace::Event> events);
 
     core::trace::ChromeFormatter formatter_;
-    std::uint64_t largest_file_;
+    std::atomic<std::uint64_t> largest_file_;
     std::unique_ptr<io::GrowingJson> file_;  ///< null after a failed write
     std::int64_t not_written_ = 0;
     std::int64_t sampled_ns_ = 0;

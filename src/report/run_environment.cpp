@@ -79,8 +79,7 @@ std::optional<Section> sessions_section(const RunRecord& record) {
     }
     return Section{
         "Sessions",
-        {Paragraph{"The run was continued from a checkpoint. Losses and totals are those of all sessions; the "
-                   "trace is that of the last one."},
+        {Paragraph{"The run was continued from a checkpoint. Losses, totals and the trace are those of all sessions."},
          table}};
 }
 

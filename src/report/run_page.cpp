@@ -47,10 +47,9 @@ std::optional<Table> slowest_ranks(const Metrics& metrics) {
             slowness[*step.slowest_rank].push_back(step.slowness);
         }
     }
-    Table table{
-        "Slowest rank of the steps",
-        {{"rank", ""}, {"steps", ""}, {"computes for, over the median of the others, median", "x"}, {"max", "x"}},
-        {}};
+    Table table{"Slowest rank of the steps",
+                {{"rank", ""}, {"steps", ""}, {"busy time over the median of the others, median", "x"}, {"max", "x"}},
+                {}};
     for (const auto& [rank, times] : slowness) {
         const Summary summary = summarize(times);
         table.rows.push_back({rank, static_cast<double>(times.size()), summary.median, summary.max});
@@ -137,20 +136,6 @@ Section throughput_section(const Metrics& metrics) {
     return section;
 }
 
-std::vector<fs::path> traces_of(const fs::path& folder) {
-    std::set<fs::path> parts;
-    std::error_code missing;
-    for (const fs::directory_entry& entry : fs::directory_iterator(folder / "trace", missing)) {
-        if (entry.path().extension() == ".json") {
-            parts.insert(entry.path());
-        }
-    }
-    if (parts.empty() && fs::exists(folder / "trace.json")) {
-        parts.insert(folder / "trace.json");
-    }
-    return {parts.begin(), parts.end()};
-}
-
 std::vector<Headline> headlines_of(const Metrics& metrics, const nlohmann::json& run, const std::string& source) {
     std::vector<Headline> headlines;
     const Summary rate = throughput_of(metrics);
@@ -169,13 +154,16 @@ std::vector<Headline> headlines_of(const Metrics& metrics, const nlohmann::json&
                  .unit = "tokens/s",
                  .note = "all tokens over the time of all steps, slow ones too (train_tokens_per_second)"});
         }
-        const Step& first = metrics.steps.front();
-        const Step& last = metrics.steps.back();
-        headlines.push_back({.name = "training loss",
-                             .value = last.loss,
-                             .unit = "nats/token",
-                             .note = fmt::format("step {}; {} at step {}", readable_count(last.step),
-                                                 readable(first.loss), readable_count(first.step))});
+        const auto has_loss = [](const Step& step) { return std::isfinite(step.loss); };
+        const auto first = std::find_if(metrics.steps.begin(), metrics.steps.end(), has_loss);
+        const auto last = std::find_if(metrics.steps.rbegin(), metrics.steps.rend(), has_loss);
+        if (first != metrics.steps.end()) {
+            headlines.push_back({.name = "training loss",
+                                 .value = last->loss,
+                                 .unit = "nats/token",
+                                 .note = fmt::format("step {}; {} at step {}", readable_count(last->step),
+                                                     readable(first->loss), readable_count(first->step))});
+        }
     }
     if (!metrics.evaluations.empty()) {
         const Evaluation& first = metrics.evaluations.front();
@@ -224,16 +212,14 @@ Document describe_run(const RunRecord& record) {
         document.sections.push_back(throughput_section(metrics));
     }
     measure::TraceSummary summary;
-    if (const std::vector<fs::path> traces = traces_of(record.folder); !traces.empty()) {
-        try {
-            const measure::Trace trace = measure::read_trace(traces);
-            summary = measure::analyse(trace);
-            for (const Section& section : sections_of(trace, summary)) {
-                document.sections.push_back(section);
-            }
-        } catch (const core::Error& error) {
-            document.damage.emplace_back(error.what());
+    try {
+        const measure::Trace trace = measure::read_trace(record.folder / "trace.json", record.folder / "trace");
+        summary = measure::analyse(trace);
+        for (const Section& section : trace.ranks.empty() ? std::vector<Section>() : sections_of(trace, summary)) {
+            document.sections.push_back(section);
         }
+    } catch (const core::Error& error) {
+        document.damage.emplace_back(error.what());
     }
     if (Section memory = memory_section(record, summary); !memory.blocks.empty()) {
         document.sections.push_back(memory);

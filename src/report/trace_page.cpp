@@ -149,18 +149,23 @@ Table threads_table(const measure::TraceSummary& summary) {
     return table;
 }
 
-Table clocks_table(const std::vector<measure::RankClock>& clocks) {
+Table clocks_table(const std::vector<measure::TraceSession>& sessions) {
     Table table{"Clocks of the ranks",
-                {{"rank", ""},
+                {{"session", ""},
+                 {"rank", ""},
                  {"clock", ""},
                  {"offset to rank 0 at the start", "us"},
                  {"at the end", "us"},
                  {"drift", "ppm"},
                  {"error at most", "us"}},
                 {}};
-    for (const measure::RankClock& clock : clocks) {
-        table.rows.push_back(
-            {clock.rank, clock.kind, clock.offset_us, clock.offset_at_end_us, clock.drift_ppm, clock.error_us});
+    double number = 0;
+    for (const measure::TraceSession& session : sessions) {
+        ++number;
+        for (const measure::RankClock& clock : session.clocks) {
+            table.rows.push_back({number, clock.rank, clock.kind, clock.offset_us, clock.offset_at_end_us,
+                                  clock.drift_ppm, clock.error_us});
+        }
     }
     return table;
 }
@@ -198,24 +203,35 @@ Section experts_section(const measure::ExpertTokens& experts) {
          Figure{histogram, "Load in units of a fair share."}}};
 }
 
+std::ptrdiff_t sessions_without_end(const measure::Trace& trace) {
+    return std::count_if(trace.sessions.begin(), trace.sessions.end(),
+                         [](const measure::TraceSession& session) { return session.clocks.empty(); });
+}
+
 std::string clock_text(const measure::Trace& trace, const measure::TraceSummary& summary) {
     std::string text = fmt::format(
         "No rank can leave a barrier, a sum or a gathering of values before all have come. In {} of them, the first "
         "left {:.2f} "
         "us or more after the last had come, on the clock of rank 0; less than zero would show an error of the clocks.",
         summary.checked_collectives, us * summary.least_overlap);
-    if (trace.clocks.empty()) {
-        text += " The run did not come to its end: clocks are compared at its start only.";
+    if (sessions_without_end(trace) > 0) {
+        text += fmt::format(" {} did not come to {} end: clocks are compared at the start only.",
+                            trace.sessions.size() == 1
+                                ? "The run"
+                                : fmt::format("{} of {} sessions", sessions_without_end(trace), trace.sessions.size()),
+                            sessions_without_end(trace) == 1 ? "its" : "their");
     }
     return text;
 }
 
-/// Seconds by which the clocks of two ranks may differ, each of which is right within its error. Of a run that did not
-/// come to its end the errors are unknown.
+/// Seconds by which the clocks of two ranks may differ, each of which is right within its error. Of a session that did
+/// not come to its end the errors are unknown.
 double tolerated_difference(const measure::Trace& trace) {
-    double largest = trace.clocks.empty() ? 1e-3 : 0;
-    for (const measure::RankClock& clock : trace.clocks) {
-        largest = std::max(largest, 2 * clock.error_us / us);
+    double largest = sessions_without_end(trace) > 0 ? 1e-3 : 0;
+    for (const measure::TraceSession& session : trace.sessions) {
+        for (const measure::RankClock& clock : session.clocks) {
+            largest = std::max(largest, 2 * clock.error_us / us);
+        }
     }
     return largest;
 }
@@ -223,6 +239,16 @@ double tolerated_difference(const measure::Trace& trace) {
 /// What the reader must know before the figures.
 std::vector<Paragraph> remarks(const measure::Trace& trace, const measure::TraceSummary& summary) {
     std::vector<Paragraph> all;
+    if (trace.sessions.size() > 1) {
+        std::string begins;
+        for (const measure::TraceSession& session : trace.sessions) {
+            begins += fmt::format("{}{:.2f} s", begins.empty() ? "" : ", ", session.begin / us);
+        }
+        all.push_back(
+            {fmt::format("The trace holds {} sessions of the run, one after the other without the time "
+                         "between them; they begin at {}. The figures are of all of them.",
+                         trace.sessions.size(), begins)});
+    }
     const auto fewer = [](const auto& a, const auto& b) { return a.second < b.second; };
     const auto [fewest, most] =
         std::minmax_element(summary.steps_of_ranks.begin(), summary.steps_of_ranks.end(), fewer);
@@ -296,8 +322,8 @@ std::vector<Section> sections_of(const measure::Trace& trace, const measure::Tra
     if (summary.ranks.size() > 1) {
         time.blocks.emplace_back(Paragraph{clock_text(trace, summary)});
     }
-    if (!trace.clocks.empty()) {
-        time.blocks.emplace_back(clocks_table(trace.clocks));
+    if (Table clocks = clocks_table(trace.sessions); !clocks.rows.empty()) {
+        time.blocks.emplace_back(std::move(clocks));
     }
     sections.push_back(time);
     return sections;

@@ -25,7 +25,8 @@ void BatchSettings::declare_micro_batch(core::OptionSet& set, const std::string&
     set.add_auto(key, micro_batch, most_sequences,
                  "sequences per rank and pass; auto: as many of a step as memory holds")
         .known_as({"gradient_accumulation_steps", "grad_accum", "gradient_accumulation", "micro_batch_size"},
-                  "passes of so many sequences add up their gradients, whatever the batch size is");
+                  "it sets the sequences of a pass; the passes of a step add up their gradients, whatever "
+                  "train.batch_size is");
 }
 
 void BatchSettings::declare_batch_size(core::OptionSet& set) {

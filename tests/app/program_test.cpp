@@ -322,7 +322,7 @@ TEST_F(ProgramTest, TrainReproducesTheReferenceAndLeavesItsFiles) {
         expect_nested(trace["traceEvents"], [](double us) { return us; });
         expect_nested(trace["traceEvents"], [](double us) { return std::llround(us * 1000); });
         EXPECT_EQ(names.size(), static_cast<std::size_t>(ranks));
-        EXPECT_EQ(trace["otherData"]["ranks"].size(), static_cast<std::size_t>(ranks));
+        EXPECT_EQ(trace["otherData"]["sessions"][0]["ranks"].size(), static_cast<std::size_t>(ranks));
         EXPECT_EQ(run["trace"].size(), static_cast<std::size_t>(ranks));
         EXPECT_FALSE(fs::exists(folder_ / out / "trace"));  // of single ranks, while the run lasts
 
@@ -388,6 +388,10 @@ TEST_F(ProgramTest, KilledRunContinuesTheLossCurveAtAnotherRankCount) {
     for (std::size_t i = 0; i < found.size(); ++i) {
         EXPECT_NEAR(found[i], expected[i], 1e-5 * expected[i]) << "step " << i + 1;
     }
+    const nlohmann::json sessions = io::read_json(folder_ / "killed/trace.json")["otherData"]["sessions"];
+    ASSERT_EQ(sessions.size(), 2U);
+    EXPECT_EQ(sessions[0]["ranks"].size(), 0U);  // killed before the clocks were compared again
+    EXPECT_EQ(sessions[1]["ranks"].size(), 2U);
 }
 
 TEST_F(ProgramTest, SignalStopsAtACheckpointWithItsExitCode) {

@@ -1,4 +1,6 @@
 #include "core/chrome_trace.hpp"
+#include "io/files.hpp"
+#include "measure/joined_trace.hpp"
 #include "measure/trace_analysis.hpp"
 #include "measure/trace_file.hpp"
 #include "report/document.hpp"
@@ -9,7 +11,10 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
+#include <set>
 #include <string>
+#include <vector>
 
 #include "core/error.hpp"
 
@@ -20,7 +25,7 @@ namespace {
 class TraceText {
 public:
     explicit TraceText(const std::string& text) : file_(folder_.write("trace.json", text)) {}
-    [[nodiscard]] Trace read() const { return read_trace({file_}); }
+    [[nodiscard]] Trace read() const { return read_trace(file_); }
 
 private:
     test::TemporaryFolder folder_;
@@ -29,8 +34,8 @@ private:
 
 const std::string begin = "{\"displayTimeUnit\":\"ms\",\"traceEvents\":[\n";
 const std::string end =
-    "\n],\"otherData\":{\"dropped_events\":         2,\"ranks\":[{\"rank\":0,\"clock\":"
-    "\"tsc\",\"offset_us\":0,\"offset_at_end_us\":0,\"drift_ppm\":0,\"error_us\":0.5}]}}\n";
+    "\n],\"otherData\":{\"sessions\":[{\"begin_us\":0,\"dropped_events\":2,\"ranks\":[{\"rank\":0,\"clock\":"
+    "\"tsc\",\"offset_us\":0,\"offset_at_end_us\":0,\"drift_ppm\":0,\"error_us\":0.5}]}]}}\n";
 
 /// Times in milliseconds.
 std::string interval(const std::string& name, const std::string& category, int rank, int thread, double from, double to,
@@ -302,7 +307,8 @@ TEST(TraceFile, DamageIsAnErrorOfTheInput) {
           begin + R"({"name":"x","cat":"y","ph":"X","ts":-1e300,"dur":1,"pid":0,"tid":0})" + "\n" + end,
           begin + R"({"name":"x","ph":"C","ts":1,"pid":0,"args":{"bytes":1e300}})" + "\n" + end,
           begin + R"({"name":"x","ph":"C","ts":1,"pid":0,"args":{"bytes":-1}})" + "\n" + end,
-          begin + "\n],\"otherData\":{\"ranks\":[{\"rank\":0}]}}\n", begin + "\n],\"otherData\":7}\n",
+          begin + "\n],\"otherData\":{\"sessions\":[{\"begin_us\":0,\"ranks\":[{\"rank\":0}]}]}}\n",
+          begin + "\n],\"otherData\":{\"sessions\":[{\"ranks\":[]}]}}\n", begin + "\n],\"otherData\":7}\n",
           begin + std::string(std::size_t{5} << 20U, ' ') + "\n" + end}) {
         const TraceText file(text);
         try {
@@ -313,6 +319,76 @@ TEST(TraceFile, DamageIsAnErrorOfTheInput) {
             EXPECT_NE(std::string(error.what()).find("trace.json"), std::string::npos) << error.what();
         }
     }
+}
+
+/// A session of rank 0 as that rank leaves it.
+std::string part(double from, double to, const std::string& dropped) {
+    return begin + interval("step", "step", 0, 0, from, to) + ",\n" + interval("mpi.sum", "mpi", 0, 0, from, to, "ab") +
+           ",\n" + R"({"name":"message","cat":"mpi","ph":"s","id":"c","ts":5000,"pid":0,"tid":0})" +
+           "\n],\"otherData\":{\"dropped_events\":" + dropped + "}}\n";
+}
+
+/// Of three sessions, of which the last is being written; the second was killed in the middle of a line.
+TEST(JoinedTrace, SessionsFollowEachOther) {
+    const test::TemporaryFolder folder;
+    const std::filesystem::path joined = folder / "trace.json";
+    folder.write("first/rank-0.json", part(5, 105, "3"));
+    add_killed_session(joined, folder / "first");
+    const std::string cut = part(0, 50, "4");
+    folder.write("second/rank-0.json", cut.substr(0, cut.find("message")));
+    add_killed_session(joined, folder / "second");
+    add_killed_session(joined, folder / "none");
+    folder.write("parts/rank-0.json", part(-2, 8, "5"));
+    const Trace trace = read_trace(joined, folder / "parts");
+    EXPECT_TRUE(trace.is_complete);
+    EXPECT_EQ(trace.dropped, 8);
+    ASSERT_EQ(trace.sessions.size(), 3U);
+    EXPECT_EQ(trace.sessions[1].begin, 105e3 + us_between_sessions);
+    EXPECT_EQ(trace.sessions[2].begin, 155e3 + 2 * us_between_sessions);
+    std::vector<double> begins;
+    std::set<std::uint64_t> calls;
+    for (const TraceInterval& event : trace.ranks.at(0)) {
+        if (event.call == 0) {
+            begins.push_back(event.begin);
+        } else {
+            EXPECT_TRUE(calls.insert(event.call).second) << event.call;
+        }
+    }
+    EXPECT_EQ(begins, (std::vector<double>{5e3, 105e3 + us_between_sessions, 153e3 + 2 * us_between_sessions}));
+    EXPECT_EQ(calls.size(), 3U);
+    EXPECT_EQ(analyse(trace).steps, 3);
+    EXPECT_NE(page_of(trace).find("The trace holds 3 sessions"), std::string::npos) << page_of(trace);
+
+    const std::string text = io::read_file(joined, std::size_t{1} << 20U);
+    EXPECT_EQ(nlohmann::json::parse(text)["traceEvents"].size(), 5U);
+    EXPECT_NE(text.find(R"("id":"c")"), std::string::npos) << text;
+    EXPECT_NE(text.find(R"("call":"1000000000000ab")"), std::string::npos) << text;  // of the second session
+}
+
+TEST(JoinedTrace, SessionsOfOtherRankCountsAreTold) {
+    const test::TemporaryFolder folder;
+    folder.write("first/rank-0.json", part(5, 105, "0"));
+    add_killed_session(folder / "trace.json", folder / "first");
+    std::string other = part(-1, 9, "0");
+    folder.write("parts/rank-0.json", other);
+    for (std::size_t at = 0; (at = other.find("\"pid\":0", at)) != std::string::npos;) {
+        other.replace(at, 7, "\"pid\":1");
+    }
+    folder.write("parts/rank-1.json", other);
+    const Trace trace = read_trace(folder / "trace.json", folder / "parts");
+    EXPECT_EQ(analyse(trace).steps, 1);  // of both ranks
+    const std::string page = page_of(trace);
+    EXPECT_NE(page.find("The ranks recorded 1 to 2 steps (fewest on rank 1)"), std::string::npos) << page;
+    EXPECT_NE(page.find("2 of 2 sessions did not come to their end"), std::string::npos) << page;
+}
+
+TEST(JoinedTrace, AFileOfAnotherKindIsNotTakenUp) {
+    const test::TemporaryFolder folder;
+    const std::filesystem::path joined = folder.write("trace.json", "{\n  \"traceEvents\": []\n}\n");
+    folder.write("parts/rank-0.json", part(0, 1, "0"));
+    add_killed_session(joined, folder / "parts");
+    EXPECT_EQ(read_trace(joined).sessions.size(), 1U);
+    EXPECT_EQ(analyse(read_trace(joined)).steps, 1);
 }
 
 }  // namespace
