@@ -234,14 +234,21 @@ RunOutput::Earlier RunOutput::begin(const RunSpan& span, const RunDescription& d
         io::write_file_atomically(
             folder_.configuration(),
             fmt::format("# {}\n{}", description.command_line, core::OptionSet::to_config(description.settings)));
-        begun_ = true;
         take_over_traces(span.resumed);
     });
+    begun_ = true;
     if (trace_) {
         trace_->follow(folder_.trace());
     }
     runtime_.world.broadcast(std::span<Earlier>(&left, 1));
     return left;
+}
+
+void RunOutput::withdraw() {
+    if (!begun_) {
+        trace_.reset();
+        runtime_.world.barrier();
+    }
 }
 
 void RunOutput::take_over_traces(bool resumed) {

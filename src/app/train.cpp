@@ -410,9 +410,16 @@ ExitCode run_train(const mpi::Communicator& world, Arguments arguments) {
     const train::Runtime runtime(world, configuration.place, configuration.grid, configuration.compute);
     const TrainInputs inputs = read_inputs(runtime, configuration);
     RunOutput output(runtime, configuration.output);
-    const ExitCode code = kernels::with_precision(configuration.compute.precision, [&](auto scalar) {
-        return TrainRun<decltype(scalar)>(runtime, configuration, inputs, output).run(to_command_line(arguments));
-    });
+    ExitCode code = ExitCode::success;
+    try {
+        code = kernels::with_precision(configuration.compute.precision, [&](auto scalar) {
+            return TrainRun<decltype(scalar)>(runtime, configuration, inputs, output).run(to_command_line(arguments));
+        });
+    } catch (const mpi::AgreedError&) {
+        output.withdraw();
+        throw;
+    }
+    output.withdraw();
     if (output.is_silenced() && !stop_signal_arrived()) {
         throw core::Error(*output.progress().error());
     }

@@ -166,6 +166,7 @@ std::string expand_path(const std::string& path, const std::string& key, const s
 CommandLine read_command_line(std::span<const std::string> arguments, const std::vector<std::string>& keys) {
     namespace po = boost::program_options;
     namespace style = po::command_line_style;
+    constexpr const char* needs_value = "option {0} needs a value (on the command line); write --{0} VALUE";
     po::options_description known;
     for (const std::string& key : keys) {
         known.add_options()(key.c_str(), po::value<std::string>());
@@ -181,14 +182,15 @@ CommandLine read_command_line(std::span<const std::string> arguments, const std:
             if (option.position_key >= 0) {
                 line.words.insert(line.words.end(), option.value.begin(), option.value.end());
             } else {
-                line.options.push_back(
-                    {option.string_key, option.value.empty() ? "" : option.value.front(), "on the command line"});
+                const std::string value = option.value.empty() ? "" : option.value.front();
+                const bool is_next_option = option.original_tokens.size() > 1 && value.starts_with("--");
+                require(!is_next_option, ExitCode::usage, needs_value, option.string_key);
+                line.options.push_back({option.string_key, value, "on the command line"});
             }
         }
     } catch (const po::invalid_command_line_syntax& error) {
         const std::string key = error.get_option_name();
-        fail(ExitCode::usage, "option {0} needs a value (on the command line); write --{0} VALUE",
-             key.substr(std::min(key.find_first_not_of('-'), key.size())));
+        fail(ExitCode::usage, needs_value, key.substr(std::min(key.find_first_not_of('-'), key.size())));
     } catch (const po::error& error) {
         fail(ExitCode::usage, "can't parse the command line ({}); options are written --section.key VALUE",
              error.what());

@@ -168,6 +168,9 @@ std::vector<std::string> OptionSet::parse(std::span<const std::string> arguments
     CommandLine line = read_command_line(arguments, known);
     const auto options = std::stable_partition(line.options.begin(), line.options.end(),
                                                [](const GivenOption& given) { return given.key == "config"; });
+    std::for_each(options, line.options.end(), [&](const GivenOption& given) {
+        static_cast<void>(implementation_->known(given.key, given.where));  // before a word that was meant as its value
+    });
     std::vector<std::string> files;
     std::transform(line.options.begin(), options, std::back_inserter(files),
                    [](const GivenOption& given) { return given.value; });

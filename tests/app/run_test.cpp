@@ -483,7 +483,7 @@ TEST_F(RunTest, EvalTakesTheConfigurationOfATrainingRunAndWritesScores) {
     ASSERT_TRUE(std::regex_search(held_back.output, loss, std::regex("FOM eval_loss = ([0-9.]+)"))) << held_back.output;
     EXPECT_NEAR(std::stod(loss[1]), lines_of("out/metrics.jsonl").back()["eval_loss"].get<double>(), 1e-5);
     expect_error("eval " + path("run.cfg") + " --data.eval ''", 2, "data.eval is not set");
-    expect_error("eval --model.path x --data.eval_fraction 0.5", 2, "data.train is not set");
+    expect_error("eval --model.path x --data.eval_fraction 0.5", 2, "data.eval is not set");
     folder_.write("typo.cfg", "[model]\npaht = x\n");
     expect_error("eval " + path("typo.cfg"), 2, "did you mean model.path?");
     EXPECT_EQ(alone("bench step " + path("run.cfg") + " --model.path x --help").exit_code, 0);
