@@ -71,15 +71,16 @@ std::vector<index_t> CaseSpec::thread_counts(index_t of_all_cores) const {
 }
 
 void BenchOptions::declare(core::OptionSet& set) {
-    set.add("repeat", repetition.least, "repetitions at least, after a warm-up", core::at_least(1));
+    set.add("repeat", repetition.least, "least number of repetitions, after a warm-up", core::at_least(1));
     set.add("spread", repetition.spread_percent,
-            "more of them, until half of every interval is within so many percent of its median");
-    set.add("seconds", repetition.seconds, "or until a case has taken so long; 0: no more than --repeat");
-    set.add("rounds", repetition.rounds, "in which all cases take turns, so that each is spread over the whole run",
-            core::at_least(1));
-    set.add("output", output, "write everything to this JSON file");
-    set.add("turns", turns, "GET,GIVE: named pipes through which two runs pass turns of measuring back and forth");
-    set.add("google-benchmark", google_output, "write the times to this file as Google Benchmark does");
+            "more repetitions until half of every interval is within this many percent of its median");
+    set.add("seconds", repetition.seconds, "or until a case has taken this long; 0: no more than --repeat");
+    set.add("rounds", repetition.rounds,
+            "rounds in which all cases take turns, so that each is spread over the whole run", core::at_least(1));
+    set.add_path("output", output, "write everything to this JSON file");
+    set.add_paths("turns", turns,
+                  "GET,GIVE: named pipes through which two runs pass turns of measuring back and forth");
+    set.add_path("google-benchmark", google_output, "write the times to this file as Google Benchmark does");
 }
 
 void BenchOptions::check_output() const {

@@ -92,8 +92,8 @@ std::vector<host::Remark> conditions(const host::Placement& placement, bool thre
     const path frequency = root / fmt::format("sys/devices/system/cpu/cpu{}/cpufreq", unit);
     const std::string governor = host::first_line(frequency / "scaling_governor").value_or("");
     if (!governor.empty() && governor != "performance") {
-        list.push_back(
-            {host::Severity::warning, fmt::format("frequency governor {} (performance repeats better)", governor)});
+        list.push_back({host::Severity::warning,
+                        fmt::format("frequency governor {} (times vary less with performance)", governor)});
     }
     const double now = std::strtod(host::first_line(frequency / "scaling_cur_freq").value_or("").c_str(), nullptr);
     const double base = std::strtod(host::first_line(frequency / "base_frequency").value_or("").c_str(), nullptr);

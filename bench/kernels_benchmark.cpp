@@ -43,8 +43,8 @@ public:
         set.add(
             "shape", shape_,
             fmt::format("weights of the gate projection of a model: {}", fmt::join(model::synthetic_names(), ", ")));
-        set.add("n", n_, "rows N of the weights; 0: of the shape, or 2048", core::at_least(0));
-        set.add("k", k_, "columns K of the weights; 0: of the shape, or 2048", core::at_least(0));
+        set.add("n", n_, "rows N of the weights; 0: those of the shape, or 2048", core::at_least(0));
+        set.add("k", k_, "columns K of the weights; 0: those of the shape, or 2048", core::at_least(0));
         set.add("cold", cold_, "take copies of the weights in turn, so that they come from memory and not from caches");
     }
     void check(index_t) const override {

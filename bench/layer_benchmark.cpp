@@ -5,6 +5,7 @@
 #include "bench/routing.hpp"
 #include "bench/shapes.hpp"
 #include "bench/timing.hpp"
+#include "core/counted.hpp"
 #include "core/enumeration.hpp"
 #include "core/random_fill.hpp"
 #include "model/weights/synthetic.hpp"
@@ -32,11 +33,12 @@ struct LayerBenchmarkSettings final : BenchmarkSettings {
     void declare(core::OptionSet& set) override {
         set.add("shape", shape_name,
                 fmt::format("sizes of a model's expert layer: {}", fmt::join(model::synthetic_names(), ", ")));
-        set.add("hidden", sizes.hidden, "hidden size; 0: of the shape", core::at_least(0));
-        set.add("intermediate", sizes.intermediate, "intermediate size of an expert; 0: of the shape",
+        set.add("hidden", sizes.hidden, "hidden size; 0: that of the shape", core::at_least(0));
+        set.add("intermediate", sizes.intermediate, "intermediate size of an expert; 0: that of the shape",
                 core::at_least(0));
-        set.add("experts", sizes.experts, "experts; 0: of the shape", core::at_least(0));
-        set.add("experts-per-token", sizes.experts_per_token, "experts per token; 0: of the shape", core::at_least(0));
+        set.add("experts", sizes.experts, "number of experts; 0: that of the shape", core::at_least(0));
+        set.add("experts-per-token", sizes.experts_per_token, "experts that a token goes to; 0: those of the shape",
+                core::at_least(0));
         set.add("tokens", token_list, "tokens per pass, separated by commas");
         set.add_enum("routing", routing,
                      "uniform: all experts equally often; skewed: popularity 1/rank; hot: one expert gets all tokens");
@@ -47,7 +49,8 @@ struct LayerBenchmarkSettings final : BenchmarkSettings {
                      "layers that take turns; auto: enough that weights come from memory, not from caches");
     }
     void declare_sections(core::OptionSet& set) override {
-        set.add("lora.rank", lora_rank, "rank of the adapters; 0: frozen experts alone", core::at_least(0));
+        set.add("lora.rank", lora_rank, "rank of the adapters of the measured layer; 0: frozen experts alone",
+                core::at_least(0));
     }
     void check(index_t) const override {
         static_cast<void>(shape());
@@ -242,7 +245,7 @@ void LayerBenchmark::report(Console& console, const measure::MachineLimits& limi
             return figures::of_tokens(quantity, pass.tokens(), passes_.size() > 1);
         };
         console.say(fmt::format(
-            "{} tokens, {:.1f} rows per expert\n", pass.tokens(),
+            "{}, {:.1f} rows per expert\n", core::counted(pass.tokens(), "token"),
             static_cast<double>(pass.tokens() * shape.experts_per_token) / static_cast<double>(shape.experts)));
         report_pass(console, "forward", figures::layer_forward, key, pass.times.forward, measure::Better::lower, one,
                     limits);

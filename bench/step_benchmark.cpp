@@ -5,12 +5,14 @@
 #include "bench/step_samples.hpp"
 #include "bench/step_work.hpp"
 #include "bench/timing.hpp"
+#include "core/counted.hpp"
 #include "core/trace.hpp"
 #include "core/units.hpp"
 #include "host/process_memory.hpp"
 #include "measure/trace_drain.hpp"
 #include "ops/activations_option.hpp"
 #include "train/memory_plan.hpp"
+#include "train/pass_size.hpp"
 #include "train/session.hpp"
 
 #include <fmt/format.h>
@@ -27,6 +29,9 @@ namespace moesaic::bench {
 namespace {
 
 namespace figures = measure::figures;
+
+constexpr const char* micro_batch_key = "micro-batch";
+constexpr const char* activations_key = "activations";
 
 /// What is trained in one step.
 struct StepWorkload {
@@ -57,6 +62,7 @@ private:
 
     const mpi::ProcessGrid& grid_;
     index_t tokens_;               ///< of a step
+    index_t pass_sequences_;       ///< of all ranks
     double planned_bytes_;         ///< of memory of this rank, to print it beside what is used
     host::MemoryOfPhases memory_;  ///< of the model and of steps
     train::Dataset data_;
@@ -69,6 +75,7 @@ StepBenchmark::StepBenchmark(const train::Runtime& runtime, const model::Archite
                              const StepWorkload& workload, double planned_bytes)
     : grid_(runtime.grid),
       tokens_(workload.tokens()),
+      pass_sequences_(workload.batches.per_pass(runtime.world.size())),
       planned_bytes_(planned_bytes),
       data_(random_tokens(workload.batches.batch_size * steps_of_data, workload.length, architecture.vocabulary, 0)),
       session_(train::load_model<core::bf16>(runtime, architecture, workload.model, workload.decoder,
@@ -161,11 +168,12 @@ void StepBenchmark::report(Console& console, const measure::MachineLimits& limit
     const Samples speed = samples_.seconds.rates(static_cast<double>(tokens_));
     console.add("step_seconds", "s", measure::Better::neither, samples_.seconds, reached, work.sum());
     console.add(figures::step_tokens_per_second, "tokens/s", measure::Better::higher, speed, reached);
+    console.add("step_pass_sequences", "sequences", static_cast<double>(pass_sequences_));
     console.add("step_floor", "percent", measure::Better::neither,
                 measure::rates(100 * floor, samples_.seconds.slowest));
-    console.say(fmt::format("\n{} tokens per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s, {} of the floor\n", tokens_,
-                            seconds.median, seconds.spread_percent(), measure::summarize(speed.slowest).median,
-                            percent_of_limit(reached)));
+    console.say(fmt::format("\n{} per step: {:.4f} s +- {:.1f}%, {:.1f} tokens/s, {} of the floor\n",
+                            core::counted(tokens_, "token"), seconds.median, seconds.spread_percent(),
+                            measure::summarize(speed.slowest).median, percent_of_limit(reached)));
     report_memory(console);
 }
 
@@ -184,8 +192,9 @@ std::string describe_step(const train::Runtime& runtime, const StepWorkload& wor
                     workload.model.name(), architecture.layers, architecture.hidden, architecture.expert_intermediate,
                     architecture.experts, architecture.experts_per_token, architecture.vocabulary,
                     workload.decoder.lora.rank, runtime.kernels.gemm_name<core::bf16>());
-    text += fmt::format("ranks {} = {}; memory of a rank: {:.2f} GiB", runtime.world.size(),
-                        describe(runtime.grid.shape()), plan.total() / core::gibibyte);
+    text += fmt::format("ranks {} = {}; passes of {} sequences; memory of a rank: {:.2f} GiB", runtime.world.size(),
+                        describe(runtime.grid.shape()), workload.batches.per_pass(runtime.world.size()),
+                        plan.total() / core::gibibyte);
     for (const train::MemoryPlan::Item& item : plan.items) {
         text += fmt::format(", {} {:.2f}", item.purpose, item.bytes / core::gibibyte);
     }
@@ -196,14 +205,28 @@ std::unique_ptr<Benchmark> prepare_step(const train::Runtime& runtime, Console& 
     const model::Architecture architecture = train::read_architecture(runtime, workload.model);
     model::DecoderSettings& settings = workload.decoder;
     settings.lora.alpha = static_cast<double>(settings.lora.rank);  // scale 1; speed does not depend on it
-    settings.max_tokens = workload.batches.per_pass(runtime.world.size()) * workload.length;
-    const train::MemoryPlan plan =
-        train::plan_memory(runtime, architecture, settings, sizeof(core::bf16), train::Purpose::training);
+    const auto choose = [&](index_t micro_batch, ops::Activations activations) {
+        workload.batches.micro_batch = micro_batch;
+        settings.activations = activations;
+        settings.max_tokens = workload.batches.per_pass(runtime.world.size()) * workload.length;
+    };
+    train::PassChoices choices = {.micro_batch = workload.batches.micro_batch,
+                                  .most = workload.batches.most_of_rank(runtime.world.size()),
+                                  .activations = settings.activations,
+                                  .micro_batch_key = micro_batch_key,
+                                  .activations_key = activations_key};
+    const train::MemoryPlan plan = train::fit_passes(
+        runtime, workload.model.name(),
+        [&](index_t micro_batch, ops::Activations activations) {
+            choose(micro_batch, activations);
+            return train::plan_memory(runtime, architecture, settings, sizeof(core::bf16), train::Purpose::training);
+        },
+        choices);
+    choose(choices.micro_batch, choices.activations);
     console.say(describe_step(runtime, workload, architecture, plan));
     runtime.world.agree([&] {
-        train::require_memory(
-            runtime.placement, runtime.placement.node_ranks, workload.model.name(),
-            std::max(plan.total(), memory_of_step_check(architecture, settings, runtime.grid.expert().size())));
+        train::require_memory(runtime.placement, runtime.placement.node_ranks, workload.model.name(),
+                              memory_of_step_check(architecture, settings, runtime.grid.expert().size()));
     });
     verify_step(console, architecture, settings, runtime.kernels, runtime.grid);
     return std::make_unique<StepBenchmark>(runtime, architecture, workload, plan.total());
@@ -215,13 +238,14 @@ public:
         train::BatchSettings& batches = workload_.batches;
         set.add("batch", batches.batch_size, "sequences per step, all ranks together", core::at_least(1));
         set.add("length", workload_.length, "tokens per sequence", core::at_least(2));
-        set.add("micro-batch", batches.micro_batch, "sequences per rank and pass; 0: all of a step at once",
-                core::at_least(0));
-        ops::declare_activations(set, "activations", workload_.decoder.activations);
+        batches.declare_micro_batch(set, micro_batch_key);
+        ops::declare_activations(set, activations_key, workload_.decoder.activations);
     }
     void declare_sections(core::OptionSet& set) override {
+        set.need({"model.path", "model.synthetic"});
         workload_.model.declare(set);
-        set.add("lora.rank", workload_.decoder.lora.rank, "rank of the adapters", core::at_least(1));
+        set.add("lora.rank", workload_.decoder.lora.rank, "rank of the adapters in the measured step",
+                core::at_least(1));
         grid_.declare(set);
         workload_.decoder.declare_chunks(set);
     }
@@ -246,7 +270,8 @@ public:
     [[nodiscard]] std::unique_ptr<Benchmark> prepare(const train::Runtime& runtime, Console& console) const override {
         constexpr index_t tokens_per_thread = 128;
         StepWorkload workload = workload_;
-        workload.batches = {.batch_size = runtime.world.size() * runtime.placement.threads};
+        const index_t of_rank = runtime.placement.threads;
+        workload.batches = {.batch_size = runtime.world.size() * of_rank, .micro_batch = of_rank};  // in one pass
         workload.length = tokens_per_thread;
         return prepare_step(runtime, console, workload);
     }

@@ -1,4 +1,4 @@
-// Two runs that measure in turns, so that the moods of the machine hit both alike.
+// Two runs that measure in turns, so that the states of the machine affect both alike.
 #pragma once
 
 #include <string>

@@ -12,14 +12,16 @@
 namespace moesaic::kernels {
 
 void ComputeSettings::declare(core::OptionSet& set) {
-    set.add_enum("compute.precision", precision, "bf16, or fp32 for reference runs")
+    set.add_enum("compute.precision", precision, "type to compute with: bf16, or fp32 for reference runs")
         .known_as({"bf16", "fp16", "dtype", "torch_dtype", "mixed_precision"});
     declare_isa(set);
 }
 
 void ComputeSettings::declare_isa(core::OptionSet& set) {
     const std::vector<std::string> all = choices();
-    set.add("compute.isa", isa, fmt::format("{} or {}", fmt::join(all.begin(), all.end() - 1, ", "), all.back()),
+    set.add("compute.isa", isa,
+            fmt::format("instruction set of the kernels: {} or {}", fmt::join(all.begin(), all.end() - 1, ", "),
+                        all.back()),
             core::one_of(all));
 }
 

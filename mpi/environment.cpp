@@ -89,7 +89,7 @@ void Environment::abort(int exit_code) noexcept {
     std::fflush(nullptr);
     int ranks = 1;
     if (is_running() && MPI_Comm_size(MPI_COMM_WORLD, &ranks) == MPI_SUCCESS && ranks > 1) {
-        // MPI_Abort talks to the launcher and may wait for ever if that is out of reach.
+        // MPI_Abort talks to the launcher and may wait forever if that is out of reach.
         code_of_abort = exit_code;
         std::signal(SIGALRM, [](int) { std::_Exit(code_of_abort); });
         ::alarm(seconds_to_abort);

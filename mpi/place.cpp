@@ -138,8 +138,9 @@ void PlaceSettings::declare(core::OptionSet& set) {
 }
 
 void PlaceSettings::declare_topology(core::OptionSet& set) {
-    set.add("topology", topology,
-            "plan for another host: a file of lstopo (.xml), or hwloc's synthetic form such as \"numa:2 core:8 pu:2\"");
+    set.add_path(
+        "topology", topology,
+        "plan for another host: a file of lstopo (.xml), or hwloc's synthetic form such as \"numa:2 core:8 pu:2\"");
 }
 
 host::Placement place(const Communicator& world, const PlaceSettings& settings) {

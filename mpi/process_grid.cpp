@@ -1,5 +1,6 @@
 #include "mpi/process_grid.hpp"
 
+#include "core/counted.hpp"
 #include "core/error.hpp"
 #include "core/options.hpp"
 
@@ -25,7 +26,7 @@ index_t ranks_per_node(const Communicator& world) {
 void GridShape::declare(core::OptionSet& set) {
     set.add_auto("parallel.tensor", tensor, most_ranks,
                  "ranks that share each expert's intermediate dimension; auto: ranks per node");
-    set.add("parallel.expert", expert, "groups of such ranks that hold different experts",
+    set.add("parallel.expert", expert, "groups of ranks that hold different experts",
             core::integer_within(1, most_ranks));
     set.add_auto("parallel.data", data, most_ranks, "replicas of all experts; auto: all remaining ranks");
 }
@@ -56,9 +57,9 @@ ProcessGrid::ProcessGrid(const Communicator& world, const GridShape& wanted)
       same_experts_(world) {
     world.agree([&] {
         core::require(shape_.ranks() == world.size(), core::ExitCode::usage,
-                      "parallel.data x parallel.expert x parallel.tensor = {} x {} x {} does not fit {} ranks (the "
+                      "parallel.data x parallel.expert x parallel.tensor = {} x {} x {} does not fit {} (the "
                       "product must be the number of ranks); change them, or leave data and tensor at auto",
-                      shape_.data, shape_.expert, shape_.tensor, world.size());
+                      shape_.data, shape_.expert, shape_.tensor, core::counted(world.size(), "rank"));
     });
     const int rank = world.rank();
     const auto tensor = static_cast<int>(shape_.tensor);

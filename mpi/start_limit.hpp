@@ -4,7 +4,7 @@
 namespace moesaic::mpi {
 
 /// While it lives, this process ends with exit code 1 and one line after `seconds`, which ends the other ranks, too.
-/// For what ranks do together before there is a Watchdog: a rank that hangs there would keep the others for ever. One
+/// For what ranks do together before there is a Watchdog: a rank that hangs there would keep the others forever. One
 /// at a time; uses SIGALRM.
 class StartLimit {
 public:

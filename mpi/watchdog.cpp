@@ -91,8 +91,8 @@ std::string describe_stall(const Heartbeat& mine, const std::vector<Peer>& peers
 }
 
 void WatchdogSettings::declare(core::OptionSet& set) {
-    set.add("output.watchdog", limit_seconds,
-            "seconds that a rank may wait for others before the job ends; 0: for ever", core::within(0, 1e9));
+    set.add("output.watchdog", limit_seconds, "seconds that a rank may wait for others before the job ends; 0: forever",
+            core::within(0, 1e9));
 }
 
 Watchdog::Watchdog(const Communicator& world, double limit_seconds)

@@ -32,7 +32,7 @@ struct Peer {
 [[nodiscard]] std::string describe_stall(const Heartbeat& mine, const std::vector<Peer>& peers, double silence);
 
 struct WatchdogSettings {
-    double limit_seconds = 600;  ///< 0: for ever
+    double limit_seconds = 600;  ///< 0: forever
 
     void declare(core::OptionSet& set);
 };

@@ -3,55 +3,50 @@
 #include "app/train_configuration.hpp"
 #include "bench/case_runner.hpp"
 #include "core/error.hpp"
+#include "core/option_sources.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
 #include <algorithm>
 #include <set>
+#include <span>
 
 namespace moesaic::app {
 namespace {
 
 using core::ExitCode;
 
-/// The settings whose keys begin with `prefix`, without it, but for those of all cases.
-std::vector<std::pair<std::string, std::string>> parameters_of(const core::OptionSet& set, const std::string& prefix,
-                                                               const std::set<std::string>& common) {
+/// Those of the settings whose keys begin with `prefix`, without it.
+std::vector<std::pair<std::string, std::string>> parameters_of(std::span<const core::OptionSet::Setting> settings,
+                                                               const std::string& prefix) {
     std::vector<std::pair<std::string, std::string>> parameters;
-    for (const core::OptionSet::Setting& setting : set.settings()) {
-        if (setting.key.starts_with(prefix) && !common.contains(setting.key)) {
+    for (const core::OptionSet::Setting& setting : settings) {
+        if (setting.key.starts_with(prefix)) {
             parameters.emplace_back(setting.key.substr(prefix.size()), setting.value);
         }
     }
     return parameters;
 }
 
-std::set<std::string> keys_of(const core::OptionSet& set) {
-    std::set<std::string> keys;
-    for (const core::OptionSet::Setting& setting : set.settings()) {
-        keys.insert(setting.key);
-    }
-    return keys;
-}
-
 /// The first word, or what follows --config.
 std::string deck_of(Arguments arguments) {
+    constexpr const char* source = "on the command line";
     if (!arguments.empty() && !arguments.front().starts_with("-")) {
-        return arguments.front();
+        return core::expand_path(arguments.front(), "config", source);
     }
     const auto option = std::find(arguments.begin(), arguments.end(), "--config");
     core::require(option != arguments.end() && option + 1 != arguments.end(), ExitCode::usage,
                   "bench suite needs a deck (a file that lists benchmarks); give one first, as in moesaic bench suite "
                   "inputs/bench-quick.cfg");
-    return *(option + 1);
+    return core::expand_path(*(option + 1), "config", source);
 }
 
 /// Sections of a deck are cases: [BENCHMARK] or [BENCHMARK.LABEL].
 std::vector<bench::CaseSpec> cases_of_deck(const std::string& deck) {
     std::vector<bench::CaseSpec> specs;
     std::set<std::string> names;
-    for (const core::Section& section : core::sections_of(deck)) {
+    for (const core::Section& section : core::read_config_file(deck).sections) {
         const std::string word = section.name.substr(0, section.name.find('.'));
         const bench::BenchmarkKind* const kind = bench::find_benchmark(word);
         if (kind == nullptr) {
@@ -83,9 +78,9 @@ ExitCode run_bench(const bench::BenchmarkKind& kind, const mpi::Communicator& wo
     core::OptionSet options;
     std::vector<bench::CaseSpec> specs;
     specs.emplace_back(kind, std::string(kind.name));
-    common.declare(options);
-    const std::set<std::string> common_keys = keys_of(options);
     specs.back().declare(options, "");
+    const std::size_t own_options = options.keys().size();
+    common.declare(options);
     if (kind.takes_run) {
         options.ignore_in_files(TrainConfiguration().options.keys());
     }
@@ -93,7 +88,8 @@ ExitCode run_bench(const bench::BenchmarkKind& kind, const mpi::Communicator& wo
     if (!parse_options_only(world, command, options, arguments)) {
         return ExitCode::success;
     }
-    specs.back().parameters = parameters_of(options, "", common_keys);
+    const std::vector<core::OptionSet::Setting> settings = options.settings();
+    specs.back().parameters = parameters_of(std::span(settings).first(own_options), "");
     bench::run_cases(world, specs, common, command, options.config_file().string());
     return ExitCode::success;
 }
@@ -113,7 +109,7 @@ ExitCode run_bench_suite(const mpi::Communicator& world, Arguments arguments) {
         return ExitCode::success;
     }
     for (bench::CaseSpec& spec : specs) {
-        spec.parameters = parameters_of(options, spec.name + ".", {});
+        spec.parameters = parameters_of(options.settings(), spec.name + ".");
     }
     std::erase_if(specs, [&](const bench::CaseSpec& spec) {
         const bool left_out = world.size() < spec.kind->least_ranks;

@@ -36,6 +36,7 @@ core::ExitCode run_verify(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_report(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_plan(const mpi::Communicator& world, Arguments arguments);
+core::ExitCode run_completion(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_bench_suite(const mpi::Communicator& world, Arguments arguments);
 /// One benchmark of the list.
 core::ExitCode run_bench(const bench::BenchmarkKind& kind, const mpi::Communicator& world, Arguments arguments);
@@ -43,7 +44,7 @@ core::ExitCode run_bench(const bench::BenchmarkKind& kind, const mpi::Communicat
 /// True if --help or -h is among the arguments.
 [[nodiscard]] bool asks_for_help(Arguments arguments);
 /// Prints usage, summary and the options of a command on rank 0.
-void print_help(const mpi::Communicator& world, std::string_view command, std::string_view options);
+void print_help(const mpi::Communicator& world, std::string_view command, const core::OptionSet& options);
 
 /// Collective. Parses the arguments of a command; every rank gets the same result or the same usage error.
 std::vector<std::string> parse(const mpi::Communicator& world, core::OptionSet& options, Arguments arguments,

@@ -169,11 +169,11 @@ ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments) {
     kernels::ComputeSettings compute;
     core::OptionSet options;
     place.declare_topology(options);
+    compute.declare(options);
     grid.declare(options);
     place.declare(options);
-    compute.declare(options);
     if (asks_for_help(arguments)) {
-        print_help(world, "doctor", options.help());
+        print_help(world, "doctor", options);
         return ExitCode::success;
     }
     parse(world, options, arguments, false);

@@ -4,6 +4,7 @@
 #include "app/train_configuration.hpp"
 #include "core/error.hpp"
 #include "io/files.hpp"
+#include "model/adapters/adapted_modules.hpp"
 #include "mpi/watchdog.hpp"
 #include "train/adapter_store.hpp"
 #include "train/batches.hpp"
@@ -34,16 +35,18 @@ struct EvalConfiguration {
     core::OptionSet options;
 
     EvalConfiguration() {
+        options.need({"model.path", "model.synthetic"});
+        options.need({"data.eval", "data.train"});
+        options.add_path("output", scores, "file for the loss and exactness of every sequence, as JSON lines");
         model.declare(options);
-        options.add("lora.init", adapter, "folder of a PEFT adapter to evaluate with; without it the model alone");
-        data.declare_eval(options);
+        data.declare(options);
+        options.add_path("lora.init", adapter, "folder of a PEFT adapter to evaluate with; without it the model alone");
         batches.declare_batch_size(options);
+        compute.declare(options);
         grid.declare(options);
         place.declare(options);
         decoder.declare_chunks(options);
-        compute.declare(options);
         watchdog.declare(options);
-        options.add("output", scores, "file for the loss and exactness of every sequence, as JSON lines");
         options.ignore_in_files(TrainConfiguration().options.keys());
     }
 };
@@ -53,12 +56,17 @@ struct Result {
     train::Evaluation evaluation;
 };
 
+/// Of data.eval, or else the share of data.train that a training run with these settings holds back.
+train::Dataset load_data(const train::Runtime& runtime, const train::DataSettings& settings, index_t vocabulary) {
+    return settings.eval.empty() ? train::load_training_data(runtime.world, settings, vocabulary).eval.value()
+                                 : train::load_dataset(runtime.world, settings.eval, vocabulary, settings.max_length);
+}
+
 template <class Scalar>
 Result evaluate(const train::Runtime& runtime, const EvalConfiguration& configuration, Progress& progress) {
     const model::Architecture architecture = train::read_architecture(runtime, configuration.model);
-    const train::Dataset data = train::load_dataset(runtime.world, configuration.data.eval, architecture.vocabulary,
-                                                    configuration.data.max_length);
-    train::print_warnings(runtime.world, {data.longer_than(architecture.positions)});
+    const train::Dataset data = load_data(runtime, configuration.data, architecture.vocabulary);
+    train::print_warnings(runtime.world, data.warnings(architecture.positions));
     model::DecoderSettings settings = configuration.decoder;
     settings.max_tokens = data.largest_sum(configuration.batches.batch_size);
     settings.lora.rank = 0;
@@ -74,6 +82,7 @@ Result evaluate(const train::Runtime& runtime, const EvalConfiguration& configur
         if (!configuration.adapter.empty()) {
             train::AdapterStore(decoder->lora(), runtime.grid).load(configuration.adapter, architecture);
             decoder->update_lora();
+            progress.say("adapted: " + describe(model::adapted_modules(architecture, settings.lora)));
         }
     });
     return {data,
@@ -111,7 +120,11 @@ ExitCode run_eval(const mpi::Communicator& world, Arguments arguments) {
         return ExitCode::success;
     }
     world.agree([&] {
-        core::require_set({{"model.path", configuration.model.name()}, {"data.eval", configuration.data.eval}});
+        const train::DataSettings& data = configuration.data;
+        core::require(
+            !data.eval.empty() || data.eval_fraction > 0, ExitCode::usage,
+            "data.eval is not set (nor data.eval_fraction, a share of data.train); write --data.eval VALUE, or "
+            "set it in the configuration file");
         if (world.is_root() && !configuration.scores.empty()) {
             io::require_writable(configuration.scores);
         }

@@ -1,8 +1,10 @@
 // Entry point: chooses the sub-command and turns errors into one line and an exit code.
 #include "app/command.hpp"
 #include "app/stop_signals.hpp"
+#include "app/terminal.hpp"
 #include "bench/benchmarks.hpp"
 #include "core/build_info.hpp"
+#include "core/help_text.hpp"
 #include "host/limits.hpp"
 #include "io/hdf5_version.hpp"
 #include "kernels/isa.hpp"
@@ -43,8 +45,10 @@ const std::vector<Command>& commands() {
                                 return run_bench(kind, world, arguments);
                             }});
         }
-        list.push_back({"bench suite", "DECK [--key VALUE ...]", "measure all that a deck lists, one headline figure",
-                        run_bench_suite});
+        list.push_back({"bench suite", "DECK [--key VALUE ...]",
+                        "measure everything that a deck lists; one headline figure", run_bench_suite});
+        list.push_back(
+            {"completion", "bash", "a script with which bash completes commands and options", run_completion});
         return list;
     }();
     return all;
@@ -55,15 +59,23 @@ bool asks_for_help(Arguments arguments) {
                        [](const std::string& word) { return word == "--help" || word == "-h"; });
 }
 
-void print_help(const mpi::Communicator& world, std::string_view command, std::string_view options) {
+/// Text that is broken into lines for the terminal.
+std::string paragraph(std::string_view text) {
+    return fmt::format("{}\n", fmt::join(core::wrap(text, columns_for_reading()), "\n"));
+}
+
+void print_help(const mpi::Communicator& world, std::string_view command, const core::OptionSet& options) {
     const auto found =
         std::find_if(commands().begin(), commands().end(), [&](const Command& known) { return known.name == command; });
     const bool takes_config = found->usage.starts_with("[CONFIG]");
-    print(world,
-          fmt::format("moesaic {} {}\n  {}\n\nA configuration file, {}, has the same keys in [section] blocks; the "
-                      "command line wins.\n{}",
-                      found->name, found->usage, found->summary,
-                      takes_config ? "CONFIG or --config FILE" : "--config FILE", options));
+    const std::string about_files =
+        fmt::format("A configuration file, {}, has the same keys in [section] blocks; the command line wins.",
+                    takes_config ? "CONFIG or --config FILE" : "--config FILE");
+    const std::string usage = fmt::format("moesaic {} {}", found->name, found->usage);
+    print(world, fmt::format("{}\n{}", paragraph(usage), paragraph(found->summary)));
+    if (!options.keys().empty()) {
+        print(world, fmt::format("\n{}{}", paragraph(about_files), options.help(columns_for_reading())));
+    }
 }
 
 std::vector<std::string> parse(const mpi::Communicator& world, core::OptionSet& options, Arguments arguments,
@@ -77,7 +89,7 @@ std::vector<std::string> parse(const mpi::Communicator& world, core::OptionSet& 
 bool parse_options_only(const mpi::Communicator& world, std::string_view command, core::OptionSet& options,
                         Arguments arguments) {
     if (asks_for_help(arguments)) {
-        print_help(world, command, options.help());
+        print_help(world, command, options);
         return false;
     }
     const auto words = parse(world, options, arguments, true);
@@ -93,10 +105,11 @@ namespace {
 
 /// Names and summaries of the commands whose name begins with `group`.
 std::string list_commands(std::string_view group) {
+    constexpr std::size_t begin = 30;  // of the summaries
     std::string text;
     for (const Command& command : commands()) {
         if (command.name.starts_with(group)) {
-            text += fmt::format("  moesaic {:<17} {:<36} {}\n", command.name, command.usage, command.summary);
+            text += core::help_row("moesaic " + command.name, command.summary, begin, columns_for_reading());
         }
     }
     return text;
@@ -104,9 +117,12 @@ std::string list_commands(std::string_view group) {
 
 std::string overview() {
     return fmt::format(
-        "moesaic fine-tunes the experts of Mixture-of-Experts language models with LoRA on CPU clusters.\n"
-        "Run it alone, or on several ranks with mpirun or srun.\n\n{}\n  moesaic COMMAND --help, moesaic --version\n",
-        list_commands(""));
+        "{}\n{}\n{}",
+        paragraph(
+            "moesaic fine-tunes the experts of Mixture-of-Experts language models with LoRA on CPU clusters. Run it "
+            "alone, or on several ranks with moesaic-run, mpirun or srun."),
+        list_commands(""),
+        paragraph("moesaic help COMMAND lists the options of a command; moesaic --version says how it was built."));
 }
 
 std::string version() {
@@ -123,6 +139,11 @@ std::string version() {
 }
 
 ExitCode dispatch(const mpi::Communicator& world, const std::vector<std::string>& arguments) {
+    if (arguments.size() > 1 && arguments[0] == "help") {  // the same as COMMAND --help
+        std::vector<std::string> command(arguments.begin() + 1, arguments.end());
+        command.emplace_back("--help");
+        return dispatch(world, command);
+    }
     if (arguments.empty() || arguments[0] == "--help" || arguments[0] == "-h" || arguments[0] == "help") {
         print(world, overview());
         return arguments.empty() ? ExitCode::usage : ExitCode::success;

@@ -1,6 +1,7 @@
 // moesaic plan: the memory of a training run per rank, before anything is loaded.
 #include "app/command.hpp"
 #include "app/train_configuration.hpp"
+#include "core/counted.hpp"
 #include "core/enumeration.hpp"
 #include "core/error.hpp"
 #include "core/text.hpp"
@@ -55,7 +56,7 @@ struct PlannedHost {
 
     void declare(core::OptionSet& set, mpi::PlaceSettings& place) {
         place.declare_topology(set);
-        set.add("memory", memory, "plan for hosts with so much memory: 512G, 1.5T");
+        set.add("memory", memory, "memory of the hosts to plan for: 512G, 1.5T");
     }
     /// Puts the memory that was asked for in the place of what this host has.
     void apply(host::Placement& placement) const {
@@ -80,6 +81,7 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     PlannedHost planned;
     mpi::PlaceSettings place;
     TrainConfiguration configuration([&](core::OptionSet& set) { planned.declare(set, place); });
+    configuration.options.need({"model.path", "model.synthetic"});
     if (!parse_options_only(world, "plan", configuration.options, arguments)) {
         return ExitCode::success;
     }
@@ -119,7 +121,8 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
         kernels::ComputeSettings{.precision = configuration.compute.precision}.isa_level());
     request.packed_bytes = train::packed_bytes(kernels, request.scalar_bytes);
     world.agree([&] { configuration.settle_adapters(architecture); });
-    train::print_warnings(world, {architecture.warning, configuration.decoder.lora.warning});
+    train::print_warnings(world, {architecture.warning});
+    train::print_warnings(world, configuration.decoder.lora.warnings);
     train::BatchSettings& batches = configuration.train.batches;
     const auto plan_with = [&](index_t micro_batch, ops::Activations activations) {
         batches.micro_batch = micro_batch;
@@ -136,21 +139,23 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     const std::string cheaper = train::cheaper_options(plan_with, choices);
     const MemoryPlan plan = plan_with(choices.micro_batch, choices.activations);
     const model::DecoderSettings settings = configuration.decoder_settings(request.tokens);
-    const std::string pass = fmt::format("passes of {} sequences, {} tokens{}", batches.per_pass(grid.ranks()),
-                                         request.tokens, data ? " in the longest of " + data->train.name : "");
-    print(world,
-          fmt::format("{}: {} layers, {} of them with experts\n"
-                      "adapted: {}\n"
-                      "ranks {} = {}, {} threads each; {}, {}\n\n{}\n",
-                      configuration.model.name(), architecture.layers, architecture.moe_layers(),
-                      describe(model::adapted_modules(architecture, settings.lora)), grid.ranks(), describe(grid),
-                      request.threads, pass, core::name_of(settings.activations), describe(plan)));
+    const std::string pass =
+        fmt::format("passes of {}, {}{}", core::counted(batches.per_pass(grid.ranks()), "sequence"),
+                    core::counted(request.tokens, "token"), data ? " in the longest of " + data->train.name : "");
+    print(world, fmt::format("{}: {}, {} of them with experts\n"
+                             "adapted: {}\n"
+                             "ranks {} = {}, {} each; {}, {}\n\n{}\n",
+                             configuration.model.name(), core::counted(architecture.layers, "layer"),
+                             architecture.moe_layers(), describe(model::adapted_modules(architecture, settings.lora)),
+                             grid.ranks(), describe(grid), core::counted(request.threads, "thread"), pass,
+                             core::name_of(settings.activations), describe(plan)));
     print(world, describe_choices(architecture, settings, request));
     world.agree(
         [&] { train::require_memory(placement, node_ranks, configuration.model.name(), plan.total(), cheaper); });
-    print(world, fmt::format("fits: {:.1f} GiB per rank are available on {} with {} ranks on it{}{}\n",
-                             train::memory_of_rank(placement, node_ranks) / core::gibibyte, placement.host, node_ranks,
-                             ranks_run ? "" : " (a tensor group; start so many ranks to count those of a node)",
+    print(world, fmt::format("fits: {:.1f} GiB per rank are available on {} with {} on it{}{}\n",
+                             train::memory_of_rank(placement, node_ranks) / core::gibibyte, placement.host,
+                             core::counted(node_ranks, "rank"),
+                             ranks_run ? "" : " (a tensor group; start as many ranks as a node has to count them all)",
                              placement.memory_limit.empty() ? "" : "; " + placement.memory_limit));
     return ExitCode::success;
 }

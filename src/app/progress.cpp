@@ -1,44 +1,17 @@
 #include "app/progress.hpp"
 
+#include "app/terminal.hpp"
 #include "core/standard_output.hpp"
 #include "core/trace.hpp"
-#include "io/files.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <sys/ioctl.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <string_view>
 
 namespace moesaic::app {
-namespace {
-
-/// Where standard output goes, if a person sees it as it comes; otherwise empty. mpirun gives its ranks a terminal of
-/// their own, whatever it does with their output: the parent process must write to a terminal too, which is the one.
-std::string terminal_of_parent() {
-    std::error_code error;
-    const std::string parent = fmt::format("/proc/{}/fd/1", getppid());
-    const std::string target = std::filesystem::read_symlink(parent, error).string();
-    const bool terminal = target.starts_with("/dev/pts/") || target.starts_with("/dev/tty");
-    return isatty(STDOUT_FILENO) != 0 && terminal ? target : std::string();
-}
-
-/// Columns that a line may fill.
-std::size_t width_of(const std::string& terminal) {
-    constexpr std::size_t usual = 80;
-    winsize size{};
-    const io::FileDescriptor opened(open(terminal.c_str(), O_RDONLY | O_NOCTTY | O_CLOEXEC));
-    const bool known = opened.get() >= 0 && ioctl(opened.get(), TIOCGWINSZ, &size) == 0 && size.ws_col > 1;
-    return (known ? size.ws_col : usual) - 1;
-}
-
-}  // namespace
-
 Progress::Progress(bool speaks)
-    : speaks_(speaks), terminal_(!terminal_of_parent().empty()), shown_ns_(core::trace::now_ns()) {}
+    : speaks_(speaks), terminal_(!terminal_of_output().empty()), shown_ns_(core::trace::now_ns()) {}
 
 void Progress::write(const std::string& text) {
     try {
@@ -57,7 +30,7 @@ void Progress::show(const std::string& text, bool must) {
     }
     shown_ns_ = now;
     if (terminal_) {
-        write("\r\x1b[K" + text.substr(0, width_of(terminal_of_parent())));
+        write("\r\x1b[K" + text.substr(0, columns_of(terminal_of_output())));
         line_open_ = true;
         line_brief_ = false;
     } else {

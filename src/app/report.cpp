@@ -190,13 +190,12 @@ ExitCode run_report(const mpi::Communicator& world, Arguments arguments) {
     double threshold = 5;
     bool strict = false;
     core::OptionSet options;
-    options.add("output", folder, "folder for the pages instead of the input's own; created if it is not there");
-    options.add("threshold", threshold, "with --compare of benchmarks: percent of time that count as slower",
+    options.add_path("output", folder, "folder for the pages instead of the input's own; created if it is not there");
+    options.add("threshold", threshold, "with --compare of benchmarks: how many percent more time count as slower",
                 core::positive());
-    options.add("strict", strict,
-                "with --compare of benchmarks: figures that are unclear end it with exit code 3, too");
+    options.add("strict", strict, "with --compare of benchmarks: unclear figures give exit code 3, too");
     if (asks_for_help(arguments)) {
-        print_help(world, "report", options.help());
+        print_help(world, "report", options);
         return ExitCode::success;
     }
     std::vector<std::string> rest(arguments.begin(), arguments.end());

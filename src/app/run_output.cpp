@@ -2,6 +2,7 @@
 
 #include "app/report_page.hpp"
 #include "core/build_info.hpp"
+#include "core/counted.hpp"
 #include "core/error.hpp"
 #include "core/text.hpp"
 #include "core/trace.hpp"
@@ -10,6 +11,7 @@
 #include "io/json.hpp"
 #include "measure/joined_trace.hpp"
 #include "measure/run_keys.hpp"
+#include "train/adapter_store.hpp"
 
 #include <fmt/chrono.h>
 #include <fmt/format.h>
@@ -72,19 +74,20 @@ std::vector<ChangedSetting> changed_settings(const nlohmann::json& earlier,
 }  // namespace
 
 void OutputSettings::declare(core::OptionSet& set) {
-    set.add("output.dir", directory, "folder for metrics, checkpoints, adapter, trace and report")
+    set.add_path("output.dir", directory, "folder for metrics, checkpoints, adapter, trace and report")
         .known_as({"output_dir", "out_dir", "save_dir"});
-    set.add("output.trace", trace, "record and write trace.json");
-    set.add_enum("output.adapter_layout", adapter_layout,
-                 "per-expert: a pair of factors for each expert's projection; fused: as PEFT adapts fused experts");
-    set.add("output.checkpoint_keep", checkpoint_keep, "newest checkpoints to keep", core::at_least(1))
+    set.add_path("output.resume", resume, "auto: from the latest checkpoint in output.dir; never; or a checkpoint file")
+        .known_as({"resume_from_checkpoint", "resume", "overwrite_output_dir"}, "auto, never or a checkpoint file");
+    set.add("output.checkpoint_keep", checkpoint_keep, "how many checkpoints to keep, the newest ones",
+            core::at_least(1))
         .known_as({"save_total_limit"});
     set.add("output.keep_best", keep_best,
-            "adapter/ is that of the evaluation with the lowest loss; otherwise, and without evaluations, of the last "
-            "step")
+            "keep the adapter of the evaluation with the lowest loss; otherwise, and without evaluations, that of the "
+            "last step")
         .known_as({"load_best_model_at_end", "metric_for_best_model"});
-    set.add("output.resume", resume, "auto: from the latest checkpoint in output.dir; never; or a checkpoint file")
-        .known_as({"resume_from_checkpoint", "resume", "overwrite_output_dir"}, "auto, never or a checkpoint file");
+    set.add_enum("output.adapter_layout", adapter_layout,
+                 "per-expert: a pair of factors for each expert's projection; fused: as PEFT adapts fused experts");
+    set.add("output.trace", trace, "record and write trace.json");
     set.explain({"logging_steps", "logging_strategy", "log_every", "report_to", "logging_dir", "use_wandb"},
                 "metrics.jsonl in output.dir has every step; docs/reports.md says how to take it elsewhere");
 }
@@ -192,12 +195,8 @@ void RunOutput::write_run() const {
 }
 
 bool RunOutput::left_best_adapter(index_t best_step) const {
-    // A session that was killed has no totals, and may have left the adapter of a later step.
-    const nlohmann::json earlier = earlier_run();
-    const auto totals = earlier.find(keys::totals);
-    return best_step > 0 && totals != earlier.end() && totals->is_object() &&
-           totals->value(keys::adapter_step, nlohmann::json()) == best_step &&
-           std::filesystem::exists(folder_.adapter());
+    // A session that was killed may have left the adapter of a later step than its last checkpoint.
+    return best_step > 0 && train::adapter_step(folder_.adapter()) == best_step;
 }
 
 RunOutput::Earlier RunOutput::begin(const RunSpan& span, const RunDescription& description) {
@@ -213,8 +212,8 @@ RunOutput::Earlier RunOutput::begin(const RunSpan& span, const RunDescription& d
         left.evaluations = metrics_->evaluations();
         left.best_adapter_is_there = span.resumed && left_best_adapter(left.evaluations.best_step);
         if (metrics_->damaged_lines() > 0) {
-            say(fmt::format("{}: {} damaged lines were dropped (they were no JSON with the keys of metrics)",
-                            folder_.metrics().string(), metrics_->damaged_lines()));
+            say(fmt::format("{}: dropped {} (no JSON with the keys of metrics)", folder_.metrics().string(),
+                            core::counted(metrics_->damaged_lines(), "damaged line")));
         }
         add_session(span, description);
         describe_environment(ranks);
@@ -235,14 +234,21 @@ RunOutput::Earlier RunOutput::begin(const RunSpan& span, const RunDescription& d
         io::write_file_atomically(
             folder_.configuration(),
             fmt::format("# {}\n{}", description.command_line, core::OptionSet::to_config(description.settings)));
-        begun_ = true;
         take_over_traces(span.resumed);
     });
+    begun_ = true;
     if (trace_) {
         trace_->follow(folder_.trace());
     }
     runtime_.world.broadcast(std::span<Earlier>(&left, 1));
     return left;
+}
+
+void RunOutput::withdraw() {
+    if (!begun_) {
+        trace_.reset();
+        runtime_.world.barrier();
+    }
 }
 
 void RunOutput::take_over_traces(bool resumed) {
@@ -311,8 +317,8 @@ void RunOutput::record(index_t step, const train::Evaluation& evaluation) {
                      {keys::eval_exact, evaluation.exact_percent()},
                      {keys::eval_tokens, evaluation.target_tokens}});
     last_evaluation_ = {{keys::eval_loss, evaluation.loss()}, {keys::eval_exact, evaluation.exact_percent()}};
-    say(fmt::format("step {}: eval loss {:.4f}, exact {:.1f} % of {} sequences", step, evaluation.loss(),
-                    evaluation.exact_percent(), evaluation.sequences));
+    say(fmt::format("step {}: eval loss {:.4f}, exact {:.1f} % of {}", step, evaluation.loss(),
+                    evaluation.exact_percent(), core::counted(evaluation.sequences, "sequence")));
 }
 
 void RunOutput::show_progress(const train::StepResult& result) {
@@ -328,8 +334,11 @@ void RunOutput::show_progress(const train::StepResult& result) {
         recent.seconds += step.seconds;
     }
     const double per_step = busy_seconds_ / static_cast<double>(result.step - span_.first_step);
-    progress_.show(fmt::format("step {}/{}  loss {:.4f}  {:.0f} tokens/s  epoch {:.2f}  lr {:.3g}  {}  ETA {}",
-                               result.step, span_.total_steps, result.decision.loss, recent.tokens_per_second(),
+    const train::Decision& decision = result.decision;
+    const std::string loss =
+        decision.target_tokens > 0 ? fmt::format("{:.4f}", std::abs(decision.loss)) : "none";  // NaN may have a sign
+    progress_.show(fmt::format("step {}/{}  loss {}  {:.0f} tokens/s  epoch {:.2f}  lr {:.3g}  {}  ETA {}", result.step,
+                               span_.total_steps, loss, recent.tokens_per_second(),
                                static_cast<double>(result.step) / static_cast<double>(span_.steps_per_epoch),
                                result.learning_rate, clock_text(static_cast<double>(now_ns() - start_ns_) * 1e-9),
                                clock_text(per_step * static_cast<double>(span_.total_steps - result.step))),

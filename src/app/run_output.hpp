@@ -98,6 +98,9 @@ public:
     };
     /// Collective. Takes over what earlier sessions left, and writes run.json.
     Earlier begin(const RunSpan& span, const RunDescription& description);
+    /// Collective, also after an error that all ranks agree on. If the run did not begin, no rank writes into the
+    /// folder any more, which is as it was once this is destroyed.
+    void withdraw();
     void record(const train::StepResult& result);
     void record(index_t step, const train::Evaluation& evaluation);
     /// Prints a line.

@@ -3,6 +3,7 @@
 #include "app/run_output.hpp"
 #include "app/stop_signals.hpp"
 #include "app/train_configuration.hpp"
+#include "core/counted.hpp"
 #include "core/error.hpp"
 #include "io/checkpoint.hpp"
 #include "measure/run_keys.hpp"
@@ -58,16 +59,9 @@ void plan_passes(const train::Runtime& runtime, TrainConfiguration& configuratio
     train::PassChoices choices = {configuration.train.batches.micro_batch,
                                   configuration.train.batches.most_of_rank(world.size()),
                                   configuration.decoder.activations};
-    choices.micro_batch = train::choose_micro_batch(plan, choices, [&](const train::MemoryPlan& planned) {
-        return world.min<std::int64_t>(planned.total() <= static_cast<double>(runtime.memory_bytes()) ? 1 : 0) == 1;
-    });
+    inputs.memory = train::fit_passes(runtime, configuration.model.name(), plan, choices);
     configuration.train.batches.micro_batch = choices.micro_batch;
     inputs.decoder = settings_for(choices.micro_batch, choices.activations);
-    inputs.memory = plan(choices.micro_batch, choices.activations);
-    world.agree([&] {
-        train::require_memory(runtime.placement, runtime.placement.node_ranks, configuration.model.name(),
-                              inputs.memory.total(), train::cheaper_options(plan, choices));
-    });
 }
 
 TrainInputs read_inputs(const train::Runtime& runtime, TrainConfiguration& configuration) {
@@ -133,6 +127,7 @@ private:
     bool start_or_resume();
     void begin(const std::string& command_line, bool resumed);
     void say_what_begins();
+    void say_skipped(const train::StepResult& result);
     [[nodiscard]] bool is_finished() const;
     [[nodiscard]] bool is_evaluation_due() const;
     /// Returns false if a stop was requested meanwhile.
@@ -151,8 +146,7 @@ private:
     train::EvaluationHistory evaluations_;
     bool best_adapter_is_there_ = false;  ///< adapter/ is that of evaluations_.best_step
     index_t saved_step_ = -1;             ///< of the latest checkpoint
-    index_t steps_taken_ = 0;
-    index_t steps_skipped_ = 0;
+    int skipped_steps_ = 0;               ///< of this session
 };
 
 /// Shows how far loading is, and ends it on request.
@@ -193,7 +187,10 @@ bool TrainRun<Scalar>::start_or_resume() {
     if (configuration_.output.resume == "auto") {  // otherwise it may lie in another folder
         saved_step_ = session_.steps_done();
     }
-    output_.say(fmt::format("resuming from {} at step {} of {}", file, session_.steps_done(), session_.total_steps()));
+    output_.say(fmt::format("resuming from {} at step {} of {}{}", file, session_.steps_done(), session_.total_steps(),
+                            session_.steps_done() < session_.total_steps()
+                                ? fmt::format(", learning rate {:.3g}", session_.learning_rate())
+                                : ""));
     return true;
 }
 
@@ -231,13 +228,29 @@ void TrainRun<Scalar>::say_what_begins() {
     for (const Dataset* data : {&inputs_.data.train, inputs_.data.eval ? &*inputs_.data.eval : nullptr}) {
         if (data != nullptr) {
             output_.say(data->summary());
-            train::print_warnings(runtime_.world, {data->longer_than(inputs_.architecture.positions)});
+            train::print_warnings(runtime_.world, data->warnings(inputs_.architecture.positions));
         }
     }
+    const train::TrainSettings& train = configuration_.train;
+    if (train.steps > 0 && train.epochs != train::TrainSettings().epochs) {
+        output_.say(fmt::format("note: train.steps = {} decides how long the run is, not train.epochs = {}",
+                                train.steps, train.epochs));
+    }
     output_.say("adapted: " + describe(adapted_));
-    output_.say(fmt::format("{} steps, passes of up to {} tokens, {}; {}", session_.total_steps(),
-                            inputs_.decoder.max_tokens, runtime_.kernels.template gemm_name<Scalar>(),
-                            way_to_stop(runtime_.world)));
+    output_.say(fmt::format("{}, passes of up to {}, {}; {}", core::counted(session_.total_steps(), "step"),
+                            core::counted(inputs_.decoder.max_tokens, "token"),
+                            runtime_.kernels.template gemm_name<Scalar>(), way_to_stop(runtime_.world)));
+}
+
+template <class Scalar>
+void TrainRun<Scalar>::say_skipped(const train::StepResult& result) {
+    constexpr int most = 10;
+    if (++skipped_steps_ <= most) {
+        output_.say(fmt::format("step {} skipped: {}{}", result.step,
+                                result.decision.target_tokens == 0 ? "no token of its batch is trained on"
+                                                                   : "loss or gradients are not finite",
+                                skipped_steps_ == most ? "; metrics.jsonl has the further ones" : ""));
+    }
 }
 
 template <class Scalar>
@@ -273,12 +286,12 @@ bool TrainRun<Scalar>::evaluate() {
                    evaluation.loss(),
                    step == 0 ? "check the weights, or try compute.precision = fp32" : "use a lower train.lr");
     }
-    output_.record(step, evaluation);
     evaluations_.add(step, evaluation.loss());
     if (configuration_.output.keep_best && evaluations_.best_step == step && step > 0) {
-        save_adapter();
+        save_adapter();  // first: a run that is killed in between evaluates again
         best_adapter_is_there_ = true;
     }
+    output_.record(step, evaluation);
     return !session_.stop_requested();
 }
 
@@ -297,18 +310,17 @@ void TrainRun<Scalar>::save_adapter() {
     session_.store().save(
         output_.folder().adapter(), configuration_.output.adapter_layout,
         configuration_.model.synthetic.empty() ? absolute(configuration_.model.path) : configuration_.model.synthetic,
-        inputs_.architecture);
+        inputs_.architecture, session_.steps_done());
 }
 
 template <class Scalar>
 ExitCode TrainRun<Scalar>::finish(bool stopped) {
     save();
     runtime_.world.agree([&] {
-        core::require(
-            steps_taken_ == 0 || steps_skipped_ < steps_taken_, ExitCode::runtime_failure,
-            "none of {} steps changed the adapter (loss or gradients were not finite, or no token was trained "
-            "on); check data and weights, or use a lower train.lr",
-            steps_taken_);
+        core::require(stopped || session_.updates() > 0, ExitCode::runtime_failure,
+                      "{} did not change the adapter (loss or gradients were not finite, or no token was trained on); "
+                      "check data and weights, or lower train.lr, and train anew with output.resume = never",
+                      core::counted(session_.steps_done(), "step"));
     });
     const bool best_is_kept = configuration_.output.keep_best && best_adapter_is_there_;
     if (!best_is_kept) {
@@ -322,8 +334,11 @@ ExitCode TrainRun<Scalar>::finish(bool stopped) {
         output_.say(fmt::format("stopped on request at step {} of {}; run the same command again to continue", step,
                                 session_.total_steps()));
     } else if (step < session_.total_steps()) {
-        output_.say(fmt::format("ended at step {} of {}: {} evaluations without a lower loss (train.patience)", step,
-                                session_.total_steps(), evaluations_.without_gain));
+        output_.say(fmt::format("ended at step {} of {}: {} without a lower loss (train.patience)", step,
+                                session_.total_steps(), core::counted(evaluations_.without_gain, "evaluation")));
+    }
+    if (const index_t skipped = step - session_.updates(); skipped > 0) {
+        output_.say(fmt::format("warning: skipped {} of {}", skipped, core::counted(step, "step")));
     }
     output_.say(fmt::format("results are in {}; its adapter is that of step {}{}", output_.folder().path.string(),
                             adapter_step,
@@ -353,12 +368,8 @@ ExitCode TrainRun<Scalar>::run(const std::string& command_line) {
         }
         const train::StepResult result = session_.step();
         output_.record(result);
-        ++steps_taken_;
         if (!result.decision.apply) {
-            ++steps_skipped_;
-            output_.say(fmt::format("step {} skipped: {}", result.step,
-                                    result.decision.target_tokens == 0 ? "no token of its batch is trained on"
-                                                                       : "loss or gradients are not finite"));
+            say_skipped(result);
         }
         stopped = result.decision.stop;
         if (result.decision.checkpoint) {
@@ -389,21 +400,26 @@ std::string to_command_line(Arguments arguments) {
 
 ExitCode run_train(const mpi::Communicator& world, Arguments arguments) {
     TrainConfiguration configuration;
+    configuration.options.need({"output.dir"});
+    configuration.options.need({"model.path", "model.synthetic"});
+    configuration.options.need({"data.train"});
     if (!parse_options_only(world, "train", configuration.options, arguments)) {
         return ExitCode::success;
     }
-    world.agree([&] {
-        core::require_set({{"output.dir", configuration.output.directory},
-                           {"model.path", configuration.model.name()},
-                           {"data.train", configuration.data.train}});
-    });
     const mpi::Watchdog watchdog(world, configuration.watchdog.limit_seconds);
     const train::Runtime runtime(world, configuration.place, configuration.grid, configuration.compute);
     const TrainInputs inputs = read_inputs(runtime, configuration);
     RunOutput output(runtime, configuration.output);
-    const ExitCode code = kernels::with_precision(configuration.compute.precision, [&](auto scalar) {
-        return TrainRun<decltype(scalar)>(runtime, configuration, inputs, output).run(to_command_line(arguments));
-    });
+    ExitCode code = ExitCode::success;
+    try {
+        code = kernels::with_precision(configuration.compute.precision, [&](auto scalar) {
+            return TrainRun<decltype(scalar)>(runtime, configuration, inputs, output).run(to_command_line(arguments));
+        });
+    } catch (const mpi::AgreedError&) {
+        output.withdraw();
+        throw;
+    }
+    output.withdraw();
     if (output.is_silenced() && !stop_signal_arrived()) {
         throw core::Error(*output.progress().error());
     }

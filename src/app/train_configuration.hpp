@@ -32,20 +32,20 @@ struct TrainConfiguration {
             declare_first(options);
         }
         model.declare(options);
-        decoder.lora.declare(options);
-        options.add("lora.init", init, "folder of a PEFT adapter to start from; it decides what is adapted and how");
-        data.declare_train(options);
+        data.declare(options);
         train.batches.declare_order(options);
-        data.declare_eval(options);
+        decoder.lora.declare(options);
+        options.add_path("lora.init", init,
+                         "folder of a PEFT adapter to start from; it decides what is adapted and how");
         train.declare(options);
         ops::declare_activations(options, "train.activations", decoder.activations);
+        compute.declare(options);
         grid.declare(options);
         place.declare(options);
         decoder.declare_chunks(options);
-        compute.declare(options);
         output.declare(options);
-        watchdog.declare(options);
         train.coordinator.declare_times(options);
+        watchdog.declare(options);
     }
 
     /// Makes the options of adapters those of the adapter in lora.init, which decides; afterwards they are what is

@@ -1,6 +1,7 @@
 // moesaic verify: runs reference cases, which were computed with PyTorch, and compares every quantity.
 #include "app/command.hpp"
 #include "app/reference_case.hpp"
+#include "core/counted.hpp"
 #include "core/enumeration.hpp"
 #include "core/error.hpp"
 #include "train/adapter_store.hpp"
@@ -170,8 +171,9 @@ Verification<Scalar>::Verification(const train::Runtime& runtime, const Referenc
       data_(train::load_dataset(runtime.world, reference.folder / "train.jsonl", architecture_.vocabulary,
                                 std::numeric_limits<index_t>::max())),
       session_(load_decoder(chunks), data_, reference.train, runtime.kernels, runtime.grid),
-      table_(runtime.world, fmt::format("{} {} on {} ranks, {}", reference.folder.string(), is_fp32 ? "fp32" : "bf16",
-                                        runtime.world.size(), runtime.kernels.gemm_name<Scalar>())) {
+      table_(runtime.world,
+             fmt::format("{} {} on {}, {}", reference.folder.string(), is_fp32 ? "fp32" : "bf16",
+                         core::counted(runtime.world.size(), "rank"), runtime.kernels.gemm_name<Scalar>())) {
     session_.start_from(reference.adapter());
 }
 
@@ -279,13 +281,13 @@ ExitCode run_verify(const mpi::Communicator& world, Arguments arguments) {
     VerifiedPrecision verified = VerifiedPrecision::both;
     kernels::ComputeSettings compute;
     core::OptionSet options;
+    options.add_enum("compute.precision", verified, "precision to verify: fp32, bf16 or both");
+    compute.declare_isa(options);
     grid.declare(options);
     place.declare(options);
     decoder.declare_chunks(options);
-    options.add_enum("compute.precision", verified, "fp32, bf16 or both");
-    compute.declare_isa(options);
     if (asks_for_help(arguments)) {
-        print_help(world, "verify", options.help());
+        print_help(world, "verify", options);
         return ExitCode::success;
     }
     const std::vector<std::string> folders = parse(world, options, arguments, false);

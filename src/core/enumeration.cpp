@@ -1,7 +1,7 @@
 #include "core/enumeration.hpp"
 
 #include "core/error.hpp"
-#include "core/options.hpp"
+#include "core/text.hpp"
 
 #include <fmt/ranges.h>
 

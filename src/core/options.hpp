@@ -5,6 +5,7 @@
 #include "core/enumeration.hpp"
 #include "core/text.hpp"
 
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -19,17 +20,14 @@
 
 namespace moesaic::core {
 
-/// Throws a usage error that names the keys of all those without a value.
-void require_set(const std::vector<std::pair<std::string, std::string>>& keys_and_values);
-
 /// A time as Slurm's --time writes it: "SS", "MM:SS", "HH:MM:SS" or "D-HH:MM:SS".
 struct Duration {
     std::string text;    ///< empty: none was given
     double seconds = 0;  ///< positive if one was
 };
 
-/// A set of options named "section.key" or, declared before those, "key", read from an INI file and from the command
-/// line, where the latter wins.
+/// A set of options named "section.key" or, declared before those, "key", read from a configuration file and from the
+/// command line (core/option_sources.hpp), where the latter wins.
 class OptionSet {
 public:
     OptionSet();
@@ -65,6 +63,11 @@ public:
 
     /// An integer from 1 to `most`, or "auto", which is 0 in `target`: the program chooses.
     Declared add_auto(const std::string& key, std::int64_t& target, std::int64_t most, const std::string& help);
+
+    /// A path; a leading ~/ becomes the home folder. What else only a shell replaces, $NAME and ~NAME, is an error.
+    Declared add_path(const std::string& key, std::string& target, const std::string& help);
+    /// One or several of them, separated by commas.
+    Declared add_paths(const std::string& key, std::string& target, const std::string& help);
 
     /// One of the names of an enumeration.
     template <NamedEnumeration E>
@@ -102,6 +105,9 @@ public:
     using Read = std::function<void(const std::string& text, const std::string& key, const std::string& source)>;
     Declared add_text(const std::string& key, const std::string& help, Write write, Read read);
 
+    /// One of these options, declared before or later, needs a value after `parse`. Help begins with the first of them.
+    void need(std::initializer_list<std::string_view> alternatives);
+
     /// The answer to someone who looks for an option that is not needed here, under one of these names.
     void explain(std::initializer_list<std::string_view> names, std::string_view answer);
 
@@ -110,10 +116,11 @@ public:
     void ignore_in_files(const std::vector<std::string>& keys);
     [[nodiscard]] std::vector<std::string> keys() const;
 
-    /// Reads `arguments` (without program and command name): `--section.key VALUE`, `--section.key=VALUE`, `--config
-    /// FILE`, and words without dashes, which are returned. With `first_word_is_config`, the first of those is a
-    /// configuration file too, and not returned. Of an option that is given several times the last value counts; in a
-    /// file that is an error. Usage errors name the option, the file and the nearest known key.
+    /// Reads `arguments` (without program and command name): options, `--config FILE`, and words, which are returned.
+    /// With `first_word_is_config`, the first of those is a configuration file too, and not returned. Of an option that
+    /// the command line has several times the last value counts, so that a script can append to the options of another
+    /// one; in a file that is an error. Usage errors name the option, the place and the nearest known key, or all
+    /// keys without a value that are needed.
     std::vector<std::string> parse(std::span<const std::string> arguments, bool first_word_is_config);
 
     /// The configuration file that was read, or an empty path.
@@ -131,21 +138,14 @@ public:
     /// The text of a configuration file with these settings; those without a value are left out.
     [[nodiscard]] static std::string to_config(const std::vector<Setting>& settings);
 
-    /// Text for --help, one paragraph per option, grouped by section.
-    [[nodiscard]] std::string help() const;
+    /// Text for --help in lines of at most `columns` characters: what is needed, options without a section, then
+    /// sections, all in the order of their declaration.
+    [[nodiscard]] std::string help(std::size_t columns) const;
 
 private:
     struct Implementation;
     std::unique_ptr<Implementation> implementation_;
 };
-
-/// The names of the [sections] of an INI file, with the numbers of their lines. Throws a usage error for a file that
-/// can't be read.
-struct Section {
-    std::string name;
-    int line = 0;
-};
-[[nodiscard]] std::vector<Section> sections_of(const std::filesystem::path& file);
 
 /// Checks for `OptionSet::add`.
 OptionSet::Check<std::int64_t> at_least(std::int64_t minimum);
@@ -153,8 +153,5 @@ OptionSet::Check<std::int64_t> integer_within(std::int64_t minimum, std::int64_t
 OptionSet::Check<double> positive();
 OptionSet::Check<double> within(double minimum, double maximum);
 OptionSet::Check<std::string> one_of(std::vector<std::string> choices);
-
-/// The candidate with the smallest edit distance to `word`, or an empty string if none is near.
-[[nodiscard]] std::string nearest(std::string_view word, std::span<const std::string> candidates);
 
 }  // namespace moesaic::core

@@ -4,10 +4,10 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cstdint>
-
 #include <charconv>
 #include <cmath>
+#include <cstdint>
+#include <numeric>
 
 namespace moesaic::core {
 namespace {
@@ -131,6 +131,33 @@ std::string printable(std::string_view text, std::size_t longest) {
         }
     }
     return characters > longest ? fmt::format("{}... ({} characters)", result, characters) : result;
+}
+
+std::string nearest(std::string_view word, std::span<const std::string> candidates) {
+    const auto distance = [](std::string_view a, std::string_view b) {
+        std::vector<std::size_t> row(b.size() + 1);
+        std::iota(row.begin(), row.end(), std::size_t{0});
+        for (std::size_t i = 1; i <= a.size(); ++i) {
+            std::size_t diagonal = row[0];
+            row[0] = i;
+            for (std::size_t j = 1; j <= b.size(); ++j) {
+                const std::size_t substituted = diagonal + (a[i - 1] == b[j - 1] ? 0 : 1);
+                diagonal = row[j];
+                row[j] = std::min({substituted, row[j] + 1, row[j - 1] + 1});
+            }
+        }
+        return row.back();
+    };
+    std::string best;
+    std::size_t best_distance = word.size() / 3 + 2;  // more would be guessing
+    for (const std::string& candidate : candidates) {
+        const std::size_t d = distance(word, candidate);
+        if (d < best_distance) {
+            best = candidate;
+            best_distance = d;
+        }
+    }
+    return best;
 }
 
 }  // namespace moesaic::core

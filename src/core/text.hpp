@@ -24,6 +24,9 @@ namespace moesaic::core {
 /// "a, b, c and 7 more": the first names of a list, which may be long.
 [[nodiscard]] std::string joined(std::span<const std::string> names, std::size_t most = 8);
 
+/// The candidate with the smallest edit distance to `word`, or an empty string if none is near.
+[[nodiscard]] std::string nearest(std::string_view word, std::span<const std::string> candidates);
+
 /// Whether the text is UTF-8 (RFC 3629).
 [[nodiscard]] bool is_utf8(std::string_view text);
 

@@ -1,5 +1,6 @@
 #include "host/placement_report.hpp"
 
+#include "core/counted.hpp"
 #include "core/text.hpp"
 #include "core/units.hpp"
 #include "host/core_load.hpp"
@@ -81,7 +82,8 @@ std::vector<Remark> remarks(const Placement& p, const Binding& binding) {
     }
     if (p.threads > static_cast<int>(p.cores.size())) {
         add(Severity::warning, p.units_per_core > 1 ? "threads run on SMT siblings" : "threads wait for each other",
-            fmt::format("{} threads on {} cores", p.threads, p.cores.size()), "leave parallel.threads at auto");
+            fmt::format("{} on {}", core::counted(p.threads, "thread"), core::counted(p.cores.size(), "core")),
+            "leave parallel.threads at auto");
     }
     if (!p.memory_limit.empty()) {
         add(Severity::note, "its memory is limited", p.memory_limit, "");
@@ -89,13 +91,13 @@ std::vector<Remark> remarks(const Placement& p, const Binding& binding) {
     const double idle_cores = static_cast<double>(p.cores.size()) - binding.foreign_load;
     if (binding.foreign_load > tolerated_load && p.threads > idle_cores + tolerated_load) {
         add(Severity::warning, "other processes use its cores",
-            fmt::format("{:.1f} of {} cores busy", binding.foreign_load, p.cores.size()),
+            fmt::format("{:.1f} of {} busy", binding.foreign_load, core::counted(p.cores.size(), "core")),
             "stop them, or ask the scheduler for whole hosts (sbatch --exclusive)");
     }
     const ThreadPlaces places = places_for(p);
     if (places == ThreadPlaces::rank_cores) {
         add(Severity::note, "its threads move among its cores, which no launcher chose",
-            fmt::format("{} threads on {} cores", p.threads, p.cores.size()),
+            fmt::format("{} on {}", core::counted(p.threads, "thread"), core::counted(p.cores.size(), "core")),
             "to bind them let mpirun or srun bind the rank");
     } else if (places == ThreadPlaces::own_units && !binding.threads_bound) {
         add(Severity::warning, "its threads could not be bound to cores", "", "");

@@ -1,4 +1,5 @@
 #include "host/thread_environment.hpp"
+#include "core/counted.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -89,14 +90,16 @@ int automatic_threads(const ThreadEnvironment& environment, const ThreadRequest&
     int threads = request.cores;
     if (grant.cpus > 0 && grant.cpus < threads) {
         add(choice, Severity::note,
-            fmt::format("{} of {} cores that can be seen are used ({})", grant.cpus, threads, grant.variable),
+            fmt::format("{} of {} that can be seen are used ({})", grant.cpus, core::counted(threads, "core"),
+                        grant.variable),
             "ask Slurm for more CPUs per task to use more");
         threads = grant.cpus;
     }
     const int openmp = environment.openmp_threads;
     if (openmp > threads) {
         add(choice, Severity::note,
-            fmt::format("OMP_NUM_THREADS = {} is more than the cores; there are {} threads", openmp, threads),
+            fmt::format("OMP_NUM_THREADS = {} is more than the cores; {} will run", openmp,
+                        core::counted(threads, "thread")),
             "parallel.threads overrules it");
     } else if (openmp > 0 && openmp < threads) {
         add(choice, Severity::warning,
@@ -117,7 +120,8 @@ int wanted_threads(const ThreadEnvironment& environment, const ThreadRequest& re
     }
     if (grant.cpus > 0 && request.wanted > grant.cpus) {
         add(choice, Severity::warning,
-            fmt::format("{} threads on {} CPUs that Slurm granted ({})", request.wanted, grant.cpus, grant.variable),
+            fmt::format("{} on {} that Slurm granted ({})", core::counted(request.wanted, "thread"),
+                        core::counted(grant.cpus, "CPU"), grant.variable),
             "ask Slurm for more CPUs per task, or leave parallel.threads at auto");
     }
     return request.wanted;

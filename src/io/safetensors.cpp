@@ -8,6 +8,7 @@
 #include <set>
 #include <utility>
 
+#include "core/counted.hpp"
 #include "io/json.hpp"
 #include "io/safetensors_header.hpp"
 #include "io/tensor_convert.hpp"
@@ -183,8 +184,8 @@ const TensorSource::Entry& TensorSource::entry(const std::string& name) const {
     }
     const std::string hint =
         nearest == nullptr ? "none has a similar name" : "the nearest name is '" + printable(*nearest) + "'";
-    fail(ExitCode::corrupt_input, "{} has no tensor '{}' ({} tensors, {}); check that this is the right model",
-         path_.string(), printable(name), entries_.size(), hint);
+    fail(ExitCode::corrupt_input, "{} has no tensor '{}' ({}, {}); check that this is the right model", path_.string(),
+         printable(name), core::counted(entries_.size(), "tensor"), hint);
 }
 
 void TensorSource::read_bytes(const std::string& name, core::MatrixView<std::byte> out, index_t row_begin,

@@ -7,6 +7,7 @@
 #include <optional>
 #include <utility>
 
+#include "core/counted.hpp"
 #include "io/json.hpp"
 
 namespace moesaic::io {
@@ -77,8 +78,8 @@ TensorInfo parse_tensor(const nlohmann::json& entry, const std::filesystem::path
             "{} has an invalid shape (a dimension is negative or their product is too large); get the file again",
             source);
     require(bits % 8 == 0 && std::cmp_equal(bits / 8, info.bytes), ExitCode::corrupt_input,
-            "{} has {} bytes of data (its shape and dtype {} need {}); get the file again", source, info.bytes, name,
-            bits / 8);
+            "{} has {} of data (its shape and dtype {} need {}); get the file again", source,
+            core::counted(info.bytes, "byte"), name, bits / 8);
     return info;
 }
 
@@ -97,8 +98,8 @@ std::string read_header_text(const RandomAccessFile& file) {
     const std::string path = file.path().string();
     std::uint64_t length = 0;
     require(file.size() >= detail::length_bytes, ExitCode::corrupt_input,
-            "{} is truncated (it has {} bytes and a safetensors file has {} or more); get it again", path, file.size(),
-            detail::length_bytes);
+            "{} is truncated (it has {} and a safetensors file has {} or more); get it again", path,
+            core::counted(file.size(), "byte"), detail::length_bytes);
     file.read(0, std::as_writable_bytes(std::span(&length, 1)));
     require(length <= detail::max_header_bytes, ExitCode::corrupt_input,
             "{} is not a safetensors file (its header would have {} bytes and the format allows {}); check the path",

@@ -44,7 +44,7 @@ Block block_of(const CaseResult& result, const Figure& figure, std::size_t begin
     return block;
 }
 
-/// Repetitions in each round. A run without rounds is cut: neighbours share the mood of the machine, and would look
+/// Repetitions in each round. A run without rounds is cut: neighbours share the state of the machine, and would look
 /// more certain than they are if each counted.
 std::vector<index_t> rounds_of(const CaseResult& result) {
     if (result.rounds.size() != 1) {
@@ -96,7 +96,7 @@ double noise_percent(std::vector<double> logarithms) {
     return 50 * std::expm1(logarithms[logarithms.size() - 1 - cut] - logarithms[cut]);
 }
 
-/// Of rounds in turns: both of a pair share the mood of the machine.
+/// Of rounds in turns: both of a pair share the state of the machine.
 Change change_of_pairs(const std::vector<Block>& a, const std::vector<Block>& b) {
     std::vector<double> differences(a.size());
     std::transform(b.begin(), b.end(), a.begin(), differences.begin(),

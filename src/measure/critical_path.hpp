@@ -7,8 +7,8 @@
 
 namespace moesaic::measure {
 
-/// The chain of work and transfers that decided how long the steps took: from the end of a step back to its begin, and
-/// from each collective to the rank that came to it last. Seconds, of all steps together.
+/// The chain of work and transfers that decided how long the steps took: from the end of a step back to its beginning,
+/// and from each collective to the rank that came to it last. Seconds, of all steps together.
 struct CriticalPath {
     double total = 0;
     PhaseSeconds phases;            ///< collectives: transfers on the path

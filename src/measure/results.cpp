@@ -1,5 +1,6 @@
 #include "measure/results.hpp"
 
+#include "core/counted.hpp"
 #include "core/error.hpp"
 #include "io/json.hpp"
 
@@ -97,8 +98,8 @@ Figure read_figure(const json& entry, const std::string& source, std::size_t rep
     if (get<index_t>(entry, "n", source) > 0) {
         figure.samples = get<std::vector<double>>(entry, "samples", source);
         core::require(figure.samples.size() == repetitions, core::ExitCode::corrupt_input,
-                      "{}: figure {} has {} samples ({} repetitions in rounds); write the file again", source,
-                      figure.name, figure.samples.size(), repetitions);
+                      "{}: figure {} has {} ({} in rounds); write the file again", source, figure.name,
+                      core::counted(figure.samples.size(), "sample"), core::counted(repetitions, "repetition"));
         const json of_ranks = io::get_or<json>(entry, "rank_samples", json::array(), source);
         if (!of_ranks.empty()) {
             figure.rank_samples = get<std::vector<std::vector<double>>>(entry, "rank_samples", source);
@@ -106,9 +107,8 @@ Figure read_figure(const json& entry, const std::string& source, std::size_t rep
         core::require(std::all_of(figure.rank_samples.begin(), figure.rank_samples.end(),
                                   [&](const std::vector<double>& rank) { return rank.size() == repetitions; }),
                       core::ExitCode::corrupt_input,
-                      "{}: figure {} has other numbers of samples for some ranks ({} repetitions in rounds); write the "
-                      "file again",
-                      source, figure.name, repetitions);
+                      "{}: figure {} has other numbers of samples for some ranks ({} in rounds); write the file again",
+                      source, figure.name, core::counted(repetitions, "repetition"));
         core::require(figure.better == Better::neither ||
                           std::all_of(figure.samples.begin(), figure.samples.end(), [](double x) { return x > 0; }),
                       core::ExitCode::corrupt_input,
@@ -152,8 +152,9 @@ std::optional<MachineSamples> read_machine(const json& entry, const std::string&
                               .dram_read = get<std::vector<double>>(machine, "dram_read", source)};
     core::require(samples.peak.size() == repetitions && samples.dram_read.size() == repetitions,
                   core::ExitCode::corrupt_input,
-                  "{}: machine has {} and {} samples ({} repetitions in rounds); write the file again", source,
-                  samples.peak.size(), samples.dram_read.size(), repetitions);
+                  "{}: machine has {} of the peak and {} of dram_read ({} in rounds); write the file again", source,
+                  core::counted(samples.peak.size(), "sample"), samples.dram_read.size(),
+                  core::counted(repetitions, "repetition"));
     return samples;
 }
 

@@ -1,5 +1,6 @@
 #include "measure/step_times.hpp"
 
+#include "core/counted.hpp"
 #include "core/error.hpp"
 
 #include <array>
@@ -16,7 +17,8 @@ StepTrace trace_of_step(std::span<const core::trace::Event> events) {
     trace.add(0, events);
     const std::map<int, Timeline> timelines = timelines_of(trace);
     core::require(!timelines.empty(), core::ExitCode::runtime_failure,
-                  "the trace has no scope {} ({} events); please report it", core::scopes::step.name, events.size());
+                  "the trace has no scope {} ({}); please report it", core::scopes::step.name,
+                  core::counted(events.size(), "event"));
     const Timeline& timeline = timelines.begin()->second;
     const TraceInterval& step = timeline.steps.front();
     const auto calls = that_begin_in(timeline.calls, step.begin, step.end);

@@ -1,5 +1,6 @@
 #include "ops/expert_backend.hpp"
 
+#include "core/counted.hpp"
 #include "core/error.hpp"
 #include "core/trace.hpp"
 
@@ -51,8 +52,8 @@ void check_config(const ExpertConfig& config) {
         }
     }
     core::require(config.experts_per_token <= config.all_experts(), ExitCode::usage,
-                  "layer {}: {} experts per token (there are only {} experts); correct the configuration", config.layer,
-                  config.experts_per_token, config.all_experts());
+                  "layer {}: {} per token (the layer has {}); correct the configuration", config.layer,
+                  core::counted(config.experts_per_token, "expert"), config.all_experts());
     core::require(config.experts_begin >= 0 && config.experts_begin + config.experts <= config.all_experts(),
                   ExitCode::usage, "layer {}: experts {} to {} (the layer has {}); correct the configuration",
                   config.layer, config.experts_begin, config.experts_begin + config.experts - 1, config.all_experts());
@@ -143,15 +144,15 @@ void ExpertBackend<Scalar>::check_forward(const ExpertRows<Scalar>& rows) const 
     require_ready("forward");
     const index_t tokens = rows.hidden.rows();
     core::require(tokens <= config_.max_tokens, ExitCode::runtime_failure,
-                  "layer {}: forward of {} tokens (the configured maximum is {}); raise max_tokens or split the batch",
-                  config_.layer, tokens, config_.max_tokens);
+                  "layer {}: forward of {} (the configured maximum is {}); raise max_tokens or split the batch",
+                  config_.layer, core::counted(tokens, "token"), config_.max_tokens);
     check_shape("hidden", config_.layer, rows.hidden, tokens, config_.hidden);
     check_shape("expert_ids", config_.layer, rows.expert_ids, tokens, config_.experts_per_token);
     check_shape("weights", config_.layer, rows.weights, tokens, config_.experts_per_token);
     const auto identities = static_cast<index_t>(rows.dropout.rows.size());
     core::require(!rows.dropout.is_active() || identities == tokens, ExitCode::runtime_failure,
-                  "layer {}: dropout knows {} tokens (the forward has {}); pass one per token", config_.layer,
-                  identities, tokens);
+                  "layer {}: dropout knows {} (the forward has {}); pass one per token", config_.layer,
+                  core::counted(identities, "token"), tokens);
     for (index_t t = 0; t < tokens; ++t) {
         for (const std::int32_t expert : rows.expert_ids.row(t)) {
             core::require(expert >= 0 && expert < config_.all_experts(), ExitCode::runtime_failure,
@@ -167,8 +168,8 @@ void ExpertBackend<Scalar>::check_backward(const SavedExperts<Scalar>& saved,
     require_ready("backward");
     const index_t tokens = saved.hidden.rows();
     core::require(grad_output.rows() == tokens, ExitCode::runtime_failure,
-                  "layer {}: backward of {} tokens (the saved forward had {}); pass the gradient of that forward",
-                  config_.layer, grad_output.rows(), tokens);
+                  "layer {}: backward of {} (the saved forward had {}); pass the gradient of that forward",
+                  config_.layer, core::counted(grad_output.rows(), "token"), tokens);
     check_shape("grad_output", config_.layer, grad_output, tokens, config_.hidden);
 }
 

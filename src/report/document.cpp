@@ -1,4 +1,5 @@
 #include "report/document.hpp"
+#include "core/counted.hpp"
 
 #include <fmt/format.h>
 
@@ -156,7 +157,8 @@ std::string html_of(const Table& table, bool with_caption = true) {
     }
     out += "</tbody>\n</table></div>\n";
     const std::size_t left_out = table.rows.size() - shown;
-    return out + (left_out > 0 ? fmt::format("<p>{} more rows are in the CSV file.</p>\n", left_out) : "");
+    return out +
+           (left_out > 0 ? fmt::format("<p>The CSV file has {}.</p>\n", core::counted(left_out, "more row")) : "");
 }
 
 std::string title_of(const Figure& figure) {

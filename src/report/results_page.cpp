@@ -163,7 +163,7 @@ std::optional<Section> scaling_section(const Results& results) {
     speed.series.push_back(ideal);
     return Section{"Scaling",
                    {Figure{speed, "Work of all ranks per second; intervals are those of the medians."},
-                    Figure{efficiency, "Speed-up over what as many threads more would give at best."}}};
+                    Figure{efficiency, "Speed-up over the best that the added threads could give."}}};
 }
 
 /// Parts of a layer or a step in bars.

@@ -1,5 +1,6 @@
 #include "report/run_metrics.hpp"
 
+#include "core/counted.hpp"
 #include "core/error.hpp"
 #include "io/json.hpp"
 #include "io/lines.hpp"
@@ -91,7 +92,7 @@ Metrics read_metrics(const std::filesystem::path& file) {
         }
     });
     if (more > 0) {
-        metrics.damage.push_back(fmt::format("{}: {} more lines like these", file.string(), more));
+        metrics.damage.push_back(fmt::format("{}: {} like these", file.string(), core::counted(more, "more line")));
     }
     return metrics;
 }

@@ -47,10 +47,9 @@ std::optional<Table> slowest_ranks(const Metrics& metrics) {
             slowness[*step.slowest_rank].push_back(step.slowness);
         }
     }
-    Table table{
-        "Slowest rank of the steps",
-        {{"rank", ""}, {"steps", ""}, {"computes for, over the median of the others, median", "x"}, {"max", "x"}},
-        {}};
+    Table table{"Slowest rank of the steps",
+                {{"rank", ""}, {"steps", ""}, {"busy time over the median of the others, median", "x"}, {"max", "x"}},
+                {}};
     for (const auto& [rank, times] : slowness) {
         const Summary summary = summarize(times);
         table.rows.push_back({rank, static_cast<double>(times.size()), summary.median, summary.max});
@@ -155,13 +154,16 @@ std::vector<Headline> headlines_of(const Metrics& metrics, const nlohmann::json&
                  .unit = "tokens/s",
                  .note = "all tokens over the time of all steps, slow ones too (train_tokens_per_second)"});
         }
-        const Step& first = metrics.steps.front();
-        const Step& last = metrics.steps.back();
-        headlines.push_back({.name = "training loss",
-                             .value = last.loss,
-                             .unit = "nats/token",
-                             .note = fmt::format("step {}; {} at step {}", readable_count(last.step),
-                                                 readable(first.loss), readable_count(first.step))});
+        const auto has_loss = [](const Step& step) { return std::isfinite(step.loss); };
+        const auto first = std::find_if(metrics.steps.begin(), metrics.steps.end(), has_loss);
+        const auto last = std::find_if(metrics.steps.rbegin(), metrics.steps.rend(), has_loss);
+        if (first != metrics.steps.end()) {
+            headlines.push_back({.name = "training loss",
+                                 .value = last->loss,
+                                 .unit = "nats/token",
+                                 .note = fmt::format("step {}; {} at step {}", readable_count(last->step),
+                                                     readable(first->loss), readable_count(first->step))});
+        }
     }
     if (!metrics.evaluations.empty()) {
         const Evaluation& first = metrics.evaluations.front();

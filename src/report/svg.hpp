@@ -17,7 +17,7 @@ inline constexpr double legend_line = 19;
 
 /// Room that a text takes, at most.
 [[nodiscard]] double width_of(const std::string& text);
-/// The text, or its begin and "..." if it has more letters.
+/// The text, or its beginning and "..." if it has more letters.
 [[nodiscard]] std::string shortened(const std::string& text, std::size_t letters);
 
 /// Colours of bars' parts by their place, and of what is left.

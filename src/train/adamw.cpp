@@ -30,11 +30,13 @@ void for_each_block(index_t size, Body body) {
 
 void AdamWSettings::declare(core::OptionSet& set) {
     constexpr double largest_decay = 0.999999999;
-    set.add("train.weight_decay", weight_decay, "decoupled weight decay", core::within(0, 1e3));
-    set.add("train.beta1", beta1, "decay of the first moment", core::within(0, largest_decay)).known_as({"adam_beta1"});
-    set.add("train.beta2", beta2, "decay of the second moment", core::within(0, largest_decay))
+    set.add("train.weight_decay", weight_decay, "weight decay of AdamW, decoupled from the gradients",
+            core::within(0, 1e3));
+    set.add("train.beta1", beta1, "decay of AdamW's first moment of the gradients", core::within(0, largest_decay))
+        .known_as({"adam_beta1"});
+    set.add("train.beta2", beta2, "decay of AdamW's second moment of the gradients", core::within(0, largest_decay))
         .known_as({"adam_beta2"});
-    set.add("train.eps", epsilon, "added to the root of the second moment", core::positive())
+    set.add("train.eps", epsilon, "what AdamW adds to the root of the second moment", core::positive())
         .known_as({"adam_epsilon", "epsilon"});
 }
 

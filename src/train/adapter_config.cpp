@@ -119,7 +119,7 @@ json patterns_of(const std::vector<AdaptedModule>& modules, const std::vector<js
 
 }  // namespace
 
-model::LoraSettings read_adapter_config(const std::filesystem::path& folder) {
+AdapterConfig read_adapter_config(const std::filesystem::path& folder) {
     const std::filesystem::path file = folder / adapter_config_name;
     const std::string source = file.string();
     const std::string text = io::read_file(file, longest_config);
@@ -130,8 +130,12 @@ model::LoraSettings read_adapter_config(const std::filesystem::path& folder) {
                   core::printable(type, 80));
     const io::KnownKeys& keys = lora_config_keys();
     const std::array tables = {&keys};
-    model::LoraSettings settings;
-    settings.warning = io::describe_unknown_keys(io::judge_keys(config, tables, source), source);
+    AdapterConfig result;
+    model::LoraSettings& settings = result.settings;
+    if (const std::string unknown = io::describe_unknown_keys(io::judge_keys(config, tables, source), source);
+        !unknown.empty()) {
+        settings.warnings.push_back(unknown);
+    }
     refuse_foreign_base(config, source);
     json complete = keys.defaults;
     complete.update(config);
@@ -143,7 +147,10 @@ model::LoraSettings read_adapter_config(const std::filesystem::path& folder) {
     core::require(settings.alpha > 0 && settings.alpha <= model::largest_alpha, ExitCode::corrupt_input,
                   "{}: lora_alpha = {} must be positive, and at most {}; correct the file", source, settings.alpha,
                   model::largest_alpha);
-    return settings;
+    if (const auto targets = io::get_or<json>(config, "target_modules", json(), source); targets.is_array()) {
+        result.target_modules = io::get<std::vector<std::string>>(config, "target_modules", source);
+    }
+    return result;
 }
 
 nlohmann::json adapter_config(const std::string& base_model, const model::LoraSettings& settings,

@@ -25,9 +25,13 @@ inline constexpr const char* fused_inner = "mlp.experts.base_layer";
 inline constexpr const char* fused_gate_up = "mlp.experts.gate_up_proj";
 inline constexpr const char* fused_down = "mlp.experts.down_proj";
 
-/// r, lora_alpha, use_rslora and the patterns. Features of PEFT that change the mathematics and are not supported are
-/// refused by name.
-[[nodiscard]] model::LoraSettings read_adapter_config(const std::filesystem::path& folder);
+struct AdapterConfig {
+    model::LoraSettings settings;             ///< of r, lora_alpha, use_rslora and the patterns
+    std::vector<std::string> target_modules;  ///< whole names or last parts; none where it is a regular expression
+};
+
+/// Features of PEFT that change the mathematics and are not supported are refused by name.
+[[nodiscard]] AdapterConfig read_adapter_config(const std::filesystem::path& folder);
 
 /// A module, or a parameter of a fused layout, as PEFT names it.
 struct AdaptedModule {

@@ -1,4 +1,5 @@
 // Reading adapters in both layouts.
+#include "core/counted.hpp"
 #include "core/error.hpp"
 #include "core/finite.hpp"
 #include "core/text.hpp"
@@ -52,6 +53,8 @@ public:
 
 private:
     void find_modules();
+    /// Of modules that the configuration names and no tensor adapts.
+    void warn_of_missing(const std::vector<std::string>& target_modules);
     void find_fused(index_t layer, const std::string& folder);
     void add_fused_gate_up(index_t layer, const std::string& stem, index_t lora_rank);
     void add_fused(index_t layer, const std::string& stem, const std::string& projection, AdapterSpec spec,
@@ -73,11 +76,13 @@ private:
 AdapterFile::AdapterFile(const std::filesystem::path& folder, const model::Architecture& architecture)
     : architecture_(architecture),
       source_((folder / adapter_weights_name).string()),
-      file_(io::TensorSource::open_file(source_)),
-      settings_(read_adapter_config(folder)) {
+      file_(io::TensorSource::open_file(source_)) {
+    AdapterConfig config = read_adapter_config(folder);
+    settings_ = std::move(config.settings);
     const auto names = file_.names();
     unused_.insert(names.begin(), names.end());
     find_modules();
+    warn_of_missing(config.target_modules);
     settings_.modules.emplace();
     for (const auto& [module, place] : modules_) {
         settings_.modules->emplace(module, place.spec);
@@ -116,12 +121,35 @@ void AdapterFile::find_modules() {
             modules_.emplace(module, place);
         }
     }
+    for (const std::string& name : unused_) {
+        core::require(!name.starts_with(prefix) || !name.ends_with(b_suffix), ExitCode::corrupt_input,
+                      "{}: {} has no lora_A beside it (factors come in pairs); save the adapter again", source_,
+                      core::printable(name));
+    }
     core::require(unused_.empty(), ExitCode::usage,
-                  "{}: {} tensors are no LoRA factors of a linear module ({}); use an adapter without them", source_,
-                  unused_.size(), core::joined(std::vector<std::string>(unused_.begin(), unused_.end()), 3));
+                  "{} has {} besides LoRA factors of linear modules ({}); use an adapter without, or with PEFT's names "
+                  "({}MODULE{})",
+                  source_, core::counted(unused_.size(), "tensor"),
+                  core::joined(std::vector<std::string>(unused_.begin(), unused_.end()), 3), prefix, suffix);
     core::require(!modules_.empty(), ExitCode::corrupt_input,
                   "{} has no tensors (an adapter is a pair of factors for each adapted module); save the adapter again",
                   source_);
+}
+
+void AdapterFile::warn_of_missing(const std::vector<std::string>& target_modules) {
+    std::vector<std::string> missing;
+    for (const std::string& target : target_modules) {
+        if (std::none_of(modules_.begin(), modules_.end(), [&](const auto& module) {
+                return module.first == target || module.first.ends_with('.' + target);
+            })) {
+            missing.push_back(core::printable(target));
+        }
+    }
+    if (!missing.empty()) {
+        settings_.warnings.push_back(fmt::format(
+            "warning: {}: no tensors for {}, which target_modules of {} names; such modules are not adapted", source_,
+            core::joined(missing), adapter_config_name));
+    }
 }
 
 /// Which of the two parameters a fused pair adapts is said by its sizes: A is [E R, in] and B [out, R E].
@@ -135,9 +163,10 @@ void AdapterFile::find_fused(index_t layer, const std::string& stem) {
     core::require(
         (is_down || is_gate_up) && a.rows() == b.cols() && a.rows() > 0 && a.rows() % architecture_.experts == 0,
         ExitCode::usage,
-        "{}: tensors {}.lora_A and .lora_B are [{}, {}] and [{}, {}] (fused factors of {} experts with "
+        "{}: tensors {}.lora_A and .lora_B are [{}, {}] and [{}, {}] (fused factors of {} with "
         "intermediate size {} and hidden size {} are expected); use an adapter that was made for this model",
-        source_, stem, a.rows(), a.cols(), b.rows(), b.cols(), architecture_.experts, intermediate, hidden);
+        source_, stem, a.rows(), a.cols(), b.rows(), b.cols(), core::counted(architecture_.experts, "expert"),
+        intermediate, hidden);
     unused_.erase(stem + a_suffix);
     unused_.erase(stem + b_suffix);
     const index_t lora_rank = a.rows() / architecture_.experts;
@@ -254,11 +283,10 @@ void AdapterStore::load(const std::filesystem::path& folder, const model::Archit
             }
         }
     }
-    core::require(
-        unknown.empty(), ExitCode::usage,
-        "{}: {} adapted modules are not in the model, or are of a kind that is not adapted (the first is {}); "
-        "use an adapter that was made for this model",
-        file.source(), unknown.size(), unknown.empty() ? "" : *unknown.begin());
+    core::require(unknown.empty(), ExitCode::usage,
+                  "{} adapts {} that the model does not have, or of a kind that is not adapted (the first is {}); "
+                  "use an adapter that was made for this model",
+                  file.source(), core::counted(unknown.size(), "module"), unknown.empty() ? "" : *unknown.begin());
 }
 
 }  // namespace moesaic::train

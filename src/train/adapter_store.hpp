@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -77,9 +78,10 @@ public:
     /// Collective. The same for what `source` gives in place of factors.
     void for_each_tensor(const BucketSource& source, const Use& use) const;
 
-    /// Collective. Rank 0 writes the present factors; an older adapter is replaced when the new one is complete.
+    /// Collective. Rank 0 writes the present factors, those of optimizer step `step`; an older adapter is replaced when
+    /// the new one is complete.
     void save(const std::filesystem::path& folder, AdapterLayout layout, const std::string& base_model,
-              const model::Architecture& architecture) const;
+              const model::Architecture& architecture, index_t step) const;
     /// Fills this rank's factors, which were made for the settings of the adapter in `folder`; reads only this rank's
     /// slices where the layout allows it. A module that the model does not have is an error.
     void load(const std::filesystem::path& folder, const model::Architecture& architecture);
@@ -92,6 +94,9 @@ private:
     model::LoraParameters<float>& parameters_;
     mpi::ProcessGrid grid_;
 };
+
+/// The optimizer step that the adapter in `folder` was saved at; nothing where there is no adapter that says so.
+[[nodiscard]] std::optional<index_t> adapter_step(const std::filesystem::path& folder);
 
 /// This rank's piece of a full tensor (all matrices below each other) in a bucket-sized buffer.
 void take_piece(const model::LoraTensor& tensor, core::MatrixView<const float> full, core::MatrixView<float> piece);

@@ -18,6 +18,8 @@ using model::LoraTensor;
 using ops::LoraFactor;
 using Bucket = model::ParameterBucket<float>;
 
+constexpr const char* step_key = "step";  // of the metadata
+
 /// A tensor of the file: its size, the bucket that its values are in, and how they get into place.
 struct FileTensor {
     io::TensorToWrite header;
@@ -158,7 +160,7 @@ Contents contents_of(AdapterLayout layout, const model::Architecture& architectu
 }  // namespace
 
 void AdapterStore::save(const std::filesystem::path& folder, AdapterLayout layout, const std::string& base_model,
-                        const model::Architecture& architecture) const {
+                        const model::Architecture& architecture, index_t step) const {
     const core::trace::Scope scope(core::scopes::adapter_save);
     const Contents contents = contents_of(layout, architecture, parameters_);
     std::vector<io::TensorToWrite> headers;
@@ -175,7 +177,8 @@ void AdapterStore::save(const std::filesystem::path& folder, AdapterLayout layou
     try {
         if (grid_.world().is_root()) {
             io::create_folder(folder);
-            const std::map<std::string, std::string> metadata = {{"format", "pt"}, {"family", architecture.family}};
+            const std::map<std::string, std::string> metadata = {
+                {"format", "pt"}, {"family", architecture.family}, {step_key, std::to_string(step)}};
             io::write_safetensors<float>(
                 folder / adapter_weights_name, headers, metadata, [&](std::size_t i, std::span<float> out) {
                     const FileTensor& tensor = contents.tensors[i];
@@ -199,6 +202,16 @@ void AdapterStore::save(const std::filesystem::path& folder, AdapterLayout layou
             std::rethrow_exception(error);
         }
     });
+}
+
+std::optional<index_t> adapter_step(const std::filesystem::path& folder) {
+    try {
+        const io::TensorSource adapter = io::TensorSource::open_file(folder / adapter_weights_name);
+        const auto step = adapter.metadata().find(step_key);
+        return step == adapter.metadata().end() ? std::nullopt : std::optional(std::stoll(step->second));
+    } catch (const std::exception&) {
+        return std::nullopt;  // none, damaged, or of another program
+    }
 }
 
 }  // namespace moesaic::train

@@ -18,10 +18,15 @@ constexpr index_t most_sequences = std::numeric_limits<std::int32_t>::max();
 
 void BatchSettings::declare(core::OptionSet& set) {
     declare_batch_size(set);
-    set.add_auto("train.micro_batch", micro_batch, most_sequences,
+    declare_micro_batch(set, "train.micro_batch");
+}
+
+void BatchSettings::declare_micro_batch(core::OptionSet& set, const std::string& key) {
+    set.add_auto(key, micro_batch, most_sequences,
                  "sequences per rank and pass; auto: as many of a step as memory holds")
         .known_as({"gradient_accumulation_steps", "grad_accum", "gradient_accumulation", "micro_batch_size"},
-                  "passes of so many sequences add up their gradients, whatever train.batch_size is");
+                  "it sets the sequences of a pass; the passes of a step add up their gradients, whatever "
+                  "train.batch_size is");
 }
 
 void BatchSettings::declare_batch_size(core::OptionSet& set) {
@@ -33,7 +38,8 @@ void BatchSettings::declare_batch_size(core::OptionSet& set) {
 }
 
 void BatchSettings::declare_order(core::OptionSet& set) {
-    set.add("data.shuffle", shuffle, "a new order every epoch; otherwise file order, wrapping around at the end");
+    set.add("data.shuffle", shuffle,
+            "a new order of sequences every epoch; otherwise file order, wrapping around at the end");
 }
 
 index_t largest_pass(const TrainingData& data, const BatchSettings& settings, index_t ranks) {

@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 namespace moesaic::core {
@@ -23,6 +24,7 @@ struct BatchSettings {
 
     void declare(core::OptionSet& set);
     void declare_batch_size(core::OptionSet& set);
+    void declare_micro_batch(core::OptionSet& set, const std::string& key);
     void declare_order(core::OptionSet& set);
     /// The last step of a shuffled epoch has the sequences that are left.
     [[nodiscard]] index_t steps_per_epoch(index_t epoch_size) const {

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <utility>
 #include <vector>
 
@@ -46,13 +47,13 @@ void CoordinatorSettings::declare_clipping(core::OptionSet& set) {
 
 void CoordinatorSettings::declare_checkpoints(core::OptionSet& set) {
     set.add("train.save_every", checkpoint_every,
-            "checkpoint every so many steps, besides the end and output.save_minutes; 0: never", core::at_least(0))
+            "steps between checkpoints, besides output.save_minutes and the end; 0: only those", core::at_least(0))
         .known_as({"save_steps", "save_strategy", "save_interval", "checkpointing_steps"},
                   "output.save_minutes has one at times");
 }
 
 void CoordinatorSettings::declare_times(core::OptionSet& set) {
-    set.add("output.save_minutes", checkpoint_minutes, "checkpoint after so many minutes without one; 0: never",
+    set.add("output.save_minutes", checkpoint_minutes, "minutes between checkpoints; 0: none by time",
             core::within(0, 1e6));
     set.add("output.walltime", wall_time,
             "stop at a checkpoint before this time is over (seconds, MM:SS, HH:MM:SS or D-HH:MM:SS)");
@@ -109,7 +110,8 @@ Decision GradientCoordinator::decide(const StepSummary& summary, std::int64_t st
         }
         find_slowest(std::move(busy), decision);
         decision.stop = decision.stop || out_of_time();
-        decision.loss = decision.target_tokens > 0 ? loss_sum / static_cast<double>(decision.target_tokens) : 0;
+        decision.loss = decision.target_tokens > 0 ? loss_sum / static_cast<double>(decision.target_tokens)
+                                                   : std::numeric_limits<double>::quiet_NaN();
         decision.gradient_norm = std::sqrt(squared_norm);
         // Without a target token there is no loss, and an update would only repeat the moments.
         decision.apply = finite && std::isfinite(decision.gradient_norm) && decision.target_tokens > 0;

@@ -26,7 +26,7 @@ struct Decision {
     bool stop = false;        ///< end the run after this step, on request
     double clip_scale = 1;    ///< factor on the gradients
     double gradient_norm = 0;
-    double loss = 0;  ///< per target token of all ranks
+    double loss = 0;  ///< per target token of all ranks; NaN without one
     std::int64_t tokens = 0;
     std::int64_t target_tokens = 0;
     std::int32_t slowest_rank = 0;  ///< the one that was busy for longest

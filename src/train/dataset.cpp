@@ -1,5 +1,6 @@
 #include "train/dataset.hpp"
 
+#include "core/counted.hpp"
 #include "core/error.hpp"
 #include "core/options.hpp"
 #include "core/random.hpp"
@@ -169,9 +170,9 @@ Dataset split_off(Dataset& from, double fraction) {
     const auto kept_back = static_cast<index_t>(std::llround(fraction * static_cast<double>(count)));
     core::require(
         kept_back > 0 && kept_back < count, ExitCode::usage,
-        "data.eval_fraction = {} of {} sequences are {} (one side would be empty); choose another fraction, or "
-        "name a file in data.eval",
-        fraction, count, kept_back);
+        "data.eval_fraction = {} of {} is {} (one side would be empty); choose another fraction, or name a file in "
+        "data.eval",
+        fraction, core::counted(count, "sequence"), kept_back);
     const std::vector<index_t> chosen = choose(kept_back, count, eval_stream);
     Dataset parts[2];
     for (index_t s = 0; s < count; ++s) {
@@ -244,25 +245,22 @@ void broadcast(const mpi::Communicator& world, Dataset& data) {
 
 }  // namespace
 
-void DataSettings::declare_train(core::OptionSet& set) {
-    set.add("data.train", train,
-            "JSON lines with input_ids and labels to train on; several files as a.jsonl*2,b.jsonl, with weights")
+void DataSettings::declare(core::OptionSet& set) {
+    set.add_paths("data.train", train,
+                  "JSON lines with input_ids and labels to train on; several files as a.jsonl*2,b.jsonl, with weights")
         .known_as({"dataset", "train_file", "train_files", "data_path", "dataset_name", "train_data"});
-    set.add("data.max_samples", max_samples, "sequences to take of each training file, from its beginning; 0: all",
-            core::at_least(0));
-    set.add("data.eval_fraction", eval_fraction,
-            "share of the training sequences to evaluate on instead, unless data.eval is set; 0: none",
-            core::within(0, 0.9))
-        .known_as({"val_size", "validation_split", "test_size"});
-    set.explain({"pad_to_multiple_of", "group_by_length", "padding"}, "sequences are computed without padding");
-}
-
-void DataSettings::declare_eval(core::OptionSet& set) {
-    set.add("data.eval", eval, "JSON lines with input_ids and labels to evaluate on")
+    set.add_path("data.eval", eval, "JSON lines with input_ids and labels to evaluate on")
         .known_as({"eval_dataset", "validation_file", "eval_file", "val_data", "test_file"});
     set.add("data.max_length", max_length, "longer sequences are cut to this many tokens",
             core::integer_within(2, io::max_json_size))
         .known_as({"max_seq_length", "max_seq_len", "cutoff_len", "model_max_length", "block_size"});
+    set.add("data.eval_fraction", eval_fraction,
+            "share of the training sequences to evaluate on instead, unless data.eval is set; 0: none",
+            core::within(0, 0.9))
+        .known_as({"val_size", "validation_split", "test_size"});
+    set.add("data.max_samples", max_samples, "sequences to take of each training file, from its beginning; 0: all",
+            core::at_least(0));
+    set.explain({"pad_to_multiple_of", "group_by_length", "padding"}, "sequences are computed without padding");
 }
 
 index_t Dataset::length(index_t sequence) const {
@@ -322,37 +320,46 @@ ops::TokenBatch Dataset::batch(std::span<const index_t> chosen) const {
 
 std::string Dataset::summary() const {
     std::vector<index_t> lengths(static_cast<std::size_t>(sequences()));
-    index_t without_target = 0;
     for (std::size_t s = 0; s < lengths.size(); ++s) {
         lengths[s] = length(static_cast<index_t>(s));
-        without_target += target_tokens(static_cast<index_t>(s)) == 0 ? 1 : 0;
     }
     std::sort(lengths.begin(), lengths.end());
-    std::string text =
-        fmt::format("{}: {} sequences of {} to {} tokens (median {}), {} tokens, {} trained on", name, sequences(),
-                    lengths.front(), lengths.back(), lengths[lengths.size() / 2], tokens.size(), target_tokens());
+    std::string text = fmt::format("{}: {} of {} to {} tokens (median {}), {} tokens, {} trained on", name,
+                                   core::counted(sequences(), "sequence"), lengths.front(), lengths.back(),
+                                   lengths[lengths.size() / 2], tokens.size(), target_tokens());
     if (!epoch.empty()) {
         text += fmt::format("; {} in an epoch", epoch_size());
     }
     if (truncated > 0) {
         text += fmt::format("; {} cut", truncated);
     }
-    if (without_target > 0) {
-        text += fmt::format("; {} without a trained token", without_target);
-    }
     return text;
 }
 
-std::string Dataset::longer_than(index_t positions) const {
+std::vector<std::string> Dataset::warnings(index_t positions) const {
     index_t longer = 0;
+    index_t without_target = 0;
     for (index_t s = 0; s < sequences(); ++s) {
         longer += length(s) > positions ? 1 : 0;
+        without_target += target_tokens(s) == 0 ? 1 : 0;
     }
-    return longer == 0 ? std::string()
-                       : fmt::format(
-                             "warning: {} sequences of {} are longer than the {} positions that the model was "
-                             "made for (max_position_embeddings); data.max_length cuts them",
-                             longer, name, positions);
+    const std::string all = core::counted(sequences(), "sequence");
+    std::vector<std::string> lines;
+    if (longer > 0) {
+        lines.push_back(
+            fmt::format("warning: {}: more tokens than the {} positions that the model was made for "
+                        "(max_position_embeddings) in {} of {}; data.max_length cuts them",
+                        name, positions, longer, all));
+    }
+    if (without_target > 0) {
+        lines.push_back(
+            fmt::format("warning: {}: no token is trained on in {} of {} ({}); such sequences take time and change "
+                        "nothing: {}",
+                        name, without_target, all,
+                        truncated > 0 ? fmt::format("data.max_length cut {}", truncated) : "all their labels are -100",
+                        truncated > 0 ? "raise data.max_length, or leave them out" : "leave them out"));
+    }
+    return lines;
 }
 
 Dataset read_token_lines(const std::filesystem::path& file, index_t vocabulary, index_t max_length,

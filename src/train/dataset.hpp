@@ -28,8 +28,7 @@ struct DataSettings {
     index_t max_samples = 0;    ///< sequences to take of each file for training; 0: all
     double eval_fraction = 0;   ///< of the training sequences, which are kept for evaluation; 0: none
 
-    void declare_train(core::OptionSet& set);
-    void declare_eval(core::OptionSet& set);
+    void declare(core::OptionSet& set);
 };
 
 /// Sequence s has elements [offsets[s], offsets[s + 1]) of tokens and labels.
@@ -61,8 +60,8 @@ struct Dataset {
     [[nodiscard]] std::uint64_t fingerprint() const;
     /// The given sequences as one batch.
     [[nodiscard]] ops::TokenBatch batch(std::span<const index_t> sequences) const;
-    /// A warning if there are sequences longer than the positions that a model was made for; otherwise empty.
-    [[nodiscard]] std::string longer_than(index_t positions) const;
+    /// A line for sequences without a target, and one for those longer than the positions that a model was made for.
+    [[nodiscard]] std::vector<std::string> warnings(index_t positions) const;
     /// "FILE: 12 sequences of 3 to 48 tokens (median 20), ...", one line for people.
     [[nodiscard]] std::string summary() const;
 };

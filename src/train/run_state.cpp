@@ -26,6 +26,7 @@ using core::MatrixView;
 using model::LoraTensor;
 
 constexpr std::string_view values_name = "values";
+constexpr std::string_view fingerprint = " fingerprint";  // end of the keys of values that people can't compare
 constexpr std::array moments = {OwnedData::first_moment, OwnedData::second_moment};
 
 std::string dataset_name(std::string_view tensor, std::string_view content) {
@@ -69,8 +70,8 @@ nlohmann::json identity(const RunState& state, const model::Architecture& archit
             {"train.batch_size", state.batch_size},
             {"train.seed", state.seed},
             {"data.shuffle", state.shuffle},
-            {"data.train fingerprint", state.data_fingerprint},
-            {"model.weights fingerprint", state.model_fingerprint},
+            {fmt::format("data.train{}", fingerprint), state.data_fingerprint},
+            {fmt::format("model.weights{}", fingerprint), state.model_fingerprint},
             {"model.tied_head", architecture.tied_head}};
 }
 
@@ -82,13 +83,16 @@ void check_identity(const nlohmann::json& header, const nlohmann::json& expected
     for (const auto& [key, value] : expected.items()) {
         const auto stored = found.find(key);
         if (stored != found.end() && *stored != value) {  // older versions did not know all keys
-            differences.push_back(fmt::format("{} was {} and is {}", key, core::printable(stored->dump()),
-                                              core::printable(value.dump())));
+            differences.push_back(key.ends_with(fingerprint)
+                                      ? key.substr(0, key.size() - fingerprint.size()) + " has other content"
+                                      : fmt::format("{} was {} and is {}", key, core::printable(stored->dump()),
+                                                    core::printable(value.dump())));
         }
     }
     core::require(differences.empty(), ExitCode::usage,
-                  "can't resume from {} ({}); restore {}, choose another output.dir, or set output.resume = never",
-                  source, fmt::join(differences, "; "), differences.size() == 1 ? "that setting" : "these settings");
+                  "can't resume from {} ({}); restore {}, or begin a new run in another output.dir: lora.init = "
+                  "FOLDER/adapter takes along what was learned",
+                  source, fmt::join(differences, "; "), differences.size() == 1 ? "that" : "those");
 }
 
 /// Reads one content of all tensors of a bucket into a buffer laid out as the bucket on this rank.

@@ -1,5 +1,6 @@
 #include "train/runtime.hpp"
 
+#include "core/counted.hpp"
 #include "core/error.hpp"
 #include "core/text.hpp"
 #include "core/trace.hpp"
@@ -50,11 +51,11 @@ void announce_placement(const Runtime& runtime) {
     const index_t fewest = runtime.world.min(static_cast<index_t>(p.threads));
     const index_t most = runtime.world.max(static_cast<index_t>(p.threads));
     const index_t hosts = runtime.world.sum(static_cast<index_t>(p.node_rank == 0 ? 1 : 0));
-    mpi::print(runtime.world,
-               fmt::format("{} rank{} on {} host{}, {} thread{} each, {}; rank 0 on {}: cores {}\n",
-                           runtime.world.size(), runtime.world.size() > 1 ? "s" : "", hosts, hosts > 1 ? "s" : "",
-                           fewest == most ? fmt::format("{}", most) : fmt::format("{} to {}", fewest, most),
-                           most > 1 ? "s" : "", describe(host::places_for(p)), p.host, core::ranges(p.cores)));
+    mpi::print(
+        runtime.world,
+        fmt::format("{} on {}, {}{} each, {}; rank 0 on {}: cores {}\n", core::counted(runtime.world.size(), "rank"),
+                    core::counted(hosts, "host"), fewest == most ? "" : fmt::format("{} to ", fewest),
+                    core::counted(most, "thread"), describe(host::places_for(p)), p.host, core::ranges(p.cores)));
     const host::Binding binding = {
         .threads_bound = runtime.threads_bound, .foreign_load = runtime.foreign_load, .memory_nodes = {}};
     for (const host::RemarkLine& line : mpi::gather_remarks(runtime.world, host::remarks(p, binding))) {
@@ -102,16 +103,19 @@ index_t Runtime::memory_bytes() const {
 }
 
 void ModelSettings::declare(core::OptionSet& set) {
-    set.add("model.path", path, "folder of a Hugging Face checkpoint: config.json and *.safetensors")
+    set.add_path("model.path", path,
+                 "folder of a Hugging Face checkpoint, with config.json and *.safetensors; or give model.synthetic")
         .known_as({"model_name_or_path", "model_name", "base_model", "model_id"});
-    set.add(
-        "model.synthetic", synthetic,
-        fmt::format("instead of a path: random weights in the sizes of {}", fmt::join(model::synthetic_names(), ", ")));
-    set.add("model.layers", layers, "use the first layers only, for benchmarks; 0: all", core::at_least(0));
+    set.add("model.synthetic", synthetic,
+            fmt::format("random weights instead of model.path, in the sizes of {}",
+                        fmt::join(model::synthetic_names(), ", ")));
+    set.add("model.layers", layers, "use only so many layers, the first ones, for benchmarks; 0: all",
+            core::at_least(0));
     set.add_enum(
         "model.weights", weights,
         "what routed experts are held in: auto, as the files have them; or rounded to bf16, fp8, int8, int4 or "
-        "mxfp4, with a scale for every 32 elements of a row");
+        "mxfp4, with a scale for every 32 elements of a row")
+        .known_as({"load_in_8bit", "load_in_4bit", "quantization_bit", "quantization", "quantization_method"});
 }
 
 model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridShape& grid) {
@@ -120,7 +124,6 @@ model::Architecture read_architecture(const ModelSettings& settings, const mpi::
                   settings.path, settings.synthetic);
     model::Architecture architecture;
     if (settings.synthetic.empty()) {
-        core::require_set({{"model.path", settings.path}});
         architecture = model::read_architecture(std::filesystem::path(settings.path));
     } else {
         architecture = model::synthetic_architecture(settings.synthetic);
@@ -181,12 +184,12 @@ double memory_of_rank(const host::Placement& placement, index_t node_ranks) {
 void require_memory(const host::Placement& placement, index_t node_ranks, const std::string& model, double bytes,
                     const std::string& cheaper) {
     const double available = memory_of_rank(placement, node_ranks);
-    core::require(
-        bytes <= available, ExitCode::out_of_resources,
-        "{}: about {:.1f} GiB per rank are needed{} ({:.1f} GiB are available on {} with {} ranks on it{}); use "
-        "more nodes, fewer tokens per pass, or a smaller model",
-        model, bytes / core::gibibyte, cheaper.empty() ? "" : ", " + cheaper, available / core::gibibyte,
-        placement.host, node_ranks, placement.memory_limit.empty() ? "" : ": " + placement.memory_limit);
+    core::require(bytes <= available, ExitCode::out_of_resources,
+                  "{}: about {:.1f} GiB per rank are needed{} ({:.1f} GiB are available on {} with {} on it{}); use "
+                  "more nodes, fewer tokens per pass, or a smaller model",
+                  model, bytes / core::gibibyte, cheaper.empty() ? "" : ", " + cheaper, available / core::gibibyte,
+                  placement.host, core::counted(node_ranks, "rank"),
+                  placement.memory_limit.empty() ? "" : ": " + placement.memory_limit);
 }
 
 std::string to_text(const LoadProgress& progress) {
@@ -215,7 +218,8 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
         require_memory(runtime.placement, runtime.placement.node_ranks, model.name(),
                        plan_memory(runtime, as_stored, settings, sizeof(Scalar), purpose).total());
     });
-    print_warnings(runtime.world, {as_stored.warning, settings.lora.warning});
+    print_warnings(runtime.world, {as_stored.warning});
+    print_warnings(runtime.world, settings.lora.warnings);
     runtime.world.agree([&] {
         decoder = std::make_unique<model::Decoder<Scalar>>(as_stored, settings, runtime.kernels, runtime.grid);
         const auto load = [&](const model::WeightSource<Scalar>& weights) {

@@ -10,7 +10,8 @@ namespace moesaic::train {
 
 void Schedule::declare(core::OptionSet& set) {
     set.add("train.lr", learning_rate, "learning rate of AdamW", core::within(0, 1e3)).known_as({"learning_rate"});
-    set.add_enum("train.schedule", shape, "constant, linear or cosine")
+    set.add_enum("train.schedule", shape,
+                 "course of the learning rate after the warm-up: constant, or linear or cosine down to 0")
         .known_as({"lr_scheduler_type", "lr_scheduler", "scheduler"});
     set.add("train.warmup_steps", warmup_steps, "steps in which the learning rate rises from 0", core::at_least(0))
         .known_as({"warmup_ratio", "warmup"}, "a number of steps");

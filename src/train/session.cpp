@@ -165,7 +165,7 @@ template <class Scalar>
 StepResult TrainSession<Scalar>::update(const StepSummary& summary) {
     StepResult result;
     result.decision = coordinator_.decide(summary, done_ + 1);
-    result.learning_rate = settings_.schedule.at(done_);
+    result.learning_rate = learning_rate();
     if (result.decision.apply) {
         optimizer_.step(result.learning_rate, result.decision.clip_scale);
         decoder_->update_lora();

@@ -73,6 +73,10 @@ public:
         const Dataset& data, const std::function<bool(index_t done)>& goes_on = [](index_t) { return true; });
 
     [[nodiscard]] index_t steps_done() const noexcept { return done_; }
+    /// Of the next step.
+    [[nodiscard]] double learning_rate() const { return settings_.schedule.at(done_); }
+    /// Steps so far that changed the adapter.
+    [[nodiscard]] index_t updates() const noexcept { return optimizer_.updates(); }
     /// Steps of the whole run.
     [[nodiscard]] index_t total_steps() const noexcept { return settings_.schedule.total_steps; }
     [[nodiscard]] model::Decoder<Scalar>& decoder() const noexcept { return *decoder_; }

@@ -269,10 +269,10 @@ TEST(BenchProgram, StepPrintsItsFigures) {
                                       {2, "--parallel.data 2 --parallel.tensor 1 --micro-batch 1 --model.layers 2"}}) {
         const Result result = moesaic(ranks, step + "--threads 1 " + more);
         EXPECT_EQ(result.exit_code, 0) << result.output;
-        expect_figures(result.output,
-                       {"step_seconds", "step_tokens_per_second", "step_forward", "step_backward", "step_loss",
-                        "step_transfer", "step_waiting", "step_imbalance", "exchange_bytes_per_token", "memory_plan",
-                        "memory_peak", "error_log_probability", "error_grad_lora"});
+        expect_figures(result.output, {"step_seconds", "step_tokens_per_second", "step_pass_sequences", "step_forward",
+                                       "step_backward", "step_loss", "step_transfer", "step_waiting", "step_imbalance",
+                                       "exchange_bytes_per_token", "memory_plan", "memory_peak",
+                                       "error_log_probability", "error_grad_lora"});
     }
 }
 
@@ -343,6 +343,22 @@ TEST(BenchProgram, FiguresAgreeWithEachOther) {
             EXPECT_NEAR(time.samples[i] * bandwidth.samples[i] * 1e3, bytes, 1e-6 * bytes) << operation;
         }
     }
+}
+
+/// 64 sequences need 1.4 GiB at once.
+TEST(BenchProgram, StepTakesAsManySequencesInAPassAsMemoryHolds) {
+    const std::string step = MOESAIC_PROGRAM " bench step --model.path " MOESAIC_TEST_DATA
+                                             "/qwen3_moe --batch 64 --length 1024 --repeat 1 --seconds 0 --threads 1 ";
+    const Result limited = test::shell("ulimit -d 1200000; " + step);
+    EXPECT_EQ(limited.exit_code, 0) << limited.output;
+    std::smatch found;
+    ASSERT_TRUE(std::regex_search(limited.output, found, std::regex("passes of ([0-9]+) sequences"))) << limited.output;
+    EXPECT_LT(std::stoi(found[1]), 64);
+    EXPECT_GE(std::stoi(found[1]), 8);
+    const Result at_once = test::shell("ulimit -d 1200000; " + step + "--micro-batch 64");
+    EXPECT_EQ(at_once.exit_code, 5) << at_once.output;
+    EXPECT_NE(at_once.output.find("with micro-batch = 1 and activations = recompute "), std::string::npos)
+        << at_once.output;
 }
 
 TEST(BenchProgram, StepRefusesWhatDoesNotFit) {

@@ -487,8 +487,11 @@ TEST_F(ProgramTest, RunsSayTheSettingsOfTheAdapterThatTheyStartFrom) {
     EXPECT_EQ(contradiction.exit_code, 2) << contradiction.output;
     EXPECT_NE(contradiction.output.find("lora.rank contradicts the adapter"), std::string::npos)
         << contradiction.output;
-    const Result result = alone(from);
+    const Result result = alone(from + " --train.epochs 2");
     ASSERT_EQ(result.exit_code, 0) << result.output;
+    EXPECT_NE(result.output.find("note: train.steps = 1 decides how long the run is, not train.epochs = 2\n"),
+              std::string::npos)
+        << result.output;
     const nlohmann::json configuration = io::read_json(folder_ / "b/run.json")["configuration"];
     EXPECT_EQ(configuration["lora.rank"], "4");
     EXPECT_EQ(configuration["lora.alpha"], "4");
@@ -545,6 +548,11 @@ TEST_F(ProgramTest, UsageErrorsExplainThemselves) {
     expect_error("train --train.lrr 1", 2, "did you mean train.lr?");
     expect_error("train", 2, "output.dir, model.path, data.train are not set");
     expect_error("train --output.dir " + path("out") + " --data.train x", 2, "model.path is not set");
+    write("a.cfg", "[model]\npath = $MODELS/a\n");
+    expect_error("train " + path("a.cfg"), 2,
+                 "model.path = $MODELS/a has the variable MODELS in it (" + path("a.cfg:2"));
+    expect_error("eval --model.path=~/no-such-model --data.eval x", 2,
+                 std::string(std::getenv("HOME")) + "/no-such-model");
     expect_error("train --learning_rate 1", 2, "here it is train.lr");
     expect_error("train --train.gradient_accumulation_steps 1", 2, "see train.micro_batch: ");
     expect_error("train --train.logging_steps 1", 2, "metrics.jsonl in output.dir has every step");
@@ -584,6 +592,88 @@ TEST_F(ProgramTest, HelpListsEveryOption) {
     }
     EXPECT_EQ(result.output.find("--lora.init"), result.output.rfind("--lora.init"));  // printed by one rank
     EXPECT_NE(moesaic(1, "--version").output.find("HDF5: 1."), std::string::npos);
+}
+
+TEST_F(ProgramTest, HelpOfACommandIsThatOfItsOption) {
+    for (const char* command : {"train", "bench step", "bench", "completion"}) {
+        const Result asked = alone(std::string("help ") + command);
+        EXPECT_EQ(asked.exit_code, 0) << asked.output;
+        EXPECT_EQ(asked.output, alone(std::string(command) + " --help").output) << command;
+        EXPECT_NE(asked.output.find(std::string("moesaic ") + command), std::string::npos) << asked.output;
+    }
+    EXPECT_EQ(alone("help").output, alone("--help").output);
+    expect_error("help trian", 2, "unknown command trian");
+    expect_error("help trian", 2, "did you mean train?");
+    expect_error("help bench stepp", 2, "did you mean bench step?");
+}
+
+TEST_F(ProgramTest, HelpFitsTheTerminal) {
+    const auto longest_line = [](const std::string& environment, const std::string& command) {
+        std::istringstream lines(shell("env " + environment + " " + MOESAIC_PROGRAM + " " + command).output);
+        std::size_t longest = 0;
+        for (std::string line; std::getline(lines, line);) {
+            longest = std::max(longest, line.size());
+        }
+        return longest;
+    };
+    for (const char* command : {"--help", "train --help", "bench suite --help", "report --help"}) {
+        EXPECT_LE(longest_line("-u COLUMNS", command), 100U) << command;
+        EXPECT_LE(longest_line("COLUMNS=70", command), 70U) << command;
+    }
+    EXPECT_GT(longest_line("-u COLUMNS", "train --help"), 90U);
+    EXPECT_GT(longest_line("COLUMNS=1000", "train --help"), 150U);
+    EXPECT_EQ(longest_line("COLUMNS=wide", "train --help"), longest_line("-u COLUMNS", "train --help"));
+    const Result terminal =
+        shell("env -u COLUMNS script -q -c 'stty cols 60; " MOESAIC_PROGRAM " train --help; exit $?' /dev/null");
+    EXPECT_EQ(terminal.exit_code, 0) << terminal.output;
+    std::istringstream lines(terminal.output);
+    for (std::string line; std::getline(lines, line);) {
+        EXPECT_LE(line.size(), 60U) << line;
+    }
+    const std::string help = alone("train --help").output;
+    const auto place = [&](const std::string& text) { return help.find(text); };
+    EXPECT_LT(place("needed:"), place("--model.path"));
+    EXPECT_LT(place("--model.path"), place("--data.train"));
+    EXPECT_LT(place("--data.train"), place("--output.dir"));
+    EXPECT_LT(place("--output.dir"), place("[model]"));
+    std::size_t before = 0;
+    for (const char* section : {"[model]", "[data]", "[lora]", "[train]", "[compute]", "[parallel]", "[output]"}) {
+        EXPECT_LT(before, place(section)) << section;
+        before = place(section);
+    }
+}
+
+/// What bash would offer after the last of these words.
+std::string completed(const std::string& words) {
+    const std::string program = MOESAIC_PROGRAM;
+    const Result result =
+        shell("bash -c 'source <(" + program + " completion bash); complete -p moesaic >/dev/null && COMP_WORDS=(" +
+              program + " " + words +
+              "); COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _moesaic \"${COMP_WORDS[0]}\" \"${COMP_WORDS[COMP_CWORD]}\" "
+              "\"${COMP_WORDS[COMP_CWORD - 1]}\"; echo \"${COMPREPLY[@]}\"'");
+    EXPECT_EQ(result.exit_code, 0) << result.output;
+    return result.output;
+}
+
+TEST(Completion, KnowsCommandsAndOptions) {
+    EXPECT_EQ(completed("tr"), "train\n");
+    EXPECT_EQ(completed("b"), "bench\n");
+    EXPECT_EQ(completed("bench st"), "step\n");
+    EXPECT_EQ(completed("help tr"), "train\n");
+    EXPECT_EQ(completed("train --model."), "--model.path --model.synthetic --model.layers\n");
+    EXPECT_EQ(completed("train --train.steps 3 --data.tr"), "--data.train\n");
+    EXPECT_EQ(completed("train --data.train \"\""), "\n");  // files
+    EXPECT_EQ(completed("bench step --mic"), "--micro-batch\n");
+    EXPECT_EQ(completed("eval --output.d"), "\n");
+    const std::string all = completed("\"\"");
+    for (const char* command : {"train", "eval", "bench", "doctor"}) {
+        EXPECT_NE((" " + all).find(std::string(" ") + command), std::string::npos) << all;
+    }
+}
+
+TEST_F(ProgramTest, CompletionNeedsAShell) {
+    expect_error("completion", 2, "moesaic completion bash");
+    expect_error("completion zsh", 2, "bash is the only known one");
 }
 
 TEST_F(ProgramTest, DoctorDescribesEveryRank) {

@@ -2,6 +2,7 @@
 #include "app/program.hpp"
 #include "io/files.hpp"
 #include "io/json.hpp"
+#include "io/safetensors.hpp"
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -114,7 +115,9 @@ TEST_F(RunTest, AnotherModelOfTheSameSizesIsNotResumedWith) {
     }
     std::string other = arguments("--train.steps 4");
     other.replace(other.find(reference), reference.size(), path("other"));
-    expect_error(other, 2, "model.weights fingerprint was");
+    expect_error(
+        other, 2,
+        "(model.weights has other content); restore that, or begin a new run in another output.dir: lora.init");
 }
 
 TEST_F(RunTest, SessionsOfAResumedRunAddUp) {
@@ -259,7 +262,7 @@ TEST_F(RunTest, LauncherStopsAllRanksAtACheckpoint) {
 
 TEST_F(RunTest, LostOutputStopsTheRunAtACheckpoint) {
     const Result closed =
-        shell("{ " + program + " " + arguments("--train.steps 100000") + "; echo code $? >&2; } | head -1");
+        shell("{ " + program + " " + arguments("--train.steps 100000") + "; echo code $? >&2; } | sed '/^step 1/q'");
     EXPECT_NE(closed.output.find("can't write standard output (Broken pipe)"), std::string::npos) << closed.output;
     EXPECT_NE(closed.output.find("code 1"), std::string::npos) << closed.output;
     EXPECT_TRUE(fs::exists(folder_ / "out/checkpoints/latest"));
@@ -369,7 +372,86 @@ TEST_F(RunTest, AdapterIsThatOfTheStepThatIsSaid) {
     nlohmann::json run = this->run();
     run.erase("totals");  // as after a kill
     std::ofstream(folder_ / "out/run.json") << run;
-    EXPECT_EQ(said(alone(arguments("--train.steps 10"))), 10);
+    EXPECT_EQ(said(alone(arguments("--train.steps 10"))), 8);
+}
+
+/// Killed at any moment, a run does not lose the best adapter that it has written: here the first one that is
+/// evaluated, since with such a learning rate no later one is better.
+TEST_F(RunTest, KeepsTheBestAdapterOfAKilledSession) {
+    const std::string evaluated =
+        " --train.lr 0 --train.eval_every 20 --train.save_every 1 --data.eval " + reference + "/train.jsonl";
+    const Result killed = when(program + " " + arguments("--train.steps 100000" + evaluated),
+                               "grep -qs '\"step\":22,' " + path("out/metrics.jsonl"), "kill -9 $pid");
+    ASSERT_EQ(killed.exit_code, 137) << killed.output;
+    const int steps = lines_of("out/metrics.jsonl").back()["step"];
+    const Result resumed = alone(arguments(fmt::format("--train.steps {}", steps + 2) + evaluated));
+    ASSERT_EQ(resumed.exit_code, 0) << resumed.output;
+    EXPECT_EQ(run()["totals"]["best_step"], 20);
+    EXPECT_EQ(run()["totals"]["adapter_step"], 20);
+}
+
+/// Every step was skipped: because the batches have no targets, or because the numbers overflow.
+TEST_F(RunTest, ARunThatChangesNothingIsNoSuccess) {
+    std::string first;
+    io::for_each_json_line(reference + "/train.jsonl", [&](const nlohmann::json& line, std::size_t) {
+        first = first.empty() ? line.dump() : first;
+    });
+    folder_.write("masked.jsonl", R"({"input_ids":[1,2,3],"labels":[-100,-100,-100]})"
+                                  "\n" +
+                                      first + "\n");
+    const std::string masked = " --train.batch_size 1 --data.train " + path("masked.jsonl");
+    const std::string nothing = "did not change the adapter (loss or gradients were not finite, or no token";
+    const auto latest = [&] { return io::read_file(folder_ / "out/checkpoints/latest", 100); };
+    for (int session = 0; session < 2; ++session) {  // the second has no step left, and is no success either
+        expect_error(arguments("--train.steps 1" + masked), 1, "1 step " + nothing);
+        EXPECT_EQ(latest(), "step-00000001.h5\n");
+        EXPECT_FALSE(run().contains("finished"));
+        EXPECT_FALSE(fs::exists(folder_ / "out/adapter"));
+    }
+    EXPECT_TRUE(lines_of("out/metrics.jsonl").at(0)["loss"].is_null());
+    const Result trained = alone(arguments("--train.steps 2" + masked));
+    EXPECT_EQ(trained.exit_code, 0) << trained.output;
+    EXPECT_NE(trained.output.find("masked.jsonl: no token is trained on in 1 of 2 sequences"), std::string::npos)
+        << trained.output;
+    // A session whose only step is skipped belongs to a run that has learned something.
+    const Result skipped = alone(arguments("--train.steps 3" + masked));
+    EXPECT_EQ(skipped.exit_code, 0) << skipped.output;
+    EXPECT_NE(skipped.output.find("step 3/3  loss none"), std::string::npos) << skipped.output;
+    EXPECT_NE(skipped.output.find("warning: skipped 2 of 3 steps"), std::string::npos) << skipped.output;
+    fs::remove_all(folder_ / "out");
+    // Who stops such a run wants to continue it.
+    std::string many;
+    for (int line = 0; line < 50000; ++line) {
+        many += R"({"input_ids":[1,2,3],"labels":[-100,-100,-100]})"
+                "\n";
+    }
+    folder_.write("masked.jsonl", many + first + "\n");
+    const Result stopped =
+        when(program + " " + arguments("--train.steps 50000" + masked), has_steps(), "kill -TERM $pid");
+    EXPECT_EQ(stopped.exit_code, 75) << stopped.output;
+    const auto skipped_lines = std::count(stopped.output.begin(), stopped.output.end(), '\n');
+    EXPECT_LT(skipped_lines, 40) << stopped.output;  // not one for each step
+
+    fs::copy(reference, folder_ / "huge", fs::copy_options::recursive);
+    const io::TensorInfo norm =
+        io::TensorSource::open_file(folder_ / "huge/model.safetensors").info("model.norm.weight");
+    {
+        std::fstream weights(folder_ / "huge/model.safetensors", std::ios::in | std::ios::out | std::ios::binary);
+        weights.seekp(static_cast<std::streamoff>(norm.offset));
+        for (std::uint64_t byte = 0; byte < norm.bytes; ++byte) {
+            weights.put('\x7f');  // 0x7f7f and 0x7f7f7f7f are close to the largest finite BF16 and FP32
+        }
+    }
+    for (const int ranks : {1, 2}) {
+        fs::remove_all(folder_ / "out");
+        const Result huge = moesaic(ranks, arguments("--train.steps 2 --model.path " + path("huge")));
+        EXPECT_EQ(huge.exit_code, 1) << huge.output;
+        EXPECT_NE(huge.output.find("step 2 skipped: loss or gradients are not finite"), std::string::npos)
+            << huge.output;
+        EXPECT_NE(huge.output.find(": 2 steps " + nothing), std::string::npos) << huge.output;
+        EXPECT_EQ(huge.output.find("results are in"), std::string::npos) << huge.output;
+        EXPECT_EQ(latest(), "step-00000002.h5\n");
+    }
 }
 
 TEST_F(RunTest, EvalTakesTheConfigurationOfATrainingRunAndWritesScores) {
@@ -393,6 +475,15 @@ TEST_F(RunTest, EvalTakesTheConfigurationOfATrainingRunAndWritesScores) {
         EXPECT_NEAR(sum / targets, eval_loss(reference + "/train.jsonl"), 1e-5);
     }
     expect_error("eval " + path("run.cfg") + " --lora.rank 4", 2, "unknown option lora.rank");
+    // What a run held back of its training data.
+    ASSERT_EQ(alone(arguments("--train.steps 2 --data.eval_fraction 0.25")).exit_code, 0);
+    const Result held_back = alone("eval " + path("out/run.cfg") + " --lora.init " + path("out/adapter"));
+    EXPECT_NE(held_back.output.find("adapted: 72 x experts (rank 8)"), std::string::npos) << held_back.output;
+    std::smatch loss;
+    ASSERT_TRUE(std::regex_search(held_back.output, loss, std::regex("FOM eval_loss = ([0-9.]+)"))) << held_back.output;
+    EXPECT_NEAR(std::stod(loss[1]), lines_of("out/metrics.jsonl").back()["eval_loss"].get<double>(), 1e-5);
+    expect_error("eval " + path("run.cfg") + " --data.eval ''", 2, "data.eval is not set");
+    expect_error("eval --model.path x --data.eval_fraction 0.5", 2, "data.eval is not set");
     folder_.write("typo.cfg", "[model]\npaht = x\n");
     expect_error("eval " + path("typo.cfg"), 2, "did you mean model.path?");
     EXPECT_EQ(alone("bench step " + path("run.cfg") + " --model.path x --help").exit_code, 0);

@@ -1,9 +1,11 @@
 #include "core/options.hpp"
 #include "core/error.hpp"
+#include "core/option_sources.hpp"
 
 #include <gtest/gtest.h>
 
 #include <array>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -113,6 +115,9 @@ TEST_F(OptionsTest, DurationsAreThoseOfSlurm) {
 }
 
 TEST_F(OptionsTest, CommandLineTakesBothSpellingsAndReturnsWords) {
+    EXPECT_EQ(parse({"--data.train=--a=b", "-x", "--", "--train.lr", "-"}),
+              (std::vector<std::string>{"-x", "--train.lr", "-"}));
+    EXPECT_EQ(train, "--a=b");
     EXPECT_EQ(parse({"case1", "--train.lr", "2e-3", "--data.shuffle=false", "case2"}),
               (std::vector<std::string>{"case1", "case2"}));
     EXPECT_EQ(rate, 2e-3);
@@ -154,6 +159,7 @@ TEST_F(OptionsTest, KnowWhatWasSetEvenToItsDefault) {
 
 TEST_F(OptionsTest, ValuesMustBeUtf8) {
     EXPECT_NE(error_of({"--data.train", "caf\xe9"}).find("data.train has a value that is no UTF-8"), std::string::npos);
+    EXPECT_NE(error_of({"--data.train", "a\nb"}).find("data.train has a value with a line break"), std::string::npos);
     parse({"--data.train", "caf\xc3\xa9"});
     EXPECT_EQ(train, "caf\xc3\xa9");
 }
@@ -173,16 +179,65 @@ TEST_F(OptionsTest, WrongValuesNameKeyValueAndReason) {
     EXPECT_NE(error_of({"--parallel.tensor", "0"}).find("auto"), std::string::npos);
     EXPECT_NE(error_of({"--parallel.tensor", "65"}).find("between 1 and 64"), std::string::npos);
     EXPECT_EQ(error_of({"--parallel.tensor", "64"}), "no error");
-    EXPECT_NE(error_of({"--train.steps"}), "no error");
+    EXPECT_EQ(error_of({"--train.steps"}),
+              "option train.steps needs a value (on the command line); write --train.steps VALUE");
+    EXPECT_NE(error_of({"--train.steps", "--train.lr", "1"}).find("train.steps needs a value"), std::string::npos);
+    EXPECT_NE(error_of({"--config"}).find("option config needs a value"), std::string::npos);
     EXPECT_EQ(steps, 3);  // unchanged by errors
 }
 
 TEST_F(OptionsTest, FileErrorsNameTheFile) {
     EXPECT_NE(error_of({"/nonexistent/a.cfg"}, true).find("/nonexistent/a.cfg"), std::string::npos);
-    write("[train]\nthis is no setting\n");
-    EXPECT_NE(error_of({file_.string()}, true).find(file_.string()), std::string::npos);
-    write("[train]\nlr = 1\nlr = 2\n");
-    EXPECT_NE(error_of({file_.string()}, true).find("train.lr is set twice"), std::string::npos);
+    const auto error_in = [&](const std::string& text) {
+        write(text);
+        return error_of({file_.string()}, true);
+    };
+    const std::string file = file_.string();
+    EXPECT_EQ(error_in("[train]\nthis is no setting\n"),
+              file + ":2: this is no setting is no setting (lines are [section] or key = value); correct it");
+    EXPECT_EQ(error_in("\n= 3\n"), file + ":2: = 3 is no setting (lines are [section] or key = value); correct it");
+    EXPECT_EQ(error_in("[train\nlr = 1\n"), file + ":1: [train is no section (the bracket ] is missing); add it");
+    EXPECT_EQ(error_in("[train] lr = 1\n"), file +
+                                                ":1: [train] lr = 1 has more than a section (settings have lines of "
+                                                "their own); break the line after ]");
+    EXPECT_EQ(error_in("[train]\nlr = 1\n\n[data]\n[train]\nlr = 1\n"),
+              "option train.lr is set twice (" + file + ":2 and " + file + ":6); remove one");
+    EXPECT_EQ(error_in("train.lr = 1\n[train]\nlr = 1\n"),
+              "option train.lr is set twice (" + file + ":1 and " + file + ":3); remove one");
+    EXPECT_NE(error_of({file, "--config", file}, true).find("2 configuration files given"), std::string::npos);
+}
+
+TEST_F(OptionsTest, CommentsNeedABlankBeforeThem) {
+    write("; one\n\t# two\n[train] # three\nlr = 0.25 ; four\nsteps=7 # five ; six\r\n[data]\ntrain = a.jsonl ; x\n");
+    EXPECT_EQ(error_of({file_.string()}, true), "no error");
+    EXPECT_EQ(rate, 0.25);
+    EXPECT_EQ(steps, 7);
+    EXPECT_EQ(train, "a.jsonl");
+    for (const std::string value : {"a.jsonl; x", "run#3", "a;"}) {
+        write("[data]\ntrain = " + value + "\n");
+        EXPECT_EQ(error_of({file_.string()}, true),
+                  file_.string() + ":2: the value " + value + " has " + (value[0] == 'r' ? "#" : ";") +
+                      " in it (a comment needs a blank before it); put one there, or the value in double quotes");
+    }
+    EXPECT_EQ(train, "a.jsonl");  // unchanged by errors
+}
+
+TEST_F(OptionsTest, QuotedValuesAreTakenAsTheyAre) {
+    for (const std::string value : {"run #3; b", " blanks ", "\"a\" \"b\"", "\"", "#", "a \"b\"", "plain"}) {
+        write(OptionSet::to_config({{"data.train", value}}) + "[train]\nsteps = 7 # x\n");
+        EXPECT_EQ(error_of({file_.string()}, true), "no error") << value;
+        EXPECT_EQ(train, value);
+    }
+    write("[data]\ntrain = \"a # b\"  ; comment\n");
+    EXPECT_EQ(error_of({file_.string()}, true), "no error");
+    EXPECT_EQ(train, "a # b");
+    for (const char* broken : {"\"a", "\"", "\"a\" b", "\"a\"\""}) {
+        write(std::string("[data]\ntrain = ") + broken + "\n");
+        EXPECT_NE(
+            error_of({file_.string()}, true).find(":2: the value " + std::string(broken) + " begins with a quote"),
+            std::string::npos)
+            << broken;
+    }
 }
 
 /// A script can append to the options of another one.
@@ -195,25 +250,126 @@ TEST_F(OptionsTest, FilesMayBeginWithAByteOrderMark) {
     write("\xef\xbb\xbf[train]\nsteps = 9\n");
     EXPECT_EQ(error_of({file_.string()}, true), "no error");
     EXPECT_EQ(steps, 9);
-    ASSERT_EQ(sections_of(file_).size(), 1U);
-    EXPECT_EQ(sections_of(file_)[0].name, "train");
+    ASSERT_EQ(read_config_file(file_).sections.size(), 1U);
+    EXPECT_EQ(read_config_file(file_).sections[0].name, "train");
     write("");
     EXPECT_EQ(error_of({file_.string()}, true), "no error");
 }
 
 TEST_F(OptionsTest, HelpShowsEveryOptionWithItsDefault) {
-    const std::string help = set_.help();
+    const std::string help = set_.help(80);
     for (const auto& setting : set_.settings()) {
         EXPECT_NE(help.find("--" + setting.key), std::string::npos);
     }
     EXPECT_NE(help.find("(default 0.5)"), std::string::npos);
 }
 
-TEST(Nearest, FindsSimilarWordsOnly) {
-    const std::vector<std::string> words = {"train", "eval", "verify"};
-    EXPECT_EQ(nearest("trian", words), "train");
-    EXPECT_EQ(nearest("verfy", words), "verify");
-    EXPECT_EQ(nearest("xyzzy", words), "");
+/// What is needed first, then what has no section, then sections as they come, in lines of the width that is asked for.
+TEST(OptionSet, HelpIsInOrderAndFitsTheTerminal) {
+    OptionSet set;
+    std::string text;
+    std::int64_t number = 3;
+    set.add("b.late", number, "a number of which there is more to say than fits into one line");
+    set.add("a.first", text, "a text");
+    set.add("b.needed", text, "one of these");
+    set.add("b.instead", text, "or the other");
+    set.add("plain", text, "no section");
+    set.need({"b.needed", "b.instead"});
+    EXPECT_EQ(set.help(50),
+              "\nneeded:\n"
+              "  --b.needed   one of these\n"
+              "\n"
+              "  --plain      no section\n"
+              "\n[b]\n"
+              "  --b.late     a number of which there is more to\n"
+              "               say than fits into one line\n"
+              "               (default 3)\n"
+              "  --b.instead  or the other\n"
+              "\n[a]\n"
+              "  --a.first    a text\n");
+    EXPECT_TRUE(
+        set.help(30).starts_with("\nneeded:\n"
+                                 "  --b.needed\n"
+                                 "      one of these\n"
+                                 "\n"
+                                 "  --plain\n"
+                                 "      no section\n"))
+        << set.help(30);
+    EXPECT_NE(set.help(1).find("--a.first\n      a\n      text\n"), std::string::npos) << set.help(1);
+    EXPECT_NE(set.help(1000).find("one line (default 3)\n"), std::string::npos);
+}
+
+TEST(OptionSet, WhatIsNeededIsNamedAtOnce) {
+    OptionSet set;
+    std::string path;
+    std::string synthetic;
+    std::string data;
+    set.need({"data"});
+    set.set_prefix("case.");
+    set.need({"path", "synthetic"});
+    set.add("path", path, "");
+    set.add("synthetic", synthetic, "");
+    set.set_prefix("");
+    set.add("data", data, "");
+    const auto error_of = [&](const std::vector<std::string>& arguments) -> std::string {
+        try {
+            set.parse(arguments, false);
+        } catch (const Error& error) {
+            return error.what();
+        }
+        return "";
+    };
+    EXPECT_EQ(
+        error_of({}),
+        "data, case.path are not set (they have no default); write --data VALUE --case.path VALUE, or set them in "
+        "the configuration file");
+    EXPECT_EQ(error_of({"--case.synthetic", "x"}),
+              "data is not set (it has no default); write --data VALUE, or set it in the configuration file");
+    EXPECT_EQ(error_of({"--data", "x"}), "");
+}
+
+TEST_F(OptionsTest, PathsMayBeginWithTheHomeFolder) {
+    std::string folder;
+    set_.add_path("output.dir", folder, "folder");
+    set_.add_paths("data.eval", train, "files");
+    const char* const before = std::getenv("HOME");
+    const std::string home = before == nullptr ? "" : before;
+    setenv("HOME", "/home/me", 1);
+    for (const auto& [text, path] : std::map<std::string, std::string>{{"~/a", "/home/me/a"},
+                                                                       {"~", "/home/me"},
+                                                                       {"~/a,~/b", "/home/me/a,~/b"},
+                                                                       {"./~a", "./~a"},
+                                                                       {"a~/b", "a~/b"},
+                                                                       {"a$/$1$", "a$/$1$"}}) {
+        EXPECT_EQ(error_of({"--output.dir=" + text}), "no error");
+        EXPECT_EQ(folder, path);
+    }
+    write("[data]\neval = ~/a.jsonl*2,b.jsonl,~/c.jsonl\n[compute]\nisa = auto\n");
+    EXPECT_EQ(error_of({file_.string()}, true), "no error");
+    EXPECT_EQ(train, "/home/me/a.jsonl*2,b.jsonl,/home/me/c.jsonl");
+    EXPECT_EQ(error_of({"--config=~/none.cfg"}).find("can't read the configuration file /home/me/none.cfg"), 0U);
+    EXPECT_EQ(error_of({"--output.dir=~you/a"}),
+              "output.dir = ~you/a begins with ~you (on the command line; only a shell knows such folders); write the "
+              "whole path, or ./~you/a");
+    unsetenv("HOME");
+    EXPECT_EQ(error_of({"--output.dir=~/a"}),
+              "output.dir = ~/a begins with ~ (on the command line) and the variable HOME is not set; write the whole "
+              "path");
+    if (before != nullptr) {
+        setenv("HOME", home.c_str(), 1);
+    }
+}
+
+/// A folder of that name would be made otherwise.
+TEST_F(OptionsTest, VariablesInPathsAreRefused) {
+    set_.add_path("output.dir", train, "folder");
+    for (const char* path : {"$SCRATCH/run", "${SCRATCH}/run", "/a/$1$SCRATCH"}) {
+        write(std::string("[output]\n\ndir = ") + path + "\n");
+        EXPECT_EQ(error_of({file_.string()}, true), std::string("output.dir = ") + path +
+                                                        " has the variable SCRATCH in it (" + file_.string() +
+                                                        ":3; only a shell replaces variables); write its value");
+    }
+    EXPECT_EQ(train, "");
 }
 
 }  // namespace

@@ -62,5 +62,12 @@ TEST(Text, LongTextIsCutAndCounted) {
     EXPECT_LT(printable(std::string(1U << 20U, 'x')).size(), 240U);
 }
 
+TEST(Text, NearestFindsSimilarWordsOnly) {
+    const std::vector<std::string> words = {"train", "eval", "verify"};
+    EXPECT_EQ(nearest("trian", words), "train");
+    EXPECT_EQ(nearest("verfy", words), "verify");
+    EXPECT_EQ(nearest("xyzzy", words), "");
+}
+
 }  // namespace
 }  // namespace moesaic::core

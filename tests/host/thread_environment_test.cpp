@@ -30,7 +30,7 @@ TEST(ThreadEnvironment, NumberOfOpenMpIsTheDefaultUpToTheCores) {
     expect_remark(fewer, Severity::warning, "OMP_NUM_THREADS = 3 leaves 5 of 8 cores idle");
     const ThreadChoice more = automatic({.openmp_threads = 16});
     EXPECT_EQ(more.threads, 8);
-    expect_remark(more, Severity::note, "OMP_NUM_THREADS = 16 is more than the cores; there are 8 threads");
+    expect_remark(more, Severity::note, "OMP_NUM_THREADS = 16 is more than the cores; 8 threads will run");
 }
 
 TEST(ThreadEnvironment, SlurmsGrantIsKept) {

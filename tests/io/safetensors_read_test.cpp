@@ -260,7 +260,7 @@ TEST(SafetensorsRead, UnknownNamesAndTypesAreRefused) {
     float out[2];
     expect_error(ExitCode::corrupt_input, "tensor 't' has dtype I32",
                  [&] { source.read("t", MatrixView<float>(out, 1, 2)); });
-    expect_error(ExitCode::corrupt_input, "has no tensor 'tt' (1 tensors, the nearest name is 't')",
+    expect_error(ExitCode::corrupt_input, "has no tensor 'tt' (1 tensor, the nearest name is 't')",
                  [&] { (void)source.info("tt"); });
     expect_error(ExitCode::corrupt_input, "none has a similar name", [&] { (void)source.info("x"); });
     expect_error(ExitCode::corrupt_input, (folder / "t.safetensors").string(), [&] { (void)source.info("x"); });

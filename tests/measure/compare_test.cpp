@@ -212,8 +212,8 @@ TEST(Compare, RunsOfOneBuildAreTheSame) {
         std::vector<std::vector<Results>> sides(2);
         for (auto& side : sides) {
             for (std::uint64_t run = 0; run < 3; ++run) {
-                const double mood = std::exp(0.05 * random.normal(draws++));
-                side.push_back(make_run({.program = mood}, draws));
+                const double state = std::exp(0.05 * random.normal(draws++));
+                side.push_back(make_run({.program = state}, draws));
             }
         }
         const Comparison comparison = compare(sides[0], sides[1], 5);
@@ -224,7 +224,7 @@ TEST(Compare, RunsOfOneBuildAreTheSame) {
     EXPECT_LE(alarms, 3);
 }
 
-/// 200 repetitions that share two moods are no 200 observations.
+/// 200 repetitions that share two states of the machine are no 200 observations.
 TEST(Compare, RepetitionsWithoutRoundsAreCut) {
     Results a = make_run({.rounds = 1}, 1);
     Results b = make_run({.rounds = 1}, 2);

@@ -447,7 +447,8 @@ TEST(ExpertBackend, RefusesWrongConfigurations) {
     EXPECT_NE(message([](auto& c) { c.lora_rank = 0; }).find("LoRA rank = 0"), std::string::npos);
     EXPECT_NE(message([](auto& c) { c.lora_alpha = -1; }).find("LoRA alpha = -1"), std::string::npos);
     EXPECT_NE(message([](auto& c) { c.lora_scales[1] = {1, 2}; }).find("2 LoRA scales (expected 4"), std::string::npos);
-    EXPECT_NE(message([](auto& c) { c.experts_per_token = 5; }).find("only 4 experts"), std::string::npos);
+    EXPECT_NE(message([](auto& c) { c.experts_per_token = 5; }).find("5 experts per token (the layer has 4)"),
+              std::string::npos);
     EXPECT_NE(message([](auto& c) { c.experts_begin = 3; }).find("experts 3 to 6 (the layer has 4)"),
               std::string::npos);
     EXPECT_NE(message([](auto& c) { c.hidden = 0; }).find("hidden size = 0"), std::string::npos);

@@ -117,6 +117,16 @@ TEST(RunPage, ShowsWhateverIsInTheMetrics) {
     EXPECT_TRUE(describe_run(run.path()).damage.empty());
 }
 
+/// Steps without a loss, such as those without targets, are not what a run ends with.
+TEST(RunPage, TakesTheLastLossThatThereIs) {
+    const RunFolder run("}]");
+    run.write("metrics.jsonl",
+              line_of_step(1, "null") + line_of_step(2, "3") + line_of_step(3, "2.25") + line_of_step(4, "null"));
+    EXPECT_NE(run.page().find("step 3; 3 at step 2"), std::string::npos) << run.page();
+    run.write("metrics.jsonl", line_of_step(1, "null"));
+    EXPECT_EQ(run.page().find("training loss"), std::string::npos) << run.page();
+}
+
 TEST(RunPage, SmoothsTheLossOfManySteps) {
     const RunFolder run("}]");
     std::string metrics;

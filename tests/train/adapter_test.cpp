@@ -3,15 +3,18 @@
 #include "core/options.hpp"
 #include "io/files.hpp"
 #include "io/json.hpp"
+#include "io/safetensors.hpp"
 #include "support/grids.hpp"
 #include "support/shared_folder.hpp"
 #include "support/small_decoder.hpp"
 #include "train/adapter_store.hpp"
 
+#include <fmt/ranges.h>
 #include <gtest/gtest.h>
 
 #include <cmath>
 #include <filesystem>
+#include <fstream>
 #include <limits>
 #include <map>
 
@@ -29,7 +32,7 @@ struct Adapted {
     explicit Adapted(const Communicator& world, const model::LoraSettings& lora, const mpi::GridShape& shape = {})
         : model(test::small_architecture(), world, 64, shape, lora), store(model.decoder.lora(), model.grid) {}
     void save(const std::filesystem::path& folder, AdapterLayout layout) const {
-        store.save(folder, layout, "base", model.decoder.architecture());
+        store.save(folder, layout, "base", model.decoder.architecture(), 7);
     }
     void load(const std::filesystem::path& folder) { store.load(folder, test::small_architecture()); }
 
@@ -244,8 +247,59 @@ TEST(Adapter, MustFitItsConfigurationAndTheModel) {
     other.layers = 2;
     other.is_moe.pop_back();
     const std::string message = error_of([](json&) {}, other);
-    EXPECT_NE(message.find("19 adapted modules are not in the model"), std::string::npos) << message;
+    EXPECT_NE(message.find("adapts 19 modules that the model does not have"), std::string::npos) << message;
     EXPECT_NE(message.find("model.layers.2."), std::string::npos) << message;
+}
+
+TEST(Adapter, SaysItsStep) {
+    const SharedFolder folder;
+    EXPECT_FALSE(adapter_step(folder / "adapter"));
+    Adapted(Communicator::world(), {2, 4.0}).save(folder / "adapter", AdapterLayout::fused);
+    EXPECT_EQ(adapter_step(folder / "adapter"), 7);
+    Communicator::world().barrier();
+    if (Communicator::world().is_root()) {
+        std::ofstream(folder / "adapter/adapter_model.safetensors") << "no adapter";
+    }
+    Communicator::world().barrier();
+    EXPECT_FALSE(adapter_step(folder / "adapter"));
+}
+
+/// Tensors of an adapter that were lost: one of a pair, and all of a kind that its configuration names.
+TEST(Adapter, LostTensorsAreNoticed) {
+    const auto read_without = [](const std::string& lost) {
+        const SharedFolder folder;
+        Adapted adapted(Communicator::world(), {2, 4.0});
+        adapted.save(folder / "adapter", AdapterLayout::per_expert);
+        if (Communicator::world().is_root()) {
+            const io::TensorSource whole = io::TensorSource::open_file(folder / "adapter/adapter_model.safetensors");
+            std::vector<io::TensorToWrite> kept;
+            for (const std::string& name : whole.names()) {
+                if (name.find(lost) == std::string::npos) {
+                    kept.push_back({name, whole.info(name).shape});
+                }
+            }
+            io::write_safetensors<float>(folder / "rest.safetensors", kept, {}, [](std::size_t, auto) {});
+            std::filesystem::rename(folder / "rest.safetensors", folder / "adapter/adapter_model.safetensors");
+        }
+        Communicator::world().barrier();
+        std::string text;
+        try {
+            text = fmt::format(
+                "{}", fmt::join(read_adapter_settings(folder / "adapter", test::small_architecture()).warnings, "\n"));
+        } catch (const Error& error) {
+            EXPECT_EQ(error.code(), ExitCode::corrupt_input);
+            text = error.what();
+        }
+        Communicator::world().barrier();
+        return text;
+    };
+    EXPECT_NE(read_without("layers.1.mlp.experts.0.up_proj.lora_A")
+                  .find("layers.1.mlp.experts.0.up_proj.lora_B.weight has no lora_A beside it"),
+              std::string::npos);
+    EXPECT_EQ(read_without("layers.1.mlp.experts.0.up_proj."), "");  // others are left
+    EXPECT_NE(
+        read_without(".up_proj.").find("no tensors for up_proj, which target_modules of adapter_config.json names"),
+        std::string::npos);
 }
 
 /// The text of the configuration of a rank-3 adapter of experts is changed by hand: the order of its keys counts.
@@ -283,7 +337,7 @@ TEST(Adapter, UnknownFieldsAreNamedAndThoseOfPeftAreNot) {
         Communicator::world().barrier();
         const auto settings = read_adapter_settings(folder / "adapter", test::small_architecture());
         Communicator::world().barrier();
-        return settings.warning;
+        return fmt::format("{}", fmt::join(settings.warnings, "\n"));
     };
     EXPECT_EQ(warning_of({{"alora_invocation_tokens", nullptr},
                           {"arrow_config", nullptr},

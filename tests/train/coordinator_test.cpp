@@ -39,7 +39,7 @@ Decision decide(const StepSummary& summary, const CoordinatorSettings& settings 
     EXPECT_EQ(mine.checkpoint, of_root.checkpoint);
     EXPECT_EQ(mine.stop, of_root.stop);
     EXPECT_EQ(mine.clip_scale, of_root.clip_scale);
-    EXPECT_EQ(mine.loss, of_root.loss);
+    EXPECT_TRUE(mine.loss == of_root.loss || (std::isnan(mine.loss) && std::isnan(of_root.loss)));
     EXPECT_EQ(mine.tokens, of_root.tokens);
     EXPECT_EQ(mine.slowest_rank, of_root.slowest_rank);
     return mine;
@@ -83,7 +83,7 @@ TEST(Coordinator, SkipsAStepWithoutTargetsOnAllRanks) {
     summary.target_tokens = 0;
     const Decision decision = decide(summary);
     EXPECT_FALSE(decision.apply);
-    EXPECT_EQ(decision.loss, 0);
+    EXPECT_TRUE(std::isnan(decision.loss));  // 0 would look like a perfect model
     summary.target_tokens = is_last_rank() ? 1 : 0;
     EXPECT_TRUE(decide(summary).apply);
 }

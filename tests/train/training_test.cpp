@@ -129,9 +129,10 @@ TEST(Dataset, KnowsItsLargestSumAndFingerprint) {
     const auto before = data.fingerprint();
     data.labels.back() = 1;
     EXPECT_NE(data.fingerprint(), before);
-    EXPECT_EQ(data.longer_than(9), "");
-    EXPECT_NE(data.longer_than(3).find("2 sequences"), std::string::npos);
     data.name = "a.jsonl";
+    EXPECT_TRUE(data.warnings(9).empty());
+    ASSERT_EQ(data.warnings(3).size(), 1U);
+    EXPECT_NE(data.warnings(3)[0].find("(max_position_embeddings) in 2 of 3 sequences"), std::string::npos);
     EXPECT_EQ(data.summary(), "a.jsonl: 3 sequences of 3 to 9 tokens (median 4), 16 tokens, 7 trained on");
 }
 
@@ -151,6 +152,23 @@ TEST(DatasetFile, IsTheSameOnAllRanksAndCutToLength) {
     EXPECT_EQ(data.truncated, 1);
     EXPECT_EQ(data.target_tokens(0), 2);
     EXPECT_EQ(data.target_tokens(1), 3);
+    EXPECT_TRUE(data.warnings(10).empty());
+    const Dataset cut = load_dataset(Communicator::world(), folder / "a.jsonl", 10, 3);
+    EXPECT_TRUE(cut.warnings(10).empty());
+    if (Communicator::world().is_root()) {
+        std::ofstream(folder / "b.jsonl") << R"({"input_ids":[1,2,3,4],"labels":[-100,-100,-100,4]})"
+                                          << "\n"
+                                          << R"({"input_ids":[4,5]})"
+                                          << "\n";
+    }
+    Communicator::world().barrier();
+    EXPECT_TRUE(load_dataset(Communicator::world(), folder / "b.jsonl", 10, 4).warnings(10).empty());
+    const Dataset without = load_dataset(Communicator::world(), folder / "b.jsonl", 10, 3);
+    ASSERT_EQ(without.warnings(10).size(), 1U);
+    EXPECT_NE(
+        without.warnings(10)[0].find("b.jsonl: no token is trained on in 1 of 2 sequences (data.max_length cut 1)"),
+        std::string::npos)
+        << without.warnings(10)[0];
 }
 
 /// Several files with weights, a limit of samples, and a part that is kept for evaluation.

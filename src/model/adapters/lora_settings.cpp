@@ -16,11 +16,14 @@ constexpr index_t largest_rank = 65536;
 void LoraSettings::declare(core::OptionSet& set) {
     set.add("lora.rank", rank, "rank of the adapters", core::integer_within(1, largest_rank))
         .known_as({"r", "lora_rank", "lora_r"});
-    set.add("lora.alpha", alpha, "adapters are scaled by alpha / rank", core::within(1 / largest_alpha, largest_alpha))
+    set.add("lora.alpha", alpha, "what adapters add is multiplied by lora.alpha / lora.rank",
+            core::within(1 / largest_alpha, largest_alpha))
         .known_as({"lora_alpha"});
-    set.add_enum("lora.targets", targets, "what is adapted: a list of experts, attention, shared, dense")
+    set.add_enum("lora.targets", targets,
+                 "what gets adapters: a list of experts, attention, shared (experts), dense (layers without experts)")
         .known_as({"target_modules", "lora_target", "lora_target_modules"});
-    set.add("lora.rslora", rank_stabilised, "scale by alpha / sqrt(rank) instead").known_as({"use_rslora"});
+    set.add("lora.rslora", rank_stabilised, "multiply what adapters add by lora.alpha / sqrt(lora.rank) instead")
+        .known_as({"use_rslora"});
     set.add("lora.dropout", dropout, "probability with which elements of the adapters' inputs are zeroed in training",
             core::within(0, 0.99))
         .known_as({"lora_dropout"});
@@ -34,7 +37,10 @@ void LoraSettings::declare(core::OptionSet& set) {
     add_patterns("lora.rank_pattern", rank_pattern,
                  "other ranks for some modules, as PEFT's rank_pattern: PATTERN=RANK,... where a pattern is a regular "
                  "expression for the last parts of names");
-    add_patterns("lora.alpha_pattern", alpha_pattern, "the same for alpha");
+    add_patterns(
+        "lora.alpha_pattern", alpha_pattern,
+        "other alphas for some modules, as PEFT's alpha_pattern: PATTERN=ALPHA,... where a pattern is a regular "
+        "expression for the last parts of names");
 }
 
 double LoraSettings::scale(index_t lora_rank, double module_alpha) const {

@@ -11,6 +11,7 @@
 #include <set>
 #include <string>
 #include <string_view>
+#include <vector>
 
 namespace moesaic::core {
 class OptionSet;
@@ -48,7 +49,7 @@ struct LoraSettings {
     /// If set, exactly these modules are adapted and all of the above but dropout says nothing: the modules of an
     /// adapter that was read.
     std::optional<std::map<std::string, AdapterSpec>> modules{};
-    std::string warning{};  ///< what users should know of how that adapter was read, one line, or nothing
+    std::vector<std::string> warnings{};  ///< what users should know of how that adapter was read, a line each
 
     void declare(core::OptionSet& set);
     [[nodiscard]] double scale(index_t module_rank, double module_alpha) const;

@@ -1,5 +1,6 @@
 #include "model/families/common.hpp"
 
+#include "core/counted.hpp"
 #include "core/error.hpp"
 
 #include <algorithm>
@@ -61,12 +62,12 @@ void read_expert_groups(const Configuration& config, Architecture& architecture)
     router.groups = config.get_size("n_group");
     router.chosen_groups = config.get_size("topk_group");
     core::require(architecture.experts % router.groups == 0, ExitCode::corrupt_input,
-                  "{}: {} experts can't be divided into n_group = {} groups of the same size; correct the file",
-                  config.source(), architecture.experts, router.groups);
+                  "{}: {} can't be divided into n_group = {} groups of the same size; correct the file",
+                  config.source(), core::counted(architecture.experts, "expert"), router.groups);
     const index_t size = architecture.experts / router.groups;
     core::require(router.groups == 1 || size >= router.group_leaders, ExitCode::corrupt_input,
-                  "{}: n_group = {} leaves {} experts per group (the router compares the best {}); correct the file",
-                  config.source(), router.groups, size, router.group_leaders);
+                  "{}: n_group = {} leaves {} per group (the router compares the best {}); correct the file",
+                  config.source(), router.groups, core::counted(size, "expert"), router.group_leaders);
     core::require(
         router.chosen_groups <= router.groups && router.chosen_groups * size >= architecture.experts_per_token,
         ExitCode::corrupt_input,

@@ -1,8 +1,8 @@
 #include "model/weights/synthetic.hpp"
 
 #include "core/error.hpp"
-#include "core/options.hpp"
 #include "core/random_fill.hpp"
+#include "core/text.hpp"
 
 #include <fmt/ranges.h>
 #include <xxhash.h>

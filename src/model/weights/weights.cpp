@@ -1,5 +1,6 @@
 #include "model/weights/weights.hpp"
 
+#include "core/counted.hpp"
 #include "core/error.hpp"
 #include "core/finite.hpp"
 #include "core/text.hpp"
@@ -264,9 +265,10 @@ template <class Scalar>
 void CheckpointWeights<Scalar>::check_complete() const {
     if (!missing_.empty()) {
         core::fail(ExitCode::corrupt_input,
-                   "{}: {} tensors are missing (config.json asks for {}); complete the checkpoint, or use the "
+                   "{}: {} missing (config.json asks for {}); complete the checkpoint, or use the "
                    "config.json that belongs to it",
-                   tensors_.path().string(), missing_.size(), core::joined(missing_, listed_names));
+                   tensors_.path().string(), core::counted(missing_.size(), "tensor"),
+                   core::joined(missing_, listed_names));
     }
     for (const std::string& name : unread()) {
         const index_t layer = layer_of(name);
@@ -294,8 +296,8 @@ std::string CheckpointWeights<Scalar>::unused() const {
         groups.push_back(count > 1 ? fmt::format("{} ({})", group, count) : group);
     }
     return all == 0 ? std::string()
-                    : core::printable(fmt::format("{}: {} tensors are not used: {}", tensors_.path().string(), all,
-                                                  core::joined(groups, listed_names)),
+                    : core::printable(fmt::format("{}: {} not used: {}", tensors_.path().string(),
+                                                  core::counted(all, "tensor"), core::joined(groups, listed_names)),
                                       longest_line);
 }
 
