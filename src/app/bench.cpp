@@ -35,11 +35,19 @@ std::string deck_of(Arguments arguments) {
     if (!arguments.empty() && !arguments.front().starts_with("-")) {
         return core::expand_path(arguments.front(), "config", source);
     }
-    const auto option = std::find(arguments.begin(), arguments.end(), "--config");
-    core::require(option != arguments.end() && option + 1 != arguments.end(), ExitCode::usage,
+    constexpr std::string_view option = "--config";
+    std::string deck;
+    for (std::size_t i = 0; i < arguments.size(); ++i) {
+        if (arguments[i] == option && i + 1 < arguments.size()) {
+            deck = arguments[i + 1];
+        } else if (arguments[i].starts_with(fmt::format("{}=", option))) {
+            deck = arguments[i].substr(option.size() + 1);
+        }
+    }
+    core::require(!deck.empty(), ExitCode::usage,
                   "bench suite needs a deck (a file that lists benchmarks); give one first, as in moesaic bench suite "
                   "inputs/bench-quick.cfg");
-    return core::expand_path(*(option + 1), "config", source);
+    return core::expand_path(deck, "config", source);
 }
 
 /// Sections of a deck are cases: [BENCHMARK] or [BENCHMARK.LABEL].

@@ -36,7 +36,7 @@ struct EvalConfiguration {
 
     EvalConfiguration() {
         options.need({"model.path", "model.synthetic"});
-        options.need({"data.eval", "data.train"});
+        options.need({"data.eval", "data.eval_fraction"});
         options.add_path("output", scores, "file for the loss and exactness of every sequence, as JSON lines");
         model.declare(options);
         data.declare(options);
@@ -122,9 +122,10 @@ ExitCode run_eval(const mpi::Communicator& world, Arguments arguments) {
     world.agree([&] {
         const train::DataSettings& data = configuration.data;
         core::require(
-            !data.eval.empty() || data.eval_fraction > 0, ExitCode::usage,
-            "data.eval is not set (nor data.eval_fraction, a share of data.train); write --data.eval VALUE, or "
-            "set it in the configuration file");
+            !data.eval.empty() || !data.train.empty(), ExitCode::usage,
+            "data.train is not set (data.eval_fraction = {} is a share of it); write --data.train VALUE, or set "
+            "data.eval",
+            data.eval_fraction);
         if (world.is_root() && !configuration.scores.empty()) {
             io::require_writable(configuration.scores);
         }

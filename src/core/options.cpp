@@ -51,7 +51,7 @@ struct OptionSet::Implementation {
         std::vector<std::string> missing;
         for (const std::vector<std::string>& names : needed) {
             if (std::all_of(names.begin(), names.end(),
-                            [&](const auto& name) { return find(name)->write().empty(); })) {
+                            [&](const auto& name) { return find(name)->write() == find(name)->default_text; })) {
                 missing.push_back(names.front());
             }
         }

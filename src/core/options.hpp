@@ -105,7 +105,8 @@ public:
     using Read = std::function<void(const std::string& text, const std::string& key, const std::string& source)>;
     Declared add_text(const std::string& key, const std::string& help, Write write, Read read);
 
-    /// One of these options, declared before or later, needs a value after `parse`. Help begins with the first of them.
+    /// One of these options, declared before or later, needs another value than its default after `parse`. Help begins
+    /// with the first of them.
     void need(std::initializer_list<std::string_view> alternatives);
 
     /// The answer to someone who looks for an option that is not needed here, under one of these names.

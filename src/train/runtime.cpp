@@ -112,9 +112,9 @@ void ModelSettings::declare(core::OptionSet& set) {
     set.add("model.layers", layers, "use only so many layers, the first ones, for benchmarks; 0: all",
             core::at_least(0));
     set.add_enum(
-        "model.weights", weights,
-        "what routed experts are held in: auto, as the files have them; or rounded to bf16, fp8, int8, int4 or "
-        "mxfp4, with a scale for every 32 elements of a row")
+           "model.weights", weights,
+           "what routed experts are held in: auto, as the files have them; or rounded to bf16, fp8, int8, int4 or "
+           "mxfp4, with a scale for every 32 elements of a row")
         .known_as({"load_in_8bit", "load_in_4bit", "quantization_bit", "quantization", "quantization_method"});
 }
 

@@ -245,7 +245,9 @@ TEST(BenchSuite, ReportComparesItsFiles) {
 TEST(BenchSuite, DecksExplainTheirErrors) {
     const TemporaryFolder folder;
     expect_error("bench suite", 2, "needs a deck");
-    expect_error("bench suite nowhere.cfg", 2, "nowhere.cfg");
+    for (const char* deck : {"nowhere.cfg", "--config nowhere.cfg", "--config=nowhere.cfg"}) {
+        expect_error(std::string("bench suite ") + deck, 2, "nowhere.cfg");
+    }
     expect_error("bench suite " + folder.write("a.cfg", "[layr]\n").string(), 2, "a.cfg:1: [layr] is no benchmark");
     expect_error("bench suite " + folder.write("b.cfg", "[layer]\n[layer]\n").string(), 2,
                  "b.cfg:2: [layer] is there twice");

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <map>
 #include <regex>
 
 namespace moesaic::app {
@@ -48,6 +49,20 @@ TEST(PlanProgram, PlansForRanksThatDoNotRun) {
     EXPECT_NE(groups.output.find("ranks 16 = data 1 x expert 8 x tensor 2"), std::string::npos) << groups.output;
     EXPECT_LT(gib(groups.output, "frozen weights"), gib(many.output, "frozen weights"));
     EXPECT_LT(gib(groups.output, "LoRA factors and gradients"), gib(many.output, "LoRA factors and gradients") / 4);
+}
+
+TEST(PlanProgram, ExpertsInFewerBitsTakeLess) {
+    const std::string plan = "plan --model.synthetic mixtral-8x7b --model.layers 1 --model.weights ";
+    const double gibibytes_of_bf16 = 2.0 * 8 * 3 * 4096 * 14336 / (1U << 30U);
+    const double all = gib(alone(plan + "bf16").output, "frozen weights");
+    EXPECT_EQ(gib(alone(plan + "auto").output, "frozen weights"), all);
+    for (const auto& [format, bytes] :
+         std::map<std::string, double>{{"fp8", 1.125}, {"int8", 1.125}, {"int4", 0.5625}, {"mxfp4", 0.5625}}) {
+        const double saved = all - gib(alone(plan + format).output, "frozen weights");
+        EXPECT_NEAR(saved, gibibytes_of_bf16 * (1 - bytes / 2), 0.01 * gibibytes_of_bf16) << format;
+    }
+    EXPECT_NE(alone(plan + "int5").output.find("must be one of auto, bf16, fp8, int8, int4, mxfp4"), std::string::npos);
+    EXPECT_NE(alone("plan --load_in_4bit true").output.find("here it is model.weights"), std::string::npos);
 }
 
 /// Experts are padded to the largest rank that a pattern gives one of them.

@@ -172,6 +172,35 @@ TEST_F(RunTest, SessionsOfAResumedRunAddUp) {
     EXPECT_TRUE(fs::path(run["model"]["path"].get<std::string>()).is_absolute());
 }
 
+/// Each rank rounds its own half of an expert: the scales are those of 32 elements, whatever rank they are on.
+TEST_F(RunTest, ExpertsInFewerBitsTrainOnAnyNumberOfRanks) {
+    const auto losses_of = [&](const std::string& format, int ranks) {
+        const Result result = moesaic(ranks, arguments("--train.steps 6 --model.weights " + format));
+        EXPECT_EQ(result.exit_code, 0) << result.output;
+        std::vector<double> losses;
+        for (const auto& line : lines_of("out/metrics.jsonl")) {
+            losses.push_back(line["loss"]);
+        }
+        EXPECT_EQ(run()["configuration"]["model.weights"], format);
+        fs::remove_all(folder_ / "out");
+        return losses;
+    };
+    const std::vector<double> exact = losses_of("bf16", 1);
+    for (const auto& [format, tolerance] :
+         std::map<std::string, double>{{"fp8", 0.01}, {"int8", 0.01}, {"int4", 0.05}, {"mxfp4", 0.05}}) {
+        const std::vector<double> alone = losses_of(format, 1);
+        const std::vector<double> together = losses_of(format, 2);
+        ASSERT_EQ(alone.size(), exact.size());
+        ASSERT_EQ(together.size(), exact.size());
+        EXPECT_NE(alone.front(), exact.front()) << format;
+        for (std::size_t i = 0; i < exact.size(); ++i) {
+            EXPECT_NEAR(alone[i], exact[i], tolerance * exact[i]) << format << ", step " << i + 1;
+            EXPECT_NEAR(together[i], alone[i], 1e-5 * alone[i]) << format << ", step " << i + 1;
+        }
+        EXPECT_LT(alone[4], alone[0]) << format;  // the same sequences
+    }
+}
+
 TEST_F(RunTest, OneRunOwnsAFolderUntilItEndsInWhateverWay) {
     const std::string endless = program + " " + arguments("--train.steps 100000 --train.save_every 1");
     const Result second = when(endless + " >/dev/null", has_steps(),
@@ -483,7 +512,7 @@ TEST_F(RunTest, EvalTakesTheConfigurationOfATrainingRunAndWritesScores) {
     ASSERT_TRUE(std::regex_search(held_back.output, loss, std::regex("FOM eval_loss = ([0-9.]+)"))) << held_back.output;
     EXPECT_NEAR(std::stod(loss[1]), lines_of("out/metrics.jsonl").back()["eval_loss"].get<double>(), 1e-5);
     expect_error("eval " + path("run.cfg") + " --data.eval ''", 2, "data.eval is not set");
-    expect_error("eval --model.path x --data.eval_fraction 0.5", 2, "data.eval is not set");
+    expect_error("eval --model.path x --data.eval_fraction 0.5", 2, "data.train is not set");
     folder_.write("typo.cfg", "[model]\npaht = x\n");
     expect_error("eval " + path("typo.cfg"), 2, "did you mean model.path?");
     EXPECT_EQ(alone("bench step " + path("run.cfg") + " --model.path x --help").exit_code, 0);
