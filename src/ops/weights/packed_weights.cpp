@@ -49,11 +49,8 @@ struct PlainBlocks {
     }
 };
 
-/// Scales of the rows of a block, in FP32.
-using RowScales = std::array<float, kernel_block>;
-
-/// Blocks of codes [32][32] and their scales, one for each row. Codec: Code, a whole byte; Scale; scale_for(largest
-/// magnitude of a row); Code encode(value / scale); decode(kernels, rows, codes, scales, out).
+/// Blocks of codes [32][32] and their FP32 scales, one for each row. Codec: Code, a whole byte; the largest number that
+/// it expresses; encode(value / scale); decode(kernels, rows, codes, scales, out).
 template <class Codec>
 struct ByteBlocks {
     static constexpr WeightFormat format = Codec::format;
