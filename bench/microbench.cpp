@@ -10,6 +10,7 @@
 #include <functional>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace moesaic::bench {
@@ -71,8 +72,12 @@ struct Rows {
     Matrix<Sum> first_moment = random_matrix<Sum>(rows, n);
     Matrix<Sum> second_moment = Matrix<Sum>(rows, n);
     Matrix<Sum> ones = Matrix<Sum>(rows, n);
+    std::vector<std::uint8_t> codes = std::vector<std::uint8_t>(all);  // no NaN of E4M3
 
     Rows() {
+        for (std::size_t i = 0; i < codes.size(); ++i) {
+            codes[i] = static_cast<std::uint8_t>(37 * i % 127);
+        }
         second_moment.fill(Sum(0));
         ones.fill(Sum(1));
     }
@@ -85,6 +90,37 @@ struct Operation {
     double bytes;  ///< read and written, per element
     std::function<void(const kernels::ElementwiseKernels<Scalar>&, Rows<Scalar>&)> run;
 };
+
+/// Decoding of weights in blocks of 32 x 32, in one order of them.
+template <class Scalar>
+std::vector<Operation<Scalar>> decoding(const std::string& suffix, kernels::WeightOrder order) {
+    using R = Rows<Scalar>;
+    using K = kernels::ElementwiseKernels<Scalar>;
+    constexpr index_t rows = 32;
+    constexpr index_t block = 32 * rows;
+    constexpr double scale = sizeof(accumulator_t<Scalar>) / 32.0;
+    const auto of_blocks = [](const auto& decode) {
+        return [=](const K& k, R& r) {
+            for (index_t i = 0; i < R::all; i += block) {
+                decode(k, r, i, r.narrow_out.data() + i);
+            }
+        };
+    };
+    return {
+        {"decode_nibbles" + suffix, 0.5 + scale + sizeof(Scalar),
+         of_blocks([=](const K& k, R& r, index_t i, Scalar* out) {
+             k.decode_nibbles(rows, r.codes.data() + i / 2, r.x.data(), 1, r.ones.data(), nullptr, order, out);
+         })},
+        {"decode_integers" + suffix, 1 + scale + sizeof(Scalar),
+         of_blocks([=](const K& k, R& r, index_t i, Scalar* out) {
+             k.decode_integers(rows, reinterpret_cast<const std::int8_t*>(r.codes.data()) + i, r.ones.data(), nullptr,
+                               order, out);
+         })},
+        {"decode_e4m3" + suffix, 1 + scale + sizeof(Scalar), of_blocks([=](const K& k, R& r, index_t i, Scalar* out) {
+             k.decode_e4m3(rows, r.codes.data() + i, r.ones.data(), order, out);
+         })},
+    };
+}
 
 /// All operations of ElementwiseTable.
 template <class Scalar>
@@ -175,7 +211,14 @@ void add_elementwise() {
         if (!kernels::runs(implementation.isa)) {
             continue;
         }
-        for (const Operation<Scalar>& operation : operations<Scalar>()) {
+        std::vector<Operation<Scalar>> all = operations<Scalar>();
+        for (Operation<Scalar>& decode : decoding<Scalar>("", kernels::WeightOrder::rows)) {
+            all.push_back(std::move(decode));
+        }
+        for (Operation<Scalar>& decode : decoding<Scalar>("_to_pairs", kernels::WeightOrder::pairs)) {
+            all.push_back(std::move(decode));
+        }
+        for (const Operation<Scalar>& operation : all) {
             const std::string name =
                 operation.name + "/" + type_name<Scalar>() + "/" + std::string(implementation.name);
             benchmark::RegisterBenchmark(name.c_str(), [&implementation, operation](benchmark::State& state) {
@@ -184,6 +227,7 @@ void add_elementwise() {
                     operation.run(*implementation.kernels, rows);
                     benchmark::ClobberMemory();
                 }
+                state.SetItemsProcessed(state.iterations() * Rows<Scalar>::all);
                 state.SetBytesProcessed(static_cast<std::int64_t>(static_cast<double>(state.iterations()) *
                                                                   static_cast<double>(Rows<Scalar>::all) *
                                                                   operation.bytes));

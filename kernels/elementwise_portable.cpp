@@ -211,39 +211,51 @@ void softmax_backward(index_t n, const Sum* scores, const Sum* grad, Sum score_s
 
 constexpr index_t row_elements = 32;  // of codes
 
-template <class Scalar, class Sum = accumulator_t<Scalar>>
-void decode_nibbles(index_t rows, const std::uint8_t* codes, const Sum* values, const Sum* scales, const Sum* zeros,
-                    Scalar* out) {
+/// Where an element of decoded rows lies.
+index_t place_of(WeightOrder order, index_t rows, index_t row, index_t i) {
+    if (order == WeightOrder::rows) {
+        return row * row_elements + i;
+    }
     constexpr index_t half = row_elements / 2;
-    for (index_t row = 0; row < rows; ++row, codes += half, out += row_elements) {
+    return (i / half * (rows / 2) + row / 2) * row_elements + i % half * 2 + row % 2;
+}
+
+template <class Scalar, class Sum = accumulator_t<Scalar>>
+void decode_nibbles(index_t rows, const std::uint8_t* codes, const Sum* values, index_t sides, const Sum* scales,
+                    const Sum* zeros, WeightOrder order, Scalar* out) {
+    constexpr index_t half = row_elements / 2;
+    for (index_t row = 0; row < rows; ++row, codes += half, scales += sides) {
         const Sum zero = zeros == nullptr ? Sum(0) : zeros[row];
         for (index_t i = 0; i < half; ++i) {
-            out[i] = static_cast<Scalar>((values[codes[i] & 15U] - zero) * scales[2 * row]);
-            out[half + i] = static_cast<Scalar>((values[codes[i] >> 4U] - zero) * scales[2 * row + 1]);
+            out[place_of(order, rows, row, i)] = static_cast<Scalar>((values[codes[i] & 15U] - zero) * scales[0]);
+            out[place_of(order, rows, row, half + i)] =
+                static_cast<Scalar>((values[codes[i] >> 4U] - zero) * scales[sides - 1]);
         }
     }
 }
 
 /// value(code) is a Sum.
 template <class Scalar, class Code, class Sum, class Value>
-void decode_rows(index_t rows, const Code* codes, const Sum* scales, const Sum* zeros, Scalar* out, Value value) {
+void decode_rows(index_t rows, const Code* codes, const Sum* scales, const Sum* zeros, WeightOrder order, Scalar* out,
+                 Value value) {
     for (index_t row = 0; row < rows; ++row) {
         const Sum zero = zeros == nullptr ? Sum(0) : zeros[row];
-        for (index_t i = 0; i < row_elements; ++i, ++codes, ++out) {
-            *out = static_cast<Scalar>((value(*codes) - zero) * scales[row]);
+        for (index_t i = 0; i < row_elements; ++i, ++codes) {
+            out[place_of(order, rows, row, i)] = static_cast<Scalar>((value(*codes) - zero) * scales[row]);
         }
     }
 }
 
 template <class Scalar, class Sum = accumulator_t<Scalar>>
-void decode_integers(index_t rows, const std::int8_t* codes, const Sum* scales, const Sum* zeros, Scalar* out) {
-    decode_rows(rows, codes, scales, zeros, out, [](std::int8_t code) { return static_cast<Sum>(code); });
+void decode_integers(index_t rows, const std::int8_t* codes, const Sum* scales, const Sum* zeros, WeightOrder order,
+                     Scalar* out) {
+    decode_rows(rows, codes, scales, zeros, order, out, [](std::int8_t code) { return static_cast<Sum>(code); });
 }
 
 template <class Scalar, class Sum = accumulator_t<Scalar>>
-void decode_e4m3(index_t rows, const std::uint8_t* codes, const Sum* scales, Scalar* out) {
+void decode_e4m3(index_t rows, const std::uint8_t* codes, const Sum* scales, WeightOrder order, Scalar* out) {
     constexpr const Sum* no_zeros = nullptr;
-    decode_rows(rows, codes, scales, no_zeros, out,
+    decode_rows(rows, codes, scales, no_zeros, order, out,
                 [](std::uint8_t code) { return static_cast<Sum>(core::widen_e4m3(code)); });
 }
 

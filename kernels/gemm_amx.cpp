@@ -212,6 +212,7 @@ constinit const micro_kernel_t<bf16> gemm_bf16 = {
     .left_bytes = 2 * tile_bytes,
     .right_bytes = 2 * tile_bytes,
     .left_is_plain = true,
+    .right_is_pairs = true,
     .panel_depth = 2048,  // a strip of 128 KiB: sums stay in tiles, which is worth more than operands in L1
     .left_block_bytes = 1U << 20U,
     .pack_left = pack_vectors_of_32,

@@ -96,6 +96,7 @@ constinit const micro_kernel_t<bf16> gemm_bf16 = {
     .left_bytes = block_bytes,
     .right_bytes = block_bytes,
     .left_is_plain = true,
+    .right_is_pairs = true,
     .panel_depth = 512,
     .left_block_bytes = 1U << 20U,
     .pack_left = pack_vectors_of_32,

@@ -88,6 +88,7 @@ constexpr MicroKernel<Element, Sum> describe() {
         .left_bytes = kernel_block * kernel_block * sizeof(Sum),
         .right_bytes = kernel_block * kernel_block * sizeof(Sum),
         .left_is_plain = false,
+        .right_is_pairs = false,
         .panel_depth = 128,
         .left_block_bytes = 1U << 18U,
         .pack_left = pack<rows, Element, Sum>,

@@ -21,7 +21,7 @@ struct Level {
     std::string_view name;
     std::string_view choice;  ///< the value of compute.isa that admits it
     Features needs;           ///< of the CPU, to run its kernels
-    Features wants;           ///< of the CPU, to choose its kernels
+    Features wants;           ///< of the CPU, to choose its matrix products
 };
 
 /// All levels, whether or not they are built in.

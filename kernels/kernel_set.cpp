@@ -10,6 +10,15 @@
 namespace moesaic::kernels {
 namespace {
 
+/// What this level and those before it need of a CPU.
+Features features_up_to(Isa isa) {
+    Features features = feature::none;
+    for (const Level& level : levels()) {
+        features |= level.isa <= isa ? level.needs : feature::none;
+    }
+    return features;
+}
+
 /// The features that a choice admits. Throws if the machine runs none of its levels.
 Features features_of(std::string_view choice) {
     if (choice == "auto") {
@@ -24,7 +33,7 @@ Features features_of(std::string_view choice) {
         const Level& level = kernels::level(status.isa);
         if (level.choice == choice) {
             why = features == feature::none ? status.explanation : why;
-            features |= level.needs;
+            features = features_up_to(level.isa);
             is_usable = is_usable || status.usable;
         }
         if (status.usable && std::find(usable.begin(), usable.end(), level.choice) == usable.end()) {
@@ -36,13 +45,21 @@ Features features_of(std::string_view choice) {
     return features;
 }
 
+template <class Scalar>
+Features wants_of(const GemmKernel<Scalar>& kernel) {
+    return level(kernel.isa).wants;
+}
+template <class Scalar>
+Features wants_of(const ElementwiseImplementation<Scalar>&) {
+    return feature::none;
+}
+
 /// The most preferred of a list that needs no other features and that the machine runs well.
 template <class Entry>
 const Entry& best_of(std::span<const Entry> list, Features features) {
     const Features cpu = cpu_features();
     const auto is_admitted = [=](const Entry& entry) {
-        const Level& level = kernels::level(entry.isa);
-        return (level.needs & ~features) == 0 && (level.wants & ~cpu) == 0 && runs(entry.isa);
+        return (level(entry.isa).needs & ~features) == 0 && (wants_of(entry) & ~cpu) == 0 && runs(entry.isa);
     };
     return *std::find_if(list.rbegin(), list.rend(), is_admitted);  // the portable one always is
 }
@@ -59,7 +76,7 @@ KernelSet::KernelSet(Features features)
 
 KernelSet::KernelSet(std::string_view choice) : KernelSet(features_of(choice)) {}
 
-KernelSet::KernelSet(const GemmKernel<core::bf16>& kernel) : KernelSet(level(kernel.isa).needs) {
+KernelSet::KernelSet(const GemmKernel<core::bf16>& kernel) : KernelSet(features_up_to(kernel.isa)) {
     std::get<ChosenKernels<core::bf16>>(chosen_).gemm = kernel;
 }
 

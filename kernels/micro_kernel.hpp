@@ -102,6 +102,7 @@ struct MicroKernel {
     std::size_t left_bytes;    ///< of a packed block of the left operand
     std::size_t right_bytes;   ///< of a packed block of the right operand
     bool left_is_plain;        ///< a packed left block is 32 x 32 elements by rows: such memory needs no packing
+    bool right_is_pairs;       ///< a packed right block is 32 rows, its k, in WeightOrder::pairs
     std::int64_t panel_depth;  ///< longest k for which a strip stays in the cache that feeds the kernel (L1 or L2); a
                                ///< multiple of 32
     std::size_t left_block_bytes;  ///< of left strips that stay in L2 together

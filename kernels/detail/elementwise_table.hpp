@@ -10,6 +10,10 @@ class bf16;
 
 namespace moesaic::kernels {
 
+/// How decoded weights lie: [rows][32]; or, as instructions want the right operand whose k the rows are that multiply
+/// pairs along k, [2][rows / 2][16][2], half a row after the other.
+enum class WeightOrder : std::uint8_t { rows, pairs };
+
 /// Factors of one AdamW update, the same for all elements.
 template <class Sum>
 struct AdamWFactors {
@@ -80,17 +84,18 @@ struct ElementwiseTable {
     void (*softmax_backward)(Index n, const Sum* scores, const Sum* grad, Sum scale, Sum log_sum, Sum delta,
                              Scalar* probabilities, Scalar* grad_scores);
 
-    // Rows of 32 weights from their codes, each row with a scale and a zero point: out = Scalar((value - zero) * scale)
-    // for out [rows, 32]. No zeros stand for 0.
+    // Rows of 32 weights from their codes, each row with a scale and a zero point: out = Scalar((value - zero) *
+    // scale). No zeros stand for 0. Pairs need an even number of rows.
 
     /// Codes [rows, 16], that of element i in the lower half of byte i and that of element 16 + i in its upper half;
-    /// values [16] by code; scales [rows, 2], one for each half of a row.
-    void (*decode_nibbles)(Index rows, const std::uint8_t* codes, const Sum* values, const Sum* scales,
-                           const Sum* zeros, Scalar* out);
+    /// values [16] by code; scales [rows, sides], sides 2: one for each half of a row.
+    void (*decode_nibbles)(Index rows, const std::uint8_t* codes, const Sum* values, Index sides, const Sum* scales,
+                           const Sum* zeros, WeightOrder order, Scalar* out);
     /// Codes [rows, 32] are whole numbers; scales [rows].
-    void (*decode_integers)(Index rows, const std::int8_t* codes, const Sum* scales, const Sum* zeros, Scalar* out);
+    void (*decode_integers)(Index rows, const std::int8_t* codes, const Sum* scales, const Sum* zeros,
+                            WeightOrder order, Scalar* out);
     /// Codes [rows, 32] are FP8 E4M3 and no NaN; scales [rows].
-    void (*decode_e4m3)(Index rows, const std::uint8_t* codes, const Sum* scales, Scalar* out);
+    void (*decode_e4m3)(Index rows, const std::uint8_t* codes, const Sum* scales, WeightOrder order, Scalar* out);
 
     /// One update of moments and values. `updated` may be `values`.
     void (*adamw)(Index n, const AdamWFactors<Sum>& factors, const Sum* gradients, Sum* first_moment,

@@ -6,7 +6,6 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
-#include <limits>
 
 namespace moesaic::core {
 
@@ -57,7 +56,10 @@ inline constexpr float largest_e4m3 = 448;
 
 /// E8M0, a power of two, of the OCP Microscaling Formats 1.0: 2^(bits - 127); all ones are NaN.
 [[nodiscard]] inline float widen_e8m0(std::uint8_t bits) noexcept {
-    return bits == 0xffU ? std::numeric_limits<float>::quiet_NaN() : std::ldexp(1.0F, static_cast<int>(bits) - 127);
+    constexpr std::uint32_t quiet_nan = 0x7fc00000U;
+    constexpr std::uint32_t denormal = 0x00400000U;  // 2^-127
+    const std::uint32_t power = bits == 0 ? denormal : std::uint32_t{bits} << 23U;
+    return std::bit_cast<float>(bits == 0xffU ? quiet_nan : power);
 }
 
 /// FP4 E2M1 of the same: the value of each code.

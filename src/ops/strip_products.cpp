@@ -22,6 +22,15 @@ Strips StripProducts<Scalar>::left_of_blocks(const Scalar* blocks, index_t strip
 }
 
 template <class Scalar>
+void StripProducts<Scalar>::read_right(WeightStream<Scalar>& weights, std::byte* panel) const {
+    if (kernel_.right_is_pairs && weights.are_unpacked()) {
+        weights.read(kernels_, kernels::WeightOrder::pairs, reinterpret_cast<Scalar*>(panel));
+    } else {
+        pack_panel(weights.read(kernels_), 0, panel);
+    }
+}
+
+template <class Scalar>
 void StripProducts<Scalar>::pack_panel(const BlockRun<Scalar>& weights, index_t first, std::byte* panel) const {
     for (index_t b = first; b < weights.blocks; ++b) {
         pack_right(panel + b * right_bytes(), columns(weights.block(b), kernel_block, kernel_block, kernel_block));

@@ -135,6 +135,8 @@ private:
     [[nodiscard]] static const kernels::stored_t<Scalar>* stored(const Scalar* data) {
         return reinterpret_cast<const kernels::stored_t<Scalar>*>(data);
     }
+    /// The panel that comes now, as right operand.
+    void read_right(WeightStream<Scalar>& weights, std::byte* panel) const;
     void pack_panel(const BlockRun<Scalar>& weights, index_t first, std::byte* panel) const;
     [[nodiscard]] static kernels::PlainBlocks plain(const BlockRun<Scalar>& run) {
         return {run.first, run.step * static_cast<index_t>(sizeof(Scalar)), run.blocks};
@@ -191,7 +193,7 @@ void StripProducts<Scalar>::tokens_by_weights(const Strips& tokens, index_t toke
     const Strips both = right_strips(panels.storage, 2, weights.panel_blocks());
     for (index_t p = 0; p < weights.panels_per_run(); ++p) {
         if (!panels.is_packed) {
-            pack_panel(weights.read(kernels_), 0, both.at(panels.in_use));
+            read_right(weights, both.at(panels.in_use));
         }
         const index_t blocks = weights.blocks();
         const BlockRun<Scalar> next = weights.next_in_place(kernels_);

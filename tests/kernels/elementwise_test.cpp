@@ -1,6 +1,7 @@
 // Every implementation of the elementwise operations that this machine runs, against the portable one. Arrays end at
 // inaccessible pages.
 #include "kernels/elementwise.hpp"
+#include "kernels/kernel_set.hpp"
 
 #include <gtest/gtest.h>
 
@@ -378,7 +379,7 @@ TEST_P(Elementwise, SoftmaxBackward) {
     });
 }
 
-/// All codes, and scales of all sizes.
+/// All codes, and scales of all sizes, in both orders.
 TEST_P(Elementwise, CodesOfWeights) {
     for_all_sizes([]<class Scalar>(const auto& kernels, const auto& portable, index_t rows, Scalar) {
         using Sum = accumulator_t<Scalar>;
@@ -389,33 +390,79 @@ TEST_P(Elementwise, CodesOfWeights) {
             bytes[i] = static_cast<std::uint8_t>(random());
             bytes[i] = static_cast<std::uint8_t>((bytes[i] & 0x7fU) == 0x7fU ? 0 : bytes[i]);  // NaN of E4M3
         }
-        GuardedArray<Sum> scales(2 * rows);
+        const GuardedArray<std::uint8_t> nibbles(rows * cols / 2);
+        std::copy_n(bytes.data(), nibbles.size(), nibbles.data());
         GuardedArray<Sum> zeros(rows);
-        for (index_t i = 0; i < 2 * rows; ++i) {
-            scales[i] = std::ldexp(Sum(0.7F) + static_cast<Sum>(i), static_cast<int>(random() % 60) - 30);
-        }
         for (index_t i = 0; i < rows; ++i) {
             zeros[i] = static_cast<Sum>(random() % 16);
         }
         const auto levels = values<Sum>(16, 3);
-        const auto expect_equal = [&](const auto& decode) {
-            GuardedArray<Scalar> out(rows * cols);
-            GuardedArray<Scalar> expected(rows * cols);
-            decode(kernels, out.data());
-            decode(portable, expected.data());
-            expect_same(out, expected);
-        };
-        for (const Sum* some_zeros : {zeros.data(), static_cast<Sum*>(nullptr)}) {
-            expect_equal([&](const auto& of, Scalar* out) {
-                of.decode_nibbles(rows, bytes.data(), levels.data(), scales.data(), some_zeros, out);
-            });
-            expect_equal([&](const auto& of, Scalar* out) {
-                of.decode_integers(rows, reinterpret_cast<const std::int8_t*>(bytes.data()), scales.data(), some_zeros,
-                                   out);
-            });
+        for (const int largest_exponent : {30, 98, 125}) {  // the last one with denormal weights, and infinite ones
+            const auto scales_of = [&](index_t sides) {
+                GuardedArray<Sum> scales(sides * rows);
+                for (index_t i = 0; i < sides * rows; ++i) {
+                    const int exponent = static_cast<int>(random() % static_cast<unsigned>(2 * largest_exponent));
+                    scales[i] = i % 11 == 5 ? Sum(0) : std::ldexp(Sum(0.7F), exponent - largest_exponent);
+                }
+                return scales;
+            };
+            const auto scales = scales_of(1);
+            const auto scales_of_halves = scales_of(2);
+            for (const WeightOrder order : {WeightOrder::rows, WeightOrder::pairs}) {
+                if (order == WeightOrder::pairs && rows % 2 != 0) {
+                    continue;
+                }
+                SCOPED_TRACE(testing::Message() << "order " << static_cast<int>(order));
+                const auto expect_equal = [&](const auto& decode) {
+                    GuardedArray<Scalar> out(rows * cols);
+                    GuardedArray<Scalar> expected(rows * cols);
+                    decode(kernels, out.data());
+                    decode(portable, expected.data());
+                    expect_same(out, expected);
+                };
+                for (const Sum* some_zeros : {zeros.data(), static_cast<Sum*>(nullptr)}) {
+                    expect_equal([&](const auto& of, Scalar* out) {
+                        of.decode_nibbles(rows, nibbles.data(), levels.data(), 1, scales.data(), some_zeros, order,
+                                          out);
+                    });
+                    expect_equal([&](const auto& of, Scalar* out) {
+                        of.decode_nibbles(rows, nibbles.data(), levels.data(), 2, scales_of_halves.data(), some_zeros,
+                                          order, out);
+                    });
+                    expect_equal([&](const auto& of, Scalar* out) {
+                        of.decode_integers(rows, reinterpret_cast<const std::int8_t*>(bytes.data()), scales.data(),
+                                           some_zeros, order, out);
+                    });
+                }
+                expect_equal([&](const auto& of, Scalar* out) {
+                    of.decode_e4m3(rows, bytes.data(), scales.data(), order, out);
+                });
+            }
         }
-        expect_equal([&](const auto& of, Scalar* out) { of.decode_e4m3(rows, bytes.data(), scales.data(), out); });
     });
+}
+
+/// Pairs are those of packed right operands.
+TEST(ElementwiseBf16, PairsOfWeightsAreRightOperands) {
+    std::array<std::int8_t, 1024> codes;
+    std::array<float, 32> scales;
+    scales.fill(1);
+    std::mt19937 random(3);
+    std::ranges::generate(codes, [&] { return static_cast<std::int8_t>(random()); });
+    std::array<bf16, 1024> rows;
+    std::array<bf16, 1024> pairs;
+    const ElementwiseKernels<bf16>& portable = *elementwise_kernels<bf16>().front().kernels;
+    portable.decode_integers(32, codes.data(), scales.data(), nullptr, WeightOrder::rows, rows.data());
+    portable.decode_integers(32, codes.data(), scales.data(), nullptr, WeightOrder::pairs, pairs.data());
+    for (const GemmKernel<bf16>& kernel : gemm_kernels<bf16>()) {
+        if (kernel.micro_kernel->right_is_pairs && runs(Isa::avx512)) {
+            std::array<bf16, 1024> packed;
+            ASSERT_EQ(kernel.micro_kernel->right_bytes, sizeof(packed));
+            kernel.micro_kernel->pack_right(
+                packed.data(), {reinterpret_cast<const std::uint16_t*>(rows.data()), kernel_block, false, 32, 32});
+            EXPECT_EQ(std::memcmp(packed.data(), pairs.data(), sizeof(packed)), 0) << kernel.name;
+        }
+    }
 }
 
 TEST_P(Elementwise, AdamW) {

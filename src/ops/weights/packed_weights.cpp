@@ -12,6 +12,7 @@ namespace moesaic::ops {
 namespace {
 
 using core::bf16;
+using kernels::WeightOrder;
 
 template <class S>
 float largest_magnitude(const S* row, index_t count) {
@@ -42,7 +43,7 @@ struct PlainBlocks {
         return core::all_finite(out, block_elements);
     }
     /// Writes rows of 32 elements.
-    static void unpack(const kernels::KernelSet& kernels, const std::byte* block, accumulator_t<E>* out,
+    static void unpack(const kernels::KernelSet& kernels, const std::byte* block, WeightOrder, accumulator_t<E>* out,
                        index_t first_row = 0, index_t rows = kernel_block) {
         kernels.elementwise<E>().widen(rows * kernel_block,
                                        reinterpret_cast<const E*>(block) + first_row * kernel_block, out);
@@ -50,7 +51,7 @@ struct PlainBlocks {
 };
 
 /// Blocks of codes [32][32] and their FP32 scales, one for each row. Codec: Code, a whole byte; the largest number that
-/// it expresses; encode(value / scale); decode(kernels, rows, codes, scales, out).
+/// it expresses; encode(value / scale); decode(kernels, rows, codes, scales, order, out).
 template <class Codec>
 struct ByteBlocks {
     static constexpr WeightFormat format = Codec::format;
@@ -74,12 +75,12 @@ struct ByteBlocks {
         return finite;
     }
     template <class Scalar>
-    static void unpack(const kernels::KernelSet& kernels, const std::byte* block, Scalar* out, index_t first_row = 0,
-                       index_t rows = kernel_block) {
-        std::array<accumulator_t<Scalar>, kernel_block> scales{};
+    static void unpack(const kernels::KernelSet& kernels, const std::byte* block, WeightOrder order, Scalar* out,
+                       index_t first_row = 0, index_t rows = kernel_block) {
+        std::array<accumulator_t<Scalar>, kernel_block> scales;
         std::copy_n(scales_of(block) + first_row, rows, scales.begin());
         Codec::decode(kernels.elementwise<Scalar>(), rows,
-                      reinterpret_cast<const Code*>(block) + first_row * kernel_block, scales.data(), out);
+                      reinterpret_cast<const Code*>(block) + first_row * kernel_block, scales.data(), order, out);
     }
 
 private:
@@ -95,8 +96,9 @@ struct Fp8Codec {
     static constexpr float largest = core::largest_e4m3;
     static Code encode(float value) { return core::narrow_to_e4m3(value); }
     template <class Kernels, class Sum, class Scalar>
-    static void decode(const Kernels& kernels, index_t rows, const Code* codes, const Sum* scales, Scalar* out) {
-        kernels.decode_e4m3(rows, codes, scales, out);
+    static void decode(const Kernels& kernels, index_t rows, const Code* codes, const Sum* scales, WeightOrder order,
+                       Scalar* out) {
+        kernels.decode_e4m3(rows, codes, scales, order, out);
     }
 };
 
@@ -106,8 +108,9 @@ struct Int8Codec {
     static constexpr float largest = 127;
     static Code encode(float value) { return static_cast<Code>(std::nearbyint(value)); }
     template <class Kernels, class Sum, class Scalar>
-    static void decode(const Kernels& kernels, index_t rows, const Code* codes, const Sum* scales, Scalar* out) {
-        kernels.decode_integers(rows, codes, scales, nullptr, out);
+    static void decode(const Kernels& kernels, index_t rows, const Code* codes, const Sum* scales, WeightOrder order,
+                       Scalar* out) {
+        kernels.decode_integers(rows, codes, scales, nullptr, order, out);
     }
 };
 
@@ -138,19 +141,17 @@ struct NibbleBlocks {
         return finite;
     }
     template <class Scalar>
-    static void unpack(const kernels::KernelSet& kernels, const std::byte* block, Scalar* out, index_t first_row = 0,
-                       index_t rows = kernel_block) {
+    static void unpack(const kernels::KernelSet& kernels, const std::byte* block, WeightOrder order, Scalar* out,
+                       index_t first_row = 0, index_t rows = kernel_block) {
         using Sum = accumulator_t<Scalar>;
-        std::array<Sum, 2 * kernel_block> scales{};  // of both halves of each row
-        for (index_t row = 0; row < rows; ++row) {
-            const auto scale = static_cast<Sum>(Codec::widen(scales_of(block)[first_row + row]));
-            scales[static_cast<std::size_t>(2 * row)] = scale;
-            scales[static_cast<std::size_t>(2 * row + 1)] = scale;
-        }
+        std::array<Sum, kernel_block> scales;
+        std::transform(scales_of(block) + first_row, scales_of(block) + first_row + rows, scales.begin(),
+                       [](Scale scale) { return static_cast<Sum>(Codec::widen(scale)); });
         static constexpr std::array<Sum, 16> values = Codec::template values<Sum>();
+        constexpr index_t sides = 1;
         kernels.elementwise<Scalar>().decode_nibbles(
-            rows, reinterpret_cast<const std::uint8_t*>(block) + first_row * row_bytes, values.data(), scales.data(),
-            nullptr, out);
+            rows, reinterpret_cast<const std::uint8_t*>(block) + first_row * row_bytes, values.data(), sides,
+            scales.data(), nullptr, order, out);
     }
 
 private:
@@ -239,21 +240,34 @@ template <class Scalar>
 }  // namespace
 
 template <class Scalar>
-BlockRun<Scalar> panel_of(const kernels::KernelSet& kernels, const StoredRun& run, core::Buffer<Scalar>& scratch) {
-    if (access_to<Scalar>(run.format) == Access::in_place) {
-        return {reinterpret_cast<const Scalar*>(run.first), run.step / static_cast<index_t>(sizeof(Scalar)),
-                run.blocks};
-    }
-    Scalar* out = scratch.reserve(static_cast<std::size_t>(run.blocks * block_elements));
+void unpack(const kernels::KernelSet& kernels, const StoredRun& run, WeightOrder order, const StoredRun& next,
+            Scalar* out) {
     with_blocks(run.format, [&](auto blocks) {
         if constexpr (access_to<Scalar>(blocks.format) == Access::unpacked) {
             for (index_t b = 0; b < run.blocks; ++b) {
-                blocks.unpack(kernels, run.block(b), out + b * block_elements);
+                if (b < next.blocks) {
+                    ask_for_block(next, b);
+                }
+                blocks.unpack(kernels, run.block(b), order, out + b * block_elements);
             }
         } else {
             refuse<Scalar>(run.format);
         }
     });
+    for (index_t b = run.blocks; b < next.blocks; ++b) {
+        ask_for_block(next, b);
+    }
+}
+
+template <class Scalar>
+BlockRun<Scalar> panel_of(const kernels::KernelSet& kernels, const StoredRun& run, core::Buffer<Scalar>& scratch,
+                          const StoredRun& next) {
+    if (access_to<Scalar>(run.format) == Access::in_place) {
+        return {reinterpret_cast<const Scalar*>(run.first), run.step / static_cast<index_t>(sizeof(Scalar)),
+                run.blocks};
+    }
+    Scalar* out = scratch.reserve(static_cast<std::size_t>(run.blocks * block_elements));
+    unpack(kernels, run, WeightOrder::rows, next, out);
     return {out, block_elements, run.blocks};
 }
 
@@ -304,7 +318,8 @@ void PackedWeights::widen_row(const kernels::KernelSet& kernels, index_t row, Su
         if constexpr (access_to<Sum>(blocks.format) != Access::none) {
             std::array<Sum, kernel_block> of_block;
             for (index_t b = 0; b < blocks_of(cols_); ++b) {
-                blocks.unpack(kernels, block(0, row / kernel_block, b), of_block.data(), row % kernel_block, 1);
+                blocks.unpack(kernels, block(0, row / kernel_block, b), WeightOrder::rows, of_block.data(),
+                              row % kernel_block, 1);
                 std::copy_n(of_block.begin(), extent_of_block(cols_, b), out + b * kernel_block);
             }
         } else {
@@ -313,8 +328,10 @@ void PackedWeights::widen_row(const kernels::KernelSet& kernels, index_t row, Su
     });
 }
 
-#define MOESAIC_INSTANTIATE(Scalar)                                                                                 \
-    template BlockRun<Scalar> panel_of<Scalar>(const kernels::KernelSet&, const StoredRun&, core::Buffer<Scalar>&); \
+#define MOESAIC_INSTANTIATE(Scalar)                                                                                    \
+    template void unpack<Scalar>(const kernels::KernelSet&, const StoredRun&, WeightOrder, const StoredRun&, Scalar*); \
+    template BlockRun<Scalar> panel_of<Scalar>(const kernels::KernelSet&, const StoredRun&, core::Buffer<Scalar>&,     \
+                                               const StoredRun&);                                                      \
     template bool PackedMatrix::assign_rows<Scalar>(index_t, MatrixView<const Scalar>) const;
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)

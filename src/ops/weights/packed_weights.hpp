@@ -31,11 +31,24 @@ struct StoredRun {
     [[nodiscard]] StoredRun part(index_t begin, index_t count) const { return {format, block(begin), step, count}; }
 };
 
+/// Asks for the lines of block `b`, to be in the L2 cache when they are needed.
+inline void ask_for_block(const StoredRun& run, index_t b) {
+    for (index_t line = 0; line < lines_of_block(run.format); ++line) {
+        __builtin_prefetch(run.block(b) + line * line_bytes, 0, 2);
+    }
+}
+
+/// Writes the elements of a run to out [blocks][32 x 32], for a format that kernels for Scalar don't read in place, and
+/// asks for the blocks of `next` on the side. Orders other than rows are for BF16.
+template <class Scalar>
+void unpack(const kernels::KernelSet& kernels, const StoredRun& run, kernels::WeightOrder order, const StoredRun& next,
+            Scalar* out);
+
 /// Hands stored weights to kernels for activations of type Scalar: the memory itself where they read the format in
 /// place, else its elements as Scalar in `scratch`.
 template <class Scalar>
 [[nodiscard]] BlockRun<Scalar> panel_of(const kernels::KernelSet& kernels, const StoredRun& run,
-                                        core::Buffer<Scalar>& scratch);
+                                        core::Buffer<Scalar>& scratch, const StoredRun& next = {});
 
 class PackedWeights;
 

@@ -80,6 +80,11 @@ inline constexpr std::array weight_formats = {
     return weight_formats[static_cast<std::size_t>(format)];
 }
 
+/// Cache lines of a block.
+[[nodiscard]] constexpr index_t lines_of_block(WeightFormat format) {
+    return facts_of(format).block_bytes / line_bytes;
+}
+
 /// Bytes that an element takes, with its share of the scales.
 [[nodiscard]] constexpr double bytes_per_weight(WeightFormat format) {
     return static_cast<double>(facts_of(format).block_bytes) / static_cast<double>(block_elements);

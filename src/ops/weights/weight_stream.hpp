@@ -15,11 +15,6 @@ namespace moesaic::ops {
     return std::max<index_t>(1, (blocks + panels - 1) / panels);
 }
 
-/// Cache lines of a stored block.
-[[nodiscard]] constexpr index_t lines_of_block(WeightFormat format) {
-    return facts_of(format).block_bytes / line_bytes;
-}
-
 /// Runs of equal length, each read panel by panel by kernels for activations of type Scalar. Belongs to one thread.
 template <class Scalar>
 class WeightStream {
@@ -50,9 +45,16 @@ public:
         ++at_;
         asked_ = std::max(asked_, at_);
     }
+    /// True if panels have to be unpacked. That takes so long that later ones are asked for meanwhile.
+    [[nodiscard]] bool are_unpacked() const { return access_to<Scalar>(runs_.front().format) == Access::unpacked; }
     /// That panel for kernels, until the next call.
     [[nodiscard]] BlockRun<Scalar> read(const kernels::KernelSet& kernels) {
-        return panel_of<Scalar>(kernels, stored(at_), unpacked_);
+        return panel_of<Scalar>(kernels, stored(at_), unpacked_,
+                                are_unpacked() ? take_panel_to_ask_for() : StoredRun());
+    }
+    /// The same, unpacked to `panel` in an order of the kernels' own.
+    void read(const kernels::KernelSet& kernels, kernels::WeightOrder order, Scalar* panel) {
+        unpack<Scalar>(kernels, stored(at_), order, take_panel_to_ask_for(), panel);
     }
     /// The panel after it, for kernels that pack it on the side: empty if there is none, or none in this format before
     /// its turn comes.
@@ -71,9 +73,7 @@ public:
         while (asked_ < panels_ahead_) {
             const StoredRun next = stored(asked_++);
             for (index_t b = 0; b < next.blocks; ++b) {
-                for (index_t line = 0; line < lines_of_block(next.format); ++line) {
-                    __builtin_prefetch(next.block(b) + line * line_bytes, 0, 2);
-                }
+                ask_for_block(next, b);
             }
         }
     }
