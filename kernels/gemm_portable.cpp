@@ -90,6 +90,7 @@ constexpr MicroKernel<Element, Sum> describe() {
         .left_is_plain = false,
         .right_is_pairs = false,
         .panel_depth = 128,
+        .unpacked_depth = 128,
         .left_block_bytes = 1U << 18U,
         .pack_left = pack<rows, Element, Sum>,
         .pack_right = pack<cols, Element, Sum>,

@@ -105,6 +105,8 @@ struct MicroKernel {
     bool right_is_pairs;       ///< a packed right block is 32 rows, its k, in WeightOrder::pairs
     std::int64_t panel_depth;  ///< longest k for which a strip stays in the cache that feeds the kernel (L1 or L2); a
                                ///< multiple of 32
+    std::int64_t unpacked_depth;   ///< the same of strips that are unpacked just before, for one or two of the other
+                                   ///< operand; results of products must not depend on which of both is taken
     std::size_t left_block_bytes;  ///< of left strips that stay in L2 together
     Pack<Element> pack_left;
     Pack<Element> pack_right;

@@ -131,8 +131,8 @@ private:
                 }
             }
         }
-        scratch_.weights.start(static_cast<index_t>(runs.size()), products_.largest_panel(), forward_ ? 1 : 2,
-                               [&](index_t i) {
+        scratch_.weights.start(static_cast<index_t>(runs.size()), products_.largest_panel(blocks_of(tokens_)),
+                               forward_ ? 1 : 2, [&](index_t i) {
                                    const Run& run = runs[static_cast<std::size_t>(i)];
                                    return weights_of(run.segment, run.strip);
                                });

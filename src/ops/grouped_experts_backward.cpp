@@ -37,7 +37,7 @@ void GroupedExperts<Scalar>::backward_down(const SavedExperts<Scalar>& saved, co
     for_each_task(intermediate_blocks_, [&](const TaskContext& task) {
         const index_t expert = task.chunk.expert;
         WeightStream<Scalar>& weights = task.scratch.weights;
-        weights.start(task.item.last - task.item.first, products_.largest_panel(), 2,
+        weights.start(task.item.last - task.item.first, products_.largest_panel(task.strips()), 2,
                       [&](index_t i) { return weight_columns(Projection::down, expert, task.item.first + i); });
         weights.ask_for_first_panels();
         Scalar* rows =
@@ -69,9 +69,10 @@ void GroupedExperts<Scalar>::backward_up(bool with_input_gradients) {
     for_each_task(with_input_gradients ? hidden_blocks_ : 1, [&](const TaskContext& task) {
         const index_t expert = task.chunk.expert;
         WeightStream<Scalar>& weights = task.scratch.weights;
-        weights.start(2 * (task.item.last - task.item.first), products_.largest_panel(), 2, [&](index_t i) {
-            return weight_columns(i % 2 == 0 ? Projection::gate : Projection::up, expert, task.item.first + i / 2);
-        });
+        weights.start(
+            2 * (task.item.last - task.item.first), products_.largest_panel(task.strips()), 2, [&](index_t i) {
+                return weight_columns(i % 2 == 0 ? Projection::gate : Projection::up, expert, task.item.first + i / 2);
+            });
         weights.ask_for_first_panels();
         if (task.is_first() && config.lora_rank > 0) {
             const Strips activation = left_of(task, work.activation, task.scratch.tokens);

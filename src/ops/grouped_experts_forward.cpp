@@ -27,9 +27,10 @@ void GroupedExperts<Scalar>::project_up(const SavedExperts<Scalar>& saved, PreAc
     for_each_task(intermediate_blocks_, [&](const TaskContext& task) {
         const index_t expert = task.chunk.expert;
         WeightStream<Scalar>& weights = task.scratch.weights;
-        weights.start(2 * (task.item.last - task.item.first), products_.largest_panel(), 1, [&](index_t i) {
-            return weight_strip(i % 2 == 0 ? Projection::gate : Projection::up, expert, task.item.first + i / 2);
-        });
+        weights.start(
+            2 * (task.item.last - task.item.first), products_.largest_panel(task.strips()), 1, [&](index_t i) {
+                return weight_strip(i % 2 == 0 ? Projection::gate : Projection::up, expert, task.item.first + i / 2);
+            });
         weights.ask_for_first_panels();
         const Strips tokens = gather_columns(saved, task, nullptr, task.scratch.tokens);
         std::array<Strips, 2> low_ranks;
@@ -70,7 +71,7 @@ void GroupedExperts<Scalar>::project_down() {
     for_each_task(hidden_blocks_, [&](const TaskContext& task) {
         const index_t expert = task.chunk.expert;
         WeightStream<Scalar>& weights = task.scratch.weights;
-        weights.start(task.item.last - task.item.first, products_.largest_panel(), 1,
+        weights.start(task.item.last - task.item.first, products_.largest_panel(task.strips()), 1,
                       [&](index_t i) { return weight_strip(Projection::down, expert, task.item.first + i); });
         weights.ask_for_first_panels();
         const Strips tokens = activated_strips(task, work.activated);

@@ -40,7 +40,7 @@ void StripProducts<Scalar>::pack_panel(const BlockRun<Scalar>& weights, index_t 
 template <class Scalar>
 void StripProducts<Scalar>::strip_by_tokens(const std::byte* left, index_t features, index_t k, const Strips& tokens,
                                             index_t token_count, Sum* c, index_t stride) const {
-    const index_t step = blocks_of_panel(blocks_of(k), largest_panel());
+    const index_t step = blocks_of_panel(blocks_of(k), kernel_.panel_depth / kernel_block);
     for (index_t begin = 0; begin < blocks_of(k); begin += step) {
         const index_t depth = std::min(step * kernel_block, k - begin * kernel_block);
         for (index_t s = 0; s < blocks_of(token_count); ++s) {
@@ -57,7 +57,7 @@ void StripProducts<Scalar>::strip_by_tokens(const std::byte* left, index_t featu
 template <class Scalar>
 void StripProducts<Scalar>::tokens_by_strip(const Strips& tokens, index_t token_count, const std::byte* right,
                                             index_t features, index_t k, Sum* c) const {
-    const index_t step = blocks_of_panel(blocks_of(k), largest_panel());
+    const index_t step = blocks_of_panel(blocks_of(k), kernel_.panel_depth / kernel_block);
     for (index_t begin = 0; begin < blocks_of(k); begin += step) {
         const index_t depth = std::min(step * kernel_block, k - begin * kernel_block);
         for (index_t s = 0; s < blocks_of(token_count); ++s) {

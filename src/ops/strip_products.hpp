@@ -76,8 +76,12 @@ public:
     [[nodiscard]] Strips left_of_blocks(const Scalar* blocks, index_t strips, index_t along_k,
                                         core::Buffer<std::byte>& storage) const;
 
-    /// Longest panel of weights, in blocks.
-    [[nodiscard]] index_t largest_panel() const { return kernel_.panel_depth / kernel_block; }
+    /// Longest panels of weights for `strips` strips of tokens.
+    [[nodiscard]] PanelBlocks largest_panel(index_t strips) const {
+        constexpr index_t few_strips = 2;
+        const index_t usual = kernel_.panel_depth / kernel_block;
+        return {usual, strips <= few_strips ? kernel_.unpacked_depth / kernel_block : usual};
+    }
     /// C[features, tokens] = W tokens^T for the next run of a stream, a strip of rows of W. `more` adds the product of
     /// a packed left strip of the same features with further strips of the same tokens. done(s) is called as soon as
     /// the sums of token strip s are complete, while they are in the L1 cache: what it writes to memory then leaves

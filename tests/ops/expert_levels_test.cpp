@@ -88,6 +88,24 @@ public:
         }
     }
 
+    /// Weights become what a format keeps of them.
+    void round_weights(WeightFormat format) {
+        const KernelSet portable("portable");
+        for (Matrix<Scalar>& weights : weights_) {
+            const index_t rows = weights.rows() / shape_.experts;
+            PackedWeights packed(format, rows, weights.cols());
+            std::vector<Sum> row(static_cast<std::size_t>(weights.cols()));
+            for (index_t e = 0; e < shape_.experts; ++e) {
+                packed.matrix().assign_rows<Scalar>(0, weights.view().rows(e * rows, rows));
+                for (index_t r = 0; r < rows; ++r) {
+                    packed.widen_row(portable, r, row.data());
+                    std::ranges::transform(row, weights.view()[e * rows + r],
+                                           [](Sum value) { return static_cast<Scalar>(value); });
+                }
+            }
+        }
+    }
+
     [[nodiscard]] Results<Sum> run(const KernelSet& kernels, Activations activations = Activations::retain,
                                    bool with_input_gradients = true, std::optional<WeightFormat> format = {}) const {
         ExpertConfig config;
@@ -296,6 +314,23 @@ TEST_P(ExpertLevels, InFp32WithWeightsInBf16GiveTheBitsOfTheSameWeightsInFp32) {
         for (const Activations activations : {Activations::retain, Activations::recompute}) {
             expect_same(layer.run(kernels, activations, true, WeightFormat::bf16),
                         layer.run(kernels, activations, true, WeightFormat::fp32));
+        }
+    }
+}
+
+/// Codes are decoded to the nearest BF16, by rows for forward and by pairs for backward: the bits of weights that were
+/// decoded before.
+TEST_P(ExpertLevels, WithWeightsInCodesGiveTheBitsOfTheSameWeightsInBf16) {
+    const KernelSet kernels(GetParam());
+    for (const WeightFormat format : {WeightFormat::fp8, WeightFormat::int8, WeightFormat::int4, WeightFormat::mxfp4}) {
+        SCOPED_TRACE(facts_of(format).name);
+        for (const Shape& shape : {Shape{20, 70, 45, 3, 2, 8, false}, Shape{75, 300, 33, 2, 1, 0, true},
+                                   Shape{40, 33, 600, 2, 2, 3, false}}) {
+            SCOPED_TRACE(testing::Message() << shape);
+            const Layer<bf16> layer(shape, 5);
+            Layer<bf16> decoded(shape, 5);
+            decoded.round_weights(format);
+            expect_same(layer.run(kernels, Activations::retain, true, format), decoded.run(kernels));
         }
     }
 }

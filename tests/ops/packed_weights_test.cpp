@@ -118,6 +118,35 @@ TYPED_TEST(PackedWeightsOf, GiveKernelsTheElementsOfTheirMatrix) {
     }
 }
 
+/// Rows as pairs, block by block, of a panel that is longer than the one that is asked for, or shorter.
+TEST(PackedWeights, AreUnpackedToPairs) {
+    const KernelSet kernels;
+    const Matrix<bf16> plain = random_matrix<bf16>(96, 64, 1);
+    for (const FormatFacts& facts : weight_formats) {
+        if (access_to<bf16>(facts) != Access::unpacked) {
+            continue;
+        }
+        SCOPED_TRACE(facts.name);
+        PackedWeights weights(facts.format, 96, 64);
+        weights.matrix().assign_rows<bf16>(0, plain);
+        const StoredRun run = weights.column_run(0, 1, 0, 3);
+        core::Buffer<bf16> scratch;
+        const BlockRun<bf16> rows = panel_of<bf16>(KernelSet("portable"), run, scratch);
+        for (const index_t asked : {0, 2, 3}) {
+            std::vector<bf16> pairs(3 * block_elements);
+            unpack<bf16>(kernels, run, kernels::WeightOrder::pairs, weights.column_run(0, 0, 0, asked), pairs.data());
+            for (index_t i = 0; i < 3 * block_elements; ++i) {
+                const index_t row = i % block_elements / kernel_block;
+                const index_t col = i % kernel_block;
+                const index_t place = (col / 16 * 16 + row / 2) * kernel_block + col % 16 * 2 + row % 2;
+                ASSERT_EQ(pairs[static_cast<std::size_t>(i / block_elements * block_elements + place)].bits(),
+                          rows.first[i].bits())
+                    << row << ", " << col;
+            }
+        }
+    }
+}
+
 TYPED_TEST(PackedWeightsOf, RefuseActivationsThatWouldLoseTheirDigits) {
     using Scalar = TypeParam;
     for (const FormatFacts& facts : weight_formats) {

@@ -15,22 +15,29 @@ namespace moesaic::ops {
     return std::max<index_t>(1, (blocks + panels - 1) / panels);
 }
 
+/// Longest panels, in blocks: of formats that kernels read in place, and of those that are unpacked.
+struct PanelBlocks {
+    index_t in_place;
+    index_t unpacked;
+};
+
 /// Runs of equal length, each read panel by panel by kernels for activations of type Scalar. Belongs to one thread.
 template <class Scalar>
 class WeightStream {
 public:
-    /// Begins with the runs run_at(0), ... run_at(count - 1), in panels of at most `largest_panel` blocks. Later runs
+    /// Begins with the runs run_at(0), ... run_at(count - 1), in panels of at most `largest` blocks. Later runs
     /// may be shorter than the first by one block. Weights are asked for `panels_ahead` panels before they are
-    /// multiplied: one, or two where they are packed one panel ahead.
+    /// multiplied: one, or two where they are packed one panel ahead; short panels earlier.
     template <class RunAt>
-    void start(index_t count, index_t largest_panel, index_t panels_ahead, const RunAt& run_at) {
-        panels_ahead_ = panels_ahead;
+    void start(index_t count, PanelBlocks largest, index_t panels_ahead, const RunAt& run_at) {
         runs_.clear();
         for (index_t i = 0; i < count; ++i) {
             runs_.push_back(run_at(i));
         }
         const index_t blocks = runs_.front().blocks;
-        panel_blocks_ = blocks_of_panel(blocks, largest_panel);
+        panel_blocks_ = blocks_of_panel(blocks, are_unpacked() ? largest.unpacked : largest.in_place);
+        constexpr index_t blocks_ahead = 24;  // of 1 KiB or less; they take a microsecond to unpack
+        panels_ahead_ = std::max(panels_ahead, are_unpacked() ? blocks_ahead / panel_blocks_ : 0);
         panels_ = (blocks + panel_blocks_ - 1) / panel_blocks_;
         total_ = count * panels_;
         at_ = 0;
