@@ -58,7 +58,7 @@ Decoder<Scalar>::Decoder(const Architecture& architecture, const DecoderSettings
       lora_(plans, settings.lora),
       workspace_{kernels, {grid, kernels, architecture.experts, chunks_of(architecture, settings, grid)}},
       rotary_(std::make_shared<ops::RotaryTable<Sum>>(architecture.attention.rope)),
-      embedding_(ops::format_for<Scalar>(architecture.stored.others), architecture.vocabulary, architecture.hidden),
+      embedding_(ops::format_for<Scalar>(architecture.stored.embedding), architecture.vocabulary, architecture.hidden),
       output_norm_(static_cast<std::size_t>(architecture.hidden)) {
     if (!architecture_.tied_head) {
         head_ = ops::PackedWeights(embedding_.format(), architecture.vocabulary, architecture.hidden);
