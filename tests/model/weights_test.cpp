@@ -174,7 +174,7 @@ TEST_P(WeightsTest, StayInBf16WhereTheCheckpointHasItAndGiveTheBitsOfFp32) {
     const io::TensorSource source = stored<core::bf16>(tensors_);
     const StoredFormats formats = stored_formats(source, architecture_);
     EXPECT_EQ(formats.experts, ops::WeightFormat::bf16);
-    EXPECT_EQ(formats.others, ops::WeightFormat::bf16);
+    EXPECT_EQ(formats.projections, ops::WeightFormat::bf16);
     const ops::TokenBatch batch = random_batch(std::array<index_t, 2>{5, 9}, architecture_.vocabulary, 4);
     std::vector<double> losses;
     std::vector<std::size_t> bytes;
