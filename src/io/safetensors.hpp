@@ -128,6 +128,7 @@ extern template void TensorSource::read(const std::string&, core::MatrixView<dou
 struct TensorToWrite {
     std::string name;
     std::vector<index_t> shape;
+    DType dtype = DType::f32;  ///< where no type of elements says so
 };
 
 /// Writes a safetensors file with the tensors in the given order, all of type T (float or bf16). `provide(i, data)`
@@ -137,6 +138,25 @@ template <class T>
 void write_safetensors(const std::filesystem::path& file, std::span<const TensorToWrite> tensors,
                        const std::map<std::string, std::string>& metadata,
                        const std::function<void(std::size_t index, std::span<T> data)>& provide);
+
+/// A safetensors file that several processes, and threads of them, fill together, by rectangles of bytes.
+class SharedTensorsWriter {
+public:
+    /// For one of the processes: writes the header, and reserves the disk space of the tensors.
+    static void create(const PartialFile& file, std::span<const TensorToWrite> tensors,
+                       const std::map<std::string, std::string>& metadata);
+    /// Opens PartialFile::path() of a file that was created.
+    explicit SharedTensorsWriter(const std::filesystem::path& file);
+    /// Writes rows of bytes of a tensor, as TensorSource::read_bytes reads them.
+    void write_bytes(const std::string& name, core::MatrixView<const std::byte> bytes, index_t row_begin,
+                     index_t byte_begin) const;
+    /// Flushes what this process wrote to the disk.
+    void close() { writer_.close(); }
+
+private:
+    TensorSource tensors_;
+    RandomAccessWriter writer_;
+};
 
 extern template void write_safetensors(const std::filesystem::path&, std::span<const TensorToWrite>,
                                        const std::map<std::string, std::string>&,

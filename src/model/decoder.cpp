@@ -12,11 +12,11 @@ namespace moesaic::model {
 using core::bf16;
 using core::trace::Scope;
 
-namespace {
-
 GridPlace place_in(const mpi::ProcessGrid& grid) {
     return {grid.expert().rank(), grid.expert().size(), grid.tensor().rank(), grid.tensor().size()};
 }
+
+namespace {
 
 index_t chunks_of(const Architecture& architecture, const DecoderSettings& settings, const mpi::ProcessGrid& grid) {
     return settings.chunks > 0 ? settings.chunks

@@ -284,10 +284,9 @@ TEST_F(ArchitectureTest, ReadsHowWeightsWereQuantised) {
     expect_group(gptq, QuantisationMethod::gptq, 1, 0);
     EXPECT_EQ(gptq.bits, 8);
     EXPECT_EQ(gptq.zero_offset, 1);
-    EXPECT_EQ(
-        read_with({{"quant_method", "gptq"}, {"bits", 4}, {"group_size", 128}, {"checkpoint_format", "gptq_v2"}})
-            .zero_offset,
-        0);
+    EXPECT_EQ(read_with({{"quant_method", "gptq"}, {"bits", 4}, {"group_size", 128}, {"checkpoint_format", "gptq_v2"}})
+                  .zero_offset,
+              0);
     const nlohmann::json group = {{"num_bits", 4}, {"type", "int"}, {"strategy", "group"}, {"group_size", 32}};
     expect_group(read_with({{"quant_method", "compressed-tensors"},
                             {"format", "pack-quantized"},

@@ -50,7 +50,8 @@ protected:
                                                                      const Architecture& architecture) {
         const CheckpointWeights<float> weights(source, architecture);
         std::vector<core::Matrix<float>> all;
-        for (const std::string& projection : {architecture.names.gate, architecture.names.up, architecture.names.down}) {
+        for (const std::string& projection :
+             {architecture.names.gate, architecture.names.up, architecture.names.down}) {
             const bool down = projection == architecture.names.down;
             const index_t out = down ? architecture.hidden : architecture.expert_intermediate;
             const index_t in = down ? architecture.expert_intermediate : architecture.hidden;
@@ -169,8 +170,8 @@ INSTANTIATE_TEST_SUITE_P(Layouts, StoredMatrixTest, testing::ValuesIn(case_names
 RawTensor stack(const RawTensors& tensors, const Architecture& architecture, const std::string& suffix, bool gate_up) {
     RawTensor all;
     for (index_t e = 0; e < architecture.experts; ++e) {
-        for (const std::string& projection : gate_up ? std::vector<std::string>{"gate_proj", "up_proj"}
-                                                     : std::vector<std::string>{"down_proj"}) {
+        for (const std::string& projection :
+             gate_up ? std::vector<std::string>{"gate_proj", "up_proj"} : std::vector<std::string>{"down_proj"}) {
             const RawTensor& one = tensors.at(architecture.expert_module(0, e, projection) + suffix);
             all.dtype = one.dtype;
             all.bytes += one.bytes;
@@ -245,11 +246,14 @@ TEST_F(BrokenQuantisedModels, LackTensorsThatMakeCodesNumbers) {
 TEST_F(BrokenQuantisedModels, HaveGroupsOfAnotherSizeThanTheConfigurationSays) {
     for (const char* name : {"fp8_block", "int4_group", "nvfp4_compressed", "mxfp4_compressed", "gptq", "awq"}) {
         const index_t wrong = std::string(name) == "fp8_block" ? 64 : 128;
-        expect_error(name, ExitCode::corrupt_input, "groups as in",
-                     [&](RawTensors&, Architecture& architecture) { architecture.quantisation.groups = {{1, wrong}}; });
+        expect_error(name, ExitCode::corrupt_input, "groups as in", [&](RawTensors&, Architecture& architecture) {
+            architecture.quantisation.groups = {{1, wrong}};
+        });
     }
     expect_error("int4_zero_points_64", ExitCode::corrupt_input, "zero points [8, 2] are expected",
-                 [](RawTensors& tensors, Architecture&) { tensors.at(expert + ".weight_zero_point").shape = {2, 8}; });
+                 [](RawTensors& tensors, Architecture&) {
+                     tensors.at(expert + ".weight_zero_point").shape = {2, 8};
+                 });
     expect_error("int4_group", ExitCode::corrupt_input, ".weight_shape has 64 x 256",
                  [](RawTensors& tensors, Architecture&) {
                      const std::array<std::int64_t, 2> shape = {64, 256};
@@ -266,14 +270,12 @@ TEST_F(BrokenQuantisedModels, HaveScalesOrCodesThatAreNoNumbers) {
     constexpr float infinite = std::numeric_limits<float>::infinity();
     expect_error("fp8_channel", ExitCode::corrupt_input, expert + ".weight_scale has a scale that is no finite number",
                  [&](RawTensors& tensors, Architecture&) { put(tensors.at(expert + ".weight_scale"), infinite); });
-    expect_error("gptq", ExitCode::corrupt_input, expert + ".scales has a scale that is no finite number",
-                 [&](RawTensors& tensors, Architecture&) {
-                     put(tensors.at(expert + ".scales"), std::uint16_t{0x7e00});
-                 });
-    expect_error("mxfp4_compressed", ExitCode::corrupt_input, "a scale that is no finite number",
-                 [&](RawTensors& tensors, Architecture&) {
-                     put(tensors.at(expert + ".weight_scale"), std::uint8_t{0xff});
-                 });
+    expect_error(
+        "gptq", ExitCode::corrupt_input, expert + ".scales has a scale that is no finite number",
+        [&](RawTensors& tensors, Architecture&) { put(tensors.at(expert + ".scales"), std::uint16_t{0x7e00}); });
+    expect_error(
+        "mxfp4_compressed", ExitCode::corrupt_input, "a scale that is no finite number",
+        [&](RawTensors& tensors, Architecture&) { put(tensors.at(expert + ".weight_scale"), std::uint8_t{0xff}); });
     for (const float scale : {0.0F, -1.0F, infinite}) {
         expect_error("nvfp4_modelopt", ExitCode::corrupt_input, "a scale that is no positive number",
                      [&](RawTensors& tensors, Architecture&) {
@@ -281,9 +283,7 @@ TEST_F(BrokenQuantisedModels, HaveScalesOrCodesThatAreNoNumbers) {
                      });
     }
     expect_error("gptq_by_activation", ExitCode::corrupt_input, expert + ".g_idx has group -1 for column 4",
-                 [&](RawTensors& tensors, Architecture&) {
-                     put(tensors.at(expert + ".g_idx"), std::int32_t{-1});
-                 });
+                 [&](RawTensors& tensors, Architecture&) { put(tensors.at(expert + ".g_idx"), std::int32_t{-1}); });
 }
 
 TEST_F(BrokenQuantisedModels, HaveCodesOfKindsThatAreNotRead) {
@@ -291,13 +291,13 @@ TEST_F(BrokenQuantisedModels, HaveCodesOfKindsThatAreNotRead) {
                  [](RawTensors& tensors, Architecture&) {
                      tensors[expert + ".lut"] = {"U8", {4, 4}, std::string(16, '\0')};
                  });
-    expect_error("fp8_channel", ExitCode::usage, "has dtype F8_E5M2", [](RawTensors& tensors, Architecture&) {
-        tensors.at(expert + ".weight").dtype = "F8_E5M2";
-    });
-    expect_error("gptq", ExitCode::corrupt_input, "a matrix of words of 32 bits", [](RawTensors& tensors, Architecture&) {
-        RawTensor& words = tensors.at(expert + ".qweight");
-        words.dtype = "F32";
-    });
+    expect_error("fp8_channel", ExitCode::usage, "has dtype F8_E5M2",
+                 [](RawTensors& tensors, Architecture&) { tensors.at(expert + ".weight").dtype = "F8_E5M2"; });
+    expect_error("gptq", ExitCode::corrupt_input, "a matrix of words of 32 bits",
+                 [](RawTensors& tensors, Architecture&) {
+                     RawTensor& words = tensors.at(expert + ".qweight");
+                     words.dtype = "F32";
+                 });
 }
 
 /// NaN among codes shows when they are packed.

@@ -38,9 +38,8 @@ inline void write_raw(const std::filesystem::path& file, const RawTensors& tenso
     nlohmann::json header;
     std::uint64_t offset = 0;
     for (const auto& [name, tensor] : tensors) {
-        header[name] = {{"dtype", tensor.dtype},
-                        {"shape", tensor.shape},
-                        {"data_offsets", {offset, offset + tensor.bytes.size()}}};
+        header[name] = {
+            {"dtype", tensor.dtype}, {"shape", tensor.shape}, {"data_offsets", {offset, offset + tensor.bytes.size()}}};
         offset += tensor.bytes.size();
     }
     const std::string text = header.dump();

@@ -17,6 +17,7 @@ namespace {
 
 using core::ExitCode;
 using nlohmann::json;
+using ops::WeightFormat;
 
 /// One quantization_config, with errors that name its file.
 class QuantisationReader {
@@ -53,6 +54,7 @@ public:
         result.method = found->method;
         result.source = source_;
         std::invoke(found->read, *this, result);
+        result.projections = leaves_attention_out() ? std::nullopt : result.experts;
         return result;
     }
 
@@ -105,7 +107,21 @@ private:
         return {sizes[0], sizes[1]};
     }
 
+    /// Whether a list of modules that are not quantised has those of attention.
+    [[nodiscard]] bool leaves_attention_out() const {
+        for (const char* key : {"modules_to_not_convert", "ignore", "exclude_modules"}) {
+            const auto names = io::get_or<json>(settings_, key, json::array(), source_);
+            if (std::any_of(names.begin(), names.end(), [](const json& name) {
+                    return name.is_string() && name.get<std::string>().find("attn") != std::string::npos;
+                })) {
+                return true;
+            }
+        }
+        return false;
+    }
+
     void read_fp8(Quantisation& result) const {
+        result.experts = WeightFormat::fp8;
         constexpr index_t usual = 128;  // of transformers' FineGrainedFP8Config
         if (!settings_.contains("weight_block_size")) {
             result.groups = {{usual, usual}};
@@ -115,9 +131,13 @@ private:
             result.groups = {block_of(settings_, "weight_block_size")};
         }
     }
-    void read_mxfp4(Quantisation& result) const { result.groups = {{1, 32}}; }
+    void read_mxfp4(Quantisation& result) const {
+        result.groups = {{1, 32}};
+        result.experts = WeightFormat::mxfp4;
+    }
     void read_gptq(Quantisation& result) const {
         result.bits = read_bits(settings_, "bits", {4, 8});
+        result.experts = result.bits == 4 ? std::optional(WeightFormat::uint4) : std::nullopt;
         require_one_of(settings_, "checkpoint_format", {"gptq", "gptq_v2"});
         result.zero_offset = io::get_or<std::string>(settings_, "checkpoint_format", "gptq", source_) == "gptq" ? 1 : 0;
         result.groups = {group_of_row(settings_)};
@@ -125,12 +145,14 @@ private:
     void read_awq(Quantisation& result) const {
         result.bits = read_bits(settings_, settings_.contains("w_bit") ? "w_bit" : "bits", {4});
         require_one_of(settings_, "version", {"gemm", "GEMM"});
+        result.experts = WeightFormat::uint4;
         result.groups = {group_of_row(settings_)};
     }
     void read_modelopt(Quantisation& result) const {
         const auto algorithm = io::get<std::string>(settings_, "quant_algo", source_);
         const ScaleGroup whole = {0, 0};
         const ScaleGroup nvfp4 = {1, 16};
+        result.experts = algorithm.starts_with("FP8") ? WeightFormat::fp8 : WeightFormat::nvfp4;
         if (algorithm == "FP8") {
             result.groups = {whole};
         } else if (algorithm == "FP8_PER_CHANNEL_PER_TOKEN") {
@@ -157,6 +179,12 @@ private:
             if (!weights.is_null()) {
                 result.bits = read_bits(weights, "num_bits", {4, 8});
                 result.groups.push_back(group_of_scheme(weights));
+                const bool is_float = io::get_or<std::string>(weights, "type", "int", source_) == "float";
+                const bool symmetric = io::get_or<bool>(weights, "symmetric", true, source_);
+                result.experts = result.bits == 8 ? (is_float ? WeightFormat::fp8 : WeightFormat::int8)
+                                 : !is_float      ? (symmetric ? WeightFormat::int4 : WeightFormat::uint4)
+                                 : result.groups.back().cols == ops::kernel_block ? WeightFormat::mxfp4
+                                                                                  : WeightFormat::nvfp4;
             }
         }
     }

@@ -2,10 +2,12 @@
 #pragma once
 
 #include "core/matrix.hpp"
+#include "ops/weights/weight_format.hpp"
 
 #include <cstdint>
 #include <filesystem>
 #include <nlohmann/json_fwd.hpp>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -28,6 +30,9 @@ struct Quantisation {
     index_t bits = 4;                ///< of codes in words, where nothing else says how many
     index_t zero_offset = 0;         ///< what stored zero points lack: GPTQ's first version subtracts one
     std::string source;              ///< the file that says so, for messages
+    /// Where files are not at hand: what routed experts, and all other projections, are most likely stored in.
+    std::optional<ops::WeightFormat> experts;
+    std::optional<ops::WeightFormat> projections;
 };
 
 /// Reads `quantization_config`. A method or variant that is not read is refused by name.

@@ -55,7 +55,8 @@ StoredMatrix::StoredMatrix(const io::TensorSource& source, const Quantisation& q
 std::optional<std::string> StoredMatrix::name_of(const std::string& tensor) {
     for (const std::string_view suffix : {packed_suffix, words_suffix}) {
         if (tensor.ends_with(suffix)) {
-            return fmt::format("{}{}", std::string_view(tensor).substr(0, tensor.size() - suffix.size()), weight_suffix);
+            return fmt::format("{}{}", std::string_view(tensor).substr(0, tensor.size() - suffix.size()),
+                               weight_suffix);
         }
     }
     if (tensor.ends_with(blocks_suffix)) {

@@ -106,7 +106,7 @@ void refuse_unknown_codes(const io::TensorSource& tensors, const Architecture& a
 /// Calls use(first, rows) for strips of whole blocks of a matrix that are read at once.
 template <class Use>
 void for_each_strip(index_t rows, index_t cols, const Use& use) {
-    constexpr index_t elements_at_once = index_t{1} << 22;
+    constexpr index_t elements_at_once = index_t{1} << 20;  // by each of several threads
     constexpr index_t block = ops::kernel_block;
     const index_t most = std::max<index_t>(1, elements_at_once / std::max<index_t>(1, cols) / block) * block;
     for (index_t first = 0; first < rows; first += most) {

@@ -39,8 +39,8 @@ enum class TensorRole : std::uint8_t {
     offset,  ///< a bias
 };
 
-/// Delivers parts of named tensors to a model whose activations are Scalar. One of another shape, or with a value that
-/// is not finite, is an error that names it.
+/// Delivers parts of named tensors to a model whose activations are Scalar, to several threads at once. One of another
+/// shape, or with a value that is not finite, is an error that names it.
 template <class Scalar>
 class WeightSource {
 public:

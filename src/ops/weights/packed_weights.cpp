@@ -443,6 +443,11 @@ index_t PackedMatrix::cols() const noexcept {
     return weights_.cols_;
 }
 
+MatrixView<std::byte> PackedMatrix::blocks() const noexcept {
+    return {weights_.buffer_.data() + weights_.offset(number_, 0, 0), blocks_of(rows()),
+            blocks_of(cols()) * facts_of(format()).block_bytes, weights_.row_stride_};
+}
+
 template <class Store>
 bool PackedMatrix::store_blocks(index_t first, index_t rows, const Store& store) const {
     std::byte* begin = weights_.buffer_.data() + weights_.offset(number_, first / kernel_block, 0);

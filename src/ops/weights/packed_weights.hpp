@@ -53,6 +53,8 @@ public:
     /// Stores rows of codes of this format as they are, all columns wide. False if a code or a scale is no finite
     /// number.
     bool assign_codes(index_t first, const CodedRows& coded) const;
+    /// The stored blocks themselves: rows of blocks, side by side.
+    [[nodiscard]] MatrixView<std::byte> blocks() const noexcept;
 
 private:
     friend class PackedWeights;
