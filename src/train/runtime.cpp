@@ -202,13 +202,31 @@ void require_memory(const host::Placement& placement, index_t node_ranks, const 
 }
 
 std::string to_text(const LoadProgress& progress) {
-    std::string text = fmt::format("loading layer {} of {}", progress.layers, progress.layers_of_model);
+    constexpr index_t bar_width = 20;
+    const index_t done = bar_width * progress.layers / std::max<index_t>(progress.layers_of_model, 1);
+    std::string text = fmt::format("loading [{:-<{}}] layer {} of {}", std::string(static_cast<std::size_t>(done), '#'),
+                                   bar_width, progress.layers, progress.layers_of_model);
     if (progress.bytes > 0 && progress.seconds > 0) {
         const double gibibytes = static_cast<double>(progress.bytes) / core::gibibyte;
         text += fmt::format(", {:.2f} GiB, {:.2f} GiB/s", gibibytes, gibibytes / progress.seconds);
     }
     return text;
 }
+
+namespace {
+
+/// Collective. Says how fast all ranks together read, if it was much.
+void announce_loading(const mpi::Communicator& world, const LoadProgress& mine) {
+    constexpr double least_bytes = core::gibibyte;
+    const double bytes = static_cast<double>(world.sum(static_cast<index_t>(mine.bytes)));
+    const double seconds = world.max(mine.seconds);
+    if (bytes >= least_bytes && seconds > 0) {
+        mpi::print(world, fmt::format("loaded {:.1f} GiB in {:.1f} s, {:.2f} GiB/s\n", bytes / core::gibibyte, seconds,
+                                      bytes / core::gibibyte / seconds));
+    }
+}
+
+}  // namespace
 
 namespace {
 
@@ -275,6 +293,7 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
     std::unique_ptr<model::WeightSource<Scalar>> source;
     const model::CheckpointWeights<Scalar>* checkpoint = nullptr;
     std::vector<model::LayerPlan> layers;
+    LoadProgress done;
     runtime.world.agree([&] {
         decoder = std::make_unique<model::Decoder<Scalar>>(as_stored, settings, runtime.kernels, runtime.grid);
         layers = model::plan_layers(as_stored, settings, model::place_in(runtime.grid));
@@ -289,14 +308,16 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
     load_through_cache(runtime, model.cache, layers, *source, [&](const model::WeightSource<Scalar>& weights) {
         const std::int64_t begin_ns = core::trace::now_ns();
         decoder->load(weights, [&](index_t loaded) {
-            progress({loaded, architecture.layers, weights.bytes_read(),
-                      static_cast<double>(core::trace::now_ns() - begin_ns) * 1e-9});
+            done = {loaded, architecture.layers, weights.bytes_read(),
+                    static_cast<double>(core::trace::now_ns() - begin_ns) * 1e-9};
+            progress(done);
         });
         if (checkpoint != nullptr) {
             checkpoint->check_complete();
             unused = checkpoint->unused();
         }
     });
+    announce_loading(runtime.world, done);
     print_warnings(runtime.world, {unused});
     return decoder;
 }

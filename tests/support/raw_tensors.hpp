@@ -34,8 +34,12 @@ using RawTensors = std::map<std::string, RawTensor>;
     return tensors;
 }
 
-inline void write_raw(const std::filesystem::path& file, const RawTensors& tensors) {
+inline void write_raw(const std::filesystem::path& file, const RawTensors& tensors,
+                      const std::map<std::string, std::string>& metadata = {}) {
     nlohmann::json header;
+    if (!metadata.empty()) {
+        header["__metadata__"] = metadata;
+    }
     std::uint64_t offset = 0;
     for (const auto& [name, tensor] : tensors) {
         header[name] = {

@@ -78,7 +78,9 @@ template <class Use>
 void for_each_matrix(const io::TensorSource& tensors, const Architecture& architecture, const Use& use) {
     for (const std::string& tensor : tensors.names()) {
         const auto name = StoredMatrix::name_of(tensor);
-        if (name && tensors.info(tensor).shape.size() > 1 && is_in_layers(tensor, architecture)) {
+        const io::TensorInfo& info = tensors.info(tensor);
+        if (name && info.shape.size() > 1 && (io::is_number(info.dtype) || is_code(info.dtype)) &&
+            is_in_layers(tensor, architecture)) {
             if (const auto matrix = StoredMatrix::find(tensors, architecture.quantisation, *name)) {
                 use(*name, *matrix);
             }
