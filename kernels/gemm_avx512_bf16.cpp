@@ -13,8 +13,7 @@ constexpr int peak_sums = 16;
 
 #include "kernels/detail/peak_loops.inc"
 
-constexpr int half_rows = 8;  // 8 x 32 accumulators at a time, or 16 x 16 where there are no more columns
-constexpr int most_rows = 2 * half_rows;
+constexpr int half_rows = 8;  // 8 x 32 accumulators at a time
 constexpr int panel_vectors = 2;
 constexpr std::int64_t pairs_per_block = 16;
 constexpr std::int64_t block_bytes = 2048;
@@ -29,7 +28,7 @@ inline __m512bh pairs(__m512i words) {
 /// within blocks [2][16 pairs][16][2].
 template <int rows, int vectors>
 void multiply_rows(const StripProduct<float>& product, const char* left, const char* right, float* c) {
-    __m512 sums[most_rows][panel_vectors];
+    __m512 sums[half_rows][panel_vectors];
     for (int row = 0; row < rows; ++row) {
         for (int v = 0; v < vectors; ++v) {
             sums[row][v] = _mm512_setzero_ps();
@@ -71,15 +70,13 @@ void multiply_at_most(std::int64_t count, const StripProduct<float>& product, co
 }
 
 void multiply(const StripProduct<float>& product) {
-    const bool two_cols = product.cols > lanes;
-    const int step = two_cols ? half_rows : most_rows;
     const auto* left = static_cast<const char*>(product.term.left);
-    for (std::int64_t row = 0; row < product.rows; row += step, left += step * 64) {
+    for (std::int64_t row = 0; row < product.rows; row += half_rows, left += half_rows * 64) {
         float* c = product.c + row * product.stride;
-        if (two_cols) {
+        if (product.cols > lanes) {
             multiply_at_most<half_rows, 2>(product.rows - row, product, left, c);
         } else {
-            multiply_at_most<most_rows, 1>(product.rows - row, product, left, c);
+            multiply_at_most<half_rows, 1>(product.rows - row, product, left, c);
         }
     }
     if (product.more.k > 0) {

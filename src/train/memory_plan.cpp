@@ -87,7 +87,7 @@ double weight_bytes(const Architecture& a, index_t scalar_bytes, const std::vect
     const auto format = [&](std::optional<ops::WeightFormat> stored) {
         return scalar_bytes == sizeof(float) ? ops::format_for<float>(stored) : ops::format_for<core::bf16>(stored);
     };
-    double bytes = packed(format(a.stored.others), a.vocabulary, a.hidden) * (a.tied_head ? 1 : 2);
+    double bytes = packed(format(a.stored.embedding), a.vocabulary, a.hidden) * (a.tied_head ? 1 : 2);
     auto wide = static_cast<double>(a.hidden);  // norms, biases, routers: in full precision
     for_each_projection(layers, [&](const ProjectionPlan& projection) {
         bytes += static_cast<double>(projection.held.extent) *

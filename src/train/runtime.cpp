@@ -6,6 +6,7 @@
 #include "core/trace.hpp"
 #include "core/units.hpp"
 #include "host/placement_report.hpp"
+#include "model/weights/packed_cache.hpp"
 #include "model/weights/synthetic.hpp"
 #include "model/weights/weights.hpp"
 #include "mpi/print.hpp"
@@ -13,7 +14,9 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <optional>
+#include <span>
 
 namespace moesaic::train {
 namespace {
@@ -68,6 +71,9 @@ void complete(const ModelSettings& settings, const std::optional<io::TensorSourc
               model::Architecture& architecture) {
     if (tensors) {
         model::fit_to_checkpoint(*tensors, architecture);
+    } else {
+        architecture.stored = {architecture.quantisation.experts, architecture.quantisation.projections,
+                               architecture.stored.embedding};
     }
     if (const auto format = ops::chosen_format(settings.weights)) {
         architecture.stored.experts = format;
@@ -116,6 +122,9 @@ void ModelSettings::declare(core::OptionSet& set) {
            "what routed experts are held in: auto, as the files have them; or rounded to bf16, fp8, int8, int4 or "
            "mxfp4, with a scale for every 32 elements of a row")
         .known_as({"load_in_8bit", "load_in_4bit", "quantization_bit", "quantization", "quantization_method"});
+    set.add_path("model.cache", cache,
+                 "file that keeps the routed experts as they are packed in memory: made by the first start, read by "
+                 "later ones, on any grid of ranks");
 }
 
 model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridShape& grid) {
@@ -193,13 +202,74 @@ void require_memory(const host::Placement& placement, index_t node_ranks, const 
 }
 
 std::string to_text(const LoadProgress& progress) {
-    std::string text = fmt::format("loading layer {} of {}", progress.layers, progress.layers_of_model);
+    constexpr index_t bar_width = 20;
+    const index_t done = bar_width * progress.layers / std::max<index_t>(progress.layers_of_model, 1);
+    std::string text = fmt::format("loading [{:-<{}}] layer {} of {}", std::string(static_cast<std::size_t>(done), '#'),
+                                   bar_width, progress.layers, progress.layers_of_model);
     if (progress.bytes > 0 && progress.seconds > 0) {
         const double gibibytes = static_cast<double>(progress.bytes) / core::gibibyte;
         text += fmt::format(", {:.2f} GiB, {:.2f} GiB/s", gibibytes, gibibytes / progress.seconds);
     }
     return text;
 }
+
+namespace {
+
+/// Collective. Says how fast all ranks together read, if it was much.
+void announce_loading(const mpi::Communicator& world, const LoadProgress& mine) {
+    constexpr double least_bytes = core::gibibyte;
+    const double bytes = static_cast<double>(world.sum(static_cast<index_t>(mine.bytes)));
+    const double seconds = world.max(mine.seconds);
+    if (bytes >= least_bytes && seconds > 0) {
+        mpi::print(world, fmt::format("loaded {:.1f} GiB in {:.1f} s, {:.2f} GiB/s\n", bytes / core::gibibyte, seconds,
+                                      bytes / core::gibibyte / seconds));
+    }
+}
+
+}  // namespace
+
+namespace {
+
+/// Collective. Calls load(source), or load with the source that the cache file makes of it.
+template <class Scalar, class Load>
+void load_through_cache(const Runtime& runtime, const std::string& file, const std::vector<model::LayerPlan>& layers,
+                        const model::WeightSource<Scalar>& source, const Load& load) {
+    using Cache = model::PackedCache<Scalar>;
+    const mpi::Communicator& world = runtime.world;
+    if (file.empty()) {
+        world.agree([&] { load(source); });
+        return;
+    }
+    std::int64_t is_there = 0;
+    std::optional<io::PartialFile> partial;
+    world.agree([&] {
+        std::error_code error;
+        is_there = std::filesystem::exists(file, error) ? 1 : 0;
+        if (world.is_root() && is_there == 0) {
+            partial.emplace(file);
+            Cache::create(*partial, layers, source.fingerprint());
+        }
+    });
+    world.broadcast(std::span(&is_there, 1));  // a file that is made now is there for others already
+    world.agree([&] {
+        const auto use = is_there == 1                   ? Cache::Use::read
+                         : runtime.grid.data().is_root() ? Cache::Use::write
+                                                         : Cache::Use::pass;
+        Cache cache(source, layers, use, is_there == 1 ? std::filesystem::path(file) : io::PartialFile::path_of(file));
+        load(cache);
+        cache.close();
+    });
+    world.agree([&] {
+        if (partial) {
+            partial->commit();
+        }
+    });
+    if (is_there == 0) {
+        mpi::print(world, fmt::format("packed experts written to {}\n", file));
+    }
+}
+
+}  // namespace
 
 template <class Scalar>
 std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const model::Architecture& architecture,
@@ -220,24 +290,34 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
     });
     print_warnings(runtime.world, {as_stored.warning});
     print_warnings(runtime.world, settings.lora.warnings);
+    std::unique_ptr<model::WeightSource<Scalar>> source;
+    const model::CheckpointWeights<Scalar>* checkpoint = nullptr;
+    std::vector<model::LayerPlan> layers;
+    LoadProgress done;
     runtime.world.agree([&] {
         decoder = std::make_unique<model::Decoder<Scalar>>(as_stored, settings, runtime.kernels, runtime.grid);
-        const auto load = [&](const model::WeightSource<Scalar>& weights) {
-            const std::int64_t begin_ns = core::trace::now_ns();
-            decoder->load(weights, [&](index_t layers) {
-                progress({layers, architecture.layers, weights.bytes_read(),
-                          static_cast<double>(core::trace::now_ns() - begin_ns) * 1e-9});
-            });
-        };
-        if (!tensors) {
-            load(model::SyntheticWeights<Scalar>(0));
-            return;
+        layers = model::plan_layers(as_stored, settings, model::place_in(runtime.grid));
+        if (tensors) {
+            auto weights = std::make_unique<model::CheckpointWeights<Scalar>>(*tensors, as_stored);
+            checkpoint = weights.get();
+            source = std::move(weights);
+        } else {
+            source = std::make_unique<model::SyntheticWeights<Scalar>>(0);
         }
-        const model::CheckpointWeights<Scalar> weights(*tensors, as_stored);
-        load(weights);
-        weights.check_complete();
-        unused = weights.unused();
     });
+    load_through_cache(runtime, model.cache, layers, *source, [&](const model::WeightSource<Scalar>& weights) {
+        const std::int64_t begin_ns = core::trace::now_ns();
+        decoder->load(weights, [&](index_t loaded) {
+            done = {loaded, architecture.layers, weights.bytes_read(),
+                    static_cast<double>(core::trace::now_ns() - begin_ns) * 1e-9};
+            progress(done);
+        });
+        if (checkpoint != nullptr) {
+            checkpoint->check_complete();
+            unused = checkpoint->unused();
+        }
+    });
+    announce_loading(runtime.world, done);
     print_warnings(runtime.world, {unused});
     return decoder;
 }

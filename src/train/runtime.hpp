@@ -49,6 +49,7 @@ struct ModelSettings {
     std::string synthetic;
     index_t layers = 0;                                        ///< 0: all
     ops::WeightChoice weights = ops::WeightChoice::automatic;  ///< what routed experts are held in
+    std::string cache{};                                       ///< file of packed experts; empty: none
 
     void declare(core::OptionSet& set);
     /// What messages and adapters call the model.
@@ -88,7 +89,7 @@ struct LoadProgress {
     std::uint64_t bytes = 0;  ///< read from files
     double seconds = 0;       ///< since it began
 };
-/// "loading layer 3 of 48, 3.5 GiB, 1.2 GiB/s".
+/// "loading [##------------------] layer 5 of 48, 3.5 GiB, 1.2 GiB/s".
 [[nodiscard]] std::string to_text(const LoadProgress& progress);
 
 /// Collective. Builds the decoder and gets this rank's weights. Refuses before allocating what the memory can't hold.

@@ -201,6 +201,29 @@ TEST_F(RunTest, ExpertsInFewerBitsTrainOnAnyNumberOfRanks) {
     }
 }
 
+TEST_F(RunTest, PackedExpertsOfTheFirstStartServeLaterOnes) {
+    const std::string cache = (folder_ / "experts.cache").string();
+    const auto train = [&](int ranks, const std::string& weights) {
+        fs::remove_all(folder_ / "out");
+        return moesaic(ranks, arguments("--train.steps 3 --model.cache " + cache + " --model.weights " + weights +
+                                        (ranks == 4 ? " --parallel.expert 2" : "")));
+    };
+    const auto last_loss = [&] { return lines_of("out/metrics.jsonl").back()["loss"].get<double>(); };
+    const Result first = train(2, "int4");
+    ASSERT_EQ(first.exit_code, 0) << first.output;
+    EXPECT_NE(first.output.find("packed experts written to " + cache), std::string::npos) << first.output;
+    const double expected = last_loss();
+    for (const int ranks : {1, 2, 4}) {
+        const Result later = train(ranks, "int4");
+        ASSERT_EQ(later.exit_code, 0) << later.output;
+        EXPECT_EQ(later.output.find("packed experts written"), std::string::npos) << later.output;
+        EXPECT_NEAR(last_loss(), expected, 1e-5 * expected);
+    }
+    const Result other = train(1, "int8");
+    EXPECT_EQ(other.exit_code, 2) << other.output;
+    EXPECT_NE(other.output.find("weights is INT4 (this run asks for INT8)"), std::string::npos) << other.output;
+}
+
 TEST_F(RunTest, OneRunOwnsAFolderUntilItEndsInWhateverWay) {
     const std::string endless = program + " " + arguments("--train.steps 100000 --train.save_every 1");
     const Result second = when(endless + " >/dev/null", has_steps(),
