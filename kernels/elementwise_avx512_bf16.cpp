@@ -45,7 +45,7 @@ inline Words round(Vector low, Vector high) {
 }
 
 /// The instruction that rounds takes denormal numbers for zeros, and scales are multiplied by powers of two on the way.
-/// Rows with a scale so far from 1 that this could change a weight are decoded as on other CPUs.
+/// Blocks with a scale so far from 1 that this could change a weight are decoded as on other CPUs.
 inline bool are_usual(std::int64_t n, const float* scales) {
     constexpr int bias = 127;
     constexpr int mantissa_bits = 23;

@@ -24,17 +24,12 @@ namespace moesaic::core {
 
 /// FP8 E4M3 of "FP8 Formats for Deep Learning" (arXiv 2209.05433): bias 7, no infinities, NaN is all ones.
 [[nodiscard]] constexpr float widen_e4m3(std::uint8_t bits) noexcept {
+    constexpr std::uint32_t quiet_nan = 0x7fc00000U;
     const std::uint32_t sign = (bits & 0x80U) << 24U;
-    const std::uint32_t exponent = (bits >> 3U) & 0xfU;
-    const std::uint32_t mantissa = bits & 0x7U;
-    if ((bits & 0x7fU) == 0x7fU) {
-        return std::bit_cast<float>(sign | 0x7fc00000U);
-    }
-    if (exponent == 0) {
-        const float magnitude = static_cast<float>(mantissa) * 0x1p-9F;
-        return std::bit_cast<float>(std::bit_cast<std::uint32_t>(magnitude) | sign);
-    }
-    return std::bit_cast<float>(sign | ((exponent + 120U) << 23U) | (mantissa << 20U));
+    const std::uint32_t fields = bits & 0x7fU;
+    // In the places of FP32's fields they stand for 2^-120 times as much, those of denormal numbers too.
+    const float magnitude = std::bit_cast<float>(fields << 20U) * 0x1p120F;
+    return std::bit_cast<float>(sign | (fields == 0x7fU ? quiet_nan : std::bit_cast<std::uint32_t>(magnitude)));
 }
 
 inline constexpr float largest_e4m3 = 448;
