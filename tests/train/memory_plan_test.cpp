@@ -17,12 +17,16 @@ namespace {
 const model::DecoderSettings settings = {.lora = {.rank = 16}, .max_tokens = 0};
 
 TEST(MemoryPlan, WeightsAreThoseOfThePublishedModels) {
-    // Billions of parameters as published; that of DeepSeek-V3 is without its module for further tokens.
+    // Billions of parameters as published; those of DeepSeek-V3 and GLM-4.5-Air are without the module for further
+    // tokens.
     for (const auto& [name, billions] : {std::pair{"qwen3-30b-a3b", 30.5},
                                          {"qwen3-235b-a22b", 235.1},
                                          {"mixtral-8x7b", 46.7},
+                                         {"mixtral-8x22b", 140.6},
                                          {"deepseek-v2-lite", 15.7},
-                                         {"deepseek-v3", 671.0}}) {
+                                         {"deepseek-v3", 671.0},
+                                         {"kimi-k2", 1026.4},
+                                         {"glm-4.5-air", 106.9}}) {
         const auto plan =
             plan_memory(model::synthetic_architecture(name), settings, {.tokens = 2048, .scalar_bytes = 2});
         // Besides their elements, matrices have gaps that keep their columns apart in caches: a block row of 24 blocks
