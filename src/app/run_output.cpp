@@ -227,7 +227,7 @@ RunOutput::Earlier RunOutput::begin(const RunSpan& span, const RunDescription& d
         run_[keys::data] = description.data;
         auto memory = nlohmann::ordered_json::array();
         for (const train::MemoryPlan::Item& item : description.memory.items) {
-            memory.push_back({{keys::purpose, item.purpose}, {keys::bytes, item.bytes}});
+            memory.push_back({{keys::purpose, item.name()}, {keys::bytes, item.bytes}});
         }
         run_[keys::memory_plan] = std::move(memory);
         write_run();
