@@ -6,14 +6,16 @@
 #include "host/caches.hpp"
 
 #include <algorithm>
+#include <string_view>
 #include <vector>
 
 namespace moesaic::bench {
 namespace {
 
-/// What training steps reach of their floors where nothing is known of the machine; docs/benchmarking.md says where it
-/// comes from.
-constexpr double usual_efficiency = 0.3;
+/// What training steps reach of their floors where no step was measured; docs/benchmarking.md says where it comes from.
+double usual_efficiency(std::string_view level) {
+    return level == kernels::name(kernels::Isa::amx) ? 0.25 : 0.5;
+}
 
 /// Multiplications and additions of scores and of sums of values, forward and backward, of all layers and one sequence.
 /// A token sees half of the sequence on average, and backward has five products where forward has two.
@@ -52,7 +54,7 @@ StepSpeed measure_speed(const mpi::Communicator& world, const host::Placement& p
     }
     return {.limits = {measure::best_of(gflops) * 1e9, measure::best_of(gigabytes_per_second) * 1e9},
             .threads = placement.threads,
-            .efficiency = usual_efficiency,
+            .efficiency = usual_efficiency(kernels::name(probe.level())),
             .source = "measured now"};
 }
 
@@ -73,7 +75,7 @@ StepSpeed speed_of(const measure::Results& results, const std::string& file) {
                   file);
     return {.limits = {measure::best_of(best->machine->peak) * 1e9, measure::best_of(best->machine->dram_read) * 1e9},
             .threads = best->threads,
-            .efficiency = step != nullptr ? *step->floor_percent / 100 : usual_efficiency,
+            .efficiency = step != nullptr ? *step->floor_percent / 100 : usual_efficiency(best->machine->level),
             .source = file + ", " + best->name};
 }
 

@@ -207,9 +207,48 @@ TEST(PlanProgram, SaysWhatFitsOnHowManyRanks) {
     std::istringstream lines(result.output);
     for (std::string text; std::getline(lines, text);) {
         EXPECT_TRUE(text.size() <= 100 || text.starts_with("adapted:") || text.starts_with("fits:") || text.starts_with("would fit:") ||
-                    text.find("error:") != std::string::npos)
+                    text.starts_with("moesaic: "))
             << text;
     }
+}
+
+/// Steps from the data or train.steps, and a time that follows the options.
+TEST(PlanProgram, EstimatesSteps) {
+    const std::string plan = "plan --model.path " + reference + " --data.train " + reference + "/train.jsonl ";
+    const Result known = alone(plan + "--train.epochs 3 --train.batch_size 4");
+    ASSERT_EQ(known.exit_code, 0) << known.output;
+    const auto steps = [](const Result& result) {
+        std::smatch match;
+        return std::regex_search(result.output, match, std::regex("\nsteps: ([0-9]+), ")) ? std::stoi(match[1]) : -1;
+    };
+    EXPECT_GT(steps(known), 0) << known.output;
+    EXPECT_EQ(steps(alone(plan + "--train.epochs 6 --train.batch_size 4")), 2 * steps(known));
+    EXPECT_EQ(steps(alone(plan + "--train.steps 7")), 7);
+    EXPECT_NE(known.output.find("\ntime, an estimate: "), std::string::npos) << known.output;
+    EXPECT_NE(known.output.find(" hours\n"), std::string::npos) << known.output;
+    EXPECT_NE(known.output.find("(measured now)"), std::string::npos) << known.output;
+    const Result guessed = alone("plan --model.path " + reference + " --memory 1T");
+    EXPECT_NE(guessed.output.find("\nsteps: as many as data.train and train.epochs make"), std::string::npos)
+        << guessed.output;
+    EXPECT_EQ(guessed.output.find(" hours"), std::string::npos) << guessed.output;
+    EXPECT_NE(guessed.output.find("on this machine, not on the one that is planned for"), std::string::npos)
+        << guessed.output;
+    EXPECT_NE(alone(plan + "--compute.precision fp32").output.find("not estimated for FP32"), std::string::npos);
+}
+
+/// The time that a result of benchmarks gives is that of its machine.
+TEST(PlanProgram, TakesTheSpeedOfABenchmark) {
+    const auto file = std::filesystem::temp_directory_path() / ("moesaic-speed-" + std::to_string(getpid()) + ".json");
+    const Result bench = alone("bench machine --repeat 1 --seconds 0.1 --output " + file.string());
+    ASSERT_EQ(bench.exit_code, 0) << bench.output;
+    const std::string plan = "plan --model.path " + reference + " --benchmark ";
+    const Result planned = alone(plan + file.string());
+    EXPECT_EQ(planned.exit_code, 0) << planned.output;
+    EXPECT_NE(planned.output.find("of a rank (" + file.string() + ", machine)\n"), std::string::npos) << planned.output;
+    std::filesystem::remove(file);
+    const Result missing = alone(plan + file.string());
+    EXPECT_NE(missing.exit_code, 0) << missing.output;
+    EXPECT_EQ(test::error_lines(missing.output).size(), 1U) << missing.output;
 }
 
 TEST(SyntheticModel, TrainingRefusesBeforeItAllocates) {
