@@ -131,8 +131,8 @@ private:
 
 MemoryRequest memory_request(const kernels::ComputeSettings& compute, index_t threads) {
     MemoryRequest request;
-    request.scalar_bytes = kernels::with_precision(
-        compute.precision, [](auto scalar) { return static_cast<index_t>(sizeof(scalar)); });
+    request.scalar_bytes =
+        kernels::with_precision(compute.precision, [](auto scalar) { return static_cast<index_t>(sizeof(scalar)); });
     request.threads = threads;
     // Whatever level the run will have: this machine, maybe that of a login, need not have it.
     const kernels::KernelSet kernels(kernels::ComputeSettings{.precision = compute.precision}.isa_level());
@@ -149,7 +149,8 @@ public:
           ranks_(ranks),
           bytes_(static_cast<double>(world.min(static_cast<index_t>(ranks.memory())))),
           tokens_(world, configuration, architecture.vocabulary),
-          planner_(architecture, configuration.decoder_settings(0), memory_request(configuration.compute, ranks.threads)),
+          planner_(architecture, configuration.decoder_settings(0),
+                   memory_request(configuration.compute, ranks.threads)),
           options_{.wanted = {batches().micro_batch, configuration.decoder.activations, configuration.model.weights,
                               ranks.grid},
                    .batch_size = batches().batch_size,
@@ -213,10 +214,11 @@ std::string RunPlans::describe_what_fits() {
         return planner_.plan(choice, tokens_.most(as_many, choice.grid.ranks()));
     };
     const auto table = train::what_fits(plan, train::grids_to_compare(ranks_.grid, options_.experts), bytes_);
-    return fmt::format("sequences of {} that fit in a pass of a rank with {:.1f} GiB, by weights and activations:\n"
-                       "{}replicas of these ranks (parallel.data) hold the same\n",
-                       data() ? "the data" : core::counted(configuration_.data.max_length, "token"),
-                       bytes_ / core::gibibyte, train::describe(table));
+    return fmt::format(
+        "sequences of {} that fit in a pass of a rank with {:.1f} GiB, by weights and activations:\n"
+        "{}replicas of these ranks (parallel.data) hold the same\n",
+        data() ? "the data" : core::counted(configuration_.data.max_length, "token"), bytes_ / core::gibibyte,
+        train::describe(table));
 }
 
 std::string RunPlans::describe_steps(const model::Architecture& architecture,
@@ -231,10 +233,10 @@ std::string RunPlans::describe_steps(const model::Architecture& architecture,
     const index_t passes = (of_rank + in_pass - 1) / in_pass;
     const double tokens = static_cast<double>(sequences) * length;
     const index_t steps = data() ? train.total_steps(epoch) : train.steps;  // 0: not known
-    std::string text = fmt::format(
-        "steps: {}, each of {} in {}, {:.0f} tokens\n",
-        steps > 0 ? fmt::format("{}", steps) : "as many as data.train and train.epochs make", core::counted(sequences, "sequence"),
-        passes == 1 ? "one pass" : fmt::format("{} passes", passes), tokens);
+    std::string text = fmt::format("steps: {}, each of {} in {}, {:.0f} tokens\n",
+                                   steps > 0 ? fmt::format("{}", steps) : "as many as data.train and train.epochs make",
+                                   core::counted(sequences, "sequence"),
+                                   passes == 1 ? "one pass" : fmt::format("{} passes", passes), tokens);
     if (!speed) {
         return text + "time: not estimated for FP32, which is for comparison\n";
     }
@@ -249,9 +251,9 @@ std::string RunPlans::describe_steps(const model::Architecture& architecture,
     const measure::MachineLimits limits = speed->limits_of(ranks_.threads);
     text += fmt::format("time, an estimate: {:.3g} s per step, {:.4g} tokens/s{}\n", seconds, tokens / seconds,
                         steps > 0 ? fmt::format(", {:.3g} hours", static_cast<double>(steps) * seconds / 3600) : "");
-    return text + fmt::format("  at {:.0f} % of {:.4g} GFLOP/s and {:.3g} GB/s of a rank ({}){}\n", 100 * speed->efficiency,
-                              limits.peak_flops * 1e-9, limits.bytes_per_second * 1e-9, speed->source,
-                              ranks_.grid.ranks() > 1 ? "; messages between ranks are not in it" : "");
+    return text + fmt::format("  at {:.0f} % of {:.4g} GFLOP/s and {:.3g} GB/s of a rank ({}){}\n",
+                              100 * speed->efficiency, limits.peak_flops * 1e-9, limits.bytes_per_second * 1e-9,
+                              speed->source, ranks_.grid.ranks() > 1 ? "; messages between ranks are not in it" : "");
 }
 
 /// Collective. Nothing where steps are not worth an estimate.
@@ -297,10 +299,9 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     train::print_warnings(world, configuration.decoder.lora.warnings);
     RunPlans plans(world, configuration, architecture, *ranks);
     const MemoryPlan plan = plans.plan();
-    const std::string pass =
-        fmt::format("passes of {}, {}{}", core::counted(plans.sequences(), "sequence"),
-                    core::counted(plans.tokens(), "token"),
-                    plans.data() ? " in the longest of " + plans.data()->train.name : "");
+    const std::string pass = fmt::format("passes of {}, {}{}", core::counted(plans.sequences(), "sequence"),
+                                         core::counted(plans.tokens(), "token"),
+                                         plans.data() ? " in the longest of " + plans.data()->train.name : "");
     print(world, fmt::format("{}: {}, {} of them with experts\n"
                              "adapted: {}\n"
                              "a rank holds {} of the parameters, and {} of adapters\n"

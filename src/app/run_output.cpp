@@ -94,7 +94,10 @@ void OutputSettings::declare(core::OptionSet& set) {
 }
 
 RunOutput::RunOutput(const train::Runtime& runtime, const OutputSettings& settings)
-    : runtime_(runtime), folder_{settings.directory}, progress_(runtime.world.is_root()), start_ns_(now_ns()),
+    : runtime_(runtime),
+      folder_{settings.directory},
+      progress_(runtime.world.is_root()),
+      start_ns_(now_ns()),
       memory_before_(host::resident_memory_bytes()) {
     runtime.world.agree([&] {
         if (runtime.world.is_root()) {
@@ -409,8 +412,8 @@ void RunOutput::say_memory() {
     }
     double added = 0;  // on the rank with most
     for (const auto& rank : run_[keys::ranks]) {
-        added = std::max(added, rank[keys::peak_memory_bytes].get<double>() -
-                                    rank[keys::memory_before_bytes].get<double>());
+        added = std::max(added,
+                         rank[keys::peak_memory_bytes].get<double>() - rank[keys::memory_before_bytes].get<double>());
     }
     say(fmt::format("memory of a rank: {:.2f} GiB planned, {:.2f} GiB at the peak", planned_bytes_ / core::gibibyte,
                     added / core::gibibyte));

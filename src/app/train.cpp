@@ -48,14 +48,13 @@ void plan_passes(const train::Runtime& runtime, TrainConfiguration& configuratio
     train::PassPlanner planner(as_stored, configuration.decoder_settings(0),
                                train::memory_request(runtime, scalar_bytes, train::Purpose::training));
     const train::PlanOfPasses plan = [&](const train::PassChoice& choice) {
-        return planner.plan(choice, train::largest_pass(inputs.data, batches.with(choice.micro_batch),
-                                                        choice.grid.ranks()));
+        return planner.plan(choice,
+                            train::largest_pass(inputs.data, batches.with(choice.micro_batch), choice.grid.ranks()));
     };
-    const train::PassOptions options = {
-        .wanted = {batches.micro_batch, configuration.decoder.activations, configuration.model.weights,
-                   runtime.grid.shape()},
-        .batch_size = batches.batch_size,
-        .experts = as_stored.experts};
+    const train::PassOptions options = {.wanted = {batches.micro_batch, configuration.decoder.activations,
+                                                   configuration.model.weights, runtime.grid.shape()},
+                                        .batch_size = batches.batch_size,
+                                        .experts = as_stored.experts};
     const train::PassChoice choice = train::fit_passes(runtime, configuration.model.name(), plan, options);
     inputs.memory = plan(choice);
     batches.micro_batch = choice.micro_batch;

@@ -178,9 +178,8 @@ double MemoryPlan::of(std::string_view purpose) const {
 }
 
 double MemoryPlan::frozen_weights() const {
-    return std::accumulate(items.begin(), items.end(), 0.0, [](double sum, const Item& item) {
-        return sum + (item.format.empty() ? 0 : item.bytes);
-    });
+    return std::accumulate(items.begin(), items.end(), 0.0,
+                           [](double sum, const Item& item) { return sum + (item.format.empty() ? 0 : item.bytes); });
 }
 
 MemoryPlanner::MemoryPlanner(const Architecture& architecture, const model::DecoderSettings& settings,
@@ -225,11 +224,11 @@ void MemoryPlanner::add_weights(std::optional<ops::WeightFormat> experts, Memory
     }
     const double ends = a.tied_head ? 1 : 2;
     plan.parameters += wide + ends * static_cast<double>(a.vocabulary) * static_cast<double>(a.hidden);
-    plan.items = {{"experts", routed, ops::facts_of(routed_format).name},
-                  {"attention and dense", others, ops::facts_of(other_format).name},
-                  {"embedding and head", ends * packed(other_format, a.vocabulary, a.hidden),
-                   ops::facts_of(other_format).name},
-                  {"norms and routers", wide * float_bytes, ops::facts_of(ops::WeightFormat::fp32).name}};
+    plan.items = {
+        {"experts", routed, ops::facts_of(routed_format).name},
+        {"attention and dense", others, ops::facts_of(other_format).name},
+        {"embedding and head", ends * packed(other_format, a.vocabulary, a.hidden), ops::facts_of(other_format).name},
+        {"norms and routers", wide * float_bytes, ops::facts_of(ops::WeightFormat::fp32).name}};
 }
 
 void MemoryPlanner::add_adapters(MemoryPlan& plan) const {

@@ -163,11 +163,10 @@ index_t choose_micro_batch(const PlanOfPasses& plan, const PassOptions& options,
 }
 
 std::string Suggestion::describe(index_t node_ranks) const {
-    return fmt::format(
-        "{} ({:.1f} GiB per rank{})", options, bytes / core::gibibyte,
-        ranks == 0 ? ""
-                   : fmt::format(", {} on {}", core::counted(ranks, "rank"),
-                                 core::counted((ranks + node_ranks - 1) / node_ranks, "host")));
+    return fmt::format("{} ({:.1f} GiB per rank{})", options, bytes / core::gibibyte,
+                       ranks == 0 ? ""
+                                  : fmt::format(", {} on {}", core::counted(ranks, "rank"),
+                                                core::counted((ranks + node_ranks - 1) / node_ranks, "host")));
 }
 
 std::vector<Suggestion> suggest(const PlanOfPasses& plan, const PassOptions& options, double bytes) {

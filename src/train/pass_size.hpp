@@ -56,8 +56,8 @@ struct PassOptions {
     [[nodiscard]] index_t most_of_rank(index_t ranks) const;
 };
 
-/// Sequences per rank and pass: what is set; or 0, which is all, or the largest part of a rank's by halves that needs no
-/// more than `bytes`; 1 if nothing fits.
+/// Sequences per rank and pass: what is set; or 0, which is all, or the largest part of a rank's by halves that needs
+/// no more than `bytes`; 1 if nothing fits.
 [[nodiscard]] index_t choose_micro_batch(const PlanOfPasses& plan, const PassOptions& options, double bytes);
 
 /// A change of options with which a rank needs no more than it has.

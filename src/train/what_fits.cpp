@@ -29,9 +29,9 @@ index_t most_that_fit(const PlanOfPasses& plan, PassChoice choice, double bytes)
 }
 
 std::string cell(index_t sequences) {
-    return sequences == 0                           ? "-"
+    return sequences == 0                          ? "-"
            : sequences == FitTable::most_sequences ? fmt::format("{}+", sequences)
-                                                    : fmt::format("{}", sequences);
+                                                   : fmt::format("{}", sequences);
 }
 
 }  // namespace

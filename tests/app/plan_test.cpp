@@ -197,17 +197,17 @@ TEST(PlanProgram, SuggestionsFit) {
 
 /// The table of what fits, in lines that fit a narrow terminal.
 TEST(PlanProgram, SaysWhatFitsOnHowManyRanks) {
-    const Result result =
-        alone("plan --model.synthetic kimi-k2 --memory 512G --parallel.tensor 2 --parallel.expert 8");
+    const Result result = alone("plan --model.synthetic kimi-k2 --memory 512G --parallel.tensor 2 --parallel.expert 8");
     EXPECT_NE(result.output.find("\n  ranks                          2       4       8      16\n"), std::string::npos)
         << result.output;
     EXPECT_TRUE(std::regex_search(result.output, std::regex("\n  bf16        retain +- +- +- +[0-9-]+\n")))
         << result.output;
-    EXPECT_TRUE(std::regex_search(result.output, std::regex("\n  int4        recompute .*[0-9]\\+?\n"))) << result.output;
+    EXPECT_TRUE(std::regex_search(result.output, std::regex("\n  int4        recompute .*[0-9]\\+?\n")))
+        << result.output;
     std::istringstream lines(result.output);
     for (std::string text; std::getline(lines, text);) {
-        EXPECT_TRUE(text.size() <= 100 || text.starts_with("adapted:") || text.starts_with("fits:") || text.starts_with("would fit:") ||
-                    text.starts_with("moesaic: "))
+        EXPECT_TRUE(text.size() <= 100 || text.starts_with("adapted:") || text.starts_with("fits:") ||
+                    text.starts_with("would fit:") || text.starts_with("moesaic: "))
             << text;
     }
 }

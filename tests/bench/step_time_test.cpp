@@ -56,7 +56,8 @@ TEST(StepSpeed, IsThatOfAMeasuredStepIfThereIsOne) {
 TEST(StepTime, IsTheFloorOverTheEfficiencyAndScores) {
     model::Architecture architecture = model::synthetic_architecture("qwen3-30b-a3b");
     const StepSpeed speed = {.limits = {1e12, 1e10}, .threads = 4, .efficiency = 0.5, .source = ""};
-    const StepsToCome steps = {.grid = {1, 1, 1}, .threads = 8, .passes = 3, .tokens_of_pass = 4000, .sequence_length = 1};
+    const StepsToCome steps = {
+        .grid = {1, 1, 1}, .threads = 8, .passes = 3, .tokens_of_pass = 4000, .sequence_length = 1};
     const double floor = StepWork(architecture, steps.grid, 4000).floor_seconds({2e12, 2e10});
     EXPECT_NEAR(step_seconds(architecture, steps, speed), 3 * floor / 0.5, 1e-3 * floor);
     StepsToCome longer = steps;
@@ -71,7 +72,8 @@ TEST(StepTime, IsTheFloorOverTheEfficiencyAndScores) {
     EXPECT_GT(step_seconds(architecture, recomputed, speed), 1.1 * step_seconds(architecture, steps, speed));
     StepsToCome on_two_ranks = steps;
     on_two_ranks.grid = {1, 2, 1};
-    EXPECT_NEAR(step_seconds(architecture, on_two_ranks, speed), step_seconds(architecture, steps, speed) / 2, 0.1 * floor);
+    EXPECT_NEAR(step_seconds(architecture, on_two_ranks, speed), step_seconds(architecture, steps, speed) / 2,
+                0.1 * floor);
 }
 
 /// Where few tokens come, weights are read and hardly used.

@@ -68,7 +68,8 @@ TEST(MemoryPlan, APlannerPlansAnyPass) {
     for (const ops::WeightFormat format : {ops::WeightFormat::bf16, ops::WeightFormat::int4}) {
         architecture.stored.experts = format;
         const MemoryPlan plan = planner.plan(1000, format);
-        const MemoryPlan same = plan_memory(architecture, settings, {.tokens = 1000, .expert_ranks = 2, .scalar_bytes = 2});
+        const MemoryPlan same =
+            plan_memory(architecture, settings, {.tokens = 1000, .expert_ranks = 2, .scalar_bytes = 2});
         ASSERT_EQ(plan.items.size(), same.items.size());
         for (std::size_t i = 0; i < plan.items.size(); ++i) {
             EXPECT_EQ(plan.items[i].name(), same.items[i].name());
@@ -91,7 +92,8 @@ TEST(MemoryPlan, RanksShareExpertsOptimizerAndTokens) {
     const auto intermediate = static_cast<double>(architecture.expert_intermediate);
     const double sliced = intermediate / (hidden + intermediate);
     EXPECT_NEAR(replicas.of("gradients"), one.of("gradients") * (1 + 1.0 / 4), 1000);
-    EXPECT_NEAR(slices.of("gradients"), one.of("gradients") * (1 + 1.0 / 4 - (1 - 1.0 / 4) * sliced - sliced / 4), 1000);
+    EXPECT_NEAR(slices.of("gradients"), one.of("gradients") * (1 + 1.0 / 4 - (1 - 1.0 / 4) * sliced - sliced / 4),
+                1000);
     for (const auto& plan : {replicas, slices}) {
         EXPECT_NEAR(plan.of("optimizer"), one.of("optimizer") / 4, 1000);
     }

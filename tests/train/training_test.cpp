@@ -240,12 +240,15 @@ TEST(TrainingData, IsMixedFromFiles) {
     EXPECT_THROW(static_cast<void>(load({.train = first, .eval_fraction = 0.01})), Error);
 }
 
-/// A rank's share of 16 GiB of weights in BF16, and 2 GiB for each of its sequences, or 1 if it recomputes; a step has 8.
+/// A rank's share of 16 GiB of weights in BF16, and 2 GiB for each of its sequences, or 1 if it recomputes; a step
+/// has 8.
 MemoryPlan plan_of_small_run(const PassChoice& choice) {
     const double sequences =
         static_cast<double>(choice.micro_batch == 0 ? 8 / choice.grid.ranks() : choice.micro_batch);
     const double each = choice.activations == ops::Activations::retain ? 2 : 1;
-    const double bits = choice.weights == ops::WeightChoice::int8 ? 8 : choice.weights == ops::WeightChoice::int4 ? 4 : 16;
+    const double bits = choice.weights == ops::WeightChoice::int8   ? 8
+                        : choice.weights == ops::WeightChoice::int4 ? 4
+                                                                    : 16;
     const auto shares = static_cast<double>(choice.grid.expert * choice.grid.tensor);
     return {.items = {{"experts", bits / shares * core::gibibyte, "any"},
                       {"activations", each * sequences * core::gibibyte}}};
@@ -281,14 +284,15 @@ TEST(PassSize, SuggestsWhatFitsTheCheapestFirst) {
     EXPECT_EQ(suggested(options({.micro_batch = 8}, 1), 24), (Texts{"--train.micro_batch 4", "--model.weights int8"}));
     EXPECT_EQ(suggested(options({.micro_batch = 1}, 1), 17),
               (Texts{"--train.activations recompute", "--model.weights int8"}));
-    EXPECT_EQ(suggested(options({.micro_batch = 8}, 1), 17),
-              (Texts{"--train.activations recompute --train.micro_batch 1",
-                     "--model.weights int8 --train.micro_batch 4"}));
+    EXPECT_EQ(
+        suggested(options({.micro_batch = 8}, 1), 17),
+        (Texts{"--train.activations recompute --train.micro_batch 1", "--model.weights int8 --train.micro_batch 4"}));
     // Sequences are found by themselves where train.micro_batch is auto.
     EXPECT_EQ(suggested(options({.micro_batch = 0}, 1), 6), (Texts{"--model.weights int4"}));
     // Replicas can share experts; otherwise more ranks can.
     EXPECT_EQ(suggested(options({.grid = {4, 1, 1}}), 7),
-              (Texts{"--parallel.expert 4 --parallel.data 1", "--model.weights int4", "--parallel.expert 8 --parallel.data 1"}));
+              (Texts{"--parallel.expert 4 --parallel.data 1", "--model.weights int4",
+                     "--parallel.expert 8 --parallel.data 1"}));
     EXPECT_EQ(suggested(options({.activations = ops::Activations::recompute}), 3),
               (Texts{"--model.weights int4 --parallel.expert 2", "--parallel.expert 8"}));
     EXPECT_EQ(suggested(options({}), 2),
