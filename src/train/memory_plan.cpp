@@ -65,13 +65,18 @@ std::vector<LayerPlan> layers_of(const Architecture& architecture, const model::
         {request.expert_ranks - 1, request.expert_ranks, request.tensor_ranks - 1, request.tensor_ranks});
 }
 
-/// Calls use(projection) for all of all layers.
+/// Calls use(projection) for all of a layer.
+template <class Use>
+void for_each_projection(const LayerPlan& layer, const Use& use) {
+    for (const BlockPlan* block : {&layer.mixer, &layer.feed_forward}) {
+        std::for_each(block->projections.begin(), block->projections.end(), use);
+    }
+}
+/// The same for all layers.
 template <class Use>
 void for_each_projection(const std::vector<LayerPlan>& layers, const Use& use) {
     for (const LayerPlan& layer : layers) {
-        for (const BlockPlan* block : {&layer.mixer, &layer.feed_forward}) {
-            std::for_each(block->projections.begin(), block->projections.end(), use);
-        }
+        for_each_projection(layer, use);
     }
 }
 
@@ -95,6 +100,39 @@ LoraElements lora_elements(const std::vector<LayerPlan>& layers) {
             per_feature * static_cast<double>(projection.local_out());
     });
     return elements;
+}
+
+/// Elements that rank 0 holds at most while it puts a bucket of factors together from those of all ranks, to write it:
+/// a layer's factors with the same holders are a bucket (model::LoraParameters, AdapterStore::collect).
+double elements_to_save(const std::vector<LayerPlan>& layers, const MemoryRequest& request) {
+    struct Bucket {
+        double held = 0;
+        double whole = 0;
+        double joining = 0;  ///< of the largest tensor whose pieces come from several places
+    };
+    double most = 0;
+    for (const LayerPlan& layer : layers) {
+        std::map<model::Holders, Bucket> buckets;
+        for_each_projection(layer, [&](const ProjectionPlan& p) {
+            for (const ops::LoraFactor factor : {ops::LoraFactor::a, ops::LoraFactor::b}) {
+                const bool is_a = factor == ops::LoraFactor::a;
+                const model::Holders holders = holders_of(p, factor);
+                const double matrix = static_cast<double>(p.lora_rank) * static_cast<double>(is_a ? p.in : p.out);
+                const double of_group = static_cast<double>(p.held.extent) * matrix;
+                const bool is_joined =
+                    holders == model::Holders::data_group || (p.is_routed() && request.expert_ranks > 1);
+                Bucket& bucket = buckets[holders];
+                bucket.held += static_cast<double>(p.held.extent) * static_cast<double>(p.lora_rank) *
+                               static_cast<double>(is_a ? p.local_in() : p.local_out());
+                bucket.whole += static_cast<double>(p.count()) * matrix;
+                bucket.joining = std::max(bucket.joining, is_joined ? of_group : 0);
+            }
+        });
+        for (const auto& [holders, bucket] : buckets) {
+            most = std::max(most, bucket.held + bucket.whole + bucket.joining);
+        }
+    }
+    return most;
 }
 
 /// What a walk over the blocks finds for rows and kernels like these.
@@ -140,6 +178,8 @@ public:
     }
     /// Bytes of work buffers.
     [[nodiscard]] double work() const { return shared_.bytes() + longest_call_; }
+    /// Of these, what functions hold while they run.
+    [[nodiscard]] double longest_call() const { return longest_call_; }
     /// Bytes of work buffers that rows travel through.
     [[nodiscard]] double exchange() const { return exchange_.bytes(); }
 
@@ -184,7 +224,10 @@ double MemoryPlan::frozen_weights() const {
 
 MemoryPlanner::MemoryPlanner(const Architecture& architecture, const model::DecoderSettings& settings,
                              const MemoryRequest& request)
-    : architecture_(architecture), request_(request), layers_(layers_of(architecture, settings, request)) {}
+    : architecture_(architecture),
+      request_(request),
+      layers_(layers_of(architecture, settings, request)),
+      elements_to_save_(request.training ? elements_to_save(layers_, request) : 0) {}
 
 MemoryPlan MemoryPlanner::plan(index_t tokens, std::optional<ops::WeightFormat> experts) const {
     MemoryPlan plan;
@@ -265,6 +308,8 @@ void MemoryPlanner::add_buffers(index_t tokens, MemoryPlan& plan) const {
     plan.items.push_back({"activations", buffers.tape()});
     plan.items.push_back({"work buffers", buffers.work()});
     plan.items.push_back({"communication buffers", buffers.exchange()});
+    const double more_to_save = float_bytes * elements_to_save_ - buffers.longest_call();  // nothing else runs then
+    plan.items.push_back({"saving", std::max(more_to_save, 0.0)});
 }
 
 MemoryPlan plan_memory(const Architecture& architecture, const model::DecoderSettings& settings,

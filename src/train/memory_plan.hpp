@@ -69,6 +69,7 @@ private:
     model::Architecture architecture_;
     MemoryRequest request_;
     std::vector<model::LayerPlan> layers_;  ///< as the rank holds them that has most
+    double elements_to_save_;               ///< that are put together at a time
 };
 
 /// The plan for `request.tokens`.

@@ -6,6 +6,7 @@
 #include "core/trace.hpp"
 #include "core/units.hpp"
 #include "host/placement_report.hpp"
+#include "host/process_memory.hpp"
 #include "model/weights/synthetic.hpp"
 #include "model/weights/weights.hpp"
 #include "mpi/print.hpp"
@@ -242,6 +243,7 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
         weights.check_complete();
         unused = weights.unused();
     });
+    host::return_freed_memory();  // loading took more than it left
     print_warnings(runtime.world, {unused});
     return decoder;
 }

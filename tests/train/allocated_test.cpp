@@ -52,7 +52,7 @@ model::Architecture architecture_of(const std::string& family) {
     return test::read_config(config);
 }
 
-/// Bytes that two steps of a rank allocate at most.
+/// Bytes that two steps of a rank allocate at most, which save nothing.
 template <class Scalar>
 double allocated(const model::Architecture& architecture, const model::LoraSettings& lora, ops::Activations activations,
                  const mpi::GridShape& shape) {
@@ -82,15 +82,15 @@ double planned(const model::Architecture& architecture, const model::LoraSetting
                const mpi::GridShape& shape) {
     const index_t tokens = tokens_of_rank * mpi::Communicator::world().size();
     const kernels::KernelSet kernels(isa);
-    return plan_memory(architecture, {.lora = lora, .activations = activations, .max_tokens = tokens},
-                       {.tokens = tokens,
-                        .data_ranks = shape.data,
-                        .expert_ranks = shape.expert,
-                        .tensor_ranks = shape.tensor,
-                        .threads = omp_get_max_threads(),
-                        .scalar_bytes = sizeof(Scalar),
-                        .packed_bytes = packed_bytes(kernels, sizeof(Scalar))})
-        .total();
+    const MemoryPlan plan = plan_memory(architecture, {.lora = lora, .activations = activations, .max_tokens = tokens},
+                                        {.tokens = tokens,
+                                         .data_ranks = shape.data,
+                                         .expert_ranks = shape.expert,
+                                         .tensor_ranks = shape.tensor,
+                                         .threads = omp_get_max_threads(),
+                                         .scalar_bytes = sizeof(Scalar),
+                                         .packed_bytes = packed_bytes(kernels, sizeof(Scalar))});
+    return plan.total() - plan.of("saving");
 }
 
 template <class Scalar>
