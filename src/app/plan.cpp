@@ -49,6 +49,11 @@ std::string describe(const MemoryPlan& plan) {
     return text;
 }
 
+/// "0.123", "12.3", "12345": no more digits than an estimate has, but never a power of ten.
+std::string three_digits(double value) {
+    return value < 1000 ? fmt::format("{:.3g}", value) : fmt::format("{:.0f}", value);
+}
+
 /// The machine to plan for; what is not given is that of this host.
 struct PlannedHost {
     std::string memory;
@@ -60,6 +65,9 @@ struct PlannedHost {
         set.add_path("benchmark", benchmark,
                      "result of bench machine, suite or step, for the time of a step; otherwise this machine is "
                      "measured");
+    }
+    [[nodiscard]] bool is_other(const mpi::PlaceSettings& place) const {
+        return !memory.empty() || !place.topology.empty();
     }
     /// Puts the memory that was asked for in the place of what this host has.
     void apply(host::Placement& placement) const {
@@ -249,11 +257,12 @@ std::string RunPlans::describe_steps(const model::Architecture& architecture,
                                                 .sequence_length = length},
                                                *speed);
     const measure::MachineLimits limits = speed->limits_of(ranks_.threads);
-    text += fmt::format("time, an estimate: {:.3g} s per step, {:.4g} tokens/s{}\n", seconds, tokens / seconds,
-                        steps > 0 ? fmt::format(", {:.3g} hours", static_cast<double>(steps) * seconds / 3600) : "");
-    return text + fmt::format("  at {:.0f} % of {:.4g} GFLOP/s and {:.3g} GB/s of a rank ({}){}\n",
-                              100 * speed->efficiency, limits.peak_flops * 1e-9, limits.bytes_per_second * 1e-9,
-                              speed->source, ranks_.grid.ranks() > 1 ? "; messages between ranks are not in it" : "");
+    text += fmt::format(
+        "time, an estimate: {} s per step, {} tokens/s{}\n", three_digits(seconds), three_digits(tokens / seconds),
+        steps > 0 ? fmt::format(", {} hours", three_digits(static_cast<double>(steps) * seconds / 3600)) : "");
+    return text + fmt::format("  at {:.0f} % of the {} GFLOP/s and {} GB/s of a rank ({}){}\n", 100 * speed->efficiency,
+                              three_digits(limits.peak_flops * 1e-9), three_digits(limits.bytes_per_second * 1e-9),
+                              speed->source, ranks_.grid.ranks() > 1 ? ", without messages between ranks" : "");
 }
 
 /// Collective. Nothing where steps are not worth an estimate.
@@ -267,11 +276,7 @@ std::optional<bench::StepSpeed> speed_of(const mpi::Communicator& world, const T
         world.agree([&] { speed = bench::speed_of(measure::read_results(planned.benchmark), planned.benchmark); });
         return speed;
     }
-    bench::StepSpeed speed = bench::measure_speed(world, mpi::place(world, {.threads = place.threads}));
-    if (!planned.memory.empty() || !place.topology.empty()) {
-        speed.source += " on this machine, not on the one that is planned for";
-    }
-    return speed;
+    return bench::measure_speed(world, mpi::place(world, {.threads = place.threads}));
 }
 
 }  // namespace
@@ -329,6 +334,9 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
                              ranks->run ? "" : " (a tensor group; start as many ranks as a node has to count them all)",
                              placement.memory_limit.empty() ? "" : "; " + placement.memory_limit));
     print(world, plans.describe_steps(architecture, speed_of(world, configuration, planned, place)));
+    if (planned.is_other(place) && planned.benchmark.empty()) {
+        print(world, "  the time is that of this machine, not of the one that is planned for\n");
+    }
     return ExitCode::success;
 }
 
