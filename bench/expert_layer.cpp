@@ -57,9 +57,8 @@ template <class Scalar>
 ExpertLayer<Scalar>::ExpertLayer(const LayerSettings& settings, std::shared_ptr<ops::ExpertWorkspace<Scalar>> workspace,
                                  const kernels::KernelSet& kernels)
     : experts_(std::make_unique<ops::GroupedExperts<Scalar>>(settings.config(), std::move(workspace), kernels)) {
-    Matrix<Scalar> plain;
     experts_->load_weights([&](index_t expert, Projection projection, ops::PackedMatrix out) {
-        plain.resize(out.rows(), out.cols());
+        Matrix<Scalar> plain(out.rows(), out.cols());
         core::fill_random<Scalar>(plain, settings.seed, stream_of(expert, projection, Tensor::weight),
                                   one_over_root(out.cols()));
         out.assign_rows<Scalar>(0, plain);

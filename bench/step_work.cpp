@@ -35,7 +35,7 @@ StepWork::StepWork(const model::Architecture& a, const mpi::GridShape& grid, dou
             }
         }
     }
-    add(head, static_cast<double>(a.vocabulary) * static_cast<double>(a.hidden), own_tokens, 1, a.stored.others);
+    add(head, static_cast<double>(a.vocabulary) * static_cast<double>(a.hidden), own_tokens, 1, a.stored.embedding);
 }
 
 double StepWork::floor_seconds(const measure::MachineLimits& limits) const {

@@ -4,6 +4,7 @@
     python make_case.py --model FOLDER CASE           your own small checkpoint of transformers
     python make_case.py --config CONFIG.json CASE     random weights; the file has "model_type" and sizes
     python make_case.py --all DIR                     one small case per model family into DIR
+    python make_case.py --quantised DIR               one small case per layout of quantised weights into DIR
 
 CASE becomes a folder with config.json, *.safetensors, adapter_init/, train.jsonl, expected.json, adapter_final/ and
 grads_step0.safetensors. `moesaic verify CASE` then compares every number in it. Options (--help) choose LoRA targets,
@@ -21,12 +22,15 @@ import pathlib
 import random
 import re
 import sys
+import tempfile
 import traceback
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModelForCausalLM
+
+import quantise
 
 OPTIMIZER = {"name": "adamw", "lr": 2e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "weight_decay": 0.0,
              "max_grad_norm": 1.0, "schedule": "constant"}
@@ -75,10 +79,25 @@ def save_model(model, folder, shards):
     for name, tensor in loaded.state_dict().items():
         if not torch.equal(tensor.float(), tensors[name].float()):
             raise RuntimeError(f"tensor {name} changed when the checkpoint was written and read again")
-    if hasattr(loaded, "set_experts_implementation"):
-        loaded.set_experts_implementation("eager")
-    loaded.requires_grad_(False)
-    return loaded.eval()  # no dropout
+    return loaded
+
+
+def quantise_model(folder, form):
+    """Quantises the checkpoint; returns the model with the weights that its codes stand for, in FP32."""
+    config = (folder / "config.json").read_text()
+    values = quantise.quantise(folder, form)
+    with tempfile.TemporaryDirectory() as plain:
+        (pathlib.Path(plain) / "config.json").write_text(config)
+        save_file({name: t.contiguous() for name, t in values.items()}, pathlib.Path(plain) / "model.safetensors",
+                  metadata={"format": "pt"})
+        return AutoModelForCausalLM.from_pretrained(plain, dtype=torch.float32, attn_implementation="eager")
+
+
+def freeze(model):
+    if hasattr(model, "set_experts_implementation"):
+        model.set_experts_implementation("eager")
+    model.requires_grad_(False)
+    return model.eval()  # no dropout
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -342,6 +361,9 @@ def make_case(case, folder):
     else:
         original = random_model(case.config, case.seed)
     model = save_model(original, folder, case.shards)
+    if case.quantise:
+        model = quantise_model(folder, case.quantise)
+    model = freeze(model)
     lora = install_lora(model, case)
     initial = {name: tensor.detach().clone() for name, tensor in lora.tensors().items()}
     sequences = make_sequences(model.config.vocab_size, case.sequences, case.seed + 2)
@@ -394,7 +416,9 @@ def options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", nargs="?", type=pathlib.Path, metavar="CASE", help="the folder to write")
     parser.add_argument("--all", type=pathlib.Path, metavar="DIR", help="write the cases of all families below DIR")
-    parser.add_argument("--only", default="", help="with --all: cases whose name contains this")
+    parser.add_argument("--quantised", type=pathlib.Path, metavar="DIR",
+                        help="write the cases of all layouts of quantised weights below DIR")
+    parser.add_argument("--only", default="", help="with --all or --quantised: cases whose name contains this")
     parser.add_argument("--model", help="folder of a checkpoint")
     parser.add_argument("--config", type=lambda path: json.loads(pathlib.Path(path).read_text()),
                         help="JSON file of a configuration, for random weights")
@@ -407,6 +431,8 @@ def options():
     parser.add_argument("--rank-pattern", type=json.loads, default={}, help='JSON, for example {"q_proj": 16}')
     parser.add_argument("--alpha-pattern", type=json.loads, default={})
     parser.add_argument("--shards", type=int, default=1, help="about how many files the weights are spread over")
+    parser.add_argument("--quantise", default="", choices=["", *quantise.FORMATS],
+                        help="how projections are stored; adapters train beside the weights that the codes stand for")
     parser.add_argument("--sequences", type=int, default=16)
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--steps", type=int, default=20)
@@ -473,23 +499,35 @@ CASES = {
         "targets": ["experts", "attention"], "rank_pattern": {"experts.1.w2": 6, "v_proj": 2}},
 }
 
+# Sizes that 128 does not divide, for blocks of 128 x 128; the other layouts ask for multiples of their groups.
+QUANTISED = {**COMMON, "vocab_size": 96, "num_hidden_layers": 1, "model_type": "qwen3_moe", "num_key_value_heads": 2,
+             "head_dim": 32, "intermediate_size": 128, "num_experts": 4, "num_experts_per_tok": 2,
+             "norm_topk_prob": True, "rope_parameters": PLAIN_ROPE}
+QUANTISED_CASES = {
+    form: {"config": {**QUANTISED, "hidden_size": 144 if form == "fp8_block" else 128,
+                      "moe_intermediate_size": 72 if form == "fp8_block" else 64},
+           "targets": ["experts", "attention"], "quantise": form, "rank": 2, "sequences": 8, "steps": 6}
+    for form in quantise.FORMATS
+}
+
 
 def main():
     parser = options()
     case = parser.parse_args()
     torch.set_num_threads(2)  # the matrices are small
-    if not case.all:
+    directory = case.all or case.quantised
+    if not directory:
         if not case.folder or bool(case.model) == bool(case.config):
-            parser.error("give CASE and one of --model, --config; or --all DIR")
+            parser.error("give CASE and one of --model, --config; or --all DIR, or --quantised DIR")
         case.name = case.folder.name
         make_case(case, case.folder)
         return 0
     failed = []
-    for name, changes in CASES.items():
+    for name, changes in (CASES if case.all else QUANTISED_CASES).items():
         if case.only in name:
             try:
                 settings = argparse.Namespace(**(vars(case) | {"name": name} | changes))
-                make_case(settings, case.all / name)
+                make_case(settings, directory / name)
             except Exception:  # the other families are worth having
                 traceback.print_exc()
                 failed.append(name)

@@ -24,7 +24,7 @@ namespace moesaic::core {
 }
 
 /// FP8 E4M3 of "FP8 Formats for Deep Learning" (arXiv 2209.05433): bias 7, no infinities, NaN is all ones.
-[[nodiscard]] inline float widen_e4m3(std::uint8_t bits) noexcept {
+[[nodiscard]] constexpr float widen_e4m3(std::uint8_t bits) noexcept {
     const std::uint32_t sign = (bits & 0x80U) << 24U;
     const std::uint32_t exponent = (bits >> 3U) & 0xfU;
     const std::uint32_t mantissa = bits & 0x7U;
@@ -60,9 +60,26 @@ inline constexpr float largest_e4m3 = 448;
     return bits == 0xffU ? std::numeric_limits<float>::quiet_NaN() : std::ldexp(1.0F, static_cast<int>(bits) - 127);
 }
 
+/// The power of two at or below a number that is not negative; the smallest one for what is below it.
+[[nodiscard]] inline std::uint8_t narrow_to_e8m0(float value) noexcept {
+    return static_cast<std::uint8_t>(value > 0 ? std::clamp(std::ilogb(value) + 127, 0, 254) : 0);
+}
+
 /// FP4 E2M1 of the same: the value of each code.
 inline constexpr std::array<float, 16> values_of_e2m1 = {0.0F,  0.5F,  1.0F,  1.5F,  2.0F,  3.0F,  4.0F,  6.0F,
                                                          -0.0F, -0.5F, -1.0F, -1.5F, -2.0F, -3.0F, -4.0F, -6.0F};
 inline constexpr float largest_e2m1 = 6;
+
+/// The nearest E2M1, ties to even mantissas, and the largest for what is beyond it.
+[[nodiscard]] inline std::uint8_t narrow_to_e2m1(float value) noexcept {
+    const float magnitude = std::min(std::abs(value), largest_e2m1);
+    const auto distance = [&](std::size_t code) { return std::abs(values_of_e2m1[code] - magnitude); };
+    std::size_t nearest = 0;
+    for (std::size_t code = 1; code < values_of_e2m1.size() / 2; ++code) {
+        const bool ties_to_even = distance(code) == distance(nearest) && code % 2 == 0;
+        nearest = distance(code) < distance(nearest) || ties_to_even ? code : nearest;
+    }
+    return static_cast<std::uint8_t>(nearest + (std::signbit(value) ? values_of_e2m1.size() / 2 : 0));
+}
 
 }  // namespace moesaic::core

@@ -200,8 +200,7 @@ void RandomAccessFile::read(std::uint64_t offset, std::span<std::byte> out) cons
     }
 }
 
-PartialFile::PartialFile(std::filesystem::path target) : target_(std::move(target)), path_(target_) {
-    path_ += ".partial";
+PartialFile::PartialFile(std::filesystem::path target) : target_(std::move(target)), path_(path_of(target_)) {
     if (::unlink(path_.c_str()) != 0 && errno != ENOENT) {
         fail_writing(target_, errno);
     }
@@ -246,9 +245,44 @@ void FileWriter::write(std::span<const std::byte> bytes) {
     }
 }
 
+void FileWriter::reserve(std::uint64_t bytes) {
+    const int error = ::posix_fallocate(descriptor_.get(), 0, static_cast<off_t>(bytes));
+    if (error != 0) {
+        fail_writing(target_, error);
+    }
+}
+
 void FileWriter::close() {
     if (const int error = descriptor_.close(); error != 0) {
         fail_writing(target_, error);
+    }
+}
+
+RandomAccessWriter::RandomAccessWriter(std::filesystem::path file)
+    : path_(std::move(file)), descriptor_(open_retrying(path_, O_WRONLY)) {
+    if (descriptor_.get() < 0) {
+        fail_writing(path_, errno);
+    }
+}
+
+void RandomAccessWriter::write(std::uint64_t offset, std::span<const std::byte> bytes) const {
+    while (!bytes.empty()) {
+        const ssize_t count = ::pwrite(descriptor_.get(), bytes.data(), bytes.size(), static_cast<off_t>(offset));
+        if (count < 0 && errno != EINTR) {
+            fail_writing(path_, errno);
+        }
+        const std::size_t written = count > 0 ? static_cast<std::size_t>(count) : 0;
+        offset += written;
+        bytes = bytes.subspan(written);
+    }
+}
+
+void RandomAccessWriter::close() {
+    if (::fsync(descriptor_.get()) != 0 && errno != EINVAL) {
+        fail_writing(path_, errno);
+    }
+    if (const int error = descriptor_.close(); error != 0) {
+        fail_writing(path_, error);
     }
 }
 

@@ -84,6 +84,8 @@ class PartialFile {
 public:
     /// Removes what an earlier crash left under the temporary name. The caller creates the file at `path()`.
     explicit PartialFile(std::filesystem::path target);
+    /// The temporary name, for processes that write into the file, too.
+    [[nodiscard]] static std::filesystem::path path_of(std::filesystem::path target) { return target += ".partial"; }
     PartialFile(const PartialFile&) = delete;
     PartialFile& operator=(const PartialFile&) = delete;
     ~PartialFile();
@@ -104,10 +106,25 @@ class FileWriter {
 public:
     explicit FileWriter(const PartialFile& file);
     void write(std::span<const std::byte> bytes);
+    /// Makes the file so long, with disk space for what is not written yet.
+    void reserve(std::uint64_t bytes);
     void close();
 
 private:
     std::filesystem::path target_;
+    FileDescriptor descriptor_;
+};
+
+/// Output at any offset, from any thread, into a file that exists.
+class RandomAccessWriter {
+public:
+    explicit RandomAccessWriter(std::filesystem::path file);
+    void write(std::uint64_t offset, std::span<const std::byte> bytes) const;
+    /// Flushes the file to the disk.
+    void close();
+
+private:
+    std::filesystem::path path_;
     FileDescriptor descriptor_;
 };
 

@@ -189,18 +189,17 @@ const TensorSource::Entry& TensorSource::entry(const std::string& name) const {
 }
 
 void TensorSource::read_bytes(const std::string& name, core::MatrixView<std::byte> out, index_t row_begin,
-                              index_t byte_begin) const {
+                              index_t byte_begin, index_t row_bytes) const {
     const Entry& source = entry(name);
-    const index_t row_bytes = source.info.row_bytes();
-    const bool inside = row_begin >= 0 && byte_begin >= 0 && row_begin <= source.info.rows() &&
-                        out.rows() <= source.info.rows() - row_begin && byte_begin <= row_bytes &&
-                        out.cols() <= row_bytes - byte_begin;
+    row_bytes = row_bytes > 0 ? row_bytes : source.info.row_bytes();
+    const index_t rows = row_bytes > 0 ? static_cast<index_t>(source.info.bytes) / row_bytes : source.info.rows();
+    const bool inside = row_begin >= 0 && byte_begin >= 0 && row_begin <= rows && out.rows() <= rows - row_begin &&
+                        byte_begin <= row_bytes && out.cols() <= row_bytes - byte_begin;
     require(
         inside, ExitCode::corrupt_input,
         "{}: tensor '{}' is too small (it is {} rows of {} bytes, {} of {} from row {} and byte {} are wanted); check "
         "that its shape fits config.json",
-        source.info.file.string(), printable(name), source.info.rows(), row_bytes, out.rows(), out.cols(), row_begin,
-        byte_begin);
+        source.info.file.string(), printable(name), rows, row_bytes, out.rows(), out.cols(), row_begin, byte_begin);
     const auto position = [&](index_t row) {
         return source.info.offset + static_cast<std::uint64_t>((row_begin + row) * row_bytes + byte_begin);
     };
@@ -253,24 +252,27 @@ std::uint64_t TensorSource::fingerprint() const {
 }
 
 template <class T>
-void TensorSource::read(const std::string& name, core::MatrixView<T> out, index_t row_begin, index_t col_begin) const {
+void TensorSource::read(const std::string& name, core::MatrixView<T> out, index_t row_begin, index_t col_begin,
+                        index_t row_elements) const {
     const TensorInfo& info = entry(name).info;
+    const index_t all_cols = row_elements > 0 ? row_elements : info.cols();
+    const index_t all_rows = row_elements > 0 ? info.rows() * info.cols() / row_elements : info.rows();
     const bool inside = row_begin >= 0 && col_begin >= 0 && out.rows() >= 0 && out.cols() >= 0 &&
-                        row_begin <= info.rows() && out.rows() <= info.rows() - row_begin && col_begin <= info.cols() &&
-                        out.cols() <= info.cols() - col_begin;
+                        row_begin <= all_rows && out.rows() <= all_rows - row_begin && col_begin <= all_cols &&
+                        out.cols() <= all_cols - col_begin;
     require(inside, ExitCode::corrupt_input,
             "{}: tensor '{}' is too small (it is {} x {}, {} x {} from row {} and column {} is wanted); check that its "
             "shape fits config.json",
-            info.file.string(), printable(name), info.rows(), info.cols(), out.rows(), out.cols(), row_begin,
-            col_begin);
+            info.file.string(), printable(name), all_rows, all_cols, out.rows(), out.cols(), row_begin, col_begin);
     require(is_number(info.dtype), ExitCode::corrupt_input,
             "{}: tensor '{}' has dtype {} (F64, F32, F16, BF16 or F8_E4M3 is expected); convert the model",
             info.file.string(), printable(name), dtype_name(info.dtype));
     const index_t element = dtype_bits(info.dtype) / 8;
+    const index_t row_bytes = all_cols * element;
     if (info.dtype == detail::native_dtype<T>) {
         read_bytes(name,
                    {reinterpret_cast<std::byte*>(out.data()), out.rows(), out.cols() * element, out.stride() * element},
-                   row_begin, col_begin * element);
+                   row_begin, col_begin * element, row_bytes);
         return;
     }
     // Pieces that fit into the scratch memory.
@@ -281,7 +283,7 @@ void TensorSource::read(const std::string& name, core::MatrixView<T> out, index_
         const index_t cols = std::min(width, out.cols() - col);
         for (index_t row = 0; row < out.rows(); row += height) {
             const core::MatrixView<std::byte> piece(scratch.data(), std::min(height, out.rows() - row), cols * element);
-            read_bytes(name, piece, row_begin + row, (col_begin + col) * element);
+            read_bytes(name, piece, row_begin + row, (col_begin + col) * element, row_bytes);
             for (index_t i = 0; i < piece.rows(); ++i) {
                 detail::convert_elements(info.dtype, piece[i], out[row + i] + col, static_cast<std::size_t>(cols));
             }
@@ -289,8 +291,8 @@ void TensorSource::read(const std::string& name, core::MatrixView<T> out, index_
     }
 }
 
-template void TensorSource::read(const std::string&, core::MatrixView<core::bf16>, index_t, index_t) const;
-template void TensorSource::read(const std::string&, core::MatrixView<float>, index_t, index_t) const;
-template void TensorSource::read(const std::string&, core::MatrixView<double>, index_t, index_t) const;
+template void TensorSource::read(const std::string&, core::MatrixView<core::bf16>, index_t, index_t, index_t) const;
+template void TensorSource::read(const std::string&, core::MatrixView<float>, index_t, index_t, index_t) const;
+template void TensorSource::read(const std::string&, core::MatrixView<double>, index_t, index_t, index_t) const;
 
 }  // namespace moesaic::io

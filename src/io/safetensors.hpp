@@ -94,13 +94,15 @@ public:
 
     /// Reads the block of `out.rows()` x `out.cols()` elements whose first is (`row_begin`, `col_begin`) of the tensor
     /// as a matrix (see TensorInfo) and converts it to T: bf16 (round to nearest even), float or double. Only the bytes
-    /// of the block are read, plus small gaps between its rows. A block outside of the tensor or a dtype that is no
-    /// floating point number throws with ExitCode::corrupt_input.
+    /// of the block are read, plus small gaps between its rows. The tensor is taken as rows of `row_elements` elements;
+    /// 0: its own rows. A block outside of the tensor or a dtype that is no floating point number throws with
+    /// ExitCode::corrupt_input.
     template <class T>
-    void read(const std::string& name, core::MatrixView<T> out, index_t row_begin = 0, index_t col_begin = 0) const;
+    void read(const std::string& name, core::MatrixView<T> out, index_t row_begin = 0, index_t col_begin = 0,
+              index_t row_elements = 0) const;
     /// The same for bytes as they are stored, of any dtype: codes of quantised weights, for example.
-    void read_bytes(const std::string& name, core::MatrixView<std::byte> out, index_t row_begin,
-                    index_t byte_begin) const;
+    void read_bytes(const std::string& name, core::MatrixView<std::byte> out, index_t row_begin, index_t byte_begin,
+                    index_t row_bytes = 0) const;
 
 private:
     struct Entry {
@@ -118,13 +120,15 @@ private:
     std::unique_ptr<std::atomic<std::uint64_t>> bytes_read_ = std::make_unique<std::atomic<std::uint64_t>>(0);
 };
 
-extern template void TensorSource::read(const std::string&, core::MatrixView<core::bf16>, index_t, index_t) const;
-extern template void TensorSource::read(const std::string&, core::MatrixView<float>, index_t, index_t) const;
-extern template void TensorSource::read(const std::string&, core::MatrixView<double>, index_t, index_t) const;
+extern template void TensorSource::read(const std::string&, core::MatrixView<core::bf16>, index_t, index_t,
+                                        index_t) const;
+extern template void TensorSource::read(const std::string&, core::MatrixView<float>, index_t, index_t, index_t) const;
+extern template void TensorSource::read(const std::string&, core::MatrixView<double>, index_t, index_t, index_t) const;
 
 struct TensorToWrite {
     std::string name;
     std::vector<index_t> shape;
+    DType dtype = DType::f32;  ///< where no type of elements says so
 };
 
 /// Writes a safetensors file with the tensors in the given order, all of type T (float or bf16). `provide(i, data)`
@@ -134,6 +138,25 @@ template <class T>
 void write_safetensors(const std::filesystem::path& file, std::span<const TensorToWrite> tensors,
                        const std::map<std::string, std::string>& metadata,
                        const std::function<void(std::size_t index, std::span<T> data)>& provide);
+
+/// A safetensors file that several processes, and threads of them, fill together, by rectangles of bytes.
+class SharedTensorsWriter {
+public:
+    /// For one of the processes: writes the header, and reserves the disk space of the tensors.
+    static void create(const PartialFile& file, std::span<const TensorToWrite> tensors,
+                       const std::map<std::string, std::string>& metadata);
+    /// Opens PartialFile::path() of a file that was created.
+    explicit SharedTensorsWriter(const std::filesystem::path& file);
+    /// Writes rows of bytes of a tensor, as TensorSource::read_bytes reads them.
+    void write_bytes(const std::string& name, core::MatrixView<const std::byte> bytes, index_t row_begin,
+                     index_t byte_begin) const;
+    /// Flushes what this process wrote to the disk.
+    void close() { writer_.close(); }
+
+private:
+    TensorSource tensors_;
+    RandomAccessWriter writer_;
+};
 
 extern template void write_safetensors(const std::filesystem::path&, std::span<const TensorToWrite>,
                                        const std::map<std::string, std::string>&,

@@ -12,11 +12,11 @@ namespace moesaic::model {
 using core::bf16;
 using core::trace::Scope;
 
-namespace {
-
 GridPlace place_in(const mpi::ProcessGrid& grid) {
     return {grid.expert().rank(), grid.expert().size(), grid.tensor().rank(), grid.tensor().size()};
 }
+
+namespace {
 
 index_t chunks_of(const Architecture& architecture, const DecoderSettings& settings, const mpi::ProcessGrid& grid) {
     return settings.chunks > 0 ? settings.chunks
@@ -58,7 +58,7 @@ Decoder<Scalar>::Decoder(const Architecture& architecture, const DecoderSettings
       lora_(plans, settings.lora),
       workspace_{kernels, {grid, kernels, architecture.experts, chunks_of(architecture, settings, grid)}},
       rotary_(std::make_shared<ops::RotaryTable<Sum>>(architecture.attention.rope)),
-      embedding_(ops::format_for<Scalar>(architecture.stored.others), architecture.vocabulary, architecture.hidden),
+      embedding_(ops::format_for<Scalar>(architecture.stored.embedding), architecture.vocabulary, architecture.hidden),
       output_norm_(static_cast<std::size_t>(architecture.hidden)) {
     if (!architecture_.tied_head) {
         head_ = ops::PackedWeights(embedding_.format(), architecture.vocabulary, architecture.hidden);

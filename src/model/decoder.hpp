@@ -19,6 +19,8 @@
 
 namespace moesaic::model {
 
+/// This rank's place.
+[[nodiscard]] GridPlace place_in(const mpi::ProcessGrid& grid);
 /// BlockTape, but for the state.
 [[nodiscard]] std::vector<ops::BufferPlan> plan_block_tape(const Architecture& architecture);
 /// What a tape and a decoder have once, whatever the blocks.

@@ -9,6 +9,16 @@
 
 namespace moesaic::model {
 
+core::Slice shard_of(index_t size, index_t rank, index_t ranks) {
+    const index_t blocks = ops::blocks_of(size);
+    if (blocks < ranks) {
+        return core::slice_of(size, rank, ranks);
+    }
+    const core::Slice slice = core::slice_of(blocks, rank, ranks);
+    const index_t begin = slice.begin * ops::kernel_block;
+    return {begin, std::min(slice.end() * ops::kernel_block, size) - begin};
+}
+
 bool BlockPlan::is_trainable() const noexcept {
     return std::any_of(projections.begin(), projections.end(),
                        [](const ProjectionPlan& projection) { return projection.lora_rank > 0; });
@@ -61,7 +71,8 @@ std::vector<LayerPlan> plan_layers(const Architecture& architecture, const Decod
                                    architecture.hidden};
         for (BlockPlan* block : {&layer.mixer, &layer.feed_forward}) {
             for (ProjectionPlan& projection : block->projections) {
-                projection.stored = projection.is_routed() ? architecture.stored.experts : architecture.stored.others;
+                projection.stored =
+                    projection.is_routed() ? architecture.stored.experts : architecture.stored.projections;
             }
         }
     }

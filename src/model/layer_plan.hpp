@@ -27,6 +27,10 @@ struct GridPlace {
     index_t tensor_ranks = 1;
 };
 
+/// A rank's part of a dimension that is spread over the tensor group: whole blocks of 32 where there are enough, so
+/// that no part cuts groups of quantised weights that share a scale.
+[[nodiscard]] core::Slice shard_of(index_t size, index_t rank, index_t ranks);
+
 /// A small tensor that every rank reads whole and keeps in full precision: a norm, a bias, a router.
 struct TensorPlan {
     std::string name;

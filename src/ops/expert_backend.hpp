@@ -62,7 +62,8 @@ struct ExpertFactors {
     [[nodiscard]] LoraMatrices<S>& operator[](Projection p) { return of_projection[static_cast<std::size_t>(p)]; }
 };
 
-/// Fills `out` with the frozen weight of one expert: gate and up [I, H], down [H, I].
+/// Fills `out` with the frozen weight of one expert: gate and up [I, H], down [H, I]. Called by several threads at
+/// once.
 using ExpertWeightSource = std::function<void(index_t expert, Projection projection, PackedMatrix out)>;
 
 /// Gradients of one forward: with respect to hidden [T, H] and routing weights [T, K].

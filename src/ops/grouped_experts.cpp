@@ -1,5 +1,7 @@
 #include "ops/grouped_experts.hpp"
 
+#include "core/parallel.hpp"
+
 #include <cstring>
 #include <utility>
 
@@ -27,10 +29,13 @@ void GroupedExperts<Scalar>::do_load_weights(const ExpertWeightSource& source) {
         all =
             PackedWeights(config.weight_format.value_or(format_of<Scalar>), down ? config.hidden : config.intermediate,
                           down ? config.intermediate : config.hidden, config.experts);
-        for (index_t e = 0; e < config.experts; ++e) {
-            source(e, p, all.matrix(e));
-        }
     }
+    // Matrices are read and packed at once by all threads, so that several reads are in flight.
+    core::parallel_for(config.experts * static_cast<index_t>(projections.size()), [&](index_t i) {
+        const Projection p = projections[static_cast<std::size_t>(i / config.experts)];
+        const index_t expert = i % config.experts;
+        source(expert, p, weights_[static_cast<std::size_t>(p)].matrix(expert));
+    });
 }
 
 template <class Scalar>

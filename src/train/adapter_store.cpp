@@ -42,13 +42,13 @@ Matrix<float> join_slices(const LoraTensor& tensor, const mpi::Communicator& ten
     std::vector<index_t> counts;
     counts.reserve(static_cast<std::size_t>(tensor_group.size()));
     for (int r = 0; r < tensor_group.size(); ++r) {
-        counts.push_back(core::slice_of(extent, r, tensor_group.size()).extent * other);
+        counts.push_back(model::shard_of(extent, r, tensor_group.size()).extent * other);
     }
     Matrix<float> pieces(1, root ? extent * other : 0);
     tensor_group.gather_blocks<float>(mine, pieces.flat(), counts);
     const float* piece = pieces.data();
     for (int r = 0; root && r < tensor_group.size(); ++r) {
-        put_piece(tensor, core::slice_of(extent, r, tensor_group.size()), piece, joined);
+        put_piece(tensor, model::shard_of(extent, r, tensor_group.size()), piece, joined);
         piece += counts[static_cast<std::size_t>(r)];
     }
     return joined;

@@ -244,7 +244,8 @@ void MemoryPlanner::add_weights(std::optional<ops::WeightFormat> experts, Memory
                                                       : ops::format_for<core::bf16>(stored);
     };
     const ops::WeightFormat routed_format = format_of(experts ? experts : a.stored.experts);
-    const ops::WeightFormat other_format = format_of(a.stored.others);
+    const ops::WeightFormat other_format = format_of(a.stored.projections);
+    const ops::WeightFormat ends_format = format_of(a.stored.embedding);
     double routed = 0;
     double others = 0;
     auto wide = static_cast<double>(a.hidden);  // norms, biases, routers: in full precision
@@ -270,7 +271,7 @@ void MemoryPlanner::add_weights(std::optional<ops::WeightFormat> experts, Memory
     plan.items = {
         {"experts", routed, ops::facts_of(routed_format).name},
         {"attention and dense", others, ops::facts_of(other_format).name},
-        {"embedding and head", ends * packed(other_format, a.vocabulary, a.hidden), ops::facts_of(other_format).name},
+        {"embedding and head", ends * packed(ends_format, a.vocabulary, a.hidden), ops::facts_of(ends_format).name},
         {"norms and routers", wide * float_bytes, ops::facts_of(ops::WeightFormat::fp32).name}};
 }
 

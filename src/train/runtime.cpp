@@ -7,6 +7,7 @@
 #include "core/units.hpp"
 #include "host/placement_report.hpp"
 #include "host/process_memory.hpp"
+#include "model/weights/packed_cache.hpp"
 #include "model/weights/synthetic.hpp"
 #include "model/weights/weights.hpp"
 #include "mpi/print.hpp"
@@ -14,7 +15,9 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <filesystem>
 #include <optional>
+#include <span>
 
 namespace moesaic::train {
 namespace {
@@ -69,6 +72,9 @@ void complete(const ModelSettings& settings, const std::optional<io::TensorSourc
               model::Architecture& architecture) {
     if (tensors) {
         model::fit_to_checkpoint(*tensors, architecture);
+    } else {
+        architecture.stored = {architecture.quantisation.experts, architecture.quantisation.projections,
+                               architecture.stored.embedding};
     }
     if (const auto format = ops::chosen_format(settings.weights)) {
         architecture.stored.experts = format;
@@ -117,6 +123,9 @@ void ModelSettings::declare(core::OptionSet& set) {
            "what routed experts are held in: auto, as the files have them; or rounded to bf16, fp8, int8, int4 or "
            "mxfp4, with a scale for every 32 elements of a row")
         .known_as({"load_in_8bit", "load_in_4bit", "quantization_bit", "quantization", "quantization_method"});
+    set.add_path("model.cache", cache,
+                 "file that keeps the routed experts as they are packed in memory: made by the first start, read by "
+                 "later ones, on any grid of ranks");
 }
 
 model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridShape& grid) {
@@ -206,6 +215,49 @@ std::string to_text(const LoadProgress& progress) {
     return text;
 }
 
+namespace {
+
+/// Collective. Calls load(source), or load with the source that the cache file makes of it.
+template <class Scalar, class Load>
+void load_through_cache(const Runtime& runtime, const std::string& file, const std::vector<model::LayerPlan>& layers,
+                        const model::WeightSource<Scalar>& source, const Load& load) {
+    using Cache = model::PackedCache<Scalar>;
+    const mpi::Communicator& world = runtime.world;
+    if (file.empty()) {
+        world.agree([&] { load(source); });
+        return;
+    }
+    std::int64_t is_there = 0;
+    std::optional<io::PartialFile> partial;
+    world.agree([&] {
+        std::error_code error;
+        is_there = std::filesystem::exists(file, error) ? 1 : 0;
+        if (world.is_root() && is_there == 0) {
+            partial.emplace(file);
+            Cache::create(*partial, layers, source.fingerprint());
+        }
+    });
+    world.broadcast(std::span(&is_there, 1));  // a file that is made now is there for others already
+    world.agree([&] {
+        const auto use = is_there == 1                   ? Cache::Use::read
+                         : runtime.grid.data().is_root() ? Cache::Use::write
+                                                         : Cache::Use::pass;
+        Cache cache(source, layers, use, is_there == 1 ? std::filesystem::path(file) : io::PartialFile::path_of(file));
+        load(cache);
+        cache.close();
+    });
+    world.agree([&] {
+        if (partial) {
+            partial->commit();
+        }
+    });
+    if (is_there == 0) {
+        mpi::print(world, fmt::format("packed experts written to {}\n", file));
+    }
+}
+
+}  // namespace
+
 template <class Scalar>
 std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const model::Architecture& architecture,
                                                    const ModelSettings& model, const model::DecoderSettings& settings,
@@ -225,23 +277,30 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
     });
     print_warnings(runtime.world, {as_stored.warning});
     print_warnings(runtime.world, settings.lora.warnings);
+    std::unique_ptr<model::WeightSource<Scalar>> source;
+    const model::CheckpointWeights<Scalar>* checkpoint = nullptr;
+    std::vector<model::LayerPlan> layers;
     runtime.world.agree([&] {
         decoder = std::make_unique<model::Decoder<Scalar>>(as_stored, settings, runtime.kernels, runtime.grid);
-        const auto load = [&](const model::WeightSource<Scalar>& weights) {
-            const std::int64_t begin_ns = core::trace::now_ns();
-            decoder->load(weights, [&](index_t layers) {
-                progress({layers, architecture.layers, weights.bytes_read(),
-                          static_cast<double>(core::trace::now_ns() - begin_ns) * 1e-9});
-            });
-        };
-        if (!tensors) {
-            load(model::SyntheticWeights<Scalar>(0));
-            return;
+        layers = model::plan_layers(as_stored, settings, model::place_in(runtime.grid));
+        if (tensors) {
+            auto weights = std::make_unique<model::CheckpointWeights<Scalar>>(*tensors, as_stored);
+            checkpoint = weights.get();
+            source = std::move(weights);
+        } else {
+            source = std::make_unique<model::SyntheticWeights<Scalar>>(0);
         }
-        const model::CheckpointWeights<Scalar> weights(*tensors, as_stored);
-        load(weights);
-        weights.check_complete();
-        unused = weights.unused();
+    });
+    load_through_cache(runtime, model.cache, layers, *source, [&](const model::WeightSource<Scalar>& weights) {
+        const std::int64_t begin_ns = core::trace::now_ns();
+        decoder->load(weights, [&](index_t loaded) {
+            progress({loaded, architecture.layers, weights.bytes_read(),
+                      static_cast<double>(core::trace::now_ns() - begin_ns) * 1e-9});
+        });
+        if (checkpoint != nullptr) {
+            checkpoint->check_complete();
+            unused = checkpoint->unused();
+        }
     });
     host::return_freed_memory();  // loading took more than it left
     print_warnings(runtime.world, {unused});

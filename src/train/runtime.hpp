@@ -49,6 +49,7 @@ struct ModelSettings {
     std::string synthetic;
     index_t layers = 0;                                        ///< 0: all
     ops::WeightChoice weights = ops::WeightChoice::automatic;  ///< what routed experts are held in
+    std::string cache{};                                       ///< file of packed experts; empty: none
 
     void declare(core::OptionSet& set);
     /// What messages and adapters call the model.

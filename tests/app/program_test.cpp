@@ -117,6 +117,20 @@ INSTANTIATE_TEST_SUITE_P(Families, VerifyTest,
                                          VerifyCase{"olmoe", 1, 1, 1}, VerifyCase{"olmoe", 1, 1, 4},
                                          VerifyCase{"qwen2_moe", 1, 1, 1}, VerifyCase{"qwen2_moe", 2, 1, 2}));
 
+/// Losses and gradients are those of PyTorch with the weights that the codes stand for; slices of ranks cut groups.
+TEST_F(ProgramTest, QuantisedReferenceCasesPass) {
+    for (const auto& [ranks, options] : {std::pair(1, ""), std::pair(2, " --parallel.tensor 2"),
+                                         std::pair(4, " --parallel.expert 2 --parallel.tensor 2")}) {
+        std::string arguments = "verify";
+        for (const auto& entry : fs::directory_iterator(MOESAIC_TEST_DATA "/quantised")) {
+            arguments += " " + entry.path().string();
+        }
+        const Result result = moesaic(ranks, arguments + options + (ranks == 4 ? " --compute.precision fp32" : ""));
+        EXPECT_EQ(result.exit_code, 0) << result.output;
+        EXPECT_EQ(result.output.find("FAIL"), std::string::npos) << result.output;
+    }
+}
+
 /// The auxiliary loss is that of all ranks together; with a huge coefficient it rules the gradient.
 TEST_F(ProgramTest, TrainAddsTheAuxiliaryLossOfRouters) {
     std::vector<std::vector<nlohmann::json>> runs;
@@ -146,7 +160,7 @@ TEST_F(ProgramTest, TrainAddsTheAuxiliaryLossOfRouters) {
 /// A checkpoint with tensors that a layer has no place for, and configurations that change the mathematics.
 TEST_F(ProgramTest, RefusesUnsupportedModelsByName) {
     const std::vector<std::pair<std::string, nlohmann::json>> changes = {
-        {"quantization_config", {{"quant_method", "fp8"}}},
+        {"quantization_config", {{"quant_method", "bitsandbytes"}}},
         {"rope_parameters", {{"rope_type", "longrope"}, {"rope_theta", 1e4}}},
         {"hidden_act", "gelu"},
         {"scoring_func", "softmax"},

@@ -88,7 +88,6 @@ TEST_F(ArchitectureTest, RefusesWhatItDoesNotSupportByName) {
         {"attn_logit_softcapping", 50.0},
         {"final_logit_softcapping", 30.0},
         {"partial_rotary_factor", 0.5},
-        {"quantization_config", {{"quant_method", "awq"}}},
         {"compression_config", {{"quant_method", "compressed-tensors"}}},
         {"attention_kind", "linear"},
         {"scoring_func", "sigmoid"},
@@ -265,12 +264,89 @@ TEST_F(ArchitectureTest, RefusesRopeThatMeansNothing) {
     }
 }
 
+TEST_F(ArchitectureTest, ReadsHowWeightsWereQuantised) {
+    const auto read_with = [&](const nlohmann::json& settings) {
+        nlohmann::json config = transformers_5();
+        config["quantization_config"] = settings;
+        return read(config).quantisation;
+    };
+    const auto expect_group = [](const Quantisation& found, QuantisationMethod method, index_t rows, index_t cols) {
+        EXPECT_EQ(found.method, method);
+        ASSERT_EQ(found.groups.size(), 1U);
+        EXPECT_EQ(found.groups[0].rows, rows);
+        EXPECT_EQ(found.groups[0].cols, cols);
+    };
+    EXPECT_EQ(read(transformers_5()).quantisation.method, QuantisationMethod::none);
+    expect_group(read_with({{"quant_method", "fp8"}}), QuantisationMethod::fp8, 128, 128);
+    expect_group(read_with({{"quant_method", "fp8"}, {"weight_block_size", {1, 64}}}), QuantisationMethod::fp8, 1, 64);
+    EXPECT_EQ(read_with({{"quant_method", "fp8"}, {"weight_block_size", nullptr}}).groups.size(), 2U);
+    const Quantisation gptq = read_with({{"quant_method", "gptq"}, {"bits", 8}, {"group_size", -1}});
+    expect_group(gptq, QuantisationMethod::gptq, 1, 0);
+    EXPECT_EQ(gptq.bits, 8);
+    EXPECT_EQ(gptq.zero_offset, 1);
+    EXPECT_EQ(read_with({{"quant_method", "gptq"}, {"bits", 4}, {"group_size", 128}, {"checkpoint_format", "gptq_v2"}})
+                  .zero_offset,
+              0);
+    const nlohmann::json group = {{"num_bits", 4}, {"type", "int"}, {"strategy", "group"}, {"group_size", 32}};
+    expect_group(read_with({{"quant_method", "compressed-tensors"},
+                            {"format", "pack-quantized"},
+                            {"config_groups", {{"group_0", {{"weights", group}}}}}}),
+                 QuantisationMethod::compressed_tensors, 1, 32);
+}
+
 /// ModelOpt and AutoGPTQ leave config.json as it was.
-TEST_F(ArchitectureTest, RefusesQuantisedWeightsThatOnlyAnotherFileKnowsOf) {
+TEST_F(ArchitectureTest, ReadsHowWeightsWereQuantisedFromFilesBesideTheConfiguration) {
     std::ofstream(folder_ / "hf_quant_config.json") << R"({"quantization": {"quant_algo": "NVFP4"}})";
+    EXPECT_EQ(read(transformers_5()).quantisation.method, QuantisationMethod::modelopt);
+    std::ofstream(folder_ / "hf_quant_config.json") << R"({"quantization": {"quant_algo": "W4A8_AWQ"}})";
     const auto [code, message] = error_of(transformers_5());
     EXPECT_EQ(code, ExitCode::usage);
-    EXPECT_NE(message.find("hf_quant_config.json: quantised weights (NVFP4)"), std::string::npos) << message;
+    EXPECT_NE(message.find("hf_quant_config.json: quantised weights with quant_algo = W4A8_AWQ"), std::string::npos)
+        << message;
+    std::filesystem::remove(folder_ / "hf_quant_config.json");
+    std::ofstream(folder_ / "quantize_config.json") << R"({"bits": 4, "group_size": 128})";
+    EXPECT_EQ(read(transformers_5()).quantisation.method, QuantisationMethod::gptq);
+}
+
+TEST_F(ArchitectureTest, RefusesQuantisedWeightsOfOtherKindsByName) {
+    const nlohmann::json group = {{"num_bits", 4}, {"type", "int"}, {"strategy", "channel"}};
+    const nlohmann::json groups = {{"group_0", {{"weights", group}}}};
+    const std::vector<std::pair<nlohmann::json, std::string>> settings = {
+        {{{"quant_method", "bitsandbytes"}}, "quant_method \"bitsandbytes\""},
+        {{{"quant_method", "gptq"}, {"bits", 3}, {"group_size", 128}}, "bits = 3"},
+        {{{"quant_method", "gptq"}, {"bits", 4}, {"group_size", 128}, {"checkpoint_format", "marlin"}},
+         "checkpoint_format = marlin"},
+        {{{"quant_method", "awq"}, {"bits", 4}, {"group_size", 128}, {"version", "gemv"}}, "version = gemv"},
+        {{{"quant_method", "modelopt"}, {"quant_algo", "W4A16_AWQ"}}, "quant_algo = W4A16_AWQ"},
+        {{{"quant_method", "compressed-tensors"}, {"format", "marlin-24"}, {"config_groups", groups}},
+         "format = marlin-24"},
+        {{{"quant_method", "compressed-tensors"},
+          {"sparsity_config", {{"format", "sparse-24-bitmask"}}},
+          {"config_groups", groups}},
+         "sparsity_config"},
+        {{{"quant_method", "compressed-tensors"}, {"transform_config", {{"R1", 1}}}, {"config_groups", groups}},
+         "transform_config"}};
+    for (const auto& [object, part] : settings) {
+        nlohmann::json config = transformers_5();
+        config["quantization_config"] = object;
+        const auto [code, message] = error_of(config);
+        EXPECT_EQ(code, ExitCode::usage) << message;
+        EXPECT_NE(message.find(part), std::string::npos) << message;
+    }
+    const std::vector<std::pair<nlohmann::json, std::string>> nonsense = {
+        {{{"quant_method", "gptq"}, {"bits", 4}, {"group_size", 0}}, "group_size = 0"},
+        {{{"quant_method", "gptq"}, {"group_size", 128}}, "bits"},
+        {{{"quant_method", 4}}, "quant_method"},
+        {{{"quant_method", "fp8"}, {"weight_block_size", {128}}}, "weight_block_size"},
+        {{{"quant_method", "fp8"}, {"weight_block_size", {128, 0}}}, "weight_block_size"},
+        {{{"quant_method", "compressed-tensors"}, {"config_groups", nlohmann::json::array()}}, "config_groups"}};
+    for (const auto& [object, part] : nonsense) {
+        nlohmann::json config = transformers_5();
+        config["quantization_config"] = object;
+        const auto [code, message] = error_of(config);
+        EXPECT_EQ(code, ExitCode::corrupt_input) << message;
+        EXPECT_NE(message.find(part), std::string::npos) << message;
+    }
 }
 
 TEST_F(ArchitectureTest, MessagesStayShortAndOnTheirLine) {

@@ -11,6 +11,7 @@
 #include <fstream>
 #include <limits>
 #include <map>
+#include <mutex>
 #include <string>
 #include <vector>
 
@@ -50,10 +51,12 @@ public:
 
 private:
     void keep(const std::string& name, std::vector<index_t> shape, const Matrix<float>& whole) const {
+        const std::lock_guard lock(mutex_);
         tensors_[name] = {std::move(shape), {whole.data(), whole.data() + whole.size()}};
     }
 
     RandomWeights<float> random_;
+    mutable std::mutex mutex_;
     mutable Tensors tensors_;
 };
 
@@ -174,7 +177,7 @@ TEST_P(WeightsTest, StayInBf16WhereTheCheckpointHasItAndGiveTheBitsOfFp32) {
     const io::TensorSource source = stored<core::bf16>(tensors_);
     const StoredFormats formats = stored_formats(source, architecture_);
     EXPECT_EQ(formats.experts, ops::WeightFormat::bf16);
-    EXPECT_EQ(formats.others, ops::WeightFormat::bf16);
+    EXPECT_EQ(formats.projections, ops::WeightFormat::bf16);
     const ops::TokenBatch batch = random_batch(std::array<index_t, 2>{5, 9}, architecture_.vocabulary, 4);
     std::vector<double> losses;
     std::vector<std::size_t> bytes;
@@ -201,7 +204,10 @@ TEST_P(WeightsTest, StayInBf16WhereTheCheckpointHasItAndGiveTheBitsOfFp32) {
 class RecordingWeights final : public WeightSource<float> {
 public:
     void read(const std::string& name, const TensorSlice& part, MatrixView<float> out) const override {
-        read_[name] = {part.row_begin, part.col_begin, out.rows(), out.cols()};
+        {
+            const std::lock_guard lock(mutex_);
+            read_[name] = {part.row_begin, part.col_begin, out.rows(), out.cols()};
+        }
         random_.read(name, part, out);
     }
     void read_full_precision(const std::string& name, TensorRole role, MatrixView<float> out) const override {
@@ -214,6 +220,7 @@ public:
 
 private:
     test::RandomWeights<float> random_;
+    mutable std::mutex mutex_;
     mutable std::map<std::string, std::vector<index_t>> read_;
 };
 

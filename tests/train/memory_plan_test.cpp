@@ -53,10 +53,10 @@ TEST(MemoryPlan, WeightsAreInTheFormatOfTheCheckpoint) {
     const double in_bf16 = weights(2);
     const double in_fp32 = weights(4);
     EXPECT_NEAR(in_fp32, 2 * in_bf16, 1e-3 * in_fp32);
-    architecture.stored = {ops::WeightFormat::bf16, ops::WeightFormat::bf16};
+    architecture.stored = {ops::WeightFormat::bf16, ops::WeightFormat::bf16, ops::WeightFormat::bf16};
     EXPECT_EQ(weights(4), in_bf16);
     EXPECT_EQ(weights(2), in_bf16);
-    architecture.stored = {ops::WeightFormat::fp32, ops::WeightFormat::fp32};
+    architecture.stored = {ops::WeightFormat::fp32, ops::WeightFormat::fp32, ops::WeightFormat::fp32};
     EXPECT_EQ(weights(4), in_fp32);
     EXPECT_EQ(weights(2), in_bf16);
 }

@@ -10,29 +10,6 @@
 #include <iterator>
 
 namespace moesaic::model {
-namespace {
-
-/// Some programs write beside config.json, not into it, how they quantised the weights: ModelOpt and AutoGPTQ.
-void refuse_quantised(const std::filesystem::path& folder) {
-    for (const char* name : {"hf_quant_config.json", "quantize_config.json"}) {
-        const std::filesystem::path file = folder / name;
-        std::error_code error;
-        if (!std::filesystem::exists(file, error)) {
-            continue;
-        }
-        const std::string source = file.string();
-        const auto details =
-            io::get_or<nlohmann::json>(io::read_json(file), "quantization", nlohmann::json::object(), source);
-        const std::string method =
-            details.is_object() ? io::get_or<std::string>(details, "quant_algo", "", source) : "";
-        core::fail(core::ExitCode::usage,
-                   "{}: quantised weights{} are not supported (BF16, F16, F32 and F64 are); use "
-                   "the model's original weights, or convert them",
-                   source, method.empty() ? "" : fmt::format(" ({})", core::printable(method, 80)));
-    }
-}
-
-}  // namespace
 
 std::string Architecture::layer(index_t index) const {
     return fmt::format("model.layers.{}.", index);
@@ -73,8 +50,10 @@ const std::vector<Family>& families() {
 
 Architecture read_architecture(const std::filesystem::path& folder) {
     const std::filesystem::path file = folder / "config.json";
-    refuse_quantised(folder);
-    return read_architecture(io::read_json(file), file.string());
+    const nlohmann::json config = io::read_json(file);
+    Architecture architecture = read_architecture(config, file.string());
+    architecture.quantisation = read_quantisation(config, folder);
+    return architecture;
 }
 
 Architecture read_architecture(const nlohmann::json& config, const std::string& source) {

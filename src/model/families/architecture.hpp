@@ -4,6 +4,7 @@
 
 #include "core/matrix.hpp"
 #include "io/known_keys.hpp"
+#include "model/families/quantisation.hpp"
 #include "ops/head_transform.hpp"
 #include "ops/rope.hpp"
 #include "ops/router.hpp"
@@ -66,10 +67,12 @@ struct TensorNames {
     static constexpr const char* fused_router = "mlp.gate";
 };
 
-/// How a checkpoint stores matrices, as far as all of a kind have the same format.
+/// How a checkpoint stores matrices, as far as all of a kind have the same format. Routers and norms are in none:
+/// models have them at full precision.
 struct StoredFormats {
-    std::optional<ops::WeightFormat> experts;  ///< routed ones
-    std::optional<ops::WeightFormat> others;   ///< without routers, which models have at full precision
+    std::optional<ops::WeightFormat> experts;      ///< routed ones
+    std::optional<ops::WeightFormat> projections;  ///< all others in layers
+    std::optional<ops::WeightFormat> embedding;    ///< and head
 };
 
 /// A decoder-only model, read from the `config.json` of a Hugging Face checkpoint.
@@ -91,6 +94,7 @@ struct Architecture {
     bool tied_head = false;    ///< the head is the embedding
     double norm_epsilon = 0;
     TensorNames names;
+    Quantisation quantisation;
     StoredFormats stored;  ///< nothing in config.json says it reliably: see stored_formats
     std::string warning;   ///< what users should know of how the file was read, one line, or nothing
 

@@ -23,8 +23,7 @@ const io::KnownKeys& common_keys() {
                  {"cross_attention_hidden_size", nullptr},
                  {"is_encoder_decoder", nullptr},
                  {"per_layer_config", nullptr},
-                 {"pruned_heads", nullptr},
-                 {"quantization_config", nullptr}},
+                 {"pruned_heads", nullptr}},
         .ignored = {
             // PretrainedConfig
             "architectures", "attn_implementation", "auto_map", "chunk_size_feed_forward", "dtype",
@@ -33,6 +32,8 @@ const io::KnownKeys& common_keys() {
             "output_router_logits", "problem_type", "return_dict", "task_specific_params", "tf_legacy_loss",
             "tie_encoder_decoder", "tokenizer_class", "torch_dtype", "torchscript", "transformers_version",
             "transformers_weights", "use_bfloat16", "use_cache", "use_return_dict",
+            // read by read_quantisation
+            "quantization_config",
             // special tokens
             "bos_token_id", "decoder_start_token_id", "eos_token_id", "mask_token_id", "pad_token_id", "sep_token_id",
             "unk_token_id",

@@ -65,7 +65,7 @@ ProjectionPlan plan_routed(const Architecture& architecture, index_t layer, Proj
     plan.in = down ? architecture.expert_intermediate : architecture.hidden;
     plan.held = core::slice_of(architecture.experts, place.expert, place.expert_ranks);
     plan.sharded = down ? ShardedSide::in : ShardedSide::out;
-    plan.shard = core::slice_of(architecture.expert_intermediate, place.tensor, place.tensor_ranks);
+    plan.shard = shard_of(architecture.expert_intermediate, place.tensor, place.tensor_ranks);
     for (index_t e = 0; e < architecture.experts; ++e) {
         plan.modules.push_back(architecture.expert_module(layer, e, name));
         plan.specs.push_back(lora.spec_of(LoraTarget::experts, plan.modules.back()));

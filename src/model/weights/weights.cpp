@@ -39,20 +39,6 @@ bool is_rotary_buffer(std::string_view name) {
     return name.ends_with("rotary_emb.inv_freq");
 }
 
-/// The format that holds a dtype's elements as they are.
-std::optional<ops::WeightFormat> format_of_dtype(io::DType dtype) {
-    switch (dtype) {
-        case io::DType::bf16:
-            return ops::WeightFormat::bf16;
-        case io::DType::f32:
-            return ops::WeightFormat::fp32;
-        case io::DType::f64:
-            return ops::WeightFormat::fp64;
-        default:
-            return std::nullopt;
-    }
-}
-
 [[noreturn]] void fail_not_finite(const std::string& origin) {
     core::fail(
         ExitCode::corrupt_input,
@@ -63,8 +49,12 @@ std::optional<ops::WeightFormat> format_of_dtype(io::DType dtype) {
 
 constexpr const char* head_name = "lm_head.weight";
 
-/// Scales of quantised weights beside the weights themselves, by what is behind the name of these.
-constexpr const char* block_scale_suffix = "_scale_inv";
+/// What programs that quantise write about activations, which are not quantised here.
+bool is_of_activations(std::string_view name) {
+    constexpr std::array suffixes = {".input_scale", ".input_global_scale", ".q_scale", ".k_scale", ".v_scale",
+                                     ".kv_scale"};
+    return std::any_of(suffixes.begin(), suffixes.end(), [&](const char* suffix) { return name.ends_with(suffix); });
+}
 
 /// Whether elements of the dtype are codes of quantised weights, not numbers and no indices or masks either.
 bool is_code(io::DType dtype) {
@@ -79,15 +69,48 @@ bool is_code(io::DType dtype) {
     }
 }
 
-/// Tensors of several dimensions are weights; FP8 ones are codes, too, unless their scales are there.
-void refuse_quantised(const io::TensorSource& tensors) {
+bool is_in_layers(const std::string& name, const Architecture& architecture) {
+    return layer_of(name) < architecture.layers;
+}
+
+/// Calls use(name, matrix) for all matrices of the model.
+template <class Use>
+void for_each_matrix(const io::TensorSource& tensors, const Architecture& architecture, const Use& use) {
+    for (const std::string& tensor : tensors.names()) {
+        const auto name = StoredMatrix::name_of(tensor);
+        if (name && tensors.info(tensor).shape.size() > 1 && is_in_layers(tensor, architecture)) {
+            if (const auto matrix = StoredMatrix::find(tensors, architecture.quantisation, *name)) {
+                use(*name, *matrix);
+            }
+        }
+    }
+}
+
+/// Tensors of several dimensions are weights; codes that belong to no matrix of a kind that is read would be left out.
+void refuse_unknown_codes(const io::TensorSource& tensors, const Architecture& architecture) {
+    std::set<std::string> known;
+    for_each_matrix(tensors, architecture, [&](const std::string&, const StoredMatrix& matrix) {
+        known.insert(matrix.tensors().begin(), matrix.tensors().end());
+    });
     for (const std::string& name : tensors.names()) {
         const io::TensorInfo& info = tensors.info(name);
-        const bool lacks_scales = info.dtype == io::DType::f8_e4m3 && !tensors.contains(name + block_scale_suffix);
-        core::require(info.shape.size() < 2 || !(is_code(info.dtype) || lacks_scales), ExitCode::usage,
-                      "{}: tensor {} has dtype {}, which is that of quantised weights (BF16, F16, F32 and F64 are "
-                      "supported); use the model's original weights, or convert them",
-                      info.file.string(), core::printable(name), io::dtype_name(info.dtype));
+        core::require(
+            info.shape.size() < 2 || !is_code(info.dtype) || known.contains(name) || !is_in_layers(name, architecture),
+            ExitCode::usage,
+            "{}: tensor {} has dtype {}, which is that of quantised weights of a kind that is not read "
+            "(docs/formats.md lists those that are); use the model's original weights, or convert them",
+            info.file.string(), core::printable(name), io::dtype_name(info.dtype));
+    }
+}
+
+/// Calls use(first, rows) for strips of whole blocks of a matrix that are read at once.
+template <class Use>
+void for_each_strip(index_t rows, index_t cols, const Use& use) {
+    constexpr index_t elements_at_once = index_t{1} << 20;  // by each of several threads
+    constexpr index_t block = ops::kernel_block;
+    const index_t most = std::max<index_t>(1, elements_at_once / std::max<index_t>(1, cols) / block) * block;
+    for (index_t first = 0; first < rows; first += most) {
+        use(first, std::min(most, rows - first));
     }
 }
 
@@ -116,7 +139,7 @@ bool are_equal(const io::TensorSource& tensors, const std::string& one, const st
 }  // namespace
 
 void fit_to_checkpoint(const io::TensorSource& tensors, Architecture& architecture) {
-    refuse_quantised(tensors);
+    refuse_unknown_codes(tensors, architecture);
     architecture.stored = stored_formats(tensors, architecture);
     if (architecture.tied_head && tensors.contains(head_name) && tensors.contains(embedding_name) &&
         !are_equal(tensors, head_name, embedding_name)) {
@@ -131,39 +154,41 @@ StoredFormats stored_formats(const io::TensorSource& tensors, const Architecture
     const std::array routers = {fmt::format(".{}.weight", architecture.names.router),
                                 fmt::format(".{}.weight", TensorNames::fused_router)};
     std::set<std::optional<ops::WeightFormat>> experts;
-    std::set<std::optional<ops::WeightFormat>> others;
-    for (const std::string& name : tensors.names()) {
-        const io::TensorInfo& info = tensors.info(name);
-        if (info.shape.size() > 1 && !name.ends_with(routers[0]) && !name.ends_with(routers[1])) {
-            (name.find(".experts.") == std::string::npos ? others : experts).insert(format_of_dtype(info.dtype));
+    std::set<std::optional<ops::WeightFormat>> projections;
+    std::set<std::optional<ops::WeightFormat>> embedding;
+    for_each_matrix(tensors, architecture, [&](const std::string& name, const StoredMatrix& matrix) {
+        if (!name.ends_with(routers[0]) && !name.ends_with(routers[1])) {
+            auto& formats = layer_of(name) < 0                            ? embedding
+                            : name.find(".experts.") == std::string::npos ? projections
+                                                                          : experts;
+            formats.insert(matrix.format());
         }
-    }
+    });
     const auto common = [](const auto& formats) { return formats.size() == 1 ? *formats.begin() : std::nullopt; };
-    return {common(experts), common(others)};
+    return {common(experts), common(projections), common(embedding)};
 }
 
 template <class Scalar>
 void WeightSource<Scalar>::fill(const std::string& name, const TensorSlice& part, ops::PackedMatrix out) const {
-    constexpr index_t elements_at_once = index_t{1} << 22;
-    constexpr index_t block = ops::kernel_block;
-    const index_t most = std::max<index_t>(1, elements_at_once / std::max<index_t>(1, out.cols()) / block) * block;
     core::Matrix<Scalar> plain;
-    for (index_t first = 0; first < out.rows(); first += most) {
-        plain.resize(std::min(most, out.rows() - first), out.cols());
+    for_each_strip(out.rows(), out.cols(), [&](index_t first, index_t rows) {
+        plain.resize(rows, out.cols());
         read(name, {part.rows, part.cols, part.row_begin + first, part.col_begin}, plain);
         if (!out.template assign_rows<Scalar>(first, plain)) {
             fail_not_finite(origin(name));
         }
-    }
+    });
 }
 
 template <class Scalar>
 CheckpointWeights<Scalar>::CheckpointWeights(const io::TensorSource& tensors, const Architecture& architecture)
     : tensors_(tensors), architecture_(architecture) {
     for (index_t layer = 0; layer < architecture.layers; ++layer) {
+        const auto has = [&](const char* tensor) {
+            return tensors.contains(architecture.layer(layer) + TensorNames::fused_experts + tensor);
+        };
         if (architecture.is_moe[static_cast<std::size_t>(layer)] &&
-            (tensors.contains(architecture.layer(layer) + TensorNames::fused_experts + "gate_up_proj") ||
-             tensors.contains(architecture.layer(layer) + TensorNames::fused_experts + "down_proj"))) {
+            (has("gate_up_proj") || has("down_proj") || has("gate_up_proj_blocks"))) {
             place_fused_experts(layer);
         }
     }
@@ -193,65 +218,99 @@ void CheckpointWeights<Scalar>::place_fused_experts(index_t layer) {
 template <class Scalar>
 typename CheckpointWeights<Scalar>::Place CheckpointWeights<Scalar>::place_of(const std::string& name) const {
     const auto renamed = renamed_.find(name);
-    return tensors_.contains(name) || renamed == renamed_.end() ? Place{name} : renamed->second;
+    return renamed == renamed_.end() || tensors_.contains(name) ? Place{name} : renamed->second;
 }
 
 template <class Scalar>
-template <class U>
-bool CheckpointWeights<Scalar>::find(const std::string& name, index_t rows, index_t cols, MatrixView<U> out,
-                                     Place& place) const {
+std::optional<StoredMatrix> CheckpointWeights<Scalar>::find(const std::string& name, const TensorSlice& whole,
+                                                            Place& place) const {
     place = place_of(name);
-    if (!tensors_.contains(place.stored)) {
-        missing_.push_back(name);
-        for (index_t row = 0; row < out.rows(); ++row) {
-            std::fill_n(out[row], out.cols(), U{});
-        }
-        return false;
+    std::optional<StoredMatrix> matrix = StoredMatrix::find(tensors_, architecture_.quantisation, place.stored);
+    const std::lock_guard lock(mutex_);
+    if (!matrix) {
+        missing_.insert(name);
+        return matrix;
     }
-    read_.insert(place.stored);
-    const io::TensorInfo& info = tensors_.info(place.stored);
-    core::require(io::is_number(info.dtype), ExitCode::usage,
-                  "{}: tensor {} has dtype {}, which is no number that is read (BF16, F16, F32 and F64 are); use the "
-                  "model's original weights",
-                  info.file.string(), core::printable(place.stored), io::dtype_name(info.dtype));
-    const index_t stored_rows = place.stored_rows > 0 ? place.stored_rows : rows;
-    core::require(
-        info.rows() == stored_rows && info.cols() == cols, ExitCode::corrupt_input,
-        "{}: tensor {} has shape [{}] (config.json asks for {} rows of {} in all); use the config.json that belongs to "
-        "the weights",
-        info.file.string(), place.stored, fmt::join(info.shape, ", "), stored_rows, cols);
-    return true;
+    read_.insert(matrix->tensors().begin(), matrix->tensors().end());
+    const std::string& tensor = matrix->tensors().front();
+    const io::TensorInfo& info = tensors_.info(tensor);
+    const index_t stored_rows = place.stored_rows > 0 ? place.stored_rows : whole.rows;
+    core::require(matrix->rows() == stored_rows && matrix->cols() == whole.cols, ExitCode::corrupt_input,
+                  "{}: tensor {} has shape [{}] (config.json asks for {} rows of {} in all); use the config.json that "
+                  "belongs to the weights",
+                  info.file.string(), core::printable(tensor), fmt::join(info.shape, ", "), stored_rows, whole.cols);
+    return matrix;
 }
+
+namespace {
+
+template <class T>
+void fill_zeros(MatrixView<T> out) {
+    for (index_t row = 0; row < out.rows(); ++row) {
+        std::fill_n(out[row], out.cols(), T{});
+    }
+}
+
+}  // namespace
 
 template <class Scalar>
 void CheckpointWeights<Scalar>::read(const std::string& name, const TensorSlice& part, MatrixView<Scalar> out) const {
     Place place;
-    if (find(name, part.rows, part.cols, out, place)) {
-        tensors_.read<Scalar>(place.stored, out, place.row_begin + part.row_begin, part.col_begin);
+    if (const auto matrix = find(name, part, place)) {
+        matrix->read(place.row_begin + part.row_begin, part.col_begin, out);
+    } else {
+        fill_zeros(out);
     }
+}
+
+template <class Scalar>
+void CheckpointWeights<Scalar>::fill(const std::string& name, const TensorSlice& part, ops::PackedMatrix out) const {
+    Place place;
+    const auto matrix = find(name, part, place);
+    if (!matrix || !matrix->is_coded() || matrix->format() != out.format()) {
+        WeightSource<Scalar>::fill(name, part, out);
+        return;
+    }
+    core::require(matrix->can_begin_at(part.col_begin), ExitCode::usage,
+                  "{}: columns from {} on can't be held apart from those before them (they share a scale); use fewer "
+                  "ranks per tensor group",
+                  origin(name), part.col_begin);
+    for_each_strip(out.rows(), out.cols(), [&](index_t first, index_t rows) {
+        if (!out.assign_codes(first, matrix->read_codes(place.row_begin + part.row_begin + first, part.col_begin, rows,
+                                                        out.cols()))) {
+            fail_not_finite(origin(name));
+        }
+    });
 }
 
 template <class Scalar>
 void CheckpointWeights<Scalar>::read_full_precision(const std::string& name, TensorRole,
                                                     MatrixView<accumulator_t<Scalar>> out) const {
     Place place;
-    if (find(name, out.rows(), out.cols(), out, place)) {
-        tensors_.read<accumulator_t<Scalar>>(place.stored, out, place.row_begin, 0);
+    if (const auto matrix = find(name, {out.rows(), out.cols()}, place)) {
+        matrix->read(place.row_begin, 0, out);
         if (!core::all_finite(out)) {
             fail_not_finite(origin(name));
         }
+    } else {
+        fill_zeros(out);
     }
 }
 
 template <class Scalar>
 std::string CheckpointWeights<Scalar>::origin(const std::string& name) const {
-    const std::string stored = place_of(name).stored;
-    return fmt::format("{}: tensor {}", tensors_.info(stored).file.string(), core::printable(stored));
+    const auto matrix = StoredMatrix::find(tensors_, architecture_.quantisation, place_of(name).stored);
+    const std::string tensor = matrix ? matrix->tensors().front() : name;
+    return fmt::format("{}: tensor {}", (matrix ? tensors_.info(tensor).file : tensors_.path()).string(),
+                       core::printable(tensor));
 }
 
 template <class Scalar>
 void CheckpointWeights<Scalar>::mark_read_elsewhere(const std::string& name) const {
-    read_.insert(place_of(name).stored);
+    if (const auto matrix = StoredMatrix::find(tensors_, architecture_.quantisation, place_of(name).stored)) {
+        const std::lock_guard lock(mutex_);
+        read_.insert(matrix->tensors().begin(), matrix->tensors().end());
+    }
 }
 
 template <class Scalar>
@@ -262,17 +321,34 @@ std::vector<std::string> CheckpointWeights<Scalar>::unread() const {
 }
 
 template <class Scalar>
+bool CheckpointWeights<Scalar>::is_without_effect(const std::string& name) const {
+    if (architecture_.quantisation.method == QuantisationMethod::none) {
+        return false;
+    }
+    if (is_of_activations(name)) {
+        return true;
+    }
+    if (!name.ends_with(".bias") || !io::is_number(tensors_.info(name).dtype)) {
+        return false;
+    }
+    core::Matrix<float> bias(1, tensors_.info(name).cols());  // AutoGPTQ writes zeros where there is none
+    tensors_.read<float>(name, bias);
+    return std::all_of(bias.flat().begin(), bias.flat().end(), [](float value) { return value == 0; });
+}
+
+template <class Scalar>
 void CheckpointWeights<Scalar>::check_complete() const {
     if (!missing_.empty()) {
         core::fail(ExitCode::corrupt_input,
                    "{}: {} missing (config.json asks for {}); complete the checkpoint, or use the "
                    "config.json that belongs to it",
                    tensors_.path().string(), core::counted(missing_.size(), "tensor"),
-                   core::joined(missing_, listed_names));
+                   core::joined(std::vector(missing_.begin(), missing_.end()), listed_names));
     }
     for (const std::string& name : unread()) {
         const index_t layer = layer_of(name);
-        core::require(layer < 0 || layer >= architecture_.layers || is_rotary_buffer(name), ExitCode::usage,
+        core::require(layer < 0 || layer >= architecture_.layers || is_rotary_buffer(name) || is_without_effect(name),
+                      ExitCode::usage,
                       "{}: tensor {} is not supported (a {} model as config.json describes it has no such tensor, and "
                       "results would differ without it); use the config.json that belongs to the weights",
                       tensors_.path().string(), core::printable(name), architecture_.family);

@@ -5,9 +5,13 @@
 #include "core/scalar.hpp"
 #include "io/safetensors.hpp"
 #include "model/families/architecture.hpp"
+#include "model/weights/stored_matrix.hpp"
 #include "ops/weights/packed_weights.hpp"
 
 #include <cstdint>
+#include <mutex>
+#include <optional>
+#include <set>
 #include <span>
 #include <string>
 #include <unordered_map>
@@ -35,8 +39,8 @@ enum class TensorRole : std::uint8_t {
     offset,  ///< a bias
 };
 
-/// Delivers parts of named tensors to a model whose activations are Scalar. One of another shape, or with a value that
-/// is not finite, is an error that names it.
+/// Delivers parts of named tensors to a model whose activations are Scalar, to several threads at once. One of another
+/// shape, or with a value that is not finite, is an error that names it.
 template <class Scalar>
 class WeightSource {
 public:
@@ -75,7 +79,7 @@ inline constexpr const char* embedding_name = "model.embed_tokens.weight";
 
 /// Completes an architecture by what only the files say: how they store matrices, and whether the head really is the
 /// embedding, which a head of its own in the files overrules with a warning, as in transformers 5. Throws a usage error
-/// that names quantised weights of a kind that is not read.
+/// that names quantised weights of a kind that is not read, or that scales are missing for.
 void fit_to_checkpoint(const io::TensorSource& tensors, Architecture& architecture);
 
 /// Reads from safetensors files, whose experts may be stored one by one or fused: [E, 2I, H] for gate and up, [E, H, I]
@@ -86,6 +90,8 @@ public:
     CheckpointWeights(const io::TensorSource& tensors, const Architecture& architecture);
     /// A missing tensor is noted and its part filled with zeros.
     void read(const std::string& name, const TensorSlice& part, MatrixView<Scalar> out) const override;
+    /// Codes go as they are to a matrix of their format.
+    void fill(const std::string& name, const TensorSlice& part, ops::PackedMatrix out) const override;
     void read_full_precision(const std::string& name, TensorRole role,
                              MatrixView<accumulator_t<Scalar>> out) const override;
     [[nodiscard]] std::string origin(const std::string& name) const override;
@@ -110,17 +116,21 @@ private:
     void place_fused_experts(index_t layer);
     /// Where the tensor lies, under its own name or in a fused one.
     [[nodiscard]] Place place_of(const std::string& name) const;
-    /// False if the checkpoint does not have it.
-    template <class U>
-    [[nodiscard]] bool find(const std::string& name, index_t rows, index_t cols, MatrixView<U> out, Place& place) const;
+    /// Where and how the tensor is stored, noted as read; nothing, noted as missing, if the checkpoint does not have
+    /// it. Throws if its shape is not the whole one.
+    [[nodiscard]] std::optional<StoredMatrix> find(const std::string& name, const TensorSlice& whole,
+                                                   Place& place) const;
+    /// Whether results are the same without a tensor of a quantised model.
+    [[nodiscard]] bool is_without_effect(const std::string& name) const;
     /// Names of tensors that were not read, here or by others.
     [[nodiscard]] std::vector<std::string> unread() const;
 
     const io::TensorSource& tensors_;
     const Architecture& architecture_;
     std::unordered_map<std::string, Place> renamed_;
+    mutable std::mutex mutex_;  ///< of what follows
     mutable std::unordered_set<std::string> read_;
-    mutable std::vector<std::string> missing_;
+    mutable std::set<std::string> missing_;
 };
 
 }  // namespace moesaic::model

@@ -12,6 +12,7 @@
 #include "core/scalar.hpp"
 #include "kernels/kernel_set.hpp"
 #include "ops/blocks.hpp"
+#include "ops/weights/coded_rows.hpp"
 #include "ops/weights/weight_format.hpp"
 
 #include <cstddef>
@@ -49,10 +50,19 @@ public:
     /// columns wide. Throws if kernels for type S have no access to the format. False if a stored value is not finite.
     template <class S>
     bool assign_rows(index_t first, MatrixView<const S> plain) const;
+    /// Stores rows of codes of this format as they are, all columns wide. False if a code or a scale is no finite
+    /// number.
+    bool assign_codes(index_t first, const CodedRows& coded) const;
+    /// The stored blocks themselves: rows of blocks, side by side.
+    [[nodiscard]] MatrixView<std::byte> blocks() const noexcept;
 
 private:
     friend class PackedWeights;
     PackedMatrix(PackedWeights& weights, index_t number) : weights_(weights), number_(number) {}
+
+    /// Calls store(row, rows, column, columns, block) for the blocks of `rows` rows from `first` on; false if one did.
+    template <class Store>
+    bool store_blocks(index_t first, index_t rows, const Store& store) const;
 
     PackedWeights& weights_;
     index_t number_;

@@ -14,7 +14,7 @@
 
 namespace moesaic::ops {
 
-enum class WeightFormat : std::uint8_t { bf16, fp32, fp64, fp8, int8, int4, mxfp4 };
+enum class WeightFormat : std::uint8_t { bf16, fp32, fp64, fp8, int8, int4, uint4, mxfp4, nvfp4 };
 
 /// What weights may be held in, for those who choose: as they come, or rounded to a format.
 enum class WeightChoice : std::uint8_t { automatic, bf16, fp8, int8, int4, mxfp4 };
@@ -65,14 +65,19 @@ inline constexpr std::array weight_formats = {
     FormatFacts{WeightFormat::bf16, "BF16", 2 * block_elements, Access::in_place, Access::unpacked, Access::none},
     FormatFacts{WeightFormat::fp32, "FP32", 4 * block_elements, Access::none, Access::in_place, Access::none},
     FormatFacts{WeightFormat::fp64, "FP64", 8 * block_elements, Access::none, Access::none, Access::in_place},
-    // A scale for each row of a block, in FP32, BF16 and as a power of two.
+    // A scale for each row of a block: in FP32, BF16, FP32 beside a zero point, as a power of two; NVFP4 has two in
+    // E4M3.
     FormatFacts{WeightFormat::fp8, "FP8", block_elements + 4 * kernel_block, Access::unpacked, Access::unpacked,
                 Access::unpacked},
     FormatFacts{WeightFormat::int8, "INT8", block_elements + 4 * kernel_block, Access::unpacked, Access::unpacked,
                 Access::unpacked},
     FormatFacts{WeightFormat::int4, "INT4", block_elements / 2 + 2 * kernel_block, Access::unpacked, Access::unpacked,
                 Access::unpacked},
+    FormatFacts{WeightFormat::uint4, "UINT4", block_elements / 2 + 4 * kernel_block, Access::unpacked, Access::unpacked,
+                Access::unpacked},
     FormatFacts{WeightFormat::mxfp4, "MXFP4", block_elements / 2 + line_bytes, Access::unpacked, Access::unpacked,
+                Access::unpacked},
+    FormatFacts{WeightFormat::nvfp4, "NVFP4", block_elements / 2 + 2 * line_bytes, Access::unpacked, Access::unpacked,
                 Access::unpacked},
 };
 
@@ -83,6 +88,11 @@ inline constexpr std::array weight_formats = {
 /// Bytes that an element takes, with its share of the scales.
 [[nodiscard]] constexpr double bytes_per_weight(WeightFormat format) {
     return static_cast<double>(facts_of(format).block_bytes) / static_cast<double>(block_elements);
+}
+
+/// Whether the format's elements are codes that scales make numbers.
+[[nodiscard]] constexpr bool is_coded(WeightFormat format) {
+    return facts_of(format).to_bf16 == Access::unpacked;
 }
 
 /// How kernels for activations of type Scalar get at a format.
