@@ -209,8 +209,9 @@ std::unique_ptr<Benchmark> prepare_step(const train::Runtime& runtime, Console& 
     const auto tokens_of_pass = [&](index_t micro_batch, index_t ranks) {
         return batches.with(micro_batch).per_pass(ranks) * workload.length;
     };
-    train::PassPlanner planner(architecture, settings,
-                               train::memory_request(runtime, sizeof(core::bf16), train::Purpose::training));
+    train::MemoryRequest request = train::memory_request(runtime, sizeof(core::bf16), train::Purpose::training);
+    request.saves = false;
+    train::PassPlanner planner(architecture, settings, request);
     const train::PlanOfPasses plan_of = [&](const train::PassChoice& choice) {
         return planner.plan(choice, tokens_of_pass(choice.micro_batch, choice.grid.ranks()));
     };

@@ -1,5 +1,6 @@
 // moesaic plan: memory and time of a training run, before anything is loaded.
 #include "app/command.hpp"
+#include "app/run_plans.hpp"
 #include "app/train_configuration.hpp"
 #include "bench/step_time.hpp"
 #include "core/counted.hpp"
@@ -11,29 +12,21 @@
 #include "measure/results.hpp"
 #include "model/adapters/adapted_modules.hpp"
 #include "mpi/place.hpp"
-#include "train/batches.hpp"
 #include "train/memory_plan.hpp"
 #include "train/pass_size.hpp"
 #include "train/runtime.hpp"
-#include "train/what_fits.hpp"
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <limits>
-#include <map>
 #include <optional>
-#include <utility>
 #include <vector>
 
 namespace moesaic::app {
 namespace {
 
 using core::ExitCode;
-using core::index_t;
 using train::MemoryPlan;
-using train::MemoryRequest;
-using train::PassChoice;
 
 std::string describe(const MemoryPlan& plan) {
     std::string text = fmt::format("{:<28} {:>12}\n", "per rank", "GiB");
@@ -47,11 +40,6 @@ std::string describe(const MemoryPlan& plan) {
     }
     add("all", plan.total());
     return text;
-}
-
-/// "0.123", "12.3", "12345": no more digits than an estimate has, but never a power of ten.
-std::string three_digits(double value) {
-    return value < 1000 ? fmt::format("{:.3g}", value) : fmt::format("{:.0f}", value);
 }
 
 /// The machine to plan for; what is not given is that of this host.
@@ -85,185 +73,6 @@ struct PlannedHost {
         placement.host = fmt::format("a host with {:.1f} GiB", static_cast<double>(*bytes) / core::gibibyte);
     }
 };
-
-/// The ranks that are planned for, whether they run or not.
-struct PlannedRanks {
-    mpi::GridShape grid;
-    host::Placement placement;  ///< of a rank that runs
-    bool run = false;           ///< as many as are planned
-    index_t of_node = 1;
-    index_t threads = 1;  ///< of each
-
-    /// The grid that the options ask for; that of `world` where they leave it open.
-    PlannedRanks(const mpi::Communicator& world, const TrainConfiguration& configuration, host::Placement placed)
-        : grid(mpi::complete(configuration.grid, world.size(), placed.node_ranks)), placement(std::move(placed)) {
-        core::require(grid.ranks() <= mpi::most_ranks, ExitCode::usage,
-                      "parallel.data x parallel.expert x parallel.tensor = {} x {} x {} are too many ranks (at most "
-                      "{}); use fewer",
-                      grid.data, grid.expert, grid.tensor, mpi::most_ranks);
-        run = grid.ranks() == world.size();
-        of_node = run ? placement.node_ranks : grid.tensor;  // a tensor group fills a node, as it does by default
-        threads = configuration.place.threads > 0
-                      ? placement.threads
-                      : std::max<index_t>(placement.threads * placement.node_ranks / of_node, 1);
-    }
-    /// Bytes that a rank may use.
-    [[nodiscard]] double memory() const { return train::memory_of_rank(placement, of_node); }
-};
-
-/// Tokens of passes. Without data every sequence is taken to have data.max_length tokens.
-class PassTokens {
-public:
-    PassTokens(const mpi::Communicator& world, const TrainConfiguration& configuration, index_t vocabulary)
-        : length_(configuration.data.max_length) {
-        if (!configuration.data.train.empty()) {
-            data_ = train::load_training_data(world, configuration.data, vocabulary);
-        }
-    }
-    /// The most that so many ranks can meet in a pass.
-    [[nodiscard]] index_t most(const train::BatchSettings& batches, index_t ranks) {
-        const index_t sequences = batches.per_pass(ranks);
-        const auto [known, is_new] = of_sequences_.try_emplace({sequences, ranks}, sequences * length_);
-        if (is_new && data_) {
-            known->second = train::largest_pass(*data_, batches, ranks);
-        }
-        return known->second;
-    }
-    [[nodiscard]] const std::optional<train::TrainingData>& data() const noexcept { return data_; }
-
-private:
-    std::optional<train::TrainingData> data_;
-    index_t length_;
-    std::map<std::pair<index_t, index_t>, index_t> of_sequences_;
-};
-
-MemoryRequest memory_request(const kernels::ComputeSettings& compute, index_t threads) {
-    MemoryRequest request;
-    request.scalar_bytes =
-        kernels::with_precision(compute.precision, [](auto scalar) { return static_cast<index_t>(sizeof(scalar)); });
-    request.threads = threads;
-    // Whatever level the run will have: this machine, maybe that of a login, need not have it.
-    const kernels::KernelSet kernels(kernels::ComputeSettings{.precision = compute.precision}.isa_level());
-    request.packed_bytes = train::packed_bytes(kernels, request.scalar_bytes);
-    return request;
-}
-
-/// Plans of a training run: the one that it will have, and others.
-class RunPlans {
-public:
-    RunPlans(const mpi::Communicator& world, const TrainConfiguration& configuration,
-             const model::Architecture& architecture, const PlannedRanks& ranks)
-        : configuration_(configuration),
-          ranks_(ranks),
-          bytes_(static_cast<double>(world.min(static_cast<index_t>(ranks.memory())))),
-          tokens_(world, configuration, architecture.vocabulary),
-          planner_(architecture, configuration.decoder_settings(0),
-                   memory_request(configuration.compute, ranks.threads)),
-          options_{.wanted = {batches().micro_batch, configuration.decoder.activations, configuration.model.weights,
-                              ranks.grid},
-                   .batch_size = batches().batch_size,
-                   .experts = architecture.experts},
-          choice_(options_.wanted) {
-        choice_.micro_batch = train::choose_micro_batch(in_passes(), options_, bytes_);
-    }
-
-    [[nodiscard]] const PassChoice& choice() const noexcept { return choice_; }
-    [[nodiscard]] MemoryPlan plan() { return in_passes()(choice_); }
-    [[nodiscard]] index_t tokens() { return tokens_.most(batches().with(choice_.micro_batch), ranks_.grid.ranks()); }
-    [[nodiscard]] index_t sequences() const {
-        return batches().with(choice_.micro_batch).per_pass(ranks_.grid.ranks());
-    }
-    [[nodiscard]] const std::optional<train::TrainingData>& data() const noexcept { return tokens_.data(); }
-    [[nodiscard]] std::vector<train::Suggestion> suggestions() { return suggest(in_passes(), options_, bytes_); }
-
-    [[nodiscard]] double bytes() const noexcept { return bytes_; }
-
-    /// Steps of the run and, as they are on a machine of this speed, their time.
-    [[nodiscard]] std::string describe_steps(const model::Architecture& architecture,
-                                             const std::optional<bench::StepSpeed>& speed) const;
-    /// What each choice of train.activations keeps of a token for backward, in all layers.
-    [[nodiscard]] std::string describe_activations();
-    /// What fits on other ranks and in other formats.
-    [[nodiscard]] std::string describe_what_fits();
-
-private:
-    [[nodiscard]] const train::BatchSettings& batches() const noexcept { return configuration_.train.batches; }
-    [[nodiscard]] train::PlanOfPasses in_passes() {
-        return [this](const PassChoice& choice) {
-            return planner_.plan(choice, tokens_.most(batches().with(choice.micro_batch), choice.grid.ranks()));
-        };
-    }
-
-    const TrainConfiguration& configuration_;
-    const PlannedRanks& ranks_;
-    double bytes_;  ///< that a rank may use
-    PassTokens tokens_;
-    train::PassPlanner planner_;
-    train::PassOptions options_;
-    PassChoice choice_;
-};
-
-std::string RunPlans::describe_activations() {
-    constexpr index_t tokens = 1000;
-    std::string text = "kept for backward, KiB per token of a rank:";
-    PassChoice choice = choice_;
-    for (const ops::Activations activations : core::values_of<ops::Activations>()) {
-        choice.activations = activations;
-        const MemoryPlan plan = planner_.plan(choice, tokens * choice.grid.ranks());
-        text += fmt::format(" {:.1f} ({})", plan.of("activations") / (1024.0 * tokens), core::name_of(activations));
-    }
-    return text + "\n";
-}
-
-std::string RunPlans::describe_what_fits() {
-    const train::PlanOfPasses plan = [&](const PassChoice& choice) {
-        train::BatchSettings as_many = batches().with(choice.micro_batch);
-        as_many.batch_size = choice.micro_batch * choice.grid.ranks();
-        return planner_.plan(choice, tokens_.most(as_many, choice.grid.ranks()));
-    };
-    const auto table = train::what_fits(plan, train::grids_to_compare(ranks_.grid, options_.experts), bytes_);
-    return fmt::format(
-        "sequences of {} that fit in a pass of a rank with {:.1f} GiB, by weights and activations:\n"
-        "{}replicas of these ranks (parallel.data) hold the same\n",
-        data() ? "the data" : core::counted(configuration_.data.max_length, "token"), bytes_ / core::gibibyte,
-        train::describe(table));
-}
-
-std::string RunPlans::describe_steps(const model::Architecture& architecture,
-                                     const std::optional<bench::StepSpeed>& speed) const {
-    const train::TrainSettings& train = configuration_.train;
-    const index_t epoch = data() ? data()->train.epoch_size() : 0;
-    const double length = data() ? static_cast<double>(data()->train.largest_sum(epoch)) / static_cast<double>(epoch)
-                                 : static_cast<double>(configuration_.data.max_length);
-    const index_t sequences = data() ? std::min(train.batches.batch_size, epoch) : train.batches.batch_size;
-    const index_t of_rank = options_.most_of_rank(ranks_.grid.ranks());
-    const index_t in_pass = choice_.micro_batch > 0 ? choice_.micro_batch : of_rank;
-    const index_t passes = (of_rank + in_pass - 1) / in_pass;
-    const double tokens = static_cast<double>(sequences) * length;
-    const index_t steps = data() ? train.total_steps(epoch) : train.steps;  // 0: not known
-    std::string text = fmt::format("steps: {}, each of {} in {}, {:.0f} tokens\n",
-                                   steps > 0 ? fmt::format("{}", steps) : "as many as data.train and train.epochs make",
-                                   core::counted(sequences, "sequence"),
-                                   passes == 1 ? "one pass" : fmt::format("{} passes", passes), tokens);
-    if (!speed) {
-        return text + "time: not estimated for FP32, which is for comparison\n";
-    }
-    const double seconds = bench::step_seconds(architecture,
-                                               {.grid = ranks_.grid,
-                                                .threads = ranks_.threads,
-                                                .activations = choice_.activations,
-                                                .passes = passes,
-                                                .tokens_of_pass = tokens / static_cast<double>(passes),
-                                                .sequence_length = length},
-                                               *speed);
-    const measure::MachineLimits limits = speed->limits_of(ranks_.threads);
-    text += fmt::format(
-        "time, an estimate: {} s per step, {} tokens/s{}\n", three_digits(seconds), three_digits(tokens / seconds),
-        steps > 0 ? fmt::format(", {} hours", three_digits(static_cast<double>(steps) * seconds / 3600)) : "");
-    return text + fmt::format("  at {:.0f} % of the {} GFLOP/s and {} GB/s of a rank ({}){}\n", 100 * speed->efficiency,
-                              three_digits(limits.peak_flops * 1e-9), three_digits(limits.bytes_per_second * 1e-9),
-                              speed->source, ranks_.grid.ranks() > 1 ? ", without messages between ranks" : "");
-}
 
 /// Collective. Nothing where steps are not worth an estimate.
 std::optional<bench::StepSpeed> speed_of(const mpi::Communicator& world, const TrainConfiguration& configuration,

@@ -227,7 +227,7 @@ MemoryPlanner::MemoryPlanner(const Architecture& architecture, const model::Deco
     : architecture_(architecture),
       request_(request),
       layers_(layers_of(architecture, settings, request)),
-      elements_to_save_(request.training ? elements_to_save(layers_, request) : 0) {}
+      elements_to_save_(request.training && request.saves ? elements_to_save(layers_, request) : 0) {}
 
 MemoryPlan MemoryPlanner::plan(index_t tokens, std::optional<ops::WeightFormat> experts) const {
     MemoryPlan plan;

@@ -26,6 +26,7 @@ struct MemoryRequest {
     index_t scalar_bytes = 0;  ///< of weights and activations
     index_t packed_bytes = 0;  ///< of an element of the operands that kernels pack
     bool training = true;      ///< with backward passes and an optimizer
+    bool saves = true;         ///< what is trained, into checkpoints and adapters
 };
 
 /// Bytes of one rank, by purpose. Tokens are taken to be spread evenly over ranks and, in buffers, over experts.

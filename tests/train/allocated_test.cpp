@@ -82,15 +82,16 @@ double planned(const model::Architecture& architecture, const model::LoraSetting
                const mpi::GridShape& shape) {
     const index_t tokens = tokens_of_rank * mpi::Communicator::world().size();
     const kernels::KernelSet kernels(isa);
-    const MemoryPlan plan = plan_memory(architecture, {.lora = lora, .activations = activations, .max_tokens = tokens},
-                                        {.tokens = tokens,
-                                         .data_ranks = shape.data,
-                                         .expert_ranks = shape.expert,
-                                         .tensor_ranks = shape.tensor,
-                                         .threads = omp_get_max_threads(),
-                                         .scalar_bytes = sizeof(Scalar),
-                                         .packed_bytes = packed_bytes(kernels, sizeof(Scalar))});
-    return plan.total() - plan.of("saving");
+    return plan_memory(architecture, {.lora = lora, .activations = activations, .max_tokens = tokens},
+                       {.tokens = tokens,
+                        .data_ranks = shape.data,
+                        .expert_ranks = shape.expert,
+                        .tensor_ranks = shape.tensor,
+                        .threads = omp_get_max_threads(),
+                        .scalar_bytes = sizeof(Scalar),
+                        .packed_bytes = packed_bytes(kernels, sizeof(Scalar)),
+                        .saves = false})
+        .total();
 }
 
 template <class Scalar>
