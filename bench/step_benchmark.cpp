@@ -115,7 +115,7 @@ void StepBenchmark::report_parts(Console& console, const measure::MachineLimits&
         bool is_there = true;  ///< false: the step has no such part
     };
     const model::Architecture& architecture = session_.decoder().architecture();
-    const StepWork work(architecture, grid_, tokens_);
+    const StepWork work(architecture, grid_.shape(), static_cast<double>(tokens_));
     const bool has_experts = architecture.moe_layers() > 0;
     // Backward ends at the experts of the lowest layer with some, as only experts are adapted.
     const auto lowest = std::find(architecture.is_moe.begin(), architecture.is_moe.end(), true);
@@ -161,7 +161,7 @@ void StepBenchmark::report(Console& console, const measure::MachineLimits& limit
     if (const index_t token_layers = steps_ * tokens_ * architecture.moe_layers(); token_layers > 0) {
         console.add("exchange_bytes_per_token", "B", static_cast<double>(sent) / static_cast<double>(token_layers));
     }
-    const StepWork work(architecture, grid_, tokens_);
+    const StepWork work(architecture, grid_.shape(), static_cast<double>(tokens_));
     const double floor = work.floor_seconds(limits);
     const measure::Summary seconds = measure::summarize(samples_.seconds.slowest);
     const double reached = 100 * floor / seconds.median;
@@ -196,7 +196,7 @@ std::string describe_step(const train::Runtime& runtime, const StepWorkload& wor
                         describe(runtime.grid.shape()), workload.batches.per_pass(runtime.world.size()),
                         plan.total() / core::gibibyte);
     for (const train::MemoryPlan::Item& item : plan.items) {
-        text += fmt::format(", {} {:.2f}", item.purpose, item.bytes / core::gibibyte);
+        text += fmt::format(", {} {:.2f}", item.name(), item.bytes / core::gibibyte);
     }
     return text + "\n";
 }
@@ -205,24 +205,26 @@ std::unique_ptr<Benchmark> prepare_step(const train::Runtime& runtime, Console& 
     const model::Architecture architecture = train::read_architecture(runtime, workload.model);
     model::DecoderSettings& settings = workload.decoder;
     settings.lora.alpha = static_cast<double>(settings.lora.rank);  // scale 1; speed does not depend on it
-    const auto choose = [&](index_t micro_batch, ops::Activations activations) {
-        workload.batches.micro_batch = micro_batch;
-        settings.activations = activations;
-        settings.max_tokens = workload.batches.per_pass(runtime.world.size()) * workload.length;
+    train::BatchSettings& batches = workload.batches;
+    const auto tokens_of_pass = [&](index_t micro_batch, index_t ranks) {
+        return batches.with(micro_batch).per_pass(ranks) * workload.length;
     };
-    train::PassChoices choices = {.micro_batch = workload.batches.micro_batch,
-                                  .most = workload.batches.most_of_rank(runtime.world.size()),
-                                  .activations = settings.activations,
-                                  .micro_batch_key = micro_batch_key,
-                                  .activations_key = activations_key};
-    const train::MemoryPlan plan = train::fit_passes(
-        runtime, workload.model.name(),
-        [&](index_t micro_batch, ops::Activations activations) {
-            choose(micro_batch, activations);
-            return train::plan_memory(runtime, architecture, settings, sizeof(core::bf16), train::Purpose::training);
-        },
-        choices);
-    choose(choices.micro_batch, choices.activations);
+    train::MemoryRequest request = train::memory_request(runtime, sizeof(core::bf16), train::Purpose::training);
+    request.saves = false;
+    train::PassPlanner planner(architecture, settings, request);
+    const train::PlanOfPasses plan_of = [&](const train::PassChoice& choice) {
+        return planner.plan(choice, tokens_of_pass(choice.micro_batch, choice.grid.ranks()));
+    };
+    const train::PassOptions options = {
+        .wanted = {batches.micro_batch, settings.activations, workload.model.weights, runtime.grid.shape()},
+        .batch_size = batches.batch_size,
+        .experts = architecture.experts,
+        .micro_batch_key = micro_batch_key,
+        .activations_key = activations_key};
+    const train::PassChoice choice = train::fit_passes(runtime, workload.model.name(), plan_of, options);
+    const train::MemoryPlan plan = plan_of(choice);
+    batches.micro_batch = choice.micro_batch;
+    settings.max_tokens = tokens_of_pass(choice.micro_batch, runtime.world.size());
     console.say(describe_step(runtime, workload, architecture, plan));
     runtime.world.agree([&] {
         train::require_memory(runtime.placement, runtime.placement.node_ranks, workload.model.name(),

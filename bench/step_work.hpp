@@ -11,9 +11,9 @@ namespace moesaic::bench {
 using core::index_t;
 
 /// Work of a rank in one pass over all ranks' `tokens`, forward or backward: as the weights are frozen, backward has
-/// gradients of inputs only. Experts are chosen equally often.
+/// gradients of inputs only. Experts are chosen equally often. Weights are in the formats of the architecture.
 struct StepWork {
-    StepWork(const model::Architecture& architecture, const mpi::ProcessGrid& grid, index_t tokens);
+    StepWork(const model::Architecture& architecture, const mpi::GridShape& grid, double tokens);
 
     measure::Work experts;      ///< a tensor group computes the choices of its experts, each rank a slice of them
     measure::Work projections;  ///< attention's, dense layers and shared experts

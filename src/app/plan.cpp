@@ -1,62 +1,61 @@
-// moesaic plan: the memory of a training run per rank, before anything is loaded.
+// moesaic plan: memory and time of a training run, before anything is loaded.
 #include "app/command.hpp"
+#include "app/run_plans.hpp"
 #include "app/train_configuration.hpp"
+#include "bench/step_time.hpp"
 #include "core/counted.hpp"
 #include "core/enumeration.hpp"
 #include "core/error.hpp"
 #include "core/text.hpp"
 #include "core/units.hpp"
 #include "host/placement.hpp"
+#include "measure/results.hpp"
 #include "model/adapters/adapted_modules.hpp"
 #include "mpi/place.hpp"
-#include "train/batches.hpp"
 #include "train/memory_plan.hpp"
 #include "train/pass_size.hpp"
 #include "train/runtime.hpp"
 
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <limits>
 #include <optional>
+#include <vector>
 
 namespace moesaic::app {
 namespace {
 
 using core::ExitCode;
-using core::index_t;
 using train::MemoryPlan;
-using train::MemoryRequest;
 
 std::string describe(const MemoryPlan& plan) {
     std::string text = fmt::format("{:<28} {:>12}\n", "per rank", "GiB");
+    const auto add = [&](const std::string& name, double bytes) {
+        text += fmt::format("  {:<26} {:>12.3f}\n", name, bytes / core::gibibyte);
+    };
     for (const MemoryPlan::Item& item : plan.items) {
-        text += fmt::format("  {:<26} {:>12.3f}\n", item.purpose, item.bytes / core::gibibyte);
+        if (item.bytes > 0) {
+            add(item.name(), item.bytes);
+        }
     }
-    return text + fmt::format("  {:<26} {:>12.3f}\n", "all", plan.total() / core::gibibyte);
-}
-
-/// What each choice of train.activations keeps of a token for backward, in all layers.
-std::string describe_choices(const model::Architecture& architecture, model::DecoderSettings settings,
-                             MemoryRequest request) {
-    constexpr index_t tokens = 1000;
-    request.tokens = tokens * request.data_ranks * request.expert_ranks * request.tensor_ranks;
-    std::string text = "kept for backward, KiB per token of a rank:";
-    for (const ops::Activations choice : core::values_of<ops::Activations>()) {
-        settings.activations = choice;
-        const MemoryPlan plan = train::plan_memory(architecture, settings, request);
-        text += fmt::format(" {:.1f} ({})", plan.of("activations") / (1024.0 * tokens), core::name_of(choice));
-    }
-    return text + "\n";
+    add("all", plan.total());
+    return text;
 }
 
 /// The machine to plan for; what is not given is that of this host.
 struct PlannedHost {
     std::string memory;
+    std::string benchmark;  ///< file with its speed
 
     void declare(core::OptionSet& set, mpi::PlaceSettings& place) {
         place.declare_topology(set);
         set.add("memory", memory, "memory of the hosts to plan for: 512G, 1.5T");
+        set.add_path("benchmark", benchmark,
+                     "result of bench machine, suite or step, for the time of a step; otherwise this machine is "
+                     "measured");
+    }
+    [[nodiscard]] bool is_other(const mpi::PlaceSettings& place) const {
+        return !memory.empty() || !place.topology.empty();
     }
     /// Puts the memory that was asked for in the place of what this host has.
     void apply(host::Placement& placement) const {
@@ -75,6 +74,20 @@ struct PlannedHost {
     }
 };
 
+/// Collective. Nothing where steps are not worth an estimate.
+std::optional<bench::StepSpeed> speed_of(const mpi::Communicator& world, const TrainConfiguration& configuration,
+                                         const PlannedHost& planned, const mpi::PlaceSettings& place) {
+    if (configuration.compute.precision == kernels::Precision::fp32) {
+        return std::nullopt;
+    }
+    if (!planned.benchmark.empty()) {
+        std::optional<bench::StepSpeed> speed;
+        world.agree([&] { speed = bench::speed_of(measure::read_results(planned.benchmark), planned.benchmark); });
+        return speed;
+    }
+    return bench::measure_speed(world, mpi::place(world, {.threads = place.threads}));
+}
+
 }  // namespace
 
 ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
@@ -87,76 +100,52 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     }
     place.threads = configuration.place.threads;
     host::Placement placement = mpi::place(world, place);
-    world.agree([&] { planned.apply(placement); });
-    // The grid that the options ask for, whatever ranks run now: that of `world` where they leave it open.
-    const mpi::GridShape grid = mpi::complete(configuration.grid, world.size(), placement.node_ranks);
-    world.agree([&] {
-        core::require(grid.ranks() <= mpi::most_ranks, ExitCode::usage,
-                      "parallel.data x parallel.expert x parallel.tensor = {} x {} x {} are too many ranks (at most "
-                      "{}); use fewer",
-                      grid.data, grid.expert, grid.tensor, mpi::most_ranks);
-    });
-    const bool ranks_run =
-        grid.ranks() == world.size();  // otherwise a tensor group fills a node, as it does by default
-    const index_t node_ranks = ranks_run ? placement.node_ranks : grid.tensor;
+    std::optional<PlannedRanks> ranks;
     model::Architecture architecture;
     world.agree([&] {
-        architecture = train::read_architecture(configuration.model, grid);
+        planned.apply(placement);
+        ranks.emplace(world, configuration, placement);
+        architecture = train::read_architecture(configuration.model, ranks->grid);
         train::fit_to_checkpoint(configuration.model, architecture);
+        configuration.settle_adapters(architecture);
     });
-    std::optional<train::TrainingData> data;  // otherwise every sequence is taken to have data.max_length tokens
-    if (!configuration.data.train.empty()) {
-        data = train::load_training_data(world, configuration.data, architecture.vocabulary);
-    }
-    MemoryRequest request;
-    request.data_ranks = grid.data;
-    request.expert_ranks = grid.expert;
-    request.tensor_ranks = grid.tensor;
-    request.scalar_bytes = kernels::with_precision(configuration.compute.precision,
-                                                   [](auto scalar) { return static_cast<index_t>(sizeof(scalar)); });
-    request.threads = place.threads > 0 ? placement.threads
-                                        : std::max<index_t>(placement.threads * placement.node_ranks / node_ranks, 1);
-    // Whatever level the run will have: this machine, maybe that of a login, need not have it.
-    const kernels::KernelSet kernels(
-        kernels::ComputeSettings{.precision = configuration.compute.precision}.isa_level());
-    request.packed_bytes = train::packed_bytes(kernels, request.scalar_bytes);
-    world.agree([&] { configuration.settle_adapters(architecture); });
     train::print_warnings(world, {architecture.warning});
     train::print_warnings(world, configuration.decoder.lora.warnings);
-    train::BatchSettings& batches = configuration.train.batches;
-    const auto plan_with = [&](index_t micro_batch, ops::Activations activations) {
-        batches.micro_batch = micro_batch;
-        configuration.decoder.activations = activations;
-        request.tokens = data ? train::largest_pass(*data, batches, grid.ranks())
-                              : batches.per_pass(grid.ranks()) * configuration.data.max_length;
-        return train::plan_memory(architecture, configuration.decoder_settings(request.tokens), request);
-    };
-    train::PassChoices choices = {batches.micro_batch, batches.most_of_rank(grid.ranks()),
-                                  configuration.decoder.activations};
-    choices.micro_batch = train::choose_micro_batch(plan_with, choices, [&](const MemoryPlan& candidate) {
-        return world.min<std::int64_t>(candidate.total() <= train::memory_of_rank(placement, node_ranks) ? 1 : 0) == 1;
-    });
-    const std::string cheaper = train::cheaper_options(plan_with, choices);
-    const MemoryPlan plan = plan_with(choices.micro_batch, choices.activations);
-    const model::DecoderSettings settings = configuration.decoder_settings(request.tokens);
-    const std::string pass =
-        fmt::format("passes of {}, {}{}", core::counted(batches.per_pass(grid.ranks()), "sequence"),
-                    core::counted(request.tokens, "token"), data ? " in the longest of " + data->train.name : "");
+    RunPlans plans(world, configuration, architecture, *ranks);
+    const MemoryPlan plan = plans.plan();
+    const std::string pass = fmt::format("passes of {}, {}{}", core::counted(plans.sequences(), "sequence"),
+                                         core::counted(plans.tokens(), "token"),
+                                         plans.data() ? " in the longest of " + plans.data()->train.name : "");
     print(world, fmt::format("{}: {}, {} of them with experts\n"
                              "adapted: {}\n"
-                             "ranks {} = {}, {} each; {}, {}\n\n{}\n",
+                             "a rank holds {} of the parameters, and {} of adapters\n"
+                             "ranks {} = {}, {} each; {}, {}\n\n{}\n{}\n{}\n",
                              configuration.model.name(), core::counted(architecture.layers, "layer"),
-                             architecture.moe_layers(), describe(model::adapted_modules(architecture, settings.lora)),
-                             grid.ranks(), describe(grid), core::counted(request.threads, "thread"), pass,
-                             core::name_of(settings.activations), describe(plan)));
-    print(world, describe_choices(architecture, settings, request));
+                             architecture.moe_layers(),
+                             describe(model::adapted_modules(architecture, configuration.decoder.lora)),
+                             core::short_count(plan.parameters), core::short_count(plan.adapter_parameters),
+                             ranks->grid.ranks(), describe(ranks->grid), core::counted(ranks->threads, "thread"), pass,
+                             core::name_of(plans.choice().activations), describe(plan), plans.describe_activations(),
+                             plans.describe_what_fits()));
+    const index_t node_ranks = ranks->of_node;
+    std::string advice;
+    if (plan.total() > plans.bytes()) {
+        const std::vector<train::Suggestion> suggestions = plans.suggestions();
+        for (const train::Suggestion& suggestion : suggestions) {
+            print(world, fmt::format("would fit: {}\n", suggestion.describe(node_ranks)));
+        }
+        advice = train::advice(suggestions, node_ranks);
+    }
     world.agree(
-        [&] { train::require_memory(placement, node_ranks, configuration.model.name(), plan.total(), cheaper); });
+        [&] { train::require_memory(placement, node_ranks, configuration.model.name(), plan.total(), advice); });
     print(world, fmt::format("fits: {:.1f} GiB per rank are available on {} with {} on it{}{}\n",
-                             train::memory_of_rank(placement, node_ranks) / core::gibibyte, placement.host,
-                             core::counted(node_ranks, "rank"),
-                             ranks_run ? "" : " (a tensor group; start as many ranks as a node has to count them all)",
+                             ranks->memory() / core::gibibyte, placement.host, core::counted(node_ranks, "rank"),
+                             ranks->run ? "" : " (a tensor group; start as many ranks as a node has to count them all)",
                              placement.memory_limit.empty() ? "" : "; " + placement.memory_limit));
+    print(world, plans.describe_steps(architecture, speed_of(world, configuration, planned, place)));
+    if (planned.is_other(place) && planned.benchmark.empty()) {
+        print(world, "  the time is that of this machine, not of the one that is planned for\n");
+    }
     return ExitCode::success;
 }
 

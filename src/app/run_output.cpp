@@ -6,6 +6,7 @@
 #include "core/error.hpp"
 #include "core/text.hpp"
 #include "core/trace.hpp"
+#include "core/units.hpp"
 #include "host/process_memory.hpp"
 #include "io/files.hpp"
 #include "io/json.hpp"
@@ -93,7 +94,11 @@ void OutputSettings::declare(core::OptionSet& set) {
 }
 
 RunOutput::RunOutput(const train::Runtime& runtime, const OutputSettings& settings)
-    : runtime_(runtime), folder_{settings.directory}, progress_(runtime.world.is_root()), start_ns_(now_ns()) {
+    : runtime_(runtime),
+      folder_{settings.directory},
+      progress_(runtime.world.is_root()),
+      start_ns_(now_ns()),
+      memory_before_(host::resident_memory_bytes()) {
     runtime.world.agree([&] {
         if (runtime.world.is_root()) {
             lock_.emplace(folder_.path);
@@ -201,6 +206,7 @@ bool RunOutput::left_best_adapter(index_t best_step) const {
 
 RunOutput::Earlier RunOutput::begin(const RunSpan& span, const RunDescription& description) {
     span_ = span;
+    planned_bytes_ = description.memory.total();
     const std::vector<std::string> ranks = runtime_.world.gather(describe(runtime_).dump());
     Earlier left;
     runtime_.world.agree([&] {
@@ -227,7 +233,7 @@ RunOutput::Earlier RunOutput::begin(const RunSpan& span, const RunDescription& d
         run_[keys::data] = description.data;
         auto memory = nlohmann::ordered_json::array();
         for (const train::MemoryPlan::Item& item : description.memory.items) {
-            memory.push_back({{keys::purpose, item.purpose}, {keys::bytes, item.bytes}});
+            memory.push_back({{keys::purpose, item.name()}, {keys::bytes, item.bytes}});
         }
         run_[keys::memory_plan] = std::move(memory);
         write_run();
@@ -357,6 +363,7 @@ double RunOutput::finish(const char* end, index_t last_step, index_t adapter_ste
         trace_.reset();
     }
     const auto peaks = runtime_.world.all_gather(static_cast<std::int64_t>(host::peak_memory_bytes()));
+    const auto before = runtime_.world.all_gather(static_cast<std::int64_t>(memory_before_));
     double tokens_per_second = 0;
     runtime_.world.agree([&] {
         if (!runtime_.world.is_root()) {
@@ -364,6 +371,7 @@ double RunOutput::finish(const char* end, index_t last_step, index_t adapter_ste
         }
         lock_->require_held();
         for (std::size_t rank = 0; rank < peaks.size(); ++rank) {
+            run_[keys::ranks][rank][keys::memory_before_bytes] = before[rank];
             run_[keys::ranks][rank][keys::peak_memory_bytes] = peaks[rank];
         }
         const MetricsSums& all = metrics_->sums();
@@ -394,7 +402,21 @@ double RunOutput::finish(const char* end, index_t last_step, index_t adapter_ste
     if (runtime_.world.size() > 1 && run_.contains(keys::trace)) {
         say_clocks();
     }
+    say_memory();
     return tokens_per_second;
+}
+
+void RunOutput::say_memory() {
+    if (!runtime_.world.is_root()) {
+        return;
+    }
+    double added = 0;  // on the rank with most
+    for (const auto& rank : run_[keys::ranks]) {
+        added = std::max(added,
+                         rank[keys::peak_memory_bytes].get<double>() - rank[keys::memory_before_bytes].get<double>());
+    }
+    say(fmt::format("memory of a rank: {:.2f} GiB planned, {:.2f} GiB at the peak", planned_bytes_ / core::gibibyte,
+                    added / core::gibibyte));
 }
 
 void RunOutput::say_clocks() {

@@ -129,6 +129,8 @@ private:
     void report_straggler(const train::StepResult& result);
     void show_progress(const train::StepResult& result);
     void say_clocks();
+    /// What was planned beside what ranks held.
+    void say_memory();
 
     const train::Runtime& runtime_;
     RunFolder folder_;
@@ -141,6 +143,8 @@ private:
     RunSpan span_;
     bool begun_ = false;
     std::int64_t start_ns_;
+    std::uint64_t memory_before_;     ///< of this rank, before the model
+    double planned_bytes_ = 0;        ///< of a rank
     MetricsSums sums_before_;         ///< of earlier sessions
     std::deque<MetricsSums> latest_;  ///< of the latest steps, for the speed that is shown
     std::int32_t straggler_ = 0;

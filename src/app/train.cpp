@@ -42,26 +42,23 @@ void plan_passes(const train::Runtime& runtime, TrainConfiguration& configuratio
     const mpi::Communicator& world = runtime.world;
     model::Architecture as_stored = inputs.architecture;
     world.agree([&] { train::fit_to_checkpoint(configuration.model, as_stored); });
-    const auto settings_for = [&](index_t micro_batch, ops::Activations activations) {
-        train::BatchSettings batches = configuration.train.batches;
-        batches.micro_batch = micro_batch;
-        model::DecoderSettings settings =
-            configuration.decoder_settings(train::largest_pass(inputs.data, batches, world.size()));
-        settings.activations = activations;
-        return settings;
-    };
     const std::size_t scalar_bytes =
         kernels::with_precision(configuration.compute.precision, [](auto scalar) { return sizeof(scalar); });
-    const train::PlanOfPasses plan = [&](index_t micro_batch, ops::Activations activations) {
-        return train::plan_memory(runtime, as_stored, settings_for(micro_batch, activations), scalar_bytes,
-                                  train::Purpose::training);
+    train::BatchSettings& batches = configuration.train.batches;
+    train::PassPlanner planner(as_stored, configuration.decoder_settings(0),
+                               train::memory_request(runtime, scalar_bytes, train::Purpose::training));
+    const train::PlanOfPasses plan = [&](const train::PassChoice& choice) {
+        return planner.plan(choice,
+                            train::largest_pass(inputs.data, batches.with(choice.micro_batch), choice.grid.ranks()));
     };
-    train::PassChoices choices = {configuration.train.batches.micro_batch,
-                                  configuration.train.batches.most_of_rank(world.size()),
-                                  configuration.decoder.activations};
-    inputs.memory = train::fit_passes(runtime, configuration.model.name(), plan, choices);
-    configuration.train.batches.micro_batch = choices.micro_batch;
-    inputs.decoder = settings_for(choices.micro_batch, choices.activations);
+    const train::PassOptions options = {.wanted = {batches.micro_batch, configuration.decoder.activations,
+                                                   configuration.model.weights, runtime.grid.shape()},
+                                        .batch_size = batches.batch_size,
+                                        .experts = as_stored.experts};
+    const train::PassChoice choice = train::fit_passes(runtime, configuration.model.name(), plan, options);
+    inputs.memory = plan(choice);
+    batches.micro_batch = choice.micro_batch;
+    inputs.decoder = configuration.decoder_settings(train::largest_pass(inputs.data, batches, world.size()));
 }
 
 TrainInputs read_inputs(const train::Runtime& runtime, TrainConfiguration& configuration) {

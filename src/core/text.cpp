@@ -4,6 +4,7 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <cmath>
 #include <cstdint>
@@ -93,6 +94,17 @@ std::optional<std::int64_t> parse_size(std::string_view text) {
         return std::nullopt;
     }
     return static_cast<std::int64_t>(size);
+}
+
+std::string short_count(double count) {
+    struct Unit {
+        double size;
+        const char* suffix;
+    };
+    constexpr std::array units = {Unit{1e12, " T"}, Unit{1e9, " B"}, Unit{1e6, " M"}, Unit{1e3, " k"}};
+    const auto* unit = std::find_if(units.begin(), units.end(), [&](const Unit& each) { return count >= each.size; });
+    return unit == units.end() ? fmt::format("{:.0f}", count)
+                               : fmt::format("{:.1f}{}", count / unit->size, unit->suffix);
 }
 
 std::string joined(std::span<const std::string> names, std::size_t most) {

@@ -21,6 +21,9 @@ namespace moesaic::core {
 /// those: "4096", "4K", "1.5GiB". Nothing if the text is none.
 [[nodiscard]] std::optional<std::int64_t> parse_size(std::string_view text);
 
+/// "5.7 M": a count of anything with k, M, B or T.
+[[nodiscard]] std::string short_count(double count);
+
 /// "a, b, c and 7 more": the first names of a list, which may be long.
 [[nodiscard]] std::string joined(std::span<const std::string> names, std::size_t most = 8);
 

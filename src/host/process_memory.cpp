@@ -7,6 +7,10 @@
 #include <limits>
 #include <string>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 namespace moesaic::host {
 
 std::uint64_t resident_memory_bytes() {
@@ -32,6 +36,14 @@ std::uint64_t peak_memory_bytes() {
         status.ignore(std::numeric_limits<std::streamsize>::max(), '\n');
     }
     return 0;
+}
+
+void return_freed_memory() {
+#ifdef __GLIBC__
+    constexpr int large = 1 << 20;
+    mallopt(M_MMAP_THRESHOLD, large);
+    malloc_trim(0);
+#endif
 }
 
 void MemoryOfPhases::begin() {

@@ -47,6 +47,7 @@ inline constexpr const char* threads = "threads";
 inline constexpr const char* threads_bound = "threads_bound";
 inline constexpr const char* memory_bytes = "memory_bytes";
 inline constexpr const char* peak_memory_bytes = "peak_memory_bytes";
+inline constexpr const char* memory_before_bytes = "memory_before_bytes";  ///< before the model was loaded
 
 // The whole run, with some of the keys below.
 inline constexpr const char* totals = "totals";

@@ -73,6 +73,7 @@ struct BlockPlan {
     std::vector<TensorPlan> tensors;
     std::vector<ops::BufferPlan> state;               ///< BlockState of the block
     std::vector<ops::BufferPlan> scratch;             ///< its share of the Workspace
+    std::vector<ops::BufferPlan> exchange;            ///< the same, of what rows travel through
     std::vector<std::vector<ops::BufferPlan>> calls;  ///< what functions hold while they run, one after the other
 
     [[nodiscard]] bool is_trainable() const noexcept;

@@ -170,6 +170,7 @@ void AdapterStore::save(const std::filesystem::path& folder, AdapterLayout layou
     std::size_t collected = 0;  // buckets so far; ranks other than 0 only take part in collecting
     std::vector<FullTensor> full;
     const auto collect_next = [&] {
+        full.clear();
         full = collect(collected, [this](std::size_t bucket) { return values(bucket); });
         ++collected;
     };

@@ -32,6 +32,12 @@ struct BatchSettings {
     }
     /// The most sequences of an optimizer step that one of `ranks` ranks can get if they are spread evenly.
     [[nodiscard]] index_t most_of_rank(index_t ranks) const { return (batch_size + ranks - 1) / ranks; }
+    /// The same with another micro_batch.
+    [[nodiscard]] BatchSettings with(index_t other_micro_batch) const {
+        BatchSettings other = *this;
+        other.micro_batch = other_micro_batch;
+        return other;
+    }
     /// Sequences of `ranks` ranks together in one pass.
     [[nodiscard]] index_t per_pass(index_t ranks) const {
         return micro_batch > 0 ? std::min(batch_size, micro_batch * ranks) : batch_size;

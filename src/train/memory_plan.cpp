@@ -3,7 +3,6 @@
 #include "core/scalar.hpp"
 #include "model/adapters/lora_parameters.hpp"
 #include "model/decoder.hpp"
-#include "model/layer_plan.hpp"
 #include "ops/expert_backend.hpp"
 #include "ops/loss.hpp"
 #include "ops/weights/packed_weights.hpp"
@@ -38,9 +37,8 @@ double share_of_tokens(double experts, double held, double choices) {
 
 /// Rows of this rank in a pass and what becomes of them; floating point, because sizes in a hostile file may overflow
 /// integers.
-ops::RowCounts count_rows(const Architecture& architecture, const MemoryRequest& request) {
+ops::RowCounts count_rows(const Architecture& architecture, const MemoryRequest& request, double tokens) {
     using ops::Rows;
-    const auto tokens = static_cast<double>(request.tokens);
     const auto groups = static_cast<double>(request.expert_ranks);
     const auto experts = static_cast<double>(architecture.experts);
     const auto choices = static_cast<double>(architecture.experts_per_token);
@@ -67,13 +65,18 @@ std::vector<LayerPlan> layers_of(const Architecture& architecture, const model::
         {request.expert_ranks - 1, request.expert_ranks, request.tensor_ranks - 1, request.tensor_ranks});
 }
 
-/// Calls use(projection) for all of all layers.
+/// Calls use(projection) for all of a layer.
+template <class Use>
+void for_each_projection(const LayerPlan& layer, const Use& use) {
+    for (const BlockPlan* block : {&layer.mixer, &layer.feed_forward}) {
+        std::for_each(block->projections.begin(), block->projections.end(), use);
+    }
+}
+/// The same for all layers.
 template <class Use>
 void for_each_projection(const std::vector<LayerPlan>& layers, const Use& use) {
     for (const LayerPlan& layer : layers) {
-        for (const BlockPlan* block : {&layer.mixer, &layer.feed_forward}) {
-            std::for_each(block->projections.begin(), block->projections.end(), use);
-        }
+        for_each_projection(layer, use);
     }
 }
 
@@ -81,28 +84,6 @@ void for_each_projection(const std::vector<LayerPlan>& layers, const Use& use) {
 double packed(ops::WeightFormat format, index_t rows, index_t cols) {
     return static_cast<double>(ops::blocks_of(rows)) *
            static_cast<double>(ops::PackedWeights::bytes_of(format, ops::kernel_block, cols));
-}
-
-double weight_bytes(const Architecture& a, index_t scalar_bytes, const std::vector<LayerPlan>& layers) {
-    const auto format = [&](std::optional<ops::WeightFormat> stored) {
-        return scalar_bytes == sizeof(float) ? ops::format_for<float>(stored) : ops::format_for<core::bf16>(stored);
-    };
-    double bytes = packed(format(a.stored.embedding), a.vocabulary, a.hidden) * (a.tied_head ? 1 : 2);
-    auto wide = static_cast<double>(a.hidden);  // norms, biases, routers: in full precision
-    for_each_projection(layers, [&](const ProjectionPlan& projection) {
-        bytes += static_cast<double>(projection.held.extent) *
-                 packed(format(projection.stored), projection.local_out(), projection.local_in());
-        wide += projection.has_bias ? static_cast<double>(projection.out) : 0;
-    });
-    for (const LayerPlan& layer : layers) {
-        for (const BlockPlan* block : {&layer.mixer, &layer.feed_forward}) {
-            wide += static_cast<double>(block->norm.cols);
-            for (const model::TensorPlan& tensor : block->tensors) {
-                wide += static_cast<double>(tensor.rows) * static_cast<double>(tensor.cols);
-            }
-        }
-    }
-    return bytes + wide * float_bytes;
 }
 
 /// Elements of the LoRA factors of one rank by who else holds them.
@@ -119,6 +100,39 @@ LoraElements lora_elements(const std::vector<LayerPlan>& layers) {
             per_feature * static_cast<double>(projection.local_out());
     });
     return elements;
+}
+
+/// Elements that rank 0 holds at most while it puts a bucket of factors together from those of all ranks, to write it:
+/// a layer's factors with the same holders are a bucket (model::LoraParameters, AdapterStore::collect).
+double elements_to_save(const std::vector<LayerPlan>& layers, const MemoryRequest& request) {
+    struct Bucket {
+        double held = 0;
+        double whole = 0;
+        double joining = 0;  ///< of the largest tensor whose pieces come from several places
+    };
+    double most = 0;
+    for (const LayerPlan& layer : layers) {
+        std::map<model::Holders, Bucket> buckets;
+        for_each_projection(layer, [&](const ProjectionPlan& p) {
+            for (const ops::LoraFactor factor : {ops::LoraFactor::a, ops::LoraFactor::b}) {
+                const bool is_a = factor == ops::LoraFactor::a;
+                const model::Holders holders = holders_of(p, factor);
+                const double matrix = static_cast<double>(p.lora_rank) * static_cast<double>(is_a ? p.in : p.out);
+                const double of_group = static_cast<double>(p.held.extent) * matrix;
+                const bool is_joined =
+                    holders == model::Holders::data_group || (p.is_routed() && request.expert_ranks > 1);
+                Bucket& bucket = buckets[holders];
+                bucket.held += static_cast<double>(p.held.extent) * static_cast<double>(p.lora_rank) *
+                               static_cast<double>(is_a ? p.local_in() : p.local_out());
+                bucket.whole += static_cast<double>(p.count()) * matrix;
+                bucket.joining = std::max(bucket.joining, is_joined ? of_group : 0);
+            }
+        });
+        for (const auto& [holders, bucket] : buckets) {
+            most = std::max(most, bucket.held + bucket.whole + bucket.joining);
+        }
+    }
+    return most;
 }
 
 /// What a walk over the blocks finds for rows and kernels like these.
@@ -142,6 +156,7 @@ public:
                     taking_turns_ = std::min(taking_turns_ + 1, 2);
                 }
                 add_shared(block->scratch, keep);
+                exchange_.add(block->exchange, rows_, elements_, keep);
                 for (const std::vector<ops::BufferPlan>& call : block->calls) {
                     longest_call_ = std::max(longest_call_, bytes_of(call, keep));
                 }
@@ -163,6 +178,10 @@ public:
     }
     /// Bytes of work buffers.
     [[nodiscard]] double work() const { return shared_.bytes() + longest_call_; }
+    /// Of these, what functions hold while they run.
+    [[nodiscard]] double longest_call() const { return longest_call_; }
+    /// Bytes of work buffers that rows travel through.
+    [[nodiscard]] double exchange() const { return exchange_.bytes(); }
 
 private:
     [[nodiscard]] double bytes_of(const std::vector<ops::BufferPlan>& buffers, bool with_backward) const {
@@ -177,9 +196,15 @@ private:
     std::map<std::string_view, double> passing_;  ///< states by kind
     double longest_call_ = 0;
     ops::SharedBuffers shared_;
+    ops::SharedBuffers exchange_;
 };
 
 }  // namespace
+
+std::string MemoryPlan::Item::name() const {
+    std::string text(purpose);
+    return format.empty() ? text : text.append(", ").append(format);
+}
 
 double MemoryPlan::total() const {
     return std::accumulate(items.begin(), items.end(), 0.0,
@@ -192,39 +217,105 @@ double MemoryPlan::of(std::string_view purpose) const {
     return found == items.end() ? 0 : found->bytes;
 }
 
-MemoryPlan plan_memory(const Architecture& architecture, const model::DecoderSettings& settings,
-                       const MemoryRequest& request) {
-    const std::vector<LayerPlan> layers = layers_of(architecture, settings, request);
-    const auto scalar = static_cast<double>(request.scalar_bytes);
-    BlockBuffers buffers(architecture, count_rows(architecture, request),
-                         {scalar, float_bytes, static_cast<double>(request.packed_bytes)});
-    buffers.add(layers, request.training);
-    buffers.add_shared(model::plan_decoder(architecture), request.training);
-    buffers.add_shared(ops::plan_loss(architecture.hidden, architecture.vocabulary), request.training);
-    buffers.add_shared({{"grad_hidden", ops::Rows::own, ops::Element::sum, architecture.hidden, true}},
-                       request.training);
-    const auto slice_holders = static_cast<double>(request.data_ranks);
-    const double expert_holders = slice_holders * static_cast<double>(request.tensor_ranks);
-    double factors = 0;
+double MemoryPlan::frozen_weights() const {
+    return std::accumulate(items.begin(), items.end(), 0.0,
+                           [](double sum, const Item& item) { return sum + (item.format.empty() ? 0 : item.bytes); });
+}
+
+MemoryPlanner::MemoryPlanner(const Architecture& architecture, const model::DecoderSettings& settings,
+                             const MemoryRequest& request)
+    : architecture_(architecture),
+      request_(request),
+      layers_(layers_of(architecture, settings, request)),
+      elements_to_save_(request.training && request.saves ? elements_to_save(layers_, request) : 0) {}
+
+MemoryPlan MemoryPlanner::plan(index_t tokens, std::optional<ops::WeightFormat> experts) const {
+    MemoryPlan plan;
+    add_weights(experts, plan);
+    add_adapters(plan);
+    add_buffers(tokens, plan);
+    return plan;
+}
+
+void MemoryPlanner::add_weights(std::optional<ops::WeightFormat> experts, MemoryPlan& plan) const {
+    const Architecture& a = architecture_;
+    const auto format_of = [&](std::optional<ops::WeightFormat> stored) {
+        return request_.scalar_bytes == sizeof(float) ? ops::format_for<float>(stored)
+                                                      : ops::format_for<core::bf16>(stored);
+    };
+    const ops::WeightFormat routed_format = format_of(experts ? experts : a.stored.experts);
+    const ops::WeightFormat other_format = format_of(a.stored.projections);
+    const ops::WeightFormat ends_format = format_of(a.stored.embedding);
+    double routed = 0;
+    double others = 0;
+    auto wide = static_cast<double>(a.hidden);  // norms, biases, routers: in full precision
+    for_each_projection(layers_, [&](const ProjectionPlan& projection) {
+        const index_t out = projection.local_out();
+        const index_t in = projection.local_in();
+        const auto held = static_cast<double>(projection.held.extent);
+        (projection.is_routed() ? routed : others) +=
+            held * packed(projection.is_routed() ? routed_format : other_format, out, in);
+        plan.parameters += held * static_cast<double>(out) * static_cast<double>(in);
+        wide += projection.has_bias ? static_cast<double>(projection.out) : 0;
+    });
+    for (const LayerPlan& layer : layers_) {
+        for (const BlockPlan* block : {&layer.mixer, &layer.feed_forward}) {
+            wide += static_cast<double>(block->norm.cols);
+            for (const model::TensorPlan& tensor : block->tensors) {
+                wide += static_cast<double>(tensor.rows) * static_cast<double>(tensor.cols);
+            }
+        }
+    }
+    const double ends = a.tied_head ? 1 : 2;
+    plan.parameters += wide + ends * static_cast<double>(a.vocabulary) * static_cast<double>(a.hidden);
+    plan.items = {
+        {"experts", routed, ops::facts_of(routed_format).name},
+        {"attention and dense", others, ops::facts_of(other_format).name},
+        {"embedding and head", ends * packed(ends_format, a.vocabulary, a.hidden), ops::facts_of(ends_format).name},
+        {"norms and routers", wide * float_bytes, ops::facts_of(ops::WeightFormat::fp32).name}};
+}
+
+void MemoryPlanner::add_adapters(MemoryPlan& plan) const {
+    const auto slice_holders = static_cast<double>(request_.data_ranks);
+    const double expert_holders = slice_holders * static_cast<double>(request_.tensor_ranks);
     double moments = 0;
     double reduced = 0;  // gradients, unless a rank's own are the only ones
-    for (const auto& [held_by, held] : lora_elements(layers)) {
+    for (const auto& [held_by, held] : lora_elements(layers_)) {
         const double holders = held_by == model::Holders::data_group ? slice_holders
                                : held_by == model::Holders::data_and_tensor_groups
                                    ? expert_holders
-                                   : expert_holders * static_cast<double>(request.expert_ranks);
+                                   : expert_holders * static_cast<double>(request_.expert_ranks);
         const double owned = std::ceil(held / holders);
-        factors += held;
+        plan.adapter_parameters += held;
         moments += 2 * owned;
         reduced += holders > 1 ? owned : 0;
     }
-    MemoryPlan plan;
-    plan.items = {{"frozen weights", weight_bytes(architecture, request.scalar_bytes, layers)},
-                  {"LoRA factors and gradients", factors * (2 * float_bytes + scalar)},
-                  {"optimizer", request.training ? float_bytes * (moments + reduced) : 0},
-                  {"activations", buffers.tape()},
-                  {"work buffers", buffers.work()}};
-    return plan;
+    const double factors = plan.adapter_parameters;
+    const double training = request_.training ? 1 : 0;
+    plan.items.push_back({"LoRA factors", factors * (float_bytes + static_cast<double>(request_.scalar_bytes))});
+    plan.items.push_back({"gradients", float_bytes * (factors + training * reduced)});
+    plan.items.push_back({"optimizer", float_bytes * training * moments});
+}
+
+void MemoryPlanner::add_buffers(index_t tokens, MemoryPlan& plan) const {
+    BlockBuffers buffers(
+        architecture_, count_rows(architecture_, request_, static_cast<double>(tokens)),
+        {static_cast<double>(request_.scalar_bytes), float_bytes, static_cast<double>(request_.packed_bytes)});
+    buffers.add(layers_, request_.training);
+    buffers.add_shared(model::plan_decoder(architecture_), request_.training);
+    buffers.add_shared(ops::plan_loss(architecture_.hidden, architecture_.vocabulary), request_.training);
+    buffers.add_shared({{"grad_hidden", ops::Rows::own, ops::Element::sum, architecture_.hidden, true}},
+                       request_.training);
+    plan.items.push_back({"activations", buffers.tape()});
+    plan.items.push_back({"work buffers", buffers.work()});
+    plan.items.push_back({"communication buffers", buffers.exchange()});
+    const double more_to_save = float_bytes * elements_to_save_ - buffers.longest_call();  // nothing else runs then
+    plan.items.push_back({"saving", std::max(more_to_save, 0.0)});
+}
+
+MemoryPlan plan_memory(const Architecture& architecture, const model::DecoderSettings& settings,
+                       const MemoryRequest& request) {
+    return MemoryPlanner(architecture, settings, request).plan(request.tokens);
 }
 
 index_t packed_bytes(const kernels::KernelSet& kernels, index_t scalar_bytes) {

@@ -4,7 +4,11 @@
 #include "kernels/kernel_set.hpp"
 #include "model/decoder_settings.hpp"
 #include "model/families/architecture.hpp"
+#include "model/layer_plan.hpp"
+#include "ops/weights/weight_format.hpp"
 
+#include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -22,6 +26,7 @@ struct MemoryRequest {
     index_t scalar_bytes = 0;  ///< of weights and activations
     index_t packed_bytes = 0;  ///< of an element of the operands that kernels pack
     bool training = true;      ///< with backward passes and an optimizer
+    bool saves = true;         ///< what is trained, into checkpoints and adapters
 };
 
 /// Bytes of one rank, by purpose. Tokens are taken to be spread evenly over ranks and, in buffers, over experts.
@@ -29,14 +34,46 @@ struct MemoryPlan {
     struct Item {
         std::string_view purpose;
         double bytes = 0;
+        std::string_view format = {};  ///< of frozen weights; those of other purposes have none
+
+        /// "experts, INT4".
+        [[nodiscard]] std::string name() const;
     };
     std::vector<Item> items;
+    double parameters = 0;          ///< of the model that the rank holds, without adapters
+    double adapter_parameters = 0;  ///< of adapters, whose smaller ones are padded
 
     [[nodiscard]] double total() const;
     /// Bytes of one purpose; 0 if there is none of this name.
     [[nodiscard]] double of(std::string_view purpose) const;
+    /// Bytes of all frozen weights.
+    [[nodiscard]] double frozen_weights() const;
 };
 
+/// Plans for one model, one grid and any number of tokens: walks the layers of the model, which takes most of the time,
+/// only once.
+class MemoryPlanner {
+public:
+    /// `request.tokens` and `settings.max_tokens` do not matter.
+    MemoryPlanner(const model::Architecture& architecture, const model::DecoderSettings& settings,
+                  const MemoryRequest& request);
+
+    /// For passes of so many tokens of all ranks together. Experts are in the format of the architecture, unless
+    /// another one is given.
+    [[nodiscard]] MemoryPlan plan(index_t tokens, std::optional<ops::WeightFormat> experts = {}) const;
+
+private:
+    void add_weights(std::optional<ops::WeightFormat> experts, MemoryPlan& plan) const;
+    void add_adapters(MemoryPlan& plan) const;
+    void add_buffers(index_t tokens, MemoryPlan& plan) const;
+
+    model::Architecture architecture_;
+    MemoryRequest request_;
+    std::vector<model::LayerPlan> layers_;  ///< as the rank holds them that has most
+    double elements_to_save_;               ///< that are put together at a time
+};
+
+/// The plan for `request.tokens`.
 [[nodiscard]] MemoryPlan plan_memory(const model::Architecture& architecture, const model::DecoderSettings& settings,
                                      const MemoryRequest& request);
 

@@ -6,6 +6,7 @@
 #include "core/trace.hpp"
 #include "core/units.hpp"
 #include "host/placement_report.hpp"
+#include "host/process_memory.hpp"
 #include "model/weights/packed_cache.hpp"
 #include "model/weights/synthetic.hpp"
 #include "model/weights/weights.hpp"
@@ -171,17 +172,21 @@ model::Architecture read_architecture(const Runtime& runtime, const ModelSetting
     return architecture;
 }
 
+MemoryRequest memory_request(const Runtime& runtime, std::size_t scalar_bytes, Purpose purpose) {
+    return {.data_ranks = runtime.grid.data().size(),
+            .expert_ranks = runtime.grid.expert().size(),
+            .tensor_ranks = runtime.grid.tensor().size(),
+            .threads = runtime.placement.threads,
+            .scalar_bytes = static_cast<index_t>(scalar_bytes),
+            .packed_bytes = packed_bytes(runtime.kernels, static_cast<index_t>(scalar_bytes)),
+            .training = purpose == Purpose::training};
+}
+
 MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture& architecture,
                        const model::DecoderSettings& settings, std::size_t scalar_bytes, Purpose purpose) {
-    return plan_memory(architecture, settings,
-                       {.tokens = settings.max_tokens,
-                        .data_ranks = runtime.grid.data().size(),
-                        .expert_ranks = runtime.grid.expert().size(),
-                        .tensor_ranks = runtime.grid.tensor().size(),
-                        .threads = runtime.placement.threads,
-                        .scalar_bytes = static_cast<index_t>(scalar_bytes),
-                        .packed_bytes = packed_bytes(runtime.kernels, static_cast<index_t>(scalar_bytes)),
-                        .training = purpose == Purpose::training});
+    MemoryRequest request = memory_request(runtime, scalar_bytes, purpose);
+    request.tokens = settings.max_tokens;
+    return plan_memory(architecture, settings, request);
 }
 
 double memory_of_rank(const host::Placement& placement, index_t node_ranks) {
@@ -191,14 +196,14 @@ double memory_of_rank(const host::Placement& placement, index_t node_ranks) {
 }
 
 void require_memory(const host::Placement& placement, index_t node_ranks, const std::string& model, double bytes,
-                    const std::string& cheaper) {
+                    const std::string& advice) {
     const double available = memory_of_rank(placement, node_ranks);
     core::require(bytes <= available, ExitCode::out_of_resources,
-                  "{}: about {:.1f} GiB per rank are needed{} ({:.1f} GiB are available on {} with {} on it{}); use "
-                  "more nodes, fewer tokens per pass, or a smaller model",
-                  model, bytes / core::gibibyte, cheaper.empty() ? "" : ", " + cheaper, available / core::gibibyte,
-                  placement.host, core::counted(node_ranks, "rank"),
-                  placement.memory_limit.empty() ? "" : ": " + placement.memory_limit);
+                  "{}: about {:.1f} GiB per rank are needed ({:.1f} GiB are available on {} with {} on it{}); {}",
+                  model, bytes / core::gibibyte, available / core::gibibyte, placement.host,
+                  core::counted(node_ranks, "rank"),
+                  placement.memory_limit.empty() ? "" : ": " + placement.memory_limit,
+                  advice.empty() ? "use more nodes, fewer tokens per pass, or a smaller model" : advice);
 }
 
 std::string to_text(const LoadProgress& progress) {
@@ -318,6 +323,7 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
         }
     });
     announce_loading(runtime.world, done);
+    host::return_freed_memory();  // loading took more than it left
     print_warnings(runtime.world, {unused});
     return decoder;
 }

@@ -70,6 +70,8 @@ void print_warnings(const mpi::Communicator& world, const std::vector<std::strin
 /// What will be done with a model.
 enum class Purpose : std::uint8_t { training, evaluation };
 
+/// How the ranks that run compute, but for tokens.
+[[nodiscard]] MemoryRequest memory_request(const Runtime& runtime, std::size_t scalar_bytes, Purpose purpose);
 /// Bytes of this rank. settings.max_tokens are those of all ranks together.
 [[nodiscard]] MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture& architecture,
                                      const model::DecoderSettings& settings, std::size_t scalar_bytes, Purpose purpose);
@@ -78,9 +80,9 @@ enum class Purpose : std::uint8_t { training, evaluation };
 [[nodiscard]] double memory_of_rank(const host::Placement& placement, index_t node_ranks);
 
 /// Throws with ExitCode::out_of_resources if a rank needs more than it may use. To be called before allocating.
-/// `cheaper` says what would need less.
+/// `advice` says what would fit, if something is known to.
 void require_memory(const host::Placement& placement, index_t node_ranks, const std::string& model, double bytes,
-                    const std::string& cheaper = {});
+                    const std::string& advice = {});
 
 /// How far this rank is with its weights.
 struct LoadProgress {

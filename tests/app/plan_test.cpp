@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <map>
 #include <regex>
+#include <sstream>
 
 namespace moesaic::app {
 namespace {
@@ -24,14 +25,26 @@ double gib(const std::string& output, const std::string& purpose) {
     return found ? std::stod(match[1]) : 0;
 }
 
+/// GiB of all lines of weights, the ones with a format.
+double weights(const std::string& output) {
+    double sum = 0;
+    const std::regex line("\n  [a-z ]+, [A-Z0-9]+ +([0-9.]+)(?=\n)");
+    for (std::sregex_iterator found(output.begin(), output.end(), line), end; found != end; ++found) {
+        sum += std::stod((*found)[1]);
+    }
+    EXPECT_GT(sum, 0) << output;
+    return sum;
+}
+
 TEST(PlanProgram, SumsUpWhatARankNeeds) {
     const Result result = alone("plan --model.path " + reference + " --data.max_length 512 --train.batch_size 64");
     ASSERT_EQ(result.exit_code, 0) << result.output;
+    const double saving = result.output.find("\n  saving ") == std::string::npos ? 0 : gib(result.output, "saving");
     EXPECT_NEAR(gib(result.output, "all"),
-                gib(result.output, "frozen weights") + gib(result.output, "LoRA factors and gradients") +
+                weights(result.output) + gib(result.output, "LoRA factors") + gib(result.output, "gradients") +
                     gib(result.output, "optimizer") + gib(result.output, "activations") +
-                    gib(result.output, "work buffers"),
-                0.004);
+                    gib(result.output, "work buffers") + saving,
+                0.005);
     EXPECT_NE(result.output.find("fits: "), std::string::npos) << result.output;
     EXPECT_NE(result.output.find("(recompute)"), std::string::npos) << result.output;
 }
@@ -44,21 +57,22 @@ TEST(PlanProgram, PlansForRanksThatDoNotRun) {
     EXPECT_NE(many.output.find("ranks 8 = data 4 x expert 1 x tensor 2"), std::string::npos) << many.output;
     EXPECT_LT(gib(many.output, "optimizer"), gib(one.output, "optimizer") / 2);
     EXPECT_LT(gib(many.output, "activations"), gib(one.output, "activations") / 4);
-    EXPECT_LT(gib(many.output, "LoRA factors and gradients"), gib(one.output, "LoRA factors and gradients"));
+    EXPECT_LT(gib(many.output, "LoRA factors"), gib(one.output, "LoRA factors"));
     const Result groups = alone(plan + "--parallel.expert 8 --parallel.tensor 2");
     EXPECT_NE(groups.output.find("ranks 16 = data 1 x expert 8 x tensor 2"), std::string::npos) << groups.output;
-    EXPECT_LT(gib(groups.output, "frozen weights"), gib(many.output, "frozen weights"));
-    EXPECT_LT(gib(groups.output, "LoRA factors and gradients"), gib(many.output, "LoRA factors and gradients") / 4);
+    EXPECT_LT(weights(groups.output), weights(many.output));
+    EXPECT_LT(gib(groups.output, "LoRA factors"), gib(many.output, "LoRA factors") / 4);
 }
 
 TEST(PlanProgram, ExpertsInFewerBitsTakeLess) {
     const std::string plan = "plan --model.synthetic mixtral-8x7b --model.layers 1 --model.weights ";
     const double gibibytes_of_bf16 = 2.0 * 8 * 3 * 4096 * 14336 / (1U << 30U);
-    const double all = gib(alone(plan + "bf16").output, "frozen weights");
-    EXPECT_EQ(gib(alone(plan + "auto").output, "frozen weights"), all);
+    const double all = weights(alone(plan + "bf16").output);
+    EXPECT_EQ(weights(alone(plan + "auto").output), all);
+    EXPECT_GT(gib(alone(plan + "int4").output, "experts, INT4"), 0.5);
     for (const auto& [format, bytes] :
          std::map<std::string, double>{{"fp8", 1.125}, {"int8", 1.125}, {"int4", 0.5625}, {"mxfp4", 0.5625}}) {
-        const double saved = all - gib(alone(plan + format).output, "frozen weights");
+        const double saved = all - weights(alone(plan + format).output);
         EXPECT_NEAR(saved, gibibytes_of_bf16 * (1 - bytes / 2), 0.01 * gibibytes_of_bf16) << format;
     }
     EXPECT_NE(alone(plan + "int5").output.find("must be one of auto, bf16, fp8, int8, int4, mxfp4"), std::string::npos);
@@ -73,10 +87,10 @@ TEST(PlanProgram, CountsRanksOfPatterns) {
     const Result small = alone(plan);
     const Result pattern = alone(plan + "--lora.rank_pattern down_proj=256");
     const Result rank = alone(plan + "--lora.rank 256");
-    for (const char* purpose : {"LoRA factors and gradients", "optimizer", "activations", "work buffers"}) {
+    for (const char* purpose : {"LoRA factors", "gradients", "optimizer", "activations", "work buffers"}) {
         EXPECT_EQ(gib(pattern.output, purpose), gib(rank.output, purpose)) << purpose;
     }
-    EXPECT_GT(gib(pattern.output, "LoRA factors and gradients"), 20 * gib(small.output, "LoRA factors and gradients"));
+    EXPECT_GT(gib(pattern.output, "LoRA factors"), 20 * gib(small.output, "LoRA factors"));
 }
 
 /// Weights of a BF16 checkpoint stay BF16 in an FP32 run, and for the auxiliary loss sigmoid routers keep the softmax
@@ -84,9 +98,9 @@ TEST(PlanProgram, CountsRanksOfPatterns) {
 TEST(PlanProgram, PlansTheModelThatTrainMakes) {
     const std::string quickstart =
         "plan --model.path " MOESAIC_TEST_DATA "/../../inputs/quickstart --compute.precision ";
-    const double in_bf16 = gib(alone(quickstart + "bf16").output, "frozen weights");
+    const double in_bf16 = weights(alone(quickstart + "bf16").output);
     EXPECT_GT(in_bf16, 0);
-    EXPECT_EQ(gib(alone(quickstart + "fp32").output, "frozen weights"), in_bf16);
+    EXPECT_EQ(weights(alone(quickstart + "fp32").output), in_bf16);
     const std::string sigmoid =
         "plan --model.synthetic deepseek-v3 --model.layers 5 --train.batch_size 64 --train.micro_batch 64 "
         "--data.max_length 4096 ";
@@ -159,8 +173,83 @@ TEST(PlanProgram, LimitsOfTheProcessCount) {
 TEST(PlanProgram, WhatDoesNotFitEndsWithExitCode5) {
     const Result result = alone("plan --model.synthetic qwen3-235b-a22b --train.batch_size 1000000");
     EXPECT_EQ(result.exit_code, 5) << result.output;
-    EXPECT_GT(gib(result.output, "frozen weights"), 400);
+    EXPECT_GT(weights(result.output), 400);
     ASSERT_EQ(test::error_lines(result.output).size(), 1U) << result.output;
+}
+
+/// What does not fit is followed by options that do, each of which this tries.
+TEST(PlanProgram, SuggestionsFit) {
+    const std::string plan =
+        "plan --model.synthetic mixtral-8x7b --model.layers 4 --memory 12G --train.batch_size 8 --train.micro_batch 8 ";
+    const Result result = alone(plan);
+    EXPECT_EQ(result.exit_code, 5) << result.output;
+    const std::regex line("\nwould fit: (--[^(]+) \\(([0-9.]+) GiB per rank");
+    int suggestions = 0;
+    for (std::sregex_iterator found(result.output.begin(), result.output.end(), line), end; found != end; ++found) {
+        ++suggestions;
+        const Result followed = alone(plan + (*found)[1].str());
+        EXPECT_EQ(followed.exit_code, 0) << (*found)[1] << "\n" << followed.output;
+        EXPECT_NEAR(gib(followed.output, "all"), std::stod((*found)[2]), 0.06) << (*found)[1];
+    }
+    EXPECT_GE(suggestions, 2) << result.output;
+    ASSERT_EQ(test::error_lines(result.output).size(), 1U) << result.output;
+    EXPECT_NE(test::error_lines(result.output).front().find("; try --"), std::string::npos) << result.output;
+}
+
+/// The table of what fits, in lines that fit a narrow terminal.
+TEST(PlanProgram, SaysWhatFitsOnHowManyRanks) {
+    const Result result = alone("plan --model.synthetic kimi-k2 --memory 512G --parallel.tensor 2 --parallel.expert 8");
+    EXPECT_NE(result.output.find("\n  ranks                          2       4       8      16\n"), std::string::npos)
+        << result.output;
+    EXPECT_TRUE(std::regex_search(result.output, std::regex("\n  bf16        retain +- +- +- +[0-9-]+\n")))
+        << result.output;
+    EXPECT_TRUE(std::regex_search(result.output, std::regex("\n  int4        recompute .*[0-9]\\+?\n")))
+        << result.output;
+    std::istringstream lines(result.output);
+    for (std::string text; std::getline(lines, text);) {
+        EXPECT_TRUE(text.size() <= 100 || text.starts_with("adapted:") || text.starts_with("fits:") ||
+                    text.starts_with("would fit:") || text.starts_with("moesaic: "))
+            << text;
+    }
+}
+
+/// Steps from the data or train.steps, and a time that follows the options.
+TEST(PlanProgram, EstimatesSteps) {
+    const std::string plan = "plan --model.path " + reference + " --data.train " + reference + "/train.jsonl ";
+    const Result known = alone(plan + "--train.epochs 3 --train.batch_size 4");
+    ASSERT_EQ(known.exit_code, 0) << known.output;
+    const auto steps = [](const Result& result) {
+        std::smatch match;
+        return std::regex_search(result.output, match, std::regex("\nsteps: ([0-9]+), ")) ? std::stoi(match[1]) : -1;
+    };
+    EXPECT_GT(steps(known), 0) << known.output;
+    EXPECT_EQ(steps(alone(plan + "--train.epochs 6 --train.batch_size 4")), 2 * steps(known));
+    EXPECT_EQ(steps(alone(plan + "--train.steps 7")), 7);
+    EXPECT_NE(known.output.find("\ntime, an estimate: "), std::string::npos) << known.output;
+    EXPECT_NE(known.output.find(" hours\n"), std::string::npos) << known.output;
+    EXPECT_NE(known.output.find("(measured now)"), std::string::npos) << known.output;
+    const Result guessed = alone("plan --model.path " + reference + " --memory 1T");
+    EXPECT_NE(guessed.output.find("\nsteps: as many as data.train and train.epochs make"), std::string::npos)
+        << guessed.output;
+    EXPECT_EQ(guessed.output.find(" hours"), std::string::npos) << guessed.output;
+    EXPECT_NE(guessed.output.find("that of this machine, not of the one that is planned for"), std::string::npos)
+        << guessed.output;
+    EXPECT_NE(alone(plan + "--compute.precision fp32").output.find("not estimated for FP32"), std::string::npos);
+}
+
+/// The time that a result of benchmarks gives is that of its machine.
+TEST(PlanProgram, TakesTheSpeedOfABenchmark) {
+    const auto file = std::filesystem::temp_directory_path() / ("moesaic-speed-" + std::to_string(getpid()) + ".json");
+    const Result bench = alone("bench machine --repeat 1 --seconds 0.1 --output " + file.string());
+    ASSERT_EQ(bench.exit_code, 0) << bench.output;
+    const std::string plan = "plan --model.path " + reference + " --benchmark ";
+    const Result planned = alone(plan + file.string());
+    EXPECT_EQ(planned.exit_code, 0) << planned.output;
+    EXPECT_NE(planned.output.find("of a rank (" + file.string() + ", machine)\n"), std::string::npos) << planned.output;
+    std::filesystem::remove(file);
+    const Result missing = alone(plan + file.string());
+    EXPECT_NE(missing.exit_code, 0) << missing.output;
+    EXPECT_EQ(test::error_lines(missing.output).size(), 1U) << missing.output;
 }
 
 TEST(SyntheticModel, TrainingRefusesBeforeItAllocates) {
@@ -170,6 +259,29 @@ TEST(SyntheticModel, TrainingRefusesBeforeItAllocates) {
     std::filesystem::remove_all(folder);
     EXPECT_EQ(result.exit_code, 5) << result.output;
     EXPECT_NE(result.output.find("qwen3-235b-a22b: about "), std::string::npos) << result.output;
+    EXPECT_FALSE(std::filesystem::exists(folder));
+}
+
+/// `train` says the same as `plan`.
+TEST(SyntheticModel, TrainingSuggestsWhatFits) {
+    const auto folder = std::filesystem::temp_directory_path() / ("moesaic-fits-" + std::to_string(getpid()));
+    const std::string options = " --model.synthetic mixtral-8x7b --model.layers 1 --data.train " + reference +
+                                "/train.jsonl --output.dir " + folder.string();
+    const auto limited = [&](const std::string& command) {
+        return test::shell("ulimit -v 4000000; " MOESAIC_PROGRAM " " + command + options);
+    };
+    const Result result = limited("train");
+    EXPECT_EQ(result.exit_code, 5) << result.output;
+    ASSERT_EQ(test::error_lines(result.output).size(), 1U) << result.output;
+    EXPECT_NE(result.output.find("; try --model.weights int"), std::string::npos) << result.output;
+    EXPECT_FALSE(std::filesystem::exists(folder));
+    const std::regex advice("; try (--[^(]+) ");
+    std::smatch from_train;
+    std::smatch from_plan;
+    const Result plan = limited("plan");
+    ASSERT_TRUE(std::regex_search(result.output, from_train, advice)) << result.output;
+    ASSERT_TRUE(std::regex_search(plan.output, from_plan, advice)) << plan.output;
+    EXPECT_EQ(from_train[1], from_plan[1]);
 }
 
 TEST(SyntheticModel, LayersOfACheckpointCanBeLimited) {

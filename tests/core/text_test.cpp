@@ -69,5 +69,13 @@ TEST(Text, NearestFindsSimilarWordsOnly) {
     EXPECT_EQ(nearest("xyzzy", words), "");
 }
 
+TEST(Text, CountsAreShort) {
+    EXPECT_EQ(short_count(999), "999");
+    EXPECT_EQ(short_count(1000), "1.0 k");
+    EXPECT_EQ(short_count(5.66e6), "5.7 M");
+    EXPECT_EQ(short_count(30.5e9), "30.5 B");
+    EXPECT_EQ(short_count(1.03e12), "1.0 T");
+}
+
 }  // namespace
 }  // namespace moesaic::core

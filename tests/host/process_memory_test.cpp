@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <memory>
 #include <vector>
 
 namespace moesaic::host {
@@ -29,6 +30,24 @@ TEST(ProcessMemory, OfPhasesIsTheirsAlone) {
     memory.end();
     EXPECT_NEAR(memory.peak_bytes(), 192.0 * mebibyte, 16.0 * mebibyte);
     EXPECT_EQ(kept.back() + of_others.back() + last, 3);
+}
+
+/// Small blocks that stay between large ones would keep these in the heap.
+TEST(ProcessMemory, GoesBackWhenItIsFreed) {
+    constexpr std::size_t mebibyte = std::size_t{1} << 20U;
+    const char last = std::vector<char>(16 * mebibyte, 1).back();  // glibc then has blocks up to this size in the heap
+    return_freed_memory();
+    const std::uint64_t before = resident_memory_bytes();
+    std::vector<std::vector<char>> large;
+    std::vector<std::unique_ptr<char>> small;
+    for (int i = 0; i < 32; ++i) {
+        large.emplace_back(4 * mebibyte, last);
+        small.push_back(std::make_unique<char>(last));
+    }
+    EXPECT_GE(resident_memory_bytes(), before + 120 * mebibyte);
+    large.clear();
+    EXPECT_LT(resident_memory_bytes(), before + 16 * mebibyte);
+    EXPECT_EQ(small.size(), 32U);
 }
 
 }  // namespace

@@ -51,8 +51,12 @@ double rounding_of(WeightFormat format) {
             return 0.5 / 127;
         case WeightFormat::int4:
             return 0.5 / 7 + 0x1p-8;  // the scale is a BF16
+        case WeightFormat::uint4:
+            return 2.0 / 15;  // a step, where rounding the zero point moves an end beyond the codes
         case WeightFormat::mxfp4:
             return 0.25;  // 8 becomes 6, 5 becomes 4
+        case WeightFormat::nvfp4:
+            return 1.0 / 6 + 0x1p-4;  // 5 becomes 4, and the scale is an E4M3
         default:
             return 0;
     }

@@ -52,7 +52,7 @@ model::Architecture architecture_of(const std::string& family) {
     return test::read_config(config);
 }
 
-/// Bytes that two steps of a rank allocate at most.
+/// Bytes that two steps of a rank allocate at most, which save nothing.
 template <class Scalar>
 double allocated(const model::Architecture& architecture, const model::LoraSettings& lora, ops::Activations activations,
                  const mpi::GridShape& shape) {
@@ -89,7 +89,8 @@ double planned(const model::Architecture& architecture, const model::LoraSetting
                         .tensor_ranks = shape.tensor,
                         .threads = omp_get_max_threads(),
                         .scalar_bytes = sizeof(Scalar),
-                        .packed_bytes = packed_bytes(kernels, sizeof(Scalar))})
+                        .packed_bytes = packed_bytes(kernels, sizeof(Scalar)),
+                        .saves = false})
         .total();
 }
 

@@ -17,19 +17,24 @@ namespace {
 const model::DecoderSettings settings = {.lora = {.rank = 16}, .max_tokens = 0};
 
 TEST(MemoryPlan, WeightsAreThoseOfThePublishedModels) {
-    // Billions of parameters as published; that of DeepSeek-V3 is without its module for further tokens.
+    // Billions of parameters as published; those of DeepSeek-V3 and GLM-4.5-Air are without the module for further
+    // tokens.
     for (const auto& [name, billions] : {std::pair{"qwen3-30b-a3b", 30.5},
                                          {"qwen3-235b-a22b", 235.1},
                                          {"mixtral-8x7b", 46.7},
+                                         {"mixtral-8x22b", 140.6},
                                          {"deepseek-v2-lite", 15.7},
-                                         {"deepseek-v3", 671.0}}) {
+                                         {"deepseek-v3", 671.0},
+                                         {"kimi-k2", 1026.4},
+                                         {"glm-4.5-air", 106.9}}) {
         const auto plan =
             plan_memory(model::synthetic_architecture(name), settings, {.tokens = 2048, .scalar_bytes = 2});
         // Besides their elements, matrices have gaps that keep their columns apart in caches: a block row of 24 blocks
         // takes 1/96 more.
         const double gaps = 1.0 + 1.0 / 96;
-        EXPECT_GT(plan.of("frozen weights"), 2e9 * 0.995 * billions) << name;
-        EXPECT_LT(plan.of("frozen weights"), 2e9 * 1.005 * gaps * billions) << name;
+        EXPECT_NEAR(plan.parameters, 1e9 * billions, 5e6 * billions) << name;
+        EXPECT_GT(plan.frozen_weights(), 2e9 * 0.995 * billions) << name;
+        EXPECT_LT(plan.frozen_weights(), 2e9 * 1.005 * gaps * billions) << name;
         double sum = 0;
         for (const MemoryPlan::Item& item : plan.items) {
             sum += item.bytes;
@@ -43,7 +48,7 @@ TEST(MemoryPlan, WeightsAreThoseOfThePublishedModels) {
 TEST(MemoryPlan, WeightsAreInTheFormatOfTheCheckpoint) {
     model::Architecture architecture = model::synthetic_architecture("mixtral-8x7b");
     const auto weights = [&](index_t scalar_bytes) {
-        return plan_memory(architecture, settings, {.tokens = 2048, .scalar_bytes = scalar_bytes}).of("frozen weights");
+        return plan_memory(architecture, settings, {.tokens = 2048, .scalar_bytes = scalar_bytes}).frozen_weights();
     };
     const double in_bf16 = weights(2);
     const double in_fp32 = weights(4);
@@ -56,23 +61,48 @@ TEST(MemoryPlan, WeightsAreInTheFormatOfTheCheckpoint) {
     EXPECT_EQ(weights(2), in_bf16);
 }
 
+/// A planner gives for every format and any tokens what a plan of its own does.
+TEST(MemoryPlan, APlannerPlansAnyPass) {
+    model::Architecture architecture = model::synthetic_architecture("deepseek-v2-lite");
+    const MemoryPlanner planner(architecture, settings, {.expert_ranks = 2, .scalar_bytes = 2});
+    for (const ops::WeightFormat format : {ops::WeightFormat::bf16, ops::WeightFormat::int4}) {
+        architecture.stored.experts = format;
+        const MemoryPlan plan = planner.plan(1000, format);
+        const MemoryPlan same =
+            plan_memory(architecture, settings, {.tokens = 1000, .expert_ranks = 2, .scalar_bytes = 2});
+        ASSERT_EQ(plan.items.size(), same.items.size());
+        for (std::size_t i = 0; i < plan.items.size(); ++i) {
+            EXPECT_EQ(plan.items[i].name(), same.items[i].name());
+            EXPECT_EQ(plan.items[i].bytes, same.items[i].bytes) << plan.items[i].name();
+        }
+        EXPECT_EQ(plan.items.front().name(), format == ops::WeightFormat::bf16 ? "experts, BF16" : "experts, INT4");
+    }
+}
+
 TEST(MemoryPlan, RanksShareExpertsOptimizerAndTokens) {
     const model::Architecture architecture = model::synthetic_architecture("qwen3-30b-a3b");
     const auto one = plan_memory(architecture, settings, {.tokens = 4096, .scalar_bytes = 2});
     const auto slices = plan_memory(architecture, settings, {.tokens = 4096, .tensor_ranks = 4, .scalar_bytes = 2});
     const auto replicas = plan_memory(architecture, settings, {.tokens = 4096, .data_ranks = 4, .scalar_bytes = 2});
-    EXPECT_LT(slices.of("frozen weights"), one.of("frozen weights") / 3);
-    EXPECT_EQ(replicas.of("frozen weights"), one.of("frozen weights"));
-    // Two moments on one rank; the reduced gradients too where several ranks hold the same factors: with slices, all
-    // but B of gate and up and A of down, which have the intermediate size where the others have the hidden size.
+    EXPECT_LT(slices.frozen_weights(), one.frozen_weights() / 3);
+    EXPECT_EQ(replicas.frozen_weights(), one.frozen_weights());
+    // Gradients are reduced where several ranks hold the same factors: with slices, all but B of gate and up and A of
+    // down, which have the intermediate size where the others have the hidden size.
     const auto hidden = static_cast<double>(architecture.hidden);
     const auto intermediate = static_cast<double>(architecture.expert_intermediate);
     const double sliced = intermediate / (hidden + intermediate);
-    EXPECT_NEAR(replicas.of("optimizer"), one.of("optimizer") / 4 * 3 / 2, 1000);
-    EXPECT_NEAR(slices.of("optimizer"), one.of("optimizer") / 4 * (1.5 - 0.5 * sliced), 1000);
+    EXPECT_NEAR(replicas.of("gradients"), one.of("gradients") * (1 + 1.0 / 4), 1000);
+    EXPECT_NEAR(slices.of("gradients"), one.of("gradients") * (1 + 1.0 / 4 - (1 - 1.0 / 4) * sliced - sliced / 4),
+                1000);
+    for (const auto& plan : {replicas, slices}) {
+        EXPECT_NEAR(plan.of("optimizer"), one.of("optimizer") / 4, 1000);
+    }
     const auto groups = plan_memory(architecture, settings, {.tokens = 4096, .expert_ranks = 4, .scalar_bytes = 2});
-    EXPECT_NEAR(groups.of("frozen weights"), slices.of("frozen weights"), 1e-2 * slices.of("frozen weights"));
+    EXPECT_NEAR(groups.frozen_weights(), slices.frozen_weights(), 1e-2 * slices.frozen_weights());
     EXPECT_NEAR(groups.of("optimizer"), one.of("optimizer") / 4, 1000);
+    EXPECT_GT(groups.of("communication buffers"), 0);
+    EXPECT_GT(slices.of("communication buffers"), 0);
+    EXPECT_EQ(replicas.of("communication buffers"), 0) << "no rows travel";
     for (const auto& plan : {slices, groups, replicas}) {
         EXPECT_LT(plan.of("activations"), one.of("activations"));
     }
@@ -115,8 +145,9 @@ TEST(MemoryPlan, LoraIsWhatADecoderDeclares) {
                                            .expert_ranks = shape.expert,
                                            .tensor_ranks = shape.tensor,
                                            .scalar_bytes = sizeof(float)});
-            expect_near(plan.of("LoRA factors and gradients"), grid.world().max(factors) * 3 * sizeof(float));
-            expect_near(plan.of("optimizer"), grid.world().max(moments + reduced) * sizeof(float));
+            expect_near(plan.of("LoRA factors"), grid.world().max(factors) * 2 * sizeof(float));
+            expect_near(plan.of("gradients"), grid.world().max(factors + reduced) * sizeof(float));
+            expect_near(plan.of("optimizer"), grid.world().max(moments) * sizeof(float));
         }
     }
 }
@@ -143,7 +174,9 @@ TEST(MemoryPlan, LoraIsCountedWhateverDecidesOnIt) {
             factors += static_cast<double>(bucket->values.size());
         }
         const auto plan = plan_memory(architecture, small, {.tokens = 8, .scalar_bytes = sizeof(float)});
-        EXPECT_EQ(plan.of("LoRA factors and gradients"), 3 * factors * sizeof(float));
+        EXPECT_EQ(plan.of("LoRA factors"), 2 * factors * sizeof(float));
+        EXPECT_EQ(plan.of("gradients"), factors * sizeof(float));
+        EXPECT_EQ(plan.adapter_parameters, factors);
         EXPECT_EQ(plan.of("optimizer"), 2 * factors * sizeof(float));
         if (all_layers == 0) {
             all_layers = plan.of("activations");

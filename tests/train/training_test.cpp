@@ -12,6 +12,7 @@
 #include "train/pass_size.hpp"
 #include "train/run_state.hpp"
 #include "train/schedule.hpp"
+#include "train/what_fits.hpp"
 
 #include <gtest/gtest.h>
 #include <omp.h>
@@ -239,26 +240,90 @@ TEST(TrainingData, IsMixedFromFiles) {
     EXPECT_THROW(static_cast<void>(load({.train = first, .eval_fraction = 0.01})), Error);
 }
 
+/// A rank's share of 16 GiB of weights in BF16, and 2 GiB for each of its sequences, or 1 if it recomputes; a step
+/// has 8.
+MemoryPlan plan_of_small_run(const PassChoice& choice) {
+    const double sequences =
+        static_cast<double>(choice.micro_batch == 0 ? 8 / choice.grid.ranks() : choice.micro_batch);
+    const double each = choice.activations == ops::Activations::retain ? 2 : 1;
+    const double bits = choice.weights == ops::WeightChoice::int8   ? 8
+                        : choice.weights == ops::WeightChoice::int4 ? 4
+                                                                    : 16;
+    const auto shares = static_cast<double>(choice.grid.expert * choice.grid.tensor);
+    return {.items = {{"experts", bits / shares * core::gibibyte, "any"},
+                      {"activations", each * sequences * core::gibibyte}}};
+}
+
+/// "OPTIONS" of each suggestion for a rank with so many GiB.
+std::vector<std::string> suggested(const PassOptions& options, double gibibytes) {
+    std::vector<std::string> texts;
+    for (const Suggestion& suggestion : suggest(plan_of_small_run, options, gibibytes * core::gibibyte)) {
+        EXPECT_LE(suggestion.bytes, gibibytes * core::gibibyte) << suggestion.options;
+        texts.push_back(suggestion.options);
+    }
+    return texts;
+}
+
 TEST(PassSize, IsTheLargestThatFits) {
-    const PlanOfPasses plan = [](index_t micro_batch, ops::Activations activations) {
-        const double sequences = micro_batch == 0 ? 8 : static_cast<double>(micro_batch);
-        const double each = activations == ops::Activations::retain ? 2 : 1;
-        return MemoryPlan{{{"activations", (10 + each * sequences) * core::gibibyte}}};
-    };
     const auto chosen = [&](index_t micro_batch, double gibibytes) {
-        return choose_micro_batch(plan, {micro_batch, 8}, [&](const MemoryPlan& planned) {
-            return planned.total() <= gibibytes * core::gibibyte;
-        });
+        return choose_micro_batch(plan_of_small_run, {.wanted = {.micro_batch = micro_batch}, .batch_size = 8},
+                                  gibibytes * core::gibibyte);
     };
-    EXPECT_EQ(chosen(0, 26), 0);
-    EXPECT_EQ(chosen(0, 25), 4);
-    EXPECT_EQ(chosen(0, 15), 2);
+    EXPECT_EQ(chosen(0, 32), 0);
+    EXPECT_EQ(chosen(0, 31), 4);
+    EXPECT_EQ(chosen(0, 21), 2);
     EXPECT_EQ(chosen(0, 3), 1);
     EXPECT_EQ(chosen(5, 3), 5);
-    EXPECT_EQ(cheaper_options(plan, {5, 8}), "with train.micro_batch = 1 and train.activations = recompute 11.0 GiB");
-    EXPECT_EQ(cheaper_options(plan, {1, 8}), "with train.activations = recompute 11.0 GiB");
-    EXPECT_EQ(cheaper_options(plan, {5, 8, ops::Activations::recompute}), "with train.micro_batch = 1 11.0 GiB");
-    EXPECT_EQ(cheaper_options(plan, {1, 8, ops::Activations::recompute}), "");
+}
+
+TEST(PassSize, SuggestsWhatFitsTheCheapestFirst) {
+    using Texts = std::vector<std::string>;
+    const auto options = [](PassChoice wanted, index_t experts = 8) {
+        return PassOptions{.wanted = wanted, .batch_size = 8, .experts = experts};
+    };
+    EXPECT_EQ(suggested(options({.micro_batch = 8}, 1), 24), (Texts{"--train.micro_batch 4", "--model.weights int8"}));
+    EXPECT_EQ(suggested(options({.micro_batch = 1}, 1), 17),
+              (Texts{"--train.activations recompute", "--model.weights int8"}));
+    EXPECT_EQ(
+        suggested(options({.micro_batch = 8}, 1), 17),
+        (Texts{"--train.activations recompute --train.micro_batch 1", "--model.weights int8 --train.micro_batch 4"}));
+    // Sequences are found by themselves where train.micro_batch is auto.
+    EXPECT_EQ(suggested(options({.micro_batch = 0}, 1), 6), (Texts{"--model.weights int4"}));
+    // Replicas can share experts; otherwise more ranks can.
+    EXPECT_EQ(suggested(options({.grid = {4, 1, 1}}), 7),
+              (Texts{"--parallel.expert 4 --parallel.data 1", "--model.weights int4",
+                     "--parallel.expert 8 --parallel.data 1"}));
+    EXPECT_EQ(suggested(options({.activations = ops::Activations::recompute}), 3),
+              (Texts{"--model.weights int4 --parallel.expert 2", "--parallel.expert 8"}));
+    EXPECT_EQ(suggested(options({}), 2),
+              (Texts{"--model.weights int4 --parallel.expert 4 --train.activations recompute"}));
+    EXPECT_EQ(suggested(options({}), 1), Texts{});
+    PassOptions other_keys = options({.micro_batch = 8}, 1);
+    other_keys.micro_batch_key = "micro-batch";
+    EXPECT_EQ(suggested(other_keys, 24).front(), "--micro-batch 4");
+}
+
+TEST(PassSize, SaysHowManyHostsASuggestionNeeds) {
+    const Suggestion more = {.options = "--parallel.expert 4", .bytes = 5 * core::gibibyte, .ranks = 8};
+    EXPECT_EQ(more.describe(2), "--parallel.expert 4 (5.0 GiB per rank, 8 ranks on 4 hosts)");
+    EXPECT_EQ(advice({more, {.options = "--a b", .bytes = core::gibibyte}}, 3),
+              "try --parallel.expert 4 (5.0 GiB per rank, 8 ranks on 3 hosts), or --a b (1.0 GiB per rank)");
+    EXPECT_EQ(advice({}, 1), "");
+}
+
+TEST(WhatFits, IsTheMostForEveryFormatAndGrid) {
+    const auto grids = grids_to_compare({.data = 4, .expert = 2, .tensor = 2}, 5);
+    ASSERT_EQ(grids, (std::vector<mpi::GridShape>{{1, 1, 2}, {1, 2, 2}, {1, 4, 2}}));
+    const FitTable table = what_fits(plan_of_small_run, grids, 9.5 * core::gibibyte);
+    ASSERT_EQ(table.rows.size(), 10U);
+    EXPECT_EQ(table.rows[0].sequences, (std::vector<index_t>{0, 2, 3}));  // BF16, retained
+    EXPECT_EQ(table.rows[1].sequences, (std::vector<index_t>{1, 5, 7}));
+    EXPECT_EQ(table.rows[4].weights, ops::WeightChoice::int8);
+    EXPECT_EQ(table.rows[4].sequences, (std::vector<index_t>{2, 3, 4}));
+    const std::string text = describe(table);
+    EXPECT_NE(text.find("\n  bf16        retain             -       2       3\n"), std::string::npos) << text;
+    EXPECT_EQ(what_fits(plan_of_small_run, {{1, 1, 1}}, 1e6 * core::gibibyte).rows[0].sequences.front(),
+              FitTable::most_sequences);
 }
 
 TEST(DatasetFile, ErrorsNameFileAndLine) {

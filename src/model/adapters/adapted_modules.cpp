@@ -8,7 +8,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <array>
 
 namespace moesaic::model {
 namespace {
@@ -98,18 +97,6 @@ std::string with_commas(double count) {
     return digits;
 }
 
-/// "5.7 M".
-std::string rounded(double count) {
-    struct Unit {
-        double size;
-        const char* suffix;
-    };
-    constexpr std::array units = {Unit{1e12, " T"}, Unit{1e9, " B"}, Unit{1e6, " M"}, Unit{1e3, " k"}};
-    const auto* unit = std::find_if(units.begin(), units.end(), [&](const Unit& each) { return count >= each.size; });
-    return unit == units.end() ? fmt::format("{:.0f}", count)
-                               : fmt::format("{:.1f}{}", count / unit->size, unit->suffix);
-}
-
 }  // namespace
 
 AdaptedModules adapted_modules(const Architecture& architecture, const LoraSettings& settings) {
@@ -131,7 +118,7 @@ std::string describe(const AdaptedModules& adapted) {
         text += fmt::format("{}{} x {} ({})", text.empty() ? "" : ", ", kind.modules, kind.name, ranks);
     }
     return fmt::format("{}; {} of {} parameters ({:.2g} %)", text.empty() ? "nothing" : text,
-                       with_commas(adapted.parameters), rounded(adapted.model_parameters),
+                       with_commas(adapted.parameters), core::short_count(adapted.model_parameters),
                        100 * adapted.parameters / adapted.model_parameters);
 }
 

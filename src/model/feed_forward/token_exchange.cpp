@@ -78,13 +78,13 @@ void plan_exchange(const Architecture& architecture, const GridPlace& place, boo
                 plan.state);
     ops::append({{"exchange.arrived_gradient", Rows::arrived, Element::scalar, hidden, true},
                  {"exchange.results.narrow", Rows::arrived, Element::narrow, hidden}},
-                plan.scratch);
+                plan.exchange);
     if (place.tensor_ranks > 1) {
         ops::append({{"exchange.results.slice_sums", Rows::arrived, Element::scalar, hidden},
                      {"exchange.results.summands", Rows::arrived, Element::index, 1},
                      {"exchange.weight_gradients.slice_sums", Rows::arrived, Element::sum, choices, true},
                      {"exchange.weight_gradients.summands", Rows::arrived, Element::index, 1, true}},
-                    plan.scratch);
+                    plan.exchange);
     }
     if (place.expert_ranks > 1) {
         ops::append({{"routes.place", Rows::own, Element::int32, place.expert_ranks}}, plan.state);
@@ -97,7 +97,7 @@ void plan_exchange(const Architecture& architecture, const GridPlace& place, boo
                      {"exchange.weight_gradients.returned", Rows::sent, Element::sum, choices, true},
                      {"exchange.weight_gradients.summands", Rows::own, Element::index, place.expert_ranks, true},
                      {"exchange.sums", Rows::received, Element::sum, place.tensor_ranks > 1 ? hidden : 0}},
-                    plan.scratch);
+                    plan.exchange);
     }
 }
 

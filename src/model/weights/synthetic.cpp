@@ -15,7 +15,9 @@
 namespace moesaic::model {
 namespace {
 
-/// What the config.json of a published model says about its sizes; the last is that of the reference benchmark.
+/// What the config.json of a published model says about its sizes; the last is that of the reference benchmark. Where
+/// one name stands for several: moonshotai/Kimi-K2-Instruct, its first release; zai-org/GLM-4.5-Air;
+/// mistralai/Mixtral-8x22B-v0.1.
 struct KnownModel {
     std::string_view name;
     std::string_view config;
@@ -48,10 +50,30 @@ constexpr std::array known_models = {
         "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "max_position_embeddings": 163840, "rope_scaling": {"type": "yarn",
         "factor": 40, "beta_fast": 32, "beta_slow": 1, "mscale": 0.707, "mscale_all_dim": 0.707,
         "original_max_position_embeddings": 4096}})"},
+    KnownModel{"kimi-k2", R"({"model_type": "kimi_k2", "hidden_size": 7168, "num_hidden_layers": 61,
+        "vocab_size": 163840, "num_attention_heads": 64, "num_key_value_heads": 64, "q_lora_rank": 1536,
+        "kv_lora_rank": 512, "qk_nope_head_dim": 128, "qk_rope_head_dim": 64, "v_head_dim": 128,
+        "intermediate_size": 18432, "moe_intermediate_size": 2048, "n_routed_experts": 384, "n_shared_experts": 1,
+        "num_experts_per_tok": 8, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "moe_layer_freq": 1,
+        "scoring_func": "sigmoid", "topk_method": "noaux_tc", "norm_topk_prob": true, "routed_scaling_factor": 2.827,
+        "rms_norm_eps": 1e-6, "rope_theta": 50000.0, "max_position_embeddings": 131072, "rope_scaling": {"type": "yarn",
+        "factor": 32, "beta_fast": 1, "beta_slow": 1, "mscale": 1.0, "mscale_all_dim": 1.0,
+        "original_max_position_embeddings": 4096}})"},
+    KnownModel{"glm-4.5-air", R"({"model_type": "glm4_moe", "hidden_size": 4096, "num_hidden_layers": 46,
+        "vocab_size": 151552, "num_attention_heads": 96, "num_key_value_heads": 8, "head_dim": 128,
+        "attention_bias": true, "use_qk_norm": false, "partial_rotary_factor": 0.5, "intermediate_size": 10944,
+        "moe_intermediate_size": 1408, "n_routed_experts": 128, "n_shared_experts": 1, "num_experts_per_tok": 8,
+        "n_group": 1, "topk_group": 1, "first_k_dense_replace": 1, "norm_topk_prob": true,
+        "routed_scaling_factor": 1.0, "rms_norm_eps": 1e-5, "rope_theta": 1000000.0,
+        "max_position_embeddings": 131072})"},
     KnownModel{"mixtral-8x7b", R"({"model_type": "mixtral", "hidden_size": 4096, "num_hidden_layers": 32,
         "vocab_size": 32000, "num_attention_heads": 32, "num_key_value_heads": 8, "intermediate_size": 14336,
         "num_local_experts": 8, "num_experts_per_tok": 2, "rms_norm_eps": 1e-5, "rope_theta": 1000000.0,
         "max_position_embeddings": 32768})"},
+    KnownModel{"mixtral-8x22b", R"({"model_type": "mixtral", "hidden_size": 6144, "num_hidden_layers": 56,
+        "vocab_size": 32000, "num_attention_heads": 48, "num_key_value_heads": 8, "intermediate_size": 16384,
+        "num_local_experts": 8, "num_experts_per_tok": 2, "rms_norm_eps": 1e-5, "rope_theta": 1000000.0,
+        "max_position_embeddings": 65536})"},
     KnownModel{"moesaic-reference", R"({"model_type": "qwen3_moe", "hidden_size": 2048, "num_hidden_layers": 2,
         "vocab_size": 16384, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128,
         "intermediate_size": 6144, "moe_intermediate_size": 768, "num_experts": 32, "num_experts_per_tok": 8,

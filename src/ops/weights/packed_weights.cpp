@@ -195,7 +195,7 @@ struct NibbleBlocks {
         float largest = 0;
         for (index_t row = 0; row < plain.rows(); ++row) {
             const float of_row = largest_magnitude(plain[row], plain.cols());
-            largest = of_row <= largest ? largest : of_row;  // NaN stays
+            largest = std::isnan(largest) || of_row <= largest ? largest : of_row;
         }
         if (!std::isfinite(largest)) {
             return false;
