@@ -359,8 +359,7 @@ TEST(BenchProgram, StepTakesAsManySequencesInAPassAsMemoryHolds) {
     EXPECT_GE(std::stoi(found[1]), 8);
     const Result at_once = test::shell("ulimit -d 1200000; " + step + "--micro-batch 64");
     EXPECT_EQ(at_once.exit_code, 5) << at_once.output;
-    EXPECT_NE(at_once.output.find("with micro-batch = 1 and activations = recompute "), std::string::npos)
-        << at_once.output;
+    EXPECT_TRUE(std::regex_search(at_once.output, std::regex(R"(; try --micro-batch (8|16|32) \()"))) << at_once.output;
 }
 
 TEST(BenchProgram, StepRefusesWhatDoesNotFit) {

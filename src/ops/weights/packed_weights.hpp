@@ -1,11 +1,11 @@
 // Frozen weights in memory: a format, a shape, and bytes in blocks. Nothing else knows how weights are stored: sources
 // fill them by rows, kernels get panels of them, and whoever is between sees neither elements nor their type.
 //
-// A format is a line in weight_format.hpp and a struct in weight_codecs.hpp that rounds rows of plain elements and makes
-// codes numbers. Quantised ones have a block's 32 scales behind its codes: a group of 128 along
-// k repeats its scale in the four blocks that it covers. A source that reads a rank's slice knows where in the whole
-// tensor it begins (model::TensorSlice), so it finds the scales of a group that the slice cuts; a slice must begin at a
-// multiple of 32, lest a row of a block had two scales.
+// A format is a line in weight_format.hpp and a struct in weight_codecs.hpp that rounds rows of plain elements and
+// makes codes numbers. Quantised ones have a block's 32 scales behind its codes: a group of 128 along k repeats its
+// scale in the four blocks that it covers. A source that reads a rank's slice knows where in the whole tensor it begins
+// (model::TensorSlice), so it finds the scales of a group that the slice cuts; a slice must begin at a multiple of 32,
+// lest a row of a block had two scales.
 #pragma once
 
 #include "core/matrix.hpp"
