@@ -137,6 +137,7 @@ private:
     }
     void read_gptq(Quantisation& result) const {
         result.bits = read_bits(settings_, "bits", {4, 8});
+        result.reorders_columns = io::get_or<bool>(settings_, "desc_act", false, source_);
         result.experts = result.bits == 4 ? std::optional(WeightFormat::uint4) : std::nullopt;
         require_one_of(settings_, "checkpoint_format", {"gptq", "gptq_v2"});
         result.zero_offset = io::get_or<std::string>(settings_, "checkpoint_format", "gptq", source_) == "gptq" ? 1 : 0;
@@ -179,6 +180,7 @@ private:
             if (!weights.is_null()) {
                 result.bits = read_bits(weights, "num_bits", {4, 8});
                 result.groups.push_back(group_of_scheme(weights));
+                result.reorders_columns = result.reorders_columns || weights.contains("actorder");
                 const bool is_float = io::get_or<std::string>(weights, "type", "int", source_) == "float";
                 const bool symmetric = io::get_or<bool>(weights, "symmetric", true, source_);
                 result.experts = result.bits == 8 ? (is_float ? WeightFormat::fp8 : WeightFormat::int8)

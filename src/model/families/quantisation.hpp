@@ -29,6 +29,7 @@ struct Quantisation {
     std::vector<ScaleGroup> groups;  ///< matrices have one of them each
     index_t bits = 4;                ///< of codes in words, where nothing else says how many
     index_t zero_offset = 0;         ///< what stored zero points lack: GPTQ's first version subtracts one
+    bool reorders_columns = false;   ///< groups are not of neighbouring columns: "act-order"
     std::string source;              ///< the file that says so, for messages
     /// Where files are not at hand: what routed experts, and all other projections, are most likely stored in.
     std::optional<ops::WeightFormat> experts;

@@ -89,11 +89,8 @@ void for_each_matrix(const io::TensorSource& tensors, const Architecture& archit
 }
 
 /// Tensors of several dimensions are weights; codes that belong to no matrix of a kind that is read would be left out.
-void refuse_unknown_codes(const io::TensorSource& tensors, const Architecture& architecture) {
-    std::set<std::string> known;
-    for_each_matrix(tensors, architecture, [&](const std::string&, const StoredMatrix& matrix) {
-        known.insert(matrix.tensors().begin(), matrix.tensors().end());
-    });
+void refuse_unknown_codes(const io::TensorSource& tensors, const Architecture& architecture,
+                          const std::set<std::string>& known) {
     for (const std::string& name : tensors.names()) {
         const io::TensorInfo& info = tensors.info(name);
         core::require(
@@ -138,11 +135,32 @@ bool are_equal(const io::TensorSource& tensors, const std::string& one, const st
     return true;
 }
 
+/// The formats, and the names of all tensors that matrices consist of.
+StoredFormats survey(const io::TensorSource& tensors, const Architecture& architecture, std::set<std::string>& known) {
+    const std::array routers = {fmt::format(".{}.weight", architecture.names.router),
+                                fmt::format(".{}.weight", TensorNames::fused_router)};
+    std::set<std::optional<ops::WeightFormat>> experts;
+    std::set<std::optional<ops::WeightFormat>> projections;
+    std::set<std::optional<ops::WeightFormat>> embedding;
+    for_each_matrix(tensors, architecture, [&](const std::string& name, const StoredMatrix& matrix) {
+        known.insert(matrix.tensors().begin(), matrix.tensors().end());
+        if (!name.ends_with(routers[0]) && !name.ends_with(routers[1])) {
+            auto& formats = layer_of(name) < 0                            ? embedding
+                            : name.find(".experts.") == std::string::npos ? projections
+                                                                          : experts;
+            formats.insert(matrix.format());
+        }
+    });
+    const auto common = [](const auto& formats) { return formats.size() == 1 ? *formats.begin() : std::nullopt; };
+    return {common(experts), common(projections), common(embedding)};
+}
+
 }  // namespace
 
 void fit_to_checkpoint(const io::TensorSource& tensors, Architecture& architecture) {
-    refuse_unknown_codes(tensors, architecture);
-    architecture.stored = stored_formats(tensors, architecture);
+    std::set<std::string> known;
+    architecture.stored = survey(tensors, architecture, known);
+    refuse_unknown_codes(tensors, architecture, known);
     if (architecture.tied_head && tensors.contains(head_name) && tensors.contains(embedding_name) &&
         !are_equal(tensors, head_name, embedding_name)) {
         architecture.tied_head = false;
@@ -153,21 +171,8 @@ void fit_to_checkpoint(const io::TensorSource& tensors, Architecture& architectu
 }
 
 StoredFormats stored_formats(const io::TensorSource& tensors, const Architecture& architecture) {
-    const std::array routers = {fmt::format(".{}.weight", architecture.names.router),
-                                fmt::format(".{}.weight", TensorNames::fused_router)};
-    std::set<std::optional<ops::WeightFormat>> experts;
-    std::set<std::optional<ops::WeightFormat>> projections;
-    std::set<std::optional<ops::WeightFormat>> embedding;
-    for_each_matrix(tensors, architecture, [&](const std::string& name, const StoredMatrix& matrix) {
-        if (!name.ends_with(routers[0]) && !name.ends_with(routers[1])) {
-            auto& formats = layer_of(name) < 0                            ? embedding
-                            : name.find(".experts.") == std::string::npos ? projections
-                                                                          : experts;
-            formats.insert(matrix.format());
-        }
-    });
-    const auto common = [](const auto& formats) { return formats.size() == 1 ? *formats.begin() : std::nullopt; };
-    return {common(experts), common(projections), common(embedding)};
+    std::set<std::string> known;
+    return survey(tensors, architecture, known);
 }
 
 template <class Scalar>

@@ -95,7 +95,7 @@ struct ByteBlocks {
         for (index_t row = 0; row < coded.rows; ++row, codes += kernel_block) {
             std::memcpy(codes, coded.codes(row), static_cast<std::size_t>(coded.cols));
             scales_of(block)[row] = coded.scale(row) * coded.from.common_scale;
-            finite = finite && std::isfinite(scales_of(block)[row]) &&
+            finite = finite && std::isfinite(scales_of(block)[row] * Codec::largest) &&
                      std::all_of(codes, codes + coded.cols, Codec::is_number);
         }
         return finite;
