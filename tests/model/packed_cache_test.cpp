@@ -126,7 +126,7 @@ TEST_P(PackedCacheTest, IsRefusedForOtherWeightsFormatsAndVersions) {
     expect_error(ExitCode::usage, "is missing");
     with("version", metadata.at("version"));
     architecture_.expert_intermediate = 112;
-    expect_error(ExitCode::usage, "has another shape");
+    expect_error(ExitCode::usage, "is missing or has another shape");
 }
 
 TEST_P(PackedCacheTest, IsRefusedWhenABlockIsDamaged) {

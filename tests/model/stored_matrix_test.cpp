@@ -282,6 +282,8 @@ TEST_F(BrokenQuantisedModels, HaveScalesOrCodesThatAreNoNumbers) {
                          std::memcpy(tensors.at(expert + ".weight_scale_2").bytes.data(), &scale, sizeof scale);
                      });
     }
+    expect_error("gptq_by_activation", ExitCode::corrupt_input, ".g_idx has columns out of order, which",
+                 [](RawTensors&, Architecture& architecture) { architecture.quantisation.reorders_columns = false; });
     expect_error("gptq_by_activation", ExitCode::corrupt_input, expert + ".g_idx has group -1 for column 4",
                  [&](RawTensors& tensors, Architecture&) { put(tensors.at(expert + ".g_idx"), std::int32_t{-1}); });
 }
@@ -298,6 +300,18 @@ TEST_F(BrokenQuantisedModels, HaveCodesOfKindsThatAreNotRead) {
                      RawTensor& words = tensors.at(expert + ".qweight");
                      words.dtype = "F32";
                  });
+}
+
+/// A file may have modules of 4 and of 8 bits: its configuration has the bits of each group, not of each module.
+TEST_F(StoredMatrixTest, BitsOfPackedCodesAreThoseOfTheirMatrix) {
+    Architecture architecture = architecture_of("int4_group");
+    const io::TensorSource source = io::TensorSource::open_model(cases / "int4_group");
+    const auto expected = experts_of(source, architecture);
+    architecture.quantisation.bits = 8;
+    const auto found = experts_of(source, architecture);
+    for (std::size_t i = 0; i < found.size(); ++i) {
+        EXPECT_TRUE(std::ranges::equal(found[i].flat(), expected[i].flat())) << i;
+    }
 }
 
 /// NaN among codes shows when they are packed.

@@ -189,6 +189,9 @@ private:
                                                                                   : WeightFormat::nvfp4;
             }
         }
+        core::require(!result.groups.empty(), ExitCode::corrupt_input,
+                      "{}: config_groups quantises no weights (none of its groups has any); get the file again",
+                      source_);
     }
     /// QuantizationArgs of compressed-tensors.
     [[nodiscard]] ScaleGroup group_of_scheme(const json& weights) const {

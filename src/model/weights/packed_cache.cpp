@@ -119,10 +119,11 @@ void PackedCache<Scalar>::check(const std::vector<LayerPlan>& layers) const {
     }
     for_each(layers, [&](const ProjectionPlan& projection, ops::WeightFormat format) {
         for (const io::TensorToWrite& tensor : tensors_of(projection, format)) {
-            const io::TensorInfo& info = stored_->info(tensor.name);
-            core::require(info.dtype == tensor.dtype && info.shape == tensor.shape, ExitCode::usage,
-                          "{}: tensor {} has another shape than the model's (it is the cache of other sizes); remove "
-                          "the file or set another model.cache",
+            core::require(stored_->contains(tensor.name) && stored_->info(tensor.name).dtype == tensor.dtype &&
+                              stored_->info(tensor.name).shape == tensor.shape,
+                          ExitCode::usage,
+                          "{}: tensor {} is missing or has another shape (it is the cache of other sizes or layers); "
+                          "remove the file or set another model.cache",
                           file, core::printable(tensor.name));
         }
     });

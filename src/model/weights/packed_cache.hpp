@@ -28,7 +28,7 @@ public:
         pass,   ///< another rank adds the same experts
     };
 
-    /// Makes the file under its temporary name, for one of the ranks that write. All ranks must have read the plans.
+    /// Makes the file under its temporary name, for one of the ranks; those that write open it then.
     static void create(const io::PartialFile& file, const std::vector<LayerPlan>& layers, std::uint64_t fingerprint);
 
     /// Opens the file; `path` is that of the temporary file for `write`. `source` and `layers` must outlive the object.

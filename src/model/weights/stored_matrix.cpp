@@ -172,6 +172,20 @@ void StoredMatrix::use_bytes(const std::string& name, WeightFormat codes) {
     settle();
 }
 
+std::optional<std::array<std::int64_t, 2>> StoredMatrix::packed_sizes(const std::string& tensor) const {
+    if (!source_.contains(tensor)) {
+        return std::nullopt;
+    }
+    const io::TensorInfo& info = source_.info(tensor);
+    std::array<std::int64_t, 2> sizes{};
+    core::require(
+        info.dtype == io::DType::i64 && info.bytes == sizeof sizes, ExitCode::corrupt_input,
+        "{}: tensor {} has dtype {} and shape [{}] (rows and columns as I64 are expected); get the files again",
+        info.file.string(), core::printable(tensor), io::dtype_name(info.dtype), fmt::join(info.shape, ", "));
+    source_.read_bytes(tensor, bytes_of(MatrixView<std::int64_t>(sizes.data(), 1, 2)), 0, 0, sizeof sizes);
+    return sizes;
+}
+
 void StoredMatrix::use_packed(const std::string& base) {
     const std::string codes = fmt::format("{}{}", base, packed_suffix);
     const io::TensorInfo& info = source_.info(codes);
@@ -186,26 +200,24 @@ void StoredMatrix::use_packed(const std::string& base) {
         settle();
         return;
     }
-    bits_ = quantisation_.bits;
+    const std::optional<std::array<std::int64_t, 2>> sizes = packed_sizes(base + ".weight_shape");
+    // A file may have modules of 4 and of 8 bits.
+    bits_ = sizes && divided((*sizes)[1], 8) == info.cols()   ? 4
+            : sizes && divided((*sizes)[1], 4) == info.cols() ? 8
+                                                              : quantisation_.bits;
     const bool is_byte = bits_ == 8;
     set_codes(codes, is_byte ? Packing::bytes : Packing::nibbles, is_byte ? WeightFormat::int8 : WeightFormat::int4,
               info.rows(), info.cols() * codes_of_word());
     if (info.dtype != io::DType::i32) {
         fail_shape(codes, "words of 32 bits are expected");
     }
-    if (const std::string shape = base + ".weight_shape"; source_.contains(shape)) {
-        const io::TensorInfo& shape_info = source_.info(shape);
-        std::array<std::int64_t, 2> sizes{};
-        if (shape_info.dtype != io::DType::i64 || shape_info.bytes != sizeof sizes) {
-            fail_shape(shape, "rows and columns as I64 are expected");
+    if (sizes) {
+        tensors_.push_back(base + ".weight_shape");
+        if ((*sizes)[0] != rows_ || divided((*sizes)[1], codes_of_word()) != info.cols()) {
+            fail_values(tensors_.back(), fmt::format("{} x {}, which the codes [{}] are not", (*sizes)[0], (*sizes)[1],
+                                                     fmt::join(info.shape, ", ")));
         }
-        source_.read_bytes(shape, bytes_of(MatrixView<std::int64_t>(sizes.data(), 1, 2)), 0, 0, sizeof sizes);
-        if (sizes[0] != rows_ || divided(sizes[1], codes_of_word()) != info.cols()) {
-            fail_values(shape, fmt::format("{} x {}, which the codes [{}] are not", sizes[0], sizes[1],
-                                           fmt::join(info.shape, ", ")));
-        }
-        cols_ = sizes[1];
-        tensors_.push_back(shape);
+        cols_ = (*sizes)[1];
     }
     set_scales({base + ".weight_scale"});
     if (const std::string zeros = base + ".weight_zero_point"; source_.contains(zeros)) {
@@ -326,26 +338,29 @@ void StoredMatrix::set_column_groups(const std::string& tensor) {
     }
     const io::TensorInfo& info = source_.info(tensor);
     tensors_.push_back(tensor);
-    if (!quantisation_.reorders_columns) {
-        return;  // columns are in order, as they are in most files, of which there are many thousands
-    }
+    groups_of_columns_ = tensor;
     if (info.dtype != io::DType::i32 || info.shape != std::vector<index_t>{cols_}) {
         fail_shape(tensor, fmt::format("groups of {} columns as I32 are expected", cols_));
     }
-    column_groups_.resize(static_cast<std::size_t>(cols_));
-    source_.read_bytes(tensor, bytes_of(MatrixView<std::int32_t>(column_groups_.data(), 1, cols_)), 0, 0);
+    if (quantisation_.reorders_columns) {
+        column_groups_ = read_column_groups();
+    }
+}
+
+std::vector<std::int32_t> StoredMatrix::read_column_groups() const {
+    std::vector<std::int32_t> of_columns(static_cast<std::size_t>(cols_));
+    source_.read_bytes(groups_of_columns_, bytes_of(MatrixView<std::int32_t>(of_columns.data(), 1, cols_)), 0, 0);
     const index_t groups = divided(cols_, group_.cols);
     bool in_order = true;
     for (index_t col = 0; col < cols_; ++col) {
-        const std::int32_t group = column_groups_[static_cast<std::size_t>(col)];
+        const std::int32_t group = of_columns[static_cast<std::size_t>(col)];
         if (group < 0 || group >= groups) {
-            fail_values(tensor, fmt::format("group {} for column {} (groups are 0 to {})", group, col, groups - 1));
+            fail_values(groups_of_columns_,
+                        fmt::format("group {} for column {} (groups are 0 to {})", group, col, groups - 1));
         }
         in_order = in_order && group == col / group_.cols;
     }
-    if (in_order) {
-        column_groups_.clear();
-    }
+    return in_order ? std::vector<std::int32_t>() : of_columns;
 }
 
 void StoredMatrix::settle() {
@@ -496,6 +511,11 @@ void StoredMatrix::read_code_bytes(index_t row, index_t col, MatrixView<std::uin
 
 ops::CodedRows StoredMatrix::read_coded(index_t row, index_t col, index_t rows, index_t cols,
                                         index_t columns_of_scale) const {
+    // Read with the codes, not for each of many thousands of matrices when they are looked for.
+    if (!groups_of_columns_.empty() && column_groups_.empty() && !read_column_groups().empty()) {
+        fail_values(groups_of_columns_,
+                    fmt::format("columns out of order, which {} does not say", quantisation_.source));
+    }
     ops::CodedRows coded;
     coded.format = codes_;
     coded.columns_of_scale = columns_of_scale;

@@ -7,6 +7,7 @@
 #include "model/families/quantisation.hpp"
 #include "ops/weights/coded_rows.hpp"
 
+#include <array>
 #include <cstdint>
 #include <optional>
 #include <string>
@@ -73,12 +74,17 @@ private:
     void use_words(const std::string& base);
     void use_blocks(const std::string& name);
 
+    /// Rows and columns of a packed matrix as a tensor says them, if it is there.
+    [[nodiscard]] std::optional<std::array<std::int64_t, 2>> packed_sizes(const std::string& tensor) const;
+
     /// Takes the tensor as that of codes, with the shape of one matrix.
     void set_codes(const std::string& tensor, Packing packing, ops::WeightFormat codes, index_t rows, index_t cols);
     void set_scales(const std::vector<std::string>& names, bool transposed = false);
     void set_zeros(const std::string& tensor, ZeroPacking packing);
     void set_common_scale(const std::string& tensor, bool is_inverse);
     void set_column_groups(const std::string& tensor);
+    /// The group of each column; empty if they follow each other.
+    [[nodiscard]] std::vector<std::int32_t> read_column_groups() const;
     /// Decides format() once all is known.
     void settle();
 
@@ -117,6 +123,7 @@ private:
     ScaleGroup group_;  ///< with all sizes positive
     std::string zeros_;
     ZeroPacking zero_packing_ = ZeroPacking::none;
+    std::string groups_of_columns_;            ///< a tensor, or empty
     std::vector<std::int32_t> column_groups_;  ///< empty: columns follow each other
     float common_scale_ = 1;
 };

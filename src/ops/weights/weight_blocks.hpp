@@ -165,7 +165,7 @@ struct NibbleBlocks {
         }
         return true;
     }
-    /// Stores codes as they are; false if a scale or a zero point is no number that the format has.
+    /// Stores codes as they are; false if a weight could be no finite number.
     static bool store_codes(const CodedBlock& coded, std::byte* block) {
         Scales& scales = clear(block);
         const float common = coded.from.common_scale;
@@ -173,8 +173,12 @@ struct NibbleBlocks {
         for (index_t row = 0; row < coded.rows; ++row) {
             const RowScale scale = {{coded.scale(row), coded.scale(row, row_bytes)},
                                     coded.has_zeros() ? coded.zero(row) : Codec::usual_zero};
-            finite = finite && std::isfinite(scale.halves[0]) && std::isfinite(scale.halves[1]);
             Codec::put(scales, row, scale, common);
+            constexpr float largest_number = 256;  // of codes and zero points
+            const RowScale stored = Codec::get(scales, row);
+            finite = finite && std::isfinite(scale.halves[0]) && std::isfinite(scale.halves[1]) &&
+                     std::isfinite(stored.halves[0] * largest_number) &&
+                     std::isfinite(stored.halves[1] * largest_number);
             Codes codes;
             codes.fill(Codec::encode(0, 0, scale.zero));
             std::copy_n(coded.codes(row), coded.cols, codes.begin());
