@@ -259,6 +259,45 @@ void decode_e4m3(index_t rows, const std::uint8_t* codes, const Sum* scales, Wei
                 [](std::uint8_t code) { return static_cast<Sum>(core::widen_e4m3(code)); });
 }
 
+constexpr double least_quantised = 1e-30;
+constexpr int largest_code = 127;
+
+template <class Scalar, class Sum = accumulator_t<Scalar>>
+Sum quantise(index_t n, const Scalar* in, index_t step, const Sum* factors, std::int8_t* codes) {
+    const auto value = [=](index_t i) {
+        const Sum plain = core::widen(in[i / row_elements * step + i % row_elements]);
+        return factors == nullptr ? plain : plain * factors[i];
+    };
+    Sum largest = 0;
+    Sum not_finite = 0;
+    for (index_t i = 0; i < n; ++i) {
+        largest = std::max(largest, std::abs(value(i)));
+        not_finite += value(i) * Sum(0);
+    }
+    largest += not_finite;
+    if (!(largest > Sum(least_quantised)) || !std::isfinite(largest)) {
+        std::fill_n(codes, n, std::int8_t{0});
+        return largest <= Sum(least_quantised) ? 0 : largest;
+    }
+    const Sum inverse = Sum(largest_code) / largest;
+    for (index_t i = 0; i < n; ++i) {
+        codes[i] = static_cast<std::int8_t>(std::nearbyint(value(i) * inverse));
+    }
+    return largest / Sum(largest_code);
+}
+
+template <class Sum>
+void scale_integers(index_t rows, index_t cols, const std::int32_t* in, index_t in_stride, const Sum* of_rows,
+                    const Sum* of_cols, bool accumulate, Sum* out, index_t out_stride) {
+    for (index_t row = 0; row < rows; ++row, in += in_stride, out += out_stride) {
+        const Sum of_row = of_rows == nullptr ? Sum(1) : of_rows[row];
+        for (index_t c = 0; c < cols; ++c) {
+            const Sum value = static_cast<Sum>(in[c]) * of_row * (of_cols == nullptr ? Sum(1) : of_cols[c]);
+            out[c] = accumulate ? out[c] + value : value;
+        }
+    }
+}
+
 template <class Sum>
 void adamw(index_t n, const AdamWFactors<Sum>& f, const Sum* gradients, Sum* first_moment, Sum* second_moment,
            const Sum* values, Sum* updated) {
@@ -300,6 +339,8 @@ constexpr ElementwiseKernels<Scalar> describe() {
         .decode_nibbles = decode_nibbles<Scalar>,
         .decode_integers = decode_integers<Scalar>,
         .decode_e4m3 = decode_e4m3<Scalar>,
+        .quantise = quantise<Scalar>,
+        .scale_integers = scale_integers<Sum>,
         .adamw = adamw<Sum>,
     };
 }

@@ -139,6 +139,7 @@ void KernelSet::run(std::span<const Gemm<Scalar>> batch) const {
 MOESAIC_INSTANTIATE(core::bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)
+MOESAIC_INSTANTIATE(int8)
 #undef MOESAIC_INSTANTIATE
 
 }  // namespace moesaic::kernels

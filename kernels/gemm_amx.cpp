@@ -1,5 +1,5 @@
-// Products of BF16 by AMX tiles: blocks of 32 x 32 sums in four tiles. Compiled for this instruction set: see
-// micro_kernel.hpp for the rules.
+// Products of BF16 and of whole numbers by AMX tiles: blocks of 32 x 32 sums in four tiles. Compiled for this
+// instruction set: see micro_kernel.hpp for the rules.
 #include <immintrin.h>
 
 #include "kernels/detail/entries.hpp"
@@ -51,8 +51,8 @@ void release_tiles() {
 
 /// Tiles 0-3 hold the sums [2][2], 4 and 5 the left operand, 6 and 7 the right one. Tiles that a block with one row or
 /// column of tiles does not reach are left as they are.
-template <bool two_rows, bool two_cols>
-inline void load_sums(const float* c, std::int64_t stride) {
+template <bool two_rows, bool two_cols, class Sum>
+inline void load_sums(const Sum* c, std::int64_t stride) {
     _tile_loadd(0, c, stride * 4);
     if constexpr (two_cols) {
         _tile_loadd(1, c + tile_rows, stride * 4);
@@ -72,8 +72,8 @@ inline void zero_sums() {
     _tile_zero(3);
 }
 
-template <bool two_rows, bool two_cols>
-inline void store_sums(float* c, std::int64_t stride) {
+template <bool two_rows, bool two_cols, class Sum>
+inline void store_sums(Sum* c, std::int64_t stride) {
     _tile_stored(0, c, stride * 4);
     if constexpr (two_cols) {
         _tile_stored(1, c + tile_rows, stride * 4);
@@ -86,6 +86,26 @@ inline void store_sums(float* c, std::int64_t stride) {
     }
 }
 
+/// What multiplies tiles into sums of a type. The numbers of tiles are part of the instructions.
+template <class Sum>
+struct Tiles;
+template <>
+struct Tiles<float> {
+    static constexpr std::int64_t depth = 32;  ///< elements of k
+    static void multiply_top_left() { _tile_dpbf16ps(0, 4, 6); }
+    static void multiply_top_right() { _tile_dpbf16ps(1, 4, 7); }
+    static void multiply_bottom_left() { _tile_dpbf16ps(2, 5, 6); }
+    static void multiply_bottom_right() { _tile_dpbf16ps(3, 5, 7); }
+};
+template <>
+struct Tiles<std::int32_t> {
+    static constexpr std::int64_t depth = 64;
+    static void multiply_top_left() { _tile_dpbssd(0, 4, 6); }
+    static void multiply_top_right() { _tile_dpbssd(1, 4, 7); }
+    static void multiply_bottom_left() { _tile_dpbssd(2, 5, 6); }
+    static void multiply_bottom_right() { _tile_dpbssd(3, 5, 7); }
+};
+
 inline void prefetch_to_l2(const char* data, std::int64_t first, std::int64_t last) {
     for (std::int64_t line = first; line < last; ++line) {
         _mm_prefetch(data + line * line_bytes, _MM_HINT_T1);
@@ -93,7 +113,7 @@ inline void prefetch_to_l2(const char* data, std::int64_t first, std::int64_t la
 }
 
 /// Adds the product of two strips to the sums in tiles.
-template <bool two_rows, bool two_cols, bool packs>
+template <class Sum, bool two_rows, bool two_cols, bool packs>
 inline void add_product(const StripTerm& term, const SideWork& side) {
     const auto* left = static_cast<const char*>(term.left);
     const auto* right = static_cast<const char*>(term.right);
@@ -105,7 +125,7 @@ inline void add_product(const StripTerm& term, const SideWork& side) {
     const std::int64_t first_pair = side.first_row / 2;
     const std::int64_t last_pair = side.last_row / 2;
     const std::int64_t middle_pair = (first_pair + last_pair) / 2;
-    for (std::int64_t k = 0; k < term.k; k += kernel_block) {
+    for (std::int64_t k = 0; k < term.k; k += Tiles<Sum>::depth) {
         // All loads first: they then wait for the L2 cache together, and the tile products behind them run unbroken.
         _tile_loadd(4, left, row_bytes);
         _tile_loadd(6, right, row_bytes);
@@ -115,7 +135,7 @@ inline void add_product(const StripTerm& term, const SideWork& side) {
         if constexpr (two_cols) {
             _tile_loadd(7, right + tile_bytes, row_bytes);
         }
-        _tile_dpbf16ps(0, 4, 6);
+        Tiles<Sum>::multiply_top_left();
         // Spread between the tile products, so that these never wait for many line-fill buffers at once.
         prefetch_to_l2(fetch, 0, lines / 2);
         const bool packs_now = packs && k < side.pack.count * kernel_block;
@@ -123,7 +143,7 @@ inline void add_product(const StripTerm& term, const SideWork& side) {
             interleave_rows(blocks, row_bytes, strip, first_pair, middle_pair);
         }
         if constexpr (two_cols) {
-            _tile_dpbf16ps(1, 4, 7);
+            Tiles<Sum>::multiply_top_right();
         }
         prefetch_to_l2(fetch, lines / 2, lines);
         if (packs_now) {
@@ -132,9 +152,9 @@ inline void add_product(const StripTerm& term, const SideWork& side) {
             strip += 2 * tile_bytes;
         }
         if constexpr (two_rows) {
-            _tile_dpbf16ps(2, 5, 6);
+            Tiles<Sum>::multiply_bottom_left();
             if constexpr (two_cols) {
-                _tile_dpbf16ps(3, 5, 7);
+                Tiles<Sum>::multiply_bottom_right();
             }
         }
         left += 2 * tile_bytes;
@@ -145,16 +165,16 @@ inline void add_product(const StripTerm& term, const SideWork& side) {
 
 constexpr SideWork nothing = {};
 
-template <bool two_rows, bool two_cols, bool packs>
-void multiply_tiles(const StripProduct<float>& product) {
+template <bool two_rows, bool two_cols, bool packs, class Sum>
+void multiply_tiles(const StripProduct<Sum>& product) {
     if (product.accumulate) {
         load_sums<two_rows, two_cols>(product.c, product.stride);
     } else {
         zero_sums();
     }
-    add_product<two_rows, two_cols, packs>(product.term, product.side == nullptr ? nothing : *product.side);
+    add_product<Sum, two_rows, two_cols, packs>(product.term, product.side == nullptr ? nothing : *product.side);
     if (product.more.k > 0) {
-        add_product<two_rows, two_cols, false>(product.more, nothing);
+        add_product<Sum, two_rows, two_cols, false>(product.more, nothing);
     }
     store_sums<two_rows, two_cols>(product.c, product.stride);
 }
@@ -176,6 +196,15 @@ void multiply(const StripProduct<float>& product) {
         two_rows ? multiply_and_pack<true, true>(product) : multiply_and_pack<false, true>(product);
     } else {
         two_rows ? multiply_and_pack<true, false>(product) : multiply_and_pack<false, false>(product);
+    }
+}
+
+void multiply_integers(const StripProduct<std::int32_t>& product) {
+    const bool two_rows = product.rows > tile_rows;
+    if (product.cols > tile_rows) {
+        two_rows ? multiply_tiles<true, true, false>(product) : multiply_tiles<false, true, false>(product);
+    } else {
+        two_rows ? multiply_tiles<true, false, false>(product) : multiply_tiles<false, false, false>(product);
     }
 }
 
@@ -209,6 +238,7 @@ float multiply_tiles_in_registers(std::int64_t rounds) {
 }  // namespace
 
 constinit const micro_kernel_t<bf16> gemm_bf16 = {
+    .block_depth = Tiles<float>::depth,
     .left_bytes = 2 * tile_bytes,
     .right_bytes = 2 * tile_bytes,
     .left_is_plain = true,
@@ -221,6 +251,22 @@ constinit const micro_kernel_t<bf16> gemm_bf16 = {
     .multiply = multiply,
     .few_rows = 4,
     .multiply_few_rows = avx512::widen_and_multiply_few_rows,
+    .state = {configure_tiles, release_tiles},
+};
+constinit const micro_kernel_t<int8> gemm_int8 = {
+    .block_depth = Tiles<std::int32_t>::depth,
+    .left_bytes = 2 * tile_bytes,
+    .right_bytes = 2 * tile_bytes,
+    .left_is_plain = false,
+    .right_is_pairs = false,
+    .panel_depth = 4096,
+    .unpacked_depth = 1024,
+    .left_block_bytes = 1U << 20U,
+    .pack_left = pack_vectors_of_64,
+    .pack_right = pack_quads,
+    .multiply = multiply_integers,
+    .few_rows = 0,
+    .multiply_few_rows = nullptr,
     .state = {configure_tiles, release_tiles},
 };
 constinit const Peak peak = {2.0 * tile_rows * tile_rows * kernel_block * peak_sums, multiply_tiles_in_registers,

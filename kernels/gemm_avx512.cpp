@@ -22,9 +22,9 @@ constexpr int peak_sums = 16;
 
 }  // namespace
 
-void widen_and_multiply_few_rows(std::int64_t k, const float* left, const Operand<std::uint16_t>& right,
-                                 std::int64_t step, const ResultBlock<float>& result) {
-    multiply_few_rows(k, left, right, step, result);
+void widen_and_multiply_few_rows(const float* left, const Operand<std::uint16_t>& right,
+                                 const ResultBlock<float>& result) {
+    multiply_few_rows(left, right, result);
 }
 
 constinit const micro_kernel_t<float> gemm_float = description<float>;

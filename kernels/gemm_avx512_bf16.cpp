@@ -93,6 +93,7 @@ float multiply_pairs_in_registers(std::int64_t rounds) {
 }  // namespace
 
 constinit const micro_kernel_t<bf16> gemm_bf16 = {
+    .block_depth = kernel_block,
     .left_bytes = block_bytes,
     .right_bytes = block_bytes,
     .left_is_plain = true,

@@ -17,6 +17,9 @@ float widen(float value) {
 double widen(double value) {
     return value;
 }
+std::int32_t widen(int8 value) {
+    return value;
+}
 
 /// Blocks of 32 vectors as panels [k][width], BF16 widened.
 template <int width, class Element, class Sum>
@@ -28,7 +31,7 @@ void pack(void* strip, const Operand<Element>& operand) {
         const std::int64_t depth = std::min(kernel_block, operand.k - k);
         for (std::int64_t i = 0; i < kernel_block; i += width) {
             const std::int64_t count = std::clamp<std::int64_t>(operand.count - i, 0, width);
-            const Element* source = operand.data + i * step_i + k * step_k;
+            const Element* source = operand.data + i * step_i + k / kernel_block * operand.step;
             Sum* target = block + i * kernel_block;
             for (std::int64_t kk = 0; kk < kernel_block; ++kk, target += width) {
                 const std::int64_t present = kk < depth ? count : 0;
@@ -81,10 +84,11 @@ void multiply(const StripProduct<Sum>& product) {
 
 template <class Element, class Sum>
 constexpr MicroKernel<Element, Sum> describe() {
-    // 4 x 8 floats or 4 x 4 doubles: eight 128-bit accumulators, the half of the registers of x86-64.
+    // 4 x 8 floats or integers, or 4 x 4 doubles: eight 128-bit accumulators, the half of the registers of x86-64.
     constexpr int rows = 4;
     constexpr int cols = 32 / sizeof(Sum);
     return {
+        .block_depth = kernel_block,
         .left_bytes = kernel_block * kernel_block * sizeof(Sum),
         .right_bytes = kernel_block * kernel_block * sizeof(Sum),
         .left_is_plain = false,
@@ -125,6 +129,7 @@ Vector multiply_add(Vector a, Vector b, Vector c) {
 constinit const micro_kernel_t<bf16> gemm_bf16 = describe<std::uint16_t, float>();
 constinit const micro_kernel_t<float> gemm_float = describe<float, float>();
 constinit const micro_kernel_t<double> gemm_double = describe<double, double>();
+constinit const micro_kernel_t<int8> gemm_int8 = describe<int8, std::int32_t>();
 constinit const Peak peak = {2.0 * lanes * peak_sums, multiply_add_in_registers, read_memory};
 
 }  // namespace moesaic::kernels::detail::portable

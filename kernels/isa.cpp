@@ -84,18 +84,13 @@ bool computes_correctly(const ElementwiseImplementation<Scalar>& implementation)
     return implementation.kernels->dot(depth, x.data(), y.data()) == expected_dot(x.data(), y.data(), depth);
 }
 
-template <class Scalar>
-bool has_kernels(Isa isa) {
-    const auto is_of_level = [isa](const auto& entry) { return entry.isa == isa; };
-    return std::ranges::any_of(gemm_kernels<Scalar>(), is_of_level) ||
-           std::ranges::any_of(elementwise_kernels<Scalar>(), is_of_level);
-}
-
-template <class Scalar>
-bool kernels_are_correct(Isa isa) {
-    const auto is_correct = [isa](const auto& entry) { return entry.isa != isa || computes_correctly(entry); };
-    return std::ranges::all_of(gemm_kernels<Scalar>(), is_correct) &&
-           std::ranges::all_of(elementwise_kernels<Scalar>(), is_correct);
+/// True if holds(entry) does for all kernels of a level.
+template <class Holds>
+bool all_of_level(Isa isa, const Holds& holds) {
+    const auto holds_if_of_level = [&](const auto& entry) { return entry.isa != isa || holds(entry); };
+    const auto holds_for = [&](const auto&... lists) { return (std::ranges::all_of(lists, holds_if_of_level) && ...); };
+    return holds_for(gemm_kernels<core::bf16>(), gemm_kernels<float>(), gemm_kernels<double>(), gemm_kernels<int8>(),
+                     elementwise_kernels<core::bf16>(), elementwise_kernels<float>(), elementwise_kernels<double>());
 }
 
 thread_local sigjmp_buf* recovery_point = nullptr;
@@ -149,8 +144,7 @@ std::string_view try_level(const Level& level) {
     if (sigsetjmp(point, 1) != 0) {
         return "faulted in the self-test";
     }
-    const bool correct = kernels_are_correct<core::bf16>(level.isa) && kernels_are_correct<float>(level.isa) &&
-                         kernels_are_correct<double>(level.isa);
+    const bool correct = all_of_level(level.isa, [](const auto& entry) { return computes_correctly(entry); });
     return correct ? "ok" : "wrong result in the self-test";
 }
 
@@ -187,7 +181,7 @@ std::vector<std::string> choices() {
 }
 
 bool is_built_in(Isa isa) {
-    return has_kernels<core::bf16>(isa) || has_kernels<float>(isa) || has_kernels<double>(isa);
+    return !all_of_level(isa, [](const auto&) { return false; });
 }
 
 bool runs(Isa isa) {

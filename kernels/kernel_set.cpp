@@ -66,13 +66,19 @@ const Entry& best_of(std::span<const Entry> list, Features features) {
 
 template <class Scalar>
 ChosenKernels<Scalar> choose(Features features) {
-    return {best_of(gemm_kernels<Scalar>(), features), best_of(elementwise_kernels<Scalar>(), features).kernels};
+    const GemmKernel<Scalar>& gemm = best_of(gemm_kernels<Scalar>(), features);
+    if constexpr (std::is_same_v<Scalar, int8>) {
+        return {gemm};
+    } else {
+        return {gemm, best_of(elementwise_kernels<Scalar>(), features).kernels};
+    }
 }
 
 }  // namespace
 
 KernelSet::KernelSet(Features features)
-    : chosen_(choose<core::bf16>(features), choose<float>(features), choose<double>(features)) {}
+    : chosen_(choose<core::bf16>(features), choose<float>(features), choose<double>(features), choose<int8>(features)) {
+}
 
 KernelSet::KernelSet(std::string_view choice) : KernelSet(features_of(choice)) {}
 

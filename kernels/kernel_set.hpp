@@ -88,7 +88,7 @@ struct GemmKernel {
     void run(const Gemm<Scalar>& product) const;
 };
 
-/// All kernels for Scalar (bf16, float, double) that are built in, by ascending preference; the first one is the
+/// All kernels for Scalar (bf16, float, double, int8) that are built in, by ascending preference; the first one is the
 /// portable reference.
 template <class Scalar>
 [[nodiscard]] std::span<const GemmKernel<Scalar>> gemm_kernels();
@@ -98,6 +98,10 @@ template <class Scalar>
 struct ChosenKernels {
     GemmKernel<Scalar> gemm;
     const ElementwiseKernels<Scalar>* elementwise;
+};
+template <>
+struct ChosenKernels<int8> {
+    GemmKernel<int8> gemm;
 };
 
 /// The kernels chosen for this process. Immutable, shared by all threads.
@@ -143,7 +147,7 @@ public:
 private:
     explicit KernelSet(Features features);
 
-    std::tuple<ChosenKernels<core::bf16>, ChosenKernels<float>, ChosenKernels<double>> chosen_;
+    std::tuple<ChosenKernels<core::bf16>, ChosenKernels<float>, ChosenKernels<double>, ChosenKernels<int8>> chosen_;
 };
 
 }  // namespace moesaic::kernels

@@ -18,11 +18,15 @@ class bf16;
 
 namespace moesaic::kernels {
 
+/// Whole numbers, as which quantised operands are multiplied.
+using int8 = std::int8_t;
+
 /// Products are computed in blocks of this many rows, columns and elements of k.
 constexpr std::int64_t kernel_block = 32;
 
 /// `count` vectors of length k, the rows of op(A) or the columns of op(B). `stride` elements lie between two vectors if
-/// the elements of one are contiguous (`k_contiguous`), else between two elements of one vector.
+/// the elements of one are contiguous (`k_contiguous`), else between two elements of one vector; `step` between the
+/// first of 32 elements of k and the first of the next 32, which may be stored in blocks.
 template <class Element>
 struct Operand {
     const Element* data;
@@ -30,10 +34,11 @@ struct Operand {
     bool k_contiguous;
     std::int64_t count;
     std::int64_t k;
+    std::int64_t step;
 };
 
-/// Packs at most 32 vectors into a strip: one packed block of 32 vectors x 32 elements of k after the other. Missing
-/// elements of k up to a multiple of 32 become zeros, as do missing vectors up to a multiple of 16.
+/// Packs at most 32 vectors into a strip: one packed block of 32 vectors x `block_depth` elements of k after the other.
+/// Missing elements of k up to whole blocks become zeros, as do missing vectors up to a multiple of 16.
 template <class Element>
 using Pack = void (*)(void* strip, const Operand<Element>& operand);
 
@@ -96,15 +101,17 @@ struct ProcessorState {
     void (*leave)();
 };
 
-/// Element is the stored type (BF16 as its 16 bits), Sum the type of accumulators and results.
+/// Element is the stored type (BF16 as its 16 bits), Sum the type of accumulators and results. Sums of whole numbers
+/// are exact for k up to 2^16.
 template <class Element, class Sum>
 struct MicroKernel {
+    std::int64_t block_depth;  ///< elements of k of a packed block: 32, or 64
     std::size_t left_bytes;    ///< of a packed block of the left operand
     std::size_t right_bytes;   ///< of a packed block of the right operand
     bool left_is_plain;        ///< a packed left block is 32 x 32 elements by rows: such memory needs no packing
     bool right_is_pairs;       ///< a packed right block is 32 rows, its k, in WeightOrder::pairs
     std::int64_t panel_depth;  ///< longest k for which a strip stays in the cache that feeds the kernel (L1 or L2); a
-                               ///< multiple of 32
+                               ///< multiple of block_depth
     std::int64_t unpacked_depth;   ///< the same of strips that are unpacked just before, for one or two of the other
                                    ///< operand; results of products must not depend on which of both is taken
     std::size_t left_block_bytes;  ///< of left strips that stay in L2 together
@@ -112,10 +119,9 @@ struct MicroKernel {
     Pack<Element> pack_right;
     void (*multiply)(const StripProduct<Sum>& product);
     /// Products of at most `few_rows` rows can do without packing: left [rows, k] is contiguous, right is read where it
-    /// is stored, in blocks of 32 elements of k that begin `step` elements apart.
+    /// is stored.
     std::int64_t few_rows;
-    void (*multiply_few_rows)(std::int64_t k, const Sum* left, const Operand<Element>& right, std::int64_t step,
-                              const ResultBlock<Sum>& result);
+    void (*multiply_few_rows)(const Sum* left, const Operand<Element>& right, const ResultBlock<Sum>& result);
     ProcessorState state;  ///< around calls of `multiply`
 };
 
@@ -129,6 +135,11 @@ template <>
 struct Stored<core::bf16> {
     using Element = std::uint16_t;
     using Sum = float;
+};
+template <>
+struct Stored<int8> {
+    using Element = int8;
+    using Sum = std::int32_t;
 };
 template <class Scalar>
 using stored_t = typename Stored<Scalar>::Element;

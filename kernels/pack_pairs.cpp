@@ -79,7 +79,7 @@ void pack_tiles(void* strip, const Operand<std::uint16_t>& operand) {
         for (std::int64_t kk = 0; kk < operand.k; kk += step, target += 2 * tile) {
             const std::int64_t depth = min_of(step, operand.k - kk);
             const std::uint16_t* source =
-                operand.data + (contiguous ? i * operand.stride + kk : kk * operand.stride + i);
+                operand.data + kk / step * operand.step + (contiguous ? i * operand.stride : i);
             if (transposed(contiguous) && contiguous && count == lanes && depth == step) {
                 transpose_and_store_tile(target, reinterpret_cast<const char*>(source), 2 * operand.stride);
                 continue;
@@ -116,7 +116,7 @@ void pack_pairs(void* strip, const Operand<std::uint16_t>& operand) {
     if (!operand.k_contiguous && operand.count == kernel_block && operand.k % kernel_block == 0) {
         auto* target = static_cast<std::uint16_t*>(strip);
         for (std::int64_t kk = 0; kk < operand.k; kk += kernel_block, target += 2 * tile) {
-            interleave_rows(reinterpret_cast<const char*>(operand.data + kk * operand.stride), 2 * operand.stride,
+            interleave_rows(reinterpret_cast<const char*>(operand.data + kk / step * operand.step), 2 * operand.stride,
                             reinterpret_cast<char*>(target), 0, lanes);
         }
         return;

@@ -66,6 +66,7 @@ const PeakLoop& peak_loop(Isa isa) {
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)
+template std::span<const GemmKernel<int8>> gemm_kernels();
 #undef MOESAIC_INSTANTIATE
 
 }  // namespace moesaic::kernels

@@ -52,11 +52,13 @@ public:
 private:
     [[nodiscard]] Operand<Element> left(index_t row, index_t rows, index_t k, index_t depth) const {
         const index_t offset = product_.transpose_a ? k * product_.lda + row : row * product_.lda + k;
-        return {a_ + offset, product_.lda, !product_.transpose_a, rows, depth};
+        return {a_ + offset, product_.lda, !product_.transpose_a,
+                rows,        depth,        kernel_block * (product_.transpose_a ? product_.lda : 1)};
     }
     [[nodiscard]] Operand<Element> right(index_t col, index_t cols, index_t k, index_t depth) const {
         const index_t offset = product_.transpose_b ? col * product_.ldb + k : k * product_.ldb + col;
-        return {b_ + offset, product_.ldb, product_.transpose_b, cols, depth};
+        return {b_ + offset, product_.ldb, product_.transpose_b,
+                cols,        depth,        kernel_block * (product_.transpose_b ? 1 : product_.ldb)};
     }
 
     void clear_unless_accumulating() {
@@ -68,12 +70,15 @@ private:
     }
 
     [[nodiscard]] static index_t blocks(index_t extent) { return (extent + kernel_block - 1) / kernel_block; }
+    /// Packed blocks of a strip as long as a panel.
+    [[nodiscard]] index_t blocks_of_strip() const {
+        return (panel_depth_ + kernel_.block_depth - 1) / kernel_.block_depth;
+    }
     [[nodiscard]] std::byte* left_strip(index_t row) const {
-        return left_strips_ + static_cast<std::size_t>(row / kernel_block * blocks(panel_depth_)) * kernel_.left_bytes;
+        return left_strips_ + static_cast<std::size_t>(row / kernel_block * blocks_of_strip()) * kernel_.left_bytes;
     }
     [[nodiscard]] std::byte* right_strip(index_t col) const {
-        return right_strips_ +
-               static_cast<std::size_t>(col / kernel_block * blocks(panel_depth_)) * kernel_.right_bytes;
+        return right_strips_ + static_cast<std::size_t>(col / kernel_block * blocks_of_strip()) * kernel_.right_bytes;
     }
 
     /// Where the right operand is stored by rows, several strips are packed together: longer pieces of each row.
@@ -81,13 +86,13 @@ private:
 
     void multiply_blocks() {
         panel_depth_ = std::min(product_.k, kernel_.panel_depth);
-        const std::size_t strip_bytes = static_cast<std::size_t>(blocks(panel_depth_)) * kernel_.left_bytes;
+        const std::size_t strip_bytes = static_cast<std::size_t>(blocks_of_strip()) * kernel_.left_bytes;
         const auto strips = static_cast<index_t>(std::max<std::size_t>(1, kernel_.left_block_bytes / strip_bytes));
         const index_t rows = std::min(product_.m, strips * kernel_block);
         PackingScratch& scratch = packing_scratch();
         left_strips_ = scratch.left.reserve(static_cast<std::size_t>(blocks(rows)) * strip_bytes);
-        right_strips_ = scratch.right.reserve(static_cast<std::size_t>(strips_together * blocks(panel_depth_)) *
-                                              kernel_.right_bytes);
+        right_strips_ =
+            scratch.right.reserve(static_cast<std::size_t>(strips_together * blocks_of_strip()) * kernel_.right_bytes);
         const ProcessorScope scope(kernel_.state);
         for (index_t k = 0; k < product_.k; k += panel_depth_) {
             const index_t depth = std::min(panel_depth_, product_.k - k);
@@ -155,9 +160,8 @@ private:
                     rows[row * depth + kk] = core::widen(product_.a[offset]);
                 }
             }
-            const auto columns = right(0, product_.n, k, depth);
             kernel_.multiply_few_rows(
-                depth, rows, columns, kernel_block * (columns.k_contiguous ? 1 : columns.stride),
+                rows, right(0, product_.n, k, depth),
                 {product_.c, product_.ldc, product_.m, product_.n, product_.alpha, product_.accumulate || k > 0});
         }
     }

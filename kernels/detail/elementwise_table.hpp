@@ -97,6 +97,17 @@ struct ElementwiseTable {
     /// Codes [rows, 32] are FP8 E4M3 and no NaN; scales [rows].
     void (*decode_e4m3)(Index rows, const std::uint8_t* codes, const Sum* scales, WeightOrder order, Scalar* out);
 
+    // Products of whole numbers: rows of activations are rounded to 8 bits, and sums become numbers again.
+
+    /// codes[i] = the whole number nearest to x / scale with x = in[i] * factors[i] and scale = largest |x| / 127,
+    /// which is the result; zeros and 0 if no |x| is above 1e-30, zeros and a result that is not finite if an x is not.
+    /// Every 32 elements of `in` begin `step` elements after those before. No factors stand for 1.
+    Sum (*quantise)(Index n, const Scalar* in, Index step, const Sum* factors, std::int8_t* codes);
+    /// out[r][c] = in[r][c] * of_rows[r] * of_cols[c] for in [rows, cols], added to out if `accumulate`. No factors
+    /// stand for 1.
+    void (*scale_integers)(Index rows, Index cols, const std::int32_t* in, Index in_stride, const Sum* of_rows,
+                           const Sum* of_cols, bool accumulate, Sum* out, Index out_stride);
+
     /// One update of moments and values. `updated` may be `values`.
     void (*adamw)(Index n, const AdamWFactors<Sum>& factors, const Sum* gradients, Sum* first_moment,
                   Sum* second_moment, const Sum* values, Sum* updated);

@@ -27,11 +27,17 @@ using core::bf16;
 void pack_vectors_of_32(void* strip, const Operand<std::uint16_t>& operand);
 /// Blocks [2][16 pairs of k][16 vectors][2]: two AMX tiles of the right operand (VNNI).
 void pack_pairs(void* strip, const Operand<std::uint16_t>& operand);
+/// Blocks [32 vectors][64 of k]: two AMX tiles of the left operand.
+void pack_vectors_of_64(void* strip, const Operand<int8>& operand);
+/// The same plus 128, in unsigned bytes.
+void pack_vectors_of_64_above_zero(void* strip, const Operand<int8>& operand);
+/// Blocks [2][16 quads of k][16 vectors][4]: two AMX tiles of the right operand.
+void pack_quads(void* strip, const Operand<int8>& operand);
 
 namespace avx512 {
 /// MicroKernel::multiply_few_rows by widening to FP32.
-void widen_and_multiply_few_rows(std::int64_t k, const float* left, const Operand<std::uint16_t>& right,
-                                 std::int64_t step, const ResultBlock<float>& result);
+void widen_and_multiply_few_rows(const float* left, const Operand<std::uint16_t>& right,
+                                 const ResultBlock<float>& result);
 }  // namespace avx512
 
 }  // namespace moesaic::kernels::detail

@@ -41,6 +41,10 @@ struct Accumulator<bf16> {
     using type = float;
 };
 template <>
+struct Accumulator<std::int8_t> {
+    using type = std::int32_t;
+};
+template <>
 struct Accumulator<float> {
     using type = float;
 };

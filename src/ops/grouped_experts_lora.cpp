@@ -135,11 +135,9 @@ void GroupedExperts<Scalar>::lora_gradients(const SavedExperts<Scalar>& saved, c
                 operand_blocks(item.operand, saved, grad_output, chunk, item.first_block, item.last_block, scratch);
             const Strips right = products_.right_strips(scratch.panel, 1, chunk.strips());
             for (index_t col = 0; col < cols; ++col) {
-                for (index_t s = 0; s < chunk.strips(); ++s) {
-                    products_.pack_right(right.at(0, s),
-                                         products_.columns(run.block(s) + col * block_elements, kernel_block,
-                                                           kernel_block, extent_of_block(chunk.rows, s)));
-                }
+                products_.pack_right(right.data,
+                                     products_.columns({run.first + col * block_elements, run.step, run.blocks},
+                                                       kernel_block, chunk.rows));
                 for (index_t r = 0; r < results; ++r) {
                     const index_t count = extent_of_block(this->config().lora_rank, r % lora_rank_blocks_);
                     products_.strip_by_strip(left.at(r), count, right.data, kernel_block, chunk.rows,
@@ -166,11 +164,9 @@ void GroupedExperts<Scalar>::pack_low_rank(const LoraTerm& term, const RowChunk&
         products_.pack_left(strip, products_.rows(first, chunk.rows, count, chunk.rows));
         return;
     }
-    for (index_t s = 0; s < chunk.strips(); ++s) {
-        const Scalar* tokens = term.blocks + ((chunk.first_strip + s) * lora_rank_blocks_ + block) * block_elements;
-        products_.pack_left(strip + s * products_.left_bytes(),
-                            products_.columns(tokens, kernel_block, count, extent_of_block(chunk.rows, s)));
-    }
+    const index_t step = lora_rank_blocks_ * block_elements;
+    const Scalar* first = term.blocks + chunk.first_strip * step + block * block_elements;
+    products_.pack_left(strip, products_.columns({first, step, chunk.strips()}, count, chunk.rows));
 }
 
 /// Column blocks [first, last) of Z of one chunk: run block s is strip s, and the columns follow it.

@@ -54,11 +54,18 @@ public:
 
     /// Vectors that are rows, k their columns.
     [[nodiscard]] static Vectors rows(const Scalar* data, index_t stride, index_t count, index_t k) {
-        return {stored(data), stride, true, count, k};
+        return {stored(data), stride, true, count, k, kernel_block};
     }
     /// Vectors that are columns, k their rows.
     [[nodiscard]] static Vectors columns(const Scalar* data, index_t stride, index_t count, index_t k) {
-        return {stored(data), stride, false, count, k};
+        return {stored(data), stride, false, count, k, kernel_block * stride};
+    }
+    /// Vectors that are the rows of blocks side by side, or the columns of blocks one below the other.
+    [[nodiscard]] static Vectors rows(const BlockRun<Scalar>& run, index_t count, index_t k) {
+        return {stored(run.first), kernel_block, true, count, k, run.step};
+    }
+    [[nodiscard]] static Vectors columns(const BlockRun<Scalar>& run, index_t count, index_t k) {
+        return {stored(run.first), kernel_block, false, count, k, run.step};
     }
 
     [[nodiscard]] index_t left_bytes() const { return static_cast<index_t>(kernel_.left_bytes); }
@@ -115,10 +122,8 @@ public:
                              bool transposed, index_t k, index_t features, Sum* c, index_t stride,
                              bool accumulate) const {
         const BlockRun<Scalar> weights = panel_of<Scalar>(kernels_, stored, unpacked);
-        kernel_.multiply_few_rows(k, x,
-                                  transposed ? columns(weights.first, kernel_block, features, k)
-                                             : rows(weights.first, kernel_block, features, k),
-                                  weights.step, {c, stride, tokens, features, Sum(1), accumulate});
+        kernel_.multiply_few_rows(x, transposed ? columns(weights, features, k) : rows(weights, features, k),
+                                  {c, stride, tokens, features, Sum(1), accumulate});
     }
 
     /// Processor state that products need: lives on the stack of the thread that computes them.

@@ -88,7 +88,7 @@ TEST(AmxDecoder, RefusesOtherEncodings) {
         {0xc4, 0xe2, 0x78, 0x49, 0xc8},        // tilerelease with a register
         {0xc4, 0xe2, 0x7b, 0x49, 0xc1},        // tilezero with a second register
         {0xc4, 0xe2, 0x78, 0x49, 0x08},        // ldtilecfg with a register
-        {0xc4, 0xe2, 0x43, 0x5e, 0xd4},        // tdpbssd, which no kernel uses
+        {0xc4, 0xe2, 0x42, 0x5e, 0xd4},        // tdpbsud, which no kernel uses
     };
     for (const Code& code : others) {
         EXPECT_FALSE(decode_amx(code.data()).has_value()) << testing::PrintToString(code);

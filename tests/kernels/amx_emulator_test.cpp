@@ -35,7 +35,7 @@ TEST_F(AmxDeathTest, MisuseEndsTheProcess) {
     configure(wrong);
     EXPECT_DEATH(asm volatile("tilezero %tmm6"), "gives this tile no rows");
     EXPECT_DEATH(asm volatile("tdpbf16ps %tmm1, %tmm5, %tmm0"), "different numbers of rows");
-    EXPECT_DEATH(asm volatile("tdpbf16ps %tmm5, %tmm1, %tmm0"), "as many pairs");
+    EXPECT_DEATH(asm volatile("tdpbf16ps %tmm5, %tmm1, %tmm0"), "as many words");
     // tdpbf16ps %tmm1, %tmm1, %tmm0, which assemblers refuse.
     EXPECT_DEATH(asm volatile(".byte 0xc4, 0xe2, 0x72, 0x5c, 0xc1"), "must differ");
     EXPECT_DEATH(asm volatile("tileloadd %fs:(%rax,%rcx), %tmm0"), "not emulated");

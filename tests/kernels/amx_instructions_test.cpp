@@ -166,6 +166,55 @@ TEST_F(Amx, ProductsOfAllShapes) {
     }
 }
 
+/// TDPBSSD by tiles 2 += 7 * 4 of all byte values, some of whose sums wrap.
+TEST_F(Amx, ProductsOfBytes) {
+    std::mt19937 random(3);
+    constexpr int most_bytes = 64;
+    for (const int m : {1, 3, 16}) {
+        for (const int n : {1, 5, 16}) {
+            for (const int k : {4, 12, 64}) {
+                std::int8_t left[max_rows][most_bytes];
+                std::int8_t quads[most_bytes / 4][max_cols][4];
+                std::int32_t sums[max_rows][max_cols];
+                const auto fill = [&](auto& matrix) {
+                    auto* bytes = reinterpret_cast<std::uint8_t*>(&matrix);
+                    std::generate_n(bytes, sizeof(matrix), [&] { return static_cast<std::uint8_t>(random()); });
+                };
+                fill(left);
+                fill(quads);
+                fill(sums);
+                std::int32_t before[max_rows][max_cols];
+                std::memcpy(before, sums, sizeof(sums));
+                AmxTiles::Configuration configuration = {};
+                configuration.palette = 1;
+                const auto shape = [&](int tile, int rows, int bytes) {
+                    configuration.rows[tile] = static_cast<std::uint8_t>(rows);
+                    configuration.bytes_per_row[tile] = static_cast<std::uint16_t>(bytes);
+                };
+                shape(2, m, 4 * n);
+                shape(7, m, k);
+                shape(4, k / 4, 4 * n);
+                configure(configuration);
+                asm volatile(
+                    "tileloadd (%0, %3), %%tmm2\n\ttileloadd (%1, %3), %%tmm7\n\ttileloadd (%2, %3), %%tmm4\n\t"
+                    "tdpbssd %%tmm4, %%tmm7, %%tmm2\n\ttilestored %%tmm2, (%0, %3)" ::"r"(sums),
+                    "r"(left), "r"(quads), "r"(std::int64_t{row_bytes})
+                    : "memory");
+                for (int i = 0; i < max_rows; ++i) {
+                    for (int j = 0; j < max_cols; ++j) {
+                        auto expected = static_cast<std::uint32_t>(before[i][j]);
+                        for (int kk = 0; i < m && j < n && kk < k; ++kk) {
+                            expected += static_cast<std::uint32_t>(left[i][kk] * quads[kk / 4][j][kk % 4]);
+                        }
+                        ASSERT_EQ(static_cast<std::uint32_t>(sums[i][j]), expected)
+                            << m << " x " << n << " x " << k << ": " << i << ", " << j;
+                    }
+                }
+            }
+        }
+    }
+}
+
 TEST_F(Amx, DenormalsCountAsZeros) {
     constexpr float denormal = 1e-39F;
     Product product;

@@ -458,11 +458,83 @@ TEST(ElementwiseBf16, PairsOfWeightsAreRightOperands) {
         if (kernel.micro_kernel->right_is_pairs && runs(Isa::avx512)) {
             std::array<bf16, 1024> packed;
             ASSERT_EQ(kernel.micro_kernel->right_bytes, sizeof(packed));
-            kernel.micro_kernel->pack_right(
-                packed.data(), {reinterpret_cast<const std::uint16_t*>(rows.data()), kernel_block, false, 32, 32});
+            kernel.micro_kernel->pack_right(packed.data(), {reinterpret_cast<const std::uint16_t*>(rows.data()),
+                                                            kernel_block, false, 32, 32, 1024});
             EXPECT_EQ(std::memcmp(packed.data(), pairs.data(), sizeof(packed)), 0) << kernel.name;
         }
     }
+}
+
+TEST_P(Elementwise, Quantise) {
+    for_all_sizes([]<class Scalar>(const auto& kernels, const auto& portable, index_t n, Scalar) {
+        using Sum = accumulator_t<Scalar>;
+        constexpr index_t step = 37;  // from one block of 32 elements to the next
+        const index_t stored = n == 0 ? 0 : (n - 1) / 32 * step + (n - 1) % 32 + 1;
+        const auto factors = values<Sum>(n, 2);
+        for (const bool extremes : {false, true}) {
+            const auto in = values<Scalar>(stored, 1, extremes);
+            for (const Sum* some_factors : {factors.data(), static_cast<Sum*>(nullptr)}) {
+                GuardedArray<std::int8_t> codes(n);
+                GuardedArray<std::int8_t> expected(n);
+                const Sum scale = kernels.quantise(n, in.data(), step, some_factors, codes.data());
+                const Sum expected_scale = portable.quantise(n, in.data(), step, some_factors, expected.data());
+                EXPECT_TRUE(scale == expected_scale || (std::isnan(scale) && std::isnan(expected_scale)));
+                EXPECT_TRUE(std::equal(codes.data(), codes.data() + n, expected.data()));
+                for (index_t i = 0; i < n && std::isfinite(scale); ++i) {
+                    const Sum plain = core::widen(in[i / 32 * step + i % 32]);
+                    const Sum x = some_factors == nullptr ? plain : plain * some_factors[i];
+                    ASSERT_LE(std::abs(x - static_cast<Sum>(codes[i]) * scale), Sum(0.501) * scale + Sum(1e-30))
+                        << "element " << i;
+                }
+            }
+        }
+    });
+}
+
+TEST(Quantise, RowsThatAreNotFiniteHaveNoFiniteScale) {
+    for (const ElementwiseImplementation<bf16>& implementation : elementwise_kernels<bf16>()) {
+        if (!runs(implementation.isa)) {
+            continue;
+        }
+        for (const float bad : {std::numeric_limits<float>::infinity(), -std::numeric_limits<float>::infinity(),
+                                std::numeric_limits<float>::quiet_NaN()}) {
+            std::array<bf16, 70> in;
+            in.fill(bf16(3.0F));
+            in[41] = bf16(bad);
+            std::array<std::int8_t, 70> codes;
+            EXPECT_FALSE(std::isfinite(implementation.kernels->quantise(70, in.data(), 32, nullptr, codes.data())));
+            EXPECT_TRUE(std::ranges::all_of(codes, [](std::int8_t code) { return code == 0; }));
+        }
+    }
+}
+
+TEST_P(Elementwise, ScaleIntegers) {
+    for_all_sizes([]<class Scalar>(const auto& kernels, const auto& portable, index_t n, Scalar) {
+        using Sum = accumulator_t<Scalar>;
+        constexpr index_t rows = 3;
+        std::mt19937 random(5);
+        GuardedArray<std::int32_t> in(rows * n);
+        for (index_t i = 0; i < rows * n; ++i) {
+            in[i] = static_cast<std::int32_t>(random()) / 16;
+        }
+        const auto of_rows = values<Sum>(rows, 2);
+        const auto of_cols = values<Sum>(n, 3);
+        for (const bool accumulate : {false, true}) {
+            for (const bool by_rows : {false, true}) {
+                for (const bool by_cols : {false, true}) {
+                    const auto scale = [&](const auto& of, const GuardedArray<Sum>& out) {
+                        of.scale_integers(rows, n, in.data(), n, by_rows ? of_rows.data() : nullptr,
+                                          by_cols ? of_cols.data() : nullptr, accumulate, out.data(), n);
+                    };
+                    const auto out = values<Sum>(rows * n, 4);
+                    const auto expected = values<Sum>(rows * n, 4);
+                    scale(kernels, out);
+                    scale(portable, expected);
+                    expect_same(out, expected);
+                }
+            }
+        }
+    });
 }
 
 TEST_P(Elementwise, AdamW) {

@@ -73,12 +73,25 @@ inline index_t stored_elements(index_t rows, index_t cols, index_t stride) {
     return rows == 0 || cols == 0 ? 0 : (rows - 1) * stride + cols;
 }
 
-/// Operands of one product. C starts as NaN where it must not be read, and its gaps hold a value to recognise.
+/// A random element: of whole numbers all that there are, else between -1 and 1.
+template <class S>
+S random_element(std::mt19937& random) {
+    if constexpr (std::is_integral_v<S>) {
+        return static_cast<S>(random());
+    } else {
+        return S(std::uniform_real_distribution<float>(-1.0F, 1.0F)(random));
+    }
+}
+
+/// Operands of one product. C starts as NaN, or the largest whole number, where it must not be read, and its gaps hold
+/// a value to recognise.
 template <class Scalar>
 class Problem {
 public:
     using Sum = accumulator_t<Scalar>;
-    static constexpr Sum gap = Sum{-12345.0F};
+    static constexpr Sum gap = -12345;
+    static constexpr Sum unread = std::numeric_limits<Sum>::has_quiet_NaN ? std::numeric_limits<Sum>::quiet_NaN()
+                                                                          : std::numeric_limits<Sum>::max();
 
     Problem(const Shape& shape, std::uint32_t seed)
         : shape_(shape),
@@ -89,13 +102,12 @@ public:
           b_(shape.transpose_b ? stored_elements(shape.n, shape.k, ldb_) : stored_elements(shape.k, shape.n, ldb_)),
           c_(stored_elements(shape.m, shape.n, ldc_)) {
         std::mt19937 random(seed);
-        std::uniform_real_distribution<float> values(-1.0F, 1.0F);
-        std::generate_n(a_.data(), a_.size(), [&] { return Scalar(values(random)); });
-        std::generate_n(b_.data(), b_.size(), [&] { return Scalar(values(random)); });
+        std::generate_n(a_.data(), a_.size(), [&] { return random_element<Scalar>(random); });
+        std::generate_n(b_.data(), b_.size(), [&] { return random_element<Scalar>(random); });
         std::fill_n(c_.data(), c_.size(), gap);
         for (index_t i = 0; i < shape.m; ++i) {
             for (index_t j = 0; j < shape.n; ++j) {
-                c_[i * ldc_ + j] = shape.accumulate ? Sum{values(random)} : std::numeric_limits<Sum>::quiet_NaN();
+                c_[i * ldc_ + j] = shape.accumulate ? Sum(random_element<Scalar>(random)) : unread;
             }
         }
         start_.assign(c_.data(), c_.data() + c_.size());
@@ -123,7 +135,8 @@ public:
     void reset() const { std::copy(start_.begin(), start_.end(), c_.data()); }
 
     /// Compares C with sums in a wider type. The bound is that of any order of summation: k roundings of partial sums
-    /// below sum |a| |b|, one of alpha, and one of C for each of the blocks that k may be cut into.
+    /// below sum |a| |b|, one of alpha, and one of C for each of the blocks that k may be cut into. Sums of whole
+    /// numbers are exact.
     void expect_correct() const {
         using Wide = std::conditional_t<std::is_same_v<Sum, double>, long double, double>;
         constexpr Wide rounding = std::numeric_limits<Sum>::epsilon() / Wide{2};
@@ -132,18 +145,19 @@ public:
                 Wide sum = 0;
                 Wide magnitude = 0;
                 for (index_t k = 0; k < shape_.k; ++k) {
-                    const Wide term = Wide{core::widen(a(i, k))} * Wide{core::widen(b(k, j))};
+                    const Wide term = static_cast<Wide>(core::widen(a(i, k))) * static_cast<Wide>(core::widen(b(k, j)));
                     sum += term;
                     magnitude += std::abs(term);
                 }
                 const Wide alpha = static_cast<Sum>(shape_.alpha);
-                const Wide before = shape_.accumulate ? Wide{start_[static_cast<std::size_t>(i * ldc_ + j)]} : Wide{0};
+                const auto before =
+                    shape_.accumulate ? static_cast<Wide>(start_[static_cast<std::size_t>(i * ldc_ + j)]) : Wide{0};
                 magnitude *= std::abs(alpha);
                 const Wide k = static_cast<Wide>(shape_.k);
                 const Wide blocks = k / smallest_block + 2;
                 const Wide bound = rounding * ((k + 1) * magnitude + blocks * (magnitude + std::abs(before)));
                 const Wide expected = alpha * sum + before;
-                ASSERT_LE(std::abs(Wide{c(i, j)} - expected), bound)
+                ASSERT_LE(std::abs(static_cast<Wide>(c(i, j)) - expected), bound)
                     << "element " << i << ", " << j << ": " << c(i, j) << " instead of " << expected;
             }
         }

@@ -15,20 +15,22 @@ namespace {
 
 using core::bf16;
 using moesaic::test::AmxEmulator;
-using AnyKernel = std::variant<GemmKernel<bf16>, GemmKernel<float>, GemmKernel<double>>;
+using AnyKernel = std::variant<GemmKernel<bf16>, GemmKernel<float>, GemmKernel<double>, GemmKernel<int8>>;
 
-std::vector<AnyKernel> all_kernels() {
+template <class... Scalars>
+std::vector<AnyKernel> kernels_for() {
     std::vector<AnyKernel> kernels;
     const auto append = [&](const auto& list) { kernels.insert(kernels.end(), list.begin(), list.end()); };
-    append(gemm_kernels<bf16>());
-    append(gemm_kernels<float>());
-    append(gemm_kernels<double>());
+    (append(gemm_kernels<Scalars>()), ...);
     return kernels;
 }
 
 template <class Scalar>
 std::string type_name() {
-    return std::is_same_v<Scalar, bf16> ? "bf16" : std::is_same_v<Scalar, float> ? "float" : "double";
+    return std::is_same_v<Scalar, bf16>    ? "bf16"
+           : std::is_same_v<Scalar, float> ? "float"
+           : std::is_same_v<Scalar, int8>  ? "int8"
+                                           : "double";
 }
 
 std::string kernel_name(const testing::TestParamInfo<AnyKernel>& info) {
@@ -60,6 +62,19 @@ protected:
 
 private:
     std::optional<AmxEmulator> emulator_;
+};
+
+/// Kernels for elements that may be no finite numbers.
+class FloatingGemmKernels : public GemmKernels {
+protected:
+    template <class Check>
+    void with_kernel(Check check) {
+        GemmKernels::with_kernel([&]<class Scalar>(const GemmKernel<Scalar>& kernel) {
+            if constexpr (!std::is_integral_v<Scalar>) {
+                check(kernel);
+            }
+        });
+    }
 };
 
 template <class Scalar>
@@ -164,7 +179,7 @@ TEST_P(GemmKernels, NoDepthMeansZeros) {
     });
 }
 
-TEST_P(GemmKernels, NaNSpreadsOverItsRowOnly) {
+TEST_P(FloatingGemmKernels, NaNSpreadsOverItsRowOnly) {
     with_kernel([]<class Scalar>(const GemmKernel<Scalar>& kernel) {
         for (const index_t m : {3, 50}) {
             for (const bool transpose : {false, true}) {
@@ -183,7 +198,7 @@ TEST_P(GemmKernels, NaNSpreadsOverItsRowOnly) {
     });
 }
 
-TEST_P(GemmKernels, InfinitySpreadsOverItsColumnOnly) {
+TEST_P(FloatingGemmKernels, InfinitySpreadsOverItsColumnOnly) {
     with_kernel([]<class Scalar>(const GemmKernel<Scalar>& kernel) {
         for (const index_t m : {3, 50}) {
             for (const bool transpose : {false, true}) {
@@ -217,17 +232,14 @@ public:
     Strip(const micro_kernel_t<Scalar>& kernel, index_t blocks, int seed)
         : blocks_(blocks), plain_(static_cast<std::size_t>(blocks * elements)) {
         for (Scalar& value : plain_) {
-            value = Scalar(accumulator_t<Scalar>(static_cast<float>(seed++ % 7 - 3)));
+            value = Scalar(static_cast<accumulator_t<Scalar>>(seed++ % 7 - 3));
         }
-        left_.resize(static_cast<std::size_t>(blocks) * kernel.left_bytes);
-        right_.resize(static_cast<std::size_t>(blocks) * kernel.right_bytes);
-        for (index_t b = 0; b < blocks; ++b) {
-            const auto* block = reinterpret_cast<const Element*>(plain_.data()) + b * elements;
-            kernel.pack_left(left_.data() + static_cast<std::size_t>(b) * kernel.left_bytes,
-                             {block, kernel_block, true, kernel_block, kernel_block});
-            kernel.pack_right(right_.data() + static_cast<std::size_t>(b) * kernel.right_bytes,
-                              {block, kernel_block, false, kernel_block, kernel_block});
-        }
+        const auto packed_blocks = static_cast<std::size_t>((depth() + kernel.block_depth - 1) / kernel.block_depth);
+        left_.resize(packed_blocks * kernel.left_bytes);
+        right_.resize(packed_blocks * kernel.right_bytes);
+        const auto* first = reinterpret_cast<const Element*>(plain_.data());
+        kernel.pack_left(left_.data(), {first, kernel_block, true, kernel_block, depth(), elements});
+        kernel.pack_right(right_.data(), {first, kernel_block, false, kernel_block, depth(), elements});
     }
 
     [[nodiscard]] index_t depth() const { return blocks_ * kernel_block; }
@@ -328,7 +340,8 @@ TEST_P(GemmKernels, WorkOnTheSideIsDoneAsFarAsIsSaid) {
     });
 }
 
-INSTANTIATE_TEST_SUITE_P(All, GemmKernels, testing::ValuesIn(all_kernels()), kernel_name);
+INSTANTIATE_TEST_SUITE_P(All, GemmKernels, testing::ValuesIn(kernels_for<bf16, float, double, int8>()), kernel_name);
+INSTANTIATE_TEST_SUITE_P(All, FloatingGemmKernels, testing::ValuesIn(kernels_for<bf16, float, double>()), kernel_name);
 
 }  // namespace
 }  // namespace moesaic::kernels::test

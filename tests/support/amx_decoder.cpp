@@ -83,8 +83,10 @@ std::optional<AmxInstruction> decode_registers(const Encoding& encoding) {
     if (encoding.r || encoding.x || encoding.b) {
         return std::nullopt;
     }
-    if (encoding.opcode == 0x5c && encoding.pp == 2 && encoding.vvvv < 8) {
-        return AmxInstruction{.operation = AmxOperation::tdpbf16ps,
+    const bool multiplies_bf16 = encoding.opcode == 0x5c && encoding.pp == 2;
+    const bool multiplies_bytes = encoding.opcode == 0x5e && encoding.pp == 3;
+    if ((multiplies_bf16 || multiplies_bytes) && encoding.vvvv < 8) {
+        return AmxInstruction{.operation = multiplies_bf16 ? AmxOperation::tdpbf16ps : AmxOperation::tdpbssd,
                               .length = encoding_bytes,
                               .tile = encoding.reg,
                               .left = encoding.rm,

@@ -7,7 +7,17 @@
 
 namespace moesaic::test {
 
-enum class AmxOperation { ldtilecfg, sttilecfg, tilerelease, tilezero, tileloadd, tileloaddt1, tilestored, tdpbf16ps };
+enum class AmxOperation {
+    ldtilecfg,
+    sttilecfg,
+    tilerelease,
+    tilezero,
+    tileloadd,
+    tileloaddt1,
+    tilestored,
+    tdpbf16ps,
+    tdpbssd
+};
 
 /// Registers as instructions number them: 0 is RAX, 4 RSP, 15 R15; -1 where an operand has none.
 struct AmxAddress {
@@ -24,7 +34,7 @@ struct AmxInstruction {
     AmxOperation operation;
     int length;          ///< bytes
     int tile = 0;        ///< that is loaded, stored, zeroed or accumulated in
-    int left = 0;        ///< operands of TDPBF16PS, [m, k] and [k / 2, n, 2]
+    int left = 0;        ///< operands of TDPBF16PS, [m, k] and [k / 2, n, 2], or TDPBSSD, [m, k] and [k / 4, n, 4]
     int right = 0;       ///<
     AmxAddress address;  ///< the row stride of a tile is the shifted index
 };

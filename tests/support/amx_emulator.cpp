@@ -54,6 +54,8 @@ void execute(const AmxInstruction& instruction, const gregset_t& registers) {
             return tiles.store(instruction.tile, memory, stride);
         case AmxOperation::tdpbf16ps:
             return tiles.multiply_bf16(instruction.tile, instruction.left, instruction.right);
+        case AmxOperation::tdpbssd:
+            return tiles.multiply_bytes(instruction.tile, instruction.left, instruction.right);
     }
 }
 

@@ -109,8 +109,7 @@ void AmxTiles::store(int tile, char* memory, std::int64_t stride) const {
     }
 }
 
-void AmxTiles::require_shapes(int sums, int left, int right) const {
-    constexpr const char* instruction = "TDPBF16PS";
+void AmxTiles::require_shapes(const char* instruction, int sums, int left, int right) const {
     if (sums == left || left == right || sums == right) {
         fail_amx(instruction, "the three tiles must differ");
     }
@@ -127,7 +126,7 @@ void AmxTiles::require_shapes(int sums, int left, int right) const {
         fail_amx(instruction, "the sums and the right tile have rows of different lengths");
     }
     if (configuration_.bytes_per_row[left] / 4 != configuration_.rows[right]) {
-        fail_amx(instruction, "the left tile has not as many pairs as the right one has rows");
+        fail_amx(instruction, "the left tile has not as many words as the right one has rows");
     }
 }
 
@@ -156,12 +155,30 @@ __attribute__((target("avx512f"), noinline)) void AmxTiles::accumulate_row(int r
 }
 
 void AmxTiles::multiply_bf16(int sums, int left, int right) {
-    require_shapes(sums, left, right);
+    require_shapes("TDPBF16PS", sums, left, right);
     // Exceptions masked, round to nearest even, denormal operands and results count as zeros (FTZ, DAZ).
     constexpr unsigned mxcsr = 0x1f80U | 0x8000U | 0x0040U;
     _mm_setcsr(mxcsr);
     for (int row = 0; row < configuration_.rows[sums]; ++row) {
         accumulate_row(row, sums, left, right);
+    }
+    zero_upper_rows(sums);
+}
+
+void AmxTiles::multiply_bytes(int sums, int left, int right) {
+    require_shapes("TDPBSSD", sums, left, right);
+    const int cols = configuration_.bytes_per_row[sums] / 4;
+    for (int row = 0; row < configuration_.rows[sums]; ++row) {
+        std::uint32_t result[row_bytes / 4];
+        std::memcpy(result, data_[sums][row], sizeof(result));
+        for (int k = 0; k < configuration_.bytes_per_row[left]; ++k) {
+            const auto factor = static_cast<std::int8_t>(data_[left][row][k]);
+            for (int col = 0; col < cols; ++col) {
+                const auto element = static_cast<std::int8_t>(data_[right][k / 4][4 * col + k % 4]);
+                result[col] += static_cast<std::uint32_t>(int{factor} * int{element});
+            }
+        }
+        write_row_and_zero(sums, row, result);
     }
     zero_upper_rows(sums);
 }

@@ -36,12 +36,14 @@ public:
 
     /// TDPBF16PS: sums [m, n] += left [m, k] * right [k / 2, n, 2]. Changes MXCSR. Needs AVX-512 F.
     void multiply_bf16(int sums, int left, int right);
+    /// TDPBSSD: sums [m, n] += left [m, k] * right [k / 4, n, 4], signed bytes, in 32 bits that wrap.
+    void multiply_bytes(int sums, int left, int right);
 
 private:
     using Row = std::uint8_t[row_bytes];
 
     void require_tile(const char* instruction, int tile) const;
-    void require_shapes(int sums, int left, int right) const;
+    void require_shapes(const char* instruction, int sums, int left, int right) const;
     void write_row_and_zero(int tile, int row, const void* bytes);
     void zero_upper_rows(int tile);
     void accumulate_row(int row, int sums, int left, int right);
