@@ -10,6 +10,7 @@
 #include "core/random_fill.hpp"
 #include "model/weights/synthetic.hpp"
 #include "ops/activations_option.hpp"
+#include "ops/arithmetic_option.hpp"
 
 #include <fmt/format.h>
 #include <fmt/ranges.h>
@@ -51,8 +52,10 @@ struct LayerBenchmarkSettings final : BenchmarkSettings {
     void declare_sections(core::OptionSet& set) override {
         set.add("lora.rank", lora_rank, "rank of the adapters of the measured layer; 0: frozen experts alone",
                 core::at_least(0));
+        ops::declare_arithmetic(set, arithmetic);
     }
     void check(index_t) const override {
+        static_cast<void>(format());
         static_cast<void>(shape());
         static_cast<void>(tokens());
     }
@@ -66,7 +69,7 @@ struct LayerBenchmarkSettings final : BenchmarkSettings {
         return {shape(), most_tokens, lora_rank, activations, 1, format()};
     }
     [[nodiscard]] ops::WeightFormat format() const {
-        return ops::chosen_format(weights).value_or(ops::WeightFormat::bf16);
+        return ops::chosen_format(weights, arithmetic, "--weights").value_or(ops::WeightFormat::bf16);
     }
 
     std::string shape_name = "qwen3-30b-a3b";
@@ -74,6 +77,7 @@ struct LayerBenchmarkSettings final : BenchmarkSettings {
     std::string token_list = "2048";
     Routing routing = Routing::uniform;
     ops::WeightChoice weights = ops::WeightChoice::automatic;
+    ops::ExpertArithmetic arithmetic = ops::ExpertArithmetic::automatic;
     ops::Activations activations = ops::Activations::retain;
     index_t layers = 0;
     index_t lora_rank = 16;
@@ -194,10 +198,14 @@ private:
 /// Says what is measured and what a layer of it keeps.
 void describe(const LayerBenchmarkSettings& settings, const kernels::KernelSet& kernels, const Console& console) {
     const LayerShape shape = settings.shape();
+    const bool uses_integers = ops::access_to<bf16>(settings.format()) == ops::Access::integers;
+    const std::string kernel = uses_integers ? fmt::format("{}, {} for frozen weights", kernels.gemm_name<bf16>(),
+                                                           kernels.gemm_name<std::int8_t>())
+                                             : std::string(kernels.gemm_name<bf16>());
     console.say(fmt::format(
         "expert layer {}: H {}, I {}, E {}, K {}, LoRA rank {}, weights {}, routing {}, kernel {}\n", shape.name,
         shape.hidden, shape.intermediate, shape.experts, shape.experts_per_token, settings.lora_rank,
-        ops::facts_of(settings.format()).name, core::name_of(settings.routing), kernels.gemm_name<bf16>()));
+        ops::facts_of(settings.format()).name, core::name_of(settings.routing), kernel));
     ops::ExpertConfig config = LayerSettings{.shape = shape, .max_tokens = 1, .lora_rank = settings.lora_rank}.config();
     config.activations = ops::Activations::retain;
     const double retained = kept_bytes(config, 1, kernels);

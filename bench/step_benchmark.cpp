@@ -11,6 +11,7 @@
 #include "host/process_memory.hpp"
 #include "measure/trace_drain.hpp"
 #include "ops/activations_option.hpp"
+#include "ops/arithmetic_option.hpp"
 #include "train/memory_plan.hpp"
 #include "train/pass_size.hpp"
 #include "train/session.hpp"
@@ -219,6 +220,7 @@ std::unique_ptr<Benchmark> prepare_step(const train::Runtime& runtime, Console& 
         .wanted = {batches.micro_batch, settings.activations, workload.model.weights, runtime.grid.shape()},
         .batch_size = batches.batch_size,
         .experts = architecture.experts,
+        .integers = workload.model.uses_integers(),
         .micro_batch_key = micro_batch_key,
         .activations_key = activations_key};
     const train::PassChoice choice = train::fit_passes(runtime, workload.model.name(), plan_of, options);
@@ -246,6 +248,7 @@ public:
     void declare_sections(core::OptionSet& set) override {
         set.need({"model.path", "model.synthetic"});
         workload_.model.declare(set);
+        ops::declare_arithmetic(set, workload_.model.arithmetic);
         set.add("lora.rank", workload_.decoder.lora.rank, "rank of the adapters in the measured step",
                 core::at_least(1));
         grid_.declare(set);

@@ -100,6 +100,7 @@ struct ProcessorState {
     void (*enter)();
     void (*leave)();
 };
+inline constexpr ProcessorState no_state = {nullptr, nullptr};
 
 /// Element is the stored type (BF16 as its 16 bits), Sum the type of accumulators and results. Sums of whole numbers
 /// are exact for k up to 2^16.

@@ -6,6 +6,7 @@
 #include "io/files.hpp"
 #include "model/adapters/adapted_modules.hpp"
 #include "mpi/watchdog.hpp"
+#include "ops/arithmetic_option.hpp"
 #include "train/adapter_store.hpp"
 #include "train/batches.hpp"
 #include "train/evaluation.hpp"
@@ -43,6 +44,7 @@ struct EvalConfiguration {
         options.add_path("lora.init", adapter, "folder of a PEFT adapter to evaluate with; without it the model alone");
         batches.declare_batch_size(options);
         compute.declare(options);
+        ops::declare_arithmetic(options, model.arithmetic);
         grid.declare(options);
         place.declare(options);
         decoder.declare_chunks(options);

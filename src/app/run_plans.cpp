@@ -77,7 +77,8 @@ RunPlans::RunPlans(const mpi::Communicator& world, const TrainConfiguration& con
       options_{
           .wanted = {batches().micro_batch, configuration.decoder.activations, configuration.model.weights, ranks.grid},
           .batch_size = batches().batch_size,
-          .experts = architecture.experts},
+          .experts = architecture.experts,
+          .integers = configuration.model.uses_integers()},
       choice_(options_.wanted) {
     choice_.micro_batch = train::choose_micro_batch(in_passes(), options_, bytes_);
 }

@@ -4,6 +4,7 @@
 #include "app/run_output.hpp"
 #include "mpi/watchdog.hpp"
 #include "ops/activations_option.hpp"
+#include "ops/arithmetic_option.hpp"
 #include "train/adapter_store.hpp"
 #include "train/dataset.hpp"
 #include "train/runtime.hpp"
@@ -40,6 +41,7 @@ struct TrainConfiguration {
         train.declare(options);
         ops::declare_activations(options, "train.activations", decoder.activations);
         compute.declare(options);
+        ops::declare_arithmetic(options, model.arithmetic);
         grid.declare(options);
         place.declare(options);
         decoder.declare_chunks(options);

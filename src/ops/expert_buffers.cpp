@@ -19,6 +19,33 @@ std::vector<BufferPlan> plan_saved_experts(const ExpertConfig& config) {
     return buffers;
 }
 
+namespace {
+
+/// IntegerScratch, and what else weights that are multiplied as integers want.
+std::vector<BufferPlan> plan_integers(index_t hidden, index_t intermediate) {
+    constexpr index_t longest_panel = 1024;
+    const index_t widest = std::max(hidden, intermediate);
+    // Codes in words; rows are padded by up to 32 elements more.
+    const auto words = [](index_t elements) {
+        return (elements + kernel_block) / static_cast<index_t>(sizeof(index_t)) * 2;
+    };
+    return {
+        {"experts.activation and gradients", Rows::strips, Element::scalar, intermediate},
+        {"experts.thread.rows", Rows::thread_strips, Element::scalar, hidden},
+        {"experts.thread.integers", Rows::thread_strips, Element::int32, words(widest)},
+        {"experts.thread.integers of up", Rows::thread_strips, Element::int32, words(intermediate), true},
+        {"experts.thread.integers.scales", Rows::thread_strips, Element::sum, 2},
+        {"experts.thread.integers.sums", Rows::thread_strips, Element::int32, kernel_block},
+        {"experts.thread.integers.activation", Rows::thread_strips, Element::sum, kernel_block},
+        {"experts.thread.integers.codes", Rows::threads, Element::int32, kernel_block * words(widest + line_bytes)},
+        {"experts.thread.integers.row_scales", Rows::threads, Element::sum, widest, true},
+        {"experts.thread.integers.panel", Rows::threads, Element::int32,
+         kernel_block * words(std::min(widest, longest_panel))},
+    };
+}
+
+}  // namespace
+
 std::vector<BufferPlan> plan_expert_workspace(const ExpertConfig& config, bool has_dropout) {
     const index_t hidden = padded(config.hidden);
     const index_t intermediate = padded(config.intermediate);
@@ -29,7 +56,7 @@ std::vector<BufferPlan> plan_expert_workspace(const ExpertConfig& config, bool h
     const index_t operand_of_lora = has_dropout ? hidden : 0;
     constexpr index_t panels = 3;            // of weights: as they come, and two packed
     constexpr index_t longest_panel = 2048;  // of AMX; other kernels have shorter ones
-    return {
+    std::vector<BufferPlan> buffers = {
         {"experts.output", Rows::arrived, Element::sum, config.hidden},
         {"experts.grad_input", Rows::arrived, Element::sum, config.hidden, true},
         {"experts.grad_weights", Rows::arrived, Element::sum, choices, true},
@@ -59,6 +86,10 @@ std::vector<BufferPlan> plan_expert_workspace(const ExpertConfig& config, bool h
         {"experts.thread.sums", Rows::thread_strips, Element::sum, (has_dropout ? 4 : 3) * kernel_block},
         {"experts.thread.lora_gradients", Rows::threads, Element::sum, 2 * lora_rank * hidden, true},
     };
+    if (config.weight_format && access_to<core::bf16>(*config.weight_format) == Access::integers) {
+        append(plan_integers(hidden, intermediate), buffers);
+    }
+    return buffers;
 }
 
 void count_routed(const ExpertConfig& config, double arrived, double routed, RowCounts& rows) {

@@ -5,6 +5,7 @@
 #include "core/scalar.hpp"
 #include "core/worker.hpp"
 #include "ops/dropout.hpp"
+#include "ops/integer_products.hpp"
 #include "ops/routed_rows.hpp"
 #include "ops/row_chunks.hpp"
 #include "ops/strip_products.hpp"
@@ -81,6 +82,7 @@ struct ThreadScratch {
     core::Buffer<Sum> low_rank_sums;
     core::Buffer<Sum> dropped_sums;  // [tokens, 32] gradients before dropout's mask
     std::array<core::Buffer<Sum>, 2> sums;
+    IntegerScratch<Scalar> integers;
 };
 
 /// Work buffers shared by the layers of a process; they grow, and shrink only in `clear_cache`. At most one submission
@@ -106,7 +108,7 @@ struct ExpertWorkspace {
     std::vector<const Scalar*> rows_of_token;  // [T * K] in rows_out
     PreActivations<Scalar> recomputed;
     // In blocks, strip after strip: [strips][blocks of I or R][32, 32].
-    core::Buffer<Scalar> activation;
+    core::Buffer<Scalar> activation;  ///< of the backward; of the forward where it is multiplied as integers
     std::array<core::Buffer<Scalar>, 2> grad_pre_activations;  ///< gate, up
     std::array<core::Buffer<Scalar>, 3> grad_low_rank;         ///< gate, up, down: gradient times B
     core::Buffer<Scalar> low_rank_down;                        ///< activation times A^T

@@ -14,6 +14,7 @@ GroupedExperts<Scalar>::GroupedExperts(const ExpertConfig& config, std::shared_p
                                        const kernels::KernelSet& kernels)
     : ExpertBackend<Scalar>(config, std::move(workspace)),
       products_(kernels),
+      integers_(kernels, products_),
       elementwise_(kernels.elementwise<Scalar>()),
       elementwise_of_sums_(kernels.elementwise<Sum>()),
       hidden_blocks_(blocks_of(config.hidden)),

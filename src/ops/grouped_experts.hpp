@@ -7,6 +7,7 @@
 #include "kernels/kernel_set.hpp"
 #include "ops/blocks.hpp"
 #include "ops/expert_backend.hpp"
+#include "ops/integer_products.hpp"
 #include "ops/row_chunks.hpp"
 #include "ops/strip_products.hpp"
 
@@ -47,6 +48,12 @@ private:
         [[nodiscard]] bool is_first() const { return item.first == 0; }
     };
 
+    /// Token rows that meet weights and adapters: as Scalar, and rounded where weights are multiplied as integers.
+    struct TokenRows {
+        Strips strips;
+        QuantisedTokens<Sum> quantised{};
+    };
+
     void do_load_weights(const ExpertWeightSource& source) override;
     void do_update_lora() override;
     void do_forward(SavedExperts<Scalar>& saved, bool keep) override;
@@ -56,6 +63,17 @@ private:
     void prepare(const SavedExperts<Scalar>& saved);
     template <class Body>
     void for_each_task(index_t strips, const Body& body);
+    [[nodiscard]] bool uses_integers() const { return access_to<Scalar>(weights_[0].format()) == Access::integers; }
+    [[nodiscard]] PanelBlocks largest_panel(const TaskContext& task) const {
+        return uses_integers() ? integers_.largest_panel() : products_.largest_panel(task.strips());
+    }
+    /// StripProducts::weights_by_tokens and tokens_by_weights for the task's next weights, in either arithmetic.
+    template <class Done>
+    void weights_by_tokens(const TaskContext& task, index_t features, const TokenRows& tokens, Sum* sums,
+                           const TokenTerm& more, const Done& done) const;
+    template <class Done>
+    void tokens_by_weights(const TaskContext& task, const TokenRows& tokens, index_t features, Sum* sums,
+                           bool accumulate, const TokenTerm& more, const Done& done) const;
     [[nodiscard]] StoredRun weight_strip(Projection p, index_t expert, index_t row_block) const;
     [[nodiscard]] StoredRun weight_columns(Projection p, index_t expert, index_t col_block) const;
     [[nodiscard]] MatrixView<const Scalar> lora_a(Projection p, index_t expert) const;  // [R, in], times the scale
@@ -79,6 +97,7 @@ private:
     void activate(const TaskContext& task, index_t strip);
     void pack_activation(const TaskContext& task, index_t strip, const Scalar* values,
                          core::Buffer<std::byte>& strips) const;
+    void write_activation_blocks(const TaskContext& task, index_t strip, const Sum* values) const;
     [[nodiscard]] Strips activated_strips(const TaskContext& task, const core::Buffer<std::byte>& strips) const;
 
     // grouped_experts_backward.cpp
@@ -92,8 +111,10 @@ private:
     void low_rank_rows(const TaskContext& task, const Strips& tokens, index_t k, const StripOfMatrix& factor_strip,
                        Scalar* out) const;
     [[nodiscard]] Strips low_rank_gradient(Projection p, const TaskContext& task, const Strips& grad, std::size_t slot);
+    void quantise_gradient(Projection p, const TaskContext& task, const Scalar* blocks, index_t along_k,
+                           std::size_t slot, TokenRows& grad) const;
     template <class Done>
-    void input_gradient(Projection p, const TaskContext& task, index_t strip, const Strips& grad,
+    void input_gradient(Projection p, const TaskContext& task, index_t strip, const TokenRows& grad,
                         const Strips& low_rank, bool accumulate, Sum* sums, const Done& done) const;
 
     // grouped_experts_lora.cpp
@@ -116,6 +137,7 @@ private:
                          ThreadScratch<Scalar>& scratch) const;
 
     const StripProducts<Scalar> products_;
+    const IntegerProducts<Scalar> integers_;
     const kernels::ElementwiseKernels<Scalar>& elementwise_;
     const kernels::ElementwiseKernels<Sum>& elementwise_of_sums_;
     index_t hidden_blocks_;
@@ -138,9 +160,39 @@ void GroupedExperts<Scalar>::for_each_task(index_t strips, const Body& body) {
     core::parallel_for(static_cast<index_t>(items.size()), threads, [&](index_t i) {
         const WorkItem& item = items[static_cast<std::size_t>(i)];
         const typename StripProducts<Scalar>::TileState tiles(products_);
+        const kernels::ProcessorScope integers(uses_integers() ? integers_.processor_state() : kernels::no_state);
         body(TaskContext{item, work.chunks[static_cast<std::size_t>(item.chunk)],
                          work.of_thread[static_cast<std::size_t>(omp_get_thread_num())]});
     });
+}
+
+template <class Scalar>
+template <class Done>
+void GroupedExperts<Scalar>::weights_by_tokens(const TaskContext& task, index_t features, const TokenRows& tokens,
+                                               Sum* sums, const TokenTerm& more, const Done& done) const {
+    ThreadScratch<Scalar>& scratch = task.scratch;
+    if (uses_integers()) {
+        integers_.weights_by_tokens(scratch.weights, features, tokens.quantised, task.rows(), sums, task.stride(),
+                                    scratch.integers, more, done);
+    } else {
+        products_.weights_by_tokens(scratch.weights, features, tokens.strips, task.rows(), sums, task.stride(), false,
+                                    scratch.panel, more, done);
+    }
+}
+
+template <class Scalar>
+template <class Done>
+void GroupedExperts<Scalar>::tokens_by_weights(const TaskContext& task, const TokenRows& tokens, index_t features,
+                                               Sum* sums, bool accumulate, const TokenTerm& more,
+                                               const Done& done) const {
+    ThreadScratch<Scalar>& scratch = task.scratch;
+    if (uses_integers()) {
+        integers_.tokens_by_weights(tokens.quantised, task.rows(), scratch.weights, features, sums, accumulate,
+                                    scratch.integers, more, done);
+    } else {
+        products_.tokens_by_weights(tokens.strips, task.rows(), scratch.weights, features, sums, accumulate,
+                                    scratch.panels, more, done);
+    }
 }
 
 }  // namespace moesaic::ops

@@ -37,14 +37,15 @@ void GroupedExperts<Scalar>::backward_down(const SavedExperts<Scalar>& saved, co
     for_each_task(intermediate_blocks_, [&](const TaskContext& task) {
         const index_t expert = task.chunk.expert;
         WeightStream<Scalar>& weights = task.scratch.weights;
-        weights.start(task.item.last - task.item.first, products_.largest_panel(task.strips()), 2,
+        weights.start(task.item.last - task.item.first, largest_panel(task), 2,
                       [&](index_t i) { return weight_columns(Projection::down, expert, task.item.first + i); });
         weights.ask_for_first_panels();
         Scalar* rows =
             task.scratch.rows.reserve(static_cast<std::size_t>(task.strips() * hidden_blocks_ * block_elements));
         gather_blocks(saved.routed, grad_output, task.chunk, 0, hidden_blocks_, rows);
-        const Strips grad = products_.left_of_blocks(rows, task.strips(), hidden_blocks_, task.scratch.tokens);
-        const Strips low_rank = low_rank_gradient(Projection::down, task, grad, 0);
+        TokenRows grad = {products_.left_of_blocks(rows, task.strips(), hidden_blocks_, task.scratch.tokens)};
+        quantise_gradient(Projection::down, task, rows, hidden_blocks_, 0, grad);
+        const Strips low_rank = low_rank_gradient(Projection::down, task, grad.strips, 0);
         Sum* sums = task.scratch.sums[0].reserve(static_cast<std::size_t>(task.strips() * block_elements));
         task.scratch.panels.forget();
         for (index_t strip = task.item.first; strip < task.item.last; ++strip) {
@@ -61,18 +62,19 @@ void GroupedExperts<Scalar>::backward_up(bool with_input_gradients) {
     ExpertWorkspace<Scalar>& work = this->workspace();
     const core::trace::Scope scope(core::scopes::experts_backward_gate_up);
     const ExpertConfig& config = this->config();
+    const auto rows_of = [&](const TaskContext& task, const core::Buffer<Scalar>& blocks) -> const Scalar* {
+        return blocks.data() + task.chunk.first_strip * intermediate_blocks_ * block_elements;
+    };
     const auto left_of = [&](const TaskContext& task, const core::Buffer<Scalar>& blocks,
                              core::Buffer<std::byte>& storage) {
-        const Scalar* first = blocks.data() + task.chunk.first_strip * intermediate_blocks_ * block_elements;
-        return products_.left_of_blocks(first, task.strips(), intermediate_blocks_, storage);
+        return products_.left_of_blocks(rows_of(task, blocks), task.strips(), intermediate_blocks_, storage);
     };
     for_each_task(with_input_gradients ? hidden_blocks_ : 1, [&](const TaskContext& task) {
         const index_t expert = task.chunk.expert;
         WeightStream<Scalar>& weights = task.scratch.weights;
-        weights.start(
-            2 * (task.item.last - task.item.first), products_.largest_panel(task.strips()), 2, [&](index_t i) {
-                return weight_columns(i % 2 == 0 ? Projection::gate : Projection::up, expert, task.item.first + i / 2);
-            });
+        weights.start(2 * (task.item.last - task.item.first), largest_panel(task), 2, [&](index_t i) {
+            return weight_columns(i % 2 == 0 ? Projection::gate : Projection::up, expert, task.item.first + i / 2);
+        });
         weights.ask_for_first_panels();
         if (task.is_first() && config.lora_rank > 0) {
             const Strips activation = left_of(task, work.activation, task.scratch.tokens);
@@ -82,13 +84,17 @@ void GroupedExperts<Scalar>::backward_up(bool with_input_gradients) {
                 [&](index_t first, index_t count) { return products_.rows(a[first], a.stride(), count, a.cols()); },
                 work.low_rank_down.data() + task.chunk.first_strip * lora_rank_blocks_ * block_elements);
         }
-        const Strips grad_gate = left_of(task, work.grad_pre_activations[0], task.scratch.tokens);
-        const Strips grad_up = left_of(task, work.grad_pre_activations[1], task.scratch.more_tokens);
-        const Strips low_rank_gate = low_rank_gradient(Projection::gate, task, grad_gate, 0);
-        const Strips low_rank_up = low_rank_gradient(Projection::up, task, grad_up, 1);
+        TokenRows grad_gate = {left_of(task, work.grad_pre_activations[0], task.scratch.tokens)};
+        TokenRows grad_up = {left_of(task, work.grad_pre_activations[1], task.scratch.more_tokens)};
+        const Strips low_rank_gate = low_rank_gradient(Projection::gate, task, grad_gate.strips, 0);
+        const Strips low_rank_up = low_rank_gradient(Projection::up, task, grad_up.strips, 1);
         if (!with_input_gradients) {
             return;
         }
+        quantise_gradient(Projection::gate, task, rows_of(task, work.grad_pre_activations[0]), intermediate_blocks_, 0,
+                          grad_gate);
+        quantise_gradient(Projection::up, task, rows_of(task, work.grad_pre_activations[1]), intermediate_blocks_, 1,
+                          grad_up);
         Sum* sums = task.scratch.sums[0].reserve(static_cast<std::size_t>(task.strips() * block_elements));
         task.scratch.panels.forget();
         for (index_t strip = task.item.first; strip < task.item.last; ++strip) {
@@ -202,11 +208,23 @@ Strips GroupedExperts<Scalar>::low_rank_gradient(Projection p, const TaskContext
     return products_.left_of_blocks(out, task.strips(), lora_rank_blocks_, task.scratch.low_rank[slot]);
 }
 
+/// Gradients of a projection's output, blocks [strips][along_k], times the scales of the rows of its weights, which are
+/// what they are summed over: rounded where weights are multiplied as integers.
+template <class Scalar>
+void GroupedExperts<Scalar>::quantise_gradient(Projection p, const TaskContext& task, const Scalar* blocks,
+                                               index_t along_k, std::size_t slot, TokenRows& grad) const {
+    if (uses_integers()) {
+        IntegerScratch<Scalar>& scratch = task.scratch.integers;
+        const Sum* scales = integers_.scales_of(weights_[static_cast<std::size_t>(p)], task.chunk.expert, scratch);
+        grad.quantised = integers_.quantise(blocks, task.rows(), along_k, scales, Side::left, scratch, slot);
+    }
+}
+
 /// sums = the gradient of a projection's input for one strip of its features: through the task's next weights, and
 /// through A with its scale. Added to sums if `accumulate`. done(s) is called when those of token strip s are complete.
 template <class Scalar>
 template <class Done>
-void GroupedExperts<Scalar>::input_gradient(Projection p, const TaskContext& task, index_t strip, const Strips& grad,
+void GroupedExperts<Scalar>::input_gradient(Projection p, const TaskContext& task, index_t strip, const TokenRows& grad,
                                             const Strips& low_rank, bool accumulate, Sum* sums,
                                             const Done& done) const {
     const ExpertConfig& config = this->config();
@@ -220,8 +238,7 @@ void GroupedExperts<Scalar>::input_gradient(Projection p, const TaskContext& tas
         term = {matrix.data, low_rank, a.rows()};
     }
     if (!has_dropout() || term.k == 0) {
-        products_.tokens_by_weights(grad, task.rows(), task.scratch.weights, features, sums, accumulate,
-                                    task.scratch.panels, term, done);
+        tokens_by_weights(task, grad, features, sums, accumulate, term, done);
         return;
     }
     // What comes through A passes the mask of the projection's input.
@@ -230,13 +247,12 @@ void GroupedExperts<Scalar>::input_gradient(Projection p, const TaskContext& tas
     const DropoutMask mask = mask_of(p, task.chunk.expert);
     const index_t first = (p == Projection::down ? config.intermediate_begin : 0) + strip * kernel_block;
     const std::uint64_t* row_tokens = this->workspace().row_tokens.data() + task.chunk.begin;
-    products_.tokens_by_weights(
-        grad, task.rows(), task.scratch.weights, features, sums, accumulate, task.scratch.panels, {}, [&](index_t s) {
-            for (index_t row = s * kernel_block; row < task.rows() && row < (s + 1) * kernel_block; ++row) {
-                mask.add(row_tokens[row], first, features, product + row * kernel_block, sums + row * kernel_block);
-            }
-            done(s);
-        });
+    tokens_by_weights(task, grad, features, sums, accumulate, {}, [&](index_t s) {
+        for (index_t row = s * kernel_block; row < task.rows() && row < (s + 1) * kernel_block; ++row) {
+            mask.add(row_tokens[row], first, features, product + row * kernel_block, sums + row * kernel_block);
+        }
+        done(s);
+    });
 }
 
 #define MOESAIC_INSTANTIATE(Scalar)                                                                                 \

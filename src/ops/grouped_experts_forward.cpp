@@ -23,16 +23,24 @@ void GroupedExperts<Scalar>::project_up(const SavedExperts<Scalar>& saved, PreAc
         const index_t bytes = work.strips * intermediate_blocks_ * products_.right_bytes();
         work.activated.reserve(static_cast<std::size_t>(bytes));
         work.dropped.reserve(has_dropout() ? static_cast<std::size_t>(bytes) : 0);
+        const index_t elements = work.strips * intermediate_blocks_ * block_elements;
+        work.activation.reserve(uses_integers() ? static_cast<std::size_t>(elements) : 0);
     }
     for_each_task(intermediate_blocks_, [&](const TaskContext& task) {
         const index_t expert = task.chunk.expert;
         WeightStream<Scalar>& weights = task.scratch.weights;
-        weights.start(
-            2 * (task.item.last - task.item.first), products_.largest_panel(task.strips()), 1, [&](index_t i) {
-                return weight_strip(i % 2 == 0 ? Projection::gate : Projection::up, expert, task.item.first + i / 2);
-            });
+        weights.start(2 * (task.item.last - task.item.first), largest_panel(task), 1, [&](index_t i) {
+            return weight_strip(i % 2 == 0 ? Projection::gate : Projection::up, expert, task.item.first + i / 2);
+        });
         weights.ask_for_first_panels();
-        const Strips tokens = gather_columns(saved, task, nullptr, task.scratch.tokens);
+        TokenRows tokens = {gather_columns(saved, task, nullptr, task.scratch.tokens)};
+        if (uses_integers()) {
+            Scalar* rows =
+                task.scratch.rows.reserve(static_cast<std::size_t>(task.strips() * hidden_blocks_ * block_elements));
+            gather_blocks(saved.routed, saved.hidden, task.chunk, 0, hidden_blocks_, rows);
+            tokens.quantised =
+                integers_.quantise(rows, task.rows(), hidden_blocks_, nullptr, Side::right, task.scratch.integers, 0);
+        }
         std::array<Strips, 2> low_ranks;
         for (const Projection p : {Projection::gate, Projection::up}) {
             const auto i = static_cast<std::size_t>(p);
@@ -40,7 +48,8 @@ void GroupedExperts<Scalar>::project_up(const SavedExperts<Scalar>& saved, PreAc
                                     ? kept->low_rank[i].data() + config.lora_rank * task.chunk.begin
                                     : nullptr;
             const DropoutMask mask = mask_of(p, expert);
-            const Strips input = has_dropout() ? gather_columns(saved, task, &mask, task.scratch.more_tokens) : tokens;
+            const Strips input =
+                has_dropout() ? gather_columns(saved, task, &mask, task.scratch.more_tokens) : tokens.strips;
             low_ranks[i] = low_rank(p, task, input, task.scratch.low_rank[i], keep_here);
         }
         for (index_t strip = task.item.first; strip < task.item.last; ++strip) {
@@ -48,9 +57,8 @@ void GroupedExperts<Scalar>::project_up(const SavedExperts<Scalar>& saved, PreAc
             for (const Projection p : {Projection::gate, Projection::up}) {
                 const auto i = static_cast<std::size_t>(p);
                 Sum* sums = task.scratch.sums[i].reserve(static_cast<std::size_t>(kernel_block * task.stride()));
-                products_.weights_by_tokens(weights, features, tokens, task.rows(), sums, task.stride(), false,
-                                            task.scratch.panel, low_rank_term(p, task, strip, low_ranks[i]),
-                                            [](index_t) {});
+                weights_by_tokens(task, features, tokens, sums, low_rank_term(p, task, strip, low_ranks[i]),
+                                  [](index_t) {});
             }
             if (kept != nullptr) {
                 keep(task, strip, *kept);
@@ -71,11 +79,17 @@ void GroupedExperts<Scalar>::project_down() {
     for_each_task(hidden_blocks_, [&](const TaskContext& task) {
         const index_t expert = task.chunk.expert;
         WeightStream<Scalar>& weights = task.scratch.weights;
-        weights.start(task.item.last - task.item.first, products_.largest_panel(task.strips()), 1,
+        weights.start(task.item.last - task.item.first, largest_panel(task), 1,
                       [&](index_t i) { return weight_strip(Projection::down, expert, task.item.first + i); });
         weights.ask_for_first_panels();
-        const Strips tokens = activated_strips(task, work.activated);
-        const Strips input = activated_strips(task, has_dropout() ? work.dropped : work.activated);
+        TokenRows tokens = {activated_strips(task, work.activated)};
+        if (uses_integers()) {
+            const Scalar* first =
+                work.activation.data() + task.chunk.first_strip * intermediate_blocks_ * block_elements;
+            tokens.quantised = integers_.quantise(first, task.rows(), intermediate_blocks_, nullptr, Side::right,
+                                                  task.scratch.integers, 0);
+        }
+        const Strips input = has_dropout() ? activated_strips(task, work.dropped) : tokens.strips;
         const Strips low = low_rank(Projection::down, task, input, task.scratch.low_rank[0], nullptr);
         Sum* sums = task.scratch.sums[0].reserve(static_cast<std::size_t>(kernel_block * task.stride()));
         for (index_t strip = task.item.first; strip < task.item.last; ++strip) {
@@ -85,8 +99,7 @@ void GroupedExperts<Scalar>::project_down() {
                     features, extent_of_block(task.rows(), s), sums + s * kernel_block, task.stride(),
                     work.rows_out.view()[task.chunk.begin + s * kernel_block] + strip * kernel_block, hidden);
             };
-            products_.weights_by_tokens(weights, features, tokens, task.rows(), sums, task.stride(), false,
-                                        task.scratch.panel, low_rank_term(Projection::down, task, strip, low), write);
+            weights_by_tokens(task, features, tokens, sums, low_rank_term(Projection::down, task, strip, low), write);
         }
     });
 }
@@ -192,9 +205,20 @@ void GroupedExperts<Scalar>::activate(const TaskContext& task, index_t strip) {
     const index_t stride = task.stride();
     const Sum* weights = work.row_weights.data() + task.chunk.begin;
     Scalar* out = task.scratch.narrow.reserve(static_cast<std::size_t>(kernel_block * stride));
-    for (index_t f = 0; f < features; ++f) {
-        elementwise_.swiglu_forward(task.rows(), task.scratch.sums[0].data() + f * stride,
-                                    task.scratch.sums[1].data() + f * stride, weights, out + f * stride);
+    const Sum* gate = task.scratch.sums[0].data();
+    const Sum* up = task.scratch.sums[1].data();
+    if (uses_integers()) {
+        Sum* wide = task.scratch.integers.activation.reserve(static_cast<std::size_t>(kernel_block * stride));
+        for (index_t f = 0; f < features; ++f) {
+            elementwise_of_sums_.swiglu_forward(task.rows(), gate + f * stride, up + f * stride, weights,
+                                                wide + f * stride);
+        }
+        elementwise_.narrow_rows(features, task.rows(), wide, stride, out, stride);
+        write_activation_blocks(task, strip, wide);
+    } else {
+        for (index_t f = 0; f < features; ++f) {
+            elementwise_.swiglu_forward(task.rows(), gate + f * stride, up + f * stride, weights, out + f * stride);
+        }
     }
     pack_activation(task, strip, out, work.activated);
     if (has_dropout()) {
@@ -212,6 +236,21 @@ void GroupedExperts<Scalar>::activate(const TaskContext& task, index_t strip) {
             }
         }
         pack_activation(task, strip, out, work.dropped);
+    }
+}
+
+/// One strip of features, [32, rows] values, as blocks of rows: what is rounded by rows when all of them are there.
+template <class Scalar>
+void GroupedExperts<Scalar>::write_activation_blocks(const TaskContext& task, index_t strip, const Sum* values) const {
+    const index_t features = extent_of_block(this->config().intermediate, strip);
+    for (index_t s = 0; s < task.strips(); ++s) {
+        Scalar* block = this->workspace().activation.data() +
+                        ((task.chunk.first_strip + s) * intermediate_blocks_ + strip) * block_elements;
+        if (features < kernel_block) {
+            std::fill_n(block, block_elements, static_cast<Scalar>(0.0F));
+        }
+        elementwise_.transpose_narrow(features, extent_of_block(task.rows(), s), values + s * kernel_block,
+                                      task.stride(), block, kernel_block);
     }
 }
 

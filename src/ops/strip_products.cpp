@@ -15,15 +15,16 @@ Strips StripProducts<Scalar>::left_of_blocks(const Scalar* blocks, index_t strip
         return {data, along_k, left_bytes()};
     }
     const Strips packed = left_strips(storage, strips, along_k);
-    for (index_t i = 0; i < strips * along_k; ++i) {
-        pack_left(packed.at(0, i), rows(blocks + i * block_elements, kernel_block, kernel_block, kernel_block));
+    for (index_t s = 0; s < strips; ++s) {
+        pack_left(packed.at(s), rows({blocks + s * along_k * block_elements, block_elements, along_k}, kernel_block,
+                                     along_k * kernel_block));
     }
     return packed;
 }
 
 template <class Scalar>
 void StripProducts<Scalar>::read_right(WeightStream<Scalar>& weights, std::byte* panel) const {
-    if (kernel_.right_is_pairs && weights.are_unpacked()) {
+    if (kernel_.right_is_pairs && !weights.are_in_place()) {
         weights.read(kernels_, kernels::WeightOrder::pairs, reinterpret_cast<Scalar*>(panel));
     } else {
         pack_panel(weights.read(kernels_), 0, panel);
@@ -32,8 +33,10 @@ void StripProducts<Scalar>::read_right(WeightStream<Scalar>& weights, std::byte*
 
 template <class Scalar>
 void StripProducts<Scalar>::pack_panel(const BlockRun<Scalar>& weights, index_t first, std::byte* panel) const {
-    for (index_t b = first; b < weights.blocks; ++b) {
-        pack_right(panel + b * right_bytes(), columns(weights.block(b), kernel_block, kernel_block, kernel_block));
+    const index_t blocks = weights.blocks - first;
+    if (blocks > 0) {
+        pack_right(panel + first * right_bytes(),
+                   columns({weights.block(first), weights.step, blocks}, kernel_block, blocks * kernel_block));
     }
 }
 

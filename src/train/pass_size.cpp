@@ -112,6 +112,9 @@ public:
             }
         };
         add("model.weights", choice.weights, now.weights);
+        if (options_.integers && choice.weights != now.weights) {
+            changes.emplace_back("--compute.experts auto");
+        }
         add("parallel.expert", choice.grid.expert, now.grid.expert);
         add("parallel.data", choice.grid.data, now.grid.data);
         add(options_.activations_key, choice.activations, now.activations);

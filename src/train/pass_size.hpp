@@ -49,6 +49,7 @@ struct PassOptions {
     PassChoice wanted;       ///< micro_batch 0: the most that fit
     index_t batch_size = 1;  ///< sequences of an optimizer step, all ranks together
     index_t experts = 1;     ///< of a layer: the most groups that can hold different ones
+    bool integers = false;   ///< experts multiply weights as they are, in INT8
     std::string_view micro_batch_key = "train.micro_batch";  ///< options, for messages
     std::string_view activations_key = "train.activations";
 

@@ -1,6 +1,7 @@
 #include "train/runtime.hpp"
 
 #include "core/counted.hpp"
+#include "core/enumeration.hpp"
 #include "core/error.hpp"
 #include "core/text.hpp"
 #include "core/trace.hpp"
@@ -11,6 +12,7 @@
 #include "model/weights/synthetic.hpp"
 #include "model/weights/weights.hpp"
 #include "mpi/print.hpp"
+#include "ops/arithmetic_option.hpp"
 
 #include <fmt/ranges.h>
 
@@ -18,6 +20,7 @@
 #include <filesystem>
 #include <optional>
 #include <span>
+#include <type_traits>
 
 namespace moesaic::train {
 namespace {
@@ -76,7 +79,7 @@ void complete(const ModelSettings& settings, const std::optional<io::TensorSourc
         architecture.stored = {architecture.quantisation.experts, architecture.quantisation.projections,
                                architecture.stored.embedding};
     }
-    if (const auto format = ops::chosen_format(settings.weights)) {
+    if (const auto format = settings.expert_format()) {
         architecture.stored.experts = format;
     }
 }
@@ -128,7 +131,12 @@ void ModelSettings::declare(core::OptionSet& set) {
                  "later ones, on any grid of ranks");
 }
 
+std::optional<ops::WeightFormat> ModelSettings::expert_format() const {
+    return ops::chosen_format(weights, arithmetic, "model.weights");
+}
+
 model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridShape& grid) {
+    static_cast<void>(settings.expert_format());
     core::require(settings.path.empty() || settings.synthetic.empty(), ExitCode::usage,
                   "model.path = {} and model.synthetic = {} are both set (a model comes from one of them); remove one",
                   settings.path, settings.synthetic);
@@ -235,6 +243,21 @@ void announce_loading(const mpi::Communicator& world, const LoadProgress& mine) 
 
 namespace {
 
+void check_arithmetic(const ModelSettings& model, bool computes_in_bf16, const mpi::GridShape& grid) {
+    if (!model.uses_integers()) {
+        return;
+    }
+    core::require(computes_in_bf16, ExitCode::usage,
+                  "compute.experts = {} with compute.precision = fp32 (which would be rounded to 8 bits); remove one",
+                  core::name_of(model.arithmetic));
+    std::error_code error;
+    core::require(model.cache.empty() || grid.tensor == 1 || std::filesystem::exists(model.cache, error),
+                  ExitCode::usage,
+                  "model.cache = {} can't be made by {} ranks per tensor group with compute.experts = {} (each rounds "
+                  "its own part of a row); make it with parallel.tensor = 1",
+                  model.cache, grid.tensor, core::name_of(model.arithmetic));
+}
+
 /// Collective. Calls load(source), or load with the source that the cache file makes of it.
 template <class Scalar, class Load>
 void load_through_cache(const Runtime& runtime, const std::string& file, const std::vector<model::LayerPlan>& layers,
@@ -286,6 +309,7 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
     model::Architecture as_stored = architecture;
     std::optional<io::TensorSource> tensors;
     runtime.world.agree([&] {
+        check_arithmetic(model, std::is_same_v<Scalar, core::bf16>, runtime.grid.shape());
         if (model.synthetic.empty()) {
             tensors = io::TensorSource::open_model(model.path);
         }

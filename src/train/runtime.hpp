@@ -47,11 +47,16 @@ struct Runtime {
 struct ModelSettings {
     std::string path;
     std::string synthetic;
-    index_t layers = 0;                                        ///< 0: all
-    ops::WeightChoice weights = ops::WeightChoice::automatic;  ///< what routed experts are held in
-    std::string cache{};                                       ///< file of packed experts; empty: none
+    index_t layers = 0;                                                   ///< 0: all
+    ops::WeightChoice weights = ops::WeightChoice::automatic;             ///< what routed experts are held in
+    std::string cache{};                                                  ///< file of packed experts; empty: none
+    ops::ExpertArithmetic arithmetic = ops::ExpertArithmetic::automatic;  ///< declared with the options of computing
 
     void declare(core::OptionSet& set);
+    /// That routed experts are to be held in, if it is not that of the files. Throws a usage error if the options
+    /// contradict each other.
+    [[nodiscard]] std::optional<ops::WeightFormat> expert_format() const;
+    [[nodiscard]] bool uses_integers() const { return arithmetic == ops::ExpertArithmetic::int8; }
     /// What messages and adapters call the model.
     [[nodiscard]] const std::string& name() const { return synthetic.empty() ? path : synthetic; }
 };

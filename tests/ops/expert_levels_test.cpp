@@ -280,12 +280,15 @@ TEST_P(ExpertLevels, GiveTheSameBitsForAnyThreadCountAndWhenRecomputing) {
                                Shape{300, 70, 40, 4, 2, 16, true, 0.25}}) {
         SCOPED_TRACE(testing::Message() << shape);
         const Layer<bf16> layer(shape, 5);
-        omp_set_num_threads(1);
-        const auto reference = layer.run(kernels);
-        for (const int threads : {2, 3, 7}) {
-            omp_set_num_threads(threads);
-            expect_same(layer.run(kernels), reference);
-            expect_same(layer.run(kernels, Activations::recompute), reference);
+        for (const WeightFormat format : {WeightFormat::bf16, WeightFormat::int8_rows}) {
+            SCOPED_TRACE(facts_of(format).name);
+            omp_set_num_threads(1);
+            const auto reference = layer.run(kernels, Activations::retain, true, format);
+            for (const int threads : {2, 3, 7}) {
+                omp_set_num_threads(threads);
+                expect_same(layer.run(kernels, Activations::retain, true, format), reference);
+                expect_same(layer.run(kernels, Activations::recompute, true, format), reference);
+            }
         }
     }
 }
@@ -334,6 +337,26 @@ TEST_P(ExpertLevels, WithWeightsInCodesGiveTheBitsOfTheSameWeightsInBf16) {
             Layer<bf16> decoded(shape, 5);
             decoded.round_weights(facts.format);
             expect_same(layer.run(kernels, Activations::retain, true, facts.format), decoded.run(kernels));
+        }
+    }
+}
+
+/// Rounding tokens to 8 bits is all that differs from the same weights in BF16. It errs by up to 1/254 of the largest
+/// element of a row, each time that rows meet weights.
+TEST_P(ExpertLevels, InIntegersErrByTheRoundingOfTokens) {
+    constexpr double bound = 3e-2;
+    const KernelSet kernels(GetParam());
+    std::mt19937 random(11);
+    for (std::uint64_t seed = 0; seed < 60; ++seed) {
+        Shape shape = random_shape(random);
+        SCOPED_TRACE(testing::Message() << shape << ", seed " << seed);
+        const Layer<bf16> layer(shape, seed);
+        Layer<bf16> decoded(shape, seed);
+        decoded.round_weights(WeightFormat::int8_rows);
+        const auto results = layer.run(kernels, Activations::retain, true, WeightFormat::int8_rows);
+        expect_close(results, decoded.run(kernels), bound);
+        if (HasFatalFailure()) {
+            return;
         }
     }
 }

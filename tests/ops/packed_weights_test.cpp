@@ -48,6 +48,7 @@ double rounding_of(WeightFormat format) {
         case WeightFormat::fp8:
             return 0x1p-4;
         case WeightFormat::int8:
+        case WeightFormat::int8_rows:
             return 0.5 / 127;
         case WeightFormat::int4:
             return 0.5 / 7 + 0x1p-8;  // the scale is a BF16
@@ -74,7 +75,7 @@ TYPED_TEST(PackedWeightsOf, GiveKernelsTheElementsOfTheirMatrix) {
     constexpr index_t cols = 45;
     const KernelSet kernels("portable");
     for (const FormatFacts& facts : weight_formats) {
-        if (access_to<Scalar>(facts) == Access::none) {
+        if (access_to<Scalar>(facts) == Access::none || access_to<Scalar>(facts) == Access::integers) {
             continue;
         }
         SCOPED_TRACE(facts.name);
@@ -151,6 +152,28 @@ TEST(PackedWeights, AreUnpackedToPairs) {
     }
 }
 
+TEST(PackedWeights, RowsHaveOneScaleInInt8ByRows) {
+    Matrix<float> plain = random_matrix<float>(70, 100, 1);
+    for (index_t row = 0; row < 70; ++row) {
+        plain.view()(row, row) = row == 40 ? 5.0F : -7.0F;  // the largest of the row
+    }
+    PackedWeights weights(WeightFormat::int8_rows, 70, 100, 2);
+    ASSERT_TRUE(weights.matrix(1).assign_rows<float>(0, plain));
+    for (index_t row = 0; row < 96; ++row) {
+        const float expected = row == 40 ? 5.0F / 127 : row < 70 ? 7.0F / 127 : 0.0F;
+        EXPECT_EQ(weights.scales_of_rows(1, row / 32)[row % 32], expected) << row;
+    }
+    std::array<float, 100> widened;
+    PackedWeights first(WeightFormat::int8_rows, 70, 100);
+    ASSERT_TRUE(first.matrix().assign_rows<float>(0, plain));
+    first.widen_row(KernelSet("portable"), 40, widened.data());
+    for (index_t col = 0; col < 100; ++col) {
+        EXPECT_NEAR(widened[static_cast<std::size_t>(col)], plain.view()(40, col), 0.501 * 5 / 127) << col;
+    }
+    plain.view()(3, 99) = std::numeric_limits<float>::infinity();
+    EXPECT_FALSE(weights.matrix().assign_rows<float>(0, plain));
+}
+
 TYPED_TEST(PackedWeightsOf, RefuseActivationsThatWouldLoseTheirDigits) {
     using Scalar = TypeParam;
     for (const FormatFacts& facts : weight_formats) {
@@ -174,6 +197,7 @@ TYPED_TEST(PackedWeightsOf, KeepTheNumbersOfTheirFormat) {
                     numbers.push_back(std::isnan(e4m3) ? 448.0F : e4m3);
                     break;
                 case WeightFormat::int8:
+                case WeightFormat::int8_rows:
                     numbers.push_back(static_cast<float>(code == 0 ? 127 : code - 128));
                     break;
                 case WeightFormat::int4:

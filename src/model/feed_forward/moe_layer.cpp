@@ -82,7 +82,7 @@ MoeLayer<Scalar>::MoeLayer(const Architecture& architecture, index_t layer, Bloc
         shared_gate_.resize(1, architecture.hidden);
     }
     ops::ExpertConfig config = config_of_experts(architecture, layer, settings, this->plan());
-    config.weight_format = ops::format_for<Scalar>(routed(ops::Projection::gate).stored);
+    config.weight_format = ops::format_for<Scalar>(config.weight_format);
     experts_ = std::make_unique<ops::GroupedExperts<Scalar>>(config, workspace.experts, workspace.kernels);
     if (!experts_->config().skip_lora) {
         ops::ExpertFactors<const Sum> values;

@@ -41,6 +41,7 @@ ops::ExpertConfig config_of_experts(const Architecture& architecture, index_t la
     config.activations = settings.activations;
     config.lora_rank = routed.front().lora_rank;
     config.skip_lora = config.lora_rank == 0;
+    config.weight_format = routed.front().stored;
     config.lora_alpha = 1;  // every adapter has its own scale
     for (std::size_t p = 0; p < routed.size(); ++p) {
         for (index_t e = held.begin; e < held.end(); ++e) {

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <array>
+#include <vector>
 
 namespace moesaic::ops {
 namespace {
@@ -98,6 +99,15 @@ bool PackedMatrix::assign_rows(index_t first, MatrixView<const S> plain) const {
     with_blocks(format(), [&](auto blocks) {
         if constexpr (access_to<S>(blocks.format) == Access::none) {
             refuse<S>(format());
+        } else if constexpr (blocks.format == WeightFormat::int8_rows) {
+            std::vector<float> scales(static_cast<std::size_t>(plain.rows()));
+            for (index_t row = 0; row < plain.rows(); ++row) {
+                scales[static_cast<std::size_t>(row)] = blocks.scale_of(plain[row], plain.cols());
+            }
+            finite = store_blocks(
+                first, plain.rows(), [&](index_t row, index_t rows, index_t col, index_t columns, std::byte* block) {
+                    return blocks.store(plain.rows(row, rows).columns(col, columns), block, scales.data() + row);
+                });
         } else {
             finite = store_blocks(first, plain.rows(),
                                   [&](index_t row, index_t rows, index_t col, index_t columns, std::byte* block) {

@@ -110,6 +110,10 @@ public:
     [[nodiscard]] StoredRun column_run(index_t matrix, index_t column, index_t first, index_t count) const {
         return {format_, block(matrix, first, column), row_stride_, count};
     }
+    /// The scales of 32 rows, from row block `row` on, of a format in which whole rows have one (INT8 by rows).
+    [[nodiscard]] const float* scales_of_rows(index_t matrix, index_t row) const {
+        return reinterpret_cast<const float*>(block(matrix, row, 0) + block_elements);
+    }
     /// Writes row `row` [cols] of the first matrix to `out`.
     template <class Sum>
     void widen_row(const kernels::KernelSet& kernels, index_t row, Sum* out) const;

@@ -74,12 +74,18 @@ struct ByteBlocks {
     static constexpr WeightFormat format = Codec::format;
     using Code = typename Codec::Code;
 
+    /// That of all blocks of a row, or of one.
     template <class S>
-    static bool store(MatrixView<const S> plain, std::byte* block) {
+    static float scale_of(const S* row, index_t count) {
+        return largest_magnitude(row, count) / Codec::largest;
+    }
+    /// `row_scales`: those of whole rows, where the format has them.
+    template <class S>
+    static bool store(MatrixView<const S> plain, std::byte* block, const float* row_scales = nullptr) {
         Code* codes = clear(block);
         bool finite = true;
         for (index_t row = 0; row < plain.rows(); ++row, codes += kernel_block) {
-            const float scale = largest_magnitude(plain[row], plain.cols()) / Codec::largest;
+            const float scale = row_scales != nullptr ? row_scales[row] : scale_of(plain[row], plain.cols());
             finite = finite && std::isfinite(scale);
             scales_of(block)[row] = scale;
             for (index_t col = 0; col < plain.cols() && scale > 0; ++col) {
@@ -239,6 +245,8 @@ void with_blocks(WeightFormat format, const Body& body) {
             return body(ByteBlocks<Fp8Codec>());
         case WeightFormat::int8:
             return body(ByteBlocks<Int8Codec>());
+        case WeightFormat::int8_rows:
+            return body(ByteBlocks<Int8RowsCodec>());
         case WeightFormat::int4:
             return body(NibbleBlocks<Int4Codec>());
         case WeightFormat::uint4:

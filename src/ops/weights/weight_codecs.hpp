@@ -57,6 +57,11 @@ struct Int8Codec {
     }
 };
 
+/// All blocks of a row have its scale.
+struct Int8RowsCodec : Int8Codec {
+    static constexpr WeightFormat format = WeightFormat::int8_rows;
+};
+
 /// What makes the codes of a row of a block numbers: scales of its halves, and a zero point for those that have one.
 struct RowScale {
     std::array<float, 2> halves{};

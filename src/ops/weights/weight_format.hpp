@@ -14,7 +14,7 @@
 
 namespace moesaic::ops {
 
-enum class WeightFormat : std::uint8_t { bf16, fp32, fp64, fp8, int8, int4, uint4, mxfp4, nvfp4 };
+enum class WeightFormat : std::uint8_t { bf16, fp32, fp64, fp8, int8, int8_rows, int4, uint4, mxfp4, nvfp4 };
 
 /// What weights may be held in, for those who choose: as they come, or rounded to a format.
 enum class WeightChoice : std::uint8_t { automatic, bf16, fp8, int8, int4, mxfp4 };
@@ -40,11 +40,18 @@ constexpr auto names_of(WeightChoice) {
     return std::nullopt;
 }
 
+/// What routed experts multiply their frozen weights in: the type of activations, or whole numbers.
+enum class ExpertArithmetic : std::uint8_t { automatic, int8 };
+constexpr auto names_of(ExpertArithmetic) {
+    return std::to_array<std::string_view>({"auto", "int8"});
+}
+
 /// How kernels for activations of some type get at the elements of a format.
 enum class Access : std::uint8_t {
     none,      ///< not at all: they would lose digits
     unpacked,  ///< panel by panel, in scratch memory that stays in the cache
     in_place,  ///< where they are stored
+    integers,  ///< codes are multiplied as they are, by activations that are rounded as well (integer_products.hpp)
 };
 
 inline constexpr index_t line_bytes = 64;  ///< of caches
@@ -65,12 +72,14 @@ inline constexpr std::array weight_formats = {
     FormatFacts{WeightFormat::bf16, "BF16", 2 * block_elements, Access::in_place, Access::unpacked, Access::none},
     FormatFacts{WeightFormat::fp32, "FP32", 4 * block_elements, Access::none, Access::in_place, Access::none},
     FormatFacts{WeightFormat::fp64, "FP64", 8 * block_elements, Access::none, Access::none, Access::in_place},
-    // A scale for each row of a block: in FP32, BF16, FP32 beside a zero point, as a power of two; NVFP4 has two in
-    // E4M3.
+    // A scale for each row of a block: in FP32, which whole rows have in common in the one that is multiplied as it is,
+    // BF16, FP32 beside a zero point, as a power of two; NVFP4 has two in E4M3.
     FormatFacts{WeightFormat::fp8, "FP8", block_elements + 4 * kernel_block, Access::unpacked, Access::unpacked,
                 Access::unpacked},
     FormatFacts{WeightFormat::int8, "INT8", block_elements + 4 * kernel_block, Access::unpacked, Access::unpacked,
                 Access::unpacked},
+    FormatFacts{WeightFormat::int8_rows, "INT8 by rows", block_elements + 4 * kernel_block, Access::integers,
+                Access::unpacked, Access::unpacked},
     FormatFacts{WeightFormat::int4, "INT4", block_elements / 2 + 2 * kernel_block, Access::unpacked, Access::unpacked,
                 Access::unpacked},
     FormatFacts{WeightFormat::uint4, "UINT4", block_elements / 2 + 4 * kernel_block, Access::unpacked, Access::unpacked,
@@ -97,7 +106,7 @@ inline constexpr std::array weight_formats = {
 
 /// Whether the format's elements are codes that scales make numbers.
 [[nodiscard]] constexpr bool is_coded(WeightFormat format) {
-    return facts_of(format).to_bf16 == Access::unpacked;
+    return facts_of(format).to_double == Access::unpacked;
 }
 
 /// How kernels for activations of type Scalar get at a format.

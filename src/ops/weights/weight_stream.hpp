@@ -15,10 +15,12 @@ namespace moesaic::ops {
     return std::max<index_t>(1, (blocks + panels - 1) / panels);
 }
 
-/// Longest panels, in blocks: of formats that kernels read in place, and of those that are unpacked.
+/// Longest panels, in blocks: of formats that kernels read in place, and of those that are unpacked or packed; and what
+/// all but the last of a run are a multiple of.
 struct PanelBlocks {
     index_t in_place;
     index_t unpacked;
+    index_t multiple = 1;
 };
 
 /// Runs of equal length, each read panel by panel by kernels for activations of type Scalar. Belongs to one thread.
@@ -35,9 +37,10 @@ public:
             runs_.push_back(run_at(i));
         }
         const index_t blocks = runs_.front().blocks;
-        panel_blocks_ = blocks_of_panel(blocks, are_unpacked() ? largest.unpacked : largest.in_place);
+        panel_blocks_ = blocks_of_panel(blocks, are_in_place() ? largest.in_place : largest.unpacked);
+        panel_blocks_ = (panel_blocks_ + largest.multiple - 1) / largest.multiple * largest.multiple;
         constexpr index_t blocks_ahead = 24;  // of 1 KiB or less; they take a microsecond to unpack
-        panels_ahead_ = std::max(panels_ahead, are_unpacked() ? blocks_ahead / panel_blocks_ : 0);
+        panels_ahead_ = std::max(panels_ahead, are_in_place() ? 0 : blocks_ahead / panel_blocks_);
         panels_ = (blocks + panel_blocks_ - 1) / panel_blocks_;
         total_ = count * panels_;
         at_ = 0;
@@ -52,12 +55,14 @@ public:
         ++at_;
         asked_ = std::max(asked_, at_);
     }
-    /// True if panels have to be unpacked. That takes so long that later ones are asked for meanwhile.
-    [[nodiscard]] bool are_unpacked() const { return access_to<Scalar>(runs_.front().format) == Access::unpacked; }
+    /// False if panels have to be unpacked or packed. That takes so long that later ones are asked for meanwhile.
+    [[nodiscard]] bool are_in_place() const { return access_to<Scalar>(runs_.front().format) == Access::in_place; }
+    /// That panel as it is stored.
+    [[nodiscard]] StoredRun stored() const { return stored(at_); }
     /// That panel for kernels, until the next call.
     [[nodiscard]] BlockRun<Scalar> read(const kernels::KernelSet& kernels) {
         return panel_of<Scalar>(kernels, stored(at_), unpacked_,
-                                are_unpacked() ? take_panel_to_ask_for() : StoredRun());
+                                are_in_place() ? StoredRun() : take_panel_to_ask_for());
     }
     /// The same, unpacked to `panel` in an order of the kernels' own.
     void read(const kernels::KernelSet& kernels, kernels::WeightOrder order, Scalar* panel) {
