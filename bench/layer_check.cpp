@@ -78,11 +78,11 @@ LayerErrors compare(const LayerResult& found, const LayerResult& expected) {
     return errors;
 }
 
-std::vector<measure::Check> checks_of(const LayerErrors& errors) {
-    return {{"error_output", errors.output, layer_error_bound},
-            {"error_grad_input", errors.grad_input, layer_error_bound},
-            {"error_grad_routing", errors.grad_routing, layer_error_bound},
-            {"error_grad_lora", errors.grad_lora, layer_error_bound}};
+std::vector<measure::Check> checks_of(const LayerErrors& errors, double bound) {
+    return {{"error_output", errors.output, bound},
+            {"error_grad_input", errors.grad_input, bound},
+            {"error_grad_routing", errors.grad_routing, bound},
+            {"error_grad_lora", errors.grad_lora, bound}};
 }
 
 index_t tokens_of_check(const LayerShape& shape) {

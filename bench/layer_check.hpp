@@ -12,6 +12,12 @@ namespace moesaic::bench {
 /// Errors above this are mistakes: a chain of four products in BF16, each result rounded to 8 bits, errs by about half
 /// a percent (relative Frobenius norm).
 inline constexpr double layer_error_bound = 0.02;
+/// The same where tokens are rounded to 8 bits before each product: by up to 1/254 of the largest element of a row.
+inline constexpr double integer_error_bound = 0.05;
+/// That of weights in this format.
+[[nodiscard]] constexpr double error_bound_of(ops::WeightFormat weights) {
+    return ops::access_to<core::bf16>(weights) == ops::Access::integers ? integer_error_bound : layer_error_bound;
+}
 
 /// What one forward and backward gave.
 struct LayerResult {
@@ -34,7 +40,7 @@ struct LayerErrors {
 [[nodiscard]] LayerErrors compare(const LayerResult& found, const LayerResult& expected);
 
 /// The errors as named checks.
-[[nodiscard]] std::vector<measure::Check> checks_of(const LayerErrors& errors);
+[[nodiscard]] std::vector<measure::Check> checks_of(const LayerErrors& errors, double bound = layer_error_bound);
 
 /// Errors against FP32.
 struct CheckedLayer {

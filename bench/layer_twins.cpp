@@ -77,9 +77,10 @@ void LayerTwins::build(const train::Runtime& runtime) {
 void LayerTwins::verify(Console& console) {
     CheckedLayer errors;
     console.world().agree([&] { errors = measure_errors(layers_.front(), settings_); });
+    const double bound = error_bound_of(settings_.weights);
     const auto say = [&](const char* title, const LayerErrors& some, const auto& use) {
         console.say(title);
-        for (const measure::Check& check : checks_of(some)) {
+        for (const measure::Check& check : checks_of(some, bound)) {
             if (has_twins() || check.name != "error_grad_lora") {
                 use(check);
                 console.say(fmt::format(" {} {:.2e}", check.name.substr(6), check.error));
@@ -88,7 +89,7 @@ void LayerTwins::verify(Console& console) {
     };
     say("against FP32:", errors.computed,
         [&](const measure::Check& check) { console.add_check(check.name, check.error, check.bound); });
-    console.say(fmt::format(" (at most {})\n", layer_error_bound));
+    console.say(fmt::format(" (at most {})\n", bound));
     if (settings_.weights != ops::WeightFormat::bf16) {
         say("against weights before they were rounded:", errors.quantised,
             [&](const measure::Check& check) { console.add("rounded_" + check.name, "-", check.error); });

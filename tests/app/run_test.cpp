@@ -201,6 +201,43 @@ TEST_F(RunTest, ExpertsInFewerBitsTrainOnAnyNumberOfRanks) {
     }
 }
 
+/// What rounding tokens to 8 bits adds is as small as what rounding weights does.
+TEST_F(RunTest, ExpertsMultiplyIntegersOnAnyNumberOfRanks) {
+    const auto in_bf16 = [&](const std::string& options) {
+        return std::regex_replace(arguments("--train.steps 6 " + options), std::regex("fp32"), "bf16");
+    };
+    const auto losses_of = [&](const std::string& options, int ranks) {
+        const Result result = moesaic(ranks, in_bf16(options));
+        EXPECT_EQ(result.exit_code, 0) << result.output;
+        std::vector<double> losses;
+        for (const auto& line : lines_of("out/metrics.jsonl")) {
+            losses.push_back(line["loss"]);
+        }
+        fs::remove_all(folder_ / "out");
+        return losses;
+    };
+    const std::vector<double> exact = losses_of("", 1);
+    const std::vector<double> rounded = losses_of("--model.weights int8", 1);
+    for (const int ranks : {1, 2}) {
+        const std::vector<double> losses = losses_of("--compute.experts int8", ranks);
+        ASSERT_EQ(losses.size(), exact.size());
+        EXPECT_NE(losses.front(), rounded.front());
+        for (std::size_t i = 0; i < exact.size(); ++i) {
+            EXPECT_NEAR(losses[i], exact[i], 0.01 * exact[i]) << ranks << " ranks, step " << i + 1;
+        }
+        EXPECT_LT(losses[4], losses[0]);  // the same sequences
+    }
+    expect_error(in_bf16("--compute.experts int8 --model.weights int4"), 2,
+                 "compute.experts = int8 with model.weights = int4 (it multiplies weights in INT8)");
+    expect_error(arguments("--compute.experts int8"), 2, "compute.experts = int8 with compute.precision = fp32");
+    // Each of two ranks has a scale for its half of a row: nobody else can use these.
+    const std::string cached = "--compute.experts int8 --model.cache " + path("experts.cache");
+    EXPECT_NE(moesaic(2, in_bf16(cached)).output.find("make it with parallel.tensor = 1"), std::string::npos);
+    const double made = losses_of(cached, 1).front();
+    EXPECT_EQ(losses_of(cached, 1).front(), made);
+    EXPECT_NEAR(losses_of(cached, 2).front(), made, 1e-3 * made);
+}
+
 TEST_F(RunTest, PackedExpertsOfTheFirstStartServeLaterOnes) {
     const std::string cache = (folder_ / "experts.cache").string();
     const auto train = [&](int ranks, const std::string& weights) {

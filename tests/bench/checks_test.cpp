@@ -104,13 +104,14 @@ TEST(LayerCheck, QuantisedWeightsAreComparedTwice) {
     const kernels::KernelSet kernels;
     for (const auto& [format, least] : std::map<ops::WeightFormat, double>{{ops::WeightFormat::fp8, 0.01},
                                                                            {ops::WeightFormat::int8, 0.003},
+                                                                           {ops::WeightFormat::int8_rows, 0.003},
                                                                            {ops::WeightFormat::int4, 0.04},
                                                                            {ops::WeightFormat::mxfp4, 0.06}}) {
         SCOPED_TRACE(ops::facts_of(format).name);
         settings.weights = format;
         ExpertLayer<bf16> layer(settings, std::make_shared<ops::ExpertWorkspace<bf16>>(), kernels);
         const CheckedLayer errors = measure_errors(layer, settings);
-        EXPECT_NO_THROW(require_passed(checks_of(errors.computed), "layer"));
+        EXPECT_NO_THROW(require_passed(checks_of(errors.computed, error_bound_of(format)), "layer"));
         EXPECT_GT(errors.quantised.output, least);
         EXPECT_LT(errors.quantised.output, 8 * least);
     }

@@ -95,13 +95,12 @@ double planned(const model::Architecture& architecture, const model::LoraSetting
 }
 
 template <class Scalar>
-void expect_as_planned(const std::string& family, const model::LoraSettings& lora, ops::Activations activations,
-                       const mpi::GridShape& shape) {
-    const model::Architecture architecture = architecture_of(family);
+void expect_as_planned(const model::Architecture& architecture, const model::LoraSettings& lora,
+                       ops::Activations activations, const mpi::GridShape& shape) {
     const double held = mpi::Communicator::world().max(allocated<Scalar>(architecture, lora, activations, shape));
     EXPECT_NEAR(planned<Scalar>(architecture, lora, activations, shape), held, 0.01 * held)
-        << family << ", " << core::name_of(activations) << ", " << lora.targets.size() << " targets, " << shape.data
-        << " x " << shape.expert << " x " << shape.tensor << ", " << sizeof(Scalar) << " bytes";
+        << architecture.family << ", " << core::name_of(activations) << ", " << lora.targets.size() << " targets, "
+        << shape.data << " x " << shape.expert << " x " << shape.tensor << ", " << sizeof(Scalar) << " bytes";
 }
 
 /// Adapters of experts alone, of everything with several ranks and dropout, and of the last layer alone.
@@ -123,12 +122,23 @@ void expect_as_planned(const std::vector<std::string>& families) {
         for (const model::LoraSettings& lora : adapters()) {
             for (const mpi::GridShape& shape : test::grids_of(mpi::Communicator::world().size())) {
                 for (const ops::Activations activations : core::values_of<ops::Activations>()) {
-                    narrow ? expect_as_planned<core::bf16>(family, lora, activations, shape)
-                           : expect_as_planned<float>(family, lora, activations, shape);
+                    narrow ? expect_as_planned<core::bf16>(architecture_of(family), lora, activations, shape)
+                           : expect_as_planned<float>(architecture_of(family), lora, activations, shape);
                 }
                 narrow = !narrow;
             }
         }
+    }
+}
+
+TEST(MemoryPlan, KnowsWhatWeightsThatAreMultipliedAsIntegersWant) {
+    mallopt(M_MMAP_THRESHOLD, 1 << 25);
+    model::Architecture architecture = architecture_of("qwen3_moe");
+    architecture.stored.experts = ops::WeightFormat::int8_rows;
+    static_cast<void>(allocated<core::bf16>(architecture, {}, ops::Activations::retain, {}));
+    const std::vector<mpi::GridShape> grids = test::grids_of(mpi::Communicator::world().size());
+    for (const ops::Activations activations : core::values_of<ops::Activations>()) {
+        expect_as_planned<core::bf16>(architecture, adapters()[1], activations, grids.back());
     }
 }
 
