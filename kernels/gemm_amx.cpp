@@ -137,7 +137,8 @@ inline void add_product(const StripTerm& term, const SideWork& side) {
         }
         Tiles<Sum>::multiply_top_left();
         // Spread between the tile products, so that these never wait for many line-fill buffers at once.
-        prefetch_to_l2(fetch, 0, lines / 2);
+        constexpr bool fetches_two = Tiles<Sum>::depth > kernel_block;
+        prefetch_to_l2(fetch, 0, fetches_two ? lines : lines / 2);
         const bool packs_now = packs && k < side.pack.count * kernel_block;
         if (packs_now) {
             interleave_rows(blocks, row_bytes, strip, first_pair, middle_pair);
@@ -145,7 +146,10 @@ inline void add_product(const StripTerm& term, const SideWork& side) {
         if constexpr (two_cols) {
             Tiles<Sum>::multiply_top_right();
         }
-        prefetch_to_l2(fetch, lines / 2, lines);
+        if constexpr (fetches_two) {
+            fetch += side.fetch.step;
+        }
+        prefetch_to_l2(fetch, fetches_two ? 0 : lines / 2, lines);
         if (packs_now) {
             interleave_rows(blocks, row_bytes, strip, middle_pair, last_pair);
             blocks += side.pack.step;
@@ -208,6 +212,40 @@ void multiply_integers(const StripProduct<std::int32_t>& product) {
     }
 }
 
+/// pack_quads; of blocks as weights are stored, four rows of 32 at a time.
+void pack_quads_of_blocks(void* strip, const Operand<int8>& operand) {
+    if (operand.k_contiguous || operand.stride != kernel_block || operand.count != kernel_block ||
+        operand.k % kernel_block != 0) {
+        pack_quads(strip, operand);
+        return;
+    }
+    alignas(64) std::uint8_t order[row_bytes];  // of 16 columns: their bytes of four rows
+    for (int i = 0; i < row_bytes; ++i) {
+        order[i] = static_cast<std::uint8_t>(i % 4 * kernel_block + i / 4);
+    }
+    const __m512i low = _mm512_load_si512(order);
+    const __m512i high = _mm512_add_epi8(low, _mm512_set1_epi8(tile_rows));
+    const std::int64_t blocks = operand.k / kernel_block;
+    constexpr std::int64_t quads = kernel_block / 4;
+    auto* target = static_cast<char*>(strip);
+    for (std::int64_t b = 0; b < blocks; ++b) {
+        const int8* rows = operand.data + b * operand.step;
+        char* half = target + b / 2 * 2 * tile_bytes + b % 2 * quads * row_bytes;
+        for (std::int64_t quad = 0; quad < quads; ++quad, rows += 4 * kernel_block, half += row_bytes) {
+            const __m512i first = _mm512_loadu_si512(rows);
+            const __m512i second = _mm512_loadu_si512(rows + 2 * kernel_block);
+            _mm512_storeu_si512(half, _mm512_permutex2var_epi8(first, low, second));
+            _mm512_storeu_si512(half + tile_bytes, _mm512_permutex2var_epi8(first, high, second));
+        }
+    }
+    if (blocks % 2 != 0) {
+        char* half = target + blocks / 2 * 2 * tile_bytes + quads * row_bytes;
+        for (std::int64_t tile = 0; tile < 2; ++tile, half += tile_bytes) {
+            __builtin_memset(half, 0, static_cast<std::size_t>(quads * row_bytes));
+        }
+    }
+}
+
 /// TDPBF16PS on tiles in registers.
 float multiply_tiles_in_registers(std::int64_t rounds) {
     // No zeros: multiplying these may draw less power and run at a higher frequency.
@@ -263,7 +301,7 @@ constinit const micro_kernel_t<int8> gemm_int8 = {
     .unpacked_depth = 1024,
     .left_block_bytes = 1U << 20U,
     .pack_left = pack_vectors_of_64,
-    .pack_right = pack_quads,
+    .pack_right = pack_quads_of_blocks,
     .multiply = multiply_integers,
     .few_rows = 0,
     .multiply_few_rows = nullptr,

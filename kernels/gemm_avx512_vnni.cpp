@@ -33,9 +33,18 @@ void sum_columns(const StripTerm& term, __m512i (&sums)[panel_vectors]) {
     }
 }
 
-/// `left` starts at the first of `rows` vectors within blocks [32 vectors][64].
+inline void prefetch_to_l2(const char* data, std::int64_t first, std::int64_t last) {
+    for (std::int64_t line = first; line < last; ++line) {
+        _mm_prefetch(data + line * 64, _MM_HINT_T1);
+    }
+}
+
+/// `left` starts at the first of `rows` vectors within blocks [32 vectors][64]. `fetch` is none, or the side work of
+/// the product.
 template <int rows, int vectors>
-void multiply_rows(const Product& product, const char* left, const __m512i (&start)[panel_vectors], std::int32_t* c) {
+void multiply_rows(const Product& product, const char* left, const __m512i (&start)[panel_vectors],
+                   const SideWork* fetch, std::int32_t* c) {
+    const auto* fetched = fetch == nullptr ? nullptr : static_cast<const char*>(fetch->fetch.first);
     const auto* right = static_cast<const char*>(product.term.right);
     __m512i sums[half_rows][panel_vectors];
     for (int row = 0; row < rows; ++row) {
@@ -44,6 +53,11 @@ void multiply_rows(const Product& product, const char* left, const __m512i (&sta
         }
     }
     for (std::int64_t k = 0; k < product.term.k; k += block_depth, left += block_bytes, right += block_bytes) {
+        if (fetched != nullptr) {
+            for (int half = 0; half < 2; ++half, fetched += fetch->fetch.step) {
+                prefetch_to_l2(fetched, fetch->first_line, fetch->last_line);
+            }
+        }
         for (std::int64_t quad = 0; quad < quads_per_block; ++quad) {
             __m512i columns[panel_vectors];
             for (int v = 0; v < vectors; ++v) {
@@ -71,11 +85,11 @@ void multiply_rows(const Product& product, const char* left, const __m512i (&sta
 /// Calls the instance of a row count known at compile time.
 template <int rows, int vectors>
 void multiply_at_most(std::int64_t count, const Product& product, const char* left,
-                      const __m512i (&start)[panel_vectors], std::int32_t* c) {
+                      const __m512i (&start)[panel_vectors], const SideWork* fetch, std::int32_t* c) {
     if (count >= rows) {
-        multiply_rows<rows, vectors>(product, left, start, c);
+        multiply_rows<rows, vectors>(product, left, start, fetch, c);
     } else if constexpr (rows > 1) {
-        multiply_at_most<rows - 1, vectors>(count, product, left, start, c);
+        multiply_at_most<rows - 1, vectors>(count, product, left, start, fetch, c);
     }
 }
 
@@ -84,8 +98,9 @@ void multiply_columns(const Product& product) {
     __m512i start[panel_vectors];
     sum_columns<vectors>(product.term, start);
     const auto* left = static_cast<const char*>(product.term.left);
+    const SideWork* fetch = product.side != nullptr && product.side->fetch.count > 0 ? product.side : nullptr;
     for (std::int64_t row = 0; row < product.rows; row += half_rows, left += half_rows * block_depth) {
-        multiply_at_most<half_rows, vectors>(product.rows - row, product, left, start,
+        multiply_at_most<half_rows, vectors>(product.rows - row, product, left, start, row == 0 ? fetch : nullptr,
                                              product.c + row * product.stride);
     }
 }

@@ -91,10 +91,11 @@ private:
     [[nodiscard]] index_t packed_blocks(index_t blocks) const {
         return (blocks * kernel_block + kernel_.block_depth - 1) / kernel_.block_depth;
     }
-    /// Calls multiply(panel, first packed block, depth, is_first) for the panels of the next run, packed by `pack`.
+    /// Packs the panels of the next run as operand `is`, and calls multiply(s, panel, first packed block, depth,
+    /// whether it is the first, side work) for each of them and each token strip s.
     template <class Multiply>
-    void for_each_panel(WeightStream<Scalar>& weights, Side side, index_t features, core::Buffer<std::byte>& storage,
-                        const Multiply& multiply) const;
+    void for_each_panel(WeightStream<Scalar>& weights, Side is, index_t features, index_t strips,
+                        core::Buffer<std::byte>& storage, const Multiply& multiply) const;
 
     const StripProducts<Scalar>& products_;
     const kernels::micro_kernel_t<int8>& kernel_;
@@ -103,21 +104,24 @@ private:
 
 template <class Scalar>
 template <class Multiply>
-void IntegerProducts<Scalar>::for_each_panel(WeightStream<Scalar>& weights, Side side, index_t features,
+void IntegerProducts<Scalar>::for_each_panel(WeightStream<Scalar>& weights, Side is, index_t features, index_t strips,
                                              core::Buffer<std::byte>& storage, const Multiply& multiply) const {
-    const std::size_t block_bytes = side == Side::left ? kernel_.left_bytes : kernel_.right_bytes;
+    const std::size_t block_bytes = is == Side::left ? kernel_.left_bytes : kernel_.right_bytes;
     std::byte* panel = storage.reserve(static_cast<std::size_t>(packed_blocks(weights.panel_blocks())) * block_bytes);
     for (index_t p = 0; p < weights.panels_per_run(); ++p) {
         const StoredRun now = weights.stored();
-        const StoredRun next = weights.take_panel_to_ask_for();
-        for (index_t b = 0; b < next.blocks; ++b) {
-            ask_for_block(next, b);
-        }
+        const StoredRun asked = weights.take_panel_to_ask_for();
+        kernels::SideWork side = {};
+        side.fetch = plain(asked);
         const index_t depth = now.blocks * kernel_block;
         const kernels::Operand<int8> codes = {
-            reinterpret_cast<const int8*>(now.first), kernel_block, side == Side::left, features, depth, now.step};
-        (side == Side::left ? kernel_.pack_left : kernel_.pack_right)(panel, codes);
-        multiply(panel, packed_blocks(p * weights.panel_blocks()), depth, p == 0);
+            reinterpret_cast<const int8*>(now.first), kernel_block, is == Side::left, features, depth, now.step};
+        (is == Side::left ? kernel_.pack_left : kernel_.pack_right)(panel, codes);
+        const index_t first = packed_blocks(p * weights.panel_blocks());
+        for (index_t s = 0; s < strips; ++s) {
+            share(side, lines_of_block(asked.format), s, strips);
+            multiply(s, panel, first, depth, p == 0, side);
+        }
         weights.finish();
     }
 }
@@ -133,17 +137,18 @@ void IntegerProducts<Scalar>::weights_by_tokens(WeightStream<Scalar>& weights, i
     std::copy_n(reinterpret_cast<const float*>(weights.stored().first + block_elements), kernel_block,
                 of_features.begin());
     std::int32_t* sums = scratch.sums.reserve(static_cast<std::size_t>(strips * block_elements));
-    for_each_panel(weights, Side::left, features, scratch.panel,
-                   [&](const std::byte* panel, index_t first, index_t depth, bool is_first) {
-                       for (index_t s = 0; s < strips; ++s) {
-                           kernel_.multiply({features,
-                                             extent_of_block(token_count, s),
-                                             {panel, tokens.strips.at(s, first), depth},
-                                             sums + s * block_elements,
-                                             kernel_block,
-                                             !is_first});
-                       }
-                   });
+    for_each_panel(
+        weights, Side::left, features, strips, scratch.panel,
+        [&](index_t s, const std::byte* panel, index_t first, index_t depth, bool is_first, kernels::SideWork& side) {
+            kernel_.multiply({features,
+                              extent_of_block(token_count, s),
+                              {panel, tokens.strips.at(s, first), depth},
+                              sums + s * block_elements,
+                              kernel_block,
+                              !is_first,
+                              {},
+                              &side});
+        });
     for (index_t s = 0; s < strips; ++s) {
         const index_t columns = extent_of_block(token_count, s);
         elementwise_.scale_integers(features, columns, sums + s * block_elements, kernel_block, of_features.data(),
@@ -164,17 +169,18 @@ void IntegerProducts<Scalar>::tokens_by_weights(const QuantisedTokens<Sum>& toke
                                                 const Done& done) const {
     const index_t strips = blocks_of(token_count);
     std::int32_t* sums = scratch.sums.reserve(static_cast<std::size_t>(strips * block_elements));
-    for_each_panel(weights, Side::right, features, scratch.panel,
-                   [&](const std::byte* panel, index_t first, index_t depth, bool is_first) {
-                       for (index_t s = 0; s < strips; ++s) {
-                           kernel_.multiply({extent_of_block(token_count, s),
-                                             features,
-                                             {tokens.strips.at(s, first), panel, depth},
-                                             sums + s * block_elements,
-                                             kernel_block,
-                                             !is_first});
-                       }
-                   });
+    for_each_panel(
+        weights, Side::right, features, strips, scratch.panel,
+        [&](index_t s, const std::byte* panel, index_t first, index_t depth, bool is_first, kernels::SideWork& side) {
+            kernel_.multiply({extent_of_block(token_count, s),
+                              features,
+                              {tokens.strips.at(s, first), panel, depth},
+                              sums + s * block_elements,
+                              kernel_block,
+                              !is_first,
+                              {},
+                              &side});
+        });
     for (index_t s = 0; s < strips; ++s) {
         const index_t rows = extent_of_block(token_count, s);
         Sum* of_strip = c + s * block_elements;

@@ -39,6 +39,19 @@ struct RightPanels {
     void forget() { is_packed = false; }
 };
 
+/// Blocks as they are stored, for products to ask for.
+[[nodiscard]] inline kernels::PlainBlocks plain(const StoredRun& run) {
+    return {run.first, run.step, run.blocks};
+}
+/// Gives the next product its share of side work, that of token strip `strip`. `lines`: of a block to fetch.
+inline void share(kernels::SideWork& side, index_t lines, index_t strip, index_t strips) {
+    const auto cut = [&](index_t all, index_t end) { return all * end / strips; };
+    side.first_row = cut(kernel_block, strip);
+    side.last_row = cut(kernel_block, strip + 1);
+    side.first_line = cut(lines, strip);
+    side.last_line = cut(lines, strip + 1);
+}
+
 /// Results are rows of sums in blocks of 32 vectors. In "weights by tokens" C is [32 features, stride >= tokens padded
 /// to 32]; in "tokens by weights" C is [tokens padded to 32, 32 features]. Only whole groups of 16 beyond the real
 /// extents are written. All functions run on the calling thread, between `begin` and `end` (see TileState).
@@ -133,14 +146,6 @@ public:
     };
 
 private:
-    /// Gives the next product its share, that of token strip `strip`. `lines`: of a block to fetch.
-    static void share(kernels::SideWork& side, index_t lines, index_t strip, index_t strips) {
-        const auto cut = [&](index_t all, index_t end) { return all * end / strips; };
-        side.first_row = cut(kernel_block, strip);
-        side.last_row = cut(kernel_block, strip + 1);
-        side.first_line = cut(lines, strip);
-        side.last_line = cut(lines, strip + 1);
-    }
     [[nodiscard]] static const kernels::stored_t<Scalar>* stored(const Scalar* data) {
         return reinterpret_cast<const kernels::stored_t<Scalar>*>(data);
     }
@@ -150,7 +155,6 @@ private:
     [[nodiscard]] static kernels::PlainBlocks plain(const BlockRun<Scalar>& run) {
         return {run.first, run.step * static_cast<index_t>(sizeof(Scalar)), run.blocks};
     }
-    [[nodiscard]] static kernels::PlainBlocks plain(const StoredRun& run) { return {run.first, run.step, run.blocks}; }
 
     const kernels::KernelSet& kernels_;
     const kernels::micro_kernel_t<Scalar>& kernel_;
@@ -168,7 +172,7 @@ void StripProducts<Scalar>::weights_by_tokens(WeightStream<Scalar>& weights, ind
         const std::byte* left = left_of_blocks(now.first, 1, now.blocks, panel).data;
         kernels::SideWork side = {};
         const StoredRun asked = weights.take_panel_to_ask_for();
-        side.fetch = plain(asked);
+        side.fetch = ops::plain(asked);
         const bool is_last = p == weights.panels_per_run() - 1;
         const index_t depth = now.blocks * kernel_block;
         const index_t first = p * weights.panel_blocks();
@@ -209,7 +213,7 @@ void StripProducts<Scalar>::tokens_by_weights(const Strips& tokens, index_t toke
         std::byte* free_panel = both.at(1 - panels.in_use);
         kernels::SideWork side = {};
         const StoredRun asked = weights.take_panel_to_ask_for();
-        side.fetch = plain(asked);
+        side.fetch = ops::plain(asked);
         side.pack = plain(next);
         side.strip = free_panel;
         const bool is_last = p == weights.panels_per_run() - 1;
