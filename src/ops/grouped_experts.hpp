@@ -87,6 +87,7 @@ private:
     // grouped_experts_forward.cpp
     void project_up(const SavedExperts<Scalar>& saved, PreActivations<Scalar>* kept, bool activate);
     void project_down();
+    [[nodiscard]] TokenRows gather_tokens(const SavedExperts<Scalar>& saved, const TaskContext& task) const;
     [[nodiscard]] Strips gather_columns(const SavedExperts<Scalar>& saved, const TaskContext& task,
                                         const DropoutMask* mask, core::Buffer<std::byte>& storage) const;
     [[nodiscard]] Strips low_rank(Projection p, const TaskContext& task, const Strips& tokens,

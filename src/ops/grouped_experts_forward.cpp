@@ -33,14 +33,7 @@ void GroupedExperts<Scalar>::project_up(const SavedExperts<Scalar>& saved, PreAc
             return weight_strip(i % 2 == 0 ? Projection::gate : Projection::up, expert, task.item.first + i / 2);
         });
         weights.ask_for_first_panels();
-        TokenRows tokens = {gather_columns(saved, task, nullptr, task.scratch.tokens)};
-        if (uses_integers()) {
-            Scalar* rows =
-                task.scratch.rows.reserve(static_cast<std::size_t>(task.strips() * hidden_blocks_ * block_elements));
-            gather_blocks(saved.routed, saved.hidden, task.chunk, 0, hidden_blocks_, rows);
-            tokens.quantised =
-                integers_.quantise(rows, task.rows(), hidden_blocks_, nullptr, Side::right, task.scratch.integers, 0);
-        }
+        const TokenRows tokens = gather_tokens(saved, task);
         std::array<Strips, 2> low_ranks;
         for (const Projection p : {Projection::gate, Projection::up}) {
             const auto i = static_cast<std::size_t>(p);
@@ -84,10 +77,9 @@ void GroupedExperts<Scalar>::project_down() {
         weights.ask_for_first_panels();
         TokenRows tokens = {activated_strips(task, work.activated)};
         if (uses_integers()) {
-            const Scalar* first =
-                work.activation.data() + task.chunk.first_strip * intermediate_blocks_ * block_elements;
-            tokens.quantised = integers_.quantise(first, task.rows(), intermediate_blocks_, nullptr, Side::right,
-                                                  task.scratch.integers, 0);
+            const index_t first = task.chunk.first_strip * intermediate_blocks_ * block_elements;
+            tokens.quantised = integers_.quantise(work.activation.data() + first, task.rows(), intermediate_blocks_,
+                                                  nullptr, Side::right, task.scratch.integers, 0);
         }
         const Strips input = has_dropout() ? activated_strips(task, work.dropped) : tokens.strips;
         const Strips low = low_rank(Projection::down, task, input, task.scratch.low_rank[0], nullptr);
@@ -109,6 +101,27 @@ template <class Scalar>
 Strips GroupedExperts<Scalar>::activated_strips(const TaskContext& task, const core::Buffer<std::byte>& strips) const {
     const Strips all = {strips.data(), intermediate_blocks_, products_.right_bytes()};
     return {all.at(task.chunk.first_strip), intermediate_blocks_, products_.right_bytes()};
+}
+
+/// The chunk's hidden states as right operand, and rounded where weights are multiplied as integers.
+template <class Scalar>
+typename GroupedExperts<Scalar>::TokenRows GroupedExperts<Scalar>::gather_tokens(const SavedExperts<Scalar>& saved,
+                                                                                 const TaskContext& task) const {
+    if (!uses_integers()) {
+        return {gather_columns(saved, task, nullptr, task.scratch.tokens)};
+    }
+    const index_t of_strip = hidden_blocks_ * block_elements;
+    Scalar* rows = task.scratch.rows.reserve(static_cast<std::size_t>(task.strips() * of_strip));
+    gather_blocks(saved.routed, saved.hidden, task.chunk, 0, hidden_blocks_, rows);
+    TokenRows tokens = {products_.right_strips(task.scratch.tokens, task.strips(), hidden_blocks_)};
+    for (index_t s = 0; s < task.strips(); ++s) {
+        products_.pack_right(tokens.strips.at(s),
+                             products_.rows({rows + s * of_strip, block_elements, hidden_blocks_},
+                                            extent_of_block(task.rows(), s), this->config().hidden));
+    }
+    tokens.quantised =
+        integers_.quantise(rows, task.rows(), hidden_blocks_, nullptr, Side::right, task.scratch.integers, 0);
+    return tokens;
 }
 
 /// The chunk's hidden states, after dropout if there is a mask, as right operand: vectors are tokens, k the hidden
