@@ -318,6 +318,11 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
                        plan_memory(runtime, as_stored, settings, sizeof(Scalar), purpose).total());
     });
     print_warnings(runtime.world, {as_stored.warning});
+    if (model.uses_integers() && runtime.kernels.of<kernels::int8>().gemm.isa == kernels::Isa::portable) {
+        mpi::print(runtime.world,
+                   "warning: compute.experts = int8 has no kernels here but portable ones (AVX512_VNNI or AMX INT8 are "
+                   "missing, or not wanted): leave it out for speed\n");
+    }
     print_warnings(runtime.world, settings.lora.warnings);
     std::unique_ptr<model::WeightSource<Scalar>> source;
     const model::CheckpointWeights<Scalar>* checkpoint = nullptr;

@@ -175,11 +175,19 @@ struct Nvfp4Codec : E2m1Codec {
         std::transform(scale.halves.begin(), scale.halves.end(), scales.halves[static_cast<std::size_t>(row)].begin(),
                        core::narrow_to_e4m3);
     }
+    /// Numbers of E4M3 by code: blocks have 64 of them.
+    static constexpr auto numbers = [] {
+        std::array<float, 256> all{};
+        for (std::size_t code = 0; code < all.size(); ++code) {
+            all[code] = core::widen_e4m3(static_cast<std::uint8_t>(code));
+        }
+        return all;
+    }();
     static RowScale get(const Scales& scales, index_t row) {
         RowScale scale;
         std::transform(scales.halves[static_cast<std::size_t>(row)].begin(),
                        scales.halves[static_cast<std::size_t>(row)].end(), scale.halves.begin(),
-                       [&](std::uint8_t half) { return core::widen_e4m3(half) * scales.common; });
+                       [&](std::uint8_t half) { return numbers[half] * scales.common; });
         return scale;
     }
 };
