@@ -216,7 +216,8 @@ std::unique_ptr<Benchmark> prepare_step(const train::Runtime& runtime, Console& 
         return planner.plan(choice, tokens_of_pass(choice.micro_batch, choice.grid.ranks()));
     };
     const train::PassOptions options = {
-        .wanted = {batches.micro_batch, settings.activations, workload.model.weights, runtime.grid.shape()},
+        .wanted = {batches.micro_batch, settings.activations, workload.model.weights, runtime.grid.shape(),
+                   workload.model.share},
         .batch_size = batches.batch_size,
         .experts = architecture.experts,
         .micro_batch_key = micro_batch_key,

@@ -52,7 +52,8 @@ void plan_passes(const train::Runtime& runtime, TrainConfiguration& configuratio
                             train::largest_pass(inputs.data, batches.with(choice.micro_batch), choice.grid.ranks()));
     };
     const train::PassOptions options = {.wanted = {batches.micro_batch, configuration.decoder.activations,
-                                                   configuration.model.weights, runtime.grid.shape()},
+                                                   configuration.model.weights, runtime.grid.shape(),
+                                                   configuration.model.share},
                                         .batch_size = batches.batch_size,
                                         .experts = as_stored.experts};
     const train::PassChoice choice = train::fit_passes(runtime, configuration.model.name(), plan, options);
