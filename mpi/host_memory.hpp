@@ -19,7 +19,7 @@ public:
     /// all must ask first and agree: Open MPI 4.1 leaves the others waiting if one of them fails to create it.
     static void require_room(std::size_t bytes, const std::string& otherwise);
 
-    /// Collective over `host`, whose ranks share memory. Contents are zeros.
+    /// Collective over `host`, whose ranks share memory. Contents are unspecified.
     HostMemory(const Communicator& host, std::size_t bytes);
     /// Collective, but while an exception passes: other ranks may not get here then, and the window ends with the process.
     ~HostMemory();
