@@ -92,8 +92,7 @@ void HostMemory::require_room(std::size_t bytes, const std::string& otherwise) {
     }
 }
 
-HostMemory::HostMemory(const Communicator& host, std::size_t bytes)
-    : host_(host), window_(std::make_unique<Window>()) {
+HostMemory::HostMemory(const Communicator& host, std::size_t bytes) : host_(host), window_(std::make_unique<Window>()) {
     const Communicator::Call call(host_, core::scopes::mpi_share_memory, static_cast<std::int64_t>(bytes));
     const std::size_t page = page_bytes();
     const std::size_t of_this_rank = host_.is_root() ? bytes + page : 0;
@@ -132,8 +131,9 @@ void HostMemory::take_pages(std::span<std::byte> part) const {
     if (!part.empty() && madvise(part.data() - before, part.size() + before, MADV_POPULATE_WRITE) != 0 &&
         errno != EINVAL) {  // of a kernel that does not know it
         core::fail(ExitCode::out_of_resources,
-                   "out of memory ({} has no pages left for memory that ranks share); use more hosts, or share less",
-                   host::host_name());
+                   "{} has no room left for memory that its ranks share ({} or the memory itself filled up meanwhile); "
+                   "free some of it, or share nothing",
+                   host::host_name(), backing_folder());
     }
 #else
     static_cast<void>(part);

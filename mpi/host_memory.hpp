@@ -14,14 +14,15 @@ namespace moesaic::mpi {
 /// their place, on the NUMA node of the rank, when a rank first writes to them.
 class HostMemory {
 public:
-    /// Throws with ExitCode::out_of_resources if the host has no room for a window of so many bytes, or this process may
-    /// not map it; `otherwise` completes the suggestion to make room: "or set ...". Of the ranks that will create a window
-    /// all must ask first and agree: Open MPI 4.1 leaves the others waiting if one of them fails to create it.
+    /// Throws with ExitCode::out_of_resources if the host has no room for a window of so many bytes, or this process
+    /// may not map it; `otherwise` completes the suggestion to make room: "or set ...". Of the ranks that will create a
+    /// window all must ask first and agree: Open MPI 4.1 leaves the others waiting if one of them fails to create it.
     static void require_room(std::size_t bytes, const std::string& otherwise);
 
     /// Collective over `host`, whose ranks share memory. Contents are unspecified.
     HostMemory(const Communicator& host, std::size_t bytes);
-    /// Collective, but while an exception passes: other ranks may not get here then, and the window ends with the process.
+    /// Collective, but while an exception passes: other ranks may not get here then, and the window ends with the
+    /// process.
     ~HostMemory();
     HostMemory(const HostMemory&) = delete;
     HostMemory& operator=(const HostMemory&) = delete;
@@ -29,8 +30,8 @@ public:
     /// Begins a page.
     [[nodiscard]] std::span<std::byte> bytes() const noexcept;
     [[nodiscard]] const Communicator& host() const noexcept { return host_; }
-    /// Takes the pages of a part that this rank will write to first. Throws with ExitCode::out_of_resources if there are
-    /// none, where writing would end the process by SIGBUS; Linux before 5.14 can't tell.
+    /// Takes the pages of a part that this rank will write to first. Throws with ExitCode::out_of_resources if there
+    /// are none, where writing would end the process by SIGBUS; Linux before 5.14 can't tell.
     void take_pages(std::span<std::byte> part) const;
     /// Collective. What ranks wrote before, all can read after.
     void publish() const;

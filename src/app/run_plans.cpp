@@ -76,11 +76,10 @@ RunPlans::RunPlans(const mpi::Communicator& world, const TrainConfiguration& con
       tokens_(world, configuration, architecture.vocabulary),
       planner_(architecture, configuration.decoder_settings(0),
                memory_request(configuration.compute, ranks.threads, world.min(ranks.of_node))),
-      options_{
-          .wanted = {batches().micro_batch, configuration.decoder.activations, configuration.model.weights, ranks.grid,
-                     configuration.model.share},
-          .batch_size = batches().batch_size,
-          .experts = architecture.experts},
+      options_{.wanted = {batches().micro_batch, configuration.decoder.activations, configuration.model.weights,
+                          ranks.grid, configuration.model.share},
+               .batch_size = batches().batch_size,
+               .experts = architecture.experts},
       choice_(options_.wanted) {
     choice_.micro_batch = train::choose_micro_batch(in_passes(), options_, bytes_);
 }

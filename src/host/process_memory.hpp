@@ -21,7 +21,8 @@ void reset_peak_memory();
 /// large fits into: a process that frees as much as it takes then grows all the same.
 void return_freed_memory();
 
-/// Memory that the phases of a piece of work add, as peak_memory_bytes counts it, whatever others allocate between them. Resets the peak.
+/// Memory that the phases of a piece of work add, as peak_memory_bytes counts it, whatever others allocate between
+/// them. Resets the peak.
 class MemoryOfPhases {
 public:
     /// The first phase begins.

@@ -32,7 +32,8 @@ struct MemoryRequest {
     model::WeightSharing share = model::WeightSharing::none;
 };
 
-/// Bytes of one rank, by purpose; of weights that the ranks of a host share, its part. Tokens are taken to be spread evenly over ranks and, in buffers, over experts.
+/// Bytes of one rank, by purpose; of weights that the ranks of a host share, its part. Tokens are taken to be spread
+/// evenly over ranks and, in buffers, over experts.
 struct MemoryPlan {
     struct Item {
         std::string_view purpose;

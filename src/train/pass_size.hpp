@@ -71,9 +71,9 @@ struct Suggestion {
     [[nodiscard]] std::string describe(index_t node_ranks) const;
 };
 
-/// Changes that make a run fit that does not, the cheapest first: other passes, replicated weights once per host, experts
-/// shared by the ranks that are there, weights in fewer bits, more ranks with these, more ranks alone. Of each kind the first one that fits, with
-/// other passes only if they have to be. Empty if nothing helps.
+/// Changes that make a run fit that does not, the cheapest first: other passes, replicated weights once per host,
+/// experts shared by the ranks that are there, weights in fewer bits, more ranks with these, more ranks alone. Of each
+/// kind the first one that fits, with other passes only if they have to be. Empty if nothing helps.
 [[nodiscard]] std::vector<Suggestion> suggest(const PlanOfPasses& plan, const PassOptions& options, double bytes);
 
 /// As an advice for require_memory; empty if there is none.

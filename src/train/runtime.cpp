@@ -131,10 +131,11 @@ void ModelSettings::declare(core::OptionSet& set) {
     set.add_path("model.cache", cache,
                  "file that keeps the routed experts as they are packed in memory: made by the first start, read by "
                  "later ones, on any grid of ranks");
-    set.add_enum("model.share", share,
-                 "what the ranks of a host hold together in shared memory: none; or host: embedding, attention, dense and "
-                 "shared feed-forward networks and head, which are read and held once instead of by every rank, but lie "
-                 "on other NUMA nodes than some of their readers");
+    set.add_enum(
+        "model.share", share,
+        "what the ranks of a host hold together in shared memory: none; or host: embedding, attention, dense and "
+        "shared feed-forward networks and head, which are read and held once instead of by every rank, but lie "
+        "on other NUMA nodes than some of their readers");
 }
 
 model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridShape& grid) {

@@ -42,7 +42,7 @@ struct Runtime {
     kernels::KernelSet kernels;
     mpi::ProcessGrid grid;
     mpi::Communicator host_group;  ///< the ranks of this host
-    index_t host_ranks;      ///< of the host that has fewest
+    index_t host_ranks;            ///< of the host that has fewest
 };
 
 /// Which model: a folder, or the name of random weights.

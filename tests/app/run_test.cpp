@@ -243,9 +243,10 @@ TEST_F(RunTest, SharedMemoryThatIsTooSmallIsNamed) {
     if (shell("unshare --mount sh -c '" + small + "'").exit_code != 0) {
         GTEST_SKIP() << "no right to mount another /dev/shm";
     }
-    const std::string train = std::string(MOESAIC_MPIRUN) + " -q -n 2 --oversubscribe --bind-to none " + program +
-                              " eval --model.synthetic qwen3-30b-a3b --model.layers 1 --parallel.threads 1 --data.eval " +
-                              reference + "/train.jsonl --model.share host";
+    const std::string train =
+        std::string(MOESAIC_MPIRUN) + " -q -n 2 --oversubscribe --bind-to none " + program +
+        " eval --model.synthetic qwen3-30b-a3b --model.layers 1 --parallel.threads 1 --data.eval " + reference +
+        "/train.jsonl --model.share host";
     const Result result = shell("unshare --mount sh -c '" + small + " && " + train + "'");
     EXPECT_EQ(result.exit_code, 5) << result.output;
     const auto lines = error_lines(result.output);

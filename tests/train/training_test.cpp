@@ -312,8 +312,8 @@ TEST(PassSize, SuggestsToHoldReplicatedWeightsOncePerHost) {
             planned.items.push_back({"embedding and head", replicated / holders * core::gibibyte, "any"});
             return planned;
         };
-        const auto suggestions = suggest(plan, {.wanted = {.micro_batch = 1, .share = share}, .batch_size = 8},
-                                         21.5 * core::gibibyte);
+        const auto suggestions =
+            suggest(plan, {.wanted = {.micro_batch = 1, .share = share}, .batch_size = 8}, 21.5 * core::gibibyte);
         return suggestions.empty() ? std::string() : suggestions.front().options;
     };
     EXPECT_EQ(suggested_first(6, model::WeightSharing::none), "--model.share host");

@@ -25,8 +25,8 @@ constexpr auto names_of(WeightSharing) {
 }
 
 /// The weights of another source. Matrices that every rank has whole lie in memory that the ranks of a host share, in
-/// the order in which they are asked for; each rank fills some rows of each, so that a host reads, checks and packs them
-/// once. What others fill is there only after HostMemory::publish.
+/// the order in which they are asked for; each rank fills some rows of each, so that a host reads, checks and packs
+/// them once. What others fill is there only after HostMemory::publish.
 template <class Scalar>
 class SharedWeights final : public WeightSource<Scalar> {
 public:

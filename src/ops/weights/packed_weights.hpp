@@ -104,8 +104,8 @@ public:
 
     /// Gives the weights memory of their own.
     void allocate();
-    /// Puts them into memory of somebody else, at least `bytes()` bytes from the beginning of a cache line on, and keeps
-    /// a share of it.
+    /// Puts them into memory of somebody else, at least `bytes()` bytes from the beginning of a cache line on, and
+    /// keeps a share of it.
     void use(std::shared_ptr<std::byte> memory) noexcept { memory_ = std::move(memory); }
 
     [[nodiscard]] WeightFormat format() const noexcept { return format_; }
