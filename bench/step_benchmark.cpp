@@ -216,13 +216,13 @@ std::unique_ptr<Benchmark> prepare_step(const train::Runtime& runtime, Console& 
     const train::PlanOfPasses plan_of = [&](const train::PassChoice& choice) {
         return planner.plan(choice, tokens_of_pass(choice.micro_batch, choice.grid.ranks()));
     };
-    const train::PassOptions options = {
-        .wanted = {batches.micro_batch, settings.activations, workload.model.weights, runtime.grid.shape()},
-        .batch_size = batches.batch_size,
-        .experts = architecture.experts,
-        .integers = workload.model.uses_integers(),
-        .micro_batch_key = micro_batch_key,
-        .activations_key = activations_key};
+    const train::PassOptions options = {.wanted = {batches.micro_batch, settings.activations, workload.model.weights,
+                                                   runtime.grid.shape(), workload.model.share},
+                                        .batch_size = batches.batch_size,
+                                        .experts = architecture.experts,
+                                        .integers = workload.model.uses_integers(),
+                                        .micro_batch_key = micro_batch_key,
+                                        .activations_key = activations_key};
     const train::PassChoice choice = train::fit_passes(runtime, workload.model.name(), plan_of, options);
     const train::MemoryPlan plan = plan_of(choice);
     batches.micro_batch = choice.micro_batch;

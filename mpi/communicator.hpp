@@ -128,6 +128,7 @@ public:
     void agree(const std::function<void()>& work) const;
 
 private:
+    friend class HostMemory;
     struct Handle;
     class Call;
     explicit Communicator(std::shared_ptr<const Handle> handle);

@@ -39,6 +39,10 @@ std::string describe(const MemoryPlan& plan) {
         }
     }
     add("all", plan.total());
+    if (plan.shared > 0) {
+        text += fmt::format("attention, dense, embedding and head: {:.3f} GiB, shared by the ranks of a host\n",
+                            plan.shared / core::gibibyte);
+    }
     return text;
 }
 

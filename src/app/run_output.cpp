@@ -98,7 +98,7 @@ RunOutput::RunOutput(const train::Runtime& runtime, const OutputSettings& settin
       folder_{settings.directory},
       progress_(runtime.world.is_root()),
       start_ns_(now_ns()),
-      memory_before_(host::resident_memory_bytes()) {
+      memory_before_(host::proportional_memory_bytes()) {
     runtime.world.agree([&] {
         if (runtime.world.is_root()) {
             lock_.emplace(folder_.path);

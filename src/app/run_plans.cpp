@@ -24,8 +24,9 @@ std::string three_digits(double value) {
     return value < 1000 ? fmt::format("{:.3g}", value) : fmt::format("{:.0f}", value);
 }
 
-MemoryRequest memory_request(const kernels::ComputeSettings& compute, index_t threads) {
+MemoryRequest memory_request(const kernels::ComputeSettings& compute, index_t threads, index_t host_ranks) {
     MemoryRequest request;
+    request.host_ranks = host_ranks;
     request.scalar_bytes =
         kernels::with_precision(compute.precision, [](auto scalar) { return static_cast<index_t>(sizeof(scalar)); });
     request.threads = threads;
@@ -73,12 +74,13 @@ RunPlans::RunPlans(const mpi::Communicator& world, const TrainConfiguration& con
       ranks_(ranks),
       bytes_(static_cast<double>(world.min(static_cast<index_t>(ranks.memory())))),
       tokens_(world, configuration, architecture.vocabulary),
-      planner_(architecture, configuration.decoder_settings(0), memory_request(configuration.compute, ranks.threads)),
-      options_{
-          .wanted = {batches().micro_batch, configuration.decoder.activations, configuration.model.weights, ranks.grid},
-          .batch_size = batches().batch_size,
-          .experts = architecture.experts,
-          .integers = configuration.model.uses_integers()},
+      planner_(architecture, configuration.decoder_settings(0),
+               memory_request(configuration.compute, ranks.threads, world.min(ranks.of_node))),
+      options_{.wanted = {batches().micro_batch, configuration.decoder.activations, configuration.model.weights,
+                          ranks.grid, configuration.model.share},
+               .batch_size = batches().batch_size,
+               .experts = architecture.experts,
+               .integers = configuration.model.uses_integers()},
       choice_(options_.wanted) {
     choice_.micro_batch = train::choose_micro_batch(in_passes(), options_, bytes_);
 }
@@ -96,7 +98,8 @@ std::string RunPlans::describe_activations() {
 }
 
 std::string RunPlans::describe_what_fits() {
-    const train::PlanOfPasses plan = [&](const PassChoice& choice) {
+    const train::PlanOfPasses plan = [&](PassChoice choice) {
+        choice.share = choice_.share;
         train::BatchSettings as_many = batches().with(choice.micro_batch);
         as_many.batch_size = choice.micro_batch * choice.grid.ranks();
         return planner_.plan(choice, tokens_.most(as_many, choice.grid.ranks()));

@@ -51,11 +51,12 @@ void plan_passes(const train::Runtime& runtime, TrainConfiguration& configuratio
         return planner.plan(choice,
                             train::largest_pass(inputs.data, batches.with(choice.micro_batch), choice.grid.ranks()));
     };
-    const train::PassOptions options = {.wanted = {batches.micro_batch, configuration.decoder.activations,
-                                                   configuration.model.weights, runtime.grid.shape()},
-                                        .batch_size = batches.batch_size,
-                                        .experts = as_stored.experts,
-                                        .integers = configuration.model.uses_integers()};
+    const train::PassOptions options = {
+        .wanted = {batches.micro_batch, configuration.decoder.activations, configuration.model.weights,
+                   runtime.grid.shape(), configuration.model.share},
+        .batch_size = batches.batch_size,
+        .experts = as_stored.experts,
+        .integers = configuration.model.uses_integers()};
     const train::PassChoice choice = train::fit_passes(runtime, configuration.model.name(), plan, options);
     inputs.memory = plan(choice);
     batches.micro_batch = choice.micro_batch;

@@ -79,6 +79,7 @@ inline constexpr ScopeName checkpoint_save{"checkpoint.save", category::io};
 inline constexpr ScopeName mpi_agree{"mpi.agree", category::mpi};
 inline constexpr ScopeName mpi_split{"mpi.split", category::mpi};
 inline constexpr ScopeName mpi_split_by_node{"mpi.split_by_node", category::mpi};
+inline constexpr ScopeName mpi_share_memory{"mpi.share_memory", category::mpi};
 inline constexpr ScopeName mpi_barrier{"mpi.barrier", category::mpi};
 inline constexpr ScopeName mpi_sleeping_barrier{"mpi.sleeping_barrier", category::mpi};
 inline constexpr ScopeName mpi_sum{"mpi.sum", category::mpi};

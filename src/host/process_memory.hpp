@@ -7,9 +7,13 @@ namespace moesaic::host {
 
 /// Bytes of resident memory now; 0 if the system does not tell.
 [[nodiscard]] std::uint64_t resident_memory_bytes();
+/// The same, but of pages that n processes have 1/n: those of shared memory are there once (Linux: the proportional set
+/// size, in /proc/self/smaps_rollup; where that is missing, all resident memory).
+[[nodiscard]] std::uint64_t proportional_memory_bytes();
 /// Forgets earlier peaks where the system allows it (Linux: /proc/self/clear_refs).
 void reset_peak_memory();
-/// Bytes of resident memory at the peak since the start or the last reset; 0 if the system does not tell.
+/// Bytes of resident memory at the peak since the start or the last reset, without what other processes account for now
+/// as in proportional_memory_bytes; 0 if the system does not tell.
 [[nodiscard]] std::uint64_t peak_memory_bytes();
 
 /// From now on, memory of 1 MiB and more goes back to the system as soon as it is freed, and what is free goes now. The
@@ -17,7 +21,8 @@ void reset_peak_memory();
 /// large fits into: a process that frees as much as it takes then grows all the same.
 void return_freed_memory();
 
-/// Resident memory that the phases of a piece of work add, whatever others allocate between them. Resets the peak.
+/// Memory that the phases of a piece of work add, as peak_memory_bytes counts it, whatever others allocate between
+/// them. Resets the peak.
 class MemoryOfPhases {
 public:
     /// The first phase begins.
@@ -28,7 +33,7 @@ public:
     [[nodiscard]] double peak_bytes() const noexcept { return peak_; }
 
 private:
-    double before_ = 0;  ///< resident when the phase began
+    double before_ = 0;  ///< when the phase began
     double kept_ = 0;    ///< by the phases that ended
     double peak_ = 0;
 };

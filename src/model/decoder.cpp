@@ -58,10 +58,11 @@ Decoder<Scalar>::Decoder(const Architecture& architecture, const DecoderSettings
       lora_(plans, settings.lora),
       workspace_{kernels, {grid, kernels, architecture.experts, chunks_of(architecture, settings, grid)}},
       rotary_(std::make_shared<ops::RotaryTable<Sum>>(architecture.attention.rope)),
-      embedding_(ops::format_for<Scalar>(architecture.stored.embedding), architecture.vocabulary, architecture.hidden),
+      embedding_(ops::PackedWeights::without_memory(ops::format_for<Scalar>(architecture.stored.embedding),
+                                                    architecture.vocabulary, architecture.hidden)),
       output_norm_(static_cast<std::size_t>(architecture.hidden)) {
     if (!architecture_.tied_head) {
-        head_ = ops::PackedWeights(embedding_.format(), architecture.vocabulary, architecture.hidden);
+        head_ = ops::PackedWeights::without_memory(embedding_.format(), architecture.vocabulary, architecture.hidden);
     }
     const auto add = [&](std::unique_ptr<Block<Scalar>> block) {
         const auto size = static_cast<std::size_t>(block->norm().cols);
@@ -82,7 +83,7 @@ void Decoder<Scalar>::load(const WeightSource<Scalar>& source, const std::functi
     const Scope scope(core::scopes::load);
     source.fill_whole(embedding_name, embedding_);
     if (!architecture_.tied_head) {
-        source.fill_whole("lm_head.weight", head_);
+        source.fill_whole(head_name, head_);
     }
     source.read_vector("model.norm.weight", TensorRole::scale, output_norm_);
     for (std::size_t b = 0; b < blocks_.size(); ++b) {

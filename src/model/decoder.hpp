@@ -33,7 +33,7 @@ class Decoder {
 public:
     using Sum = accumulator_t<Scalar>;
 
-    /// Allocates weights and LoRA factors. `kernels` must outlive the object.
+    /// Allocates LoRA factors; frozen weights get their memory when they are loaded. `kernels` must outlive the object.
     Decoder(const Architecture& architecture, const DecoderSettings& settings, const kernels::KernelSet& kernels,
             const mpi::ProcessGrid& grid);
     Decoder(const Decoder&) = delete;  // blocks refer to the architecture and the adapters

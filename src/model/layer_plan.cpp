@@ -9,14 +9,14 @@
 
 namespace moesaic::model {
 
-core::Slice shard_of(index_t size, index_t rank, index_t ranks) {
-    const index_t blocks = ops::blocks_of(size);
-    if (blocks < ranks) {
-        return core::slice_of(size, rank, ranks);
-    }
-    const core::Slice slice = core::slice_of(blocks, rank, ranks);
+core::Slice blocks_slice(index_t size, index_t index, index_t parts) {
+    const core::Slice slice = core::slice_of(ops::blocks_of(size), index, parts);
     const index_t begin = slice.begin * ops::kernel_block;
     return {begin, std::min(slice.end() * ops::kernel_block, size) - begin};
+}
+
+core::Slice shard_of(index_t size, index_t rank, index_t ranks) {
+    return ops::blocks_of(size) < ranks ? core::slice_of(size, rank, ranks) : blocks_slice(size, rank, ranks);
 }
 
 bool BlockPlan::is_trainable() const noexcept {

@@ -27,6 +27,8 @@ struct GridPlace {
     index_t tensor_ranks = 1;
 };
 
+/// Part `index` of `parts` of a dimension: whole blocks of 32, of which there may be none.
+[[nodiscard]] core::Slice blocks_slice(index_t size, index_t index, index_t parts);
 /// A rank's part of a dimension that is spread over the tensor group: whole blocks of 32 where there are enough, so
 /// that no part cuts groups of quantised weights that share a scale.
 [[nodiscard]] core::Slice shard_of(index_t size, index_t rank, index_t ranks);

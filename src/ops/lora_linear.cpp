@@ -42,7 +42,7 @@ LoraLinear<Scalar>::LoraLinear(const kernels::KernelSet& kernels, const LinearSh
     : kernels_(kernels),
       shape_(shape),
       dropout_module_(dropout_module),
-      weight_(format_for<Scalar>(shape.stored), shape.out, shape.in),
+      weight_(PackedWeights::without_memory(format_for<Scalar>(shape.stored), shape.out, shape.in)),
       bias_(shape.has_bias ? static_cast<std::size_t>(shape.out) : 0) {}
 
 template <class Scalar>

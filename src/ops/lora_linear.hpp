@@ -62,9 +62,9 @@ public:
     /// `dropout_module` tells the masks of different projections apart. `kernels` must outlive the object.
     LoraLinear(const kernels::KernelSet& kernels, const LinearShape& shape, std::uint64_t dropout_module);
 
-    /// To be filled before the first call.
+    /// To be given memory, and filled, before the first call.
     [[nodiscard]] PackedWeights& weight() noexcept { return weight_; }  // [out, in]
-    [[nodiscard]] std::span<Sum> bias() noexcept { return bias_; }      // [out], or empty
+    [[nodiscard]] std::span<Sum> bias() noexcept { return bias_; }      // [out], or empty; to be filled
     /// Matrices and gradients stay with the caller, who updates the former and clears the latter.
     void bind(const LoraMatrices<const Sum>& values, const LoraMatrices<Sum>& gradients);
     /// To be called after the matrices changed.

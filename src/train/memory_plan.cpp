@@ -268,11 +268,14 @@ void MemoryPlanner::add_weights(std::optional<ops::WeightFormat> experts, Memory
     }
     const double ends = a.tied_head ? 1 : 2;
     plan.parameters += wide + ends * static_cast<double>(a.vocabulary) * static_cast<double>(a.hidden);
-    plan.items = {
-        {"experts", routed, ops::facts_of(routed_format).name},
-        {"attention and dense", others, ops::facts_of(other_format).name},
-        {"embedding and head", ends * packed(ends_format, a.vocabulary, a.hidden), ops::facts_of(ends_format).name},
-        {"norms and routers", wide * float_bytes, ops::facts_of(ops::WeightFormat::fp32).name}};
+    const double embedding_and_head = ends * packed(ends_format, a.vocabulary, a.hidden);
+    const bool is_shared = request_.share == model::WeightSharing::host && request_.host_ranks > 1;
+    const double sharers = is_shared ? static_cast<double>(request_.host_ranks) : 1;
+    plan.shared = is_shared ? others + embedding_and_head : 0;
+    plan.items = {{"experts", routed, ops::facts_of(routed_format).name},
+                  {"attention and dense", others / sharers, ops::facts_of(other_format).name},
+                  {"embedding and head", embedding_and_head / sharers, ops::facts_of(ends_format).name},
+                  {"norms and routers", wide * float_bytes, ops::facts_of(ops::WeightFormat::fp32).name}};
 }
 
 void MemoryPlanner::add_adapters(MemoryPlan& plan) const {

@@ -5,6 +5,7 @@
 #include "model/decoder_settings.hpp"
 #include "model/families/architecture.hpp"
 #include "model/layer_plan.hpp"
+#include "model/weights/shared_weights.hpp"
 #include "ops/weights/weight_format.hpp"
 
 #include <optional>
@@ -22,14 +23,17 @@ struct MemoryRequest {
     index_t data_ranks = 1;
     index_t expert_ranks = 1;
     index_t tensor_ranks = 1;
+    index_t host_ranks = 1;    ///< of the host that has fewest
     index_t threads = 1;       ///< of a rank
     index_t scalar_bytes = 0;  ///< of weights and activations
     index_t packed_bytes = 0;  ///< of an element of the operands that kernels pack
     bool training = true;      ///< with backward passes and an optimizer
     bool saves = true;         ///< what is trained, into checkpoints and adapters
+    model::WeightSharing share = model::WeightSharing::none;
 };
 
-/// Bytes of one rank, by purpose. Tokens are taken to be spread evenly over ranks and, in buffers, over experts.
+/// Bytes of one rank, by purpose; of weights that the ranks of a host share, its part. Tokens are taken to be spread
+/// evenly over ranks and, in buffers, over experts.
 struct MemoryPlan {
     struct Item {
         std::string_view purpose;
@@ -40,7 +44,8 @@ struct MemoryPlan {
         [[nodiscard]] std::string name() const;
     };
     std::vector<Item> items;
-    double parameters = 0;          ///< of the model that the rank holds, without adapters
+    double shared = 0;              ///< bytes of all weights that the ranks of a host share
+    double parameters = 0;          ///< of the model that the rank holds, or shares, without adapters
     double adapter_parameters = 0;  ///< of adapters, whose smaller ones are padded
 
     [[nodiscard]] double total() const;

@@ -55,6 +55,13 @@ public:
         return std::nullopt;
     }
 
+    /// Replicated weights held once by the ranks of a host, if there are several.
+    [[nodiscard]] std::optional<PassChoice> once_per_host() const {
+        PassChoice choice = options_.wanted;
+        choice.share = model::WeightSharing::host;
+        return plan_(choice).total() < plan_(options_.wanted).total() ? in_passes_that_fit(choice) : std::nullopt;
+    }
+
     /// Experts shared by more groups of as many ranks, which the replicas make that are there.
     [[nodiscard]] std::optional<PassChoice> on_the_same_ranks() const {
         PassChoice choice = options_.wanted;
@@ -111,6 +118,7 @@ public:
                 }
             }
         };
+        add("model.share", choice.share, now.share);
         add("model.weights", choice.weights, now.weights);
         if (options_.integers && choice.weights != now.weights) {
             changes.emplace_back("--compute.experts auto");
@@ -139,13 +147,14 @@ PassPlanner::PassPlanner(model::Architecture as_stored, model::DecoderSettings s
 
 MemoryPlan PassPlanner::plan(const PassChoice& choice, index_t tokens) {
     const mpi::GridShape& grid = choice.grid;
-    const std::tuple key(choice.activations, grid.data, grid.expert, grid.tensor);
+    const std::tuple key(choice.activations, choice.share, grid.data, grid.expert, grid.tensor);
     auto found = planners_.find(key);
     if (found == planners_.end()) {
         settings_.activations = choice.activations;
         request_.data_ranks = grid.data;
         request_.expert_ranks = grid.expert;
         request_.tensor_ranks = grid.tensor;
+        request_.share = choice.share;
         found = planners_.emplace(key, MemoryPlanner(as_stored_, settings_, request_)).first;
     }
     return found->second.plan(tokens, ops::chosen_format(choice.weights));
@@ -181,6 +190,7 @@ std::vector<Suggestion> suggest(const PlanOfPasses& plan, const PassOptions& opt
         }
     };
     add(search.in_passes_that_fit(options.wanted));
+    add(search.once_per_host());
     add(search.on_the_same_ranks());
     const auto rounded = search.in_fewer_bits();
     add(rounded);

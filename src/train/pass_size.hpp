@@ -22,6 +22,7 @@ struct PassChoice {
     ops::Activations activations = ops::Activations::retain;
     ops::WeightChoice weights = ops::WeightChoice::automatic;
     mpi::GridShape grid = {1, 1, 1};  ///< complete
+    model::WeightSharing share = model::WeightSharing::none;
 };
 
 /// Plans the memory of the rank that needs most.
@@ -30,8 +31,8 @@ using PlanOfPasses = std::function<MemoryPlan(const PassChoice&)>;
 /// Plans of one model, for whatever is chosen.
 class PassPlanner {
 public:
-    /// The architecture has the formats of the files. `request` says how a rank computes; its grid and tokens, and
-    /// `settings.activations`, are those of each choice.
+    /// The architecture has the formats of the files. `request` says how a rank computes; its grid, tokens and sharing,
+    /// and `settings.activations`, are those of each choice.
     PassPlanner(model::Architecture as_stored, model::DecoderSettings settings, const MemoryRequest& request);
 
     /// With passes of so many tokens of all ranks together.
@@ -41,7 +42,7 @@ private:
     model::Architecture as_stored_;
     model::DecoderSettings settings_;
     MemoryRequest request_;
-    std::map<std::tuple<ops::Activations, index_t, index_t, index_t>, MemoryPlanner> planners_;
+    std::map<std::tuple<ops::Activations, model::WeightSharing, index_t, index_t, index_t>, MemoryPlanner> planners_;
 };
 
 /// What is planned, as the user asks for it.
@@ -71,9 +72,9 @@ struct Suggestion {
     [[nodiscard]] std::string describe(index_t node_ranks) const;
 };
 
-/// Changes that make a run fit that does not, the cheapest first: other passes, experts shared by the ranks that are
-/// there, weights in fewer bits, more ranks with these, more ranks alone. Of each kind the first one that fits, with
-/// other passes only if they have to be. Empty if nothing helps.
+/// Changes that make a run fit that does not, the cheapest first: other passes, replicated weights once per host,
+/// experts shared by the ranks that are there, weights in fewer bits, more ranks with these, more ranks alone. Of each
+/// kind the first one that fits, with other passes only if they have to be. Empty if nothing helps.
 [[nodiscard]] std::vector<Suggestion> suggest(const PlanOfPasses& plan, const PassOptions& options, double bytes);
 
 /// As an advice for require_memory; empty if there is none.

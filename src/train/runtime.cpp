@@ -9,6 +9,7 @@
 #include "host/placement_report.hpp"
 #include "host/process_memory.hpp"
 #include "model/weights/packed_cache.hpp"
+#include "model/weights/shared_weights.hpp"
 #include "model/weights/synthetic.hpp"
 #include "model/weights/weights.hpp"
 #include "mpi/print.hpp"
@@ -93,7 +94,9 @@ Runtime::Runtime(const mpi::Communicator& communicator, const mpi::PlaceSettings
       foreign_load(measure_foreign_load(world, placement)),
       threads_bound(host::bind_threads(placement)),
       kernels(choose_kernels(world, compute.isa_level())),
-      grid(world, shape) {
+      grid(world, shape),
+      host_group(world.split_by_node()),
+      host_ranks(world.min(static_cast<index_t>(host_group.size()))) {
     host::update_memory(placement);  // threads took some of their address space
     if (announces) {
         announce_placement(*this);
@@ -106,7 +109,9 @@ Runtime::Runtime(const mpi::Communicator& group, const host::Placement& placed, 
       placement(placed),
       threads_bound(bound),
       kernels(choose_kernels(world, compute.isa_level())),
-      grid(world, shape) {}
+      grid(world, shape),
+      host_group(world.split_by_node()),
+      host_ranks(world.min(static_cast<index_t>(host_group.size()))) {}
 
 index_t Runtime::memory_bytes() const {
     return static_cast<index_t>(memory_of_rank(placement, placement.node_ranks));
@@ -129,6 +134,11 @@ void ModelSettings::declare(core::OptionSet& set) {
     set.add_path("model.cache", cache,
                  "file that keeps the routed experts as they are packed in memory: made by the first start, read by "
                  "later ones, on any grid of ranks");
+    set.add_enum(
+        "model.share", share,
+        "what the ranks of a host hold together in shared memory: none; or host: embedding, attention, dense and "
+        "shared feed-forward networks and head, which are read and held once instead of by every rank, but lie "
+        "on other NUMA nodes than some of their readers");
 }
 
 std::optional<ops::WeightFormat> ModelSettings::expert_format() const {
@@ -184,15 +194,17 @@ MemoryRequest memory_request(const Runtime& runtime, std::size_t scalar_bytes, P
     return {.data_ranks = runtime.grid.data().size(),
             .expert_ranks = runtime.grid.expert().size(),
             .tensor_ranks = runtime.grid.tensor().size(),
+            .host_ranks = runtime.host_ranks,
             .threads = runtime.placement.threads,
             .scalar_bytes = static_cast<index_t>(scalar_bytes),
             .packed_bytes = packed_bytes(runtime.kernels, static_cast<index_t>(scalar_bytes)),
             .training = purpose == Purpose::training};
 }
 
-MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture& architecture,
+MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture& architecture, model::WeightSharing share,
                        const model::DecoderSettings& settings, std::size_t scalar_bytes, Purpose purpose) {
     MemoryRequest request = memory_request(runtime, scalar_bytes, purpose);
+    request.share = share;
     request.tokens = settings.max_tokens;
     return plan_memory(architecture, settings, request);
 }
@@ -299,6 +311,34 @@ void load_through_cache(const Runtime& runtime, const std::string& file, const s
 
 }  // namespace
 
+namespace {
+
+/// Collective. Memory for replicated weights, if ranks of this host share them.
+template <class Scalar>
+std::shared_ptr<mpi::HostMemory> memory_to_share(const Runtime& runtime, const ModelSettings& model,
+                                                 const model::Architecture& architecture,
+                                                 const std::vector<model::LayerPlan>& layers) {
+    std::shared_ptr<mpi::HostMemory> memory;
+    if (model.share == model::WeightSharing::none) {
+        return memory;
+    }
+    const bool is_shared = runtime.host_group.size() > 1;
+    const std::size_t bytes = model::SharedWeights<Scalar>::bytes_of(architecture, layers);
+    runtime.world.agree([&] {
+        if (is_shared) {
+            mpi::HostMemory::require_room(bytes, "or set model.share = none");
+        }
+    });
+    runtime.world.agree([&] {
+        if (is_shared) {
+            memory = std::make_shared<mpi::HostMemory>(runtime.host_group, bytes);
+        }
+    });
+    return memory;
+}
+
+}  // namespace
+
 template <class Scalar>
 std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const model::Architecture& architecture,
                                                    const ModelSettings& model, const model::DecoderSettings& settings,
@@ -315,7 +355,7 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
         }
         complete(model, tensors, as_stored);
         require_memory(runtime.placement, runtime.placement.node_ranks, model.name(),
-                       plan_memory(runtime, as_stored, settings, sizeof(Scalar), purpose).total());
+                       plan_memory(runtime, as_stored, model.share, settings, sizeof(Scalar), purpose).total());
     });
     print_warnings(runtime.world, {as_stored.warning});
     if (model.uses_integers() && runtime.kernels.of<kernels::int8>().gemm.isa == kernels::Isa::portable) {
@@ -339,9 +379,14 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
             source = std::make_unique<model::SyntheticWeights<Scalar>>(0);
         }
     });
+    const std::shared_ptr<mpi::HostMemory> memory = memory_to_share<Scalar>(runtime, model, as_stored, layers);
     load_through_cache(runtime, model.cache, layers, *source, [&](const model::WeightSource<Scalar>& weights) {
+        std::optional<model::SharedWeights<Scalar>> shared;
+        if (memory) {
+            shared.emplace(weights, memory);
+        }
         const std::int64_t begin_ns = core::trace::now_ns();
-        decoder->load(weights, [&](index_t loaded) {
+        decoder->load(shared ? *shared : weights, [&](index_t loaded) {
             done = {loaded, architecture.layers, weights.bytes_read(),
                     static_cast<double>(core::trace::now_ns() - begin_ns) * 1e-9};
             progress(done);
@@ -351,6 +396,9 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
             unused = checkpoint->unused();
         }
     });
+    if (memory) {
+        memory->publish();
+    }
     announce_loading(runtime.world, done);
     host::return_freed_memory();  // loading took more than it left
     print_warnings(runtime.world, {unused});

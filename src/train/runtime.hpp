@@ -41,6 +41,8 @@ struct Runtime {
     bool threads_bound;
     kernels::KernelSet kernels;
     mpi::ProcessGrid grid;
+    mpi::Communicator host_group;  ///< the ranks of this host
+    index_t host_ranks;            ///< of the host that has fewest
 };
 
 /// Which model: a folder, or the name of random weights.
@@ -51,6 +53,7 @@ struct ModelSettings {
     ops::WeightChoice weights = ops::WeightChoice::automatic;             ///< what routed experts are held in
     std::string cache{};                                                  ///< file of packed experts; empty: none
     ops::ExpertArithmetic arithmetic = ops::ExpertArithmetic::automatic;  ///< declared with the options of computing
+    model::WeightSharing share = model::WeightSharing::none;
 
     void declare(core::OptionSet& set);
     /// That routed experts are to be held in, if it is not that of the files. Throws a usage error if the options
@@ -79,7 +82,8 @@ enum class Purpose : std::uint8_t { training, evaluation };
 [[nodiscard]] MemoryRequest memory_request(const Runtime& runtime, std::size_t scalar_bytes, Purpose purpose);
 /// Bytes of this rank. settings.max_tokens are those of all ranks together.
 [[nodiscard]] MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture& architecture,
-                                     const model::DecoderSettings& settings, std::size_t scalar_bytes, Purpose purpose);
+                                     model::WeightSharing share, const model::DecoderSettings& settings,
+                                     std::size_t scalar_bytes, Purpose purpose);
 
 /// Bytes of memory that each of `node_ranks` ranks of the host may use.
 [[nodiscard]] double memory_of_rank(const host::Placement& placement, index_t node_ranks);

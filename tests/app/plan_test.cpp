@@ -64,6 +64,28 @@ TEST(PlanProgram, PlansForRanksThatDoNotRun) {
     EXPECT_LT(gib(groups.output, "LoRA factors"), gib(many.output, "LoRA factors") / 4);
 }
 
+/// The ranks of a host count weights that they share once; more replicas on more hosts do not share more.
+TEST(PlanProgram, RanksOfAHostShareReplicatedWeights) {
+    const std::string plan =
+        "plan --model.synthetic qwen3-30b-a3b --model.layers 1 --train.batch_size 8 --parallel.data 2 "
+        "--parallel.tensor 4 ";
+    const Result own = alone(plan);
+    const Result shared = alone(plan + "--model.share host");
+    ASSERT_EQ(shared.exit_code, 0) << shared.output;
+    for (const char* purpose : {"attention and dense, BF16", "embedding and head, BF16"}) {
+        EXPECT_NEAR(gib(shared.output, purpose), gib(own.output, purpose) / 4, 0.001) << purpose;
+    }
+    EXPECT_NEAR(gib(own.output, "all") - gib(shared.output, "all"), 0.75 * 1.199, 0.005);
+    EXPECT_EQ(gib(shared.output, "experts, BF16"), gib(own.output, "experts, BF16"));
+    EXPECT_NE(shared.output.find("attention, dense, embedding and head: 1.199 GiB, shared by the ranks of a host"),
+              std::string::npos)
+        << shared.output;
+    const Result refused = alone(plan + "--memory 12G --train.micro_batch 1");
+    EXPECT_EQ(refused.exit_code, 5) << refused.output;
+    EXPECT_NE(refused.output.find("would fit: --model.share host ("), std::string::npos) << refused.output;
+    EXPECT_EQ(alone(plan + "--memory 12G --train.micro_batch 1 --model.share host").exit_code, 0);
+}
+
 TEST(PlanProgram, ExpertsInFewerBitsTakeLess) {
     const std::string plan = "plan --model.synthetic mixtral-8x7b --model.layers 1 --model.weights ";
     const double gibibytes_of_bf16 = 2.0 * 8 * 3 * 4096 * 14336 / (1U << 30U);

@@ -238,6 +238,61 @@ TEST_F(RunTest, ExpertsMultiplyIntegersOnAnyNumberOfRanks) {
     EXPECT_NEAR(losses_of(cached, 2).front(), made, 1e-3 * made);
 }
 
+/// The same bits, whether experts come from a cache or not, and an error of the rank that reads is that of all.
+TEST_F(RunTest, RanksOfAHostShareReplicatedWeights) {
+    const auto adapter_of = [&](int ranks, const std::string& more) {
+        fs::remove_all(folder_ / "out");
+        const Result result =
+            moesaic(ranks, arguments("--train.steps 3 " + more + (ranks == 4 ? " --parallel.expert 2" : "")));
+        EXPECT_EQ(result.exit_code, 0) << result.output;
+        return io::read_file(folder_ / "out/adapter/adapter_model.safetensors", std::size_t{1} << 28U);
+    };
+    for (const int ranks : {1, 2, 4}) {
+        const std::string own = adapter_of(ranks, "--model.share none");
+        EXPECT_EQ(adapter_of(ranks, "--model.share host"), own) << ranks << " ranks";
+        EXPECT_EQ(run()["configuration"]["model.share"], "host");
+        EXPECT_EQ(adapter_of(ranks, "--model.share host --model.cache " + path("experts.cache")), own);
+    }
+
+    fs::copy(reference, folder_ / "damaged", fs::copy_options::recursive);
+    const std::string file = path("damaged/model.safetensors");
+    const io::TensorInfo embedding = io::TensorSource::open_file(file).info("model.embed_tokens.weight");
+    {
+        std::fstream weights(file, std::ios::in | std::ios::out | std::ios::binary);
+        weights.seekp(static_cast<std::streamoff>(embedding.offset + embedding.bytes - 4));
+        weights.write("\xff\xff\xff\xff", 4);  // NaN, in rows of the last rank
+    }
+    for (const int ranks : {2, 4}) {
+        fs::remove_all(folder_ / "out");
+        const Result result = moesaic(ranks, arguments("--model.share host --model.path " + path("damaged")));
+        EXPECT_EQ(result.exit_code, 4) << result.output;
+        const auto lines = error_lines(result.output);
+        ASSERT_EQ(lines.size(), 1U) << result.output;
+        EXPECT_NE(lines[0].find("rank " + std::to_string(ranks - 1) + ": "), std::string::npos) << lines[0];
+        EXPECT_NE(lines[0].find("model.embed_tokens.weight has a value that is no finite number"), std::string::npos)
+            << lines[0];
+    }
+}
+
+/// A folder that is too small for the window ends all ranks before anything is loaded.
+TEST_F(RunTest, SharedMemoryThatIsTooSmallIsNamed) {
+    const std::string small = "mount -t tmpfs -o size=12M tmpfs /dev/shm";
+    if (shell("unshare --mount sh -c '" + small + "'").exit_code != 0) {
+        GTEST_SKIP() << "no right to mount another /dev/shm";
+    }
+    const std::string train =
+        std::string(MOESAIC_MPIRUN) + " -q -n 2 --oversubscribe --bind-to none " + program +
+        " eval --model.synthetic qwen3-30b-a3b --model.layers 1 --parallel.threads 1 --data.eval " + reference +
+        "/train.jsonl --model.share host";
+    const Result result = shell("unshare --mount sh -c '" + small + " && " + train + "'");
+    EXPECT_EQ(result.exit_code, 5) << result.output;
+    const auto lines = error_lines(result.output);
+    ASSERT_EQ(lines.size(), 1U) << result.output;
+    EXPECT_NE(lines[0].find("can't share 1."), std::string::npos) << lines[0];
+    EXPECT_NE(lines[0].find("make /dev/shm larger"), std::string::npos) << lines[0];
+    EXPECT_NE(lines[0].find("or set model.share = none"), std::string::npos) << lines[0];
+}
+
 TEST_F(RunTest, PackedExpertsOfTheFirstStartServeLaterOnes) {
     const std::string cache = (folder_ / "experts.cache").string();
     const auto train = [&](int ranks, const std::string& weights) {

@@ -1,7 +1,11 @@
 #include "host/process_memory.hpp"
 
 #include <gtest/gtest.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
+#include <array>
 #include <memory>
 #include <vector>
 
@@ -16,6 +20,40 @@ TEST(ProcessMemory, GrowsWithWhatIsTouched) {
     EXPECT_GE(resident_memory_bytes(), before + bytes / 2);
     EXPECT_GE(peak_memory_bytes(), before + bytes / 2);
     EXPECT_EQ(touched.back(), 1);
+}
+
+/// Of pages that a child has, too, half.
+TEST(ProcessMemory, PagesOfSeveralProcessesCountInParts) {
+    constexpr std::size_t bytes = std::size_t{64} << 20U;
+    void* const memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    ASSERT_NE(memory, MAP_FAILED);
+    auto* const words = static_cast<volatile char*>(memory);
+    const auto touch = [&] {
+        for (std::size_t i = 0; i < bytes; i += 4096) {
+            words[i] = 1;
+        }
+    };
+    touch();
+    const std::uint64_t alone = proportional_memory_bytes();
+    const std::uint64_t peak_alone = peak_memory_bytes();
+    std::array<int, 2> begin{};
+    std::array<int, 2> end{};
+    ASSERT_EQ(pipe(begin.data()) + pipe(end.data()), 0);
+    const pid_t child = fork();
+    if (child == 0) {
+        touch();
+        char byte = 0;
+        static_cast<void>(write(begin[1], &byte, 1) + read(end[0], &byte, 1));
+        _exit(0);
+    }
+    char byte = 0;
+    ASSERT_EQ(read(begin[0], &byte, 1), 1);
+    EXPECT_GE(resident_memory_bytes(), bytes);
+    EXPECT_LT(proportional_memory_bytes() + bytes / 2, alone + bytes / 16);
+    EXPECT_LT(peak_memory_bytes() + bytes / 2, peak_alone + bytes / 16);
+    ASSERT_EQ(write(end[1], &byte, 1), 1);
+    waitpid(child, nullptr, 0);
+    munmap(memory, bytes);
 }
 
 /// What others hold between phases does not count; what a phase keeps does.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Inside emulated_hosts.sh: training on four ranks of several hosts, where rows travel in two chunks, has the losses of
-# four ranks of one host.
+# Inside emulated_hosts.sh: training on four ranks of several hosts, where rows travel in two chunks and ranks of a host
+# share weights, has the losses of four ranks of one host.
 set -euo pipefail
 # shellcheck source=tests/hosts/support.sh
 source "$(dirname "${BASH_SOURCE[0]}")/support.sh"
@@ -11,7 +11,8 @@ options=(--train.steps 5 --parallel.tensor 2)
 finish_within 60 mpirun -q -n 4 --oversubscribe --bind-to none "${training[@]}" "${options[@]}" --output.dir "$scratch/one"
 [ "$code" -eq 0 ] || fail "one host: exit code $code"
 # shellcheck disable=SC2086  # a command with its options
-finish_within 100 ${MPIRUN:?} -n 4 "${training[@]}" "${options[@]}" --parallel.chunks 2 --output.dir "$scratch/several"
+finish_within 100 ${MPIRUN:?} -n 4 "${training[@]}" "${options[@]}" --parallel.chunks 2 --model.share host \
+    --output.dir "$scratch/several"
 [ "$code" -eq 0 ] || fail "several hosts: exit code $code"
 
 used=$(grep -o '"host": "host[0-9]*"' "$scratch/several/run.json" | sort -u | wc -l)

@@ -166,6 +166,7 @@ struct AdaptedLinear {
         Matrix<Scalar> own(out, in);
         std::transform(weight.data(), weight.data() + weight.size(), own.data(),
                        [](core::bf16 w) { return static_cast<Scalar>(core::widen(w)); });
+        linear.weight().allocate();
         linear.weight().matrix().template assign_rows<Scalar>(0, own);
         std::iota(linear.bias().begin(), linear.bias().end(), Sum(1));
         linear.update_lora();

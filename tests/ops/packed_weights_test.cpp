@@ -8,7 +8,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <limits>
+#include <memory>
 #include <vector>
 
 namespace moesaic::ops {
@@ -40,6 +42,40 @@ TEST(PackedWeights, TakeWhatAPlanSays) {
     EXPECT_EQ(PackedWeights::bytes_of(WeightFormat::bf16, 64, 96), 2 * 64 * 96);
     EXPECT_EQ(PackedWeights::bytes_of(WeightFormat::bf16, 64, 256), 2 * (64 * 256 + 2 * 256));  // a gap per block row
     EXPECT_EQ(PackedWeights::bytes_of(WeightFormat::fp32, 40, 33), 4 * 64 * 64);
+}
+
+/// As if they had all been stored at once, in memory that is kept as long as there are weights in it.
+TEST(PackedWeights, AreFilledByPartsInMemoryOfOthers) {
+    constexpr index_t rows = 70;
+    constexpr index_t cols = 45;
+    const KernelSet kernels("portable");
+    const Matrix<float> plain = random_matrix<float>(rows, cols, 1);
+    PackedWeights own(WeightFormat::fp32, rows, cols);
+    own.matrix().assign_rows<float>(0, plain);
+    PackedWeights placed = PackedWeights::without_memory(WeightFormat::fp32, rows, cols);
+    std::weak_ptr<std::byte> kept;
+    {
+        const std::shared_ptr<std::byte> memory(static_cast<std::byte*>(core::allocate_lines(placed.bytes())),
+                                                std::free);
+        kept = memory;
+        placed.use(memory);
+        EXPECT_EQ(placed.matrix().blocks().data(), memory.get());
+    }
+    EXPECT_FALSE(kept.expired());
+    for (const auto& [first, count] : {std::pair<index_t, index_t>{32, 32}, {64, 6}, {0, 32}}) {
+        const PackedMatrix part = placed.matrix().rows(first, count);
+        EXPECT_EQ(part.rows(), count);
+        part.assign_rows<float>(0, plain.view().rows(first, count));
+    }
+    std::vector<float> expected(cols);
+    std::vector<float> found(cols);
+    for (index_t row = 0; row < rows; ++row) {
+        own.widen_row(kernels, row, expected.data());
+        placed.widen_row(kernels, row, found.data());
+        EXPECT_EQ(found, expected) << row;
+    }
+    placed = PackedWeights();
+    EXPECT_TRUE(kept.expired());
 }
 
 /// By how much an element may differ from what was stored, over the largest of its row in a block.

@@ -111,6 +111,29 @@ TEST(MemoryPlan, RanksShareExpertsOptimizerAndTokens) {
     EXPECT_NEAR(replicas.of("activations") - places, (one.of("activations") - places) / 4, 1);
 }
 
+/// The ranks of a host together count what they share once, and it is what they allocate, but for the ends of pages.
+TEST(MemoryPlan, SharedWeightsCountOncePerHost) {
+    for (const char* name : {"qwen3-30b-a3b", "deepseek-v2-lite", "glm-4.5-air"}) {
+        const model::Architecture architecture = model::synthetic_architecture(name);
+        const MemoryRequest request = {.tokens = 4096, .tensor_ranks = 4, .host_ranks = 4, .scalar_bytes = 2};
+        MemoryRequest sharing = request;
+        sharing.share = model::WeightSharing::host;
+        const MemoryPlan own = plan_memory(architecture, settings, request);
+        const MemoryPlan shared = plan_memory(architecture, settings, sharing);
+        EXPECT_EQ(own.shared, 0);
+        EXPECT_EQ(shared.shared, own.of("attention and dense") + own.of("embedding and head"));
+        EXPECT_NEAR(4 * shared.total(), 4 * own.total() - 3 * shared.shared, 1);
+        EXPECT_EQ(shared.of("experts"), own.of("experts"));
+        EXPECT_EQ(shared.of("norms and routers"), own.of("norms and routers"));
+        const auto layers = model::plan_layers(architecture, settings, {0, 1, 0, 4});
+        const auto allocated = static_cast<double>(model::SharedWeights<core::bf16>::bytes_of(architecture, layers));
+        EXPECT_GE(allocated, shared.shared);
+        EXPECT_LT(allocated, 1.001 * shared.shared);
+        sharing.host_ranks = 1;
+        EXPECT_EQ(plan_memory(architecture, settings, sharing).total(), own.total()) << "a rank alone";
+    }
+}
+
 /// The plan has the largest rank; slices and owned parts of ranks differ by an element or so of each tensor.
 void expect_near(double planned, double held) {
     EXPECT_GE(1.02 * planned, held);

@@ -307,6 +307,25 @@ TEST(PassSize, SuggestsWhatFitsTheCheapestFirst) {
     EXPECT_EQ(suggested(other_keys, 24).front(), "--micro-batch 4");
 }
 
+/// Two ranks of a host hold 6 GiB of weights each, or together.
+TEST(PassSize, SuggestsToHoldReplicatedWeightsOncePerHost) {
+    const auto suggested_first = [](double replicated, model::WeightSharing share) {
+        const PlanOfPasses plan = [replicated](const PassChoice& choice) {
+            MemoryPlan planned = plan_of_small_run(choice);
+            const double holders = choice.share == model::WeightSharing::host ? 2 : 1;
+            planned.items.push_back({"embedding and head", replicated / holders * core::gibibyte, "any"});
+            return planned;
+        };
+        const auto suggestions =
+            suggest(plan, {.wanted = {.micro_batch = 1, .share = share}, .batch_size = 8}, 21.5 * core::gibibyte);
+        return suggestions.empty() ? std::string() : suggestions.front().options;
+    };
+    EXPECT_EQ(suggested_first(6, model::WeightSharing::none), "--model.share host");
+    EXPECT_EQ(suggested_first(8, model::WeightSharing::none), "--model.share host --train.activations recompute");
+    EXPECT_EQ(suggested_first(20, model::WeightSharing::host), "--model.weights int8");
+    EXPECT_EQ(suggested_first(20, model::WeightSharing::none), "") << "it does not help enough";
+}
+
 TEST(PassSize, SaysHowManyHostsASuggestionNeeds) {
     const Suggestion more = {.options = "--parallel.expert 4", .bytes = 5 * core::gibibyte, .ranks = 8};
     EXPECT_EQ(more.describe(2), "--parallel.expert 4 (5.0 GiB per rank, 8 ranks on 4 hosts)");

@@ -47,8 +47,6 @@ bool is_rotary_buffer(std::string_view name) {
         origin);
 }
 
-constexpr const char* head_name = "lm_head.weight";
-
 /// What programs that quantise write about activations, which are not quantised here.
 bool is_of_activations(std::string_view name) {
     constexpr std::array suffixes = {".input_scale", ".input_global_scale", ".q_scale", ".k_scale", ".v_scale",

@@ -65,14 +65,16 @@ public:
     void read_vector(const std::string& name, TensorRole role, std::span<accumulator_t<Scalar>> out) const {
         read_full_precision(name, role, {out.data(), 1, static_cast<index_t>(out.size())});
     }
-    /// Fills a matrix with a whole tensor of its shape.
-    void fill_whole(const std::string& name, ops::PackedWeights& weights) const {
+    /// Gives a matrix that every rank has whole its memory, and fills it with the tensor of its shape.
+    virtual void fill_whole(const std::string& name, ops::PackedWeights& weights) const {
+        weights.allocate();
         fill(name, {weights.rows(), weights.cols(), 0, 0}, weights.matrix());
     }
 };
 
 /// Rows are the activations of tokens.
 inline constexpr const char* embedding_name = "model.embed_tokens.weight";
+inline constexpr const char* head_name = "lm_head.weight";
 
 /// How the files store the matrices of the model.
 [[nodiscard]] StoredFormats stored_formats(const io::TensorSource& tensors, const Architecture& architecture);

@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <array>
+#include <cstdlib>
+#include <new>
 #include <vector>
 
 namespace moesaic::ops {
@@ -56,30 +58,49 @@ BlockRun<Scalar> panel_of(const kernels::KernelSet& kernels, const StoredRun& ru
 }
 
 PackedWeights::PackedWeights(WeightFormat format, index_t rows, index_t cols, index_t count)
-    : format_(format), rows_(rows), cols_(cols), row_stride_(row_stride_of(format, blocks_of(cols))) {
-    buffer_.reserve(static_cast<std::size_t>(count * bytes_of(format, rows, cols)));
+    : PackedWeights(without_memory(format, rows, cols)) {
+    count_ = count;
+    allocate();
+}
+
+PackedWeights PackedWeights::without_memory(WeightFormat format, index_t rows, index_t cols) {
+    PackedWeights weights;
+    weights.format_ = format;
+    weights.rows_ = rows;
+    weights.cols_ = cols;
+    weights.count_ = 1;
+    weights.row_stride_ = row_stride_of(format, blocks_of(cols));
+    return weights;
+}
+
+void PackedWeights::allocate() {
+    memory_.reset();
+    memory_.reset(static_cast<std::byte*>(core::allocate_lines(bytes())), std::free);
+    if (memory_ == nullptr) {
+        throw std::bad_alloc();
+    }
 }
 
 WeightFormat PackedMatrix::format() const noexcept {
     return weights_.format_;
 }
 
-index_t PackedMatrix::rows() const noexcept {
-    return weights_.rows_;
-}
-
 index_t PackedMatrix::cols() const noexcept {
     return weights_.cols_;
 }
 
+PackedMatrix PackedMatrix::rows(index_t first, index_t count) const {
+    return {weights_, number_, first_ + first, count};
+}
+
 MatrixView<std::byte> PackedMatrix::blocks() const noexcept {
-    return {weights_.buffer_.data() + weights_.offset(number_, 0, 0), blocks_of(rows()),
+    return {weights_.memory_.get() + weights_.offset(number_, first_ / kernel_block, 0), blocks_of(rows()),
             blocks_of(cols()) * facts_of(format()).block_bytes, weights_.row_stride_};
 }
 
 template <class Store>
 bool PackedMatrix::store_blocks(index_t first, index_t rows, const Store& store) const {
-    std::byte* begin = weights_.buffer_.data() + weights_.offset(number_, first / kernel_block, 0);
+    std::byte* begin = weights_.memory_.get() + weights_.offset(number_, (first_ + first) / kernel_block, 0);
     bool finite = true;
 #pragma omp parallel for schedule(static) reduction(&& : finite)
     for (index_t i = 0; i < blocks_of(rows); ++i) {

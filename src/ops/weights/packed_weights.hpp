@@ -16,6 +16,8 @@
 #include "ops/weights/weight_format.hpp"
 
 #include <cstddef>
+#include <memory>
+#include <utility>
 
 namespace moesaic::ops {
 
@@ -53,12 +55,14 @@ template <class Scalar>
 
 class PackedWeights;
 
-/// One matrix of packed weights, for sources to fill.
+/// One matrix of packed weights, or some rows of it, for sources to fill.
 class PackedMatrix {
 public:
     [[nodiscard]] WeightFormat format() const noexcept;
-    [[nodiscard]] index_t rows() const noexcept;
+    [[nodiscard]] index_t rows() const noexcept { return rows_; }
     [[nodiscard]] index_t cols() const noexcept;
+    /// The `count` rows from `first` on, which is a multiple of 32, as are they together unless they are the last ones.
+    [[nodiscard]] PackedMatrix rows(index_t first, index_t count) const;
     /// Stores rows [first, first + plain.rows()), rounded to the format; `first` is a multiple of 32, `plain` all
     /// columns wide. Throws if kernels for type S have no access to the format. False if a stored value is not finite.
     template <class S>
@@ -71,7 +75,8 @@ public:
 
 private:
     friend class PackedWeights;
-    PackedMatrix(PackedWeights& weights, index_t number) : weights_(weights), number_(number) {}
+    PackedMatrix(PackedWeights& weights, index_t number, index_t first, index_t rows)
+        : weights_(weights), number_(number), first_(first), rows_(rows) {}
 
     /// Calls store(row, rows, column, columns, block) for the blocks of `rows` rows from `first` on; false if one did.
     template <class Store>
@@ -79,6 +84,8 @@ private:
 
     PackedWeights& weights_;
     index_t number_;
+    index_t first_;  ///< row of the whole matrix
+    index_t rows_;
 };
 
 /// Matrices of one shape, one below the other: [matrix][row blocks][column blocks][block], rows and columns padded with
@@ -86,19 +93,33 @@ private:
 class PackedWeights {
 public:
     PackedWeights() = default;
-    /// `count` matrices W [rows, cols] with unspecified contents.
+    /// `count` matrices W [rows, cols] with unspecified contents, in memory of their own.
     PackedWeights(WeightFormat format, index_t rows, index_t cols, index_t count = 1);
+    /// The shape of a matrix, which gets its memory by `allocate` or `use` before anything else is done with it.
+    [[nodiscard]] static PackedWeights without_memory(WeightFormat format, index_t rows, index_t cols);
+    PackedWeights(PackedWeights&&) noexcept = default;
+    PackedWeights& operator=(PackedWeights&&) noexcept = default;
+    PackedWeights(const PackedWeights&) = delete;
+    PackedWeights& operator=(const PackedWeights&) = delete;
+
+    /// Gives the weights memory of their own.
+    void allocate();
+    /// Puts them into memory of somebody else, at least `bytes()` bytes from the beginning of a cache line on, and
+    /// keeps a share of it.
+    void use(std::shared_ptr<std::byte> memory) noexcept { memory_ = std::move(memory); }
 
     [[nodiscard]] WeightFormat format() const noexcept { return format_; }
     [[nodiscard]] index_t rows() const noexcept { return rows_; }
     [[nodiscard]] index_t cols() const noexcept { return cols_; }
-    [[nodiscard]] std::size_t bytes() const noexcept { return buffer_.capacity(); }
+    [[nodiscard]] std::size_t bytes() const noexcept {
+        return static_cast<std::size_t>(count_ * blocks_of(rows_) * row_stride_);
+    }
     /// The same of a matrix that need not exist.
     [[nodiscard]] static constexpr index_t bytes_of(WeightFormat format, index_t rows, index_t cols) {
         return blocks_of(rows) * row_stride_of(format, blocks_of(cols));
     }
 
-    [[nodiscard]] PackedMatrix matrix(index_t number = 0) { return {*this, number}; }
+    [[nodiscard]] PackedMatrix matrix(index_t number = 0) { return {*this, number, 0, rows_}; }
 
     /// `count` blocks side by side, from column block `first` on, in row `row` of the blocks of a matrix: a strip of
     /// rows of W, whose columns are k.
@@ -134,14 +155,15 @@ private:
         return (matrix * blocks_of(rows_) + row) * row_stride_ + col * facts_of(format_).block_bytes;
     }
     [[nodiscard]] const std::byte* block(index_t matrix, index_t row, index_t col) const {
-        return buffer_.data() + offset(matrix, row, col);
+        return memory_.get() + offset(matrix, row, col);
     }
 
     WeightFormat format_ = {};
     index_t rows_ = 0;
     index_t cols_ = 0;
+    index_t count_ = 0;
     index_t row_stride_ = 0;  ///< bytes
-    core::Buffer<std::byte> buffer_;
+    std::shared_ptr<std::byte> memory_;
 };
 
 }  // namespace moesaic::ops
