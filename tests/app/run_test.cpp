@@ -224,6 +224,28 @@ TEST_F(RunTest, PackedExpertsOfTheFirstStartServeLaterOnes) {
     EXPECT_NE(other.output.find("weights is INT4 (this run asks for INT8)"), std::string::npos) << other.output;
 }
 
+TEST_F(RunTest, RunsThatMakeTheSamePackedExpertsAtOnceDoNotDisturbEachOther) {
+    const fs::path cache = folder_ / "caches" / "experts.cache";
+    fs::create_directory(cache.parent_path());
+    const auto evaluate = [&](int ranks) {
+        return fmt::format(
+            "{} -n {} --oversubscribe {} eval --model.path {} --data.eval {}/train.jsonl --model.weights "
+            "int8 --model.cache {}",
+            MOESAIC_MPIRUN, ranks, program, reference, reference, cache.string());
+    };
+    for (int turn = 0; turn < 3; ++turn) {
+        fs::remove(cache);
+        const Result both = shell(
+            fmt::format("{} & one=$!; {} & two=$!; code=0; wait $one || code=$?; wait $two || code=$?; exit $code",
+                        evaluate(1), evaluate(2)));
+        ASSERT_EQ(both.exit_code, 0) << both.output;
+        EXPECT_EQ(std::distance(fs::directory_iterator(cache.parent_path()), {}), 1);
+        const Result later = shell(evaluate(2));
+        EXPECT_EQ(later.exit_code, 0) << later.output;
+        EXPECT_EQ(later.output.find("packed experts written"), std::string::npos) << later.output;
+    }
+}
+
 TEST_F(RunTest, OneRunOwnsAFolderUntilItEndsInWhateverWay) {
     const std::string endless = program + " " + arguments("--train.steps 100000 --train.save_every 1");
     const Result second = when(endless + " >/dev/null", has_steps(),
