@@ -185,7 +185,7 @@ MemoryRequest memory_request(const Runtime& runtime, std::size_t scalar_bytes, P
 MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture& architecture,
                        const model::DecoderSettings& settings, std::size_t scalar_bytes, Purpose purpose) {
     MemoryRequest request = memory_request(runtime, scalar_bytes, purpose);
-    request.tokens = settings.max_tokens;
+    request.pass = {settings.max_tokens};
     return plan_memory(architecture, settings, request);
 }
 
