@@ -214,7 +214,9 @@ std::unique_ptr<Benchmark> prepare_step(const train::Runtime& runtime, Console& 
     request.saves = false;
     train::PassPlanner planner(architecture, settings, request);
     const train::PlanOfPasses plan_of = [&](const train::PassChoice& choice) {
-        return planner.plan(choice, tokens_of_pass(choice.micro_batch, choice.grid.ranks()));
+        const index_t ranks = choice.grid.ranks();
+        return planner.plan(
+            choice, {tokens_of_pass(choice.micro_batch, ranks), batches.with(choice.micro_batch).per_pass(ranks)});
     };
     const train::PassOptions options = {.wanted = {batches.micro_batch, settings.activations, workload.model.weights,
                                                    runtime.grid.shape(), workload.model.share},

@@ -92,7 +92,7 @@ double memory_of_step_check(const model::Architecture& architecture, const model
                             index_t expert_groups) {
     // The step in FP32; the one in BF16 is over by then and needs less.
     const train::MemoryRequest reference = {
-        .tokens = 4 * length, .scalar_bytes = sizeof(float), .packed_bytes = sizeof(float)};
+        .pass = {4 * length}, .scalar_bytes = sizeof(float), .packed_bytes = sizeof(float)};
     return train::plan_memory(model_of_check(architecture, expert_groups), settings, reference).total();
 }
 

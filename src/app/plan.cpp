@@ -117,8 +117,9 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     train::print_warnings(world, configuration.decoder.lora.warnings);
     RunPlans plans(world, configuration, architecture, *ranks);
     const MemoryPlan plan = plans.plan();
-    const std::string pass = fmt::format("passes of {}, {}{}", core::counted(plans.sequences(), "sequence"),
-                                         core::counted(plans.tokens(), "token"),
+    const train::PassSize size = plans.pass();
+    const std::string pass = fmt::format("passes of {}, {}{}", core::counted(size.sequences, "sequence"),
+                                         core::counted(size.tokens, "token"),
                                          plans.data() ? " in the longest of " + plans.data()->train.name : "");
     print(world, fmt::format("{}: {}, {} of them with experts\n"
                              "adapted: {}\n"

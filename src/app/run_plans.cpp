@@ -52,20 +52,20 @@ PlannedRanks::PlannedRanks(const mpi::Communicator& world, const TrainConfigurat
                   : std::max<index_t>(placement.threads * placement.node_ranks / of_node, 1);
 }
 
-PassTokens::PassTokens(const mpi::Communicator& world, const TrainConfiguration& configuration, index_t vocabulary)
+PassSizes::PassSizes(const mpi::Communicator& world, const TrainConfiguration& configuration, index_t vocabulary)
     : length_(configuration.data.max_length) {
     if (!configuration.data.train.empty()) {
         data_ = train::load_training_data(world, configuration.data, vocabulary);
     }
 }
 
-index_t PassTokens::most(const train::BatchSettings& batches, index_t ranks) {
+train::PassSize PassSizes::most(const train::BatchSettings& batches, index_t ranks) {
     const index_t sequences = batches.per_pass(ranks);
-    const auto [known, is_new] = of_sequences_.try_emplace({sequences, ranks}, sequences * length_);
+    const auto [known, is_new] = tokens_.try_emplace({sequences, ranks}, sequences * length_);
     if (is_new && data_) {
         known->second = train::largest_pass(*data_, batches, ranks);
     }
-    return known->second;
+    return {known->second, sequences};
 }
 
 RunPlans::RunPlans(const mpi::Communicator& world, const TrainConfiguration& configuration,
@@ -73,7 +73,7 @@ RunPlans::RunPlans(const mpi::Communicator& world, const TrainConfiguration& con
     : configuration_(configuration),
       ranks_(ranks),
       bytes_(static_cast<double>(world.min(static_cast<index_t>(ranks.memory())))),
-      tokens_(world, configuration, architecture.vocabulary),
+      sizes_(world, configuration, architecture.vocabulary),
       planner_(architecture, configuration.decoder_settings(0),
                memory_request(configuration.compute, ranks.threads, world.min(ranks.of_node))),
       options_{.wanted = {batches().micro_batch, configuration.decoder.activations, configuration.model.weights,
@@ -91,7 +91,7 @@ std::string RunPlans::describe_activations() {
     PassChoice choice = choice_;
     for (const ops::Activations activations : core::values_of<ops::Activations>()) {
         choice.activations = activations;
-        const MemoryPlan plan = planner_.plan(choice, tokens * choice.grid.ranks());
+        const MemoryPlan plan = planner_.plan(choice, {tokens * choice.grid.ranks()});
         text += fmt::format(" {:.1f} ({})", plan.of("activations") / (1024.0 * tokens), core::name_of(activations));
     }
     return text + "\n";
@@ -102,7 +102,7 @@ std::string RunPlans::describe_what_fits() {
         choice.share = choice_.share;
         train::BatchSettings as_many = batches().with(choice.micro_batch);
         as_many.batch_size = choice.micro_batch * choice.grid.ranks();
-        return planner_.plan(choice, tokens_.most(as_many, choice.grid.ranks()));
+        return planner_.plan(choice, sizes_.most(as_many, choice.grid.ranks()));
     };
     const auto table = train::what_fits(plan, train::grids_to_compare(ranks_.grid, options_.experts), bytes_);
     return fmt::format(

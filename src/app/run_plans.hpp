@@ -31,18 +31,18 @@ struct PlannedRanks {
     [[nodiscard]] double memory() const { return train::memory_of_rank(placement, of_node); }
 };
 
-/// Tokens of passes. Without data every sequence is taken to have data.max_length tokens.
-class PassTokens {
+/// Sizes of passes. Without data every sequence is taken to have data.max_length tokens.
+class PassSizes {
 public:
-    PassTokens(const mpi::Communicator& world, const TrainConfiguration& configuration, index_t vocabulary);
-    /// The most that so many ranks can meet in a pass.
-    [[nodiscard]] index_t most(const train::BatchSettings& batches, index_t ranks);
+    PassSizes(const mpi::Communicator& world, const TrainConfiguration& configuration, index_t vocabulary);
+    /// The largest that so many ranks can meet.
+    [[nodiscard]] train::PassSize most(const train::BatchSettings& batches, index_t ranks);
     [[nodiscard]] const std::optional<train::TrainingData>& data() const noexcept { return data_; }
 
 private:
     std::optional<train::TrainingData> data_;
     index_t length_;
-    std::map<std::pair<index_t, index_t>, index_t> of_sequences_;
+    std::map<std::pair<index_t, index_t>, index_t> tokens_;
 };
 
 /// Plans of a training run: the one that it will have, and others.
@@ -54,11 +54,10 @@ public:
 
     [[nodiscard]] const train::PassChoice& choice() const noexcept { return choice_; }
     [[nodiscard]] train::MemoryPlan plan() { return in_passes()(choice_); }
-    [[nodiscard]] index_t tokens() { return tokens_.most(batches().with(choice_.micro_batch), ranks_.grid.ranks()); }
-    [[nodiscard]] index_t sequences() const {
-        return batches().with(choice_.micro_batch).per_pass(ranks_.grid.ranks());
+    [[nodiscard]] train::PassSize pass() {
+        return sizes_.most(batches().with(choice_.micro_batch), ranks_.grid.ranks());
     }
-    [[nodiscard]] const std::optional<train::TrainingData>& data() const noexcept { return tokens_.data(); }
+    [[nodiscard]] const std::optional<train::TrainingData>& data() const noexcept { return sizes_.data(); }
     [[nodiscard]] std::vector<train::Suggestion> suggestions() { return suggest(in_passes(), options_, bytes_); }
 
     [[nodiscard]] double bytes() const noexcept { return bytes_; }
@@ -75,14 +74,14 @@ private:
     [[nodiscard]] const train::BatchSettings& batches() const noexcept { return configuration_.train.batches; }
     [[nodiscard]] train::PlanOfPasses in_passes() {
         return [this](const train::PassChoice& choice) {
-            return planner_.plan(choice, tokens_.most(batches().with(choice.micro_batch), choice.grid.ranks()));
+            return planner_.plan(choice, sizes_.most(batches().with(choice.micro_batch), choice.grid.ranks()));
         };
     }
 
     const TrainConfiguration& configuration_;
     const PlannedRanks& ranks_;
     double bytes_;  ///< that a rank may use
-    PassTokens tokens_;
+    PassSizes sizes_;
     train::PassPlanner planner_;
     train::PassOptions options_;
     train::PassChoice choice_;

@@ -48,8 +48,9 @@ void plan_passes(const train::Runtime& runtime, TrainConfiguration& configuratio
     train::PassPlanner planner(as_stored, configuration.decoder_settings(0),
                                train::memory_request(runtime, scalar_bytes, train::Purpose::training));
     const train::PlanOfPasses plan = [&](const train::PassChoice& choice) {
-        return planner.plan(choice,
-                            train::largest_pass(inputs.data, batches.with(choice.micro_batch), choice.grid.ranks()));
+        const train::BatchSettings passes = batches.with(choice.micro_batch);
+        const index_t ranks = choice.grid.ranks();
+        return planner.plan(choice, {train::largest_pass(inputs.data, passes, ranks), passes.per_pass(ranks)});
     };
     const train::PassOptions options = {
         .wanted = {batches.micro_batch, configuration.decoder.activations, configuration.model.weights,

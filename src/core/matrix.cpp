@@ -7,11 +7,11 @@ namespace moesaic::core {
 void* allocate_lines(std::size_t bytes) noexcept {
     constexpr std::size_t line = 64;
     constexpr std::size_t huge_page = std::size_t{1} << 21;
-    const std::size_t alignment = bytes >= 2 * huge_page ? huge_page : line;
-    const std::size_t rounded = (bytes + alignment - 1) / alignment * alignment;
-    void* memory = std::aligned_alloc(alignment, rounded);
-    if (memory != nullptr && alignment == huge_page) {
-        madvise(memory, rounded, MADV_HUGEPAGE);  // where huge pages are off, small ones do
+    const bool is_large = bytes >= 2 * huge_page;
+    void* memory = std::aligned_alloc(is_large ? huge_page : line, (bytes + line - 1) / line * line);
+    if (memory != nullptr && is_large) {
+        // Where huge pages are off, small ones do, as they do for the rest: a huge page would be in memory as a whole.
+        madvise(memory, bytes / huge_page * huge_page, MADV_HUGEPAGE);
     }
     return memory;
 }

@@ -63,7 +63,7 @@ std::uint64_t peak_memory_bytes() {
 
 void return_freed_memory() {
 #ifdef __GLIBC__
-    constexpr int large = 1 << 20;
+    constexpr int large = 1 << 19;
     mallopt(M_MMAP_THRESHOLD, large);
     malloc_trim(0);
 #endif

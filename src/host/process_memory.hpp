@@ -16,9 +16,9 @@ void reset_peak_memory();
 /// as in proportional_memory_bytes; 0 if the system does not tell.
 [[nodiscard]] std::uint64_t peak_memory_bytes();
 
-/// From now on, memory of 1 MiB and more goes back to the system as soon as it is freed, and what is free goes now. The
-/// allocator would keep it in a heap for the next request, where what is smaller soon cuts it into pieces that nothing
-/// large fits into: a process that frees as much as it takes then grows all the same.
+/// From now on, memory of 512 KiB and more goes back to the system as soon as it is freed, and what is free goes now.
+/// The allocator would keep it in a heap for the next request, where what is smaller soon cuts it into pieces that
+/// nothing large fits into: a process that frees as much as it takes then grows all the same.
 void return_freed_memory();
 
 /// Memory that the phases of a piece of work add, as peak_memory_bytes counts it, whatever others allocate between

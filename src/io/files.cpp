@@ -1,11 +1,17 @@
 #include "io/files.hpp"
 
 #include <fcntl.h>
+#include <fmt/format.h>
+#include <signal.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <cerrno>
+#include <charconv>
+#include <chrono>
+#include <climits>
 #include <iterator>
 #include <system_error>
 
@@ -64,6 +70,35 @@ int flush_to_disk(const std::filesystem::path& path) {
     const int error = status == 0 || errno == EINVAL ? 0 : errno;
     const int close_error = descriptor.close();
     return error != 0 ? error : close_error;
+}
+
+constexpr std::string_view partial_suffix = ".partial";
+
+std::filesystem::path folder_of(const std::filesystem::path& file) {
+    return file.has_parent_path() ? file.parent_path() : ".";
+}
+
+std::string host_name() {
+    std::array<char, HOST_NAME_MAX + 1> name{};
+    return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "";
+}
+
+/// Whether the writer of a temporary file, "HOST.PROCESS" in its name, has ended.
+bool has_ended(std::string_view writer, const std::filesystem::directory_entry& file) {
+    const std::size_t dot = writer.rfind('.');
+    pid_t process = 0;
+    if (dot == std::string_view::npos ||
+        std::from_chars(writer.data() + dot + 1, writer.data() + writer.size(), process).ptr !=
+            writer.data() + writer.size() ||
+        process <= 0) {
+        return false;  // no such name
+    }
+    if (writer.substr(0, dot) == host_name()) {
+        return ::kill(process, 0) != 0 && errno == ESRCH;
+    }
+    std::error_code error;
+    const auto written = file.last_write_time(error);
+    return !error && std::filesystem::file_time_type::clock::now() - written > std::chrono::hours(1);
 }
 
 }  // namespace
@@ -200,7 +235,11 @@ void RandomAccessFile::read(std::uint64_t offset, std::span<std::byte> out) cons
     }
 }
 
-PartialFile::PartialFile(std::filesystem::path target) : target_(std::move(target)), path_(path_of(target_)) {
+PartialFile::PartialFile(std::filesystem::path target, Writers writers) : target_(std::move(target)), path_(target_) {
+    if (writers == Writers::several) {
+        path_ += fmt::format(".{}.{}", host_name(), ::getpid());
+    }
+    path_ += partial_suffix;
     if (::unlink(path_.c_str()) != 0 && errno != ENOENT) {
         fail_writing(target_, errno);
     }
@@ -222,9 +261,23 @@ void PartialFile::commit() {
         fail_writing(target_, errno);
     }
     committed_ = true;
-    const std::filesystem::path folder = target_.parent_path();
-    if (const int error = flush_to_disk(folder.empty() ? "." : folder); error != 0) {
+    if (const int error = flush_to_disk(folder_of(target_)); error != 0) {
         fail_writing(target_, error);
+    }
+}
+
+void remove_abandoned(const std::filesystem::path& target) {
+    const std::string prefix = target.filename().string() + ".";
+    std::error_code ignored;
+    for (std::filesystem::directory_iterator entry(folder_of(target), ignored), end; entry != end;
+         entry.increment(ignored)) {
+        const std::string name = entry->path().filename().string();
+        if (name.size() > prefix.size() + partial_suffix.size() && name.starts_with(prefix) &&
+            name.ends_with(partial_suffix) &&
+            has_ended(std::string_view(name).substr(prefix.size(), name.size() - prefix.size() - partial_suffix.size()),
+                      *entry)) {
+            std::filesystem::remove(entry->path(), ignored);
+        }
     }
 }
 

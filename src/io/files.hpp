@@ -78,14 +78,16 @@ private:
     std::uint64_t size_ = 0;
 };
 
-/// The path FILE.partial under which FILE is being written. `commit` moves it to FILE; a destructor without commit
-/// removes it and leaves FILE as it was.
+/// Whether other processes may write the same file at the same time.
+enum class Writers : std::uint8_t { one, several };
+
+/// The temporary name under which FILE is being written: FILE.partial, or with several writers
+/// FILE.HOST.PROCESS.partial. `commit` moves it to FILE; a destructor without commit removes it and leaves FILE as it
+/// was.
 class PartialFile {
 public:
     /// Removes what an earlier crash left under the temporary name. The caller creates the file at `path()`.
-    explicit PartialFile(std::filesystem::path target);
-    /// The temporary name, for processes that write into the file, too.
-    [[nodiscard]] static std::filesystem::path path_of(std::filesystem::path target) { return target += ".partial"; }
+    explicit PartialFile(std::filesystem::path target, Writers writers = Writers::one);
     PartialFile(const PartialFile&) = delete;
     PartialFile& operator=(const PartialFile&) = delete;
     ~PartialFile();
@@ -100,6 +102,10 @@ private:
     std::filesystem::path path_;
     bool committed_ = false;
 };
+
+/// Removes what writers of `target`, one of several, left under temporary names when they were killed: those of this
+/// host if there is no such process, others if nothing was written for an hour. Errors don't matter.
+void remove_abandoned(const std::filesystem::path& target);
 
 /// Sequential output into the temporary file of a PartialFile.
 class FileWriter {

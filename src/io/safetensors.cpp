@@ -270,9 +270,7 @@ void TensorSource::read(const std::string& name, core::MatrixView<T> out, index_
     const index_t element = dtype_bits(info.dtype) / 8;
     const index_t row_bytes = all_cols * element;
     if (info.dtype == detail::native_dtype<T>) {
-        read_bytes(name,
-                   {reinterpret_cast<std::byte*>(out.data()), out.rows(), out.cols() * element, out.stride() * element},
-                   row_begin, col_begin * element, row_bytes);
+        read_bytes(name, bytes_of(out), row_begin, col_begin * element, row_bytes);
         return;
     }
     // Pieces that fit into the scratch memory.

@@ -67,6 +67,13 @@ struct TensorInfo {
     [[nodiscard]] index_t row_bytes() const noexcept;
 };
 
+/// A view of any elements as TensorSource::read_bytes takes it.
+template <class T>
+[[nodiscard]] core::MatrixView<std::byte> bytes_of(core::MatrixView<T> view) {
+    constexpr auto size = static_cast<index_t>(sizeof(T));
+    return {reinterpret_cast<std::byte*>(view.data()), view.rows(), view.cols() * size, view.stride() * size};
+}
+
 /// All tensors of one file or of a sharded model. Everything in the headers is checked on opening; a file that breaks
 /// the format throws core::Error with ExitCode::corrupt_input. Reading is safe from several threads.
 class TensorSource {
@@ -145,7 +152,7 @@ public:
     /// For one of the processes: writes the header, and reserves the disk space of the tensors.
     static void create(const PartialFile& file, std::span<const TensorToWrite> tensors,
                        const std::map<std::string, std::string>& metadata);
-    /// Opens PartialFile::path() of a file that was created.
+    /// Opens the PartialFile::path() of a file that was created.
     explicit SharedTensorsWriter(const std::filesystem::path& file);
     /// Writes rows of bytes of a tensor, as TensorSource::read_bytes reads them.
     void write_bytes(const std::string& name, core::MatrixView<const std::byte> bytes, index_t row_begin,

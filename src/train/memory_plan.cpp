@@ -35,25 +35,32 @@ double share_of_tokens(double experts, double held, double choices) {
     return 1 - none;
 }
 
-/// Rows of this rank in a pass and what becomes of them; floating point, because sizes in a hostile file may overflow
-/// integers.
-ops::RowCounts count_rows(const Architecture& architecture, const MemoryRequest& request, double tokens) {
+/// Rows in a pass of the rank that has most, and what becomes of them; floating point, because sizes in a hostile file
+/// may overflow integers.
+ops::RowCounts count_rows(const Architecture& architecture, const MemoryRequest& request, const PassSize& pass) {
     using ops::Rows;
     const auto groups = static_cast<double>(request.expert_ranks);
     const auto experts = static_cast<double>(architecture.experts);
     const auto choices = static_cast<double>(architecture.experts_per_token);
     const double held = std::ceil(experts / groups);
     const double share = share_of_tokens(experts, held, choices);
-    const double of_replica = std::ceil(tokens / static_cast<double>(request.data_ranks));
+    const auto tokens = static_cast<double>(pass.tokens);
+    const double ranks_of_replica = groups * static_cast<double>(request.tensor_ranks);
+    const double ranks = ranks_of_replica * static_cast<double>(request.data_ranks);
+    const double parts = pass.sequences > 0 ? static_cast<double>(pass.sequences) : ranks;
+    const double of_rank = std::ceil(parts / ranks);
+    const double of_replica = std::ceil(tokens * std::min(of_rank * ranks_of_replica, parts) / parts);
     ops::RowCounts rows;
-    rows[Rows::own] = std::ceil(of_replica / static_cast<double>(request.expert_ranks * request.tensor_ranks));
+    rows[Rows::own] = std::ceil(tokens * of_rank / parts);
     rows[Rows::targets] = std::min(rows[Rows::own], static_cast<double>(ops::targets_per_block));
     rows[Rows::sent] = rows[Rows::own] * groups * share;
     rows[Rows::threads] = static_cast<double>(request.threads);
-    ops::ExpertConfig of_rank;
-    of_rank.experts = static_cast<index_t>(held);
-    count_routed(of_rank, std::ceil(of_replica * share), experts > 0 ? of_replica * choices * held / experts : 0, rows);
-    rows[Rows::received] = rows[Rows::arrived] / static_cast<double>(request.tensor_ranks);
+    ops::ExpertConfig held_experts;
+    held_experts.experts = static_cast<index_t>(held);
+    count_routed(held_experts, std::ceil(of_replica * share), experts > 0 ? of_replica * choices * held / experts : 0,
+                 rows);
+    // From the ranks at the same place of all groups, which may have all that there is.
+    rows[Rows::received] = rows[Rows::arrived] * std::min(rows[Rows::own] * groups / std::max(of_replica, 1.0), 1.0);
     return rows;
 }
 
@@ -229,11 +236,11 @@ MemoryPlanner::MemoryPlanner(const Architecture& architecture, const model::Deco
       layers_(layers_of(architecture, settings, request)),
       elements_to_save_(request.training && request.saves ? elements_to_save(layers_, request) : 0) {}
 
-MemoryPlan MemoryPlanner::plan(index_t tokens, std::optional<ops::WeightFormat> experts) const {
+MemoryPlan MemoryPlanner::plan(const PassSize& pass, std::optional<ops::WeightFormat> experts) const {
     MemoryPlan plan;
     add_weights(experts, plan);
     add_adapters(plan);
-    add_buffers(tokens, plan);
+    add_buffers(pass, plan);
     return plan;
 }
 
@@ -300,9 +307,9 @@ void MemoryPlanner::add_adapters(MemoryPlan& plan) const {
     plan.items.push_back({"optimizer", float_bytes * training * moments});
 }
 
-void MemoryPlanner::add_buffers(index_t tokens, MemoryPlan& plan) const {
+void MemoryPlanner::add_buffers(const PassSize& pass, MemoryPlan& plan) const {
     BlockBuffers buffers(
-        architecture_, count_rows(architecture_, request_, static_cast<double>(tokens)),
+        architecture_, count_rows(architecture_, request_, pass),
         {static_cast<double>(request_.scalar_bytes), float_bytes, static_cast<double>(request_.packed_bytes)});
     buffers.add(layers_, request_.training);
     buffers.add_shared(model::plan_decoder(architecture_), request_.training);
@@ -318,7 +325,7 @@ void MemoryPlanner::add_buffers(index_t tokens, MemoryPlan& plan) const {
 
 MemoryPlan plan_memory(const Architecture& architecture, const model::DecoderSettings& settings,
                        const MemoryRequest& request) {
-    return MemoryPlanner(architecture, settings, request).plan(request.tokens);
+    return MemoryPlanner(architecture, settings, request).plan(request.pass);
 }
 
 index_t packed_bytes(const kernels::KernelSet& kernels, index_t scalar_bytes) {

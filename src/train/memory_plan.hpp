@@ -17,9 +17,15 @@ namespace moesaic::train {
 
 using core::index_t;
 
+/// A pass of all ranks together.
+struct PassSize {
+    index_t tokens = 0;
+    index_t sequences = 0;  ///< of about equal lengths, each on one rank; 0: tokens are spread evenly over the ranks
+};
+
 /// What the memory is for, besides the decoder's settings.
 struct MemoryRequest {
-    index_t tokens = 0;  ///< of all ranks together in one pass
+    PassSize pass = {};
     index_t data_ranks = 1;
     index_t expert_ranks = 1;
     index_t tensor_ranks = 1;
@@ -33,7 +39,7 @@ struct MemoryRequest {
 };
 
 /// Bytes of one rank, by purpose; of weights that the ranks of a host share, its part. Tokens are taken to be spread
-/// evenly over ranks and, in buffers, over experts.
+/// evenly over experts in buffers.
 struct MemoryPlan {
     struct Item {
         std::string_view purpose;
@@ -59,18 +65,17 @@ struct MemoryPlan {
 /// only once.
 class MemoryPlanner {
 public:
-    /// `request.tokens` and `settings.max_tokens` do not matter.
+    /// `request.pass` and `settings.max_tokens` do not matter.
     MemoryPlanner(const model::Architecture& architecture, const model::DecoderSettings& settings,
                   const MemoryRequest& request);
 
-    /// For passes of so many tokens of all ranks together. Experts are in the format of the architecture, unless
-    /// another one is given.
-    [[nodiscard]] MemoryPlan plan(index_t tokens, std::optional<ops::WeightFormat> experts = {}) const;
+    /// For passes of this size. Experts are in the format of the architecture, unless another one is given.
+    [[nodiscard]] MemoryPlan plan(const PassSize& pass, std::optional<ops::WeightFormat> experts = {}) const;
 
 private:
     void add_weights(std::optional<ops::WeightFormat> experts, MemoryPlan& plan) const;
     void add_adapters(MemoryPlan& plan) const;
-    void add_buffers(index_t tokens, MemoryPlan& plan) const;
+    void add_buffers(const PassSize& pass, MemoryPlan& plan) const;
 
     model::Architecture architecture_;
     MemoryRequest request_;
@@ -78,7 +83,7 @@ private:
     double elements_to_save_;               ///< that are put together at a time
 };
 
-/// The plan for `request.tokens`.
+/// The plan for `request.pass`.
 [[nodiscard]] MemoryPlan plan_memory(const model::Architecture& architecture, const model::DecoderSettings& settings,
                                      const MemoryRequest& request);
 

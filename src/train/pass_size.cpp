@@ -145,7 +145,7 @@ private:
 PassPlanner::PassPlanner(model::Architecture as_stored, model::DecoderSettings settings, const MemoryRequest& request)
     : as_stored_(std::move(as_stored)), settings_(std::move(settings)), request_(request) {}
 
-MemoryPlan PassPlanner::plan(const PassChoice& choice, index_t tokens) {
+MemoryPlan PassPlanner::plan(const PassChoice& choice, const PassSize& pass) {
     const mpi::GridShape& grid = choice.grid;
     const std::tuple key(choice.activations, choice.share, grid.data, grid.expert, grid.tensor);
     auto found = planners_.find(key);
@@ -157,7 +157,7 @@ MemoryPlan PassPlanner::plan(const PassChoice& choice, index_t tokens) {
         request_.share = choice.share;
         found = planners_.emplace(key, MemoryPlanner(as_stored_, settings_, request_)).first;
     }
-    return found->second.plan(tokens, ops::chosen_format(choice.weights));
+    return found->second.plan(pass, ops::chosen_format(choice.weights));
 }
 
 index_t PassOptions::most_of_rank(index_t ranks) const {

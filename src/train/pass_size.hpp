@@ -31,12 +31,12 @@ using PlanOfPasses = std::function<MemoryPlan(const PassChoice&)>;
 /// Plans of one model, for whatever is chosen.
 class PassPlanner {
 public:
-    /// The architecture has the formats of the files. `request` says how a rank computes; its grid, tokens and sharing,
+    /// The architecture has the formats of the files. `request` says how a rank computes; its grid, pass and sharing,
     /// and `settings.activations`, are those of each choice.
     PassPlanner(model::Architecture as_stored, model::DecoderSettings settings, const MemoryRequest& request);
 
-    /// With passes of so many tokens of all ranks together.
-    [[nodiscard]] MemoryPlan plan(const PassChoice& choice, index_t tokens);
+    /// With passes of this size.
+    [[nodiscard]] MemoryPlan plan(const PassChoice& choice, const PassSize& pass);
 
 private:
     model::Architecture as_stored_;

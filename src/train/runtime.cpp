@@ -205,7 +205,7 @@ MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture& archit
                        const model::DecoderSettings& settings, std::size_t scalar_bytes, Purpose purpose) {
     MemoryRequest request = memory_request(runtime, scalar_bytes, purpose);
     request.share = share;
-    request.tokens = settings.max_tokens;
+    request.pass = {settings.max_tokens};
     return plan_memory(architecture, settings, request);
 }
 
@@ -280,22 +280,27 @@ void load_through_cache(const Runtime& runtime, const std::string& file, const s
         world.agree([&] { load(source); });
         return;
     }
-    std::int64_t is_there = 0;
-    std::optional<io::PartialFile> partial;
+    std::optional<io::PartialFile> partial;  // of rank 0, if the file is to be made
+    std::string opened = file;
     world.agree([&] {
+        if (!world.is_root()) {
+            return;
+        }
+        io::remove_abandoned(file);
         std::error_code error;
-        is_there = std::filesystem::exists(file, error) ? 1 : 0;
-        if (world.is_root() && is_there == 0) {
-            partial.emplace(file);
+        if (!std::filesystem::exists(file, error)) {
+            partial.emplace(file, io::Writers::several);
             Cache::create(*partial, layers, source.fingerprint());
+            opened = partial->path().string();
         }
     });
-    world.broadcast(std::span(&is_there, 1));  // a file that is made now is there for others already
+    world.broadcast(opened);
+    const bool is_there = opened == file;
     world.agree([&] {
-        const auto use = is_there == 1                   ? Cache::Use::read
+        const auto use = is_there                        ? Cache::Use::read
                          : runtime.grid.data().is_root() ? Cache::Use::write
                                                          : Cache::Use::pass;
-        Cache cache(source, layers, use, is_there == 1 ? std::filesystem::path(file) : io::PartialFile::path_of(file));
+        Cache cache(source, layers, use, opened);
         load(cache);
         cache.close();
     });
@@ -304,7 +309,7 @@ void load_through_cache(const Runtime& runtime, const std::string& file, const s
             partial->commit();
         }
     });
-    if (is_there == 0) {
+    if (!is_there) {
         mpi::print(world, fmt::format("packed experts written to {}\n", file));
     }
 }

@@ -6,8 +6,10 @@
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -314,6 +316,36 @@ TEST_F(RunTest, PackedExpertsOfTheFirstStartServeLaterOnes) {
     const Result other = train(1, "int8");
     EXPECT_EQ(other.exit_code, 2) << other.output;
     EXPECT_NE(other.output.find("weights is INT4 (this run asks for INT8)"), std::string::npos) << other.output;
+}
+
+TEST_F(RunTest, RunsThatMakeTheSamePackedExpertsAtOnceDoNotDisturbEachOther) {
+    const fs::path cache = folder_ / "caches" / "experts.cache";
+    fs::create_directory(cache.parent_path());
+    const auto evaluate = [&](int ranks) {
+        return fmt::format(
+            "{} -n {} --oversubscribe {} eval --model.path {} --data.eval {}/train.jsonl --model.weights "
+            "int8 --model.cache {}",
+            MOESAIC_MPIRUN, ranks, program, reference, reference, cache.string());
+    };
+    std::array<char, 256> host{};
+    ASSERT_EQ(gethostname(host.data(), host.size() - 1), 0);
+    const auto leave = [&](const std::string& process) {
+        const fs::path left = fmt::format("{}.{}.{}.partial", cache.string(), host.data(), process);
+        std::ofstream(left) << "a part";
+        return left;
+    };
+    const fs::path of_killed = leave("999999999");  // more than there can be
+    const fs::path of_running = leave(std::to_string(getpid()));
+    const Result both =
+        shell(fmt::format("{} & one=$!; {} & two=$!; code=0; wait $one || code=$?; wait $two || code=$?; exit $code",
+                          evaluate(1), evaluate(2)));
+    ASSERT_EQ(both.exit_code, 0) << both.output;
+    EXPECT_FALSE(fs::exists(of_killed));
+    EXPECT_EQ(io::read_file(of_running, 100), "a part");
+    EXPECT_EQ(std::distance(fs::directory_iterator(cache.parent_path()), {}), 2);
+    const Result later = shell(evaluate(2));
+    EXPECT_EQ(later.exit_code, 0) << later.output;
+    EXPECT_EQ(later.output.find("packed experts written"), std::string::npos) << later.output;
 }
 
 TEST_F(RunTest, OneRunOwnsAFolderUntilItEndsInWhateverWay) {

@@ -1,10 +1,15 @@
 #include "io/files.hpp"
 #include "io/json.hpp"
 
+#include <signal.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <array>
 #include <cerrno>
+#include <chrono>
+#include <fstream>
 
 #include "support.hpp"
 
@@ -89,6 +94,54 @@ TEST(Files, RandomAccessReadsAnyRangeOfRegularFilesOnly) {
     expect_error(ExitCode::usage, "not a regular file", [] { static_cast<void>(read_file("/dev/zero", 1)); });
     expect_error(ExitCode::usage, "not a regular file", [&] { RandomAccessFile unused(folder.path()); });
     expect_error(ExitCode::usage, "No such file", [&] { RandomAccessFile unused(folder / "b"); });
+}
+
+TEST(Files, SeveralWritersOfAFileDoNotDisturbEachOther) {
+    const TemporaryFolder folder;
+    const std::filesystem::path target = folder / "a.cache";
+    PartialFile mine(target, Writers::several);
+    test::write_bytes(mine.path(), "mine");
+    std::array<int, 2> pipe{};
+    ASSERT_EQ(::pipe(pipe.data()), 0);
+    const pid_t other = ::fork();
+    if (other == 0) {
+        const PartialFile partial(target, Writers::several);
+        std::ofstream(partial.path()) << "of the other";
+        (void)!::write(pipe[1], "x", 1);
+        ::pause();
+    }
+    char ready = 0;
+    ASSERT_EQ(::read(pipe[0], &ready, 1), 1);
+    EXPECT_EQ(folder.entries(), 2);
+    remove_abandoned(target);  // nothing while both run
+    EXPECT_EQ(folder.entries(), 2);
+    mine.commit();
+    EXPECT_EQ(test::read_bytes(target), "mine");
+    EXPECT_EQ(folder.entries(), 2);
+    ASSERT_EQ(::kill(other, SIGKILL), 0);
+    ASSERT_EQ(::waitpid(other, nullptr, 0), other);
+    EXPECT_EQ(folder.entries(), 2);
+    remove_abandoned(target);  // what the killed one left
+    EXPECT_EQ(folder.entries(), 1);
+    EXPECT_EQ(test::read_bytes(target), "mine");
+}
+
+TEST(Files, WhatWritersOnOtherHostsLeftIsRemovedWhenItIsOld) {
+    const TemporaryFolder folder;
+    const auto make = [&](const std::string& name, std::chrono::minutes age) {
+        test::write_bytes(folder / name, "x");
+        std::filesystem::last_write_time(folder / name, std::filesystem::file_time_type::clock::now() - age);
+    };
+    make("a.node-7.example.org.123.partial", std::chrono::minutes(50));
+    make("a.node-8.example.org.123.partial", std::chrono::minutes(70));
+    for (const char* other : {"a", "a.partial", "a.node.partial", "a.node.x1.partial", "b.node.123.partial",
+                              "a.node.123.partial.bak", "a.123.partial"}) {
+        make(other, std::chrono::minutes(70));
+    }
+    remove_abandoned(folder / "a");
+    EXPECT_FALSE(std::filesystem::exists(folder / "a.node-8.example.org.123.partial"));
+    EXPECT_EQ(folder.entries(), 8);
+    EXPECT_NO_THROW(remove_abandoned(folder / "missing/a"));
 }
 
 TEST(Files, WhatCannotBeWrittenIsKnownBeforehand) {

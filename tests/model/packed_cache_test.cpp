@@ -58,7 +58,7 @@ protected:
         Cache::create(partial, layers(), random_.fingerprint());
         for (index_t rank = 0; rank < ranks; ++rank) {
             const std::vector<LayerPlan> mine = layers(rank, ranks);
-            Cache cache(random_, mine, Cache::Use::write, io::PartialFile::path_of(file_));
+            Cache cache(random_, mine, Cache::Use::write, partial.path());
             fill_all(cache, mine);
             cache.close();
         }

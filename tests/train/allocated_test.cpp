@@ -52,10 +52,18 @@ model::Architecture architecture_of(const std::string& family) {
     return test::read_config(config);
 }
 
+/// Sequences of a rank, all of one length.
+using Lengths = std::vector<index_t>;
+
+/// What ranks have who share the work.
+Lengths equal_share() {
+    return Lengths(tokens_of_rank / sequence_length, sequence_length);
+}
+
 /// Bytes that two steps of a rank allocate at most, which save nothing.
 template <class Scalar>
 double allocated(const model::Architecture& architecture, const model::LoraSettings& lora, ops::Activations activations,
-                 const mpi::GridShape& shape) {
+                 const mpi::GridShape& shape, const Lengths& lengths = equal_share()) {
     const mpi::Communicator& world = mpi::Communicator::world();
     const std::size_t before = test::allocated_bytes();
     test::reset_peak_bytes();
@@ -64,8 +72,7 @@ double allocated(const model::Architecture& architecture, const model::LoraSetti
                                          activations, isa);
         ShardedAdamW optimizer(small.decoder.lora(), small.kernels, small.grid, {});
         const ops::TokenBatch batch =
-            test::random_batch(std::vector<index_t>(tokens_of_rank / sequence_length, sequence_length),
-                               architecture.vocabulary, static_cast<std::uint64_t>(world.rank()));
+            test::random_batch(lengths, architecture.vocabulary, static_cast<std::uint64_t>(world.rank()));
         for (int step = 0; step < 2; ++step) {
             small.decoder.lora().clear_gradients();
             small.loss(batch, true);
@@ -79,11 +86,10 @@ double allocated(const model::Architecture& architecture, const model::LoraSetti
 
 template <class Scalar>
 double planned(const model::Architecture& architecture, const model::LoraSettings& lora, ops::Activations activations,
-               const mpi::GridShape& shape) {
-    const index_t tokens = tokens_of_rank * mpi::Communicator::world().size();
+               const mpi::GridShape& shape, const PassSize& pass) {
     const kernels::KernelSet kernels(isa);
-    return plan_memory(architecture, {.lora = lora, .activations = activations, .max_tokens = tokens},
-                       {.tokens = tokens,
+    return plan_memory(architecture, {.lora = lora, .activations = activations, .max_tokens = pass.tokens},
+                       {.pass = pass,
                         .data_ranks = shape.data,
                         .expert_ranks = shape.expert,
                         .tensor_ranks = shape.tensor,
@@ -97,10 +103,12 @@ double planned(const model::Architecture& architecture, const model::LoraSetting
 template <class Scalar>
 void expect_as_planned(const model::Architecture& architecture, const model::LoraSettings& lora,
                        ops::Activations activations, const mpi::GridShape& shape) {
-    const double held = mpi::Communicator::world().max(allocated<Scalar>(architecture, lora, activations, shape));
-    EXPECT_NEAR(planned<Scalar>(architecture, lora, activations, shape), held, 0.01 * held)
-        << architecture.family << ", " << core::name_of(activations) << ", " << lora.targets.size() << " targets, "
-        << shape.data << " x " << shape.expert << " x " << shape.tensor << ", " << sizeof(Scalar) << " bytes";
+    const mpi::Communicator& world = mpi::Communicator::world();
+    const double held = world.max(allocated<Scalar>(architecture, lora, activations, shape));
+    const double plan = planned<Scalar>(architecture, lora, activations, shape, {tokens_of_rank * world.size()});
+    EXPECT_NEAR(plan, held, 0.01 * held) << architecture.family << ", " << core::name_of(activations) << ", "
+                                         << lora.targets.size() << " targets, " << shape.data << " x " << shape.expert
+                                         << " x " << shape.tensor << ", " << sizeof(Scalar) << " bytes";
 }
 
 /// Adapters of experts alone, of everything with several ranks and dropout, and of the last layer alone.
@@ -149,6 +157,26 @@ TEST(MemoryPlan, IsWhatAStepAllocates) {
         families = {families.front(), families.back()};
     }
     expect_as_planned(families);
+}
+
+/// One sequence for all: the last rank has its rows, and the longest slices; others have the rows that come to their
+/// experts.
+TEST(MemoryPlan, IsWhatARankAllocatesThatAloneHasASequence) {
+    mallopt(M_MMAP_THRESHOLD, 1 << 25);
+    const mpi::Communicator& world = mpi::Communicator::world();
+    const model::Architecture architecture = architecture_of(test::family_names().front());
+    const model::LoraSettings lora = adapters()[1];
+    const Lengths mine = world.rank() + 1 == world.size() ? Lengths{tokens_of_rank} : Lengths{};
+    for (const mpi::GridShape& shape : test::grids_of(world.size())) {
+        const auto held = [&] {
+            return world.max(allocated<float>(architecture, lora, ops::Activations::retain, shape, mine));
+        };
+        static_cast<void>(held());  // as above
+        const double most = held();
+        EXPECT_NEAR(planned<float>(architecture, lora, ops::Activations::retain, shape, {tokens_of_rank, 1}), most,
+                    0.01 * most)
+            << shape.data << " x " << shape.expert << " x " << shape.tensor;
+    }
 }
 
 }  // namespace

@@ -28,7 +28,7 @@ TEST(MemoryPlan, WeightsAreThoseOfThePublishedModels) {
                                          {"kimi-k2", 1026.4},
                                          {"glm-4.5-air", 106.9}}) {
         const auto plan =
-            plan_memory(model::synthetic_architecture(name), settings, {.tokens = 2048, .scalar_bytes = 2});
+            plan_memory(model::synthetic_architecture(name), settings, {.pass = {2048}, .scalar_bytes = 2});
         // Besides their elements, matrices have gaps that keep their columns apart in caches: a block row of 24 blocks
         // takes 1/96 more.
         const double gaps = 1.0 + 1.0 / 96;
@@ -48,7 +48,7 @@ TEST(MemoryPlan, WeightsAreThoseOfThePublishedModels) {
 TEST(MemoryPlan, WeightsAreInTheFormatOfTheCheckpoint) {
     model::Architecture architecture = model::synthetic_architecture("mixtral-8x7b");
     const auto weights = [&](index_t scalar_bytes) {
-        return plan_memory(architecture, settings, {.tokens = 2048, .scalar_bytes = scalar_bytes}).frozen_weights();
+        return plan_memory(architecture, settings, {.pass = {2048}, .scalar_bytes = scalar_bytes}).frozen_weights();
     };
     const double in_bf16 = weights(2);
     const double in_fp32 = weights(4);
@@ -67,9 +67,9 @@ TEST(MemoryPlan, APlannerPlansAnyPass) {
     const MemoryPlanner planner(architecture, settings, {.expert_ranks = 2, .scalar_bytes = 2});
     for (const ops::WeightFormat format : {ops::WeightFormat::bf16, ops::WeightFormat::int4}) {
         architecture.stored.experts = format;
-        const MemoryPlan plan = planner.plan(1000, format);
+        const MemoryPlan plan = planner.plan({1000}, format);
         const MemoryPlan same =
-            plan_memory(architecture, settings, {.tokens = 1000, .expert_ranks = 2, .scalar_bytes = 2});
+            plan_memory(architecture, settings, {.pass = {1000}, .expert_ranks = 2, .scalar_bytes = 2});
         ASSERT_EQ(plan.items.size(), same.items.size());
         for (std::size_t i = 0; i < plan.items.size(); ++i) {
             EXPECT_EQ(plan.items[i].name(), same.items[i].name());
@@ -79,11 +79,30 @@ TEST(MemoryPlan, APlannerPlansAnyPass) {
     }
 }
 
+TEST(MemoryPlan, IsThatOfTheRankWithMostSequences) {
+    const model::Architecture architecture = model::synthetic_architecture("qwen3-30b-a3b");
+    const auto activations = [&](const MemoryRequest& request) {
+        return plan_memory(architecture, settings, request).of("activations");
+    };
+    const double one_of_each = activations({.pass = {1024, 1}, .scalar_bytes = 2});
+    EXPECT_EQ(activations({.pass = {2048, 2}, .data_ranks = 4, .scalar_bytes = 2}), one_of_each);
+    EXPECT_EQ(activations({.pass = {4096, 4}, .data_ranks = 4, .scalar_bytes = 2}), one_of_each);
+    EXPECT_EQ(activations({.pass = {5120, 5}, .data_ranks = 4, .scalar_bytes = 2}),
+              activations({.pass = {2048}, .scalar_bytes = 2}));
+    // The experts' part of all of a replica's tokens, whichever rank has them.
+    const auto of_groups = [&](const PassSize& pass) {
+        return activations({.pass = pass, .expert_ranks = 2, .tensor_ranks = 2, .scalar_bytes = 2});
+    };
+    EXPECT_GT(of_groups({2048, 2}), of_groups({2048, 4}));
+    EXPECT_EQ(of_groups({2048, 4}), of_groups({2048}));
+    EXPECT_LT(of_groups({2048, 2}), of_groups({4096, 4}));
+}
+
 TEST(MemoryPlan, RanksShareExpertsOptimizerAndTokens) {
     const model::Architecture architecture = model::synthetic_architecture("qwen3-30b-a3b");
-    const auto one = plan_memory(architecture, settings, {.tokens = 4096, .scalar_bytes = 2});
-    const auto slices = plan_memory(architecture, settings, {.tokens = 4096, .tensor_ranks = 4, .scalar_bytes = 2});
-    const auto replicas = plan_memory(architecture, settings, {.tokens = 4096, .data_ranks = 4, .scalar_bytes = 2});
+    const auto one = plan_memory(architecture, settings, {.pass = {4096}, .scalar_bytes = 2});
+    const auto slices = plan_memory(architecture, settings, {.pass = {4096}, .tensor_ranks = 4, .scalar_bytes = 2});
+    const auto replicas = plan_memory(architecture, settings, {.pass = {4096}, .data_ranks = 4, .scalar_bytes = 2});
     EXPECT_LT(slices.frozen_weights(), one.frozen_weights() / 3);
     EXPECT_EQ(replicas.frozen_weights(), one.frozen_weights());
     // Gradients are reduced where several ranks hold the same factors: with slices, all but B of gate and up and A of
@@ -97,7 +116,7 @@ TEST(MemoryPlan, RanksShareExpertsOptimizerAndTokens) {
     for (const auto& plan : {replicas, slices}) {
         EXPECT_NEAR(plan.of("optimizer"), one.of("optimizer") / 4, 1000);
     }
-    const auto groups = plan_memory(architecture, settings, {.tokens = 4096, .expert_ranks = 4, .scalar_bytes = 2});
+    const auto groups = plan_memory(architecture, settings, {.pass = {4096}, .expert_ranks = 4, .scalar_bytes = 2});
     EXPECT_NEAR(groups.frozen_weights(), slices.frozen_weights(), 1e-2 * slices.frozen_weights());
     EXPECT_NEAR(groups.of("optimizer"), one.of("optimizer") / 4, 1000);
     EXPECT_GT(groups.of("communication buffers"), 0);
@@ -163,7 +182,7 @@ TEST(MemoryPlan, LoraIsWhatADecoderDeclares) {
                 reduced += static_cast<double>(optimizer.shard(b).reduced.size());
             }
             const auto plan = plan_memory(architecture, small,
-                                          {.tokens = 8,
+                                          {.pass = {8},
                                            .data_ranks = shape.data,
                                            .expert_ranks = shape.expert,
                                            .tensor_ranks = shape.tensor,
@@ -196,7 +215,7 @@ TEST(MemoryPlan, LoraIsCountedWhateverDecidesOnIt) {
         for (const auto& bucket : decoder.lora().buckets) {
             factors += static_cast<double>(bucket->values.size());
         }
-        const auto plan = plan_memory(architecture, small, {.tokens = 8, .scalar_bytes = sizeof(float)});
+        const auto plan = plan_memory(architecture, small, {.pass = {8}, .scalar_bytes = sizeof(float)});
         EXPECT_EQ(plan.of("LoRA factors"), 2 * factors * sizeof(float));
         EXPECT_EQ(plan.of("gradients"), factors * sizeof(float));
         EXPECT_EQ(plan.adapter_parameters, factors);
@@ -211,7 +230,7 @@ TEST(MemoryPlan, LoraIsCountedWhateverDecidesOnIt) {
 
 TEST(MemoryPlan, RecomputingAndEvaluatingNeedLess) {
     const model::Architecture architecture = model::synthetic_architecture("qwen3-30b-a3b");
-    MemoryRequest request = {.tokens = 4096, .scalar_bytes = 2};
+    MemoryRequest request = {.pass = {4096}, .scalar_bytes = 2};
     const auto retain = plan_memory(architecture, settings, request);
     model::DecoderSettings less = settings;
     less.activations = ops::Activations::recompute;

@@ -80,10 +80,11 @@ void plan_exchange(const Architecture& architecture, const GridPlace& place, boo
                  {"exchange.results.narrow", Rows::arrived, Element::narrow, hidden}},
                 plan.exchange);
     if (place.tensor_ranks > 1) {
-        ops::append({{"exchange.results.slice_sums", Rows::arrived, Element::scalar, hidden},
-                     {"exchange.results.summands", Rows::arrived, Element::index, 1},
-                     {"exchange.weight_gradients.slice_sums", Rows::arrived, Element::sum, choices, true},
-                     {"exchange.weight_gradients.summands", Rows::arrived, Element::index, 1, true}},
+        const index_t slices = place.tensor_ranks;
+        ops::append({{"exchange.results.slice_sums", Rows::received, Element::scalar, slices * hidden},
+                     {"exchange.results.summands", Rows::received, Element::index, slices},
+                     {"exchange.weight_gradients.slice_sums", Rows::received, Element::sum, slices * choices, true},
+                     {"exchange.weight_gradients.summands", Rows::received, Element::index, slices, true}},
                     plan.exchange);
     }
     if (place.expert_ranks > 1) {

@@ -7,7 +7,7 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <functional>
+#include <array>
 #include <map>
 
 namespace moesaic::model {
@@ -18,40 +18,47 @@ using core::ExitCode;
 constexpr const char* version = "1";  // of blocks and of what lies in them
 constexpr const char* checksums_suffix = ".checksums";
 
-/// The projections of routed experts of all layers, with the format that they are held in.
-template <class Scalar, class Use>
-void for_each_cached(const std::vector<LayerPlan>& layers, const Use& use) {
+/// A projection of the routed experts of a layer, and the format that it is held in.
+struct Cached {
+    const ProjectionPlan& projection;
+    ops::WeightFormat format;
+};
+
+/// Those of all layers, which must outlive them.
+template <class Scalar>
+std::vector<Cached> cached_of(const std::vector<LayerPlan>& layers) {
+    std::vector<Cached> all;
     for (const LayerPlan& layer : layers) {
         for (const ProjectionPlan& projection : layer.feed_forward.projections) {
             if (projection.is_routed()) {
-                use(projection, ops::format_for<Scalar>(projection.stored));
+                all.push_back({projection, ops::format_for<Scalar>(projection.stored)});
             }
         }
     }
+    return all;
 }
 
-std::vector<io::TensorToWrite> tensors_of(const ProjectionPlan& projection, ops::WeightFormat format) {
+/// Its blocks, and their checksums.
+std::array<io::TensorToWrite, 2> tensors_of(const Cached& cached) {
+    const ProjectionPlan& projection = cached.projection;
     const index_t rows = projection.count() * ops::blocks_of(projection.out);
     const index_t cols = ops::blocks_of(projection.in);
-    return {{projection.name, {rows, cols * ops::facts_of(format).block_bytes}, io::DType::u8},
-            {projection.name + checksums_suffix, {rows, cols}, io::DType::u64}};
+    return {{{projection.name, {rows, cols * ops::facts_of(cached.format).block_bytes}, io::DType::u8},
+             {projection.name + checksums_suffix, {rows, cols}, io::DType::u64}}};
 }
 
-std::string format_names(const std::vector<LayerPlan>& layers, const auto& for_each) {
-    std::vector<std::string> names;
-    for_each(layers, [&](const ProjectionPlan&, ops::WeightFormat format) {
-        const std::string name(ops::facts_of(format).name);
-        if (std::find(names.begin(), names.end(), name) == names.end()) {
-            names.push_back(name);
+/// The metadata of the file.
+std::map<std::string, std::string> describe(const std::vector<Cached>& all, std::uint64_t fingerprint) {
+    std::vector<std::string> formats;
+    for (const Cached& cached : all) {
+        const std::string name(ops::facts_of(cached.format).name);
+        if (std::find(formats.begin(), formats.end(), name) == formats.end()) {
+            formats.push_back(name);
         }
-    });
-    return core::joined(names);
-}
-
-std::map<std::string, std::string> describe(const std::string& formats, std::uint64_t fingerprint) {
+    }
     return {{"format", "moesaic packed weights"},
             {"version", version},
-            {"weights", formats},
+            {"weights", core::joined(formats)},
             {"fingerprint", fmt::format("{:016x}", fingerprint)}};
 }
 
@@ -68,23 +75,18 @@ core::Matrix<std::uint64_t> checksums_of(MatrixView<const std::byte> blocks, ind
 
 constexpr auto checksum_bytes = static_cast<index_t>(sizeof(std::uint64_t));
 
-MatrixView<std::byte> bytes_of(core::Matrix<std::uint64_t>& sums) {
-    return {reinterpret_cast<std::byte*>(sums.data()), sums.rows(), sums.cols() * checksum_bytes};
-}
-
 }  // namespace
 
 template <class Scalar>
 void PackedCache<Scalar>::create(const io::PartialFile& file, const std::vector<LayerPlan>& layers,
                                  std::uint64_t fingerprint) {
+    const std::vector<Cached> all = cached_of<Scalar>(layers);
     std::vector<io::TensorToWrite> tensors;
-    const auto for_each = [](const auto& all, const auto& use) { for_each_cached<Scalar>(all, use); };
-    for_each(layers, [&](const ProjectionPlan& projection, ops::WeightFormat format) {
-        for (const io::TensorToWrite& tensor : tensors_of(projection, format)) {
-            tensors.push_back(tensor);
-        }
-    });
-    io::SharedTensorsWriter::create(file, tensors, describe(format_names(layers, for_each), fingerprint));
+    for (const Cached& cached : all) {
+        const auto of_projection = tensors_of(cached);
+        tensors.insert(tensors.end(), of_projection.begin(), of_projection.end());
+    }
+    io::SharedTensorsWriter::create(file, tensors, describe(all, fingerprint));
 }
 
 template <class Scalar>
@@ -97,19 +99,19 @@ PackedCache<Scalar>::PackedCache(const WeightSource<Scalar>& source, const std::
     } else if (use == Use::write) {
         writer_.emplace(path);
     }
-    for_each_cached<Scalar>(layers, [&](const ProjectionPlan& projection, ops::WeightFormat) {
+    for (const auto& [projection, format] : cached_of<Scalar>(layers)) {
         for (index_t e = 0; e < projection.count(); ++e) {
             places_[projection.modules[static_cast<std::size_t>(e)] + ".weight"] = {projection.name,
                                                                                     e * ops::blocks_of(projection.out)};
         }
-    });
+    }
 }
 
 template <class Scalar>
 void PackedCache<Scalar>::check(const std::vector<LayerPlan>& layers) const {
     const std::string file = stored_->path().string();
-    const auto for_each = [](const auto& all, const auto& use) { for_each_cached<Scalar>(all, use); };
-    for (const auto& [key, expected] : describe(format_names(layers, for_each), source_.fingerprint())) {
+    const std::vector<Cached> all = cached_of<Scalar>(layers);
+    for (const auto& [key, expected] : describe(all, source_.fingerprint())) {
         const auto found = stored_->metadata().find(key);
         const std::string value = found == stored_->metadata().end() ? "missing" : core::printable(found->second, 80);
         core::require(value == expected, ExitCode::usage,
@@ -117,8 +119,8 @@ void PackedCache<Scalar>::check(const std::vector<LayerPlan>& layers) const {
                       "remove the file or set another model.cache",
                       file, key, value, expected);
     }
-    for_each(layers, [&](const ProjectionPlan& projection, ops::WeightFormat format) {
-        for (const io::TensorToWrite& tensor : tensors_of(projection, format)) {
+    for (const Cached& cached : all) {
+        for (const io::TensorToWrite& tensor : tensors_of(cached)) {
             core::require(stored_->contains(tensor.name) && stored_->info(tensor.name).dtype == tensor.dtype &&
                               stored_->info(tensor.name).shape == tensor.shape,
                           ExitCode::usage,
@@ -126,7 +128,7 @@ void PackedCache<Scalar>::check(const std::vector<LayerPlan>& layers) const {
                           "remove the file or set another model.cache",
                           file, core::printable(tensor.name));
         }
-    });
+    }
 }
 
 template <class Scalar>
@@ -154,7 +156,7 @@ void PackedCache<Scalar>::fill(const std::string& name, const TensorSlice& part,
     source_.fill(name, part, out);
     core::Matrix<std::uint64_t> sums = checksums_of(out.blocks(), block_bytes);
     writer_->write_bytes(place.tensor, out.blocks(), row, col * block_bytes);
-    writer_->write_bytes(place.tensor + checksums_suffix, bytes_of(sums), row, col * checksum_bytes);
+    writer_->write_bytes(place.tensor + checksums_suffix, io::bytes_of(sums.view()), row, col * checksum_bytes);
 }
 
 template <class Scalar>
@@ -164,7 +166,8 @@ void PackedCache<Scalar>::read_blocks(const Place& place, index_t block_row, ind
     const MatrixView<std::byte> blocks = out.blocks();
     stored_->read_bytes(place.tensor, blocks, block_row, block_col * block_bytes);
     core::Matrix<std::uint64_t> expected(blocks.rows(), blocks.cols() / block_bytes);
-    stored_->read_bytes(place.tensor + checksums_suffix, bytes_of(expected), block_row, block_col * checksum_bytes);
+    stored_->read_bytes(place.tensor + checksums_suffix, io::bytes_of(expected.view()), block_row,
+                        block_col * checksum_bytes);
     const core::Matrix<std::uint64_t> found = checksums_of(blocks, block_bytes);
     core::require(std::equal(found.flat().begin(), found.flat().end(), expected.flat().begin()),
                   ExitCode::corrupt_input,

@@ -88,6 +88,10 @@ private:
     /// Decides format() once all is known.
     void settle();
 
+    /// Groups of `by` that `size` elements begin.
+    [[nodiscard]] static constexpr index_t divided(index_t size, index_t by) noexcept { return (size + by - 1) / by; }
+    /// Whether a tensor holds powers of two: E8M0, which older files call bytes.
+    [[nodiscard]] static bool is_e8m0(const io::TensorInfo& info);
     [[nodiscard]] index_t codes_of_word() const noexcept { return 32 / bits_; }
     [[nodiscard]] const io::TensorInfo& require_tensor(const std::string& tensor) const;
     [[noreturn]] void fail_shape(const std::string& tensor, const std::string& expected) const;
