@@ -134,7 +134,7 @@ TEST(MemoryPlan, RanksShareExpertsOptimizerAndTokens) {
 TEST(MemoryPlan, SharedWeightsCountOncePerHost) {
     for (const char* name : {"qwen3-30b-a3b", "deepseek-v2-lite", "glm-4.5-air"}) {
         const model::Architecture architecture = model::synthetic_architecture(name);
-        const MemoryRequest request = {.tokens = 4096, .tensor_ranks = 4, .host_ranks = 4, .scalar_bytes = 2};
+        const MemoryRequest request = {.pass = {4096}, .tensor_ranks = 4, .host_ranks = 4, .scalar_bytes = 2};
         MemoryRequest sharing = request;
         sharing.share = model::WeightSharing::host;
         const MemoryPlan own = plan_memory(architecture, settings, request);
