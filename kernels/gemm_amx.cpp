@@ -13,6 +13,7 @@ constexpr int peak_sums = 6;  // tiles; two more hold the operands
 
 #include "kernels/detail/interleave_rows.inc"
 #include "kernels/detail/peak_loops.inc"
+#include "kernels/detail/prefetch.inc"
 
 constexpr std::int64_t tile_rows = 16;
 constexpr std::int64_t tile_bytes = 1024;
@@ -105,12 +106,6 @@ struct Tiles<std::int32_t> {
     static void multiply_bottom_left() { _tile_dpbssd(2, 5, 6); }
     static void multiply_bottom_right() { _tile_dpbssd(3, 5, 7); }
 };
-
-inline void prefetch_to_l2(const char* data, std::int64_t first, std::int64_t last) {
-    for (std::int64_t line = first; line < last; ++line) {
-        _mm_prefetch(data + line * line_bytes, _MM_HINT_T1);
-    }
-}
 
 /// Adds the product of two strips to the sums in tiles.
 template <class Sum, bool two_rows, bool two_cols, bool packs>
@@ -209,40 +204,6 @@ void multiply_integers(const StripProduct<std::int32_t>& product) {
         two_rows ? multiply_tiles<true, true, false>(product) : multiply_tiles<false, true, false>(product);
     } else {
         two_rows ? multiply_tiles<true, false, false>(product) : multiply_tiles<false, false, false>(product);
-    }
-}
-
-/// pack_quads; of blocks as weights are stored, four rows of 32 at a time.
-void pack_quads_of_blocks(void* strip, const Operand<int8>& operand) {
-    if (operand.k_contiguous || operand.stride != kernel_block || operand.count != kernel_block ||
-        operand.k % kernel_block != 0) {
-        pack_quads(strip, operand);
-        return;
-    }
-    alignas(64) std::uint8_t order[row_bytes];  // of 16 columns: their bytes of four rows
-    for (int i = 0; i < row_bytes; ++i) {
-        order[i] = static_cast<std::uint8_t>(i % 4 * kernel_block + i / 4);
-    }
-    const __m512i low = _mm512_load_si512(order);
-    const __m512i high = _mm512_add_epi8(low, _mm512_set1_epi8(tile_rows));
-    const std::int64_t blocks = operand.k / kernel_block;
-    constexpr std::int64_t quads = kernel_block / 4;
-    auto* target = static_cast<char*>(strip);
-    for (std::int64_t b = 0; b < blocks; ++b) {
-        const int8* rows = operand.data + b * operand.step;
-        char* half = target + b / 2 * 2 * tile_bytes + b % 2 * quads * row_bytes;
-        for (std::int64_t quad = 0; quad < quads; ++quad, rows += 4 * kernel_block, half += row_bytes) {
-            const __m512i first = _mm512_loadu_si512(rows);
-            const __m512i second = _mm512_loadu_si512(rows + 2 * kernel_block);
-            _mm512_storeu_si512(half, _mm512_permutex2var_epi8(first, low, second));
-            _mm512_storeu_si512(half + tile_bytes, _mm512_permutex2var_epi8(first, high, second));
-        }
-    }
-    if (blocks % 2 != 0) {
-        char* half = target + blocks / 2 * 2 * tile_bytes + quads * row_bytes;
-        for (std::int64_t tile = 0; tile < 2; ++tile, half += tile_bytes) {
-            __builtin_memset(half, 0, static_cast<std::size_t>(quads * row_bytes));
-        }
     }
 }
 

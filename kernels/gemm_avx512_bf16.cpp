@@ -12,6 +12,7 @@ namespace {
 constexpr int peak_sums = 16;
 
 #include "kernels/detail/peak_loops.inc"
+#include "kernels/detail/prefetch.inc"
 
 constexpr int half_rows = 8;  // 8 x 32 accumulators at a time
 constexpr int panel_vectors = 2;
@@ -25,9 +26,11 @@ inline __m512bh pairs(__m512i words) {
 }
 
 /// `left` starts at the first of `rows` vectors within blocks [32 vectors][32]; `right` at the first of 16 columns
-/// within blocks [2][16 pairs][16][2].
+/// within blocks [2][16 pairs][16][2]. `side` is none, or has blocks to fetch.
 template <int rows, int vectors>
-void multiply_rows(const StripProduct<float>& product, const char* left, const char* right, float* c) {
+void multiply_rows(const StripProduct<float>& product, const char* left, const char* right, const SideWork* side,
+                   float* c) {
+    const auto* fetch = side == nullptr ? nullptr : static_cast<const char*>(side->fetch.first);
     __m512 sums[half_rows][panel_vectors];
     for (int row = 0; row < rows; ++row) {
         for (int v = 0; v < vectors; ++v) {
@@ -35,6 +38,10 @@ void multiply_rows(const StripProduct<float>& product, const char* left, const c
         }
     }
     for (std::int64_t k = 0; k < product.term.k; k += kernel_block, left += block_bytes, right += block_bytes) {
+        if (fetch != nullptr) {
+            prefetch_to_l2(fetch, side->first_line, side->last_line);
+            fetch += side->fetch.step;
+        }
         for (std::int64_t pair = 0; pair < pairs_per_block; ++pair) {
             __m512bh columns[panel_vectors];
             for (int v = 0; v < vectors; ++v) {
@@ -61,22 +68,24 @@ void multiply_rows(const StripProduct<float>& product, const char* left, const c
 
 /// Calls the instance of a row count known at compile time.
 template <int rows, int vectors>
-void multiply_at_most(std::int64_t count, const StripProduct<float>& product, const char* left, float* c) {
+void multiply_at_most(std::int64_t count, const StripProduct<float>& product, const char* left, const SideWork* side,
+                      float* c) {
     if (count >= rows) {
-        multiply_rows<rows, vectors>(product, left, static_cast<const char*>(product.term.right), c);
+        multiply_rows<rows, vectors>(product, left, static_cast<const char*>(product.term.right), side, c);
     } else if constexpr (rows > 1) {
-        multiply_at_most<rows - 1, vectors>(count, product, left, c);
+        multiply_at_most<rows - 1, vectors>(count, product, left, side, c);
     }
 }
 
 void multiply(const StripProduct<float>& product) {
     const auto* left = static_cast<const char*>(product.term.left);
-    for (std::int64_t row = 0; row < product.rows; row += half_rows, left += half_rows * 64) {
+    const SideWork* side = product.side != nullptr && product.side->fetch.count > 0 ? product.side : nullptr;
+    for (std::int64_t row = 0; row < product.rows; row += half_rows, left += half_rows * 64, side = nullptr) {
         float* c = product.c + row * product.stride;
         if (product.cols > lanes) {
-            multiply_at_most<half_rows, 2>(product.rows - row, product, left, c);
+            multiply_at_most<half_rows, 2>(product.rows - row, product, left, side, c);
         } else {
-            multiply_at_most<half_rows, 1>(product.rows - row, product, left, c);
+            multiply_at_most<half_rows, 1>(product.rows - row, product, left, side, c);
         }
     }
     if (product.more.k > 0) {

@@ -7,6 +7,8 @@
 namespace moesaic::kernels::detail::avx512_vnni {
 namespace {
 
+#include "kernels/detail/prefetch.inc"
+
 constexpr int lanes = 16;
 constexpr int half_rows = 8;  // 8 x 32 accumulators at a time
 constexpr int panel_vectors = 2;
@@ -30,12 +32,6 @@ void sum_columns(const StripTerm& term, __m512i (&sums)[panel_vectors]) {
             }
         }
         sums[v] = _mm512_sub_epi32(_mm512_setzero_si512(), sum);
-    }
-}
-
-inline void prefetch_to_l2(const char* data, std::int64_t first, std::int64_t last) {
-    for (std::int64_t line = first; line < last; ++line) {
-        _mm_prefetch(data + line * 64, _MM_HINT_T1);
     }
 }
 
@@ -116,23 +112,33 @@ void multiply(const Product& product) {
     }
 }
 
+constexpr micro_kernel_t<int8> describe(Pack<int8> pack_right) {
+    return {
+        .block_depth = block_depth,
+        .left_bytes = block_bytes,
+        .right_bytes = block_bytes,
+        .left_is_plain = false,
+        .right_is_pairs = false,
+        .panel_depth = 1024,
+        .unpacked_depth = 1024,
+        .left_block_bytes = 1U << 20U,
+        .pack_left = pack_vectors_of_64_above_zero,
+        .pack_right = pack_right,
+        .multiply = multiply,
+        .few_rows = 0,
+        .multiply_few_rows = nullptr,
+        .state = {},
+    };
+}
+
 }  // namespace
 
-constinit const micro_kernel_t<int8> gemm_int8 = {
-    .block_depth = block_depth,
-    .left_bytes = block_bytes,
-    .right_bytes = block_bytes,
-    .left_is_plain = false,
-    .right_is_pairs = false,
-    .panel_depth = 1024,
-    .unpacked_depth = 1024,
-    .left_block_bytes = 1U << 20U,
-    .pack_left = pack_vectors_of_64_above_zero,
-    .pack_right = pack_quads,
-    .multiply = multiply,
-    .few_rows = 0,
-    .multiply_few_rows = nullptr,
-    .state = {},
-};
+constinit const micro_kernel_t<int8> gemm_int8 = describe(pack_quads);
 
 }  // namespace moesaic::kernels::detail::avx512_vnni
+
+namespace moesaic::kernels::detail::avx512_vbmi {
+
+constinit const micro_kernel_t<int8> gemm_int8 = avx512_vnni::describe(pack_quads_of_blocks);
+
+}  // namespace moesaic::kernels::detail::avx512_vbmi

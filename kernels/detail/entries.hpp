@@ -33,6 +33,8 @@ void pack_vectors_of_64(void* strip, const Operand<int8>& operand);
 void pack_vectors_of_64_above_zero(void* strip, const Operand<int8>& operand);
 /// Blocks [2][16 quads of k][16 vectors][4]: two AMX tiles of the right operand.
 void pack_quads(void* strip, const Operand<int8>& operand);
+/// The same by AVX-512 VBMI, which is quicker for whole blocks [32 of k][32 vectors].
+void pack_quads_of_blocks(void* strip, const Operand<int8>& operand);
 
 namespace avx512 {
 /// MicroKernel::multiply_few_rows by widening to FP32.
