@@ -212,7 +212,9 @@ std::unique_ptr<Benchmark> prepare_step(const train::Runtime& runtime, Console& 
     };
     train::MemoryRequest request = train::memory_request(runtime, sizeof(core::bf16), train::Purpose::training);
     request.saves = false;
-    train::PassPlanner planner(architecture, settings, request);
+    model::Architecture as_stored = architecture;
+    runtime.world.agree([&] { train::fit_to_checkpoint(workload.model, as_stored); });
+    train::PassPlanner planner(as_stored, settings, request);
     const train::PlanOfPasses plan_of = [&](const train::PassChoice& choice) {
         const index_t ranks = choice.grid.ranks();
         return planner.plan(

@@ -278,6 +278,19 @@ TEST(BenchProgram, StepPrintsItsFigures) {
     }
 }
 
+/// As the files have the weights, or as they are to be held.
+TEST(BenchProgram, StepPlansTheFormatsThatItHolds) {
+    const std::string often = " --batch 1 --length 7 --repeat 1 --seconds 0 --threads 1 ";
+    for (const auto& [model, format] :
+         {std::pair<std::string, std::string>{"qwen3_moe --compute.experts int8", "INT8 by rows"},
+          {"qwen3_moe --model.weights int4", "INT4"},
+          {"quantised/nvfp4_modelopt", "NVFP4"}}) {
+        const Result result = alone("bench step --model.path " MOESAIC_TEST_DATA "/" + model + often);
+        EXPECT_EQ(result.exit_code, 0) << result.output;
+        EXPECT_NE(result.output.find("experts, " + format), std::string::npos) << result.output;
+    }
+}
+
 const measure::Figure& figure_of(const measure::Results& results, const std::string& case_name,
                                  const std::string& name) {
     const measure::CaseResult* const found = results.find(case_name);
