@@ -91,6 +91,20 @@ TEST_F(Amx, LoadsFromAllKindsOfAddresses) {
     expect_tile_1(zeros, 0);
 }
 
+/// Tiles for products 2 += 7 * 4: sums [m, n] in 32 bits, and `bytes` bytes of k in a row of the left operand.
+void configure_product(int m, int n, int bytes) {
+    AmxTiles::Configuration configuration = {};
+    configuration.palette = 1;
+    const auto shape = [&](int tile, int rows, int bytes_per_row) {
+        configuration.rows[tile] = static_cast<std::uint8_t>(rows);
+        configuration.bytes_per_row[tile] = static_cast<std::uint16_t>(bytes_per_row);
+    };
+    shape(2, m, 4 * n);
+    shape(7, m, bytes);
+    shape(4, bytes / 4, 4 * n);
+    configure(configuration);
+}
+
 /// Operands and result of TDPBF16PS by tiles 2 += 7 * 4 of the given shape, stored with gaps.
 struct Product {
     int m = max_rows;
@@ -101,16 +115,7 @@ struct Product {
     float sums[max_rows][max_cols + 1] = {};
 
     void run() {
-        AmxTiles::Configuration configuration = {};
-        configuration.palette = 1;
-        const auto shape = [&](int tile, int rows, int bytes) {
-            configuration.rows[tile] = static_cast<std::uint8_t>(rows);
-            configuration.bytes_per_row[tile] = static_cast<std::uint16_t>(bytes);
-        };
-        shape(2, m, 4 * n);
-        shape(7, m, 2 * k);
-        shape(4, k / 2, 4 * n);
-        configure(configuration);
+        configure_product(m, n, 2 * k);
         bf16 pairs[max_depth / 2][max_cols][2];
         for (int i = 0; i < max_depth; ++i) {
             for (int j = 0; j < max_cols; ++j) {
@@ -185,16 +190,7 @@ TEST_F(Amx, ProductsOfBytes) {
                 fill(sums);
                 std::int32_t before[max_rows][max_cols];
                 std::memcpy(before, sums, sizeof(sums));
-                AmxTiles::Configuration configuration = {};
-                configuration.palette = 1;
-                const auto shape = [&](int tile, int rows, int bytes) {
-                    configuration.rows[tile] = static_cast<std::uint8_t>(rows);
-                    configuration.bytes_per_row[tile] = static_cast<std::uint16_t>(bytes);
-                };
-                shape(2, m, 4 * n);
-                shape(7, m, k);
-                shape(4, k / 4, 4 * n);
-                configure(configuration);
+                configure_product(m, n, k);
                 asm volatile(
                     "tileloadd (%0, %3), %%tmm2\n\ttileloadd (%1, %3), %%tmm7\n\ttileloadd (%2, %3), %%tmm4\n\t"
                     "tdpbssd %%tmm4, %%tmm7, %%tmm2\n\ttilestored %%tmm2, (%0, %3)" ::"r"(sums),
