@@ -174,46 +174,61 @@ void ExpertBackend<Scalar>::check_backward(const SavedExperts<Scalar>& saved,
 }
 
 template <class Scalar>
+MatrixView<accumulator_t<Scalar>> ExpertBackend<Scalar>::results(const char* what, index_t tokens,
+                                                                 MatrixView<Sum> given, Matrix<Sum>& own) const {
+    if (given.data() == nullptr) {
+        own.resize(tokens, config_.hidden);
+        return own;
+    }
+    check_shape(what, config_.layer, given, tokens, config_.hidden);
+    return given;
+}
+
+template <class Scalar>
 MatrixView<const accumulator_t<Scalar>> ExpertBackend<Scalar>::run_forward(const ExpertRows<Scalar>& rows,
-                                                                           SavedExperts<Scalar>& saved, bool keep) {
+                                                                           SavedExperts<Scalar>& saved, bool keep,
+                                                                           MatrixView<Sum> output) {
     const core::trace::Scope scope(core::scopes::experts_forward);
     saved.hidden = rows.hidden;
     saved.weights = rows.weights;
     saved.dropout = rows.dropout;
     sort_by_expert(rows.expert_ids, config_.experts_begin, config_.experts, saved.routed);
-    workspace_->output.resize(rows.hidden.rows(), config_.hidden);
-    do_forward(saved, keep);
-    return workspace_->output.view();
+    const MatrixView<Sum> result = results("output", rows.hidden.rows(), output, workspace_->output);
+    do_forward(saved, keep, result);
+    return result;
 }
 
 template <class Scalar>
 ExpertGradients<Scalar> ExpertBackend<Scalar>::run_backward(const SavedExperts<Scalar>& saved,
                                                             MatrixView<const Scalar> grad_output,
-                                                            bool with_input_gradients) {
+                                                            bool with_input_gradients, MatrixView<Sum> grad_input) {
     const core::trace::Scope scope(core::scopes::experts_backward);
-    workspace_->grad_input.resize(grad_output.rows(), config_.hidden);
+    const MatrixView<Sum> result = with_input_gradients
+                                       ? results("grad_input", grad_output.rows(), grad_input, workspace_->grad_input)
+                                       : MatrixView<Sum>();
     workspace_->grad_weights.resize(grad_output.rows(), config_.experts_per_token);
     workspace_->grad_weights.fill(Sum(0));  // of choices that are other ranks' business
-    do_backward(saved, grad_output, with_input_gradients);
+    do_backward(saved, grad_output, with_input_gradients, result);
     if (!with_input_gradients) {
         return {};
     }
-    return {workspace_->grad_input.view(), workspace_->grad_weights.view()};
+    return {result, workspace_->grad_weights.view()};
 }
 
 template <class Scalar>
 MatrixView<const accumulator_t<Scalar>> ExpertBackend<Scalar>::forward(const ExpertRows<Scalar>& rows,
-                                                                       SavedExperts<Scalar>& saved, bool keep) {
+                                                                       SavedExperts<Scalar>& saved, bool keep,
+                                                                       MatrixView<Sum> output) {
     check_forward(rows);
-    return run_forward(rows, saved, keep);
+    return run_forward(rows, saved, keep, output);
 }
 
 template <class Scalar>
 ExpertGradients<Scalar> ExpertBackend<Scalar>::backward(const SavedExperts<Scalar>& saved,
-                                                        MatrixView<const Scalar> grad_output,
-                                                        bool with_input_gradients) {
+                                                        MatrixView<const Scalar> grad_output, bool with_input_gradients,
+                                                        MatrixView<Sum> grad_input) {
     check_backward(saved, grad_output);
-    return run_backward(saved, grad_output, with_input_gradients);
+    return run_backward(saved, grad_output, with_input_gradients, grad_input);
 }
 
 template <class Scalar>

@@ -75,8 +75,9 @@ struct ExpertGradients {
 
 /// SavedExperts, without the views of hidden states and weights.
 [[nodiscard]] std::vector<BufferPlan> plan_saved_experts(const ExpertConfig& config);
-/// ExpertWorkspace.
-[[nodiscard]] std::vector<BufferPlan> plan_expert_workspace(const ExpertConfig& config, bool has_dropout);
+/// ExpertWorkspace; `results_are_given`: output and gradients of hidden states are written to memory of the caller's.
+[[nodiscard]] std::vector<BufferPlan> plan_expert_workspace(const ExpertConfig& config, bool has_dropout,
+                                                            bool results_are_given = false);
 /// Sets the counts that those two go by for rows that arrived, with so many choices that are experts of the layer, all
 /// of them equally often. The count of threads must be there.
 void count_routed(const ExpertConfig& config, double arrived, double routed, RowCounts& rows);
@@ -102,15 +103,17 @@ public:
     /// Throws unless weights and factors are there and no submission is in flight.
     void require_ready(const char* operation) const;
 
-    /// y[t] = sum_k weights[t, k] * E_{expert_ids[t, k]}(hidden[t]), [N, H]. The view is valid until the next call on
-    /// any backend with the same workspace. Writes `saved`; a backward may follow if the forward is to `keep` what
-    /// that needs. Dropout acts on the inputs of A, also in the backward of this forward.
-    MatrixView<const Sum> forward(const ExpertRows<Scalar>& rows, SavedExperts<Scalar>& saved, bool keep);
+    /// y[t] = sum_k weights[t, k] * E_{expert_ids[t, k]}(hidden[t]), [N, H], written to `output` if that is given. Else
+    /// the view is valid until the next call on any backend with the same workspace. Writes `saved`; a backward may
+    /// follow if the forward is to `keep` what that needs. Dropout acts on the inputs of A, also in the backward of
+    /// this forward.
+    MatrixView<const Sum> forward(const ExpertRows<Scalar>& rows, SavedExperts<Scalar>& saved, bool keep,
+                                  MatrixView<Sum> output = {});
     /// Backward of a forward that was kept, once or more often, in any order of forwards. LoRA gradients accumulate.
     /// Without input gradients, those of hidden states and routing weights are not computed and the result is empty:
-    /// for the lowest layer of a model.
+    /// for the lowest layer of a model. The gradient of hidden states is written to `grad_input` if that is given.
     ExpertGradients<Scalar> backward(const SavedExperts<Scalar>& saved, MatrixView<const Scalar> grad_output,  // [N, H]
-                                     bool with_input_gradients = true);
+                                     bool with_input_gradients = true, MatrixView<Sum> grad_input = {});
 
     /// The same without blocking: inputs and `saved` must stay until the sync, which returns the result or throws the
     /// error. The result is valid until the next sync, so that the next submission may follow at once.
@@ -135,11 +138,11 @@ protected:
     virtual void do_load_weights(const ExpertWeightSource& source) = 0;
     /// Called by init_lora and update_lora; `factors()` holds the present values.
     virtual void do_update_lora() = 0;
-    /// Computes workspace().output and, to `keep` it, saved.pre_activations. The other members of `saved` are set.
-    virtual void do_forward(SavedExperts<Scalar>& saved, bool keep) = 0;
-    /// Accumulates into gradients(); computes grad_input and grad_weights of the workspace if asked to.
+    /// Computes `output` [N, H] and, to `keep` it, saved.pre_activations. The other members of `saved` are set.
+    virtual void do_forward(SavedExperts<Scalar>& saved, bool keep, MatrixView<Sum> output) = 0;
+    /// Accumulates into gradients(); computes `grad_input` [N, H] and grad_weights of the workspace if asked to.
     virtual void do_backward(const SavedExperts<Scalar>& saved, MatrixView<const Scalar> grad_output,
-                             bool with_input_gradients) = 0;
+                             bool with_input_gradients, MatrixView<Sum> grad_input) = 0;
 
     [[nodiscard]] ExpertWorkspace<Scalar>& workspace() const noexcept { return *workspace_; }
     [[nodiscard]] const ExpertFactors<const Sum>& factors() const noexcept { return factors_; }
@@ -150,9 +153,13 @@ private:
 
     void check_forward(const ExpertRows<Scalar>& rows) const;
     void check_backward(const SavedExperts<Scalar>& saved, MatrixView<const Scalar> grad_output) const;
-    MatrixView<const Sum> run_forward(const ExpertRows<Scalar>& rows, SavedExperts<Scalar>& saved, bool keep);
+    /// Results for so many tokens: `given`, or `own` where nothing is given.
+    [[nodiscard]] MatrixView<Sum> results(const char* what, index_t tokens, MatrixView<Sum> given,
+                                          Matrix<Sum>& own) const;
+    MatrixView<const Sum> run_forward(const ExpertRows<Scalar>& rows, SavedExperts<Scalar>& saved, bool keep,
+                                      MatrixView<Sum> output = {});
     ExpertGradients<Scalar> run_backward(const SavedExperts<Scalar>& saved, MatrixView<const Scalar> grad_output,
-                                         bool with_input_gradients);
+                                         bool with_input_gradients, MatrixView<Sum> grad_input = {});
     void submit(Pending kind, std::function<void()> job);
     void sync(Pending kind, const char* operation);
 

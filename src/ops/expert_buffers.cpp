@@ -46,7 +46,7 @@ std::vector<BufferPlan> plan_integers(index_t hidden, index_t intermediate) {
 
 }  // namespace
 
-std::vector<BufferPlan> plan_expert_workspace(const ExpertConfig& config, bool has_dropout) {
+std::vector<BufferPlan> plan_expert_workspace(const ExpertConfig& config, bool has_dropout, bool results_are_given) {
     const index_t hidden = padded(config.hidden);
     const index_t intermediate = padded(config.intermediate);
     const index_t widest = std::max(hidden, intermediate);
@@ -57,8 +57,8 @@ std::vector<BufferPlan> plan_expert_workspace(const ExpertConfig& config, bool h
     constexpr index_t panels = 3;            // of weights: as they come, and two packed
     constexpr index_t longest_panel = 2048;  // of AMX; other kernels have shorter ones
     std::vector<BufferPlan> buffers = {
-        {"experts.output", Rows::arrived, Element::sum, config.hidden},
-        {"experts.grad_input", Rows::arrived, Element::sum, config.hidden, true},
+        {"experts.output", Rows::arrived, Element::sum, results_are_given ? 0 : config.hidden},
+        {"experts.grad_input", Rows::arrived, Element::sum, results_are_given ? 0 : config.hidden, true},
         {"experts.grad_weights", Rows::arrived, Element::sum, choices, true},
         {"experts.row_weights", Rows::routed, Element::sum, 1},
         {"experts.row_tokens", Rows::routed, Element::index, has_dropout ? 1 : 0},

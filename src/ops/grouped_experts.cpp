@@ -179,17 +179,17 @@ void GroupedExperts<Scalar>::sum_over_choices(const RoutedRows& routed, MatrixVi
 }
 
 template <class Scalar>
-void GroupedExperts<Scalar>::do_forward(SavedExperts<Scalar>& saved, bool keep) {
+void GroupedExperts<Scalar>::do_forward(SavedExperts<Scalar>& saved, bool keep, MatrixView<Sum> output) {
     prepare(saved);
     const bool retain = keep && this->config().activations == Activations::retain;
     project_up(saved, retain ? &saved.pre_activations : nullptr, true);
     project_down();
-    sum_over_choices(saved.routed, this->workspace().output);
+    sum_over_choices(saved.routed, output);
 }
 
 template <class Scalar>
 void GroupedExperts<Scalar>::do_backward(const SavedExperts<Scalar>& saved, MatrixView<const Scalar> grad_output,
-                                         bool with_input_gradients) {
+                                         bool with_input_gradients, MatrixView<Sum> grad_input) {
     ExpertWorkspace<Scalar>& work = this->workspace();
     prepare(saved);
     const bool recompute = this->config().activations == Activations::recompute;
@@ -200,7 +200,7 @@ void GroupedExperts<Scalar>::do_backward(const SavedExperts<Scalar>& saved, Matr
     backward_down(saved, kept, grad_output);
     backward_up(with_input_gradients);
     if (with_input_gradients) {
-        sum_over_choices(saved.routed, work.grad_input);
+        sum_over_choices(saved.routed, grad_input);
         sum_weight_gradients(saved.routed);
     }
     if (this->config().lora_rank > 0) {

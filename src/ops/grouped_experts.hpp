@@ -56,9 +56,9 @@ private:
 
     void do_load_weights(const ExpertWeightSource& source) override;
     void do_update_lora() override;
-    void do_forward(SavedExperts<Scalar>& saved, bool keep) override;
-    void do_backward(const SavedExperts<Scalar>& saved, MatrixView<const Scalar> grad_output,
-                     bool with_input_gradients) override;
+    void do_forward(SavedExperts<Scalar>& saved, bool keep, MatrixView<Sum> output) override;
+    void do_backward(const SavedExperts<Scalar>& saved, MatrixView<const Scalar> grad_output, bool with_input_gradients,
+                     MatrixView<Sum> grad_input) override;
 
     void prepare(const SavedExperts<Scalar>& saved);
     template <class Body>

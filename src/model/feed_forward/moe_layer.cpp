@@ -184,7 +184,12 @@ void MoeLayer<Scalar>::run_experts(const Pass<Scalar>& pass, MatrixView<const Sc
         exchange.combine(state.routes[c], partial, output);
     };
     if (state.routes.size() == 1) {
-        give_back(0, experts_->forward(bring(0), state.chunks[0].experts, keep));
+        ops::SavedExperts<Scalar>& saved = state.chunks[0].experts;
+        if (exchange.is_alone()) {
+            experts_->forward(bring(0), saved, keep, output);
+        } else {
+            give_back(0, experts_->forward(bring(0), saved, keep));
+        }
         return;
     }
     const auto submit = [&](std::size_t c, const ops::ExpertRows<Scalar>& rows) {
@@ -204,15 +209,19 @@ void MoeLayer<Scalar>::experts_backward(const State& state, MatrixView<const Sum
     Matrix<Sum>& grad_weights = this->workspace().router.grad_weights;
     grad_weights.resize(grad_output.rows(), architecture_.experts_per_token);
     const auto bring = [&](std::size_t c) { return exchange.dispatch_gradient(state.routes[c], grad_output); };
+    const std::size_t chunks = state.routes.size();
+    const bool writes_in_place = chunks == 1 && exchange.is_alone();
     const auto give_back = [&](std::size_t c, const ops::ExpertGradients<Scalar>& partial) {
         if (with_input_gradients) {
-            exchange.combine(state.routes[c], partial.input, grad_input);
+            if (!writes_in_place) {
+                exchange.combine(state.routes[c], partial.input, grad_input);
+            }
             exchange.combine_weights(state.routes[c], partial.weights, grad_weights);
         }
     };
-    const std::size_t chunks = state.routes.size();
     if (chunks == 1) {
-        give_back(0, experts_->backward(state.chunks[0].experts, bring(0), with_input_gradients));
+        give_back(0, experts_->backward(state.chunks[0].experts, bring(0), with_input_gradients,
+                                        writes_in_place ? grad_input : MatrixView<Sum>()));
         return;
     }
     const auto submit = [&](std::size_t c, MatrixView<const Scalar> rows) {

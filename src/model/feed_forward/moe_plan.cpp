@@ -92,7 +92,8 @@ void add_buffers(const Architecture& architecture, index_t layer, const DecoderS
                  {"router.shared_output", Rows::own, Element::sum, has_shared ? architecture.hidden : 0},
                  {"router.shared_grad_weights", Rows::own, Element::sum, architecture.shared.gated ? 1 : 0, true}},
                 plan.scratch);
-    ops::append(ops::plan_expert_workspace(experts, has_dropout), plan.scratch);
+    const bool is_alone = place.expert_ranks * place.tensor_ranks == 1 && settings.chunks <= 1;
+    ops::append(ops::plan_expert_workspace(experts, has_dropout, is_alone), plan.scratch);
     plan_exchange(architecture, place, has_dropout, plan);
 }
 

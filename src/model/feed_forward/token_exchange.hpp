@@ -92,6 +92,8 @@ public:
     /// Collective over the replica. The same for gradients of routing weights, [N, K] to [T, K], at full precision.
     void combine_weights(const RowRoutes& routes, MatrixView<const Sum> partial, MatrixView<Sum> gradient);
 
+    /// True if no row travels: there is one group, of one rank.
+    [[nodiscard]] bool is_alone() const { return expert_.size() == 1 && tensor_.size() == 1; }
     [[nodiscard]] index_t chunks() const noexcept { return chunks_; }
     /// Of all passes so far.
     [[nodiscard]] const ExchangeVolume& volume() const noexcept { return volume_; }
@@ -108,7 +110,6 @@ private:
 
     void plan_groups(MatrixView<const std::int32_t> expert_ids, std::vector<RowRoutes>& chunks);
     /// One rank has all experts whole.
-    [[nodiscard]] bool is_alone() const { return expert_.size() == 1 && tensor_.size() == 1; }
     template <class S>
     MatrixView<const S> send(const RowRoutes& routes, MatrixView<const S> rows, Matrix<S>& packed, Matrix<S>& arrived);
     template <class W>
