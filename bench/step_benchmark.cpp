@@ -203,7 +203,8 @@ std::string describe_step(const train::Runtime& runtime, const StepWorkload& wor
 }
 
 std::unique_ptr<Benchmark> prepare_step(const train::Runtime& runtime, Console& console, StepWorkload workload) {
-    const model::Architecture architecture = train::read_architecture(runtime, workload.model);
+    const model::Architecture architecture =
+        train::read_architecture(runtime, workload.model, kernels::Precision::bf16);
     model::DecoderSettings& settings = workload.decoder;
     settings.lora.alpha = static_cast<double>(settings.lora.rank);  // scale 1; speed does not depend on it
     train::BatchSettings& batches = workload.batches;

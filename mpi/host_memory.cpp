@@ -1,5 +1,6 @@
 #include "mpi/host_memory.hpp"
 
+#include "core/error.hpp"
 #include "core/units.hpp"
 #include "host/limits.hpp"
 #include "host/placement.hpp"
@@ -114,9 +115,13 @@ HostMemory::~HostMemory() {
     int finalized = 0;
     MPI_Finalized(&finalized);
     if (std::uncaught_exceptions() == 0 && finalized == 0) {
-        host_.barrier();  // where the watchdog sees this rank wait
-        MPI_Win_unlock_all(window_->handle);
-        MPI_Win_free(&window_->handle);
+        try {
+            host_.barrier();  // where the watchdog sees this rank wait
+            MPI_Win_unlock_all(window_->handle);
+            MPI_Win_free(&window_->handle);
+        } catch (const core::Error&) {
+            // What MPI can't free ends with the process.
+        }
     }
 }
 

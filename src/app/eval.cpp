@@ -66,7 +66,8 @@ train::Dataset load_data(const train::Runtime& runtime, const train::DataSetting
 
 template <class Scalar>
 Result evaluate(const train::Runtime& runtime, const EvalConfiguration& configuration, Progress& progress) {
-    const model::Architecture architecture = train::read_architecture(runtime, configuration.model);
+    const model::Architecture architecture =
+        train::read_architecture(runtime, configuration.model, configuration.compute.precision);
     const train::Dataset data = load_data(runtime, configuration.data, architecture.vocabulary);
     train::print_warnings(runtime.world, data.warnings(architecture.positions));
     model::DecoderSettings settings = configuration.decoder;

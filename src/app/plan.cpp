@@ -109,7 +109,7 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     world.agree([&] {
         planned.apply(placement);
         ranks.emplace(world, configuration, placement);
-        architecture = train::read_architecture(configuration.model, ranks->grid);
+        architecture = train::read_architecture(configuration.model, ranks->grid, configuration.compute.precision);
         train::fit_to_checkpoint(configuration.model, architecture);
         configuration.settle_adapters(architecture);
     });

@@ -67,7 +67,7 @@ void plan_passes(const train::Runtime& runtime, TrainConfiguration& configuratio
 TrainInputs read_inputs(const train::Runtime& runtime, TrainConfiguration& configuration) {
     const mpi::Communicator& world = runtime.world;
     TrainInputs inputs;
-    inputs.architecture = train::read_architecture(runtime, configuration.model);
+    inputs.architecture = train::read_architecture(runtime, configuration.model, configuration.compute.precision);
     world.agree([&] { configuration.settle_adapters(inputs.architecture); });
     inputs.data = train::load_training_data(world, configuration.data, inputs.architecture.vocabulary);
     world.agree([&] { configuration.train.require_sensible(inputs.data.train.epoch_size()); });

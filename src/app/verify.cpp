@@ -167,7 +167,7 @@ template <class Scalar>
 Verification<Scalar>::Verification(const train::Runtime& runtime, const ReferenceCase& reference, index_t chunks)
     : runtime_(runtime),
       reference_(reference),
-      architecture_(train::read_architecture(runtime, model_of(reference))),
+      architecture_(train::read_architecture(runtime, model_of(reference), kernels::Precision::bf16)),
       data_(train::load_dataset(runtime.world, reference.folder / "train.jsonl", architecture_.vocabulary,
                                 std::numeric_limits<index_t>::max())),
       session_(load_decoder(chunks), data_, reference.train, runtime.kernels, runtime.grid),

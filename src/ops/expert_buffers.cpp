@@ -25,10 +25,8 @@ namespace {
 std::vector<BufferPlan> plan_integers(index_t hidden, index_t intermediate) {
     constexpr index_t longest_panel = 1024;
     const index_t widest = std::max(hidden, intermediate);
-    // Codes in words; rows are padded by up to 32 elements more.
-    const auto words = [](index_t elements) {
-        return (elements + kernel_block) / static_cast<index_t>(sizeof(index_t)) * 2;
-    };
+    // Codes in words of 4, of rows that are padded by up to 32.
+    const auto words = [](index_t elements) { return (elements + kernel_block) / 4; };
     return {
         {"experts.activation and gradients", Rows::strips, Element::scalar, intermediate},
         {"experts.thread.rows", Rows::thread_strips, Element::scalar, hidden},

@@ -49,8 +49,8 @@ struct IntegerScratch {
     core::Buffer<std::int32_t> sums;  ///< of the token strips of a chunk
 };
 
-/// Results are as those of StripProducts. All functions run on the calling thread, between `begin` and `end` of the
-/// processor state (IntegerState).
+/// Results are as those of StripProducts. All functions run on the calling thread, products within a ProcessorScope of
+/// `processor_state`.
 template <class Scalar>
 class IntegerProducts {
 public:

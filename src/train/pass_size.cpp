@@ -81,6 +81,9 @@ public:
     [[nodiscard]] std::optional<PassChoice> in_fewer_bits() const {
         PassChoice choice = options_.wanted;
         for (const ops::WeightChoice weights : rounded_formats) {
+            if (options_.integers && weights == ops::WeightChoice::int8) {
+                continue;  // they are in INT8
+            }
             choice.weights = weights;
             if (const auto found = in_passes_that_fit(choice)) {
                 return found;

@@ -21,7 +21,6 @@
 #include <filesystem>
 #include <optional>
 #include <span>
-#include <type_traits>
 
 namespace moesaic::train {
 namespace {
@@ -145,8 +144,30 @@ std::optional<ops::WeightFormat> ModelSettings::expert_format() const {
     return ops::chosen_format(weights, arithmetic, "model.weights");
 }
 
-model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridShape& grid) {
-    static_cast<void>(settings.expert_format());
+namespace {
+
+/// Throws a usage error if experts can't compute as they are to.
+void check_arithmetic(const ModelSettings& model, const mpi::GridShape& grid, kernels::Precision precision) {
+    static_cast<void>(model.expert_format());
+    if (!model.uses_integers()) {
+        return;
+    }
+    core::require(precision == kernels::Precision::bf16, ExitCode::usage,
+                  "compute.experts = {} with compute.precision = {} (which would be rounded to 8 bits); remove one",
+                  core::name_of(model.arithmetic), core::name_of(precision));
+    std::error_code error;
+    core::require(model.cache.empty() || grid.tensor == 1 || std::filesystem::exists(model.cache, error),
+                  ExitCode::usage,
+                  "model.cache = {} can't be made by {} ranks per tensor group with compute.experts = {} (each rounds "
+                  "its own part of a row); make it with parallel.tensor = 1",
+                  model.cache, grid.tensor, core::name_of(model.arithmetic));
+}
+
+}  // namespace
+
+model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridShape& grid,
+                                      kernels::Precision precision) {
+    check_arithmetic(settings, grid, precision);
     core::require(settings.path.empty() || settings.synthetic.empty(), ExitCode::usage,
                   "model.path = {} and model.synthetic = {} are both set (a model comes from one of them); remove one",
                   settings.path, settings.synthetic);
@@ -184,9 +205,10 @@ void print_warnings(const mpi::Communicator& world, const std::vector<std::strin
     }
 }
 
-model::Architecture read_architecture(const Runtime& runtime, const ModelSettings& settings) {
+model::Architecture read_architecture(const Runtime& runtime, const ModelSettings& settings,
+                                      kernels::Precision precision) {
     model::Architecture architecture;
-    runtime.world.agree([&] { architecture = read_architecture(settings, runtime.grid.shape()); });
+    runtime.world.agree([&] { architecture = read_architecture(settings, runtime.grid.shape(), precision); });
     return architecture;
 }
 
@@ -254,21 +276,6 @@ void announce_loading(const mpi::Communicator& world, const LoadProgress& mine) 
 }  // namespace
 
 namespace {
-
-void check_arithmetic(const ModelSettings& model, bool computes_in_bf16, const mpi::GridShape& grid) {
-    if (!model.uses_integers()) {
-        return;
-    }
-    core::require(computes_in_bf16, ExitCode::usage,
-                  "compute.experts = {} with compute.precision = fp32 (which would be rounded to 8 bits); remove one",
-                  core::name_of(model.arithmetic));
-    std::error_code error;
-    core::require(model.cache.empty() || grid.tensor == 1 || std::filesystem::exists(model.cache, error),
-                  ExitCode::usage,
-                  "model.cache = {} can't be made by {} ranks per tensor group with compute.experts = {} (each rounds "
-                  "its own part of a row); make it with parallel.tensor = 1",
-                  model.cache, grid.tensor, core::name_of(model.arithmetic));
-}
 
 /// Collective. Calls load(source), or load with the source that the cache file makes of it.
 template <class Scalar, class Load>
@@ -354,7 +361,6 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
     model::Architecture as_stored = architecture;
     std::optional<io::TensorSource> tensors;
     runtime.world.agree([&] {
-        check_arithmetic(model, std::is_same_v<Scalar, core::bf16>, runtime.grid.shape());
         if (model.synthetic.empty()) {
             tensors = io::TensorSource::open_model(model.path);
         }

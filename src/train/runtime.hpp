@@ -64,10 +64,13 @@ struct ModelSettings {
     [[nodiscard]] const std::string& name() const { return synthetic.empty() ? path : synthetic; }
 };
 
-/// Reads the architecture and checks that so many ranks can share its experts.
-[[nodiscard]] model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridShape& grid);
+/// Reads the architecture and checks that so many ranks can share its experts, and that these can compute as they are
+/// to.
+[[nodiscard]] model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridShape& grid,
+                                                    kernels::Precision precision);
 /// Collective. The same for the ranks that run.
-[[nodiscard]] model::Architecture read_architecture(const Runtime& runtime, const ModelSettings& settings);
+[[nodiscard]] model::Architecture read_architecture(const Runtime& runtime, const ModelSettings& settings,
+                                                    kernels::Precision precision);
 /// Completes the architecture by what only the files of weights say, as model::fit_to_checkpoint does, where there are
 /// any, which is not so beside a configuration alone.
 void fit_to_checkpoint(const ModelSettings& settings, model::Architecture& architecture);

@@ -347,8 +347,10 @@ TEST_P(ExpertLevels, InIntegersErrByTheRoundingOfTokens) {
     constexpr double bound = 3e-2;
     const KernelSet kernels(GetParam());
     std::mt19937 random(11);
-    for (std::uint64_t seed = 0; seed < 60; ++seed) {
-        Shape shape = random_shape(random);
+    std::vector<Shape> shapes = {{40, 33 * 32, 40, 2, 1, 8, false}, {35, 33, 65 * 32 - 5, 2, 2, 3, false}};  // panels
+    std::generate_n(std::back_inserter(shapes), 60, [&] { return random_shape(random); });
+    for (std::uint64_t seed = 0; seed < shapes.size(); ++seed) {
+        const Shape& shape = shapes[seed];
         SCOPED_TRACE(testing::Message() << shape << ", seed " << seed);
         const Layer<bf16> layer(shape, seed);
         Layer<bf16> decoded(shape, seed);

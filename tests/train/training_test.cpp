@@ -299,7 +299,7 @@ TEST(PassSize, SuggestsWhatFitsTheCheapestFirst) {
               (Texts{"--model.weights int4 --parallel.expert 4 --train.activations recompute"}));
     EXPECT_EQ(suggested(options({}), 1), Texts{});
     // Weights that are multiplied as integers are in INT8 already.
-    PassOptions integers = options({.weights = ops::WeightChoice::int8}, 1);
+    PassOptions integers = options({}, 1);
     integers.integers = true;
     EXPECT_EQ(suggested(integers, 6), (Texts{"--model.weights int4 --compute.experts auto"}));
     PassOptions other_keys = options({.micro_batch = 8}, 1);
