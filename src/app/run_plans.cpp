@@ -143,9 +143,11 @@ std::string RunPlans::describe_steps(const model::Architecture& architecture,
     text += fmt::format(
         "time, an estimate: {} s per step, {} tokens/s{}\n", three_digits(seconds), three_digits(tokens / seconds),
         steps > 0 ? fmt::format(", {} hours", three_digits(static_cast<double>(steps) * seconds / 3600)) : "");
-    return text + fmt::format("  at {:.0f} % of the {} GFLOP/s and {} GB/s of a rank ({}){}\n", 100 * speed->efficiency,
-                              three_digits(limits.peak_flops * 1e-9), three_digits(limits.bytes_per_second * 1e-9),
-                              speed->source, ranks_.grid.ranks() > 1 ? ", without messages between ranks" : "");
+    return text + fmt::format("  at {:.0f} % of the {} GFLOP/s and {} GB/s of a rank ({}){}{}\n",
+                              100 * speed->efficiency, three_digits(limits.peak_flops * 1e-9),
+                              three_digits(limits.bytes_per_second * 1e-9), speed->source,
+                              ranks_.grid.ranks() > 1 ? ", without messages between ranks" : "",
+                              configuration_.model.uses_integers() ? ", as if experts multiplied BF16" : "");
 }
 
 }  // namespace moesaic::app
