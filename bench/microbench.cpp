@@ -22,13 +22,16 @@ using kernels::accumulator_t;
 
 template <class Scalar>
 const char* type_name() {
-    return std::is_same_v<Scalar, core::bf16> ? "bf16" : std::is_same_v<Scalar, float> ? "float" : "double";
+    return std::is_same_v<Scalar, core::bf16>      ? "bf16"
+           : std::is_same_v<Scalar, float>         ? "float"
+           : std::is_same_v<Scalar, kernels::int8> ? "int8"
+                                                   : "double";
 }
 
 template <class Scalar>
 Matrix<Scalar> random_matrix(index_t rows, index_t cols) {
     Matrix<float> values(rows, cols);
-    core::fill_random<float>(values, 1, 0, 1);
+    core::fill_random<float>(values, 1, 0, std::is_integral_v<Scalar> ? 20 : 1);
     Matrix<Scalar> matrix(rows, cols);
     for (std::size_t i = 0; i < matrix.size(); ++i) {
         matrix.data()[i] = static_cast<Scalar>(values.data()[i]);
@@ -73,6 +76,8 @@ struct Rows {
     Matrix<Sum> second_moment = Matrix<Sum>(rows, n);
     Matrix<Sum> ones = Matrix<Sum>(rows, n);
     std::vector<std::uint8_t> codes = std::vector<std::uint8_t>(all);  // no NaN of E4M3
+    std::vector<std::uint8_t> codes_out = std::vector<std::uint8_t>(all);
+    std::vector<std::int32_t> integers = std::vector<std::int32_t>(all, 1000);
 
     Rows() {
         for (std::size_t i = 0; i < codes.size(); ++i) {
@@ -195,6 +200,18 @@ std::vector<Operation<Scalar>> operations() {
              k.softmax_backward(R::all, r.x.data(), r.y.data(), half, half, half, r.narrow_out.data(),
                                 r.narrow_out2.data());
          }},
+        {"quantise", t + 1,
+         [=](const K& k, R& r) {
+             auto* codes = reinterpret_cast<std::int8_t*>(r.codes_out.data());
+             for (index_t row = 0; row < R::rows; ++row) {
+                 keep(k.quantise(R::n, r.narrow.view()[row], 32, nullptr, codes + row * R::n));
+             }
+         }},
+        {"scale_integers", 4 + a,
+         [](const K& k, R& r) {
+             k.scale_integers(R::rows, R::n, r.integers.data(), R::n, r.ones.data(), r.x.data(), false, r.z.data(),
+                              R::n);
+         }},
         {"adamw", 7 * a,
          [](const K& k, R& r) {
              const kernels::AdamWFactors<Sum> factors{Sum(0.9), Sum(0.999), Sum(1), Sum(1e-3),
@@ -237,8 +254,7 @@ void add_elementwise() {
 }
 
 template <class Scalar>
-void add_all() {
-    add_elementwise<Scalar>();
+void add_products() {
     for (const kernels::GemmKernel<Scalar>& kernel : kernels::gemm_kernels<Scalar>()) {
         if (kernels::runs(kernel.isa)) {
             const std::string name = std::string("gemm/") + type_name<Scalar>() + "/" + std::string(kernel.name);
@@ -257,9 +273,12 @@ void add_all() {
 }  // namespace moesaic::bench
 
 int main(int argc, char** argv) {
-    moesaic::bench::add_all<moesaic::core::bf16>();
-    moesaic::bench::add_all<float>();
-    moesaic::bench::add_all<double>();
+    const auto add = [](auto... scalars) {
+        (moesaic::bench::add_elementwise<decltype(scalars)>(), ...);
+        (moesaic::bench::add_products<decltype(scalars)>(), ...);
+    };
+    add(moesaic::core::bf16(), float(), double());
+    moesaic::bench::add_products<moesaic::kernels::int8>();
     benchmark::Initialize(&argc, argv);
     if (benchmark::ReportUnrecognizedArguments(argc, argv)) {
         return 1;

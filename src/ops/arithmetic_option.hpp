@@ -14,7 +14,7 @@ namespace moesaic::ops {
 inline void declare_arithmetic(core::OptionSet& set, ExpertArithmetic& arithmetic) {
     set.add_enum("compute.experts", arithmetic,
                  "what routed experts multiply their frozen weights in: auto, as compute.precision says; int8: weights "
-                 "and tokens are rounded to 8 bits, with a scale for each row, which errs by about one percent");
+                 "and tokens are rounded to 8 bits, with a scale for each row, which errs by about two percent");
 }
 
 /// The format that was chosen, if any. Throws a usage error if both contradict each other; `key` is the option of
