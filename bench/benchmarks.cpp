@@ -7,6 +7,7 @@ namespace moesaic::bench {
 // Each is beside its benchmark.
 std::unique_ptr<BenchmarkSettings> make_machine_settings();
 std::unique_ptr<BenchmarkSettings> make_kernels_settings();
+std::unique_ptr<BenchmarkSettings> make_attention_settings();
 std::unique_ptr<BenchmarkSettings> make_layer_settings();
 std::unique_ptr<BenchmarkSettings> make_step_settings();
 std::unique_ptr<BenchmarkSettings> make_reference_settings();
@@ -17,6 +18,8 @@ const std::vector<BenchmarkKind>& benchmark_kinds() {
         {"machine", "measure what the machine can do at best", "auto", true, true, false, 1, make_machine_settings},
         {"kernels", "measure matrix products, with oneDNN beside them", "1", true, true, false, 1,
          make_kernels_settings},
+        {"attention", "measure causal attention of long sequences, forward and backward", "auto", true, true, false, 1,
+         make_attention_settings},
         {"layer", "measure one expert layer, forward and backward", "auto", true, true, false, 1, make_layer_settings},
         {"step", "measure whole training steps on random tokens", "auto", true, false, true, 1, make_step_settings},
         {"reference", "measure the steps that moesaic_tokens_per_second stands for", "auto", true, false, false, 1,

@@ -1,9 +1,16 @@
-// moesaic_microbench: every kernel of the project by itself, on one thread, under Google Benchmark.
+// moesaic_microbench: every kernel of the project by itself, on one thread, under Google Benchmark. Under valgrind's
+// callgrind it counts instructions instead: tests/costs.
 #include "core/random_fill.hpp"
 #include "kernels/elementwise.hpp"
 #include "kernels/kernel_set.hpp"
 
 #include <benchmark/benchmark.h>
+#if __has_include(<valgrind/callgrind.h>)
+#include <valgrind/callgrind.h>
+#else
+#define CALLGRIND_ZERO_STATS
+#define CALLGRIND_DUMP_STATS_AT(name)
+#endif
 
 #include <array>
 #include <cstdint>
@@ -39,9 +46,20 @@ Matrix<Scalar> random_matrix(index_t rows, index_t cols) {
     return matrix;
 }
 
+/// Repeats `work`. Callgrind writes the instructions of each time under the name; otherwise that costs nothing.
+template <class Work>
+void repeat(benchmark::State& state, const std::string& name, const Work& work) {
+    for ([[maybe_unused]] auto iteration : state) {
+        CALLGRIND_ZERO_STATS;
+        work();
+        CALLGRIND_DUMP_STATS_AT(name.c_str());
+        benchmark::ClobberMemory();
+    }
+}
+
 /// C = A B^T with B of 512 x 512, which fits into the second-level cache.
 template <class Scalar>
-void run_product(benchmark::State& state, const kernels::GemmKernel<Scalar>& kernel) {
+void run_product(benchmark::State& state, const std::string& name, const kernels::GemmKernel<Scalar>& kernel) {
     constexpr index_t n = 512;
     constexpr index_t k = 512;
     const index_t m = state.range(0);
@@ -49,10 +67,7 @@ void run_product(benchmark::State& state, const kernels::GemmKernel<Scalar>& ker
     const Matrix<Scalar> b = random_matrix<Scalar>(n, k);
     Matrix<accumulator_t<Scalar>> c(m, n);
     const auto product = kernels::product(a.view(), false, b.view(), true, c.view());
-    for ([[maybe_unused]] auto iteration : state) {
-        kernel.run(product);
-        benchmark::ClobberMemory();
-    }
+    repeat(state, name + "/M:" + std::to_string(m), [&] { kernel.run(product); });
     state.counters["FLOP/s"] =
         benchmark::Counter(2.0 * static_cast<double>(m * n * k), benchmark::Counter::kIsIterationInvariantRate);
 }
@@ -238,12 +253,9 @@ void add_elementwise() {
         for (const Operation<Scalar>& operation : all) {
             const std::string name =
                 operation.name + "/" + type_name<Scalar>() + "/" + std::string(implementation.name);
-            benchmark::RegisterBenchmark(name.c_str(), [&implementation, operation](benchmark::State& state) {
+            benchmark::RegisterBenchmark(name.c_str(), [&implementation, operation, name](benchmark::State& state) {
                 Rows<Scalar> rows;
-                for ([[maybe_unused]] auto iteration : state) {
-                    operation.run(*implementation.kernels, rows);
-                    benchmark::ClobberMemory();
-                }
+                repeat(state, name, [&] { operation.run(*implementation.kernels, rows); });
                 state.SetItemsProcessed(state.iterations() * Rows<Scalar>::all);
                 state.SetBytesProcessed(static_cast<std::int64_t>(static_cast<double>(state.iterations()) *
                                                                   static_cast<double>(Rows<Scalar>::all) *
@@ -259,7 +271,7 @@ void add_products() {
         if (kernels::runs(kernel.isa)) {
             const std::string name = std::string("gemm/") + type_name<Scalar>() + "/" + std::string(kernel.name);
             benchmark::RegisterBenchmark(name.c_str(),
-                                         [&kernel](benchmark::State& state) { run_product(state, kernel); })
+                                         [&kernel, name](benchmark::State& state) { run_product(state, name, kernel); })
                 ->ArgName("M")
                 ->Arg(1)
                 ->Arg(16)

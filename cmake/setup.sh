@@ -6,7 +6,7 @@ packages=(
     g++ cmake ninja-build pkg-config
     libopenmpi-dev openmpi-bin libhwloc-dev libhdf5-dev
     libboost-program-options-dev nlohmann-json3-dev libfmt-dev libxxhash-dev libpcre2-dev
-    libgtest-dev libbenchmark-dev hdf5-tools
+    libgtest-dev libbenchmark-dev hdf5-tools valgrind
 )
 
 # Prints those of the packages that are not installed, one per line.

@@ -12,7 +12,8 @@
 namespace moesaic::kernels {
 
 void ComputeSettings::declare(core::OptionSet& set) {
-    set.add_enum("compute.precision", precision, "type to compute with: bf16, or fp32 for reference runs")
+    set.add_enum("compute.precision", precision, "type to compute with: bf16, bf16x2 with twice the digits where routers depend on them, or "
+                 "fp32 for reference runs")
         .known_as({"bf16", "fp16", "dtype", "torch_dtype", "mixed_precision"});
     declare_isa(set);
 }
@@ -25,8 +26,9 @@ void ComputeSettings::declare_isa(core::OptionSet& set) {
             core::one_of(all));
 }
 
-std::string ComputeSettings::isa_level() const {
-    return precision == Precision::fp32 && isa == "auto" ? "portable" : isa;
+KernelSet ComputeSettings::kernels() const {
+    return KernelSet(precision == Precision::fp32 && isa == "auto" ? "portable" : isa,
+                     precision == Precision::bf16x2 ? 2 : 1);
 }
 
 }  // namespace moesaic::kernels

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "core/scalar.hpp"
+#include "kernels/kernel_set.hpp"
 
 #include <array>
 #include <cstdint>
@@ -15,10 +16,11 @@ class OptionSet;
 
 namespace moesaic::kernels {
 
-/// The type of weights and activations.
-enum class Precision : std::uint8_t { bf16, fp32 };
+/// The type of weights and activations. In bf16x2 products outside of the routed experts and backward take activations
+/// in two parts: what rounding to BF16 took from them is rounded, too, and multiplied as well.
+enum class Precision : std::uint8_t { bf16, bf16x2, fp32 };
 constexpr auto names_of(Precision) {
-    return std::to_array<std::string_view>({"bf16", "fp32"});
+    return std::to_array<std::string_view>({"bf16", "bf16x2", "fp32"});
 }
 
 /// Calls `work` with a value of that type.
@@ -28,6 +30,7 @@ decltype(auto) with_precision(Precision precision, Work&& work) {
         case Precision::fp32:
             return std::forward<Work>(work)(float{});
         case Precision::bf16:
+        case Precision::bf16x2:
             break;
     }
     return std::forward<Work>(work)(core::bf16{});
@@ -39,8 +42,8 @@ struct ComputeSettings {
 
     void declare(core::OptionSet& set);
     void declare_isa(core::OptionSet& set);
-    /// The level to choose kernels by: FP32 runs are the reference and use the portable kernels unless told otherwise.
-    [[nodiscard]] std::string isa_level() const;
+    /// FP32 runs are the reference and use the portable kernels unless told otherwise.
+    [[nodiscard]] KernelSet kernels() const;
 };
 
 }  // namespace moesaic::kernels

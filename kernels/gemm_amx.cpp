@@ -39,6 +39,12 @@ constinit const TileConfiguration full_tiles = {
     .rows = {16, 16, 16, 16, 16, 16, 16, 16},
 };
 
+inline void prefetch_tile_to_l1(const char* tile) {
+    for (std::int64_t row = 0; row < tile_rows; ++row) {
+        _mm_prefetch(tile + row * row_bytes, _MM_HINT_T0);
+    }
+}
+
 void configure_tiles() {
     // The intrinsic of GCC 12 declares only the first 8 bytes as read.
     asm volatile("ldtilecfg %0" ::"m"(full_tiles));
@@ -121,7 +127,10 @@ inline void add_product(const StripTerm& term, const SideWork& side) {
     const std::int64_t last_pair = side.last_row / 2;
     const std::int64_t middle_pair = (first_pair + last_pair) / 2;
     for (std::int64_t k = 0; k < term.k; k += Tiles<Sum>::depth) {
-        // All loads first: they then wait for the L2 cache together, and the tile products behind them run unbroken.
+        // All loads first: they then wait together, and the tile products behind them run unbroken. What they load has
+        // been asked for during the products before: strips of tokens lie one behind the other, as do weights.
+        const char* next_left = left + 2 * tile_bytes;
+        const char* next_right = right + 2 * tile_bytes;
         _tile_loadd(4, left, row_bytes);
         _tile_loadd(6, right, row_bytes);
         if constexpr (two_rows) {
@@ -131,6 +140,7 @@ inline void add_product(const StripTerm& term, const SideWork& side) {
             _tile_loadd(7, right + tile_bytes, row_bytes);
         }
         Tiles<Sum>::multiply_top_left();
+        prefetch_tile_to_l1(next_left);
         // Spread between the tile products, so that these never wait for many line-fill buffers at once.
         constexpr bool fetches_two = Tiles<Sum>::depth > kernel_block;
         prefetch_to_l2(fetch, 0, fetches_two ? lines : lines / 2);
@@ -141,6 +151,7 @@ inline void add_product(const StripTerm& term, const SideWork& side) {
         if constexpr (two_cols) {
             Tiles<Sum>::multiply_top_right();
         }
+        prefetch_tile_to_l1(next_right);
         if constexpr (fetches_two) {
             fetch += side.fetch.step;
         }
@@ -152,12 +163,16 @@ inline void add_product(const StripTerm& term, const SideWork& side) {
         }
         if constexpr (two_rows) {
             Tiles<Sum>::multiply_bottom_left();
+            prefetch_tile_to_l1(next_left + tile_bytes);
             if constexpr (two_cols) {
                 Tiles<Sum>::multiply_bottom_right();
             }
         }
-        left += 2 * tile_bytes;
-        right += 2 * tile_bytes;
+        if constexpr (two_cols) {
+            prefetch_tile_to_l1(next_right + tile_bytes);
+        }
+        left = next_left;
+        right = next_right;
         fetch += side.fetch.step;
     }
 }
@@ -234,6 +249,9 @@ float multiply_tiles_in_registers(std::int64_t rounds) {
     return sums[0];
 }
 
+/// Of the 2 MiB of an L2 cache, which two threads of a core may share: the weights want their part of it, too.
+constexpr std::size_t l2_bytes_of_tokens = 640U << 10U;
+
 }  // namespace
 
 constinit const micro_kernel_t<bf16> gemm_bf16 = {
@@ -244,7 +262,7 @@ constinit const micro_kernel_t<bf16> gemm_bf16 = {
     .right_is_pairs = true,
     .panel_depth = 2048,    // a strip of 128 KiB: sums stay in tiles, which is worth more than operands in L1
     .unpacked_depth = 256,  // what is written to L1 should be read from there; more passes would pay for it with sums
-    .left_block_bytes = 1U << 20U,
+    .left_block_bytes = l2_bytes_of_tokens,
     .pack_left = pack_vectors_of_32,
     .pack_right = pack_pairs,
     .multiply = multiply,
@@ -260,7 +278,7 @@ constinit const micro_kernel_t<int8> gemm_int8 = {
     .right_is_pairs = false,
     .panel_depth = 4096,
     .unpacked_depth = 1024,
-    .left_block_bytes = 1U << 20U,
+    .left_block_bytes = l2_bytes_of_tokens,
     .pack_left = pack_vectors_of_64,
     .pack_right = pack_quads_of_blocks,
     .multiply = multiply_integers,

@@ -80,9 +80,12 @@ KernelSet::KernelSet(Features features)
     : chosen_(choose<core::bf16>(features), choose<float>(features), choose<double>(features), choose<int8>(features)) {
 }
 
-KernelSet::KernelSet(std::string_view choice) : KernelSet(features_of(choice)) {}
+KernelSet::KernelSet(std::string_view choice, int parts) : KernelSet(features_of(choice)) {
+    parts_ = parts;
+}
 
-KernelSet::KernelSet(const GemmKernel<core::bf16>& kernel) : KernelSet(features_up_to(kernel.isa)) {
+KernelSet::KernelSet(const GemmKernel<core::bf16>& kernel, int parts) : KernelSet(features_up_to(kernel.isa)) {
+    parts_ = parts;
     std::get<ChosenKernels<core::bf16>>(chosen_).gemm = kernel;
 }
 

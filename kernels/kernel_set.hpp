@@ -10,6 +10,7 @@
 #include <span>
 #include <string_view>
 #include <tuple>
+#include <type_traits>
 
 namespace moesaic::kernels {
 
@@ -108,15 +109,22 @@ struct ChosenKernels<int8> {
 class KernelSet {
 public:
     /// `choice` is one of `choices()`. Takes the most preferred kernels that it admits and that the machine runs.
-    /// Throws a usage error if the machine runs no level of the choice.
-    explicit KernelSet(std::string_view choice = "auto");
+    /// `parts` is what `operand_parts` says of BF16. Throws a usage error if the machine runs no level of the choice.
+    explicit KernelSet(std::string_view choice = "auto", int parts = 1);
     /// `kernel` for BF16, whether or not this machine runs it, and what suits its level beside it: for tests and
     /// measurements of one implementation.
-    explicit KernelSet(const GemmKernel<core::bf16>& kernel);
+    explicit KernelSet(const GemmKernel<core::bf16>& kernel, int parts = 1);
 
     template <class Scalar>
     [[nodiscard]] const ChosenKernels<Scalar>& of() const {
         return std::get<ChosenKernels<Scalar>>(chosen_);
+    }
+
+    /// In how many parts forward passes outside of routed experts take activations: 2 where Scalar is narrower than its
+    /// sums and the run is to be closer to them.
+    template <class Scalar>
+    [[nodiscard]] int operand_parts() const {
+        return std::is_same_v<Scalar, accumulator_t<Scalar>> ? 1 : parts_;
     }
 
     /// Computes independent products on the thread team: every product is split into blocks, largest first, so that
@@ -148,6 +156,7 @@ private:
     explicit KernelSet(Features features);
 
     std::tuple<ChosenKernels<core::bf16>, ChosenKernels<float>, ChosenKernels<double>, ChosenKernels<int8>> chosen_;
+    int parts_ = 1;
 };
 
 }  // namespace moesaic::kernels

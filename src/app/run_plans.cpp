@@ -31,8 +31,9 @@ MemoryRequest memory_request(const kernels::ComputeSettings& compute, index_t th
         kernels::with_precision(compute.precision, [](auto scalar) { return static_cast<index_t>(sizeof(scalar)); });
     request.threads = threads;
     // Whatever level the run will have: this machine, maybe that of a login, need not have it.
-    const kernels::KernelSet kernels(kernels::ComputeSettings{.precision = compute.precision}.isa_level());
+    const kernels::KernelSet kernels = kernels::ComputeSettings{.precision = compute.precision}.kernels();
     request.packed_bytes = train::packed_bytes(kernels, request.scalar_bytes);
+    request.in_parts = kernels.operand_parts<core::bf16>() == 2;
     return request;
 }
 

@@ -30,9 +30,9 @@ double bf16_bound(std::optional<double> error_of_pytorch) {
     return std::max(1.5 * error_of_pytorch.value_or(0), 0.01);
 }
 
-enum class VerifiedPrecision : std::uint8_t { fp32, bf16, both };
+enum class VerifiedPrecision : std::uint8_t { fp32, bf16, bf16x2, both, all };
 constexpr auto names_of(VerifiedPrecision) {
-    return std::to_array<std::string_view>({"fp32", "bf16", "both"});
+    return std::to_array<std::string_view>({"fp32", "bf16", "bf16x2", "both", "all"});
 }
 
 std::vector<kernels::Precision> precisions_of(VerifiedPrecision verified) {
@@ -41,6 +41,10 @@ std::vector<kernels::Precision> precisions_of(VerifiedPrecision verified) {
             return {kernels::Precision::fp32};
         case VerifiedPrecision::bf16:
             return {kernels::Precision::bf16};
+        case VerifiedPrecision::bf16x2:
+            return {kernels::Precision::bf16x2};
+        case VerifiedPrecision::all:
+            return {kernels::Precision::fp32, kernels::Precision::bf16, kernels::Precision::bf16x2};
         case VerifiedPrecision::both:
             break;
     }
@@ -172,7 +176,10 @@ Verification<Scalar>::Verification(const train::Runtime& runtime, const Referenc
                                 std::numeric_limits<index_t>::max())),
       session_(load_decoder(chunks), data_, reference.train, runtime.kernels, runtime.grid),
       table_(runtime.world,
-             fmt::format("{} {} on {}, {}", reference.folder.string(), is_fp32 ? "fp32" : "bf16",
+             fmt::format("{} {} on {}, {}", reference.folder.string(),
+                         is_fp32                                        ? "fp32"
+                         : runtime.kernels.operand_parts<Scalar>() == 2 ? "bf16x2"
+                                                                        : "bf16",
                          core::counted(runtime.world.size(), "rank"), runtime.kernels.gemm_name<Scalar>())) {
     session_.start_from(reference.adapter());
 }
@@ -281,7 +288,7 @@ ExitCode run_verify(const mpi::Communicator& world, Arguments arguments) {
     VerifiedPrecision verified = VerifiedPrecision::both;
     kernels::ComputeSettings compute;
     core::OptionSet options;
-    options.add_enum("compute.precision", verified, "precision to verify: fp32, bf16 or both");
+    options.add_enum("compute.precision", verified, "precision to verify: fp32, bf16, bf16x2; both is fp32 and bf16, all is all three");
     compute.declare_isa(options);
     grid.declare(options);
     place.declare(options);

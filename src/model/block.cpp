@@ -64,8 +64,8 @@ void Block<Scalar>::update_lora() {
 }
 
 template <class Scalar>
-void Block<Scalar>::apply(const Pass<Scalar>& pass, const ops::LoraLinear<Scalar>& linear, MatrixView<const Sum> x,
-                          MatrixView<Sum> y) const {
+void Block<Scalar>::apply(const Pass<Scalar>& pass, const ops::LoraLinear<Scalar>& linear,
+                          const ops::RoundedRows<Scalar>& x, MatrixView<Sum> y) const {
     linear.forward(x, y, pass.dropout(), workspace_.linear);
 }
 

@@ -38,7 +38,8 @@ std::vector<ops::BufferPlan> plan_decoder(const Architecture& architecture) {
     using ops::Element;
     using ops::Rows;
     std::vector<ops::BufferPlan> buffers = plan_block_tape(architecture);  // of the stream after the last block
-    buffers.push_back({"block_input and output", Rows::own, Element::sum, 2 * architecture.hidden});
+    buffers.push_back({"block_input", Rows::own, Element::exact, architecture.hidden});
+    buffers.push_back({"block_output", Rows::own, Element::sum, architecture.hidden});
     buffers.push_back({"grad_stream and block", Rows::own, Element::sum, 2 * architecture.hidden, true});
     buffers.push_back({"cosines and sines", Rows::own, Element::sum, architecture.attention.rope.size});
     return buffers;
@@ -167,8 +168,9 @@ typename Decoder<Scalar>::Boundary Decoder<Scalar>::boundary_before(Tape<Scalar>
     stream.resize(rows, hidden);
     normed.resize(rows, hidden);
     rstd.resize(static_cast<std::size_t>(rows));
-    const MatrixView<Sum> wide = last ? MatrixView<Sum>() : block_input_.view();
-    return {stream, last ? output_norm_ : blocks_[block].norm, {normed, wide, rstd}};
+    const bool is_exact = !last && blocks_[block].block->reads_exact_input();
+    block_input_.resize(is_exact ? rows : 0, hidden);
+    return {stream, last ? output_norm_ : blocks_[block].norm, {normed, block_input_, rstd}};
 }
 
 /// The residual stream goes from block to block: each adds what it makes of the normalised stream.
@@ -184,7 +186,6 @@ MatrixView<const Scalar> Decoder<Scalar>::forward(const ops::TokenBatch& batch, 
     start_pass(batch, save, tape.pass);
     tape.blocks.resize(blocks_.size());
     tape.load = {};
-    block_input_.resize(batch.rows(), architecture_.hidden);
     block_output_.resize(batch.rows(), architecture_.hidden);
     const Boundary start = boundary_before(tape, 0);
     embed(batch, start.stream);
@@ -192,7 +193,7 @@ MatrixView<const Scalar> Decoder<Scalar>::forward(const ops::TokenBatch& batch, 
     for (std::size_t b = 0; b < blocks_.size(); ++b) {
         const BlockTape<Scalar>& kept = tape_of(tape, b);
         BlockState<Scalar>& state = state_of(tape, b);
-        blocks_[b].block->forward(tape.pass, {block_input_, kept.input}, state, block_output_, keeps(tape.pass, b));
+        blocks_[b].block->forward(tape.pass, {kept.input, block_input_}, state, block_output_, keeps(tape.pass, b));
         if (const Routing<Sum>* routing = state.routing(); routing != nullptr && save) {
             tape.load.template add<Sum>(routing->expert_ids, architecture_.experts, routing->probabilities);
         }

@@ -17,7 +17,7 @@ struct AttentionScratch {
     Matrix<Sum> query;             // [T, heads * D], and its gradient
     Matrix<Sum> key;               // [T, kv_heads * D] the same
     Matrix<Sum> value;             // [T, kv_heads * Dv] the same
-    Matrix<Sum> attended;          // [T, heads * Dv] the same
+    Matrix<Sum> attended;          // [T, heads * Dv] where operands have two parts, and its gradient
     Matrix<Sum> latent;            // [T, Rq], or [T, Rkv + Dr]
     Matrix<Sum> expanded;          // [T, heads * (D - Dr + Dv)]
     Matrix<Sum> work;              // of HeadTransform
@@ -43,11 +43,11 @@ struct GatedMlpScratch {
     using Sum = accumulator_t<Scalar>;
     Matrix<Sum> gate;                  // [T, I]
     Matrix<Sum> up;                    // [T, I]
-    Matrix<Sum> wide_activated;        // [T, I]
+    Matrix<Sum> exact_activated;       // [T, I] where operands have two parts
     Matrix<Sum> grad_activated;        // [T, I]
-    Matrix<Sum> input;                 // [T, H] where gate and up are computed again
+    Matrix<Sum> input;                 // [T, H] where gate and up are computed again, from operands in two parts
     GatedMlpState<Scalar> recomputed;  // where gate and up are not kept
-    Matrix<Scalar> activated;          // [T, I] in backward
+    Matrix<Scalar> activated;          // [T, I]
     Matrix<Scalar> grad_output;        // [T, H]
     Matrix<Scalar> grad_gate;          // [T, I]
     Matrix<Scalar> grad_up;            // [T, I]

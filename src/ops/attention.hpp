@@ -5,6 +5,7 @@
 #include "core/scalar.hpp"
 #include "kernels/kernel_set.hpp"
 #include "ops/buffer_plan.hpp"
+#include "ops/elementwise.hpp"
 
 #include <span>
 #include <vector>
@@ -34,18 +35,19 @@ struct AttentionShape {
 /// [offsets[s], offsets[s + 1]).
 template <class Scalar>
 struct AttentionInputs {
-    MatrixView<const Scalar> query;  // [T, heads * D]
-    MatrixView<const Scalar> key;    // [T, kv_heads * D]
-    MatrixView<const Scalar> value;  // [T, kv_heads * Dv]
+    RoundedRows<Scalar> query;  // [T, heads * D]
+    RoundedRows<Scalar> key;    // [T, kv_heads * D]
+    RoundedRows<Scalar> value;  // [T, kv_heads * Dv]
     std::span<const index_t> offsets;
 };
 
-/// output [T, heads * Dv]; log_sum [T, heads] is the logarithm of each softmax's denominator, kept for backward. Where
-/// Scalar is narrower, products have the operands in two parts of type Scalar (see LoraLinear).
+/// output [T, heads * Dv], and the same before it is rounded unless `exact_output` is empty; log_sum [T, heads] is the
+/// logarithm of each softmax's denominator, kept for backward. Queries, keys, values and probabilities are multiplied
+/// in the parts that the kernels are to have.
 template <class Scalar>
 void attention_forward(const kernels::KernelSet& kernels, const AttentionShape& shape,
-                       const AttentionInputs<accumulator_t<Scalar>>& in, MatrixView<accumulator_t<Scalar>> output,
-                       MatrixView<accumulator_t<Scalar>> log_sum);
+                       const AttentionInputs<Scalar>& in, MatrixView<Scalar> output,
+                       MatrixView<accumulator_t<Scalar>> exact_output, MatrixView<accumulator_t<Scalar>> log_sum);
 
 /// Given inputs and output of forward, rounded to Scalar. Overwrites grad_query [T, heads * D], grad_key [T, kv_heads *
 /// D] and grad_value [T, kv_heads * Dv]. Scores are recomputed in blocks.

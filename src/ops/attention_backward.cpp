@@ -135,9 +135,9 @@ public:
           grad_output_(grad_output),
           grads_(grads),
           delta_(grad_output.rows(), shape.heads),
-          keys_along_size_(strips_, shape.kv_heads, in.offsets, in.key, Along::size),
-          keys_along_rows_(strips_, shape.kv_heads, in.offsets, in.key, Along::rows),
-          values_(strips_, shape.kv_heads, in.offsets, in.value, Along::size) {}
+          keys_along_size_(strips_, shape.kv_heads, in.offsets, in.key.rounded, Along::size),
+          keys_along_rows_(strips_, shape.kv_heads, in.offsets, in.key.rounded, Along::rows),
+          values_(strips_, shape.kv_heads, in.offsets, in.value.rounded, Along::size) {}
 
     void run(MatrixView<const Scalar> output) {
         start_sums(output);
@@ -216,7 +216,7 @@ private:
         const index_t size = shape_.head_size;
         const index_t rows = std::min(kernel_block, task.queries - row);
         const index_t keys = task.is_diagonal() ? row + rows : task.keys;
-        strips_.pack_left_rows(rows_of(in_.query, task, head, row, rows), scratch.query.data());
+        strips_.pack_left_rows(rows_of(in_.query.rounded, task, head, row, rows), scratch.query.data());
         strips_.pack_left_rows(rows_of(grad_output_, task, head, row, rows), scratch.grad_output.data());
         const auto scores = top_left(scratch.scores, rows, keys);
         const auto grad_probabilities = top_left(scratch.grad_probabilities, rows, keys);
@@ -253,7 +253,7 @@ private:
     /// What the queries of one head give to the gradients of the keys and values of a task.
     void add_to_keys(const Task& task, Scratch<Scalar>& scratch, index_t head, bool accumulate) const {
         const index_t strip_bytes = strips_.right_bytes(kernel_block, task.queries);
-        strips_.pack_right_columns(rows_of(in_.query, task, head, 0, task.queries), scratch.queries.data(),
+        strips_.pack_right_columns(rows_of(in_.query.rounded, task, head, 0, task.queries), scratch.queries.data(),
                                    strip_bytes);
         strips_.pack_right_columns(rows_of(grad_output_, task, head, 0, task.queries), scratch.grad_outputs.data(),
                                    strip_bytes);

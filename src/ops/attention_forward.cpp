@@ -18,10 +18,6 @@ namespace {
 using core::bf16;
 using core::Matrix;
 
-/// Operands of a narrow type come in two parts.
-template <class Scalar>
-constexpr index_t bf16_terms = std::is_same_v<Scalar, accumulator_t<Scalar>> ? 1 : 2;
-
 /// Keys that are worked on together: their packed strips stay in the L2 cache for all heads of a group.
 constexpr index_t key_block = 256;
 
@@ -37,9 +33,8 @@ struct Task {
 template <class Scalar>
 struct Scratch {
     using Sum = accumulator_t<Scalar>;
-    static constexpr index_t parts = bf16_terms<Scalar>;
 
-    Scratch(const AttentionStrips<Scalar>& strips, index_t strip_count, const AttentionShape& shape)
+    Scratch(const AttentionStrips<Scalar>& strips, index_t strip_count, const AttentionShape& shape, index_t parts)
         : queries(parts * strip_count, strips.left_bytes(kernel_block, shape.head_size)),
           results(strip_count * kernel_block, padded(shape.value_size)),
           largest(strip_count, kernel_block),
@@ -64,7 +59,7 @@ public:
     PackedParts(const AttentionStrips<Scalar>& strips, index_t kv_heads, std::span<const index_t> offsets,
                 const SplitOperand<Scalar>& heads, Along along)
         : high_(strips, kv_heads, offsets, heads.high, along) {
-        if (bf16_terms<Scalar> == 2) {
+        if (!heads.low.empty()) {
             low_.emplace(strips, kv_heads, offsets, heads.low, along);
         }
     }
@@ -83,19 +78,20 @@ class Forward {
 public:
     using Sum = accumulator_t<Scalar>;
 
-    Forward(const kernels::KernelSet& kernels, const AttentionShape& shape, const AttentionInputs<Sum>& in,
-            MatrixView<Sum> output, MatrixView<Sum> log_sum)
+    Forward(const kernels::KernelSet& kernels, const AttentionShape& shape, const AttentionInputs<Scalar>& in,
+            MatrixView<Scalar> output, MatrixView<Sum> exact_output, MatrixView<Sum> log_sum)
         : row_kernels_(kernels.elementwise<Sum>()),
-          split_kernels_(kernels.elementwise<Scalar>()),
+          rounding_kernels_(kernels.elementwise<Scalar>()),
+          parts_(kernels.operand_parts<Scalar>()),
           strips_(kernels),
           shape_(shape),
           offsets_(in.offsets),
           output_(output),
+          exact_output_(exact_output),
           log_sum_(log_sum),
-          query_(split<Scalar>(split_kernels_, in.query, query_storage_)),
-          keys_(strips_, shape.kv_heads, in.offsets, split<Scalar>(split_kernels_, in.key, heads_storage_),
-                Along::size),
-          values_(strips_, shape.kv_heads, in.offsets, split<Scalar>(split_kernels_, in.value, heads_storage_),
+          query_(split<Scalar>(kernels, in.query, query_storage_)),
+          keys_(strips_, shape.kv_heads, in.offsets, split<Scalar>(kernels, in.key, heads_storage_), Along::size),
+          values_(strips_, shape.kv_heads, in.offsets, split<Scalar>(kernels, in.value, heads_storage_),
                   Along::rows) {}
 
     void run() {
@@ -105,7 +101,7 @@ public:
         // Nothing in the parallel region allocates, so that no exception can leave it.
         std::vector<Scratch<Scalar>> scratch;
         for (int t = 0; t < threads; ++t) {
-            scratch.emplace_back(strips_, group() * blocks_of(task_rows()), shape_);
+            scratch.emplace_back(strips_, group() * blocks_of(task_rows()), shape_, parts_);
         }
 #pragma omp parallel num_threads(threads)
         {
@@ -159,10 +155,10 @@ private:
         for_each_strip(task, [&](index_t strip, index_t head, index_t first, index_t rows) {
             const auto pack = [&](MatrixView<const Scalar> queries, index_t part) {
                 strips_.pack_left_rows(queries.rows(begin + first, rows).columns(head * size, size),
-                                       scratch.queries.view()[strip * bf16_terms<Scalar> + part]);
+                                       scratch.queries.view()[strip * parts_ + part]);
             };
             pack(query_.high, 0);
-            if constexpr (bf16_terms<Scalar> == 2) {
+            if (parts_ == 2) {
                 pack(query_.low, 1);
             }
         });
@@ -181,9 +177,12 @@ private:
             for (index_t i = 0; i < rows; ++i) {
                 const index_t row = begin + first + i;
                 const Sum sum = scratch.sums.view()(strip, i);
-                row_kernels_.scale_narrow(shape_.value_size, Sum(1) / sum,
-                                          scratch.results.view()[strip * kernel_block + i],
-                                          output_[row] + head * shape_.value_size);
+                const Sum* results = scratch.results.view()[strip * kernel_block + i];
+                const index_t column = head * shape_.value_size;
+                rounding_kernels_.scale_narrow(shape_.value_size, Sum(1) / sum, results, output_[row] + column);
+                if (!exact_output_.empty()) {
+                    row_kernels_.scale_narrow(shape_.value_size, Sum(1) / sum, results, exact_output_[row] + column);
+                }
                 log_sum_(row, head) = scratch.largest.view()(strip, i) + std::log(sum);
             }
         });
@@ -208,53 +207,50 @@ private:
         strips_.multiply(shape_.head_size, parts_at(scratch.queries, at.strip),
                          keys_.at(task.sequence, task.kv_head, at.key), keys_.strip_bytes(task.sequence), scores,
                          false);
+        const auto probabilities = top_left(scratch.probabilities, parts_ * at.rows, at.keys);
         for (index_t i = 0; i < at.rows; ++i) {
-            const index_t query = at.first + i;
-            const index_t end = std::min(at.keys, query + 1 - at.key);
-            const index_t begin = std::clamp(shape_.first_key(query) - at.key, index_t{0}, end);
-            std::fill(scores[i], scores[i] + begin, Sum(0));
-            std::fill(scores[i] + end, scores[i] + at.keys, Sum(0));
-            if (begin < end) {
-                add_scores(scratch, at.strip, i, {scores[i] + begin, 1, end - begin},
-                           at.starts ? MatrixView<Sum>() : results.rows(i, 1));
+            const MatrixView<Sum> earlier = at.starts ? MatrixView<Sum>() : results.rows(i, 1);
+            if (parts_ == 1) {
+                add_scores(rounding_kernels_, scratch, at, i, scores[i], probabilities[i], earlier);
+            } else {
+                add_scores(row_kernels_, scratch, at, i, scores[i], scores[i], earlier);
+                rounding_kernels_.split(at.keys, scores[i], probabilities[i], probabilities[at.rows + i]);
             }
         }
-        pack_probabilities(scores, scratch);
+        for (index_t part = 0; part < parts_; ++part) {
+            strips_.pack_left_rows(probabilities.rows(part * at.rows, at.rows),
+                                   scratch.packed_probabilities.view()[part]);
+        }
         strips_.multiply(at.keys, parts_at(scratch.packed_probabilities, 0),
                          values_.at(task.sequence, task.kv_head, at.key), values_.strip_bytes(task.sequence), results,
                          !at.starts);
     }
 
     /// Strips of all parts of operand `i`.
-    [[nodiscard]] static typename AttentionStrips<Scalar>::Parts parts_at(const Matrix<std::byte>& packed, index_t i) {
-        const std::byte* high = packed.view()[i * bf16_terms<Scalar>];
-        return {high, bf16_terms<Scalar> == 2 ? packed.view()[i * bf16_terms<Scalar> + 1] : nullptr};
+    [[nodiscard]] typename AttentionStrips<Scalar>::Parts parts_at(const Matrix<std::byte>& packed, index_t i) const {
+        const std::byte* high = packed.view()[i * parts_];
+        return {high, parts_ == 2 ? packed.view()[i * parts_ + 1] : nullptr};
     }
 
-    void pack_probabilities(MatrixView<const Sum> probabilities, Scratch<Scalar>& scratch) const {
-        if constexpr (bf16_terms<Scalar> == 1) {
-            strips_.pack_left_rows(probabilities, scratch.packed_probabilities.data());
-        } else {
-            const index_t rows = probabilities.rows();
-            const auto both = top_left(scratch.probabilities, 2 * rows, probabilities.cols());
-            for (index_t i = 0; i < rows; ++i) {
-                split_kernels_.split(probabilities.cols(), probabilities[i], both[i], both[rows + i]);
-            }
-            strips_.pack_left_rows(both.rows(0, rows), scratch.packed_probabilities.view()[0]);
-            strips_.pack_left_rows(both.rows(rows, rows), scratch.packed_probabilities.view()[1]);
+    /// Turns the scores of query `i` of a meeting into probabilities relative to the largest score so far, to which the
+    /// row's earlier results [1, Dv] (empty if there are none) are rescaled. They may take the place of the scores.
+    template <class Out>
+    void add_scores(const kernels::ElementwiseKernels<Out>& kernels, Scratch<Scalar>& scratch, const Meeting& at,
+                    index_t i, const Sum* scores, Out* probabilities, MatrixView<Sum> results) const {
+        const index_t query = at.first + i;
+        const index_t end = std::min(at.keys, query + 1 - at.key);
+        const index_t begin = std::clamp(shape_.first_key(query) - at.key, index_t{0}, end);
+        std::fill(probabilities, probabilities + begin, static_cast<Out>(Sum(0)));
+        std::fill(probabilities + end, probabilities + at.keys, static_cast<Out>(Sum(0)));
+        if (begin == end) {
+            return;
         }
-    }
-
-    /// Turns the visible scores [1, n] of row `i` of a strip into probabilities relative to the largest score so far,
-    /// to which the row's earlier results [1, Dv] (empty if there are none) are rescaled.
-    void add_scores(Scratch<Scalar>& scratch, index_t strip, index_t i, MatrixView<Sum> scores,
-                    MatrixView<Sum> results) const {
         const auto scale = static_cast<Sum>(shape_.scale);
-        Sum& running_sum = scratch.sums.view()(strip, i);
-        Sum& running_largest = scratch.largest.view()(strip, i);
+        Sum& running_sum = scratch.sums.view()(at.strip, i);
+        Sum& running_largest = scratch.largest.view()(at.strip, i);
         const Sum old = running_largest;
-        const Sum largest = std::max(old, scale * row_kernels_.largest(scores.cols(), scores.data()));
-        const Sum sum = row_kernels_.exp(scores.cols(), scores.data(), scale, largest, Sum(1), scores.data());
+        const Sum largest = std::max(old, scale * row_kernels_.largest(end - begin, scores + begin));
+        const Sum sum = kernels.exp(end - begin, scores + begin, scale, largest, Sum(1), probabilities + begin);
         if (largest > old && !results.empty()) {
             const Sum correction = std::exp(old - largest);
             running_sum *= correction;
@@ -265,11 +261,13 @@ private:
     }
 
     const kernels::ElementwiseKernels<Sum>& row_kernels_;
-    const kernels::ElementwiseKernels<Scalar>& split_kernels_;
+    const kernels::ElementwiseKernels<Scalar>& rounding_kernels_;
+    index_t parts_;  ///< of operands
     AttentionStrips<Scalar> strips_;
     AttentionShape shape_;
     std::span<const index_t> offsets_;
-    MatrixView<Sum> output_;
+    MatrixView<Scalar> output_;
+    MatrixView<Sum> exact_output_;
     MatrixView<Sum> log_sum_;
     SplitStorage<Scalar> query_storage_;
     SplitStorage<Scalar> heads_storage_;  // of keys, then of values
@@ -282,24 +280,24 @@ private:
 
 std::vector<BufferPlan> plan_attention_forward(const AttentionShape& shape) {
     const index_t packed = shape.kv_heads * (padded(shape.head_size) + padded(shape.value_size));
-    return {{"attention.query_parts", Rows::own, Element::narrow, 2 * shape.heads * shape.head_size},
-            {"attention.heads_parts", Rows::own, Element::narrow,
-             2 * shape.kv_heads * std::max(shape.head_size, shape.value_size)},
+    return {{"attention.query_parts", Rows::own, Element::parts, shape.heads * shape.head_size},
+            {"attention.heads_parts", Rows::own, Element::parts,
+             shape.kv_heads * std::max(shape.head_size, shape.value_size)},
             {"attention.packed", Rows::own, Element::packed, packed},
-            {"attention.packed_low", Rows::own, Element::packed_narrow, packed}};
+            {"attention.packed_low", Rows::own, Element::packed_low, packed}};
 }
 
 template <class Scalar>
 void attention_forward(const kernels::KernelSet& kernels, const AttentionShape& shape,
-                       const AttentionInputs<accumulator_t<Scalar>>& in, MatrixView<accumulator_t<Scalar>> output,
-                       MatrixView<accumulator_t<Scalar>> log_sum) {
+                       const AttentionInputs<Scalar>& in, MatrixView<Scalar> output,
+                       MatrixView<accumulator_t<Scalar>> exact_output, MatrixView<accumulator_t<Scalar>> log_sum) {
     const core::trace::Scope scope(core::scopes::attention_forward);
-    Forward<Scalar>(kernels, shape, in, output, log_sum).run();
+    Forward<Scalar>(kernels, shape, in, output, exact_output, log_sum).run();
 }
 
 #define MOESAIC_INSTANTIATE(Scalar)                                                           \
     template void attention_forward<Scalar>(const kernels::KernelSet&, const AttentionShape&, \
-                                            const AttentionInputs<accumulator_t<Scalar>>&,    \
+                                            const AttentionInputs<Scalar>&, MatrixView<Scalar>, \
                                             MatrixView<accumulator_t<Scalar>>, MatrixView<accumulator_t<Scalar>>);
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)

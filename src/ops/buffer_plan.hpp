@@ -36,8 +36,10 @@ enum class Element : std::uint8_t {
     scalar,         ///< activations
     sum,            ///< their sums
     narrow,         ///< activations rounded from sums: nothing where both are of one type
+    exact,          ///< sums that are kept because operands have two parts, otherwise nothing
+    parts,          ///< both parts of an operand that has two, otherwise nothing
     packed,         ///< operands as kernels read them
-    packed_narrow,  ///< the same of `narrow`
+    packed_low,     ///< second parts of operands, otherwise nothing
     int32,
     index,  ///< 8 bytes: indices, identities of tokens, pointers
 };
@@ -71,12 +73,14 @@ struct ElementBytes {
     double scalar = 0;
     double sum = 0;
     double packed = 0;
+    bool in_parts = false;  ///< as of KernelSet::operand_parts
 
     /// Of this precision with these kernels.
     template <class Scalar>
     [[nodiscard]] static ElementBytes of(const kernels::KernelSet& kernels) {
         return {sizeof(Scalar), sizeof(core::accumulator_t<Scalar>),
-                static_cast<double>(kernels.micro_kernel<Scalar>().left_bytes) / block_elements};
+                static_cast<double>(kernels.micro_kernel<Scalar>().left_bytes) / block_elements,
+                kernels.operand_parts<Scalar>() == 2};
     }
     [[nodiscard]] double operator[](Element element) const {
         switch (element) {
@@ -88,8 +92,12 @@ struct ElementBytes {
                 return scalar < sum ? scalar : 0;
             case Element::packed:
                 return packed;
-            case Element::packed_narrow:
-                return scalar < sum ? packed : 0;
+            case Element::exact:
+                return in_parts ? sum : 0;
+            case Element::parts:
+                return in_parts ? 2 * scalar : 0;
+            case Element::packed_low:
+                return in_parts ? packed : 0;
             case Element::int32:
                 return sizeof(std::int32_t);
             case Element::index:

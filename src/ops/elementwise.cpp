@@ -52,24 +52,24 @@ MatrixView<const Scalar> as_operand(const ElementwiseKernels<Scalar>& kernels,
 }
 
 template <class Scalar>
-SplitOperand<Scalar> split(const ElementwiseKernels<Scalar>& kernels, MatrixView<const accumulator_t<Scalar>> in,
+SplitOperand<Scalar> split(const kernels::KernelSet& kernels, const RoundedRows<Scalar>& rows,
                            SplitStorage<Scalar>& storage) {
-    if constexpr (std::is_same_v<Scalar, accumulator_t<Scalar>>) {
-        return {in, {}};
-    } else {
-        storage.high.resize(in.rows(), in.cols());
-        storage.low.resize(in.rows(), in.cols());
-#pragma omp parallel for schedule(static)
-        for (index_t row = 0; row < in.rows(); ++row) {
-            kernels.split(in.cols(), in[row], storage.high.view()[row], storage.low.view()[row]);
-        }
-        return {storage.high, storage.low};
+    if (kernels.operand_parts<Scalar>() == 1) {
+        return {rows.rounded, {}};
     }
+    const MatrixView<const accumulator_t<Scalar>> in = rows.exact;
+    storage.high.resize(in.rows(), in.cols());
+    storage.low.resize(in.rows(), in.cols());
+#pragma omp parallel for schedule(static)
+    for (index_t row = 0; row < in.rows(); ++row) {
+        kernels.elementwise<Scalar>().split(in.cols(), in[row], storage.high.view()[row], storage.low.view()[row]);
+    }
+    return {storage.high, storage.low};
 }
 
-template <class Scalar>
-void swiglu_forward(const ElementwiseKernels<Scalar>& kernels, MatrixView<const Scalar> gate,
-                    MatrixView<const Scalar> up, const accumulator_t<Scalar>* weight, MatrixView<Scalar> out) {
+template <class Scalar, class In>
+void swiglu_forward(const ElementwiseKernels<Scalar>& kernels, MatrixView<const In> gate, MatrixView<const In> up,
+                    const accumulator_t<Scalar>* weight, MatrixView<Scalar> out) {
     using Sum = accumulator_t<Scalar>;
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < gate.rows(); ++row) {
@@ -79,10 +79,18 @@ void swiglu_forward(const ElementwiseKernels<Scalar>& kernels, MatrixView<const 
         if (weight != nullptr) {
             std::fill_n(weights, chunk_size, weight[row]);
         }
+        const auto sums_of = [&](index_t count, const In* in, Sum* storage) -> const Sum* {
+            if constexpr (std::is_same_v<In, Sum>) {
+                return in;
+            } else {
+                kernels.widen(count, in, storage);
+                return storage;
+            }
+        };
         for_each_chunk(gate.cols(), [&](index_t begin, index_t count) {
-            kernels.widen(count, gate[row] + begin, wide_gate);
-            kernels.widen(count, up[row] + begin, wide_up);
-            kernels.swiglu_forward(count, wide_gate, wide_up, weight == nullptr ? nullptr : weights, out[row] + begin);
+            kernels.swiglu_forward(count, sums_of(count, gate[row] + begin, wide_gate),
+                                   sums_of(count, up[row] + begin, wide_up), weight == nullptr ? nullptr : weights,
+                                   out[row] + begin);
         });
     }
 }
@@ -117,10 +125,8 @@ void swiglu_backward(const ElementwiseKernels<Scalar>& kernels, MatrixView<const
                                 MatrixView<accumulator_t<Scalar>>);                                                   \
     template MatrixView<const Scalar> as_operand<Scalar>(const ElementwiseKernels<Scalar>&,                           \
                                                          MatrixView<const accumulator_t<Scalar>>, Matrix<Scalar>&);   \
-    template SplitOperand<Scalar> split<Scalar>(const ElementwiseKernels<Scalar>&,                                    \
-                                                MatrixView<const accumulator_t<Scalar>>, SplitStorage<Scalar>&);      \
-    template void swiglu_forward<Scalar>(const ElementwiseKernels<Scalar>&, MatrixView<const Scalar>,                 \
-                                         MatrixView<const Scalar>, const accumulator_t<Scalar>*, MatrixView<Scalar>); \
+    template SplitOperand<Scalar> split<Scalar>(const kernels::KernelSet&, const RoundedRows<Scalar>&,                \
+                                                SplitStorage<Scalar>&);                                               \
     template void swiglu_backward<Scalar>(const ElementwiseKernels<Scalar>&, MatrixView<const accumulator_t<Scalar>>, \
                                           MatrixView<const Scalar>, MatrixView<const Scalar>,                         \
                                           const accumulator_t<Scalar>*, MatrixView<Scalar>, MatrixView<Scalar>,       \
@@ -128,6 +134,14 @@ void swiglu_backward(const ElementwiseKernels<Scalar>& kernels, MatrixView<const
 MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)
+#undef MOESAIC_INSTANTIATE
+#define MOESAIC_INSTANTIATE(Scalar, In)                                                                     \
+    template void swiglu_forward<Scalar, In>(const ElementwiseKernels<Scalar>&, MatrixView<const In>,       \
+                                             MatrixView<const In>, const accumulator_t<Scalar>*, MatrixView<Scalar>);
+MOESAIC_INSTANTIATE(bf16, bf16)
+MOESAIC_INSTANTIATE(bf16, float)
+MOESAIC_INSTANTIATE(float, float)
+MOESAIC_INSTANTIATE(double, double)
 #undef MOESAIC_INSTANTIATE
 
 }  // namespace moesaic::ops

@@ -1,6 +1,7 @@
 #include "ops/frozen_product.hpp"
 
 #include "core/parallel.hpp"
+#include "ops/row_chunks.hpp"
 
 #include <algorithm>
 #include <array>
@@ -11,11 +12,19 @@ using core::bf16;
 
 namespace {
 
-/// Token rows that stay in an L2 cache of 2 MiB beside weights and sums: `chunk_strips` strips of `segment_blocks`.
-constexpr index_t chunk_strips = 8;
-constexpr index_t segment_blocks = 64;
-/// Sums of so many strips of features wait in the cache while tokens of one segment after the other pass.
-constexpr index_t strips_of_group = 4;
+/// How a contraction is cut. As many strips of tokens as stay in the cache for a segment make a chunk; sums of a group
+/// of strips of features wait in the cache while the segments pass, and all groups read all tokens of the chunk.
+struct Contraction {
+    explicit Contraction(index_t in) : segments((blocks_of(in) + segment_blocks - 1) / segment_blocks) {
+        if (segments > 1) {  // room for the sums
+            segments = (blocks_of(in) + segment_blocks / 2 - 1) / (segment_blocks / 2);
+            strips_of_group = 16;
+        }
+    }
+    static constexpr index_t segment_blocks = 64;
+    index_t segments;
+    index_t strips_of_group = 1;
+};
 /// Between rows of sums, whose distance is no multiple of 1 KiB: such lines collide in L1.
 constexpr index_t stride_gap = 16;
 
@@ -47,17 +56,19 @@ struct Sizes {
           in(product.x.cols()),
           out(product.y.cols()),
           token_strips(blocks_of(tokens)),
-          segments((blocks_of(in) + segment_blocks - 1) / segment_blocks) {}
+          contraction(in) {}
     index_t tokens;
     index_t in;
     index_t out;
     index_t token_strips;
-    index_t segments;  ///< of the contraction
+    Contraction contraction;
 };
 
 /// Ranges of features come first: threads that share a range read its weights together.
 template <class Scalar>
-std::vector<Item> cut_into_items(std::span<const FrozenProduct<Scalar>> batch, int threads) {
+std::vector<Item> cut_into_items(const StripProducts<Scalar>& products, std::span<const FrozenProduct<Scalar>> batch,
+                                 int threads) {
+    const index_t chunk_strips = std::min(products.strips_in_cache(Contraction::segment_blocks), most_strips_of_chunk);
     std::vector<Item> items;
     for (std::size_t p = 0; p < batch.size(); ++p) {
         const Sizes<Scalar> sizes(batch[p]);
@@ -66,8 +77,11 @@ std::vector<Item> cut_into_items(std::span<const FrozenProduct<Scalar>> batch, i
         if (chunks == 0 || strips == 0) {
             continue;
         }
+        // Each range reads the tokens again, which are many where the contraction is long.
+        const index_t for_all_threads = (threads + chunks - 1) / chunks;
+        const index_t of_whole_groups = strips / sizes.contraction.strips_of_group;
         const index_t wanted = threads == 1 ? 1 : (core::items_per_thread * threads + chunks - 1) / chunks;
-        const index_t ranges = std::min(strips, wanted);
+        const index_t ranges = std::min({strips, wanted, std::max(for_all_threads, of_whole_groups)});
         for (index_t range = 0; range < ranges; ++range) {
             for (index_t chunk = 0; chunk < chunks; ++chunk) {
                 items.push_back({p, cut(sizes.token_strips, chunk, chunks), cut(sizes.token_strips, chunk + 1, chunks),
@@ -118,20 +132,20 @@ private:
     }
 
     void multiply_strips() {
-        const index_t group = sizes_.segments == 1 ? 1 : strips_of_group;
+        const index_t group = sizes_.contraction.strips_of_group;
         struct Run {
             index_t segment;
             index_t strip;
         };
         std::vector<Run> runs;
         for (index_t first = item_.first; first < item_.last; first += group) {
-            for (index_t segment = 0; segment < sizes_.segments; ++segment) {
+            for (index_t segment = 0; segment < sizes_.contraction.segments; ++segment) {
                 for (index_t strip = first; strip < std::min(first + group, item_.last); ++strip) {
                     runs.push_back({segment, strip});
                 }
             }
         }
-        scratch_.weights.start(static_cast<index_t>(runs.size()), products_.largest_panel(blocks_of(tokens_)),
+        scratch_.weights.start(static_cast<index_t>(runs.size()), products_.largest_panel(tokens_),
                                forward_ ? 1 : 2, [&](index_t i) {
                                    const Run& run = runs[static_cast<std::size_t>(i)];
                                    return weights_of(run.segment, run.strip);
@@ -146,7 +160,7 @@ private:
     }
 
     [[nodiscard]] index_t begin_of(index_t segment) const {
-        return cut(blocks_of(sizes_.in), segment, sizes_.segments);
+        return cut(blocks_of(sizes_.in), segment, sizes_.contraction.segments);
     }
     [[nodiscard]] StoredRun weights_of(index_t segment, index_t strip) const {
         const index_t first = begin_of(segment);
@@ -166,7 +180,7 @@ private:
             return strips;
         };
         const Strips tokens = from_here(operand_.x);
-        const bool is_last = segment == sizes_.segments - 1;
+        const bool is_last = segment == sizes_.contraction.segments - 1;
         const auto done = [&](index_t token_strip) {
             if (is_last) {
                 write(strip, token_strip, sums);
@@ -281,7 +295,7 @@ std::vector<PackedTokens> pack_operands(const kernels::KernelSet& kernels, const
         const auto vectors =
             products.rows(x[task.strip * kernel_block], x.stride(), extent_of_block(x.rows(), task.strip), x.cols());
         if (task.direction == Direction::forward) {
-            products.pack_right(task.strips.at(task.strip), vectors);
+            products.pack_tokens(task.strips.at(task.strip), vectors);
         } else {
             products.pack_left(task.strips.at(task.strip), vectors);
         }
@@ -293,9 +307,9 @@ std::vector<PackedTokens> pack_operands(const kernels::KernelSet& kernels, const
 
 void plan_frozen_threads(std::string_view name, index_t out, index_t in, std::vector<BufferPlan>& buffers) {
     const index_t longest = std::max(out, in);
-    const index_t sums = (blocks_of(longest) > segment_blocks ? strips_of_group : 1) * kernel_block *
-                         (chunk_strips * kernel_block + stride_gap);
-    const index_t panels = 3 * kernel_block * std::min(padded(longest), segment_blocks * kernel_block);
+    const index_t sums = Contraction(longest).strips_of_group * kernel_block *
+                         (most_strips_of_chunk * kernel_block + stride_gap);
+    const index_t panels = 3 * kernel_block * std::min(padded(longest), Contraction::segment_blocks * kernel_block);
     buffers.push_back({name, Rows::threads, Element::sum, sums + panels});
 }
 
@@ -309,7 +323,7 @@ void multiply(const kernels::KernelSet& kernels, std::span<const FrozenProduct<S
     const int threads = core::threads_for(work);
     const StripProducts<Scalar> products(kernels);
     const std::vector<PackedTokens> operands = pack_operands(kernels, products, batch, threads, scratch);
-    const std::vector<Item> items = cut_into_items(batch, threads);
+    const std::vector<Item> items = cut_into_items(products, batch, threads);
     scratch.of_thread.resize(std::max(scratch.of_thread.size(), static_cast<std::size_t>(threads)));
     core::parallel_for(static_cast<index_t>(items.size()), threads, [&](index_t i) {
         const Item& item = items[static_cast<std::size_t>(i)];

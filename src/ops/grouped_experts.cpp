@@ -72,10 +72,7 @@ template <class Scalar>
 void GroupedExperts<Scalar>::prepare(const SavedExperts<Scalar>& saved) {
     ExpertWorkspace<Scalar>& work = this->workspace();
     const RoutedRows& routed = saved.routed;
-    // Packed rows may take half of an L2 cache of 2 MiB; weights and sums want the rest.
-    constexpr index_t packed_bytes = index_t{1} << 20;
-    const index_t strip_bytes = hidden_blocks_ * std::max(products_.left_bytes(), products_.right_bytes());
-    const index_t strips = std::clamp(packed_bytes / strip_bytes, index_t{1}, most_strips_of_chunk);
+    const index_t strips = std::min(products_.strips_in_cache(hidden_blocks_), most_strips_of_chunk);
     work.chunks = make_chunks(routed, strips * kernel_block);
     work.strips = work.chunks.empty() ? 0 : work.chunks.back().first_strip + work.chunks.back().strips();
     work.row_weights.resize(static_cast<std::size_t>(routed.rows()));

@@ -65,7 +65,7 @@ private:
     void for_each_task(index_t strips, const Body& body);
     [[nodiscard]] bool uses_integers() const { return access_to<Scalar>(weights_[0].format()) == Access::integers; }
     [[nodiscard]] PanelBlocks largest_panel(const TaskContext& task) const {
-        return uses_integers() ? integers_.largest_panel() : products_.largest_panel(task.strips());
+        return uses_integers() ? integers_.largest_panel() : products_.largest_panel(task.rows());
     }
     /// StripProducts::weights_by_tokens and tokens_by_weights for the task's next weights, in either arithmetic.
     template <class Done>

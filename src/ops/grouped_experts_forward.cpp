@@ -115,7 +115,7 @@ typename GroupedExperts<Scalar>::TokenRows GroupedExperts<Scalar>::gather_tokens
     gather_blocks(saved.routed, saved.hidden, task.chunk, 0, hidden_blocks_, rows);
     TokenRows tokens = {products_.right_strips(task.scratch.tokens, task.strips(), hidden_blocks_)};
     for (index_t s = 0; s < task.strips(); ++s) {
-        products_.pack_right(tokens.strips.at(s),
+        products_.pack_tokens(tokens.strips.at(s),
                              products_.rows({rows + s * of_strip, block_elements, hidden_blocks_},
                                             extent_of_block(task.rows(), s), this->config().hidden));
     }
@@ -145,7 +145,7 @@ Strips GroupedExperts<Scalar>::gather_columns(const SavedExperts<Scalar>& saved,
                             rows + row * stride);
             }
         }
-        products_.pack_right(tokens.at(s), products_.rows(rows, stride, count, hidden));
+        products_.pack_tokens(tokens.at(s), products_.rows(rows, stride, count, hidden));
     }
     return tokens;
 }
@@ -172,7 +172,7 @@ Strips GroupedExperts<Scalar>::low_rank(Projection p, const TaskContext& task, c
     }
     const Strips packed = products_.right_strips(storage, task.strips(), lora_rank_blocks_);
     for (index_t s = 0; s < task.strips(); ++s) {
-        products_.pack_right(packed.at(s), products_.columns(rows + s * kernel_block, stride,
+        products_.pack_tokens(packed.at(s), products_.columns(rows + s * kernel_block, stride,
                                                              extent_of_block(task.rows(), s), lora_rank));
     }
     if (kept != nullptr) {
@@ -274,7 +274,7 @@ void GroupedExperts<Scalar>::pack_activation(const TaskContext& task, index_t st
     const Strips packed = activated_strips(task, strips);
     const index_t features = extent_of_block(this->config().intermediate, strip);
     for (index_t s = 0; s < task.strips(); ++s) {
-        products_.pack_right(packed.at(s, strip), products_.columns(values + s * kernel_block, task.stride(),
+        products_.pack_tokens(packed.at(s, strip), products_.columns(values + s * kernel_block, task.stride(),
                                                                     extent_of_block(task.rows(), s), features));
     }
 }

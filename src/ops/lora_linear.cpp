@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <array>
+#include <type_traits>
 #include <utility>
 
 namespace moesaic::ops {
@@ -20,20 +21,19 @@ void plan_linears(std::span<const LinearShape> batch, bool has_dropout, std::vec
         const index_t adapted = has_dropout && shape.lora_rank > 0 ? shape.in : 0;
         lora_ranks += shape.lora_rank;
         dropped += adapted;
-        add("linear.inputs.high", Element::narrow, shape.in);
-        add("linear.inputs.low", Element::narrow, shape.in);
+        add("linear.inputs", Element::parts, shape.in);
         add("linear.operand.high", Element::packed, padded(shape.in));
-        add("linear.operand.low", Element::packed_narrow, padded(shape.in));
+        add("linear.operand.low", Element::packed_low, padded(shape.in));
         add("linear.operand.high", Element::packed, padded(shape.out), true);
-        add("linear.dropped", Element::scalar, adapted, true);
         add("linear.grad_dropped", Element::sum, adapted, true);
-        add("linear.down", Element::narrow, shape.lora_rank, true);
         add("linear.back_sum", Element::sum, shape.lora_rank, true);
         add("linear.back", Element::narrow, shape.lora_rank, true);
         plan_frozen_threads("linear.threads", shape.out, shape.in, buffers);
     }
-    add("linear.wide_dropped", Element::sum, dropped);
+    add("linear.wide_dropped", Element::exact, dropped);
+    add("linear.dropped", Element::scalar, dropped);
     add("linear.down_sum", Element::sum, lora_ranks);
+    add("linear.down", Element::narrow, lora_ranks);
 }
 
 template <class Scalar>
@@ -110,12 +110,13 @@ void LoraLinear<Scalar>::forward(std::span<const Forward> batch, const Dropout& 
     std::vector<FrozenProduct<Scalar>> frozen;
     for (std::size_t i = 0; i < batch.size(); ++i) {
         const Forward& entry = batch[i];
-        const auto same = std::find_if(batch.begin(), batch.begin() + static_cast<std::ptrdiff_t>(i),
-                                       [&](const Forward& earlier) { return earlier.x.data() == entry.x.data(); });
+        const auto same = std::find_if(
+            batch.begin(), batch.begin() + static_cast<std::ptrdiff_t>(i), [&](const Forward& earlier) {
+                return earlier.x.rounded.data() == entry.x.rounded.data() && earlier.x.exact.data() == entry.x.exact.data();
+            });
         const auto first = static_cast<std::size_t>(same - batch.begin());
-        const SplitOperand<Scalar> x = first < i
-                                           ? SplitOperand<Scalar>{frozen[first].x, frozen[first].low}
-                                           : split<Scalar>(kernels.elementwise<Scalar>(), entry.x, scratch.inputs[i]);
+        const SplitOperand<Scalar> x = first < i ? SplitOperand<Scalar>{frozen[first].x, frozen[first].low}
+                                                 : split<Scalar>(kernels, entry.x, scratch.inputs[i]);
         frozen.push_back({entry.linear.weight_, Direction::forward, x.high, entry.y, false, x.low});
     }
     multiply<Scalar>(kernels, frozen, scratch.frozen);
@@ -124,46 +125,89 @@ void LoraLinear<Scalar>::forward(std::span<const Forward> batch, const Dropout& 
             entry.linear.add_bias(entry.y);
         }
     }
-    add_adapters(batch, dropout, scratch);
+    if (kernels.operand_parts<Scalar>() == 1) {
+        add_adapters<Scalar>(batch, dropout, scratch);
+    } else {
+        add_adapters<Sum>(batch, dropout, scratch);
+    }
 }
 
-/// y += s B A x where there is an adapter.
 template <class Scalar>
+template <class S>
+LoraMatrices<const S> LoraLinear<Scalar>::factors() const {
+    if constexpr (std::is_same_v<S, Scalar>) {
+        return {a_, b_};
+    } else {
+        return values_;
+    }
+}
+
+template <class Scalar>
+template <class S>
 void LoraLinear<Scalar>::add_adapters(std::span<const Forward> batch, const Dropout& dropout,
                                       LinearScratch<Scalar>& scratch) {
+    constexpr bool rounds = std::is_same_v<S, Scalar>;
     std::vector<const Forward*> adapted;
     index_t low_rank_size = 0;
     index_t dropped_size = 0;
     for (const Forward& entry : batch) {
         if (entry.linear.is_adapted()) {
             adapted.push_back(&entry);
-            low_rank_size += entry.x.rows() * entry.linear.shape_.lora_rank;
-            dropped_size += dropout.is_active() ? entry.x.rows() * entry.x.cols() : 0;
+            low_rank_size += entry.y.rows() * entry.linear.shape_.lora_rank;
+            dropped_size += dropout.is_active() ? entry.y.rows() * entry.linear.in() : 0;
         }
     }
     if (adapted.empty()) {
         return;
     }
+    const kernels::KernelSet& kernels = batch.front().linear.kernels_;
+    S* dropped = nullptr;
+    if constexpr (rounds) {
+        scratch.dropped.resize(1, dropped_size);
+        dropped = scratch.dropped.data();
+    } else {
+        scratch.wide_dropped.resize(1, dropped_size);
+        dropped = scratch.wide_dropped.data();
+    }
     scratch.down_sum.resize(1, low_rank_size);
-    scratch.wide_dropped.resize(1, dropped_size);
-    std::vector<Gemm<Sum>> down_products;
-    std::vector<Gemm<Sum>> up_products;
-    index_t begin = 0;
-    Sum* dropped = scratch.wide_dropped.data();
+    std::vector<Gemm<S>> down_products;
+    Sum* down = scratch.down_sum.data();
     for (const Forward* entry : adapted) {
         const LoraLinear& linear = entry->linear;
-        const index_t rows = entry->x.rows();
-        const index_t lora_rank = linear.shape_.lora_rank;
-        const MatrixView<Sum> down(scratch.down_sum.data() + begin, rows, lora_rank);
-        down_products.push_back(product<Sum>(linear.input_of_a(entry->x, dropout, dropped), false, linear.values_.a,
-                                             true, down, static_cast<Sum>(linear.shape_.lora_scale)));
-        up_products.push_back(product<Sum>(down, false, linear.values_.b, true, entry->y, 1, true));
-        begin += rows * lora_rank;
-        dropped += dropout.is_active() ? rows * entry->x.cols() : 0;
+        const index_t rows = entry->y.rows();
+        MatrixView<const S> x;
+        if constexpr (rounds) {
+            x = entry->x.rounded;
+        } else {
+            x = entry->x.exact;
+        }
+        down_products.push_back(product<S>(linear.input_of_a(x, dropout, dropped), false, linear.factors<S>().a, true,
+                                           {down, rows, linear.shape_.lora_rank},
+                                           static_cast<Sum>(linear.shape_.lora_scale)));
+        down += rows * linear.shape_.lora_rank;
+        dropped += dropout.is_active() ? rows * linear.in() : 0;
     }
-    const kernels::KernelSet& kernels = batch.front().linear.kernels_;
-    kernels.run<Sum>(down_products);
-    kernels.run<Sum>(up_products);
+    kernels.run<S>(down_products);
+    std::vector<Gemm<S>> up_products;
+    down = scratch.down_sum.data();
+    scratch.down.resize(1, rounds && !std::is_same_v<S, Sum> ? low_rank_size : 0);
+    Scalar* narrow = scratch.down.data();
+    for (const Forward* entry : adapted) {
+        const MatrixView<Sum> sums(down, entry->y.rows(), entry->linear.shape_.lora_rank);
+        MatrixView<const S> low_rank;
+        if constexpr (std::is_same_v<S, Sum>) {
+            low_rank = sums;
+        } else {
+            const MatrixView<S> rounded(narrow, sums.rows(), sums.cols());
+            convert<S>(kernels.elementwise<S>(), sums, rounded);
+            low_rank = rounded;
+            narrow += rounded.rows() * rounded.cols();
+        }
+        up_products.push_back(
+            product<S>(low_rank, false, entry->linear.template factors<S>().b, true, entry->y, 1, true));
+        down += sums.rows() * sums.cols();
+    }
+    kernels.run<S>(up_products);
 }
 
 template <class Scalar>

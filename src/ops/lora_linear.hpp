@@ -37,11 +37,11 @@ template <class Scalar>
 struct LinearScratch {
     FrozenScratch<Scalar> frozen;
     std::vector<SplitStorage<Scalar>> inputs;    // [T, in] each
-    Matrix<accumulator_t<Scalar>> wide_dropped;  // [sum T, in]: inputs of A after dropout, in forward
-    Matrix<Scalar> dropped;                      // [T, in] the same in backward
+    Matrix<accumulator_t<Scalar>> wide_dropped;  // [sum T, in]: inputs of A after dropout, where they have two parts
+    Matrix<Scalar> dropped;                      // [sum T, in] the same where they have one, and in backward
     Matrix<accumulator_t<Scalar>> grad_dropped;  // [T, in]
     Matrix<accumulator_t<Scalar>> down_sum;      // [sum T, R]: products with A or B before they are rounded
-    Matrix<Scalar> down;                         // [T, R]
+    Matrix<Scalar> down;                         // [sum T, R]
     Matrix<accumulator_t<Scalar>> back_sum;      // [T, R]
     Matrix<Scalar> back;                         // [T, R]
 };
@@ -51,9 +51,9 @@ void plan_linears(std::span<const LinearShape> batch, bool has_dropout, std::vec
 
 /// A replicated frozen projection, maybe with an adapter.
 ///
-/// The routers behind it choose experts by what it computes, and a choice is not continuous: were inputs rounded to
-/// BF16, about one token in a hundred would go elsewhere than in FP32. Forward therefore takes inputs in two BF16
-/// parts, and adapters, which are small, in FP32. Gradients have no such jumps and are computed in BF16.
+/// The routers behind it choose experts by what it computes, and a choice is not continuous: with inputs in BF16 some
+/// tokens go elsewhere than in FP32. Where KernelSet::operand_parts is 2, forward takes inputs in two BF16 parts, and
+/// adapters, which are small, in FP32. Gradients have no such jumps and are computed in BF16.
 template <class Scalar>
 class LoraLinear {
 public:
@@ -77,12 +77,12 @@ public:
     /// One application: y is overwritten.
     struct Forward {
         const LoraLinear& linear;
-        MatrixView<const Sum> x;  // [T, in]
-        MatrixView<Sum> y;        // [T, out]
+        RoundedRows<Scalar> x;  // [T, in]
+        MatrixView<Sum> y;      // [T, out]
     };
     /// Applies projections together, so that small ones share the thread team. Results must not overlap.
     static void forward(std::span<const Forward> batch, const Dropout& dropout, LinearScratch<Scalar>& scratch);
-    void forward(MatrixView<const Sum> x, MatrixView<Sum> y, const Dropout& dropout,
+    void forward(const RoundedRows<Scalar>& x, MatrixView<Sum> y, const Dropout& dropout,
                  LinearScratch<Scalar>& scratch) const {
         const Forward one{*this, x, y};
         forward({&one, 1}, dropout, scratch);
@@ -97,7 +97,12 @@ public:
                   const Dropout& dropout, LinearScratch<Scalar>& scratch, bool accumulate = false) const;
 
 private:
+    /// y += s B A x where there is an adapter, with operands of type S.
+    template <class S>
     static void add_adapters(std::span<const Forward> batch, const Dropout& dropout, LinearScratch<Scalar>& scratch);
+    /// A and B in type S.
+    template <class S>
+    [[nodiscard]] LoraMatrices<const S> factors() const;
     void add_bias(MatrixView<Sum> y) const;
     /// x, or x after dropout in `storage` [T, in].
     template <class S>

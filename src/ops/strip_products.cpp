@@ -47,12 +47,12 @@ void StripProducts<Scalar>::strip_by_tokens(const std::byte* left, index_t featu
     for (index_t begin = 0; begin < blocks_of(k); begin += step) {
         const index_t depth = std::min(step * kernel_block, k - begin * kernel_block);
         for (index_t s = 0; s < blocks_of(token_count); ++s) {
-            kernel_.multiply({features,
-                              extent_of_block(token_count, s),
-                              {left + begin * left_bytes(), tokens.at(s, begin), depth},
-                              c + s * kernel_block,
-                              stride,
-                              begin > 0});
+            multiply_by_tokens({features,
+                                extent_of_block(token_count, s),
+                                {left + begin * left_bytes(), tokens.at(s, begin), depth},
+                                c + s * kernel_block,
+                                stride,
+                                begin > 0});
         }
     }
 }

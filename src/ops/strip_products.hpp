@@ -91,16 +91,33 @@ public:
     }
     void pack_left(std::byte* strip, const Vectors& vectors) const { kernel_.pack_left(strip, vectors); }
     void pack_right(std::byte* strip, const Vectors& vectors) const { kernel_.pack_right(strip, vectors); }
+    /// The same for tokens that are to meet weights as left operand.
+    void pack_tokens(std::byte* strip, const Vectors& vectors) const {
+        vectors.count <= kernel_.few_columns ? kernel_.pack_left(strip, vectors) : kernel_.pack_right(strip, vectors);
+    }
     /// Token rows in blocks [strips][blocks] as left operand: the memory itself where the kernel reads it as it is,
     /// else packed into `storage`.
     [[nodiscard]] Strips left_of_blocks(const Scalar* blocks, index_t strips, index_t along_k,
                                         core::Buffer<std::byte>& storage) const;
 
-    /// Longest panels of weights for `strips` strips of tokens.
-    [[nodiscard]] PanelBlocks largest_panel(index_t strips) const {
+    /// Strips of so many blocks of tokens that stay in the L2 cache while weights pass: one at least.
+    [[nodiscard]] index_t strips_in_cache(index_t blocks) const {
+        return std::max<index_t>(
+            1, static_cast<index_t>(kernel_.left_block_bytes) / (blocks * std::max(left_bytes(), right_bytes())));
+    }
+    /// One product of two strips, of which the right one is tokens from `pack_tokens`.
+    void multiply_by_tokens(const kernels::StripProduct<Sum>& product) const {
+        product.cols <= kernel_.few_columns ? kernel_.multiply_few_columns(product) : kernel_.multiply(product);
+    }
+    /// Longest panels of weights for so many tokens.
+    [[nodiscard]] PanelBlocks largest_panel(index_t tokens) const {
         constexpr index_t few_strips = 2;
+        constexpr index_t blocks_of_dot_products = 16;  // their lanes are added up after each panel
+        if (tokens <= kernel_.few_columns) {
+            return {blocks_of_dot_products, blocks_of_dot_products};
+        }
         const index_t usual = kernel_.panel_depth / kernel_block;
-        return {usual, strips <= few_strips ? kernel_.unpacked_depth / kernel_block : usual};
+        return {usual, blocks_of(tokens) <= few_strips ? kernel_.unpacked_depth / kernel_block : usual};
     }
     /// C[features, tokens] = W tokens^T for the next run of a stream, a strip of rows of W. `more` adds the product of
     /// a packed left strip of the same features with further strips of the same tokens. done(s) is called as soon as
@@ -181,14 +198,14 @@ void StripProducts<Scalar>::weights_by_tokens(WeightStream<Scalar>& weights, ind
                                             : is_last ? kernels::StripTerm{more.strip, more.tokens.at(s), more.k}
                                                       : kernels::StripTerm{};
             share(side, lines_of_block(asked.format), s, strips);
-            kernel_.multiply({features,
-                              extent_of_block(token_count, s),
-                              {left, tokens.at(s, first), depth},
-                              c + s * kernel_block,
-                              stride,
-                              accumulate || p > 0,
-                              term,
-                              &side});
+            multiply_by_tokens({features,
+                                extent_of_block(token_count, s),
+                                {left, tokens.at(s, first), depth},
+                                c + s * kernel_block,
+                                stride,
+                                accumulate || p > 0,
+                                term,
+                                &side});
             if (is_last) {
                 done(s);
             }

@@ -310,7 +310,8 @@ void MemoryPlanner::add_adapters(MemoryPlan& plan) const {
 void MemoryPlanner::add_buffers(const PassSize& pass, MemoryPlan& plan) const {
     BlockBuffers buffers(
         architecture_, count_rows(architecture_, request_, pass),
-        {static_cast<double>(request_.scalar_bytes), float_bytes, static_cast<double>(request_.packed_bytes)});
+        {static_cast<double>(request_.scalar_bytes), float_bytes, static_cast<double>(request_.packed_bytes),
+         request_.in_parts});
     buffers.add(layers_, request_.training);
     buffers.add_shared(model::plan_decoder(architecture_), request_.training);
     buffers.add_shared(ops::plan_loss(architecture_.hidden, architecture_.vocabulary), request_.training);

@@ -33,6 +33,7 @@ struct MemoryRequest {
     index_t threads = 1;       ///< of a rank
     index_t scalar_bytes = 0;  ///< of weights and activations
     index_t packed_bytes = 0;  ///< of an element of the operands that kernels pack
+    bool in_parts = false;     ///< operands outside of routed experts have two parts, as of KernelSet::operand_parts
     bool training = true;      ///< with backward passes and an optimizer
     bool saves = true;         ///< what is trained, into checkpoints and adapters
     model::WeightSharing share = model::WeightSharing::none;

@@ -27,10 +27,10 @@ namespace {
 
 using core::ExitCode;
 
-/// The kernels of the level, with a usage error on all ranks if one of them can't run it.
-kernels::KernelSet choose_kernels(const mpi::Communicator& world, const std::string& level) {
+/// The kernels, with a usage error on all ranks if one of them can't run their level.
+kernels::KernelSet choose_kernels(const mpi::Communicator& world, const kernels::ComputeSettings& compute) {
     std::unique_ptr<kernels::KernelSet> chosen;
-    world.agree([&] { chosen = std::make_unique<kernels::KernelSet>(level); });
+    world.agree([&] { chosen = std::make_unique<kernels::KernelSet>(compute.kernels()); });
     return *chosen;
 }
 
@@ -92,7 +92,7 @@ Runtime::Runtime(const mpi::Communicator& communicator, const mpi::PlaceSettings
       placement(mpi::place(world, place)),
       foreign_load(measure_foreign_load(world, placement)),
       threads_bound(host::bind_threads(placement)),
-      kernels(choose_kernels(world, compute.isa_level())),
+      kernels(choose_kernels(world, compute)),
       grid(world, shape),
       host_group(world.split_by_node()),
       host_ranks(world.min(static_cast<index_t>(host_group.size()))) {
@@ -107,7 +107,7 @@ Runtime::Runtime(const mpi::Communicator& group, const host::Placement& placed, 
     : world(group),
       placement(placed),
       threads_bound(bound),
-      kernels(choose_kernels(world, compute.isa_level())),
+      kernels(choose_kernels(world, compute)),
       grid(world, shape),
       host_group(world.split_by_node()),
       host_ranks(world.min(static_cast<index_t>(host_group.size()))) {}
@@ -220,6 +220,7 @@ MemoryRequest memory_request(const Runtime& runtime, std::size_t scalar_bytes, P
             .threads = runtime.placement.threads,
             .scalar_bytes = static_cast<index_t>(scalar_bytes),
             .packed_bytes = packed_bytes(runtime.kernels, static_cast<index_t>(scalar_bytes)),
+            .in_parts = scalar_bytes < sizeof(float) && runtime.kernels.operand_parts<core::bf16>() == 2,
             .training = purpose == Purpose::training};
 }
 

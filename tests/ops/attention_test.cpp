@@ -75,10 +75,10 @@ struct Problem {
         const Matrix<Sum> wide_query = wide(query);
         const Matrix<Sum> wide_key = wide(key);
         const Matrix<Sum> wide_value = wide(value);
-        Matrix<Sum> wide_output(output.rows(), output.cols());
-        attention_forward<Scalar>(kernels, shape, {wide_query, wide_key, wide_value, offsets}, wide_output, log_sum);
-        convert<Scalar>(kernels.elementwise<Scalar>(), wide_output, output.view());
-        attention_backward<Scalar>(kernels, shape, {query, key, value, offsets}, output, log_sum, grad_output,
+        const AttentionInputs<Scalar> in = {
+            {query, wide_query}, {key, wide_key}, {value, wide_value}, offsets};
+        attention_forward<Scalar>(kernels, shape, in, output, {}, log_sum);
+        attention_backward<Scalar>(kernels, shape, in, output, log_sum, grad_output,
                                    grad_query, grad_key, grad_value);
     }
     [[nodiscard]] index_t rows() const { return offsets.back(); }
@@ -249,15 +249,17 @@ TEST_P(AttentionLevels, AreRight) {
     }
 }
 
-/// Inputs and probabilities in two parts: BF16 costs forward none of the digits that choose experts.
-TEST_P(AttentionLevels, ForwardInBf16KeepsMoreDigitsThanBf16Has) {
-    const kernels::KernelSet kernels(GetParam());
+/// Inputs and probabilities in two parts cost forward none of the digits that choose experts.
+TEST_P(AttentionLevels, ForwardInTwoPartsKeepsMoreDigitsThanBf16Has) {
+    const kernels::KernelSet kernels(GetParam(), 2);
     const Case c = {{4, 2, 64, 40, 0.125, 200}, {70, 300}};
     const Problem<float> problem(c);
+    Matrix<bf16> rounded(problem.rows(), problem.output.cols());
     Matrix<float> output(problem.rows(), problem.output.cols());
     Matrix<float> log_sum(problem.rows(), c.shape.heads);
-    attention_forward<bf16>(kernels, c.shape, {problem.query, problem.key, problem.value, problem.offsets}, output,
-                            log_sum);
+    attention_forward<bf16>(kernels, c.shape,
+                            {{{}, problem.query}, {{}, problem.key}, {{}, problem.value}, problem.offsets}, rounded,
+                            output, log_sum);
     const Reference reference(problem);
     expect_near(output, reference.output, 3e-5, "output");
     expect_near(log_sum, reference.log_sum, 3e-5, "log_sum");

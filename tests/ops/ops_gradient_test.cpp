@@ -136,7 +136,7 @@ TEST(SwigluGradient, MatchesDifferences) {
     const Matrix<double> grad_out = random_matrix<double>(3, 5, 4);
     Matrix<double> out(3, 5);
     const auto objective = [&] {
-        swiglu_forward<double>(row_kernels(), gate, up, weight.data(), out);
+        swiglu_forward<double, double>(row_kernels(), gate, up, weight.data(), out);
         return inner(out, grad_out);
     };
     Matrix<double> grad_gate(3, 5);
@@ -171,13 +171,17 @@ struct AdaptedLinear {
         std::iota(linear.bias().begin(), linear.bias().end(), Sum(1));
         linear.update_lora();
     }
-    void forward(const Matrix<Sum>& x, Matrix<Sum>& y) { linear.forward(x, y, dropout, scratch); }
+    void forward(const Matrix<Sum>& x, Matrix<Sum>& y) {
+        Matrix<Scalar> rounded(x.rows(), x.cols());
+        convert<Scalar>(kernels.elementwise<Scalar>(), x, rounded.view());
+        linear.forward({rounded, x}, y, dropout, scratch);
+    }
     void backward(const Matrix<Scalar>& x, const Matrix<Scalar>& grad_y, MatrixView<Sum> grad_x,
                   bool accumulate = false) {
         linear.backward(x, grad_y, grad_x, dropout, scratch, accumulate);
     }
 
-    kernels::KernelSet kernels{"portable"};
+    kernels::KernelSet kernels{"portable", 2};
     Matrix<Sum> values;     // A [R, in], then B [out, R]
     Matrix<Sum> gradients;  // the same
     LoraLinear<Scalar> linear;
@@ -305,15 +309,15 @@ TEST(AttentionGradient, MatchesDifferencesOverSeveralSequencesAndBlocks) {
     Matrix<double> output(76, 12);
     Matrix<double> log_sum(76, 4);
     const auto objective = [&] {
-        attention_forward<double>(kernels, shape, {query, key, value, offsets}, output, log_sum);
+        attention_forward<double>(kernels, shape, {{query}, {key}, {value}, offsets}, output, {}, log_sum);
         return inner(output, grad_output);
     };
     objective();
     Matrix<double> grad_query(76, 12);
     Matrix<double> grad_key(76, 6);
     Matrix<double> grad_value(76, 6);
-    attention_backward<double>(kernels, shape, {query, key, value, offsets}, output, log_sum, grad_output, grad_query,
-                               grad_key, grad_value);
+    attention_backward<double>(kernels, shape, {{query}, {key}, {value}, offsets}, output, log_sum,
+                               grad_output, grad_query, grad_key, grad_value);
     const auto spot_check = [&](Matrix<double>& x, const Matrix<double>& gradient) {
         for (std::size_t i = 0; i < x.size(); i += 13) {  // a prime step visits all columns and rows of both blocks
             EXPECT_NEAR(gradient.data()[i], central_difference(objective, x.data()[i]), tolerance) << i;
@@ -334,9 +338,9 @@ TEST(AttentionForward, SeesOnlyItsOwnSequenceAndThePast) {
     Matrix<double> before(5, 2);
     Matrix<double> after(5, 2);
     Matrix<double> log_sum(5, 1);
-    attention_forward<double>(kernels, shape, {query, key, value, offsets}, before, log_sum);
+    attention_forward<double>(kernels, shape, {{query}, {key}, {value}, offsets}, before, {}, log_sum);
     value.view()(2, 0) += 1;  // the last token of the first sequence
-    attention_forward<double>(kernels, shape, {query, key, value, offsets}, after, log_sum);
+    attention_forward<double>(kernels, shape, {{query}, {key}, {value}, offsets}, after, {}, log_sum);
     for (const index_t row : {0, 1, 3, 4}) {
         EXPECT_EQ(before.view()(row, 0), after.view()(row, 0)) << row;
     }

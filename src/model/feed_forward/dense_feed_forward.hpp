@@ -20,9 +20,9 @@ public:
         : Block<Scalar>(std::move(plan), parameters, workspace), mlp_(activations, workspace) {}
 
     [[nodiscard]] std::unique_ptr<BlockState<Scalar>> make_state() const override { return std::make_unique<State>(); }
-    void forward(const Pass<Scalar>& pass, const BlockInput<Scalar>& input, BlockState<Scalar>& state,
+    void forward(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& input, BlockState<Scalar>& state,
                  MatrixView<Sum> output, bool) override {
-        mlp_.forward(pass, projections(), input.wide, static_cast<State&>(state).mlp, output);
+        mlp_.forward(pass, projections(), input, static_cast<State&>(state).mlp, output);
     }
     void backward(const Pass<Scalar>& pass, MatrixView<const Scalar> input, const BlockState<Scalar>& state,
                   MatrixView<const Sum> grad_output, std::span<const Sum>, MatrixView<Sum> grad_input) override {

@@ -18,10 +18,10 @@ enum Index : std::size_t { gate, up, down };
 
 template <class Scalar>
 void GatedMlp<Scalar>::project_up(const Pass<Scalar>& pass, std::span<const LoraLinear<Scalar>, 3> projections,
-                                  MatrixView<const Sum> x) const {
+                                  const ops::RoundedRows<Scalar>& x) const {
     GatedMlpScratch<Scalar>& work = workspace_.mlp;
-    work.gate.resize(x.rows(), projections[gate].out());
-    work.up.resize(x.rows(), projections[up].out());
+    work.gate.resize(x.rounded.rows(), projections[gate].out());
+    work.up.resize(x.rounded.rows(), projections[up].out());
     LoraLinear<Scalar>::forward(std::array<typename LoraLinear<Scalar>::Forward, 2>{{{projections[gate], x, work.gate},
                                                                                      {projections[up], x, work.up}}},
                                 pass.dropout(), workspace_.linear);
@@ -38,17 +38,25 @@ void GatedMlp<Scalar>::keep(GatedMlpState<Scalar>& state) const {
 
 template <class Scalar>
 void GatedMlp<Scalar>::forward(const Pass<Scalar>& pass, std::span<const LoraLinear<Scalar>, 3> projections,
-                               MatrixView<const Sum> x, GatedMlpState<Scalar>& state, MatrixView<Sum> output,
-                               const Sum* weights) const {
+                               const ops::RoundedRows<Scalar>& x, GatedMlpState<Scalar>& state,
+                               MatrixView<Sum> output, const Sum* weights) const {
     GatedMlpScratch<Scalar>& work = workspace_.mlp;
     project_up(pass, projections, x);
     if (retain_) {
         keep(state);
     }
-    work.wide_activated.resize(x.rows(), projections[down].in());
-    ops::swiglu_forward<Sum>(workspace_.kernels.template elementwise<Sum>(), work.gate, work.up, weights,
-                             work.wide_activated);
-    projections[down].forward(work.wide_activated, output, pass.dropout(), workspace_.linear);
+    const index_t rows = output.rows();
+    const bool is_exact = workspace_.kernels.template operand_parts<Scalar>() == 2;
+    work.activated.resize(rows, projections[down].in());
+    work.exact_activated.resize(is_exact ? rows : 0, projections[down].in());
+    if (is_exact) {
+        ops::swiglu_forward<Sum, Sum>(workspace_.kernels.template elementwise<Sum>(), work.gate, work.up, weights,
+                                      work.exact_activated);
+    } else {
+        ops::swiglu_forward<Scalar, Sum>(workspace_.kernels.template elementwise<Scalar>(), work.gate, work.up, weights,
+                                         work.activated);
+    }
+    projections[down].forward({work.activated, work.exact_activated}, output, pass.dropout(), workspace_.linear);
 }
 
 template <class Scalar>
@@ -59,9 +67,12 @@ void GatedMlp<Scalar>::backward(const Pass<Scalar>& pass, std::span<const LoraLi
     GatedMlpScratch<Scalar>& work = workspace_.mlp;
     const kernels::ElementwiseKernels<Scalar>& row_kernels = workspace_.kernels.template elementwise<Scalar>();
     if (!retain_) {
-        work.input.resize(x.rows(), x.cols());
-        ops::widen<Scalar>(row_kernels, x, work.input.view());
-        project_up(pass, projections, work.input);
+        const bool is_exact = workspace_.kernels.template operand_parts<Scalar>() == 2;
+        work.input.resize(is_exact ? x.rows() : 0, x.cols());
+        if (is_exact) {
+            ops::widen<Scalar>(row_kernels, x, work.input.view());
+        }
+        project_up(pass, projections, {x, work.input});
         keep(work.recomputed);
     }
     const GatedMlpState<Scalar>& kept = retain_ ? state : work.recomputed;
@@ -69,7 +80,7 @@ void GatedMlp<Scalar>::backward(const Pass<Scalar>& pass, std::span<const LoraLi
         matrix->resize(x.rows(), projections[down].in());
     }
     work.grad_activated.resize(x.rows(), projections[down].in());
-    ops::swiglu_forward<Scalar>(row_kernels, kept.gate, kept.up, weights.values, work.activated);
+    ops::swiglu_forward<Scalar, Scalar>(row_kernels, kept.gate, kept.up, weights.values, work.activated);
     const auto back = [&](Index index, MatrixView<const Scalar> input, MatrixView<const Scalar> grad_y,
                           MatrixView<Sum> grad, bool add) {
         projections[index].backward(input, grad_y, grad, pass.dropout(), workspace_.linear, add);

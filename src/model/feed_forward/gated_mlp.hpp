@@ -29,7 +29,7 @@ public:
     /// [T, H] to [T, H]; row t of the output is multiplied by weights[t] unless that is null. `projections` are gate,
     /// up [I, H] and down [H, I].
     void forward(const Pass<Scalar>& pass, std::span<const ops::LoraLinear<Scalar>, 3> projections,
-                 MatrixView<const Sum> x, GatedMlpState<Scalar>& state, MatrixView<Sum> output,
+                 const ops::RoundedRows<Scalar>& x, GatedMlpState<Scalar>& state, MatrixView<Sum> output,
                  const Sum* weights = nullptr) const;
     /// Accumulates LoRA gradients, and writes grad_x, or adds to it if `accumulate`, unless it is empty.
     void backward(const Pass<Scalar>& pass, std::span<const ops::LoraLinear<Scalar>, 3> projections,
@@ -42,7 +42,7 @@ public:
 private:
     /// Gate and up of x [T, H] in the scratch.
     void project_up(const Pass<Scalar>& pass, std::span<const ops::LoraLinear<Scalar>, 3> projections,
-                    MatrixView<const Sum> x) const;
+                    const ops::RoundedRows<Scalar>& x) const;
     void keep(GatedMlpState<Scalar>& state) const;
 
     bool retain_;

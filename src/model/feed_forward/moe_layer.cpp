@@ -234,13 +234,13 @@ void MoeLayer<Scalar>::experts_backward(const State& state, MatrixView<const Sum
 }
 
 template <class Scalar>
-void MoeLayer<Scalar>::run_shared(const Pass<Scalar>& pass, MatrixView<const Sum> input, State& state,
+void MoeLayer<Scalar>::run_shared(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& input, State& state,
                                   MatrixView<Sum> output) const {
-    const index_t rows = input.rows();
+    const index_t rows = output.rows();
     const bool gated = shared_gate_.size() > 0;
     if (gated) {
         state.shared_weights.resize(rows, 1);
-        this->kernels().run(kernels::product<Sum>(input, false, shared_gate_, true, state.shared_weights));
+        this->kernels().run(kernels::product<Sum>(input.exact, false, shared_gate_, true, state.shared_weights));
         for (Sum& weight : state.shared_weights.flat()) {
             weight = 1 / (1 + std::exp(-weight));
         }
@@ -278,13 +278,13 @@ void MoeLayer<Scalar>::shared_backward(const Pass<Scalar>& pass, MatrixView<cons
 }
 
 template <class Scalar>
-void MoeLayer<Scalar>::forward(const Pass<Scalar>& pass, const BlockInput<Scalar>& input, BlockState<Scalar>& state,
+void MoeLayer<Scalar>::forward(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& input, BlockState<Scalar>& state,
                                MatrixView<Sum> output, bool keep) {
     auto& kept = static_cast<State&>(state);
-    route(input.wide, kept);
+    route(input.exact, kept);
     run_experts(pass, input.rounded, kept, output, keep);
     if (has_shared()) {
-        run_shared(pass, input.wide, kept, output);
+        run_shared(pass, input, kept, output);
     }
 }
 

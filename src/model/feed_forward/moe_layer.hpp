@@ -27,7 +27,9 @@ public:
     void load(const WeightSource<Scalar>& source) override;
     void update_lora() override;
     [[nodiscard]] std::unique_ptr<BlockState<Scalar>> make_state() const override { return std::make_unique<State>(); }
-    void forward(const Pass<Scalar>& pass, const BlockInput<Scalar>& input, BlockState<Scalar>& state,
+    /// The router does.
+    [[nodiscard]] bool reads_exact_input() const override { return true; }
+    void forward(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& input, BlockState<Scalar>& state,
                  MatrixView<Sum> output, bool keep) override;
     void backward(const Pass<Scalar>& pass, MatrixView<const Scalar> input, const BlockState<Scalar>& state,
                   MatrixView<const Sum> grad_output, std::span<const Sum> grad_probabilities,
@@ -61,7 +63,8 @@ private:
     /// Adds what the routing weights' gradients, in the scratch, and those of probabilities say about the input.
     void route_backward(const State& state, std::span<const Sum> grad_probabilities, MatrixView<Sum> grad_input) const;
     /// Adds the shared expert's output to `output`.
-    void run_shared(const Pass<Scalar>& pass, MatrixView<const Sum> input, State& state, MatrixView<Sum> output) const;
+    void run_shared(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& input, State& state,
+                    MatrixView<Sum> output) const;
     /// Adds to grad_input unless it is empty.
     void shared_backward(const Pass<Scalar>& pass, MatrixView<const Scalar> input, const State& state,
                          MatrixView<const Sum> grad_output, MatrixView<Sum> grad_input) const;

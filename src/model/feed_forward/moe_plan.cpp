@@ -89,6 +89,7 @@ void add_buffers(const Architecture& architecture, index_t layer, const DecoderS
     ops::append(ops::plan_saved_experts(experts), plan.state);
     ops::append({{"router.grad_weights", Rows::own, Element::sum, architecture.experts_per_token, true},
                  {"router.grad_logits", Rows::own, Element::sum, architecture.experts, true},
+                 {"block_input", Rows::own, Element::sum, architecture.hidden},
                  {"router.shared_output", Rows::own, Element::sum, has_shared ? architecture.hidden : 0},
                  {"router.shared_grad_weights", Rows::own, Element::sum, architecture.shared.gated ? 1 : 0, true}},
                 plan.scratch);
@@ -112,10 +113,12 @@ BlockPlan plan_gated_mlp(const std::string& folder, const Architecture& architec
     const bool retain = settings.activations == ops::Activations::retain;
     const index_t hidden = architecture.hidden;
     plan.state.push_back({"gate and up", Rows::own, Element::scalar, retain ? 2 * intermediate : 0});
-    plan.scratch = {{"mlp.gate, up and activated", Rows::own, Element::sum, 3 * intermediate},
-                    {"mlp.input", Rows::own, Element::sum, retain ? 0 : hidden, true},
+    plan.scratch = {{"mlp.gate and up", Rows::own, Element::sum, 2 * intermediate},
+                    {"mlp.exact_activated", Rows::own, Element::exact, intermediate},
+                    {"mlp.activated", Rows::own, Element::scalar, intermediate},
+                    {"mlp.input", Rows::own, Element::exact, retain ? 0 : hidden, true},
                     {"mlp.recomputed", Rows::own, Element::scalar, retain ? 0 : 2 * intermediate, true},
-                    {"mlp.activated and gradients", Rows::own, Element::scalar, 3 * intermediate, true},
+                    {"mlp.gradients", Rows::own, Element::scalar, 2 * intermediate, true},
                     {"mlp.grad_activated", Rows::own, Element::sum, intermediate, true},
                     {"mlp.grad_output", Rows::own, Element::narrow, hidden, true}};
     const TensorNames& names = architecture.names;

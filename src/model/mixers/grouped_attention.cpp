@@ -69,14 +69,14 @@ std::vector<MatrixView<accumulator_t<Scalar>>> GroupedAttention<Scalar>::tensors
 }
 
 template <class Scalar>
-void GroupedAttention<Scalar>::project(const Pass<Scalar>& pass, MatrixView<const Sum> x,
+void GroupedAttention<Scalar>::project(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& x,
                                        SoftmaxAttentionState<Scalar>& state) {
     auto& kept = static_cast<State&>(state);
     AttentionScratch<Scalar>& work = this->scratch();
     const ops::Rotation<Sum> rotation = pass.rotation();
-    work.query.resize(x.rows(), kept.query.cols());
-    work.key.resize(x.rows(), kept.key.cols());
-    work.value.resize(x.rows(), kept.value.cols());
+    work.query.resize(pass.rows(), kept.query.cols());
+    work.key.resize(pass.rows(), kept.key.cols());
+    work.value.resize(pass.rows(), kept.value.cols());
     ops::LoraLinear<Scalar>::forward(
         std::array<typename ops::LoraLinear<Scalar>::Forward, 3>{{{this->linear("q_proj"), x, work.query},
                                                                   {this->linear("k_proj"), x, work.key},

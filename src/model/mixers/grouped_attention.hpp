@@ -29,7 +29,8 @@ private:
     };
 
     [[nodiscard]] std::vector<MatrixView<Sum>> tensors() override;
-    void project(const Pass<Scalar>& pass, MatrixView<const Sum> input, SoftmaxAttentionState<Scalar>& state) override;
+    void project(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& input,
+                 SoftmaxAttentionState<Scalar>& state) override;
     void project_backward(const Pass<Scalar>& pass, MatrixView<const Scalar> input,
                           const SoftmaxAttentionState<Scalar>& state, MatrixView<Sum> grad_input) override;
 

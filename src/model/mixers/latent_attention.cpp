@@ -97,16 +97,17 @@ const ops::LoraLinear<Scalar>& LatentAttention<Scalar>::query_up() const {
 }
 
 template <class Scalar>
-void LatentAttention<Scalar>::project_query(const Pass<Scalar>& pass, MatrixView<const Sum> x, State& kept) {
+void LatentAttention<Scalar>::project_query(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& x,
+                                            State& kept) {
     AttentionScratch<Scalar>& scratch = this->scratch();
     const ops::Rotation<Sum> rotation = pass.rotation();
-    scratch.query.resize(x.rows(), query_up().out());
+    scratch.query.resize(pass.rows(), query_up().out());
     if (compresses_queries()) {
-        scratch.latent.resize(x.rows(), query_down().out());
+        scratch.latent.resize(pass.rows(), query_down().out());
         this->apply(pass, query_down(), x, scratch.latent);
-        kept.query_latent.resize(x.rows(), query_down().out());
+        kept.query_latent.resize(pass.rows(), query_down().out());
         query_norm_.forward(rotation, scratch.latent, kept.query_norm, kept.query_latent);
-        this->apply(pass, query_up(), scratch.latent, scratch.query);
+        this->apply(pass, query_up(), {kept.query_latent, scratch.latent}, scratch.query);
     } else {
         this->apply(pass, query_up(), x, scratch.query);
     }
@@ -155,27 +156,28 @@ void LatentAttention<Scalar>::assemble_backward(MatrixView<Scalar> grad_expanded
 }
 
 template <class Scalar>
-void LatentAttention<Scalar>::project(const Pass<Scalar>& pass, MatrixView<const Sum> x,
+void LatentAttention<Scalar>::project(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& x,
                                       SoftmaxAttentionState<Scalar>& state) {
     auto& kept = static_cast<State&>(state);
     AttentionScratch<Scalar>& scratch = this->scratch();
     const ops::Rotation<Sum> rotation = pass.rotation();
+    const index_t rows = pass.rows();
     project_query(pass, x, kept);
-    scratch.latent.resize(x.rows(), kv_down().out());
+    scratch.latent.resize(rows, kv_down().out());
     this->apply(pass, kv_down(), x, scratch.latent);
-    kept.kv_latent.resize(x.rows(), kv_rank_);
+    kept.kv_latent.resize(rows, kv_rank_);
     const MatrixView<Sum> latent = scratch.latent;
     kv_norm_.forward(rotation, latent.columns(0, kv_rank_), kept.kv_norm, kept.kv_latent);
-    scratch.expanded.resize(x.rows(), kv_up().out());
-    this->apply(pass, kv_up(), latent.columns(0, kv_rank_), scratch.expanded);
+    scratch.expanded.resize(rows, kv_up().out());
+    this->apply(pass, kv_up(), {kept.kv_latent, latent.columns(0, kv_rank_)}, scratch.expanded);
     const MatrixView<Sum> shared_key = latent.columns(kv_rank_, rotated_size_);
 #pragma omp parallel for schedule(static)
-    for (index_t row = 0; row < x.rows(); ++row) {
+    for (index_t row = 0; row < rows; ++row) {
         rotation.table.rotate(this->kernels().template elementwise<Sum>(), {rotated_size_, 0}, shared_key.row(row),
                               rotation.positions[static_cast<std::size_t>(row)]);
     }
-    scratch.key.resize(x.rows(), kept.key.cols());
-    scratch.value.resize(x.rows(), kept.value.cols());
+    scratch.key.resize(rows, kept.key.cols());
+    scratch.value.resize(rows, kept.value.cols());
     assemble(scratch.expanded, shared_key, scratch.key, scratch.value);
     ops::convert<Scalar>(this->kernels().template elementwise<Scalar>(), scratch.key, kept.key.view());
     ops::convert<Scalar>(this->kernels().template elementwise<Scalar>(), scratch.value, kept.value.view());

@@ -34,10 +34,11 @@ private:
     };
 
     [[nodiscard]] std::vector<MatrixView<Sum>> tensors() override;
-    void project(const Pass<Scalar>& pass, MatrixView<const Sum> input, SoftmaxAttentionState<Scalar>& state) override;
+    void project(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& input,
+                 SoftmaxAttentionState<Scalar>& state) override;
     void project_backward(const Pass<Scalar>& pass, MatrixView<const Scalar> input,
                           const SoftmaxAttentionState<Scalar>& state, MatrixView<Sum> grad_input) override;
-    void project_query(const Pass<Scalar>& pass, MatrixView<const Sum> input, State& state);
+    void project_query(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& input, State& state);
     void project_query_backward(const Pass<Scalar>& pass, MatrixView<const Scalar> input, const State& state,
                                 MatrixView<Sum> grad_input);
     /// Keys and values of all heads from expanded latents [T, heads * (Dn + Dv)] and rotated shared keys [T, Dr].

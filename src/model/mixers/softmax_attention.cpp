@@ -36,7 +36,8 @@ BlockPlan plan_softmax_attention(const Architecture& architecture, index_t layer
                   {"attended", Rows::own, Element::scalar, attended},
                   {"log_sum", Rows::own, Element::sum, shape.heads}};
     plan.scratch = {{"attention.query, key and value", Rows::own, Element::sum, heads},
-                    {"attention.attended", Rows::own, Element::sum, attended},
+                    {"attention.attended", Rows::own, Element::exact, attended},
+                    {"attention.attended", Rows::own, Element::sum, attended, true},
                     {"attention.grad_output", Rows::own, Element::narrow, architecture.hidden, true},
                     {"attention.grad_attended", Rows::own, Element::narrow, attended, true}};
     plan.calls = {ops::plan_attention_forward(shape), ops::plan_attention_backward(shape)};
@@ -50,7 +51,7 @@ SoftmaxAttention<Scalar>::SoftmaxAttention(const Architecture& architecture, ind
     : Block<Scalar>(std::move(plan), parameters, workspace), shape_(shape_of(architecture, layer)) {}
 
 template <class Scalar>
-void SoftmaxAttention<Scalar>::forward(const Pass<Scalar>& pass, const BlockInput<Scalar>& input,
+void SoftmaxAttention<Scalar>::forward(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& input,
                                        BlockState<Scalar>& state, MatrixView<Sum> output, bool) {
     auto& kept = static_cast<SoftmaxAttentionState<Scalar>&>(state);
     AttentionScratch<Scalar>& work = scratch();
@@ -60,12 +61,16 @@ void SoftmaxAttention<Scalar>::forward(const Pass<Scalar>& pass, const BlockInpu
     kept.value.resize(rows, shape_.kv_heads * shape_.value_size);
     kept.attended.resize(rows, shape_.heads * shape_.value_size);
     kept.log_sum.resize(rows, shape_.heads);
-    project(pass, input.wide, kept);
-    work.attended.resize(rows, kept.attended.cols());
-    ops::attention_forward<Scalar>(this->kernels(), shape_, {work.query, work.key, work.value, pass.batch.offsets},
-                                   work.attended, kept.log_sum);
-    ops::convert<Scalar>(this->kernels().template elementwise<Scalar>(), work.attended, kept.attended.view());
-    this->apply(pass, this->linear("o_proj"), work.attended, output);
+    project(pass, input, kept);
+    const bool is_exact = this->kernels().template operand_parts<Scalar>() == 2;
+    work.attended.resize(is_exact ? rows : 0, kept.attended.cols());
+    ops::attention_forward<Scalar>(this->kernels(), shape_,
+                                   {{kept.query, work.query},
+                                    {kept.key, work.key},
+                                    {kept.value, work.value},
+                                    pass.batch.offsets},
+                                   kept.attended, work.attended, kept.log_sum);
+    this->apply(pass, this->linear("o_proj"), {kept.attended, work.attended}, output);
 }
 
 template <class Scalar>
@@ -83,7 +88,8 @@ void SoftmaxAttention<Scalar>::backward(const Pass<Scalar>& pass, MatrixView<con
     work.key.resize(rows, kept.key.cols());
     work.value.resize(rows, kept.value.cols());
     ops::attention_backward<Scalar>(
-        this->kernels(), shape_, {kept.query, kept.key, kept.value, pass.batch.offsets}, kept.attended, kept.log_sum,
+        this->kernels(), shape_,
+        {{kept.query}, {kept.key}, {kept.value}, pass.batch.offsets}, kept.attended, kept.log_sum,
         ops::as_operand<Scalar>(row_kernels, work.attended, work.grad_attended), work.query, work.key, work.value);
     project_backward(pass, input, kept, grad_input);
 }

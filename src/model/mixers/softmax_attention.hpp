@@ -26,7 +26,7 @@ class SoftmaxAttention : public Block<Scalar> {
 public:
     using Sum = accumulator_t<Scalar>;
 
-    void forward(const Pass<Scalar>& pass, const BlockInput<Scalar>& input, BlockState<Scalar>& state,
+    void forward(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& input, BlockState<Scalar>& state,
                  MatrixView<Sum> output, bool keep) final;
     void backward(const Pass<Scalar>& pass, MatrixView<const Scalar> input, const BlockState<Scalar>& state,
                   MatrixView<const Sum> grad_output, std::span<const Sum> grad_probabilities,
@@ -37,7 +37,7 @@ protected:
                      const LoraParameters<Sum>& parameters, Workspace<Scalar>& workspace);
 
     /// From input [T, H] to query, key and value in the scratch, and rounded in `state`.
-    virtual void project(const Pass<Scalar>& pass, MatrixView<const Sum> input,
+    virtual void project(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& input,
                          SoftmaxAttentionState<Scalar>& state) = 0;
     /// Given gradients of query, key and value in the scratch: what `backward` says.
     virtual void project_backward(const Pass<Scalar>& pass, MatrixView<const Scalar> input,
