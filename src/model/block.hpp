@@ -62,8 +62,8 @@ public:
     [[nodiscard]] const TensorPlan& norm() const noexcept { return plan_.norm; }
 
     [[nodiscard]] virtual std::unique_ptr<BlockState<Scalar>> make_state() const = 0;
-    /// Writes output [T, H], and `state`, which this block or one of its class made. A backward may follow if the
-    /// forward is to `keep` what that needs. Collective over the replica for routed experts.
+    /// Writes output [T, H], unless it has no columns, and `state`, which this block or one of its class made. A
+    /// backward may follow if the forward is to `keep` what that needs. Collective over the replica for routed experts.
     virtual void forward(const Pass<Scalar>& pass, const BlockInput<Scalar>& input, BlockState<Scalar>& state,
                          MatrixView<Sum> output, bool keep) = 0;
     /// Accumulates LoRA gradients and overwrites grad_input [T, H], unless it has no columns; `input` [T, H] is the

@@ -185,14 +185,19 @@ MatrixView<accumulator_t<Scalar>> ExpertBackend<Scalar>::results(const char* wha
 }
 
 template <class Scalar>
-MatrixView<const accumulator_t<Scalar>> ExpertBackend<Scalar>::run_forward(const ExpertRows<Scalar>& rows,
-                                                                           SavedExperts<Scalar>& saved, bool keep,
-                                                                           MatrixView<Sum> output) {
-    const core::trace::Scope scope(core::scopes::experts_forward);
+void ExpertBackend<Scalar>::save_rows(const ExpertRows<Scalar>& rows, SavedExperts<Scalar>& saved) const {
     saved.hidden = rows.hidden;
     saved.weights = rows.weights;
     saved.dropout = rows.dropout;
     sort_by_expert(rows.expert_ids, config_.experts_begin, config_.experts, saved.routed);
+}
+
+template <class Scalar>
+MatrixView<const accumulator_t<Scalar>> ExpertBackend<Scalar>::run_forward(const ExpertRows<Scalar>& rows,
+                                                                           SavedExperts<Scalar>& saved, bool keep,
+                                                                           MatrixView<Sum> output) {
+    const core::trace::Scope scope(core::scopes::experts_forward);
+    save_rows(rows, saved);
     const MatrixView<Sum> result = results("output", rows.hidden.rows(), output, workspace_->output);
     do_forward(saved, keep, result);
     return result;
@@ -221,6 +226,14 @@ MatrixView<const accumulator_t<Scalar>> ExpertBackend<Scalar>::forward(const Exp
                                                                        MatrixView<Sum> output) {
     check_forward(rows);
     return run_forward(rows, saved, keep, output);
+}
+
+template <class Scalar>
+void ExpertBackend<Scalar>::save(const ExpertRows<Scalar>& rows, SavedExperts<Scalar>& saved) const {
+    core::require(config_.activations != Activations::retain, ExitCode::runtime_failure,
+                  "layer {}: save without a forward (gate and up are retained); call forward", config_.layer);
+    check_forward(rows);
+    save_rows(rows, saved);
 }
 
 template <class Scalar>

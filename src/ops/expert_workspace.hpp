@@ -24,10 +24,14 @@ using core::index_t;
 using core::Matrix;
 using core::MatrixView;
 
-/// What becomes of gate and up between a forward and its backward: kept, or computed again from the layer's input.
-enum class Activations : std::uint8_t { retain, recompute };
+/// What becomes of activations between a forward and its backward.
+enum class Activations : std::uint8_t {
+    retain,     ///< they are kept
+    recompute,  ///< gate and up are computed again from the input of their network
+    layer,      ///< a layer of a decoder is computed again from what entered it; routed experts do as in `recompute`
+};
 constexpr auto names_of(Activations) {
-    return std::to_array<std::string_view>({"retain", "recompute"});
+    return std::to_array<std::string_view>({"retain", "recompute", "layer"});
 }
 
 /// Gate and up projections of the routed rows, before the activation. Features come first: a chunk of rows (RowChunk)

@@ -67,7 +67,9 @@ INSTANTIATE_TEST_SUITE_P(Variants, DecoderGradient,
                                          Variant{"dropout", adapting({experts, attention, dense}, 0.4), 7},
                                          Variant{"patterns", with_patterns(0), 7},
                                          Variant{"recompute", with_patterns(0.3), 7, false, true, false,
-                                                 ops::Activations::recompute}),
+                                                 ops::Activations::recompute},
+                                         Variant{"layer", with_patterns(0.3), 7, false, true, false,
+                                                 ops::Activations::layer}),
                          [](const auto& variant) { return variant.param.name; });
 
 TEST(DecoderPadding, HasNoGradient) {

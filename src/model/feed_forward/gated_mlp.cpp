@@ -45,6 +45,9 @@ void GatedMlp<Scalar>::forward(const Pass<Scalar>& pass, std::span<const LoraLin
     if (retain_) {
         keep(state);
     }
+    if (output.cols() == 0) {
+        return;
+    }
     work.wide_activated.resize(x.rows(), projections[down].in());
     ops::swiglu_forward<Sum>(workspace_.kernels.template elementwise<Sum>(), work.gate, work.up, weights,
                              work.wide_activated);

@@ -65,7 +65,9 @@ void SoftmaxAttention<Scalar>::forward(const Pass<Scalar>& pass, const BlockInpu
     ops::attention_forward<Scalar>(this->kernels(), shape_, {work.query, work.key, work.value, pass.batch.offsets},
                                    work.attended, kept.log_sum);
     ops::convert<Scalar>(this->kernels().template elementwise<Scalar>(), work.attended, kept.attended.view());
-    this->apply(pass, this->linear("o_proj"), work.attended, output);
+    if (output.cols() > 0) {
+        this->apply(pass, this->linear("o_proj"), work.attended, output);
+    }
 }
 
 template <class Scalar>
