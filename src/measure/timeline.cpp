@@ -41,8 +41,8 @@ std::vector<Segment> flatten(std::span<const TraceInterval> intervals, const Nam
     std::vector<const TraceInterval*> open;
     double reached = before_all;
     const auto owner = [&] {
-        const auto recompute = std::find_if(open.begin(), open.end(),
-                                            [&](const auto* scope) { return scope->name == names.recompute; });
+        const auto recompute =
+            std::find_if(open.begin(), open.end(), [&](const auto* scope) { return scope->name == names.recompute; });
         return recompute != open.end() && open.back()->category != names.mpi ? *recompute : open.back();
     };
     const auto advance = [&](double to) {
