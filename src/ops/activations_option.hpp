@@ -9,10 +9,8 @@
 namespace moesaic::ops {
 
 inline void declare_activations(core::OptionSet& set, const std::string& key, Activations& activations) {
-    set.add_enum(
-           key, activations,
-           "what is kept for backward: retain: all; recompute: all but gate and up; layer: what enters each layer; "
-           "less memory, more work")
+    set.add_enum(key, activations,
+                 "retain: keep all for backward; recompute: all but gate and up; layer: what enters each layer alone")
         .known_as({"gradient_checkpointing", "activation_checkpointing"}, "layer, or recompute");
 }
 
