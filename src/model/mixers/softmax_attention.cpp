@@ -38,7 +38,7 @@ BlockPlan plan_softmax_attention(const Architecture& architecture, index_t layer
     plan.scratch = {{"attention.query, key and value", Rows::own, Element::sum, heads},
                     {"attention.attended", Rows::own, Element::sum, attended},
                     {"attention.grad_output", Rows::own, Element::narrow, architecture.hidden, true},
-                    {"attention.grad_attended", Rows::own, Element::narrow, attended, true}};
+                    {"attention.grad_heads", Rows::own, Element::narrow, attended, true}};
     plan.calls = {ops::plan_attention_forward(shape), ops::plan_attention_backward(shape)};
     plan.add_linears({"o_proj"}, lora);
     return plan;
@@ -86,7 +86,7 @@ void SoftmaxAttention<Scalar>::backward(const Pass<Scalar>& pass, MatrixView<con
     work.value.resize(rows, kept.value.cols());
     ops::attention_backward<Scalar>(
         this->kernels(), shape_, {kept.query, kept.key, kept.value, pass.batch.offsets}, kept.attended, kept.log_sum,
-        ops::as_operand<Scalar>(row_kernels, work.attended, work.grad_attended), work.query, work.key, work.value);
+        ops::as_operand<Scalar>(row_kernels, work.attended, work.grad_heads), work.query, work.key, work.value);
     project_backward(pass, input, kept, grad_input);
 }
 
