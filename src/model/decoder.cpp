@@ -41,7 +41,6 @@ std::vector<ops::BufferPlan> plan_decoder(const Architecture& architecture) {
     std::vector<ops::BufferPlan> buffers = plan_stream(architecture);  // after the last block
     ops::append(plan_norm(architecture), buffers);
     buffers.push_back({"block_input and output", Rows::own, Element::sum, 2 * architecture.hidden});
-    buffers.push_back({"grad_stream and block", Rows::own, Element::sum, 2 * architecture.hidden, true});
     buffers.push_back({"cosines and sines", Rows::own, Element::sum, architecture.attention.rope.size});
     return buffers;
 }
@@ -234,28 +233,26 @@ void Decoder<Scalar>::recompute(Tape<Scalar>& tape, std::size_t last) {
 
 /// Through the norm and the block of each addition to the stream, down to the lowest block that has adapters.
 template <class Scalar>
-void Decoder<Scalar>::backward(Tape<Scalar>& tape, MatrixView<const Sum> grad_hidden,
+void Decoder<Scalar>::backward(Tape<Scalar>& tape, MatrixView<Sum> gradient,
                                std::span<const double> grad_probabilities) {
     const Scope scope(core::scopes::decoder_backward);
-    grad_stream_.resize(tape.pass.rows(), architecture_.hidden);
-    grad_block_.resize(tape.pass.rows(), architecture_.hidden);
+    block_output_.resize(tape.pass.rows(), architecture_.hidden);
     const kernels::ElementwiseKernels<Scalar>& row_kernels = kernels_.elementwise<Scalar>();
     std::vector<Sum> of_router(grad_probabilities.size());
     std::transform(grad_probabilities.begin(), grad_probabilities.end(), of_router.begin(),
-                   [](double gradient) { return static_cast<Sum>(gradient); });
-    ops::rms_norm_backward<Scalar>(row_kernels, grad_hidden, tape.output, output_norm_, tape.output_rstd, grad_stream_,
-                                   false);
+                   [](double of_expert) { return static_cast<Sum>(of_expert); });
+    ops::rms_norm_backward<Scalar>(row_kernels, gradient, tape.output, output_norm_, tape.output_rstd, gradient, false);
     for (std::size_t b = blocks_.size(); b-- > lowest_trainable_;) {
         if (activations_ == ops::Activations::layer && b % 2 == 1) {  // a layer ends with its feed-forward network
             recompute(tape, b);
         }
         const BlockTape<Scalar>& kept = tape_of(tape, b);
         const bool lowest = b == lowest_trainable_;  // nothing below has adapters
-        blocks_[b].block->backward(tape.pass, kept.input, state_of(tape, b), grad_stream_, of_router,
-                                   lowest ? MatrixView<Sum>() : grad_block_.view());
+        blocks_[b].block->backward(tape.pass, kept.input, state_of(tape, b), gradient, of_router,
+                                   lowest ? MatrixView<Sum>() : block_output_.view());
         if (!lowest) {
-            ops::rms_norm_backward<Scalar>(row_kernels, grad_block_, stream_of(tape, b), blocks_[b].norm, kept.rstd,
-                                           grad_stream_, true);
+            ops::rms_norm_backward<Scalar>(row_kernels, block_output_, stream_of(tape, b), blocks_[b].norm, kept.rstd,
+                                           gradient, true);
         }
     }
 }

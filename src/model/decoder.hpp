@@ -54,9 +54,9 @@ public:
     MatrixView<const Scalar> forward(const ops::TokenBatch& batch, Tape<Scalar>& tape, bool save);
     /// Accumulates LoRA gradients, given the gradient of the hidden states [T, H] of the saved pass on the tape and,
     /// unless it is empty, what the routers' softmax probabilities of every row and layer have besides [E]. The tape
-    /// may be read again. Collective over the replica.
-    void backward(Tape<Scalar>& tape, MatrixView<const Sum> grad_hidden,
-                  std::span<const double> grad_probabilities = {});
+    /// may be read again; the gradient becomes that of the residual stream, layer by layer. Collective over the
+    /// replica.
+    void backward(Tape<Scalar>& tape, MatrixView<Sum> gradient, std::span<const double> grad_probabilities = {});
 
     /// The language model head [V, H].
     [[nodiscard]] const ops::PackedWeights& head() const;
@@ -121,9 +121,7 @@ private:
     std::size_t lowest_trainable_ = 0;
     std::uint64_t weights_fingerprint_ = 0;
     Matrix<Sum> block_input_;   // [T, H] after a norm, before rounding to Scalar
-    Matrix<Sum> block_output_;  // [T, H]
-    Matrix<Sum> grad_stream_;   // [T, H] gradient of the residual stream
-    Matrix<Sum> grad_block_;    // [T, H] gradient of a block's normalised input
+    Matrix<Sum> block_output_;  // [T, H]; in backward the gradient of a block's normalised input
 };
 
 }  // namespace moesaic::model

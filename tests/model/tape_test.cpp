@@ -61,9 +61,12 @@ TEST_P(TapeOfFamily, PassesBetweenAForwardAndItsBackwardChangeNoGradient) {
         SmallDecoder<double> model(model_architecture, mpi::Communicator::self(), 64, {}, everywhere_with_dropout(), 0,
                                    activations);
         Decoder<double>& decoder = model.decoder;
+        Matrix<double> gradient;
         const auto backward = [&](Tape<double>& tape, const Matrix<double>& of_hidden) {
+            gradient.resize(of_hidden.rows(), of_hidden.cols());
+            std::copy(of_hidden.flat().begin(), of_hidden.flat().end(), gradient.data());
             decoder.lora().clear_gradients();
-            decoder.backward(tape, of_hidden);
+            decoder.backward(tape, gradient);
             return gradients_of(decoder.lora());
         };
         Tape<double> tape;
