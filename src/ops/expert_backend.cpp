@@ -74,7 +74,7 @@ double ExpertConfig::lora_scale(Projection projection, index_t expert) const {
 
 template <class Scalar>
 void ExpertWorkspace<Scalar>::clear_cache() {
-    for (Matrix<Sum>* matrix : {&output, &grad_input, &grad_weights, &weight_gradient_sums}) {
+    for (Matrix<Sum>* matrix : {&results, &grad_weights, &weight_gradient_sums}) {
         *matrix = {};
     }
     synced = {};
@@ -198,7 +198,7 @@ MatrixView<const accumulator_t<Scalar>> ExpertBackend<Scalar>::run_forward(const
                                                                            MatrixView<Sum> output) {
     const core::trace::Scope scope(core::scopes::experts_forward);
     save_rows(rows, saved);
-    const MatrixView<Sum> result = results("output", rows.hidden.rows(), output, workspace_->output);
+    const MatrixView<Sum> result = results("output", rows.hidden.rows(), output, workspace_->results);
     do_forward(saved, keep, result);
     return result;
 }
@@ -209,7 +209,7 @@ ExpertGradients<Scalar> ExpertBackend<Scalar>::run_backward(const SavedExperts<S
                                                             bool with_input_gradients, MatrixView<Sum> grad_input) {
     const core::trace::Scope scope(core::scopes::experts_backward);
     const MatrixView<Sum> result = with_input_gradients
-                                       ? results("grad_input", grad_output.rows(), grad_input, workspace_->grad_input)
+                                       ? results("grad_input", grad_output.rows(), grad_input, workspace_->results)
                                        : MatrixView<Sum>();
     workspace_->grad_weights.resize(grad_output.rows(), config_.experts_per_token);
     workspace_->grad_weights.fill(Sum(0));  // of choices that are other ranks' business

@@ -55,8 +55,7 @@ std::vector<BufferPlan> plan_expert_workspace(const ExpertConfig& config, bool h
     constexpr index_t panels = 3;            // of weights: as they come, and two packed
     constexpr index_t longest_panel = 2048;  // of AMX; other kernels have shorter ones
     std::vector<BufferPlan> buffers = {
-        {"experts.output", Rows::arrived, Element::sum, results_are_given ? 0 : config.hidden},
-        {"experts.grad_input", Rows::arrived, Element::sum, results_are_given ? 0 : config.hidden, true},
+        {"experts.results", Rows::arrived, Element::sum, results_are_given ? 0 : config.hidden},
         {"experts.grad_weights", Rows::arrived, Element::sum, choices, true},
         {"experts.row_weights", Rows::routed, Element::sum, 1},
         {"experts.row_tokens", Rows::routed, Element::index, has_dropout ? 1 : 0},

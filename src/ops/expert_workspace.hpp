@@ -94,10 +94,9 @@ struct ThreadScratch {
 template <class Scalar>
 struct ExpertWorkspace {
     using Sum = accumulator_t<Scalar>;
-    Matrix<Sum> output;                 // [T, H]
-    Matrix<Sum> grad_input;             // [T, H]
+    Matrix<Sum> results;                // [T, H] output, or in backward the gradient of the input
     Matrix<Sum> grad_weights;           // [T, K]
-    std::array<Matrix<Sum>, 3> synced;  ///< the same of the submission that was synced last
+    std::array<Matrix<Sum>, 2> synced;  ///< the same of the submission that was synced last
     core::Worker worker;
     bool in_flight = false;
 
@@ -121,9 +120,8 @@ struct ExpertWorkspace {
 
     /// Keeps the results from being overwritten by the next submission.
     void set_results_aside() noexcept {
-        std::swap(output, synced[0]);
-        std::swap(grad_input, synced[1]);
-        std::swap(grad_weights, synced[2]);
+        std::swap(results, synced[0]);
+        std::swap(grad_weights, synced[1]);
     }
     /// Gives the memory back; the views returned by earlier calls become invalid.
     void clear_cache();
