@@ -135,12 +135,12 @@ private:
     const kernels::KernelSet& kernels_;
     index_t chunks_;
     std::vector<std::int32_t> group_of_expert_;  // [E]
-    Matrix<Scalar> packed_hidden_;               // rows sent, by group
+    Matrix<Scalar> packed_hidden_;               // rows sent, by group; results come back here
     Matrix<std::int32_t> packed_ids_;
     Matrix<Sum> packed_weights_;
     Matrix<std::uint64_t> packed_tokens_;
     std::array<Matrix<Scalar>, 2> gradient_;  // [T, H] of even and odd chunks: one is computed while the other goes
-    std::array<Matrix<Scalar>, 2> arrived_gradient_;  // [N, H] the same
+    std::array<Matrix<Scalar>, 2> arrived_gradient_;  // [N, H] the same; results leave from here
     Summands<Scalar> results_;
     Summands<Sum> weight_gradients_;
     Matrix<Sum> leaving_weights_;  // stays empty: they are of the type that is sent
