@@ -55,6 +55,9 @@ struct LayerBenchmarkSettings final : BenchmarkSettings {
         ops::declare_arithmetic(set, arithmetic);
     }
     void check(index_t) const override {
+        core::require(activations != ops::Activations::layer, core::ExitCode::usage,
+                      "activations = layer (routed experts alone are measured, which keep no more then than with "
+                      "recompute); set retain or recompute, or take bench step");
         static_cast<void>(format());
         static_cast<void>(shape());
         static_cast<void>(tokens());

@@ -62,8 +62,9 @@ private:
     void report_memory(Console& console) const;
 
     const mpi::ProcessGrid& grid_;
-    index_t tokens_;               ///< of a step
-    index_t pass_sequences_;       ///< of all ranks
+    index_t tokens_;          ///< of a step
+    index_t pass_sequences_;  ///< of all ranks
+    ops::Activations activations_;
     double planned_bytes_;         ///< of memory of this rank, to print it beside what is used
     host::MemoryOfPhases memory_;  ///< of the model and of steps
     train::Dataset data_;
@@ -77,6 +78,7 @@ StepBenchmark::StepBenchmark(const train::Runtime& runtime, const model::Archite
     : grid_(runtime.grid),
       tokens_(workload.tokens()),
       pass_sequences_(workload.batches.per_pass(runtime.world.size())),
+      activations_(workload.decoder.activations),
       planned_bytes_(planned_bytes),
       data_(random_tokens(workload.batches.batch_size * steps_of_data, workload.length, architecture.vocabulary, 0)),
       session_(train::load_model<core::bf16>(runtime, architecture, workload.model, workload.decoder,
@@ -113,7 +115,7 @@ void StepBenchmark::report_parts(Console& console, const measure::MachineLimits&
         const char* figure;  ///< or null
         core::trace::ScopeName scope;
         double operations;     ///< or 0
-        bool is_there = true;  ///< false: the step has no such part
+        bool is_there = true;  ///< false: the step has no such part, and the table no line
     };
     const model::Architecture& architecture = session_.decoder().architecture();
     const StepWork work(architecture, grid_.shape(), static_cast<double>(tokens_));
@@ -121,12 +123,14 @@ void StepBenchmark::report_parts(Console& console, const measure::MachineLimits&
     // Backward ends at the experts of the lowest layer with some, as only experts are adapted.
     const auto lowest = std::find(architecture.is_moe.begin(), architecture.is_moe.end(), true);
     const bool passes_attention = architecture.is_moe.end() - lowest > 1;
+    const bool recomputes_layers = activations_ == ops::Activations::layer;
     const std::array parts = {
         Part{"forward", figures::step_forward, core::scopes::decoder_forward, 0},
         Part{"  attention scores", nullptr, core::scopes::attention_forward, 0},
         Part{"  experts", "step_experts_forward", core::scopes::experts_forward, work.experts.operations, has_experts},
         Part{"head and loss", figures::step_loss, core::scopes::loss, 2 * work.head.operations},
         Part{"backward", figures::step_backward, core::scopes::decoder_backward, 0},
+        Part{"  layers again", "step_recompute", core::scopes::recompute, 0, recomputes_layers},
         Part{"  attention scores", nullptr, core::scopes::attention_backward, 0, passes_attention},
         Part{"  experts", "step_experts_backward", core::scopes::experts_backward, work.experts.operations,
              has_experts},
@@ -135,9 +139,10 @@ void StepBenchmark::report_parts(Console& console, const measure::MachineLimits&
     console.say(fmt::format("{:<20} {:>10} {:>8} {:>9} {:>10} {:>8}\n", "part, on rank 0", "ms", "", "of step",
                             "GFLOP/s", "of peak"));
     for (const Part& part : parts) {
-        const auto seconds_of = [&](std::size_t i) {
-            return part.is_there ? samples_.mine[i].seconds_of(part.scope) : 0.0;
-        };
+        if (!part.is_there) {
+            continue;
+        }
+        const auto seconds_of = [&](std::size_t i) { return samples_.mine[i].seconds_of(part.scope); };
         const std::vector<double> seconds = samples_.of_each(seconds_of);
         const measure::Summary time = measure::summarize(seconds);
         const measure::Summary share = measure::summarize(

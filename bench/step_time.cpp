@@ -17,17 +17,20 @@ double usual_efficiency(std::string_view level) {
     return level == kernels::name(kernels::Isa::amx) ? 0.25 : 0.5;
 }
 
-/// Multiplications and additions of scores and of sums of values, forward and backward, of all layers and one sequence.
-/// A token sees half of the sequence on average, and backward has five products where forward has two.
+// Products of attention with scores or with their gradients.
+constexpr double forward_products = 2;
+constexpr double backward_products = 5;
+
+/// Multiplications and additions of such a product on average, of all layers and one sequence. A token sees half of the
+/// sequence on average.
 double score_operations(const model::Architecture& a, double length) {
-    constexpr double passes = 1 + 5.0 / 2;
     double pairs = 0;  // of a token and one that it sees, twice
     for (const index_t window : a.attention.windows) {
         const double beyond = window == 0 ? 0 : std::max(length - static_cast<double>(window), 0.0);
         pairs += length * length - beyond * beyond;
     }
-    return passes * pairs * static_cast<double>(a.attention.heads) *
-           static_cast<double>(a.attention.head_size + a.attention.value_size);
+    return pairs * static_cast<double>(a.attention.heads) *
+           static_cast<double>(a.attention.head_size + a.attention.value_size) / 2;
 }
 
 }  // namespace
@@ -83,12 +86,16 @@ double step_seconds(const model::Architecture& architecture, const StepsToCome& 
     const measure::MachineLimits limits = speed.limits_of(steps.threads);
     const StepWork work(architecture, steps.grid, steps.tokens_of_pass);
     double seconds = work.floor_seconds(limits);
-    if (steps.activations == ops::Activations::recompute) {
+    const double sequences = steps.tokens_of_pass / steps.sequence_length / static_cast<double>(steps.grid.ranks());
+    const double scores = sequences * score_operations(architecture, steps.sequence_length) / limits.peak_flops;
+    seconds += (forward_products + backward_products) * scores;
+    if (steps.activations != ops::Activations::retain) {
         constexpr double gate_and_up = 2.0 / 3;
         seconds += gate_and_up * work.experts.floor_seconds(limits);
     }
-    const double sequences = steps.tokens_of_pass / steps.sequence_length / static_cast<double>(steps.grid.ranks());
-    seconds += sequences * score_operations(architecture, steps.sequence_length) / limits.peak_flops;
+    if (steps.activations == ops::Activations::layer) {
+        seconds += work.projections.floor_seconds(limits) + forward_products * scores;
+    }
     return static_cast<double>(steps.passes) * seconds / speed.efficiency;
 }
 

@@ -45,7 +45,7 @@ struct StepsToCome {
 };
 
 /// Seconds of a step: the floors of experts, other projections and head, forward and backward, for every pass, and of
-/// the scores of attention; with recomputing gate and up once more; over the efficiency. Without messages between
+/// the scores of attention; of what is computed again once more; over the efficiency. Without messages between
 /// ranks.
 [[nodiscard]] double step_seconds(const model::Architecture& architecture, const StepsToCome& steps,
                                   const StepSpeed& speed);

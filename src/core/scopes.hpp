@@ -43,6 +43,8 @@ inline constexpr ScopeName gradients_reduce{"gradients.reduce", category::step};
 inline constexpr ScopeName coordinator_decide{"coordinator.decide", category::mpi};
 inline constexpr ScopeName optimizer_step{"optimizer.step", category::step};
 inline constexpr ScopeName evaluate{"evaluate", category::step};
+/// Of a layer in backward: whatever it consists of counts as this.
+inline constexpr ScopeName recompute{"recompute", category::step};
 
 // Inside of the decoder.
 inline constexpr ScopeName attention_forward{"attention.forward", category::compute};

@@ -29,12 +29,17 @@ RankSteps sum_up(const Trace& trace, const Timeline& timeline) {
         return core::trace::phase_of(trace.names[static_cast<std::size_t>(scope.name)]) ==
                core::trace::phase_of(core::scopes::exchange_dispatch.name);
     };
+    const int recompute = trace.index_of(core::scopes::recompute.name);
     for (const TraceInterval& step : timeline.steps) {
         seconds.push_back(seconds_per_us * step.duration());
         rank.total += seconds.back();
         add_phases(trace, timeline, step.begin, step.end, rank.phases);
+        double recomputed = step.begin;  // up to here
         for (const TraceInterval& scope : that_begin_in(timeline.scopes, step.begin, step.end)) {
-            add_scope(scope.name, scope.duration());
+            if (scope.begin >= recomputed) {
+                add_scope(scope.name, scope.duration());
+                recomputed = scope.name == recompute ? scope.end : recomputed;
+            }
             if (is_exchange(scope)) {
                 rank.exchange += seconds_per_us * scope.duration();
                 for_each_overlap(timeline.passes, scope.begin, scope.end,

@@ -12,7 +12,8 @@ namespace moesaic::measure {
 /// One rank, over steps of its timeline. Seconds.
 struct RankSteps {
     PhaseSeconds phases;
-    std::map<std::string, double> scopes;  ///< by name, of the main thread and the experts' worker, nested ones too
+    std::map<std::string, double> scopes;  ///< by name, of the main thread and the experts' worker, nested ones
+                                           ///< too, but for those in core::scopes::recompute
     double total = 0;
     double median = 0;      ///< of a step
     double waiting = 0;     ///< in collectives, for other ranks

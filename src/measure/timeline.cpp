@@ -17,14 +17,37 @@ bool begins_earlier(const TraceInterval& a, const TraceInterval& b) {
     return a.begin != b.begin ? a.begin < b.begin : a.end > b.end;
 }
 
+/// Numbers in a trace of the names by which events are told apart.
+struct Names {
+    explicit Names(const Trace& trace)
+        : mpi(trace.index_of(category::mpi)),
+          thread(trace.index_of(category::thread)),
+          step(trace.index_of(core::scopes::step.name)),
+          recompute(trace.index_of(core::scopes::recompute.name)),
+          experts_forward(trace.index_of(core::scopes::experts_forward.name)),
+          experts_backward(trace.index_of(core::scopes::experts_backward.name)) {}
+
+    int mpi;
+    int thread;
+    int step;
+    int recompute;
+    int experts_forward;
+    int experts_backward;
+};
+
 /// Cuts nested intervals, sorted by begin, into segments.
-std::vector<Segment> flatten(std::span<const TraceInterval> intervals) {
+std::vector<Segment> flatten(std::span<const TraceInterval> intervals, const Names& names) {
     std::vector<Segment> segments;
     std::vector<const TraceInterval*> open;
     double reached = before_all;
+    const auto owner = [&] {
+        const auto recompute =
+            std::find_if(open.begin(), open.end(), [&](const auto* scope) { return scope->name == names.recompute; });
+        return recompute != open.end() && open.back()->category != names.mpi ? *recompute : open.back();
+    };
     const auto advance = [&](double to) {
         if (!open.empty() && to > reached) {
-            segments.push_back({reached, to, open.back()->name, open.back()->category});
+            segments.push_back({reached, to, owner()->name, owner()->category});
         }
         reached = std::max(reached, to);
     };
@@ -52,22 +75,6 @@ void add_to_union(std::vector<Segment>& united, const TraceInterval& next) {
     }
 }
 
-/// Numbers in a trace of the names by which events are told apart.
-struct Names {
-    explicit Names(const Trace& trace)
-        : mpi(trace.index_of(category::mpi)),
-          thread(trace.index_of(category::thread)),
-          step(trace.index_of(core::scopes::step.name)),
-          experts_forward(trace.index_of(core::scopes::experts_forward.name)),
-          experts_backward(trace.index_of(core::scopes::experts_backward.name)) {}
-
-    int mpi;
-    int thread;
-    int step;
-    int experts_forward;
-    int experts_backward;
-};
-
 /// `intervals` of one rank.
 Timeline lay_out(std::vector<TraceInterval> intervals, const Names& names) {
     std::sort(intervals.begin(), intervals.end(), begins_earlier);
@@ -90,7 +97,7 @@ Timeline lay_out(std::vector<TraceInterval> intervals, const Names& names) {
             add_to_union(timeline.others, interval);
         }
     }
-    timeline.segments = flatten(timeline.scopes);
+    timeline.segments = flatten(timeline.scopes, names);
     double reached = before_all;
     for (const TraceInterval& interval : timeline.scopes) {
         if (interval.call != 0 && interval.begin >= reached) {

@@ -15,7 +15,7 @@ namespace moesaic::measure {
 inline constexpr double seconds_per_us = 1e-6;
 
 /// Seconds by phase (core::trace::phase_of), with one for all of MPI. A moment belongs to the innermost scope that is
-/// open then.
+/// open then; but what a layer consists of that is computed again belongs to core::scopes::recompute.
 using PhaseSeconds = std::map<std::string, double>;
 inline const std::string collectives_phase = "collectives";
 

@@ -57,8 +57,8 @@ public:
     [[nodiscard]] virtual std::unique_ptr<BlockState<Scalar>> make_state() const = 0;
     /// Whether forward reads its input as it was before it was rounded.
     [[nodiscard]] virtual bool reads_exact_input() const { return kernels().template operand_parts<Scalar>() == 2; }
-    /// Writes output [T, H], and `state`, which this block or one of its class made. `input` [T, H] are the normalised
-    /// rows of the stream. A backward may follow if the forward is to `keep` what that needs. Collective over the
+    /// Writes output [T, H], unless it has no columns, and `state`, which this block or one of its class made. `input`
+    /// [T, H] are the normalised rows of the stream. A backward may follow if the forward is to `keep` what that needs. Collective over the
     /// replica for routed experts.
     virtual void forward(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& input, BlockState<Scalar>& state,
                          MatrixView<Sum> output, bool keep) = 0;

@@ -26,21 +26,22 @@ index_t chunks_of(const Architecture& architecture, const DecoderSettings& setti
 
 }  // namespace
 
-std::vector<ops::BufferPlan> plan_block_tape(const Architecture& architecture) {
-    using ops::Element;
-    using ops::Rows;
-    return {{"stream", Rows::own, Element::sum, architecture.hidden},
-            {"rstd", Rows::own, Element::sum, 1},
-            {"input", Rows::own, Element::scalar, architecture.hidden}};
+std::vector<ops::BufferPlan> plan_stream(const Architecture& architecture) {
+    return {{"stream", ops::Rows::own, ops::Element::sum, architecture.hidden}};
+}
+
+std::vector<ops::BufferPlan> plan_norm(const Architecture& architecture) {
+    return {{"rstd", ops::Rows::own, ops::Element::sum, 1},
+            {"input", ops::Rows::own, ops::Element::scalar, architecture.hidden}};
 }
 
 std::vector<ops::BufferPlan> plan_decoder(const Architecture& architecture) {
     using ops::Element;
     using ops::Rows;
-    std::vector<ops::BufferPlan> buffers = plan_block_tape(architecture);  // of the stream after the last block
+    std::vector<ops::BufferPlan> buffers = plan_stream(architecture);  // after the last block
+    ops::append(plan_norm(architecture), buffers);
     buffers.push_back({"block_input", Rows::own, Element::exact, architecture.hidden});
     buffers.push_back({"block_output", Rows::own, Element::sum, architecture.hidden});
-    buffers.push_back({"grad_stream and block", Rows::own, Element::sum, 2 * architecture.hidden, true});
     buffers.push_back({"cosines and sines", Rows::own, Element::sum, architecture.attention.rope.size});
     return buffers;
 }
@@ -56,6 +57,7 @@ Decoder<Scalar>::Decoder(const Architecture& architecture, const DecoderSettings
     : kernels_(kernels),
       architecture_(architecture),
       grid_(grid),
+      activations_(settings.activations),
       lora_(plans, settings.lora),
       workspace_{kernels, {grid, kernels, architecture.experts, chunks_of(architecture, settings, grid)}},
       rotary_(std::make_shared<ops::RotaryTable<Sum>>(architecture.attention.rope)),
@@ -142,15 +144,23 @@ void Decoder<Scalar>::embed(const ops::TokenBatch& batch, MatrixView<Sum> out) c
 }
 
 template <class Scalar>
+Matrix<accumulator_t<Scalar>>& Decoder<Scalar>::stream_of(Tape<Scalar>& tape, std::size_t block) const {
+    if (block == blocks_.size()) {
+        return tape.output;
+    }
+    return (kept_of(tape.pass, block).stream ? tape.blocks[block] : tape.passing[block % 2]).stream;
+}
+
+template <class Scalar>
 BlockTape<Scalar>& Decoder<Scalar>::tape_of(Tape<Scalar>& tape, std::size_t block) const {
-    return keeps(tape.pass, block) ? tape.blocks[block] : tape.passing[block % 2];
+    return kept_of(tape.pass, block).state ? tape.blocks[block] : tape.passing[block % 2];
 }
 
 template <class Scalar>
 BlockState<Scalar>& Decoder<Scalar>::state_of(Tape<Scalar>& tape, std::size_t block) const {
     const Block<Scalar>& one = *blocks_[block].block;
     std::unique_ptr<BlockState<Scalar>>& state =
-        keeps(tape.pass, block) ? tape.blocks[block].state : tape.passing_states[typeid(one)];
+        kept_of(tape.pass, block).state ? tape.blocks[block].state : tape.passing_states[typeid(one)];
     if (state == nullptr) {
         state = one.make_state();
     }
@@ -158,19 +168,16 @@ BlockState<Scalar>& Decoder<Scalar>::state_of(Tape<Scalar>& tape, std::size_t bl
 }
 
 template <class Scalar>
-typename Decoder<Scalar>::Boundary Decoder<Scalar>::boundary_before(Tape<Scalar>& tape, std::size_t block) {
+typename Decoder<Scalar>::Norm Decoder<Scalar>::norm_of(Tape<Scalar>& tape, std::size_t block) {
     const index_t rows = tape.pass.rows();
-    const index_t hidden = architecture_.hidden;
     const bool last = block == blocks_.size();
-    Matrix<Sum>& stream = last ? tape.output : tape_of(tape, block).stream;
     Matrix<Scalar>& normed = last ? tape.normed : tape_of(tape, block).input;
     std::vector<Sum>& rstd = last ? tape.output_rstd : tape_of(tape, block).rstd;
-    stream.resize(rows, hidden);
-    normed.resize(rows, hidden);
+    normed.resize(rows, architecture_.hidden);
     rstd.resize(static_cast<std::size_t>(rows));
     const bool is_exact = !last && blocks_[block].block->reads_exact_input();
-    block_input_.resize(is_exact ? rows : 0, hidden);
-    return {stream, last ? output_norm_ : blocks_[block].norm, {normed, block_input_, rstd}};
+    block_input_.resize(is_exact ? rows : 0, architecture_.hidden);
+    return {last ? output_norm_ : blocks_[block].norm, {normed, block_input_, rstd}};
 }
 
 /// The residual stream goes from block to block: each adds what it makes of the normalised stream.
@@ -179,52 +186,74 @@ typename Decoder<Scalar>::Boundary Decoder<Scalar>::boundary_before(Tape<Scalar>
 ///                 |                      |      |                      |
 ///                 +----------------------+      +----------------------+
 template <class Scalar>
-MatrixView<const Scalar> Decoder<Scalar>::forward(const ops::TokenBatch& batch, Tape<Scalar>& tape, bool save) {
-    const Scope scope(core::scopes::decoder_forward);
+void Decoder<Scalar>::run_blocks(Tape<Scalar>& tape, std::size_t first, std::size_t end, RouterLoad* load) {
     const double epsilon = architecture_.norm_epsilon;
     const kernels::ElementwiseKernels<Scalar>& row_kernels = kernels_.elementwise<Scalar>();
+    block_output_.resize(tape.pass.rows(), architecture_.hidden);
+    const Norm norm = norm_of(tape, first);
+    ops::rms_norm_forward<Scalar>(row_kernels, stream_of(tape, first), norm.weight, epsilon, norm.output);
+    for (std::size_t b = first; b < end; ++b) {
+        run_block(tape, b, block_output_, load);
+        Matrix<Sum>& sum = stream_of(tape, b + 1);
+        sum.resize(tape.pass.rows(), architecture_.hidden);
+        const Norm next = norm_of(tape, b + 1);
+        ops::add_and_rms_norm_forward<Scalar>(row_kernels, stream_of(tape, b), block_output_, sum, next.weight, epsilon,
+                                              next.output);
+    }
+}
+
+template <class Scalar>
+void Decoder<Scalar>::run_block(Tape<Scalar>& tape, std::size_t block, MatrixView<Sum> output, RouterLoad* load) {
+    BlockState<Scalar>& state = state_of(tape, block);
+    blocks_[block].block->forward(tape.pass, {tape_of(tape, block).input, block_input_}, state, output,
+                                  goes_back(tape.pass, block));
+    if (const Routing<Sum>* routing = state.routing(); routing != nullptr && load != nullptr) {
+        load->template add<Sum>(routing->expert_ids, architecture_.experts, routing->probabilities);
+    }
+}
+
+template <class Scalar>
+MatrixView<const Scalar> Decoder<Scalar>::forward(const ops::TokenBatch& batch, Tape<Scalar>& tape, bool save) {
+    const Scope scope(core::scopes::decoder_forward);
     start_pass(batch, save, tape.pass);
     tape.blocks.resize(blocks_.size());
     tape.load = {};
-    block_output_.resize(batch.rows(), architecture_.hidden);
-    const Boundary start = boundary_before(tape, 0);
-    embed(batch, start.stream);
-    ops::rms_norm_forward<Scalar>(row_kernels, start.stream, start.norm, epsilon, start.normed);
-    for (std::size_t b = 0; b < blocks_.size(); ++b) {
-        const BlockTape<Scalar>& kept = tape_of(tape, b);
-        BlockState<Scalar>& state = state_of(tape, b);
-        blocks_[b].block->forward(tape.pass, {kept.input, block_input_}, state, block_output_, keeps(tape.pass, b));
-        if (const Routing<Sum>* routing = state.routing(); routing != nullptr && save) {
-            tape.load.template add<Sum>(routing->expert_ids, architecture_.experts, routing->probabilities);
-        }
-        const Boundary next = boundary_before(tape, b + 1);
-        ops::add_and_rms_norm_forward<Scalar>(row_kernels, kept.stream, block_output_, next.stream, next.norm, epsilon,
-                                              next.normed);
-    }
+    Matrix<Sum>& stream = stream_of(tape, 0);
+    stream.resize(batch.rows(), architecture_.hidden);
+    embed(batch, stream);
+    run_blocks(tape, 0, blocks_.size(), save ? &tape.load : nullptr);
     return tape.normed;
+}
+
+template <class Scalar>
+void Decoder<Scalar>::recompute(Tape<Scalar>& tape, std::size_t last) {
+    const Scope scope(core::scopes::recompute);
+    run_blocks(tape, first_of_layer(last), last, nullptr);
+    run_block(tape, last, {}, nullptr);  // the stream behind it has served
 }
 
 /// Through the norm and the block of each addition to the stream, down to the lowest block that has adapters.
 template <class Scalar>
-void Decoder<Scalar>::backward(const Tape<Scalar>& tape, MatrixView<const Sum> grad_hidden,
+void Decoder<Scalar>::backward(Tape<Scalar>& tape, MatrixView<Sum> gradient,
                                std::span<const double> grad_probabilities) {
     const Scope scope(core::scopes::decoder_backward);
-    grad_stream_.resize(tape.pass.rows(), architecture_.hidden);
-    grad_block_.resize(tape.pass.rows(), architecture_.hidden);
+    block_output_.resize(tape.pass.rows(), architecture_.hidden);
     const kernels::ElementwiseKernels<Scalar>& row_kernels = kernels_.elementwise<Scalar>();
     std::vector<Sum> of_router(grad_probabilities.size());
     std::transform(grad_probabilities.begin(), grad_probabilities.end(), of_router.begin(),
-                   [](double gradient) { return static_cast<Sum>(gradient); });
-    ops::rms_norm_backward<Scalar>(row_kernels, grad_hidden, tape.output, output_norm_, tape.output_rstd, grad_stream_,
-                                   false);
+                   [](double of_expert) { return static_cast<Sum>(of_expert); });
+    ops::rms_norm_backward<Scalar>(row_kernels, gradient, tape.output, output_norm_, tape.output_rstd, gradient, false);
     for (std::size_t b = blocks_.size(); b-- > lowest_trainable_;) {
-        const BlockTape<Scalar>& kept = tape.blocks[b];
+        if (activations_ == ops::Activations::layer && b % 2 == 1) {  // a layer ends with its feed-forward network
+            recompute(tape, b);
+        }
+        const BlockTape<Scalar>& kept = tape_of(tape, b);
         const bool lowest = b == lowest_trainable_;  // nothing below has adapters
-        blocks_[b].block->backward(tape.pass, kept.input, *kept.state, grad_stream_, of_router,
-                                   lowest ? MatrixView<Sum>() : grad_block_.view());
+        blocks_[b].block->backward(tape.pass, kept.input, state_of(tape, b), gradient, of_router,
+                                   lowest ? MatrixView<Sum>() : block_output_.view());
         if (!lowest) {
-            ops::rms_norm_backward<Scalar>(row_kernels, grad_block_, kept.stream, blocks_[b].norm, kept.rstd,
-                                           grad_stream_, true);
+            ops::rms_norm_backward<Scalar>(row_kernels, block_output_, stream_of(tape, b), blocks_[b].norm, kept.rstd,
+                                           gradient, true);
         }
     }
 }

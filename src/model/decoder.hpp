@@ -11,6 +11,7 @@
 #include "mpi/process_grid.hpp"
 #include "ops/norm.hpp"
 
+#include <algorithm>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -21,8 +22,10 @@ namespace moesaic::model {
 
 /// This rank's place.
 [[nodiscard]] GridPlace place_in(const mpi::ProcessGrid& grid);
-/// BlockTape, but for the state.
-[[nodiscard]] std::vector<ops::BufferPlan> plan_block_tape(const Architecture& architecture);
+/// BlockTape: the stream before a block.
+[[nodiscard]] std::vector<ops::BufferPlan> plan_stream(const Architecture& architecture);
+/// BlockTape: what its norm makes of it.
+[[nodiscard]] std::vector<ops::BufferPlan> plan_norm(const Architecture& architecture);
 /// What a tape and a decoder have once, whatever the blocks.
 [[nodiscard]] std::vector<ops::BufferPlan> plan_decoder(const Architecture& architecture);
 
@@ -50,10 +53,10 @@ public:
     /// `backward`. Collective over the replica, and over the world where RoPE depends on the longest sequence.
     MatrixView<const Scalar> forward(const ops::TokenBatch& batch, Tape<Scalar>& tape, bool save);
     /// Accumulates LoRA gradients, given the gradient of the hidden states [T, H] of the saved pass on the tape and,
-    /// unless it is empty, what the routers' softmax probabilities of every row and layer have besides [E]. Collective
-    /// over the replica.
-    void backward(const Tape<Scalar>& tape, MatrixView<const Sum> grad_hidden,
-                  std::span<const double> grad_probabilities = {});
+    /// unless it is empty, what the routers' softmax probabilities of every row and layer have besides [E]. The tape
+    /// may be read again; the gradient becomes that of the residual stream, layer by layer. Collective over the
+    /// replica.
+    void backward(Tape<Scalar>& tape, MatrixView<Sum> gradient, std::span<const double> grad_probabilities = {});
 
     /// The language model head [V, H].
     [[nodiscard]] const ops::PackedWeights& head() const;
@@ -76,23 +79,38 @@ private:
 
     void start_pass(const ops::TokenBatch& batch, bool save, Pass<Scalar>& pass);
     void embed(const ops::TokenBatch& batch, MatrixView<Sum> out) const;
-    /// Whether a saved pass keeps what backward needs of a block: those below have no adapters.
-    [[nodiscard]] bool keeps(const Pass<Scalar>& pass, std::size_t block) const {
+    /// Whether backward goes through a block: those below have no adapters.
+    [[nodiscard]] bool goes_back(const Pass<Scalar>& pass, std::size_t block) const {
         return pass.is_saved && block >= lowest_trainable_;
     }
+    /// The first block of a layer that backward goes through.
+    [[nodiscard]] std::size_t first_of_layer(std::size_t block) const {
+        return std::max(block - block % 2, lowest_trainable_);
+    }
+    [[nodiscard]] KeptOfBlock kept_of(const Pass<Scalar>& pass, std::size_t block) const {
+        return goes_back(pass, block) ? kept_of_block(activations_, block == first_of_layer(block)) : KeptOfBlock();
+    }
+    /// Before a block, or after the last one.
+    Matrix<Sum>& stream_of(Tape<Scalar>& tape, std::size_t block) const;
+    /// Of a block: where its state is, but for the stream.
     BlockTape<Scalar>& tape_of(Tape<Scalar>& tape, std::size_t block) const;
     BlockState<Scalar>& state_of(Tape<Scalar>& tape, std::size_t block) const;
-    /// Where the stream that enters a block, or leaves the last one, and its norm go.
-    struct Boundary {
-        MatrixView<Sum> stream;
-        const std::vector<Sum>& norm;
-        ops::NormOutput<Scalar> normed;
+    /// The norm of the stream before a block, or after the last one, and where it goes.
+    struct Norm {
+        const std::vector<Sum>& weight;
+        ops::NormOutput<Scalar> output;
     };
-    Boundary boundary_before(Tape<Scalar>& tape, std::size_t block);
+    Norm norm_of(Tape<Scalar>& tape, std::size_t block);
+    /// From the stream before block `first` to that before block `end`, both with their norms. `load` may be null.
+    void run_blocks(Tape<Scalar>& tape, std::size_t first, std::size_t end, RouterLoad* load);
+    void run_block(Tape<Scalar>& tape, std::size_t block, MatrixView<Sum> output, RouterLoad* load);
+    /// Computes the states of a layer again, which ends with block `last`.
+    void recompute(Tape<Scalar>& tape, std::size_t last);
 
     const kernels::KernelSet& kernels_;
     Architecture architecture_;
     mpi::ProcessGrid grid_;
+    ops::Activations activations_;
     LoraParameters<Sum> lora_;
     Workspace<Scalar> workspace_;
     std::shared_ptr<const ops::RotaryTable<Sum>> rotary_;
@@ -103,9 +121,7 @@ private:
     std::size_t lowest_trainable_ = 0;
     std::uint64_t weights_fingerprint_ = 0;
     Matrix<Sum> block_input_;   // [T, H] after a norm, before rounding to Scalar
-    Matrix<Sum> block_output_;  // [T, H]
-    Matrix<Sum> grad_stream_;   // [T, H] gradient of the residual stream
-    Matrix<Sum> grad_block_;    // [T, H] gradient of a block's normalised input
+    Matrix<Sum> block_output_;  // [T, H]; in backward the gradient of a block's normalised input
 };
 
 }  // namespace moesaic::model

@@ -17,13 +17,11 @@ struct AttentionScratch {
     Matrix<Sum> query;             // [T, heads * D], and its gradient
     Matrix<Sum> key;               // [T, kv_heads * D] the same
     Matrix<Sum> value;             // [T, kv_heads * Dv] the same
-    Matrix<Sum> attended;          // [T, heads * Dv] where operands have two parts, and its gradient
+    Matrix<Sum> attended;          // [T, heads * Dv] where operands have two parts; its gradient; work of HeadTransform
     Matrix<Sum> latent;            // [T, Rq], or [T, Rkv + Dr]
     Matrix<Sum> expanded;          // [T, heads * (D - Dr + Dv)]
-    Matrix<Sum> work;              // of HeadTransform
     Matrix<Scalar> grad_output;    // [T, H]
-    Matrix<Scalar> grad_attended;  // [T, heads * Dv]
-    Matrix<Scalar> grad_query;     // [T, heads * D]
+    Matrix<Scalar> grad_heads;     // [T, heads * Dv] of what is attended, and then [T, heads * D] of the query
     Matrix<Scalar> grad_key;       // [T, kv_heads * D]
     Matrix<Scalar> grad_value;     // [T, kv_heads * Dv]
     Matrix<Scalar> grad_latent;    // [T, Rq], or [T, Rkv + Dr]

@@ -10,8 +10,8 @@ namespace moesaic::ops {
 
 inline void declare_activations(core::OptionSet& set, const std::string& key, Activations& activations) {
     set.add_enum(key, activations,
-                 "retain: keep gate and up of each layer for backward; recompute: less memory, more work")
-        .known_as({"gradient_checkpointing", "activation_checkpointing"}, "recompute");
+                 "retain: keep all for backward; recompute: all but gate and up; layer: what enters each layer alone")
+        .known_as({"gradient_checkpointing", "activation_checkpointing"}, "layer, or recompute");
 }
 
 }  // namespace moesaic::ops

@@ -74,7 +74,7 @@ double ExpertConfig::lora_scale(Projection projection, index_t expert) const {
 
 template <class Scalar>
 void ExpertWorkspace<Scalar>::clear_cache() {
-    for (Matrix<Sum>* matrix : {&output, &grad_input, &grad_weights, &weight_gradient_sums}) {
+    for (Matrix<Sum>* matrix : {&results, &grad_weights, &weight_gradient_sums}) {
         *matrix = {};
     }
     synced = {};
@@ -185,15 +185,20 @@ MatrixView<accumulator_t<Scalar>> ExpertBackend<Scalar>::results(const char* wha
 }
 
 template <class Scalar>
-MatrixView<const accumulator_t<Scalar>> ExpertBackend<Scalar>::run_forward(const ExpertRows<Scalar>& rows,
-                                                                           SavedExperts<Scalar>& saved, bool keep,
-                                                                           MatrixView<Sum> output) {
-    const core::trace::Scope scope(core::scopes::experts_forward);
+void ExpertBackend<Scalar>::save_rows(const ExpertRows<Scalar>& rows, SavedExperts<Scalar>& saved) const {
     saved.hidden = rows.hidden;
     saved.weights = rows.weights;
     saved.dropout = rows.dropout;
     sort_by_expert(rows.expert_ids, config_.experts_begin, config_.experts, saved.routed);
-    const MatrixView<Sum> result = results("output", rows.hidden.rows(), output, workspace_->output);
+}
+
+template <class Scalar>
+MatrixView<const accumulator_t<Scalar>> ExpertBackend<Scalar>::run_forward(const ExpertRows<Scalar>& rows,
+                                                                           SavedExperts<Scalar>& saved, bool keep,
+                                                                           MatrixView<Sum> output) {
+    const core::trace::Scope scope(core::scopes::experts_forward);
+    save_rows(rows, saved);
+    const MatrixView<Sum> result = results("output", rows.hidden.rows(), output, workspace_->results);
     do_forward(saved, keep, result);
     return result;
 }
@@ -204,7 +209,7 @@ ExpertGradients<Scalar> ExpertBackend<Scalar>::run_backward(const SavedExperts<S
                                                             bool with_input_gradients, MatrixView<Sum> grad_input) {
     const core::trace::Scope scope(core::scopes::experts_backward);
     const MatrixView<Sum> result = with_input_gradients
-                                       ? results("grad_input", grad_output.rows(), grad_input, workspace_->grad_input)
+                                       ? results("grad_input", grad_output.rows(), grad_input, workspace_->results)
                                        : MatrixView<Sum>();
     workspace_->grad_weights.resize(grad_output.rows(), config_.experts_per_token);
     workspace_->grad_weights.fill(Sum(0));  // of choices that are other ranks' business
@@ -221,6 +226,14 @@ MatrixView<const accumulator_t<Scalar>> ExpertBackend<Scalar>::forward(const Exp
                                                                        MatrixView<Sum> output) {
     check_forward(rows);
     return run_forward(rows, saved, keep, output);
+}
+
+template <class Scalar>
+void ExpertBackend<Scalar>::save(const ExpertRows<Scalar>& rows, SavedExperts<Scalar>& saved) const {
+    core::require(config_.activations != Activations::retain, ExitCode::runtime_failure,
+                  "layer {}: save without a forward (gate and up are retained); call forward", config_.layer);
+    check_forward(rows);
+    save_rows(rows, saved);
 }
 
 template <class Scalar>

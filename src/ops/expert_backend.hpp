@@ -109,6 +109,9 @@ public:
     /// this forward.
     MatrixView<const Sum> forward(const ExpertRows<Scalar>& rows, SavedExperts<Scalar>& saved, bool keep,
                                   MatrixView<Sum> output = {});
+    /// Writes `saved` as a forward of these rows would, without computing anything, where a backward computes gate and
+    /// up again.
+    void save(const ExpertRows<Scalar>& rows, SavedExperts<Scalar>& saved) const;
     /// Backward of a forward that was kept, once or more often, in any order of forwards. LoRA gradients accumulate.
     /// Without input gradients, those of hidden states and routing weights are not computed and the result is empty:
     /// for the lowest layer of a model. The gradient of hidden states is written to `grad_input` if that is given.
@@ -156,6 +159,7 @@ private:
     /// Results for so many tokens: `given`, or `own` where nothing is given.
     [[nodiscard]] MatrixView<Sum> results(const char* what, index_t tokens, MatrixView<Sum> given,
                                           Matrix<Sum>& own) const;
+    void save_rows(const ExpertRows<Scalar>& rows, SavedExperts<Scalar>& saved) const;
     MatrixView<const Sum> run_forward(const ExpertRows<Scalar>& rows, SavedExperts<Scalar>& saved, bool keep,
                                       MatrixView<Sum> output = {});
     ExpertGradients<Scalar> run_backward(const SavedExperts<Scalar>& saved, MatrixView<const Scalar> grad_output,

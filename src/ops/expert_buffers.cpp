@@ -50,13 +50,12 @@ std::vector<BufferPlan> plan_expert_workspace(const ExpertConfig& config, bool h
     const index_t widest = std::max(hidden, intermediate);
     const index_t lora_rank = padded(config.lora_rank);
     const index_t choices = config.experts_per_token;
-    const bool recompute = config.activations == Activations::recompute;
+    const bool recompute = config.activations != Activations::retain;
     const index_t operand_of_lora = has_dropout ? hidden : 0;
     constexpr index_t panels = 3;            // of weights: as they come, and two packed
     constexpr index_t longest_panel = 2048;  // of AMX; other kernels have shorter ones
     std::vector<BufferPlan> buffers = {
-        {"experts.output", Rows::arrived, Element::sum, results_are_given ? 0 : config.hidden},
-        {"experts.grad_input", Rows::arrived, Element::sum, results_are_given ? 0 : config.hidden, true},
+        {"experts.results", Rows::arrived, Element::sum, results_are_given ? 0 : config.hidden},
         {"experts.grad_weights", Rows::arrived, Element::sum, choices, true},
         {"experts.row_weights", Rows::routed, Element::sum, 1},
         {"experts.row_tokens", Rows::routed, Element::index, has_dropout ? 1 : 0},

@@ -24,10 +24,14 @@ using core::index_t;
 using core::Matrix;
 using core::MatrixView;
 
-/// What becomes of gate and up between a forward and its backward: kept, or computed again from the layer's input.
-enum class Activations : std::uint8_t { retain, recompute };
+/// What becomes of activations between a forward and its backward.
+enum class Activations : std::uint8_t {
+    retain,     ///< they are kept
+    recompute,  ///< gate and up are computed again from the input of their network
+    layer,      ///< a layer of a decoder is computed again from what entered it; routed experts do as in `recompute`
+};
 constexpr auto names_of(Activations) {
-    return std::to_array<std::string_view>({"retain", "recompute"});
+    return std::to_array<std::string_view>({"retain", "recompute", "layer"});
 }
 
 /// Gate and up projections of the routed rows, before the activation. Features come first: a chunk of rows (RowChunk)
@@ -90,10 +94,9 @@ struct ThreadScratch {
 template <class Scalar>
 struct ExpertWorkspace {
     using Sum = accumulator_t<Scalar>;
-    Matrix<Sum> output;                 // [T, H]
-    Matrix<Sum> grad_input;             // [T, H]
+    Matrix<Sum> results;                // [T, H] output, or in backward the gradient of the input
     Matrix<Sum> grad_weights;           // [T, K]
-    std::array<Matrix<Sum>, 3> synced;  ///< the same of the submission that was synced last
+    std::array<Matrix<Sum>, 2> synced;  ///< the same of the submission that was synced last
     core::Worker worker;
     bool in_flight = false;
 
@@ -117,9 +120,8 @@ struct ExpertWorkspace {
 
     /// Keeps the results from being overwritten by the next submission.
     void set_results_aside() noexcept {
-        std::swap(output, synced[0]);
-        std::swap(grad_input, synced[1]);
-        std::swap(grad_weights, synced[2]);
+        std::swap(results, synced[0]);
+        std::swap(grad_weights, synced[1]);
     }
     /// Gives the memory back; the views returned by earlier calls become invalid.
     void clear_cache();

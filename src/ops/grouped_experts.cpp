@@ -189,7 +189,7 @@ void GroupedExperts<Scalar>::do_backward(const SavedExperts<Scalar>& saved, Matr
                                          bool with_input_gradients, MatrixView<Sum> grad_input) {
     ExpertWorkspace<Scalar>& work = this->workspace();
     prepare(saved);
-    const bool recompute = this->config().activations == Activations::recompute;
+    const bool recompute = this->config().activations != Activations::retain;
     if (recompute) {
         project_up(saved, &work.recomputed, false);
     }

@@ -12,7 +12,7 @@ void plan_head_transform(const HeadTransformSettings& settings, index_t cols, st
     if (settings.keeps_input()) {
         state.push_back({"raw", Rows::own, Element::scalar, cols});
         state.push_back({"rstd", Rows::own, Element::sum, settings.norms(cols)});
-        scratch.push_back({"attention.work", Rows::own, Element::sum, cols, true});
+        scratch.push_back({"attention.attended", Rows::own, Element::sum, cols, true});
     }
 }
 

@@ -41,7 +41,8 @@ struct HeadTransformSettings {
     [[nodiscard]] index_t norms(index_t cols) const { return norm == HeadNorm::none ? 0 : cols / norm_size; }
 };
 
-/// Adds HeadTape of [T, cols] to `state`, and the work matrix of `backward` to `scratch`.
+/// Adds HeadTape of [T, cols] to `state`, and the work matrix of `backward` to `scratch`, as
+/// attention.attended.
 void plan_head_transform(const HeadTransformSettings& settings, index_t cols, std::vector<BufferPlan>& state,
                          std::vector<BufferPlan>& scratch);
 

@@ -35,7 +35,8 @@ void add_and_rms_norm_forward(const ElementwiseKernels<Scalar>& kernels, MatrixV
                               std::span<const accumulator_t<Scalar>> weight, double epsilon,
                               const NormOutput<Scalar>& out);
 
-/// dL/dx [T, H] given grad_y = dL/dy [T, H], added to grad_x if `accumulate`. The weight is frozen.
+/// dL/dx [T, H] given grad_y = dL/dy [T, H], added to grad_x if `accumulate`; otherwise grad_x may be grad_y. The
+/// weight is frozen.
 template <class Scalar>
 void rms_norm_backward(const ElementwiseKernels<Scalar>& kernels, MatrixView<const accumulator_t<Scalar>> grad_y,
                        MatrixView<const accumulator_t<Scalar>> x, std::span<const accumulator_t<Scalar>> weight,

@@ -3,6 +3,7 @@
 #include "core/scalar.hpp"
 #include "model/adapters/lora_parameters.hpp"
 #include "model/decoder.hpp"
+#include "model/tape.hpp"
 #include "ops/expert_backend.hpp"
 #include "ops/loss.hpp"
 #include "ops/weights/packed_weights.hpp"
@@ -146,22 +147,25 @@ double elements_to_save(const std::vector<LayerPlan>& layers, const MemoryReques
 class BlockBuffers {
 public:
     BlockBuffers(const Architecture& architecture, const ops::RowCounts& rows, const ops::ElementBytes& elements)
-        : rows_(rows), elements_(elements), tape_(bytes_of(model::plan_block_tape(architecture), true)) {}
+        : rows_(rows),
+          elements_(elements),
+          stream_(bytes_of(model::plan_stream(architecture), true)),
+          norm_(bytes_of(model::plan_norm(architecture), true)) {}
 
-    void add(const std::vector<LayerPlan>& layers, bool training) {
+    void add(const std::vector<LayerPlan>& layers, bool training, ops::Activations activations) {
         bool below = true;
         for (const LayerPlan& layer : layers) {
+            bool is_first = true;  // of those that backward goes through
             for (const BlockPlan* block : {&layer.mixer, &layer.feed_forward}) {
                 below = below && !block->is_trainable();
                 const bool keep = training && !below;
-                const double state = bytes_of(block->state, keep);
-                if (keep) {
-                    kept_ += tape_ + state;
-                } else {
-                    double& passing = passing_[block->kind];
-                    passing = std::max(passing, state);
-                    taking_turns_ = std::min(taking_turns_ + 1, 2);
-                }
+                const model::KeptOfBlock kept =
+                    keep ? model::kept_of_block(activations, is_first) : model::KeptOfBlock();
+                is_first = is_first && !keep;
+                const bool mixes = block == &layer.mixer;
+                add_to_tape(kept.stream, mixes ? "stream of mixers" : "stream of networks", stream_);
+                add_to_tape(kept.state, mixes ? "norm of mixers" : "norm of networks", norm_);
+                add_to_tape(kept.state, block->kind, bytes_of(block->state, keep));
                 add_shared(block->scratch, keep);
                 exchange_.add(block->exchange, rows_, elements_, keep);
                 for (const std::vector<ops::BufferPlan>& call : block->calls) {
@@ -174,14 +178,10 @@ public:
         shared_.add(buffers, rows_, elements_, with_backward);
     }
 
-    /// Bytes of a tape: of all blocks that a backward pass goes through; of the others two take turns, whose states are
-    /// one of each kind.
+    /// Bytes of a tape: what it keeps of all blocks; for the rest of it, blocks take turns.
     [[nodiscard]] double tape() const {
-        double bytes = kept_ + taking_turns_ * tape_;
-        for (const auto& [kind, state] : passing_) {
-            bytes += state;
-        }
-        return bytes;
+        return std::accumulate(passing_.begin(), passing_.end(), kept_,
+                               [](double sum, const auto& passing) { return sum + passing.second; });
     }
     /// Bytes of work buffers.
     [[nodiscard]] double work() const { return shared_.bytes() + longest_call_; }
@@ -191,16 +191,25 @@ public:
     [[nodiscard]] double exchange() const { return exchange_.bytes(); }
 
 private:
+    /// What blocks of one name take turns with is as large as the largest.
+    void add_to_tape(bool is_kept, std::string_view name, double bytes) {
+        if (is_kept) {
+            kept_ += bytes;
+        } else {
+            double& passing = passing_[name];
+            passing = std::max(passing, bytes);
+        }
+    }
     [[nodiscard]] double bytes_of(const std::vector<ops::BufferPlan>& buffers, bool with_backward) const {
         return ops::bytes_of(buffers, rows_, elements_, with_backward);
     }
 
     ops::RowCounts rows_;
     ops::ElementBytes elements_;
-    double tape_;  ///< of a block, but for the state
+    double stream_;  ///< before a block
+    double norm_;    ///< and its norm
     double kept_ = 0;
-    int taking_turns_ = 0;
-    std::map<std::string_view, double> passing_;  ///< states by kind
+    std::map<std::string_view, double> passing_;
     double longest_call_ = 0;
     ops::SharedBuffers shared_;
     ops::SharedBuffers exchange_;
@@ -233,6 +242,7 @@ MemoryPlanner::MemoryPlanner(const Architecture& architecture, const model::Deco
                              const MemoryRequest& request)
     : architecture_(architecture),
       request_(request),
+      activations_(settings.activations),
       layers_(layers_of(architecture, settings, request)),
       elements_to_save_(request.training && request.saves ? elements_to_save(layers_, request) : 0) {}
 
@@ -312,7 +322,7 @@ void MemoryPlanner::add_buffers(const PassSize& pass, MemoryPlan& plan) const {
         architecture_, count_rows(architecture_, request_, pass),
         {static_cast<double>(request_.scalar_bytes), float_bytes, static_cast<double>(request_.packed_bytes),
          request_.in_parts});
-    buffers.add(layers_, request_.training);
+    buffers.add(layers_, request_.training, activations_);
     buffers.add_shared(model::plan_decoder(architecture_), request_.training);
     buffers.add_shared(ops::plan_loss(architecture_.hidden, architecture_.vocabulary), request_.training);
     buffers.add_shared({{"grad_hidden", ops::Rows::own, ops::Element::sum, architecture_.hidden, true}},

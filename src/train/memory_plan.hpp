@@ -80,6 +80,7 @@ private:
 
     model::Architecture architecture_;
     MemoryRequest request_;
+    ops::Activations activations_;
     std::vector<model::LayerPlan> layers_;  ///< as the rank holds them that has most
     double elements_to_save_;               ///< that are put together at a time
 };

@@ -43,7 +43,11 @@ public:
 
     /// `choice`, or the same in other passes; nothing if none of them fits.
     [[nodiscard]] std::optional<PassChoice> in_passes_that_fit(PassChoice choice) const {
-        for (const ops::Activations activations : {choice.activations, ops::Activations::recompute}) {
+        const ops::Activations asked = choice.activations;
+        for (const ops::Activations activations : core::values_of<ops::Activations>()) {
+            if (activations < asked) {
+                continue;  // needs more
+            }
             choice.activations = activations;
             if (fits(choice)) {
                 return choice;

@@ -103,7 +103,7 @@ private:
     Batches batches_;
     model::Tape<Scalar> tape_;
     ops::LossScratch<Scalar> loss_scratch_;
-    core::Matrix<float> grad_hidden_;     // [T, H]
+    core::Matrix<float> grad_hidden_;     // [T, H]; after backward that of a stream
     std::vector<index_t> expert_counts_;  // [MoE layers * E] of the step, all ranks
     double auxiliary_loss_ = 0;
     std::int64_t begin_ns_ = 0;

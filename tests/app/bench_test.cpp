@@ -266,7 +266,7 @@ TEST(BenchProgram, StepPrintsItsFigures) {
     const std::string step =
         "bench step --model.path " MOESAIC_TEST_DATA "/qwen3_moe --batch 3 --length 7 --repeat 2 --seconds 0 ";
     for (const auto& [ranks, more] : {std::pair{1, "--activations recompute"},
-                                      {2, "--parallel.tensor 2"},
+                                      {2, "--parallel.tensor 2 --activations layer"},
                                       {2, "--parallel.expert 2 --parallel.tensor 1"},
                                       {2, "--parallel.data 2 --parallel.tensor 1 --micro-batch 1 --model.layers 2"}}) {
         const Result result = moesaic(ranks, step + "--threads 1 " + more);
@@ -390,6 +390,7 @@ TEST(BenchProgram, UsageErrorsExplainThemselves) {
     expect_error("bench layer --routing unifrm", 2, "must be one of uniform, skewed, hot");
     expect_error(tiny_layer + "--threads 0 --threads 1 --shape nothing", 2, "shape = nothing");
     expect_error("bench layer --token 12", 2, "did you mean tokens?");
+    expect_error("bench layer --activations layer", 2, "set retain or recompute, or take bench step");
     expect_error("bench layer --experts 4", 2, "experts-per-token = 8 exceeds experts = 4");
     expect_error("bench kernels --output /nonexistent/a.json", 2, "no folder /nonexistent");
     expect_error("bench kernels --output /tmp", 2, "it is a folder");

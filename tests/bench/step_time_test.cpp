@@ -70,6 +70,15 @@ TEST(StepTime, IsTheFloorOverTheEfficiencyAndScores) {
     StepsToCome recomputed = steps;
     recomputed.activations = ops::Activations::recompute;
     EXPECT_GT(step_seconds(architecture, recomputed, speed), 1.1 * step_seconds(architecture, steps, speed));
+    // With layers also the other projections and, of seven products of attention, the two of the forward.
+    StepsToCome by_layer = longer;
+    by_layer.activations = ops::Activations::layer;
+    recomputed.sequence_length = longer.sequence_length;
+    architecture.attention.windows.assign(48, 0);
+    const double again =
+        StepWork(architecture, steps.grid, 4000).projections.floor_seconds({2e12, 2e10}) + scores / 3.5;
+    EXPECT_NEAR(step_seconds(architecture, by_layer, speed),
+                step_seconds(architecture, recomputed, speed) + 3 * again / 0.5, 1e-3 * floor);
     StepsToCome on_two_ranks = steps;
     on_two_ranks.grid = {1, 2, 1};
     EXPECT_NEAR(step_seconds(architecture, on_two_ranks, speed), step_seconds(architecture, steps, speed) / 2,

@@ -289,6 +289,27 @@ TEST(TraceFile, HoldsWhatWasRecorded) {
     }
 }
 
+/// It has a place of its own, whatever it consists of; what ranks say to each other is told apart, as everywhere.
+TEST(TraceAnalysis, WhatIsComputedAgainIsTold) {
+    const TraceText file(
+        join({interval("step", "step", 0, 0, 0, 100), interval("decoder.backward", "step", 0, 0, 10, 90),
+              interval("recompute", "step", 0, 0, 20, 60), interval("attention.forward", "compute", 0, 0, 20, 40),
+              interval("exchange.dispatch", "compute", 0, 0, 40, 55),
+              interval("mpi.all_to_all_rows", "mpi", 0, 0, 45, 50, "ab"),
+              interval("attention.backward", "compute", 0, 0, 60, 80)}));
+    const RankSteps rank = analyse(file.read()).ranks.at(0);
+    constexpr double tiny = 1e-9;
+    EXPECT_NEAR(rank.phases.at("recompute"), 0.035, tiny);
+    EXPECT_NEAR(rank.phases.at("attention"), 0.020, tiny);
+    EXPECT_NEAR(rank.phases.at("decoder"), 0.020, tiny);
+    EXPECT_NEAR(rank.phases.at(collectives_phase), 0.005, tiny);
+    EXPECT_FALSE(rank.phases.contains("exchange"));
+    EXPECT_NEAR(rank.seconds_of(core::scopes::recompute), 0.040, tiny);
+    EXPECT_NEAR(rank.seconds_of(core::scopes::decoder_backward), 0.080, tiny);
+    EXPECT_FALSE(rank.scopes.contains("attention.forward"));
+    EXPECT_NEAR(rank.exchange, 0.015, tiny);
+}
+
 TEST(TraceFile, IsReadAsFarAsItGoes) {
     const std::string whole = join(two_ranks());
     for (const std::size_t length : {whole.size() - end.size(), whole.size() / 2, begin.size()}) {

@@ -59,16 +59,17 @@ TEST_P(DecoderGradient, MatchesDifferencesInDouble) {
     expect_gradients_match(model, random_batch(std::array<index_t, 3>{5, 1, 7}, architecture.vocabulary, 4),
                            variant.lora.dropout > 0);
 }
-INSTANTIATE_TEST_SUITE_P(Variants, DecoderGradient,
-                         testing::Values(Variant{"experts", adapting({experts}), 4, true},
-                                         Variant{"all_layers_moe", adapting({experts}), 6, false, true, true},
-                                         Variant{"attention", adapting({attention}), 3, false, false},
-                                         Variant{"dense", adapting({dense}), 1},
-                                         Variant{"dropout", adapting({experts, attention, dense}, 0.4), 7},
-                                         Variant{"patterns", with_patterns(0), 7},
-                                         Variant{"recompute", with_patterns(0.3), 7, false, true, false,
-                                                 ops::Activations::recompute}),
-                         [](const auto& variant) { return variant.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Variants, DecoderGradient,
+    testing::Values(Variant{"experts", adapting({experts}), 4, true},
+                    Variant{"all_layers_moe", adapting({experts}), 6, false, true, true},
+                    Variant{"attention", adapting({attention}), 3, false, false},
+                    Variant{"dense", adapting({dense}), 1},
+                    Variant{"dropout", adapting({experts, attention, dense}, 0.4), 7},
+                    Variant{"patterns", with_patterns(0), 7},
+                    Variant{"recompute", with_patterns(0.3), 7, false, true, false, ops::Activations::recompute},
+                    Variant{"layer", with_patterns(0.3), 7, false, true, false, ops::Activations::layer}),
+    [](const auto& variant) { return variant.param.name; });
 
 TEST(DecoderPadding, HasNoGradient) {
     SmallDecoder<double> model(small_architecture(), mpi::Communicator::self(), 32, {}, with_patterns(0.2));

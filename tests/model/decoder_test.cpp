@@ -82,6 +82,45 @@ TEST_P(DecoderRanks, GiveTheSameLossAndGradients) {
     }
 }
 
+/// Gradients of a batch that is dealt out to the ranks, bucket by bucket.
+template <class Scalar>
+std::vector<std::vector<accumulator_t<Scalar>>> gradients_of(const Architecture& architecture,
+                                                             const mpi::GridShape& shape,
+                                                             const std::vector<index_t>& lengths, double aux,
+                                                             ops::Activations activations, index_t chunks) {
+    const mpi::Communicator world = mpi::Communicator::world();
+    SmallDecoder<Scalar> model(architecture, world, 40, shape, everywhere_with_dropout(), aux, activations, "auto",
+                               chunks);
+    model.decoder.lora().clear_gradients();
+    model.loss(deal(lengths, world, architecture.vocabulary), true);
+    std::vector<std::vector<accumulator_t<Scalar>>> gradients;
+    for (const auto& bucket : model.decoder.lora().buckets) {
+        const auto all = bucket->gradients.flat();
+        gradients.emplace_back(all.begin(), all.end());
+    }
+    return gradients;
+}
+
+template <class Scalar>
+void expect_same_if_computed_again(const Architecture& architecture, const mpi::GridShape& shape,
+                                   const std::vector<index_t>& lengths, double aux, index_t chunks) {
+    SCOPED_TRACE(testing::Message() << describe(shape) << ", " << chunks << " chunks, " << sizeof(Scalar) << " bytes");
+    const auto gradients = [&](ops::Activations activations) {
+        return gradients_of<Scalar>(architecture, shape, lengths, aux, activations, chunks);
+    };
+    EXPECT_EQ(gradients(ops::Activations::layer), gradients(ops::Activations::retain));
+}
+
+/// To the bit: also the rounding and the routing of a layer are those of its forward. Some ranks may have no rows.
+TEST_P(DecoderRanks, GiveTheSameGradientsIfLayersAreComputedAgain) {
+    const Architecture architecture = small_architecture(GetParam());
+    for (const mpi::GridShape& shape : test::grids_of(mpi::Communicator::world().size())) {
+        expect_same_if_computed_again<core::bf16>(architecture, shape, {4, 9, 2, 6, 5}, 10.0, 0);
+        expect_same_if_computed_again<core::bf16>(architecture, shape, {8}, 0, 3);
+        expect_same_if_computed_again<float>(architecture, shape, {4, 9, 2, 6, 5}, 0, 3);
+    }
+}
+
 INSTANTIATE_TEST_SUITE_P(Families, DecoderRanks, testing::ValuesIn(test::family_names()));
 
 /// The table depends on the longest sequence of all ranks.

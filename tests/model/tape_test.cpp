@@ -1,5 +1,6 @@
 // A tape owns a pass: whatever happens between a forward and its backward changes nothing; and layers below the lowest
 // one that trains keep nothing.
+#include "core/enumeration.hpp"
 #include "support/small_decoder.hpp"
 
 #include <gtest/gtest.h>
@@ -50,33 +51,43 @@ protected:
 
 TEST_P(TapeOfFamily, PassesBetweenAForwardAndItsBackwardChangeNoGradient) {
     const Architecture model_architecture = architecture();
-    SmallDecoder<double> model(model_architecture, mpi::Communicator::self(), 64, {}, everywhere_with_dropout());
-    Decoder<double>& decoder = model.decoder;
     const ops::TokenBatch batch = random_batch(std::array<index_t, 3>{5, 1, 7}, model_architecture.vocabulary, 4);
     const ops::TokenBatch other = random_batch(std::array<index_t, 2>{13, 6}, model_architecture.vocabulary, 9);
     const Matrix<double> grad = test::random_matrix<double>(batch.rows(), model_architecture.hidden, 3);
     const Matrix<double> other_grad = test::random_matrix<double>(other.rows(), model_architecture.hidden, 5);
-    const auto backward = [&](const Tape<double>& tape, const Matrix<double>& of_hidden) {
-        decoder.lora().clear_gradients();
-        decoder.backward(tape, of_hidden);
-        return gradients_of(decoder.lora());
-    };
-    Tape<double> tape;
-    decoder.forward(batch, tape, true);
-    const auto expected = backward(tape, grad);
+    std::map<std::string, std::vector<double>> expected;
+    for (const ops::Activations activations : core::values_of<ops::Activations>()) {
+        SCOPED_TRACE(core::name_of(activations));
+        SmallDecoder<double> model(model_architecture, mpi::Communicator::self(), 64, {}, everywhere_with_dropout(), 0,
+                                   activations);
+        Decoder<double>& decoder = model.decoder;
+        Matrix<double> gradient;
+        const auto backward = [&](Tape<double>& tape, const Matrix<double>& of_hidden) {
+            gradient.resize(of_hidden.rows(), of_hidden.cols());
+            std::copy(of_hidden.flat().begin(), of_hidden.flat().end(), gradient.data());
+            decoder.lora().clear_gradients();
+            decoder.backward(tape, gradient);
+            return gradients_of(decoder.lora());
+        };
+        Tape<double> tape;
+        decoder.forward(batch, tape, true);
+        const auto undisturbed = backward(tape, grad);
+        expected = expected.empty() ? undisturbed : expected;
+        EXPECT_EQ(undisturbed, expected) << "whatever is kept, or computed again";
 
-    Tape<double> first;
-    Tape<double> second;
-    Tape<double> evaluated;
-    decoder.forward(batch, first, true);
-    decoder.forward(other, second, true);
-    decoder.forward(other, evaluated, false);
-    const auto of_other = backward(second, other_grad);
-    decoder.forward(other, evaluated, false);
-    EXPECT_EQ(backward(first, grad), expected);
-    EXPECT_EQ(backward(second, other_grad), of_other);
-    EXPECT_NE(of_other, expected);
-    EXPECT_EQ(backward(first, grad), expected) << "a tape may be read more than once";
+        Tape<double> first;
+        Tape<double> second;
+        Tape<double> evaluated;
+        decoder.forward(batch, first, true);
+        decoder.forward(other, second, true);
+        decoder.forward(other, evaluated, false);
+        const auto of_other = backward(second, other_grad);
+        decoder.forward(other, evaluated, false);
+        EXPECT_EQ(backward(first, grad), expected);
+        EXPECT_EQ(backward(second, other_grad), of_other);
+        EXPECT_NE(of_other, expected);
+        EXPECT_EQ(backward(first, grad), expected) << "a tape may be read more than once";
+    }
 }
 INSTANTIATE_TEST_SUITE_P(Families, TapeOfFamily,
                          testing::Values("qwen3_moe", "mixtral", "qwen2_moe", "deepseek_v2", "deepseek_v3"));
@@ -133,9 +144,11 @@ void for_each_pair(LoraParameters<double>& some, LoraParameters<double>& all,
 /// Steps follow each other, and gradients of what is adapted are those that it has when everything is: the other
 /// adapters are made to add nothing.
 void expect_trains_alone(const std::string& family, const std::function<bool(const std::string&)>& has,
-                         std::size_t lowest_block) {
+                         std::size_t lowest_block, ops::Activations activations) {
+    SCOPED_TRACE(core::name_of(activations));
     const Architecture architecture = small_architecture(family);
-    SmallDecoder<double> part(architecture, mpi::Communicator::self(), 32, {}, adapter_of(architecture, has));
+    SmallDecoder<double> part(architecture, mpi::Communicator::self(), 32, {}, adapter_of(architecture, has), 0,
+                              activations);
     SmallDecoder<double> whole(architecture, mpi::Communicator::self(), 32, {},
                                adapter_of(architecture, [](auto&) { return true; }));
     for (const auto& bucket : whole.decoder.lora().buckets) {
@@ -168,12 +181,23 @@ void expect_trains_alone(const std::string& family, const std::function<bool(con
                       EXPECT_NEAR(found, expected, 1e-11) << name;
                   });
     EXPECT_GT(compared, 0U);
+    const bool by_layer = activations == ops::Activations::layer;
     for (std::size_t b = 0; b < part.tape.blocks.size(); ++b) {
         const BlockTape<double>& kept = part.tape.blocks[b];
-        EXPECT_EQ(kept.stream.size() > 0 && kept.state != nullptr, b >= lowest_block) << b;
-        EXPECT_EQ(kept.input.size() > 0, b >= lowest_block) << b;
+        const bool goes_back = b >= lowest_block;
+        const bool is_first = b % 2 == 0 || b == lowest_block;  // of a layer
+        EXPECT_EQ(kept.stream.size() > 0, goes_back && (!by_layer || is_first)) << b;
+        EXPECT_EQ(kept.state != nullptr, goes_back && !by_layer) << b;
+        EXPECT_EQ(kept.input.size() > 0, goes_back && !by_layer) << b;
     }
     EXPECT_LE(bytes_kept(part.tape), bytes_kept(whole.tape));
+}
+
+void expect_trains_alone(const std::string& family, const std::function<bool(const std::string&)>& has,
+                         std::size_t lowest_block) {
+    for (const ops::Activations activations : core::values_of<ops::Activations>()) {
+        expect_trains_alone(family, has, lowest_block, activations);
+    }
 }
 
 bool contains(const std::string& name, const char* text) {

@@ -370,6 +370,33 @@ TEST(ExpertBackend, SavedForwardsAreIndependentOfEachOther) {
     EXPECT_EQ(input_gradient(first), expected);
 }
 
+TEST(ExpertBackend, RowsAloneAreEnoughForABackwardThatRecomputes) {
+    const auto gradients = [](bool forward) {
+        Bench<double> bench([] {
+            ExpertConfig config = small_config();
+            config.activations = Activations::layer;
+            return config;
+        }());
+        bench.dropout = 0.3;
+        bench.make_ready();
+        ExpertBackend<double>& experts = bench.backend.experts();
+        const ExpertRows<double> rows = {bench.hidden, bench.ids, bench.routing, {bench.dropout, 5, 2, bench.tokens}};
+        SavedExperts<double> saved;
+        if (forward) {
+            experts.forward(rows, saved, true);
+        } else {
+            experts.save(rows, saved);
+        }
+        const auto input = experts.backward(saved, random_matrix<double>(6, 5, 9)).input;
+        std::vector<double> all(input.data(), input.data() + 30);
+        for (const Matrix<double>& grad_b : bench.grad_b) {
+            all.insert(all.end(), grad_b.flat().begin(), grad_b.flat().end());
+        }
+        return all;
+    };
+    EXPECT_EQ(gradients(false), gradients(true));
+}
+
 TEST(ExpertBackend, AsynchronousCallsGiveTheSame) {
     Bench<float> bench;
     bench.make_ready();
@@ -485,6 +512,9 @@ TEST(ExpertBackend, RefusesWrongUseAndStatesBothNumbers) {
     EXPECT_NE(error_of([&] { bench.forward(false); }).find("expert -1"), std::string::npos);
     bench.ids.view()(4, 1) = 0;
 
+    SavedExperts<float> saved;
+    EXPECT_NE(error_of([&] { bench.backend.experts().save({}, saved); }).find("gate and up are retained"),
+              std::string::npos);
     bench.forward(true);
     const Matrix<float> other_grad = random_matrix<float>(5, 5, 9);
     const std::string token_error = error_of([&] { bench.backend.backward(other_grad); });

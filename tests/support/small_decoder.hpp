@@ -49,11 +49,16 @@ struct SmallDecoder {
 
     SmallDecoder(const Architecture& architecture, const mpi::Communicator& world, index_t max_tokens,
                  const mpi::GridShape& shape = {}, const LoraSettings& lora = {2, 3.0, false}, double aux = 0,
-                 ops::Activations activations = ops::Activations::retain, const char* isa = "portable")
+                 ops::Activations activations = ops::Activations::retain, const char* isa = "portable",
+                 index_t chunks = 0)
         : kernels(isa),
           grid(world, shape),
           decoder(architecture,
-                  {.lora = lora, .activations = activations, .max_tokens = max_tokens, .keep_probabilities = aux > 0},
+                  {.lora = lora,
+                   .activations = activations,
+                   .max_tokens = max_tokens,
+                   .keep_probabilities = aux > 0,
+                   .chunks = chunks},
                   kernels, grid),
           aux_coefficient(aux) {
         decoder.load(RandomWeights<Scalar>());

@@ -125,15 +125,20 @@ void expect_as_planned(const std::vector<std::string>& families) {
     // Buffers in which kernels pack operands, at most 1 MiB per thread, stay from run to run and are not planned.
     static_cast<void>(allocated<float>(architecture_of(families.front()), {}, ops::Activations::retain, {}));
     static_cast<void>(allocated<core::bf16>(architecture_of(families.front()), {}, ops::Activations::retain, {}));
-    bool narrow = false;
+    // Several ranks take their time: what is kept, and its type, then change from grid to grid and round to round.
+    constexpr auto all_activations = core::values_of<ops::Activations>();
+    const std::size_t at_a_time = mpi::Communicator::world().size() == 1 ? all_activations.size() : 1;
+    std::size_t round = 0;
     for (const std::string& family : families) {
         for (const model::LoraSettings& lora : adapters()) {
+            std::size_t turn = round++;
             for (const mpi::GridShape& shape : test::grids_of(mpi::Communicator::world().size())) {
-                for (const ops::Activations activations : core::values_of<ops::Activations>()) {
-                    narrow ? expect_as_planned<core::bf16>(architecture_of(family), lora, activations, shape)
-                           : expect_as_planned<float>(architecture_of(family), lora, activations, shape);
+                for (std::size_t i = 0; i < at_a_time; ++i) {
+                    const ops::Activations activations = all_activations[(turn + i) % all_activations.size()];
+                    turn % 2 == 1 ? expect_as_planned<core::bf16>(architecture_of(family), lora, activations, shape)
+                                  : expect_as_planned<float>(architecture_of(family), lora, activations, shape);
                 }
-                narrow = !narrow;
+                ++turn;
             }
         }
     }

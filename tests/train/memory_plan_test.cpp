@@ -237,6 +237,10 @@ TEST(MemoryPlan, RecomputingAndEvaluatingNeedLess) {
     const auto recompute = plan_memory(architecture, less, request);
     // Gate and up of 8 experts, 768 wide, and their products with A: 2 bytes each, 48 layers.
     EXPECT_EQ(retain.of("activations") - recompute.of("activations"), 48.0 * 4096 * 8 * 2 * (768 + 16) * 2);
+    less.activations = ops::Activations::layer;
+    const auto layer = plan_memory(architecture, less, request);
+    // The stream before what backward goes through of 48 layers; and one layer at a time.
+    EXPECT_EQ(layer.of("activations"), 48 * 4096.0 * 2048 * 4 + recompute.of("activations") / 48);
     request.training = false;
     EXPECT_LT(plan_memory(architecture, settings, request).total(), recompute.total());
 }

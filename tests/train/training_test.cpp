@@ -240,12 +240,14 @@ TEST(TrainingData, IsMixedFromFiles) {
     EXPECT_THROW(static_cast<void>(load({.train = first, .eval_fraction = 0.01})), Error);
 }
 
-/// A rank's share of 16 GiB of weights in BF16, and 2 GiB for each of its sequences, or 1 if it recomputes; a step
-/// has 8.
+/// A rank's share of 16 GiB of weights in BF16, and 2 GiB for each of its sequences, 1 if it recomputes gate and up or
+/// 0.75 if it recomputes layers; a step has 8.
 MemoryPlan plan_of_small_run(const PassChoice& choice) {
     const double sequences =
         static_cast<double>(choice.micro_batch == 0 ? 8 / choice.grid.ranks() : choice.micro_batch);
-    const double each = choice.activations == ops::Activations::retain ? 2 : 1;
+    const double each = choice.activations == ops::Activations::retain      ? 2
+                        : choice.activations == ops::Activations::recompute ? 1
+                                                                            : 0.75;
     const double bits = choice.weights == ops::WeightChoice::int8   ? 8
                         : choice.weights == ops::WeightChoice::int4 ? 4
                                                                     : 16;
@@ -284,6 +286,11 @@ TEST(PassSize, SuggestsWhatFitsTheCheapestFirst) {
     EXPECT_EQ(suggested(options({.micro_batch = 8}, 1), 24), (Texts{"--train.micro_batch 4", "--model.weights int8"}));
     EXPECT_EQ(suggested(options({.micro_batch = 1}, 1), 17),
               (Texts{"--train.activations recompute", "--model.weights int8"}));
+    EXPECT_EQ(suggested(options({.micro_batch = 1}, 1), 16.8).front(), "--train.activations layer");
+    EXPECT_EQ(suggested(options({.micro_batch = 1, .activations = ops::Activations::recompute}, 1), 16.8).front(),
+              "--train.activations layer");
+    EXPECT_EQ(suggested(options({.micro_batch = 1, .activations = ops::Activations::layer}, 1), 16.7),
+              (Texts{"--model.weights int8"}));
     EXPECT_EQ(
         suggested(options({.micro_batch = 8}, 1), 17),
         (Texts{"--train.activations recompute --train.micro_batch 1", "--model.weights int8 --train.micro_batch 4"}));
@@ -338,11 +345,12 @@ TEST(WhatFits, IsTheMostForEveryFormatAndGrid) {
     const auto grids = grids_to_compare({.data = 4, .expert = 2, .tensor = 2}, 5);
     ASSERT_EQ(grids, (std::vector<mpi::GridShape>{{1, 1, 2}, {1, 2, 2}, {1, 4, 2}}));
     const FitTable table = what_fits(plan_of_small_run, grids, 9.5 * core::gibibyte);
-    ASSERT_EQ(table.rows.size(), 10U);
+    ASSERT_EQ(table.rows.size(), 15U);
     EXPECT_EQ(table.rows[0].sequences, (std::vector<index_t>{0, 2, 3}));  // BF16, retained
     EXPECT_EQ(table.rows[1].sequences, (std::vector<index_t>{1, 5, 7}));
-    EXPECT_EQ(table.rows[4].weights, ops::WeightChoice::int8);
-    EXPECT_EQ(table.rows[4].sequences, (std::vector<index_t>{2, 3, 4}));
+    EXPECT_EQ(table.rows[2].sequences, (std::vector<index_t>{2, 7, 10}));
+    EXPECT_EQ(table.rows[6].weights, ops::WeightChoice::int8);
+    EXPECT_EQ(table.rows[6].sequences, (std::vector<index_t>{2, 3, 4}));
     const std::string text = describe(table);
     EXPECT_NE(text.find("\n  bf16        retain             -       2       3\n"), std::string::npos) << text;
     EXPECT_EQ(what_fits(plan_of_small_run, {{1, 1, 1}}, 1e6 * core::gibibyte).rows[0].sequences.front(),

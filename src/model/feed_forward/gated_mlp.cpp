@@ -45,7 +45,10 @@ void GatedMlp<Scalar>::forward(const Pass<Scalar>& pass, std::span<const LoraLin
     if (retain_) {
         keep(state);
     }
-    const index_t rows = output.rows();
+    if (output.cols() == 0) {
+        return;
+    }
+    const index_t rows = pass.rows();
     const bool is_exact = workspace_.kernels.template operand_parts<Scalar>() == 2;
     work.activated.resize(rows, projections[down].in());
     work.exact_activated.resize(is_exact ? rows : 0, projections[down].in());

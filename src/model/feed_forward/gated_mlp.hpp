@@ -24,10 +24,10 @@ public:
     using Sum = accumulator_t<Scalar>;
 
     GatedMlp(ops::Activations activations, Workspace<Scalar>& workspace)
-        : retain_(activations == ops::Activations::retain), workspace_(workspace) {}
+        : retain_(activations != ops::Activations::recompute), workspace_(workspace) {}
 
-    /// [T, H] to [T, H]; row t of the output is multiplied by weights[t] unless that is null. `projections` are gate,
-    /// up [I, H] and down [H, I].
+    /// [T, H] to [T, H], or to `state` alone if the output has no columns; row t of the output is multiplied by
+    /// weights[t] unless that is null. `projections` are gate, up [I, H] and down [H, I].
     void forward(const Pass<Scalar>& pass, std::span<const ops::LoraLinear<Scalar>, 3> projections,
                  const ops::RoundedRows<Scalar>& x, GatedMlpState<Scalar>& state, MatrixView<Sum> output,
                  const Sum* weights = nullptr) const;

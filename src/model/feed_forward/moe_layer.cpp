@@ -180,6 +180,12 @@ void MoeLayer<Scalar>::run_experts(const Pass<Scalar>& pass, MatrixView<const Sc
     state.chunks.resize(state.routes.size());
     const ops::ExpertRows<Scalar> mine = {input, state.expert_ids, state.expert_weights, pass.dropout()};
     const auto bring = [&](std::size_t c) { return exchange.dispatch(state.routes[c], mine, state.chunks[c].arrived); };
+    if (output.cols() == 0) {  // what else a backward needs, it computes itself
+        for (std::size_t c = 0; c < state.routes.size(); ++c) {
+            experts_->save(bring(c), state.chunks[c].experts);
+        }
+        return;
+    }
     const auto give_back = [&](std::size_t c, MatrixView<const Sum> partial) {
         exchange.combine(state.routes[c], partial, output);
     };
@@ -236,7 +242,7 @@ void MoeLayer<Scalar>::experts_backward(const State& state, MatrixView<const Sum
 template <class Scalar>
 void MoeLayer<Scalar>::run_shared(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& input, State& state,
                                   MatrixView<Sum> output) const {
-    const index_t rows = output.rows();
+    const index_t rows = pass.rows();
     const bool gated = shared_gate_.size() > 0;
     if (gated) {
         state.shared_weights.resize(rows, 1);

@@ -62,7 +62,7 @@ private:
     void experts_backward(const State& state, MatrixView<const Sum> grad_output, MatrixView<Sum> grad_input);
     /// Adds what the routing weights' gradients, in the scratch, and those of probabilities say about the input.
     void route_backward(const State& state, std::span<const Sum> grad_probabilities, MatrixView<Sum> grad_input) const;
-    /// Adds the shared expert's output to `output`.
+    /// Adds the shared expert's output to `output`, unless that has no columns.
     void run_shared(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& input, State& state,
                     MatrixView<Sum> output) const;
     /// Adds to grad_input unless it is empty.

@@ -110,7 +110,7 @@ BlockPlan plan_gated_mlp(const std::string& folder, const Architecture& architec
                                                    down ? architecture.hidden : intermediate,
                                                    down ? intermediate : architecture.hidden, target, settings.lora));
     }
-    const bool retain = settings.activations == ops::Activations::retain;
+    const bool retain = settings.activations != ops::Activations::recompute;
     const index_t hidden = architecture.hidden;
     plan.state.push_back({"gate and up", Rows::own, Element::scalar, retain ? 2 * intermediate : 0});
     plan.scratch = {{"mlp.gate and up", Rows::own, Element::sum, 2 * intermediate},

@@ -76,8 +76,8 @@ void plan_exchange(const Architecture& architecture, const GridPlace& place, boo
                  {"arrived.weights", Rows::arrived, Element::sum, choices},
                  {"arrived.tokens", Rows::arrived, Element::index, identity}},
                 plan.state);
-    ops::append({{"exchange.arrived_gradient", Rows::arrived, Element::scalar, hidden, true},
-                 {"exchange.results.narrow", Rows::arrived, Element::narrow, hidden}},
+    ops::append({{"exchange.arrived_gradient", Rows::arrived, Element::narrow, hidden},
+                 {"exchange.arrived_gradient", Rows::arrived, Element::scalar, hidden, true}},
                 plan.exchange);
     if (place.tensor_ranks > 1) {
         const index_t slices = place.tensor_ranks;
@@ -93,9 +93,7 @@ void plan_exchange(const Architecture& architecture, const GridPlace& place, boo
                      {"exchange.packed_ids", Rows::sent, Element::int32, choices},
                      {"exchange.packed_weights", Rows::sent, Element::sum, choices},
                      {"exchange.packed_tokens", Rows::sent, Element::index, identity},
-                     {"exchange.results.returned", Rows::sent, Element::scalar, hidden},
                      {"exchange.results.summands", Rows::own, Element::index, place.expert_ranks},
-                     {"exchange.weight_gradients.returned", Rows::sent, Element::sum, choices, true},
                      {"exchange.weight_gradients.summands", Rows::own, Element::index, place.expert_ranks, true},
                      {"exchange.sums", Rows::received, Element::sum, place.tensor_ranks > 1 ? hidden : 0}},
                     plan.exchange);
@@ -223,21 +221,21 @@ MatrixView<const S> TokenExchange<Scalar>::send(const RowRoutes& routes, MatrixV
 /// whatever algorithm a reduction of the MPI library would choose, and narrow values travel.
 template <class Scalar>
 template <class W>
-void TokenExchange<Scalar>::sum_over_slices(const RowRoutes& routes, MatrixView<const Sum> partial, Inbound<W>& buffers,
-                                            MatrixView<Sum> sums) {
+void TokenExchange<Scalar>::sum_over_slices(const RowRoutes& routes, MatrixView<const Sum> partial,
+                                            const Inbound<W>& buffers, MatrixView<Sum> sums) {
     const index_t slices = tensor_.size();
     const index_t cols = partial.cols();
     const auto& row_kernels = kernels_.elementwise<W>();
-    buffers.slice_sums.resize(slices * routes.own, cols);
-    tensor_.template all_to_all_rows<W>(ops::as_operand<W>(row_kernels, partial, buffers.narrow), routes.of_rank,
-                                        buffers.slice_sums,
+    buffers.summands.of_slices.resize(slices * routes.own, cols);
+    tensor_.template all_to_all_rows<W>(ops::as_operand<W>(row_kernels, partial, buffers.leaving), routes.of_rank,
+                                        buffers.summands.of_slices,
                                         std::vector<index_t>(static_cast<std::size_t>(slices), routes.own));
     volume_.reduce += bytes_of<W>(routes.total - routes.own, cols);
-    const MatrixView<const W> slice_sums = buffers.slice_sums.view();
-    buffers.summands.resize(static_cast<std::size_t>(slices * routes.own));
+    const MatrixView<const W> slice_sums = buffers.summands.of_slices.view();
+    buffers.summands.rows.resize(static_cast<std::size_t>(slices * routes.own));
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < routes.own; ++row) {
-        const W** of_row = buffers.summands.data() + row * slices;
+        const W** of_row = buffers.summands.rows.data() + row * slices;
         for (index_t s = 0; s < slices; ++s) {
             of_row[s] = slice_sums[s * routes.own + row];
         }
@@ -248,16 +246,16 @@ void TokenExchange<Scalar>::sum_over_slices(const RowRoutes& routes, MatrixView<
 /// Sums what the groups returned for each row, in the order of groups.
 template <class Scalar>
 template <class W>
-void TokenExchange<Scalar>::sum_over_groups(const RowRoutes& routes, Inbound<W>& buffers,
+void TokenExchange<Scalar>::sum_over_groups(const RowRoutes& routes, const Inbound<W>& buffers,
                                             MatrixView<Sum> output) const {
     const index_t groups = expert_.size();
     const auto& row_kernels = kernels_.elementwise<W>();
     const MatrixView<const W> returned = buffers.returned.view();
     const MatrixView<const std::int32_t> place = routes.place.view();
-    buffers.summands.resize(static_cast<std::size_t>(groups * output.rows()));
+    buffers.summands.rows.resize(static_cast<std::size_t>(groups * output.rows()));
 #pragma omp parallel for schedule(static)
     for (index_t t = 0; t < output.rows(); ++t) {
-        const W** of_row = buffers.summands.data() + t * groups;
+        const W** of_row = buffers.summands.rows.data() + t * groups;
         index_t count = 0;
         for (const std::int32_t row : place.row(t)) {
             if (row >= 0) {
@@ -270,8 +268,8 @@ void TokenExchange<Scalar>::sum_over_groups(const RowRoutes& routes, Inbound<W>&
 
 template <class Scalar>
 template <class W>
-void TokenExchange<Scalar>::bring_back(const RowRoutes& routes, MatrixView<const Sum> partial, Inbound<W>& buffers,
-                                       MatrixView<Sum> output) {
+void TokenExchange<Scalar>::bring_back(const RowRoutes& routes, MatrixView<const Sum> partial,
+                                       const Inbound<W>& buffers, MatrixView<Sum> output) {
     const bool one_group = expert_.size() == 1;
     const MatrixView<Sum> mine = rows_of_chunk(output, routes);
     MatrixView<const Sum> sums = partial;
@@ -285,7 +283,7 @@ void TokenExchange<Scalar>::bring_back(const RowRoutes& routes, MatrixView<const
     }
     if (!one_group) {
         buffers.returned.resize(sum_of(routes.to_group), sums.cols());
-        exchange<W>(ops::as_operand<W>(kernels_.elementwise<W>(), sums, buffers.narrow), routes.from_group,
+        exchange<W>(ops::as_operand<W>(kernels_.elementwise<W>(), sums, buffers.leaving), routes.from_group,
                     buffers.returned, routes.to_group);
         sum_over_groups<W>(routes, buffers, mine);
     }
@@ -323,14 +321,15 @@ MatrixView<const Scalar> TokenExchange<Scalar>::dispatch_gradient(const RowRoute
 template <class Scalar>
 void TokenExchange<Scalar>::combine(const RowRoutes& routes, MatrixView<const Sum> partial, MatrixView<Sum> output) {
     const Scope scope(core::scopes::exchange_combine);
-    bring_back<Scalar>(routes, partial, results_, output);
+    Matrix<Scalar>& leaving = arrived_gradient_[static_cast<std::size_t>(routes.chunk % 2)];
+    bring_back<Scalar>(routes, partial, {leaving, packed_hidden_, results_}, output);
 }
 
 template <class Scalar>
 void TokenExchange<Scalar>::combine_weights(const RowRoutes& routes, MatrixView<const Sum> partial,
                                             MatrixView<Sum> gradient) {
     const Scope scope(core::scopes::exchange_combine_weights);
-    bring_back<Sum>(routes, partial, weight_gradients_, gradient);
+    bring_back<Sum>(routes, partial, {leaving_weights_, packed_weights_, weight_gradients_}, gradient);
 }
 
 template class TokenExchange<bf16>;

@@ -83,8 +83,8 @@ public:
     /// of this rank are in `arrived`, or they are views of `mine`, which must stay as long.
     ops::ExpertRows<Scalar> dispatch(const RowRoutes& routes, const ops::ExpertRows<Scalar>& mine,
                                      ArrivedRows<Scalar>& arrived);
-    /// Collective over the replica. Output gradients [T, H] follow their rows: [N, H], valid until the gradient of the
-    /// second next chunk arrives.
+    /// Collective over the replica. Output gradients [T, H] follow their rows: [N, H], valid until results of this
+    /// chunk are combined or the gradient of the second next one arrives.
     MatrixView<const Scalar> dispatch_gradient(const RowRoutes& routes, MatrixView<const Sum> gradient);
     /// Collective over the replica. Each rank has computed a part of the result of each row, partial [N, H]; their sums
     /// return to the rows' owners: the chunk's rows of output [T, H].
@@ -99,13 +99,18 @@ public:
     [[nodiscard]] const ExchangeVolume& volume() const noexcept { return volume_; }
 
 private:
-    /// Results of one kind on their way back.
+    /// Results of one kind that are summed.
+    template <class W>
+    struct Summands {
+        Matrix<W> of_slices;         // [tensor ranks * own, cols]: those of every slice of the experts
+        std::vector<const W*> rows;  // of one sum after the other
+    };
+    /// Results on their way back. They take the places that rows had on their way out.
     template <class W>
     struct Inbound {
-        Matrix<W> narrow;      // sums as they are sent
-        Matrix<W> slice_sums;  // [tensor ranks * own, cols]: those of every slice of the experts
-        Matrix<W> returned;    // [rows sent, cols]
-        std::vector<const W*> summands;
+        Matrix<W>& leaving;   // [N, cols] as they are sent
+        Matrix<W>& returned;  // [rows sent, cols]
+        Summands<W>& summands;
     };
 
     void plan_groups(MatrixView<const std::int32_t> expert_ids, std::vector<RowRoutes>& chunks);
@@ -113,13 +118,13 @@ private:
     template <class S>
     MatrixView<const S> send(const RowRoutes& routes, MatrixView<const S> rows, Matrix<S>& packed, Matrix<S>& arrived);
     template <class W>
-    void bring_back(const RowRoutes& routes, MatrixView<const Sum> partial, Inbound<W>& buffers,
+    void bring_back(const RowRoutes& routes, MatrixView<const Sum> partial, const Inbound<W>& buffers,
                     MatrixView<Sum> output);
     template <class W>
-    void sum_over_slices(const RowRoutes& routes, MatrixView<const Sum> partial, Inbound<W>& buffers,
+    void sum_over_slices(const RowRoutes& routes, MatrixView<const Sum> partial, const Inbound<W>& buffers,
                          MatrixView<Sum> sums);
     template <class W>
-    void sum_over_groups(const RowRoutes& routes, Inbound<W>& buffers, MatrixView<Sum> output) const;
+    void sum_over_groups(const RowRoutes& routes, const Inbound<W>& buffers, MatrixView<Sum> output) const;
     template <class S>
     void exchange(MatrixView<const S> sent, const std::vector<index_t>& to, MatrixView<S> received,
                   const std::vector<index_t>& from);
@@ -130,15 +135,16 @@ private:
     const kernels::KernelSet& kernels_;
     index_t chunks_;
     std::vector<std::int32_t> group_of_expert_;  // [E]
-    Matrix<Scalar> packed_hidden_;               // rows sent, by group
+    Matrix<Scalar> packed_hidden_;               // rows sent, by group; results come back here
     Matrix<std::int32_t> packed_ids_;
     Matrix<Sum> packed_weights_;
     Matrix<std::uint64_t> packed_tokens_;
     std::array<Matrix<Scalar>, 2> gradient_;  // [T, H] of even and odd chunks: one is computed while the other goes
-    std::array<Matrix<Scalar>, 2> arrived_gradient_;  // [N, H] the same
-    Inbound<Scalar> results_;
-    Inbound<Sum> weight_gradients_;
-    Matrix<Sum> sums_;  // [own, cols]
+    std::array<Matrix<Scalar>, 2> arrived_gradient_;  // [N, H] the same; results leave from here
+    Summands<Scalar> results_;
+    Summands<Sum> weight_gradients_;
+    Matrix<Sum> leaving_weights_;  // stays empty: they are of the type that is sent
+    Matrix<Sum> sums_;             // [own, cols]
     ExchangeVolume volume_;
 };
 

@@ -37,8 +37,8 @@ BlockPlan plan_grouped_attention(const Architecture& architecture, index_t layer
     const index_t keys = attention.kv_heads * attention.head_size;
     const index_t values = attention.kv_heads * attention.value_size;
     plan.add_linears({"q_proj", "k_proj", "v_proj"}, lora);
-    plan.scratch.push_back(
-        {"attention.grad_query, key and value", ops::Rows::own, ops::Element::scalar, queries + keys + values, true});
+    plan.scratch.push_back({"attention.grad_heads", ops::Rows::own, ops::Element::scalar, queries, true});
+    plan.scratch.push_back({"attention.grad_key and value", ops::Rows::own, ops::Element::scalar, keys + values, true});
     plan_head_transform(rotated_heads(architecture, attention.heads), queries, plan.state, plan.scratch);
     plan_head_transform(rotated_heads(architecture, attention.kv_heads), keys, plan.state, plan.scratch);
     plan_head_transform(bounded_values(architecture), values, plan.state, plan.scratch);
@@ -94,13 +94,13 @@ void GroupedAttention<Scalar>::project_backward(const Pass<Scalar>& pass, Matrix
     const auto& kept = static_cast<const State&>(state);
     AttentionScratch<Scalar>& work = this->scratch();
     const ops::Rotation<Sum> rotation = pass.rotation();
-    work.grad_query.resize(x.rows(), kept.query.cols());
+    work.grad_heads.resize(x.rows(), kept.query.cols());
     work.grad_key.resize(x.rows(), kept.key.cols());
     work.grad_value.resize(x.rows(), kept.value.cols());
-    query_transform_.backward(rotation, kept.query_heads, work.query, work.work, work.grad_query);
-    key_transform_.backward(rotation, kept.key_heads, work.key, work.work, work.grad_key);
-    value_transform_.backward(rotation, kept.value_heads, work.value, work.work, work.grad_value);
-    this->apply_backward(pass, this->linear("q_proj"), x, work.grad_query, grad_input);
+    query_transform_.backward(rotation, kept.query_heads, work.query, work.attended, work.grad_heads);
+    key_transform_.backward(rotation, kept.key_heads, work.key, work.attended, work.grad_key);
+    value_transform_.backward(rotation, kept.value_heads, work.value, work.attended, work.grad_value);
+    this->apply_backward(pass, this->linear("q_proj"), x, work.grad_heads, grad_input);
     this->apply_backward(pass, this->linear("k_proj"), x, work.grad_key, grad_input, true);
     this->apply_backward(pass, this->linear("v_proj"), x, work.grad_value, grad_input, true);
 }

@@ -58,7 +58,7 @@ BlockPlan plan_latent_attention(const Architecture& architecture, index_t layer,
     add(plan.state, "kv_latent", ops::Element::scalar, attention.kv_rank);
     add(plan.scratch, "attention.latent", ops::Element::sum, largest_latent);
     add(plan.scratch, "attention.expanded", ops::Element::sum, expanded);
-    add(plan.scratch, "attention.grad_query", ops::Element::scalar, queries, true);
+    add(plan.scratch, "attention.grad_heads", ops::Element::scalar, queries, true);
     add(plan.scratch, "attention.grad_latent", ops::Element::scalar, largest_latent, true);
     add(plan.scratch, "attention.grad_expanded", ops::Element::scalar, expanded, true);
     for (const index_t size : {attention.query_rank, attention.kv_rank}) {
@@ -188,16 +188,16 @@ void LatentAttention<Scalar>::project_query_backward(const Pass<Scalar>& pass, M
                                                      const State& kept, MatrixView<Sum> grad_input) {
     AttentionScratch<Scalar>& scratch = this->scratch();
     const ops::Rotation<Sum> rotation = pass.rotation();
-    scratch.grad_query.resize(x.rows(), query_up().out());
-    query_rotation_.backward(rotation, {}, scratch.query, scratch.work, scratch.grad_query);
+    scratch.grad_heads.resize(x.rows(), query_up().out());
+    query_rotation_.backward(rotation, {}, scratch.query, scratch.attended, scratch.grad_heads);
     if (!compresses_queries()) {
-        this->apply_backward(pass, query_up(), x, scratch.grad_query, grad_input);
+        this->apply_backward(pass, query_up(), x, scratch.grad_heads, grad_input);
         return;
     }
     scratch.latent.resize(x.rows(), query_down().out());
-    this->apply_backward(pass, query_up(), kept.query_latent, scratch.grad_query, scratch.latent);
+    this->apply_backward(pass, query_up(), kept.query_latent, scratch.grad_heads, scratch.latent);
     scratch.grad_latent.resize(x.rows(), query_down().out());
-    query_norm_.backward(rotation, kept.query_norm, scratch.latent, scratch.work, scratch.grad_latent);
+    query_norm_.backward(rotation, kept.query_norm, scratch.latent, scratch.attended, scratch.grad_latent);
     this->apply_backward(pass, query_down(), x, scratch.grad_latent, grad_input);
 }
 
@@ -216,7 +216,7 @@ void LatentAttention<Scalar>::project_backward(const Pass<Scalar>& pass, MatrixV
     const MatrixView<Sum> shared_key = latent.columns(kv_rank_, rotated_size_);
     assemble_backward(scratch.grad_expanded, shared_key);
     this->apply_backward(pass, kv_up(), kept.kv_latent, scratch.grad_expanded, latent.columns(0, kv_rank_));
-    kv_norm_.backward(rotation, kept.kv_norm, latent.columns(0, kv_rank_), scratch.work,
+    kv_norm_.backward(rotation, kept.kv_norm, latent.columns(0, kv_rank_), scratch.attended,
                       grad_latent.columns(0, kv_rank_));
 #pragma omp parallel for schedule(static)
     for (index_t row = 0; row < x.rows(); ++row) {

@@ -39,7 +39,7 @@ BlockPlan plan_softmax_attention(const Architecture& architecture, index_t layer
                     {"attention.attended", Rows::own, Element::exact, attended},
                     {"attention.attended", Rows::own, Element::sum, attended, true},
                     {"attention.grad_output", Rows::own, Element::narrow, architecture.hidden, true},
-                    {"attention.grad_attended", Rows::own, Element::narrow, attended, true}};
+                    {"attention.grad_heads", Rows::own, Element::narrow, attended, true}};
     plan.calls = {ops::plan_attention_forward(shape), ops::plan_attention_backward(shape)};
     plan.add_linears({"o_proj"}, lora);
     return plan;
@@ -70,7 +70,9 @@ void SoftmaxAttention<Scalar>::forward(const Pass<Scalar>& pass, const ops::Roun
                                     {kept.value, work.value},
                                     pass.batch.offsets},
                                    kept.attended, work.attended, kept.log_sum);
-    this->apply(pass, this->linear("o_proj"), {kept.attended, work.attended}, output);
+    if (output.cols() > 0) {
+        this->apply(pass, this->linear("o_proj"), {kept.attended, work.attended}, output);
+    }
 }
 
 template <class Scalar>
@@ -90,7 +92,7 @@ void SoftmaxAttention<Scalar>::backward(const Pass<Scalar>& pass, MatrixView<con
     ops::attention_backward<Scalar>(
         this->kernels(), shape_,
         {{kept.query}, {kept.key}, {kept.value}, pass.batch.offsets}, kept.attended, kept.log_sum,
-        ops::as_operand<Scalar>(row_kernels, work.attended, work.grad_attended), work.query, work.key, work.value);
+        ops::as_operand<Scalar>(row_kernels, work.attended, work.grad_heads), work.query, work.key, work.value);
     project_backward(pass, input, kept, grad_input);
 }
 
