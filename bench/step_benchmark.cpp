@@ -3,8 +3,6 @@
 #include "bench/step_check.hpp"
 #include "bench/step_run.hpp"
 #include "bench/step_samples.hpp"
-#include "bench/step_work.hpp"
-#include "bench/timing.hpp"
 #include "core/counted.hpp"
 #include "core/trace.hpp"
 #include "core/units.hpp"
@@ -12,8 +10,7 @@
 #include "measure/trace_drain.hpp"
 #include "ops/activations_option.hpp"
 #include "ops/arithmetic_option.hpp"
-#include "train/memory_plan.hpp"
-#include "train/pass_size.hpp"
+#include "train/grid_choice.hpp"
 #include "train/session.hpp"
 
 #include <fmt/format.h>
@@ -30,6 +27,12 @@ namespace moesaic::bench {
 namespace {
 
 namespace figures = measure::figures;
+
+/// Which grids of a model are measured.
+enum class MeasuredGrids : std::uint8_t { automatic, all };
+constexpr auto names_of(MeasuredGrids) {
+    return std::to_array<std::string_view>({"auto", "all"});
+}
 
 constexpr const char* micro_batch_key = "micro-batch";
 constexpr const char* activations_key = "activations";
@@ -116,7 +119,7 @@ void StepBenchmark::report_parts(Console& console, const measure::MachineLimits&
         bool is_there = true;  ///< false: the step has no such part
     };
     const model::Architecture& architecture = session_.decoder().architecture();
-    const StepWork work(architecture, grid_.shape(), static_cast<double>(tokens_));
+    const train::StepWork work = train::even_work(architecture, grid_.shape(), static_cast<double>(tokens_));
     const bool has_experts = architecture.moe_layers() > 0;
     // Backward ends at the experts of the lowest layer with some, as only experts are adapted.
     const auto lowest = std::find(architecture.is_moe.begin(), architecture.is_moe.end(), true);
@@ -162,12 +165,12 @@ void StepBenchmark::report(Console& console, const measure::MachineLimits& limit
     if (const index_t token_layers = steps_ * tokens_ * architecture.moe_layers(); token_layers > 0) {
         console.add("exchange_bytes_per_token", "B", static_cast<double>(sent) / static_cast<double>(token_layers));
     }
-    const StepWork work(architecture, grid_.shape(), static_cast<double>(tokens_));
+    const train::StepWork work = train::even_work(architecture, grid_.shape(), static_cast<double>(tokens_));
     const double floor = work.floor_seconds(limits);
     const measure::Summary seconds = measure::summarize(samples_.seconds.slowest);
     const double reached = 100 * floor / seconds.median;
     const Samples speed = samples_.seconds.rates(static_cast<double>(tokens_));
-    console.add("step_seconds", "s", measure::Better::neither, samples_.seconds, reached, work.sum());
+    console.add(figures::step_seconds, "s", measure::Better::neither, samples_.seconds, reached, work.sum());
     console.add(figures::step_tokens_per_second, "tokens/s", measure::Better::higher, speed, reached);
     console.add("step_pass_sequences", "sequences", static_cast<double>(pass_sequences_));
     console.add("step_floor", "percent", measure::Better::neither,
@@ -202,43 +205,111 @@ std::string describe_step(const train::Runtime& runtime, const StepWorkload& wor
     return text + "\n";
 }
 
-std::unique_ptr<Benchmark> prepare_step(const train::Runtime& runtime, Console& console, StepWorkload workload) {
-    const model::Architecture architecture =
-        train::read_architecture(runtime, workload.model, kernels::Precision::bf16);
-    model::DecoderSettings& settings = workload.decoder;
-    settings.lora.alpha = static_cast<double>(settings.lora.rank);  // scale 1; speed does not depend on it
-    train::BatchSettings& batches = workload.batches;
-    const auto tokens_of_pass = [&](index_t micro_batch, index_t ranks) {
-        return batches.with(micro_batch).per_pass(ranks) * workload.length;
-    };
-    train::MemoryRequest request = train::memory_request(runtime, sizeof(core::bf16), train::Purpose::training);
-    request.saves = false;
-    model::Architecture as_stored = architecture;
-    runtime.world.agree([&] { train::fit_to_checkpoint(workload.model, as_stored); });
-    train::PassPlanner planner(as_stored, settings, request);
-    const train::PlanOfPasses plan_of = [&](const train::PassChoice& choice) {
+/// What is known of a step before its grid: the model, and the memory that passes need.
+class StepPlans {
+public:
+    /// Collective. `workload` must outlive the object.
+    StepPlans(const train::Ranks& ranks, const mpi::GridSettings& wanted, const StepWorkload& workload)
+        : workload_(workload), wanted_(wanted) {
+        lora_ = workload.decoder.lora;
+        lora_.alpha = static_cast<double>(lora_.rank);  // scale 1; speed does not depend on it
+        train::MemoryRequest request = train::memory_request(ranks, sizeof(core::bf16), train::Purpose::training);
+        request.saves = false;
+        ranks.world.agree([&] {
+            architecture_ = train::read_architecture(workload.model, wanted, kernels::Precision::bf16);
+            train::fit_to_checkpoint(workload.model, architecture_);
+        });
+        model::DecoderSettings settings = workload.decoder;
+        settings.lora = lora_;
+        planner_.emplace(architecture_, settings, request);
+        steps_ = train::steps_of(ranks);
+        steps_.activations = workload.decoder.activations;
+        steps_.batch_size = workload.batches.batch_size;
+        steps_.sequence_length = static_cast<double>(workload.length);
+        steps_.chunks = workload.decoder.chunks;
+    }
+    StepPlans(const StepPlans&) = delete;  // the plan refers to the object
+    StepPlans& operator=(const StepPlans&) = delete;
+
+    [[nodiscard]] const model::Architecture& architecture() const noexcept { return architecture_; }
+    [[nodiscard]] const model::LoraSettings& lora() const noexcept { return lora_; }
+    [[nodiscard]] index_t tokens_of_pass(index_t micro_batch, index_t ranks) const {
+        return workload_.batches.with(micro_batch).per_pass(ranks) * workload_.length;
+    }
+    [[nodiscard]] const train::PlanOfPasses& plan() const noexcept { return plan_; }
+    /// Of steps on this grid.
+    [[nodiscard]] train::PassOptions options(const mpi::GridShape& grid) const {
+        return {.wanted = {workload_.batches.micro_batch, workload_.decoder.activations, workload_.model.weights, grid,
+                           workload_.model.share},
+                .batch_size = workload_.batches.batch_size,
+                .experts = architecture_.experts,
+                .integers = workload_.model.uses_integers(),
+                .micro_batch_key = micro_batch_key,
+                .activations_key = activations_key};
+    }
+    [[nodiscard]] train::GridQuestion question() const {
+        return {.wanted = workload_.model.settle(wanted_),
+                .architecture = architecture_,
+                .lora = lora_,
+                .steps = steps_,
+                .plan = plan_,
+                .options = options({})};
+    }
+
+private:
+    const StepWorkload& workload_;
+    mpi::GridSettings wanted_;
+    model::LoraSettings lora_;
+    model::Architecture architecture_;
+    std::optional<train::PassPlanner> planner_;
+    train::PlanOfPasses plan_ = [this](const train::PassChoice& choice) {
         const index_t ranks = choice.grid.ranks();
-        return planner.plan(
-            choice, {tokens_of_pass(choice.micro_batch, ranks), batches.with(choice.micro_batch).per_pass(ranks)});
+        return planner_->plan(choice, {tokens_of_pass(choice.micro_batch, ranks),
+                                       workload_.batches.with(choice.micro_batch).per_pass(ranks)});
     };
-    const train::PassOptions options = {.wanted = {batches.micro_batch, settings.activations, workload.model.weights,
-                                                   runtime.grid.shape(), workload.model.share},
-                                        .batch_size = batches.batch_size,
-                                        .experts = architecture.experts,
-                                        .integers = workload.model.uses_integers(),
-                                        .micro_batch_key = micro_batch_key,
-                                        .activations_key = activations_key};
-    const train::PassChoice choice = train::fit_passes(runtime, workload.model.name(), plan_of, options);
-    const train::MemoryPlan plan = plan_of(choice);
-    batches.micro_batch = choice.micro_batch;
-    settings.max_tokens = tokens_of_pass(choice.micro_batch, runtime.world.size());
-    console.say(describe_step(runtime, workload, architecture, plan));
+    train::StepsToCome steps_;
+};
+
+/// Collective. The grid that the cost model chooses, or all that fit, the best one first.
+std::vector<CaseGrid> grids_of_step(const train::Ranks& ranks, const mpi::GridSettings& wanted,
+                                    const StepWorkload& workload, MeasuredGrids measured) {
+    const StepPlans plans(ranks, wanted, workload);
+    std::vector<mpi::GridShape> shapes;
+    ranks.world.agree([&] { shapes = train::grids_for(plans.question(), ranks.world.size()); });
+    if (shapes.size() == 1) {
+        return {{.shape = shapes.front()}};
+    }
+    std::vector<CaseGrid> grids;
+    for (const train::GridOption& option :
+         train::grid_options(ranks, plans.question(), kernels::Precision::bf16)) {
+        const bool is_choice = grids.empty();
+        if (is_choice || (measured == MeasuredGrids::all && option.fits)) {
+            grids.push_back({.shape = option.grid(), .predicted = option.cost, .is_choice = is_choice});
+        }
+    }
+    return grids;
+}
+
+std::unique_ptr<Benchmark> prepare_step(const train::Runtime& runtime, Console& console,
+                                        const StepWorkload& workload) {
+    const mpi::GridShape& grid = runtime.grid.shape();
+    const StepPlans plans(runtime, {grid.data, grid.expert, grid.tensor}, workload);
+    const train::PassChoice choice =
+        train::fit_passes(runtime, workload.model.name(), plans.plan(), plans.options(grid));
+    const train::MemoryPlan plan = plans.plan()(choice);
+    const model::Architecture& architecture = plans.architecture();
+    StepWorkload chosen = workload;
+    chosen.batches.micro_batch = choice.micro_batch;
+    model::DecoderSettings& settings = chosen.decoder;
+    settings.lora = plans.lora();
+    settings.max_tokens = plans.tokens_of_pass(choice.micro_batch, runtime.world.size());
+    console.say(describe_step(runtime, chosen, architecture, plan));
     runtime.world.agree([&] {
         train::require_memory(runtime.placement, runtime.placement.node_ranks, workload.model.name(),
-                              memory_of_step_check(architecture, settings, runtime.grid.expert().size()));
+                              memory_of_step_check(architecture, settings, grid.expert));
     });
     verify_step(console, architecture, settings, runtime.kernels, runtime.grid);
-    return std::make_unique<StepBenchmark>(runtime, architecture, workload, plan.total());
+    return std::make_unique<StepBenchmark>(runtime, architecture, chosen, plan.total());
 }
 
 class StepBenchmarkSettings final : public BenchmarkSettings {
@@ -249,6 +320,8 @@ public:
         set.add("length", workload_.length, "tokens per sequence", core::at_least(2));
         batches.declare_micro_batch(set, micro_batch_key);
         ops::declare_activations(set, activations_key, workload_.decoder.activations);
+        set.add_enum("grids", measured_,
+                     "auto: the grid that is fastest by the model of costs; or all that fit, as one case each");
     }
     void declare_sections(core::OptionSet& set) override {
         set.need({"model.path", "model.synthetic"});
@@ -259,14 +332,17 @@ public:
         grid_.declare(set);
         workload_.decoder.declare_chunks(set);
     }
-    [[nodiscard]] mpi::GridShape grid() const override { return grid_; }
+    [[nodiscard]] std::vector<CaseGrid> grids(const train::Ranks& ranks) const override {
+        return grids_of_step(ranks, grid_, workload_, measured_);
+    }
     [[nodiscard]] std::unique_ptr<Benchmark> prepare(const train::Runtime& runtime, Console& console) const override {
         return prepare_step(runtime, console, workload_);
     }
 
 private:
     StepWorkload workload_ = {.batches = {.batch_size = 4}, .length = 512};
-    mpi::GridShape grid_;
+    mpi::GridSettings grid_;
+    MeasuredGrids measured_ = MeasuredGrids::automatic;
 };
 
 /// docs/benchmarking.md has the rules: only how ranks share the work may be chosen.
@@ -276,19 +352,25 @@ public:
         grid_.declare(set);
         workload_.decoder.declare_chunks(set);
     }
-    [[nodiscard]] mpi::GridShape grid() const override { return grid_; }
+    [[nodiscard]] std::vector<CaseGrid> grids(const train::Ranks& ranks) const override {
+        return grids_of_step(ranks, grid_, workload_for(ranks), MeasuredGrids::automatic);
+    }
     [[nodiscard]] std::unique_ptr<Benchmark> prepare(const train::Runtime& runtime, Console& console) const override {
-        constexpr index_t tokens_per_thread = 128;
-        StepWorkload workload = workload_;
-        const index_t of_rank = runtime.placement.threads;
-        workload.batches = {.batch_size = runtime.world.size() * of_rank, .micro_batch = of_rank};  // in one pass
-        workload.length = tokens_per_thread;
-        return prepare_step(runtime, console, workload);
+        return prepare_step(runtime, console, workload_for(runtime));
     }
 
 private:
+    [[nodiscard]] StepWorkload workload_for(const train::Ranks& ranks) const {
+        constexpr index_t tokens_per_thread = 128;
+        StepWorkload workload = workload_;
+        const index_t of_rank = ranks.placement.threads;
+        workload.batches = {.batch_size = ranks.world.size() * of_rank, .micro_batch = of_rank};  // in one pass
+        workload.length = tokens_per_thread;
+        return workload;
+    }
+
     StepWorkload workload_ = {.model = {.path = {}, .synthetic = "moesaic-reference"}};
-    mpi::GridShape grid_;
+    mpi::GridSettings grid_;
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include "ops/expert_backend.hpp"
 #include "ops/loss.hpp"
 #include "ops/weights/packed_weights.hpp"
+#include "train/step_work.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -24,16 +25,6 @@ using model::LayerPlan;
 using model::ProjectionPlan;
 
 constexpr double float_bytes = sizeof(float);
-
-/// Part of the tokens that go to a tensor group with `held` of `experts` experts, if each goes to `choices` different
-/// ones and all combinations are equally frequent.
-double share_of_tokens(double experts, double held, double choices) {
-    double none = 1;  // chance that no choice is held
-    for (double chosen = 0; chosen < choices; ++chosen) {
-        none *= std::max(experts - held - chosen, 0.0) / std::max(experts - chosen, 1.0);
-    }
-    return 1 - none;
-}
 
 /// Rows in a pass of the rank that has most, and what becomes of them; floating point, because sizes in a hostile file
 /// may overflow integers.
