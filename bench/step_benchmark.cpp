@@ -1,6 +1,7 @@
 // moesaic bench step, moesaic bench reference: whole training steps on random tokens.
 #include "bench/benchmark.hpp"
 #include "bench/step_check.hpp"
+#include "bench/step_plans.hpp"
 #include "bench/step_run.hpp"
 #include "bench/step_samples.hpp"
 #include "core/counted.hpp"
@@ -10,7 +11,6 @@
 #include "measure/trace_drain.hpp"
 #include "ops/activations_option.hpp"
 #include "ops/arithmetic_option.hpp"
-#include "train/grid_choice.hpp"
 #include "train/session.hpp"
 
 #include <fmt/format.h>
@@ -33,19 +33,6 @@ enum class MeasuredGrids : std::uint8_t { automatic, all };
 constexpr auto names_of(MeasuredGrids) {
     return std::to_array<std::string_view>({"auto", "all"});
 }
-
-constexpr const char* micro_batch_key = "micro-batch";
-constexpr const char* activations_key = "activations";
-
-/// What is trained in one step.
-struct StepWorkload {
-    [[nodiscard]] index_t tokens() const { return batches.batch_size * length; }
-
-    train::ModelSettings model = {};
-    model::DecoderSettings decoder = {.lora = {.rank = 16}};
-    train::BatchSettings batches = {};
-    index_t length = 0;  ///< tokens per sequence
-};
 
 /// Steps of all ranks, which train one model together on random tokens, a few steps of them again and again.
 class StepBenchmark final : public Benchmark {
@@ -82,11 +69,8 @@ StepBenchmark::StepBenchmark(const train::Runtime& runtime, const model::Archite
       pass_sequences_(workload.batches.per_pass(runtime.world.size())),
       planned_bytes_(planned_bytes),
       data_(random_tokens(workload.batches.batch_size * steps_of_data, workload.length, architecture.vocabulary, 0)),
-      session_(train::load_model<core::bf16>(runtime, architecture, workload.model, workload.decoder,
-                                             train::Purpose::training),
-               data_, settings_of_steps(workload.batches), runtime.kernels, runtime.grid) {
-    randomise(session_.decoder().lora(), 0);
-    session_.decoder().update_lora();
+      session_(load_random_factors(runtime, architecture, workload), data_, settings_of_steps(workload.batches),
+               runtime.kernels, runtime.grid) {
     memory_.end();
 }
 
@@ -205,71 +189,6 @@ std::string describe_step(const train::Runtime& runtime, const StepWorkload& wor
     return text + "\n";
 }
 
-/// What is known of a step before its grid: the model, and the memory that passes need.
-class StepPlans {
-public:
-    /// Collective. `workload` must outlive the object.
-    StepPlans(const train::Ranks& ranks, const mpi::GridSettings& wanted, const StepWorkload& workload)
-        : workload_(workload), wanted_(wanted) {
-        lora_ = workload.decoder.lora;
-        lora_.alpha = static_cast<double>(lora_.rank);  // scale 1; speed does not depend on it
-        train::MemoryRequest request = train::memory_request(ranks, sizeof(core::bf16), train::Purpose::training);
-        request.saves = false;
-        ranks.world.agree([&] {
-            architecture_ = train::read_architecture(workload.model, wanted, kernels::Precision::bf16);
-            train::fit_to_checkpoint(workload.model, architecture_);
-        });
-        model::DecoderSettings settings = workload.decoder;
-        settings.lora = lora_;
-        planner_.emplace(architecture_, settings, request);
-        steps_ = train::steps_of(ranks);
-        steps_.activations = workload.decoder.activations;
-        steps_.batch_size = workload.batches.batch_size;
-        steps_.sequence_length = static_cast<double>(workload.length);
-        steps_.chunks = workload.decoder.chunks;
-    }
-    StepPlans(const StepPlans&) = delete;  // the plan refers to the object
-    StepPlans& operator=(const StepPlans&) = delete;
-
-    [[nodiscard]] const model::Architecture& architecture() const noexcept { return architecture_; }
-    [[nodiscard]] const model::LoraSettings& lora() const noexcept { return lora_; }
-    [[nodiscard]] index_t tokens_of_pass(index_t micro_batch, index_t ranks) const {
-        return workload_.batches.with(micro_batch).per_pass(ranks) * workload_.length;
-    }
-    [[nodiscard]] const train::PlanOfPasses& plan() const noexcept { return plan_; }
-    /// Of steps on this grid.
-    [[nodiscard]] train::PassOptions options(const mpi::GridShape& grid) const {
-        return {.wanted = {workload_.batches.micro_batch, workload_.decoder.activations, workload_.model.weights, grid,
-                           workload_.model.share},
-                .batch_size = workload_.batches.batch_size,
-                .experts = architecture_.experts,
-                .integers = workload_.model.uses_integers(),
-                .micro_batch_key = micro_batch_key,
-                .activations_key = activations_key};
-    }
-    [[nodiscard]] train::GridQuestion question() const {
-        return {.wanted = workload_.model.settle(wanted_),
-                .architecture = architecture_,
-                .lora = lora_,
-                .steps = steps_,
-                .plan = plan_,
-                .options = options({})};
-    }
-
-private:
-    const StepWorkload& workload_;
-    mpi::GridSettings wanted_;
-    model::LoraSettings lora_;
-    model::Architecture architecture_;
-    std::optional<train::PassPlanner> planner_;
-    train::PlanOfPasses plan_ = [this](const train::PassChoice& choice) {
-        const index_t ranks = choice.grid.ranks();
-        return planner_->plan(choice, {tokens_of_pass(choice.micro_batch, ranks),
-                                       workload_.batches.with(choice.micro_batch).per_pass(ranks)});
-    };
-    train::StepsToCome steps_;
-};
-
 /// Collective. The grid that the cost model chooses, or all that fit, the best one first.
 std::vector<CaseGrid> grids_of_step(const train::Ranks& ranks, const mpi::GridSettings& wanted,
                                     const StepWorkload& workload, MeasuredGrids measured) {
@@ -318,8 +237,8 @@ public:
         train::BatchSettings& batches = workload_.batches;
         set.add("batch", batches.batch_size, "sequences per step, all ranks together", core::at_least(1));
         set.add("length", workload_.length, "tokens per sequence", core::at_least(2));
-        batches.declare_micro_batch(set, micro_batch_key);
-        ops::declare_activations(set, activations_key, workload_.decoder.activations);
+        batches.declare_micro_batch(set, StepPlans::micro_batch_key);
+        ops::declare_activations(set, StepPlans::activations_key, workload_.decoder.activations);
         set.add_enum("grids", measured_,
                      "auto: the grid that is fastest by the model of costs; or all that fit, as one case each");
     }

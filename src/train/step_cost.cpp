@@ -163,7 +163,9 @@ StepCost CostModel::of(const StepsToCome& steps, const MachineRates& rates) cons
     const index_t full = all / per_pass;
     const auto tokens = [&](index_t sequences) { return static_cast<double>(sequences) * steps.sequence_length; };
     StepCost cost;
-    add_pass({steps, rates, static_cast<double>(full), tokens(per_pass), tokens(per_pass * of_replica)}, cost);
+    if (full > 0) {
+        add_pass({steps, rates, static_cast<double>(full), tokens(per_pass), tokens(per_pass * of_replica)}, cost);
+    }
     const index_t left = all - full * per_pass;
     if (const index_t own = most - full * per_pass; own > 0) {
         add_pass({steps, rates, 1, tokens(own), tokens(left * of_replica + std::min(with_one_more, of_replica))}, cost);
@@ -174,13 +176,11 @@ StepCost CostModel::of(const StepsToCome& steps, const MachineRates& rates) cons
 
 void CostModel::add_pass(const Pass& pass, StepCost& cost) const {
     const StepsToCome& steps = pass.steps;
-    if (pass.count == 0) {
-        return;
-    }
     const core::MachineLimits limits = pass.rates.limits;
     const Efficiency& efficiency = pass.rates.efficiency;
+    // Weights are read and unpacked before rows are computed with them: with few rows, both take their time.
     const auto seconds = [&](const core::Work& work, double part_of_peak) {
-        return core::Work{work.operations / part_of_peak, work.bytes / streaming}.floor_seconds(limits);
+        return work.operations / (part_of_peak * limits.peak_flops) + work.bytes / (streaming * limits.bytes_per_second);
     };
     const auto intermediate = static_cast<double>(architecture_.expert_intermediate);
     const BusiestGroup group = find_busiest(architecture_, steps, pass.replica);

@@ -1,8 +1,10 @@
 // What needs ranks: limits of the machine, the loop that measures, what a case finds.
 #include "bench/console.hpp"
+
 #include "bench/benchmark.hpp"
 #include "bench/disturbances.hpp"
 #include "bench/environment.hpp"
+#include "bench/working_sets.hpp"
 #include "core/error.hpp"
 #include "host/caches.hpp"
 #include "kernels/peak.hpp"

@@ -8,6 +8,8 @@
 namespace moesaic::bench {
 namespace {
 
+using core::index_t;
+
 measure::CaseResult case_of(const std::string& benchmark, index_t threads, double gflops) {
     measure::CaseResult result;
     result.name = result.benchmark = benchmark;
