@@ -1,6 +1,7 @@
 #include "train/machine_rates.hpp"
 
 #include "core/error.hpp"
+#include "core/slice.hpp"
 #include "host/system_files.hpp"
 #include "io/files.hpp"
 #include "io/json.hpp"
@@ -14,6 +15,7 @@
 #include <algorithm>
 #include <array>
 #include <cstdlib>
+#include <limits>
 #include <set>
 #include <span>
 #include <utility>
@@ -30,63 +32,67 @@ struct Kept {
 };
 constexpr std::array kept = {Kept{"operations_per_second", 1e6, 1e18},
                              Kept{"bytes_per_second_from_memory", 1e6, 1e15},
-                             Kept{"bytes_per_second_within_host", 1e4, 1e15},
-                             Kept{"bytes_per_second_between_hosts", 1e4, 1e15},
+                             Kept{"gathered_per_second_within_host", 1e4, 1e15},
+                             Kept{"summed_per_second_within_host", 1e4, 1e15},
                              Kept{"seconds_of_call_within_host", 1e-9, 10},
+                             Kept{"gathered_per_second_between_hosts", 1e4, 1e15},
+                             Kept{"summed_per_second_between_hosts", 1e4, 1e15},
                              Kept{"seconds_of_call_between_hosts", 1e-9, 10}};
 using Numbers = std::array<double, kept.size()>;
 
 Numbers numbers_of(const MachineRates& rates) {
-    return {rates.limits.peak_flops, rates.limits.bytes_per_second, rates.copy,
-            rates.network,           rates.copy_latency,            rates.network_latency};
+    return {rates.limits.peak_flops, rates.limits.bytes_per_second, rates.host.gather, rates.host.sum,
+            rates.host.latency,      rates.network.gather,          rates.network.sum, rates.network.latency};
 }
 
 MachineRates rates_from(const Numbers& n, index_t threads) {
-    return {.limits = {n[0], n[1]},
-            .threads = threads,
-            .copy = n[2],
-            .network = n[3],
-            .copy_latency = n[4],
-            .network_latency = n[5]};
+    return {.limits = {n[0], n[1]}, .threads = threads, .host = {n[2], n[3], n[4]}, .network = {n[5], n[6], n[7]}};
 }
 
-/// Rate and latency of an all-gather in a group.
-struct Exchange {
-    double bytes_per_second = 0;
-    double latency = 0;
-};
-
-/// Collective over `world`, whose ranks are in groups of their own. The slowest group counts; nothing if no group has
-/// two ranks.
-std::optional<Exchange> measure_exchange(const mpi::Communicator& world, const mpi::Communicator& group) {
+/// Collective over `world`, whose ranks are in groups, at once in all groups; the slowest one counts. Nothing if no
+/// group has two ranks.
+std::optional<LinkRates> measure_link(const mpi::Communicator& world, const mpi::Communicator& group) {
     constexpr index_t cols = 2048;
-    constexpr index_t rows = 256;  // of a rank: 1 MiB
-    constexpr int repetitions = 8;
+    constexpr index_t rows_to_gather = 256;  // of a rank: 1 MiB
+    constexpr index_t rows_to_sum = 1024;    // of all: 8 MiB
+    constexpr int repetitions = 6;
+    constexpr int calls = 4;  // to find out how long one takes
     const auto ranks = static_cast<index_t>(group.size());
     const index_t largest = world.max(ranks);
     if (largest == 1) {
         return std::nullopt;
     }
-    const auto gather = [&](index_t of_rank, const core::Matrix<core::bf16>& mine, core::Matrix<core::bf16>& all) {
-        const std::vector<index_t> counts(static_cast<std::size_t>(ranks), of_rank);
-        group.all_gather_rows<core::bf16>(mine.view().rows(0, of_rank), all.view().rows(0, of_rank * ranks), counts);
+    core::Matrix<core::bf16> mine(rows_to_gather, cols);
+    core::Matrix<core::bf16> all(rows_to_gather * ranks, cols);
+    const auto gather = [&](index_t rows) {
+        const std::vector<index_t> counts(static_cast<std::size_t>(ranks), rows);
+        group.all_gather_rows<core::bf16>(mine.view().rows(0, rows), all.view().rows(0, rows * ranks), counts);
     };
-    core::Matrix<core::bf16> mine(rows, cols);
-    core::Matrix<core::bf16> all(rows * ranks, cols);
-    double best = 0;
-    double quickest = 1;
+    core::Matrix<float> summands(rows_to_sum, cols);
+    summands.fill(1);
+    std::vector<index_t> shares;
+    for (index_t rank = 0; rank < ranks; ++rank) {
+        shares.push_back(core::slice_of(rows_to_sum, rank, ranks).extent);
+    }
+    core::Matrix<float> sums(shares[static_cast<std::size_t>(group.rank())], cols);
+    LinkRates link = {.latency = std::numeric_limits<double>::infinity()};
     for (int i = 0; i < repetitions; ++i) {
-        const double bytes = static_cast<double>((largest - 1) * rows * cols) * sizeof(core::bf16);
-        best = std::max(best, mpi::seconds_of(world, [&] { gather(rows, mine, all); }).rate_of(bytes).slowest);
-        constexpr int calls = 4;
+        const auto others = static_cast<double>(largest - 1);
+        const double gathered = others * static_cast<double>(rows_to_gather * cols) * sizeof(core::bf16);
+        const double summed =
+            others / static_cast<double>(largest) * static_cast<double>(rows_to_sum * cols) * sizeof(float);
+        link.gather = std::max(link.gather, gathered / mpi::seconds_of(world, [&] { gather(rows_to_gather); }).slowest);
+        link.sum = std::max(link.sum, summed / mpi::seconds_of(world, [&] {
+                                          group.reduce_scatter_rows<float>(summands, sums, shares);
+                                      }).slowest);
         const mpi::Sample seconds = mpi::seconds_of(world, [&] {
             for (int call = 0; call < calls; ++call) {
-                gather(1, mine, all);
+                gather(1);
             }
         });
-        quickest = std::min(quickest, seconds.slowest / calls);
+        link.latency = std::min(link.latency, seconds.slowest / calls);
     }
-    return Exchange{best, quickest};
+    return link;
 }
 
 /// Collective. What rates depend on, the same on all ranks: kinds of processors, ranks, hosts, threads, level.
@@ -126,10 +132,8 @@ MachineRates usual_rates(kernels::Isa level, index_t threads) {
     const double flops_of_thread = level == kernels::Isa::amx ? 1.5e12 : 1e11;
     return {.limits = {flops_of_thread * count, 1e10 * count},
             .threads = threads,
-            .copy = 2e9,
-            .network = 5e8,
-            .copy_latency = 1e-5,
-            .network_latency = 4e-5,
+            .host = {.gather = 2e9, .sum = 5e8, .latency = 1e-5},
+            .network = {.gather = 5e8, .sum = 2e8, .latency = 4e-5},
             .efficiency = usual_efficiency(level),
             .source = "usual rates"};
 }
@@ -148,15 +152,8 @@ MachineRates measure_rates(const Ranks& ranks) {
         rates.limits.bytes_per_second =
             std::max(rates.limits.bytes_per_second, 1e9 * limits.gigabytes_per_second.slowest);
     }
-    if (const auto within = measure_exchange(world, ranks.host_group)) {
-        rates.copy = within->bytes_per_second;
-        rates.copy_latency = within->latency;
-    }
-    const mpi::Communicator across = world.split(ranks.placement.node_rank, world.rank());
-    if (const auto between = measure_exchange(world, across)) {
-        rates.network = between->bytes_per_second;
-        rates.network_latency = between->latency;
-    }
+    rates.host = measure_link(world, ranks.host_group).value_or(rates.host);
+    rates.network = measure_link(world, world.split(ranks.placement.node_rank, world.rank())).value_or(rates.network);
     return rates;
 }
 

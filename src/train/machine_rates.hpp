@@ -21,14 +21,19 @@ struct Efficiency {
 /// Where no step was measured; docs/benchmarking.md says where it comes from.
 [[nodiscard]] Efficiency usual_efficiency(kernels::Isa level);
 
+/// Of collectives of ranks that are all on one host, or all on different ones.
+struct LinkRates {
+    double gather = 0;   ///< bytes per second that a rank gets from the others
+    double sum = 0;      ///< bytes per second of a rank's values that the others add to theirs
+    double latency = 0;  ///< seconds of a call with a few bytes
+};
+
 /// Of a rank with so many threads, while all ranks do the same.
 struct MachineRates {
     core::MachineLimits limits;
     index_t threads = 1;
-    double copy = 0;             ///< bytes per second that a rank gets from others of its host
-    double network = 0;          ///< the same from ranks of other hosts
-    double copy_latency = 0;     ///< seconds of a collective of a few bytes within a host
-    double network_latency = 0;  ///< the same between hosts
+    LinkRates host;
+    LinkRates network;
     Efficiency efficiency = {};
     std::string source = {};  ///< "measured now"
 
@@ -40,7 +45,7 @@ struct MachineRates {
 /// Of CPUs of this level that nobody has measured: orders of magnitude.
 [[nodiscard]] MachineRates usual_rates(kernels::Isa level, index_t threads);
 
-/// Collective. Measures for one to two seconds.
+/// Collective. Measures for about a second.
 [[nodiscard]] MachineRates measure_rates(const Ranks& ranks);
 
 /// Collective. What such ranks measured earlier on such machines, or what they measure now, which the cache keeps.

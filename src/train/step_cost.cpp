@@ -52,12 +52,18 @@ struct Group {
     }
     /// For bytes that come from all others alike.
     [[nodiscard]] double seconds(double bytes, double calls, const MachineRates& rates) const {
-        if (size == 1) {
-            return 0;
-        }
-        const double of_host = others_of_host() / others();
-        const double latency = of_host < 1 ? rates.network_latency : rates.copy_latency;
-        return bytes * (of_host / rates.copy + (1 - of_host) / rates.network) + calls * latency;
+        return seconds_at(bytes, rates.host.gather, rates.network.gather) +
+               (size == 1 ? 0 : calls * (others_of_host() < others() ? rates.network : rates.host).latency);
+    }
+    /// For bytes that all others alike add to theirs.
+    [[nodiscard]] double seconds_to_sum(double bytes, const MachineRates& rates) const {
+        return seconds_at(bytes, rates.host.sum, rates.network.sum);
+    }
+
+private:
+    [[nodiscard]] double seconds_at(double bytes, double rate_of_host, double rate_of_network) const {
+        const double of_host = size == 1 ? 1 : others_of_host() / others();
+        return size == 1 ? 0 : bytes * (of_host / rate_of_host + (1 - of_host) / rate_of_network);
     }
 };
 
@@ -244,9 +250,10 @@ double CostModel::reduction(const StepsToCome& steps, const MachineRates& rates)
     double seconds = 0;
     const auto add = [&](double elements, const Group& holders) {
         const auto size = static_cast<double>(holders.size);
+        const double of_others = sum_bytes * elements * holders.others() / size;
         seconds += elements * (adapter_bytes + optimizer_bytes / size) / memory +
-                   holders.seconds(2 * sum_bytes * elements * holders.others() / size,
-                                   2 * static_cast<double>(architecture_.layers), rates);
+                   holders.seconds_to_sum(of_others, rates) +
+                   holders.seconds(of_others, 2 * static_cast<double>(architecture_.layers), rates);
     };
     add(held * adapters_.sliced * padded_slice(slices), {data, groups * slices, steps.host_ranks});
     add(held * adapters_.whole, {data * slices, data > 1 ? groups : 1, steps.host_ranks});

@@ -17,10 +17,8 @@ using test::TemporaryFolder;
 MachineRates some_rates() {
     return {.limits = {1.5e12, 3e10},
             .threads = 4,
-            .copy = 2e9,
-            .network = 1e9,
-            .copy_latency = 2e-5,
-            .network_latency = 7e-5};
+            .host = {2e9, 5e8, 2e-5},
+            .network = {1e9, 3e8, 7e-5}};
 }
 
 TEST(MachineRates, OtherThreadsHaveTheirShare) {
@@ -28,7 +26,7 @@ TEST(MachineRates, OtherThreadsHaveTheirShare) {
     EXPECT_DOUBLE_EQ(half.limits.peak_flops, 0.75e12);
     EXPECT_DOUBLE_EQ(half.limits.bytes_per_second, 1.5e10);
     EXPECT_EQ(half.threads, 2);
-    EXPECT_EQ(half.copy, some_rates().copy);
+    EXPECT_EQ(half.host.gather, some_rates().host.gather);
 }
 
 TEST(RatesCache, KeepsWhatWasMeasured) {
@@ -41,10 +39,12 @@ TEST(RatesCache, KeepsWhatWasMeasured) {
     EXPECT_EQ(found->limits.peak_flops, some_rates().limits.peak_flops);
     EXPECT_EQ(found->limits.bytes_per_second, some_rates().limits.bytes_per_second);
     EXPECT_EQ(found->threads, 4);
-    EXPECT_EQ(found->copy, some_rates().copy);
-    EXPECT_EQ(found->network, some_rates().network);
-    EXPECT_EQ(found->copy_latency, some_rates().copy_latency);
-    EXPECT_EQ(found->network_latency, some_rates().network_latency);
+    for (const auto& [link, expected] :
+         {std::pair(found->host, some_rates().host), std::pair(found->network, some_rates().network)}) {
+        EXPECT_EQ(link.gather, expected.gather);
+        EXPECT_EQ(link.sum, expected.sum);
+        EXPECT_EQ(link.latency, expected.latency);
+    }
     EXPECT_FALSE(cache.read("a CPU; ranks 4"));
 }
 

@@ -16,10 +16,8 @@ namespace {
 MachineRates rates() {
     return {.limits = {1e12, 4e10},
             .threads = 4,
-            .copy = 4e9,
-            .network = 1e9,
-            .copy_latency = 1e-5,
-            .network_latency = 5e-5,
+            .host = {.gather = 4e9, .sum = 1e9, .latency = 1e-5},
+            .network = {.gather = 1e9, .sum = 3e8, .latency = 5e-5},
             .efficiency = {.experts = 0.5, .projections = 0.5, .scores = 0.5},
             .source = "test"};
 }
@@ -96,11 +94,10 @@ TEST(StepCost, SlowNetworksKeepRowsOnTheirHosts) {
     StepsToCome steps = steps_on({}, 4);
     steps.batch_size = 64;
     MachineRates slow = rates();
-    slow.network = 2e7;
+    slow.network = {.gather = 2e7, .sum = 1e7, .latency = 1e-4};
     EXPECT_EQ(best(qwen, steps, 8, slow), (mpi::GridShape{2, 4, 1}));
     MachineRates fast = rates();
-    fast.network = fast.copy;
-    fast.network_latency = fast.copy_latency;
+    fast.network = fast.host;
     EXPECT_EQ(best(qwen, steps, 8, fast), (mpi::GridShape{1, 8, 1}));
 }
 
