@@ -103,6 +103,7 @@ TEST(StepCost, SlowNetworksKeepRowsOnTheirHosts) {
     slow.network = {.gather = 5e7, .sum = 5e7, .latency = 1e-4};
     EXPECT_EQ(best(qwen, steps, 8, slow), (mpi::GridShape{2, 4, 1}));
     steps.batch_size = 16;
+    steps.chunks = 1;
     MachineRates fast = rates();
     fast.network = fast.host;
     EXPECT_EQ(best(qwen, steps, 8, fast), (mpi::GridShape{1, 8, 1}));
