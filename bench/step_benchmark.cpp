@@ -239,6 +239,10 @@ public:
         set.add("length", workload_.length, "tokens per sequence", core::at_least(2));
         batches.declare_micro_batch(set, StepPlans::micro_batch_key);
         ops::declare_activations(set, StepPlans::activations_key, workload_.decoder.activations);
+        set.add("skew", workload_.model.router_skew,
+                "how unevenly the experts of random weights are chosen: 0, alike; scores of the first one are larger by "
+                "this factor, those of others by less",
+                core::within(0, 100));
         set.add_enum("grids", measured_,
                      "auto: the grid that is fastest by the model of costs; or all that fit, as one case each");
     }

@@ -1,6 +1,7 @@
 #include "bench/step_plans.hpp"
 
 #include "bench/step_run.hpp"
+#include "model/weights/synthetic.hpp"
 
 namespace moesaic::bench {
 
@@ -25,6 +26,10 @@ StepPlans::StepPlans(const train::Ranks& ranks, const mpi::GridSettings& wanted,
     steps_.batch_size = workload.batches.batch_size;
     steps_.sequence_length = static_cast<double>(workload.length);
     steps_.chunks = workload.decoder.chunks;
+    if (workload.model.router_skew > 0) {
+        steps_.popularity = model::skewed_popularity(architecture_.experts, architecture_.experts_per_token,
+                                                     workload.model.router_skew);
+    }
 }
 
 train::PassOptions StepPlans::options(const mpi::GridShape& grid) const {

@@ -374,7 +374,7 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
             checkpoint = weights.get();
             source = std::move(weights);
         } else {
-            source = std::make_unique<model::SyntheticWeights<Scalar>>(0);
+            source = std::make_unique<model::SyntheticWeights<Scalar>>(0, model.router_skew);
         }
     });
     const std::shared_ptr<mpi::HostMemory> memory = memory_to_share<Scalar>(runtime, model, as_stored, layers);

@@ -60,6 +60,7 @@ struct ModelSettings {
     std::string cache{};                                                  ///< file of packed experts; empty: none
     ops::ExpertArithmetic arithmetic = ops::ExpertArithmetic::automatic;  ///< declared with the options of computing
     model::WeightSharing share = model::WeightSharing::none;
+    double router_skew = 0;  ///< of random weights; declared by benchmarks
 
     void declare(core::OptionSet& set);
     /// That routed experts are to be held in, if it is not that of the files. Throws a usage error if the options
