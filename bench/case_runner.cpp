@@ -256,8 +256,9 @@ private:
         result.parameters.emplace_back("grid.choice", grid.is_choice ? "auto" : "-");
         const train::StepCost& cost = *grid.predicted;
         for (const auto& [name, seconds] :
-             {std::pair(measure::figures::step_predicted, cost.total()), std::pair("step_predicted_experts", cost.experts),
-              std::pair("step_predicted_other", cost.other), std::pair("step_predicted_exchange", cost.exchange),
+             {std::pair(measure::figures::step_predicted, cost.total()),
+              std::pair("step_predicted_experts", cost.experts), std::pair("step_predicted_other", cost.other),
+              std::pair("step_predicted_exchange", cost.exchange),
               std::pair("step_predicted_reduction", cost.reduction)}) {
             result.figures.push_back({.name = name, .unit = "s", .value = seconds, .quantity = name});
         }

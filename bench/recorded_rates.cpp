@@ -24,9 +24,8 @@ train::MachineRates recorded_rates(const measure::Results& results, const std::s
                   "or step",
                   file);
     const auto& levels = kernels::levels();
-    const auto level = std::find_if(levels.begin(), levels.end(), [&](const kernels::Level& known) {
-        return known.name == best->machine->level;
-    });
+    const auto level = std::find_if(levels.begin(), levels.end(),
+                                    [&](const kernels::Level& known) { return known.name == best->machine->level; });
     train::MachineRates rates =
         train::usual_rates(level == levels.end() ? kernels::Isa::portable : level->isa, best->threads);
     rates.limits = {measure::best_of(best->machine->peak) * 1e9, measure::best_of(best->machine->dram_read) * 1e9};

@@ -199,8 +199,7 @@ std::vector<CaseGrid> grids_of_step(const train::Ranks& ranks, const mpi::GridSe
         return {{.shape = shapes.front()}};
     }
     std::vector<CaseGrid> grids;
-    for (const train::GridOption& option :
-         train::grid_options(ranks, plans.question(), kernels::Precision::bf16)) {
+    for (const train::GridOption& option : train::grid_options(ranks, plans.question(), kernels::Precision::bf16)) {
         const bool is_choice = grids.empty();
         if (is_choice || (measured == MeasuredGrids::all && option.fits)) {
             grids.push_back({.shape = option.grid(), .predicted = option.cost, .is_choice = is_choice});
@@ -209,8 +208,7 @@ std::vector<CaseGrid> grids_of_step(const train::Ranks& ranks, const mpi::GridSe
     return grids;
 }
 
-std::unique_ptr<Benchmark> prepare_step(const train::Runtime& runtime, Console& console,
-                                        const StepWorkload& workload) {
+std::unique_ptr<Benchmark> prepare_step(const train::Runtime& runtime, Console& console, const StepWorkload& workload) {
     const mpi::GridShape& grid = runtime.grid.shape();
     const StepPlans plans(runtime, {grid.data, grid.expert, grid.tensor}, workload);
     const train::PassChoice choice =
@@ -239,10 +237,11 @@ public:
         set.add("length", workload_.length, "tokens per sequence", core::at_least(2));
         batches.declare_micro_batch(set, StepPlans::micro_batch_key);
         ops::declare_activations(set, StepPlans::activations_key, workload_.decoder.activations);
-        set.add("skew", workload_.model.router_skew,
-                "how unevenly the experts of random weights are chosen: 0, alike; scores of the first one are larger by "
-                "this factor, those of others by less",
-                core::within(0, 100));
+        set.add(
+            "skew", workload_.model.router_skew,
+            "how unevenly the experts of random weights are chosen: 0, alike; scores of the first one are larger by "
+            "this factor, those of others by less",
+            core::within(0, 100));
         set.add_enum("grids", measured_,
                      "auto: the grid that is fastest by the model of costs; or all that fit, as one case each");
     }

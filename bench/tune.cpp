@@ -82,9 +82,8 @@ private:
                 add({best.grid, best.chunks, sequences == all ? 0 : sequences, activations});
             }
         }
-        std::stable_sort(choices.begin(), choices.end(), [this](const TuneChoice& a, const TuneChoice& b) {
-            return predicted(a) < predicted(b);
-        });
+        std::stable_sort(choices.begin(), choices.end(),
+                         [this](const TuneChoice& a, const TuneChoice& b) { return predicted(a) < predicted(b); });
         for (const TuneChoice& choice : choices) {
             if (static_cast<index_t>(tried_.size()) < limits_.most_tried) {
                 try_out(choice);

@@ -1,4 +1,5 @@
-// Tries how a model trains fastest on the ranks that run: grids first, then what else can be chosen on the best of them.
+// Tries how a model trains fastest on the ranks that run: grids first, then what else can be chosen on the best of
+// them.
 #pragma once
 
 #include "bench/step_plans.hpp"
@@ -21,16 +22,16 @@ struct TuneChoice {
 };
 
 struct TuneLimits {
-    index_t most_tried = 8;   ///< choices that are measured
-    index_t steps = 3;        ///< of each, after one to warm up
-    index_t layers = 0;       ///< that are measured; 0: up to the second one with experts
+    index_t most_tried = 8;  ///< choices that are measured
+    index_t steps = 3;       ///< of each, after one to warm up
+    index_t layers = 0;      ///< that are measured; 0: up to the second one with experts
 };
 
 /// A choice that was tried.
 struct Tried {
     TuneChoice choice;
-    double predicted = 0;                   ///< seconds of a step of the whole model
-    std::optional<double> seconds = {};     ///< measured, of the layers that are; nothing if memory was not enough
+    double predicted = 0;                ///< seconds of a step of the whole model
+    std::optional<double> seconds = {};  ///< measured, of the layers that are; nothing if memory was not enough
 };
 
 /// Collective. Grids that fit the memory, the best ones by the model of costs; then, on the fastest of them, other

@@ -42,9 +42,9 @@ std::string describe_ranks(const train::Ranks& ranks, const host::Binding& bindi
     const auto space = std::filesystem::space(std::filesystem::current_path(), error);
     const auto disks =
         ranks.world.gather(ranks.placement.node_rank == 0
-                                 ? fmt::format("disk of {}: {:.1f} GiB free in this folder\n", ranks.placement.host,
-                                               error ? 0.0 : static_cast<double>(space.available) / core::gibibyte)
-                                 : "");
+                               ? fmt::format("disk of {}: {:.1f} GiB free in this folder\n", ranks.placement.host,
+                                             error ? 0.0 : static_cast<double>(space.available) / core::gibibyte)
+                               : "");
     return host::map_title() + fmt::format("{}{}", fmt::join(lines, ""), fmt::join(disks, ""));
 }
 
@@ -118,8 +118,7 @@ std::string describe_exchange(const mpi::Communicator& world, std::vector<host::
 void remark_transport(const train::Ranks& ranks, const std::string& transport, std::vector<host::Remark>& remarks) {
     const index_t hosts = ranks.world.sum(static_cast<index_t>(ranks.placement.node_rank == 0 ? 1 : 0));
     const std::vector<std::string> fabrics = host::active_fabrics();
-    if (hosts > 1 && ranks.placement.node_rank == 0 && !fabrics.empty() &&
-        transport.find("tcp") != std::string::npos) {
+    if (hosts > 1 && ranks.placement.node_rank == 0 && !fabrics.empty() && transport.find("tcp") != std::string::npos) {
         remarks.push_back({host::Severity::warning, "messages between hosts go over TCP beside a faster network",
                            fmt::format("{}: {}", ranks.placement.host, fmt::join(fabrics, ", ")),
                            "use an MPI library that was built with UCX or libfabric (mpirun --mca pml ucx)"});
@@ -191,10 +190,11 @@ ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments) {
         lines += line.with_severity() + "\n";
     }
     print(world,
-          fmt::format("moesaic {} ({}), {}\n\nISA levels of rank 0 (self-test)\n{}\nRanks: {}\n{}\nExchange, {}{}\n{}\n{}",
-                      core::build_info::version, core::build_info::git_revision, core::build_info::compiler,
-                      describe_isa(), world.size(), lines_of_ranks,
-                      mpi::Environment::library_version(), transport.empty() ? "" : ": " + transport, exchange, lines));
+          fmt::format(
+              "moesaic {} ({}), {}\n\nISA levels of rank 0 (self-test)\n{}\nRanks: {}\n{}\nExchange, {}{}\n{}\n{}",
+              core::build_info::version, core::build_info::git_revision, core::build_info::compiler, describe_isa(),
+              world.size(), lines_of_ranks, mpi::Environment::library_version(),
+              transport.empty() ? "" : ": " + transport, exchange, lines));
     return ExitCode::success;
 }
 

@@ -84,17 +84,17 @@ mpi::GridShape choose_grid(const train::Ranks& ranks, const EvalConfiguration& c
     steps.sequence_length = data.mean_length();
     steps.chunks = settings.chunks;
     steps.training = false;
-    return train::choose_grid(ranks,
-                              {.wanted = configuration.model.settle(configuration.grid),
-                               .architecture = as_stored,
-                               .lora = settings.lora,
-                               .steps = steps,
-                               .plan = plan,
-                               .options = {.wanted = {.weights = configuration.model.weights,
-                                                      .share = configuration.model.share},
-                                           .batch_size = batch_size,
-                                           .experts = as_stored.experts}},
-                              configuration.compute.precision);
+    return train::choose_grid(
+        ranks,
+        {.wanted = configuration.model.settle(configuration.grid),
+         .architecture = as_stored,
+         .lora = settings.lora,
+         .steps = steps,
+         .plan = plan,
+         .options = {.wanted = {.weights = configuration.model.weights, .share = configuration.model.share},
+                     .batch_size = batch_size,
+                     .experts = as_stored.experts}},
+        configuration.compute.precision);
 }
 
 template <class Scalar>

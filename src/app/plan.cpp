@@ -12,8 +12,8 @@
 #include "measure/results.hpp"
 #include "model/adapters/adapted_modules.hpp"
 #include "mpi/place.hpp"
-#include "train/memory_plan.hpp"
 #include "train/machine_probe.hpp"
+#include "train/memory_plan.hpp"
 #include "train/pass_size.hpp"
 #include "train/runtime.hpp"
 
@@ -93,7 +93,8 @@ train::MachineRates rates_of(const mpi::Communicator& world, const TrainConfigur
     }
     if (!planned.benchmark.empty()) {
         std::optional<train::MachineRates> rates;
-        world.agree([&] { rates = bench::recorded_rates(measure::read_results(planned.benchmark), planned.benchmark); });
+        world.agree(
+            [&] { rates = bench::recorded_rates(measure::read_results(planned.benchmark), planned.benchmark); });
         return *rates;
     }
     return train::rates_of(train::Ranks(world, {.threads = place.threads}, {}, /*announces=*/false));

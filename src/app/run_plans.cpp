@@ -81,7 +81,10 @@ RunPlans::RunPlans(const mpi::Communicator& world, const TrainConfiguration& con
       plan_([this](const PassChoice& choice) {
           return planner_.plan(choice, sizes_.most(batches().with(choice.micro_batch), choice.grid.ranks()));
       }),
-      options_{.wanted = {batches().micro_batch, configuration.decoder.activations, configuration.model.weights, {},
+      options_{.wanted = {batches().micro_batch,
+                          configuration.decoder.activations,
+                          configuration.model.weights,
+                          {},
                           configuration.model.share},
                .batch_size = batches().batch_size,
                .experts = architecture.experts,
@@ -99,8 +102,8 @@ train::GridQuestion RunPlans::question() const {
                       .threads = ranks_.threads,
                       .activations = configuration_.decoder.activations,
                       .batch_size = std::min(batches().batch_size, epoch),
-                      .sequence_length = data() ? data()->train.mean_length()
-                                                : static_cast<double>(configuration_.data.max_length),
+                      .sequence_length =
+                          data() ? data()->train.mean_length() : static_cast<double>(configuration_.data.max_length),
                       .chunks = configuration_.decoder.chunks},
             .plan = plan_,
             .options = options_};
@@ -162,17 +165,17 @@ std::string RunPlans::describe_steps(const std::optional<train::MachineRates>& r
     const train::MachineRates of_rank = rates->with_threads(ranks_.threads);
     const train::StepCost cost = train::CostModel(architecture_, configuration_.decoder.lora).of(to_come, of_rank);
     const double seconds = cost.total();
-    text += fmt::format("time, an estimate: {} s per step, {} tokens/s{}\n", core::three_digits(seconds),
-                        core::three_digits(tokens / seconds),
-                        steps > 0 ? fmt::format(", {} hours",
-                                                core::three_digits(static_cast<double>(steps) * seconds / 3600))
-                                  : "");
-    return text + fmt::format("  experts {:.0f} %, other work {:.0f} %, exchange {:.0f} %, reduction {:.0f} %; a rank has {} "
-                              "GFLOP/s and {} GB/s ({}){}\n",
-                              100 * cost.experts / seconds, 100 * cost.other / seconds, 100 * cost.exchange / seconds,
-                              100 * cost.reduction / seconds, core::three_digits(of_rank.limits.peak_flops * 1e-9),
-                              core::three_digits(of_rank.limits.bytes_per_second * 1e-9), of_rank.source,
-                              configuration_.model.uses_integers() ? ", as if experts multiplied BF16" : "");
+    text += fmt::format(
+        "time, an estimate: {} s per step, {} tokens/s{}\n", core::three_digits(seconds),
+        core::three_digits(tokens / seconds),
+        steps > 0 ? fmt::format(", {} hours", core::three_digits(static_cast<double>(steps) * seconds / 3600)) : "");
+    return text + fmt::format(
+                      "  experts {:.0f} %, other work {:.0f} %, exchange {:.0f} %, reduction {:.0f} %; a rank has {} "
+                      "GFLOP/s and {} GB/s ({}){}\n",
+                      100 * cost.experts / seconds, 100 * cost.other / seconds, 100 * cost.exchange / seconds,
+                      100 * cost.reduction / seconds, core::three_digits(of_rank.limits.peak_flops * 1e-9),
+                      core::three_digits(of_rank.limits.bytes_per_second * 1e-9), of_rank.source,
+                      configuration_.model.uses_integers() ? ", as if experts multiplied BF16" : "");
 }
 
 }  // namespace moesaic::app

@@ -66,9 +66,7 @@ public:
 
     [[nodiscard]] const train::PassChoice& choice() const noexcept { return choice_; }
     [[nodiscard]] train::MemoryPlan plan() { return plan_(choice_); }
-    [[nodiscard]] train::PassSize pass() {
-        return sizes_.most(batches().with(choice_.micro_batch), ranks_.count);
-    }
+    [[nodiscard]] train::PassSize pass() { return sizes_.most(batches().with(choice_.micro_batch), ranks_.count); }
     [[nodiscard]] const std::optional<train::TrainingData>& data() const noexcept { return sizes_.data(); }
     [[nodiscard]] std::vector<train::Suggestion> suggestions() { return suggest(plan_, options_, bytes_); }
 

@@ -53,12 +53,14 @@ void plan_passes(const train::Ranks& ranks, TrainConfiguration& configuration, T
         const index_t of_grid = choice.grid.ranks();
         return planner.plan(choice, {train::largest_pass(inputs.data, passes, of_grid), passes.per_pass(of_grid)});
     };
-    train::PassOptions options = {
-        .wanted = {batches.micro_batch, configuration.decoder.activations, configuration.model.weights, {},
-                   configuration.model.share},
-        .batch_size = batches.batch_size,
-        .experts = as_stored.experts,
-        .integers = configuration.model.uses_integers()};
+    train::PassOptions options = {.wanted = {batches.micro_batch,
+                                             configuration.decoder.activations,
+                                             configuration.model.weights,
+                                             {},
+                                             configuration.model.share},
+                                  .batch_size = batches.batch_size,
+                                  .experts = as_stored.experts,
+                                  .integers = configuration.model.uses_integers()};
     train::StepsToCome steps = train::steps_of(ranks);
     steps.activations = configuration.decoder.activations;
     steps.batch_size = std::min(batches.batch_size, inputs.data.train.epoch_size());

@@ -1,8 +1,8 @@
 // moesaic tune: tries how a model trains fastest on these ranks, and writes what was found as a configuration file.
+#include "bench/tune.hpp"
 #include "app/command.hpp"
 #include "app/progress.hpp"
 #include "app/train_configuration.hpp"
-#include "bench/tune.hpp"
 #include "core/counted.hpp"
 #include "core/error.hpp"
 #include "core/text.hpp"
@@ -89,11 +89,11 @@ std::string describe_launches(const train::Ranks& one, const TrainConfiguration&
     std::string text = fmt::format("predicted for {} of this host, the fastest first\n  {:>10} {:<36} {:>12}\n",
                                    core::counted(cores, "thread"), "s per step", "grid", "GiB per rank");
     for (const Launch& launch : launches) {
-        text += fmt::format("  {:>10} {:<36} {:>12.2f}{}\n    moesaic-run -n {} tune {} --parallel.threads {}\n",
-                            core::three_digits(launch.best.cost.total()), describe(launch.best.grid()),
-                            launch.best.bytes / core::gibibyte, launch.best.fits ? "" : " (does not fit)",
-                            launch.ranks, run.options.config_file().empty() ? "..." : run.options.config_file().string(),
-                            launch.threads);
+        text +=
+            fmt::format("  {:>10} {:<36} {:>12.2f}{}\n    moesaic-run -n {} tune {} --parallel.threads {}\n",
+                        core::three_digits(launch.best.cost.total()), describe(launch.best.grid()),
+                        launch.best.bytes / core::gibibyte, launch.best.fits ? "" : " (does not fit)", launch.ranks,
+                        run.options.config_file().empty() ? "..." : run.options.config_file().string(), launch.threads);
     }
     return text;
 }
@@ -147,9 +147,8 @@ ExitCode run_tune(const mpi::Communicator& world, Arguments arguments) {
     }
     Progress progress(world.is_root());
     const std::vector<bench::Tried> tried =
-        bench::tune(ranks, run.grid, workload, configuration.limits, [&](const bench::TuneChoice& choice) {
-            progress.show("measuring " + describe(choice));
-        });
+        bench::tune(ranks, run.grid, workload, configuration.limits,
+                    [&](const bench::TuneChoice& choice) { progress.show("measuring " + describe(choice)); });
     world.agree([&] {
         core::require(!tried.empty() && tried.front().seconds.has_value(), ExitCode::out_of_resources,
                       "no choice that was tried fits into memory; see moesaic plan for what would");
@@ -158,7 +157,8 @@ ExitCode run_tune(const mpi::Communicator& world, Arguments arguments) {
         }
     });
     progress.say(table_of(tried));
-    progress.say(fmt::format("the best one is in {}: moesaic train --config {}", configuration.file, configuration.file));
+    progress.say(
+        fmt::format("the best one is in {}: moesaic train --config {}", configuration.file, configuration.file));
     return ExitCode::success;
 }
 

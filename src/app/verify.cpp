@@ -193,9 +193,8 @@ Verification<Scalar>::Verification(const train::Ranks& ranks, const ReferenceCas
       decoder_(decoder_settings(ranks.world, settings.decoder.chunks)),
       runtime_(ranks, choose_grid(ranks, settings.grid)),
       session_(load_decoder(), data_, reference.train, runtime_.kernels, runtime_.grid),
-      table_(ranks.world,
-             fmt::format("{} {} on {}, {}", reference.folder.string(), is_fp32 ? "fp32" : "bf16",
-                         core::counted(ranks.world.size(), "rank"), ranks.kernels.gemm_name<Scalar>())) {
+      table_(ranks.world, fmt::format("{} {} on {}, {}", reference.folder.string(), is_fp32 ? "fp32" : "bf16",
+                                      core::counted(ranks.world.size(), "rank"), ranks.kernels.gemm_name<Scalar>())) {
     session_.start_from(reference.adapter());
 }
 
@@ -230,8 +229,7 @@ mpi::GridShape Verification<Scalar>::choose_grid(const train::Ranks& ranks, cons
 
 template <class Scalar>
 std::unique_ptr<model::Decoder<Scalar>> Verification<Scalar>::load_decoder() const {
-    return train::load_model<Scalar>(runtime_, architecture_, model_of(reference_), decoder_,
-                                     train::Purpose::training);
+    return train::load_model<Scalar>(runtime_, architecture_, model_of(reference_), decoder_, train::Purpose::training);
 }
 
 template <class Scalar>

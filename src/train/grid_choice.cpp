@@ -34,7 +34,8 @@ double memory_of(const Ranks& ranks) {
 std::vector<mpi::GridShape> grids_for(const GridQuestion& question, index_t ranks) {
     const model::Architecture& a = question.architecture;
     const std::vector<mpi::GridShape> all = grids_of(question.wanted, ranks);
-    const index_t most_slices = question.wanted.tensor > 0 ? a.expert_intermediate : ops::blocks_of(a.expert_intermediate);
+    const index_t most_slices =
+        question.wanted.tensor > 0 ? a.expert_intermediate : ops::blocks_of(a.expert_intermediate);
     std::vector<mpi::GridShape> grids;
     std::copy_if(all.begin(), all.end(), std::back_inserter(grids), [&](const mpi::GridShape& grid) {
         return grid.expert <= std::max(a.experts, index_t{1}) && grid.tensor <= std::max(most_slices, index_t{1});
@@ -73,8 +74,7 @@ std::vector<GridOption> compare_grids(const GridQuestion& question, const std::v
 }
 
 StepsToCome steps_of(const Ranks& ranks) {
-    return {.host_ranks = ranks.host_ranks,
-            .threads = ranks.world.min(static_cast<index_t>(ranks.placement.threads))};
+    return {.host_ranks = ranks.host_ranks, .threads = ranks.world.min(static_cast<index_t>(ranks.placement.threads))};
 }
 
 std::vector<GridOption> grid_options(const Ranks& ranks, const GridQuestion& question, kernels::Precision precision) {
@@ -101,9 +101,8 @@ mpi::GridShape choose_grid(const Ranks& ranks, const GridQuestion& question, ker
     const auto text_of = [](const GridOption& option) {
         return fmt::format("{}{}", seconds_text(option.cost.total()), option.fits ? "" : ", which does not fit");
     };
-    mpi::print(ranks.world,
-               fmt::format("grid: {} (predicted {} a step; next {}, {})\n", describe(options[0].grid()),
-                           text_of(options[0]), describe(options[1].grid()), text_of(options[1])));
+    mpi::print(ranks.world, fmt::format("grid: {} (predicted {} a step; next {}, {})\n", describe(options[0].grid()),
+                                        text_of(options[0]), describe(options[1].grid()), text_of(options[1])));
     return options.front().grid();
 }
 

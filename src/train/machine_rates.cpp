@@ -30,14 +30,11 @@ struct Kept {
     double least;
     double most;
 };
-constexpr std::array kept = {Kept{"operations_per_second", 1e6, 1e18},
-                             Kept{"bytes_per_second_from_memory", 1e6, 1e15},
-                             Kept{"gathered_per_second_within_host", 1e4, 1e15},
-                             Kept{"summed_per_second_within_host", 1e4, 1e15},
-                             Kept{"seconds_of_call_within_host", 1e-9, 10},
-                             Kept{"gathered_per_second_between_hosts", 1e4, 1e15},
-                             Kept{"summed_per_second_between_hosts", 1e4, 1e15},
-                             Kept{"seconds_of_call_between_hosts", 1e-9, 10}};
+constexpr std::array kept = {
+    Kept{"operations_per_second", 1e6, 1e18},           Kept{"bytes_per_second_from_memory", 1e6, 1e15},
+    Kept{"gathered_per_second_within_host", 1e4, 1e15}, Kept{"summed_per_second_within_host", 1e4, 1e15},
+    Kept{"seconds_of_call_within_host", 1e-9, 10},      Kept{"gathered_per_second_between_hosts", 1e4, 1e15},
+    Kept{"summed_per_second_between_hosts", 1e4, 1e15}, Kept{"seconds_of_call_between_hosts", 1e-9, 10}};
 using Numbers = std::array<double, kept.size()>;
 
 Numbers numbers_of(const MachineRates& rates) {

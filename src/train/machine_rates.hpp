@@ -39,7 +39,9 @@ struct MachineRates {
 
     /// Those of a rank that has other threads of the same machine: each with its share.
     [[nodiscard]] MachineRates with_threads(index_t other_threads) const;
-    [[nodiscard]] core::MachineLimits limits_of(index_t other_threads) const { return with_threads(other_threads).limits; }
+    [[nodiscard]] core::MachineLimits limits_of(index_t other_threads) const {
+        return with_threads(other_threads).limits;
+    }
 };
 
 /// Of CPUs of this level that nobody has measured: orders of magnitude.

@@ -11,8 +11,8 @@
 namespace moesaic::train {
 namespace {
 
-// What was found by measuring steps; `moesaic bench step --grids all` prints predicted times beside measured ones. Parts
-// of the peak that products reach are usual_efficiency (machine_rates.cpp).
+// What was found by measuring steps; `moesaic bench step --grids all` prints predicted times beside measured ones.
+// Parts of the peak that products reach are usual_efficiency (machine_rates.cpp).
 
 /// Columns of the experts' intermediate dimension that a routed row is computed in besides its slice: gathering it,
 /// adapters that every rank of a tensor group computes, and adding its result up. Slices don't make it less.
@@ -69,10 +69,10 @@ private:
 
 /// Choices that fall on the experts of the busiest tensor group.
 struct BusiestGroup {
-    double rows = 0;       ///< choices: rows of its experts
-    double in_use = 0;     ///< experts of it that get rows
-    double arriving = 0;   ///< tokens that have an expert there
-    double all_sent = 0;   ///< the same of all groups together
+    double rows = 0;      ///< choices: rows of its experts
+    double in_use = 0;    ///< experts of it that get rows
+    double arriving = 0;  ///< tokens that have an expert there
+    double all_sent = 0;  ///< the same of all groups together
 };
 
 BusiestGroup find_busiest(const model::Architecture& a, const StepsToCome& steps, double tokens) {
@@ -84,16 +84,15 @@ BusiestGroup find_busiest(const model::Architecture& a, const StepsToCome& steps
         BusiestGroup group;
         double missed = 1;  // part of the tokens
         for (index_t e = held.begin; e < held.end(); ++e) {
-            const double part =
-                steps.popularity.empty() ? 1 / experts : steps.popularity[static_cast<std::size_t>(e)];
+            const double part = steps.popularity.empty() ? 1 / experts : steps.popularity[static_cast<std::size_t>(e)];
             const double chance = std::min(choices * part, 1.0);
             group.rows += chance * tokens;
             group.in_use += 1 - std::pow(1 - chance, tokens);
             missed *= 1 - chance;
         }
-        group.arriving = tokens * (steps.popularity.empty()
-                                       ? share_of_tokens(experts, static_cast<double>(held.extent), choices)
-                                       : 1 - missed);
+        group.arriving =
+            tokens * (steps.popularity.empty() ? share_of_tokens(experts, static_cast<double>(held.extent), choices)
+                                               : 1 - missed);
         const double all_sent = busiest.all_sent + group.arriving;
         busiest = group.rows > busiest.rows ? group : busiest;
         busiest.all_sent = all_sent;
@@ -145,8 +144,9 @@ CostModel::CostModel(const model::Architecture& architecture, const model::LoraS
                         static_cast<double>(projection.lora_rank) *
                         static_cast<double>(factor == ops::LoraFactor::a ? projection.in : projection.out);
                     const bool is_whole = holders_of(projection, factor) == model::Holders::data_and_tensor_groups;
-                    (!projection.is_routed() ? adapters_.other : is_whole ? adapters_.whole : adapters_.sliced) +=
-                        elements;
+                    (!projection.is_routed() ? adapters_.other
+                     : is_whole              ? adapters_.whole
+                                             : adapters_.sliced) += elements;
                 }
             }
         }
@@ -186,7 +186,8 @@ void CostModel::add_pass(const Pass& pass, StepCost& cost) const {
     const Efficiency& efficiency = pass.rates.efficiency;
     // Weights are read and unpacked before rows are computed with them: with few rows, both take their time.
     const auto seconds = [&](const core::Work& work, double part_of_peak) {
-        return work.operations / (part_of_peak * limits.peak_flops) + work.bytes / (streaming * limits.bytes_per_second);
+        return work.operations / (part_of_peak * limits.peak_flops) +
+               work.bytes / (streaming * limits.bytes_per_second);
     };
     const auto intermediate = static_cast<double>(architecture_.expert_intermediate);
     const BusiestGroup group = find_busiest(architecture_, steps, pass.replica);
@@ -237,8 +238,7 @@ void CostModel::add_exchange(const Pass& pass, StepCost& cost) const {
     const double local = hidden * (2 * activation_bytes * sent + (sum_bytes + activation_bytes) * group.arriving +
                                    activation_bytes * static_cast<double>(slices) * arrived +
                                    (sum_bytes + activation_bytes) * (sent + pass.own));
-    const double of_layer =
-        transfers / chunks + directions * local / (streaming * pass.rates.limits.bytes_per_second);
+    const double of_layer = transfers / chunks + directions * local / (streaming * pass.rates.limits.bytes_per_second);
     cost.exchange += pass.count * static_cast<double>(architecture_.moe_layers()) * of_layer;
 }
 

@@ -17,11 +17,11 @@ struct StepsToCome {
     index_t host_ranks = 1;  ///< consecutive ranks that share a host
     index_t threads = 1;     ///< of a rank
     ops::Activations activations = ops::Activations::retain;
-    index_t batch_size = 1;       ///< sequences of a step, all ranks together
-    index_t micro_batch = 0;      ///< sequences per rank and pass; 0: all of a step
-    double sequence_length = 1;   ///< of each
-    index_t chunks = 0;           ///< in which rows travel; 0: as the decoder chooses
-    bool training = true;         ///< otherwise forward passes alone
+    index_t batch_size = 1;               ///< sequences of a step, all ranks together
+    index_t micro_batch = 0;              ///< sequences per rank and pass; 0: all of a step
+    double sequence_length = 1;           ///< of each
+    index_t chunks = 0;                   ///< in which rows travel; 0: as the decoder chooses
+    bool training = true;                 ///< otherwise forward passes alone
     std::vector<double> popularity = {};  ///< part of the choices that each expert gets; empty: all the same
 
     /// Sequences of all ranks together in the first pass.

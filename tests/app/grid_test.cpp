@@ -30,11 +30,12 @@ std::ptrdiff_t count(const std::string& text, const std::string& pattern) {
 TEST(AutomaticGrid, IsSaidWhereThereIsAChoice) {
     const TemporaryFolder folder;
     const auto train = [&](const std::string& output, const std::string& more) {
-        return "train --compute.precision fp32 --train.steps 2 --model.path " + reference + " --data.train " + reference +
-               "/train.jsonl --output.dir " + (folder / output).string() + " " + more;
+        return "train --compute.precision fp32 --train.steps 2 --model.path " + reference + " --data.train " +
+               reference + "/train.jsonl --output.dir " + (folder / output).string() + " " + more;
     };
-    const std::string line = "\ngrid: data [12] x expert [12] x tensor [12] \\(predicted [0-9.]+ m?s a step; next data "
-                             "[12] x expert [12] x tensor [12], [0-9.]+ m?s\\)\n";
+    const std::string line =
+        "\ngrid: data [12] x expert [12] x tensor [12] \\(predicted [0-9.]+ m?s a step; next data "
+        "[12] x expert [12] x tensor [12], [0-9.]+ m?s\\)\n";
     const Result chosen = moesaic(2, train("auto", ""));
     EXPECT_EQ(chosen.exit_code, 0) << chosen.output;
     EXPECT_EQ(count(chosen.output, line), 1) << chosen.output;
@@ -48,8 +49,8 @@ TEST(AutomaticGrid, IsSaidWhereThereIsAChoice) {
     const Result resumed = moesaic(2, train("one", "--train.steps 4"));
     EXPECT_EQ(resumed.exit_code, 0) << resumed.output;
     EXPECT_NE(resumed.output.find("resuming from "), std::string::npos) << resumed.output;
-    const Result evaluated = moesaic(2, "eval --compute.precision fp32 --model.path " + reference + " --data.eval " +
-                                            reference + "/train.jsonl");
+    const Result evaluated = moesaic(
+        2, "eval --compute.precision fp32 --model.path " + reference + " --data.eval " + reference + "/train.jsonl");
     EXPECT_EQ(count(evaluated.output, line), 1) << evaluated.output;
 }
 
@@ -58,7 +59,8 @@ TEST(AutomaticGrid, PlanComparesAllGrids) {
     const Result result = alone(plan + "--ranks 8 --memory 512G");
     ASSERT_EQ(result.exit_code, 0) << result.output;
     EXPECT_NE(result.output.find("grids of 8 ranks, the best one first\n"), std::string::npos) << result.output;
-    EXPECT_EQ(count(result.output, "\n  data [1248] x expert [1248] x tensor [1248] +[0-9.]+ m?s( +[0-9.]+%){4} +[0-9.]+(?=\n)"),
+    EXPECT_EQ(count(result.output,
+                    "\n  data [1248] x expert [1248] x tensor [1248] +[0-9.]+ m?s( +[0-9.]+%){4} +[0-9.]+(?=\n)"),
               10)
         << result.output;
     std::smatch first;
@@ -75,8 +77,10 @@ TEST(AutomaticGrid, PlanComparesAllGrids) {
 TEST(AutomaticGrid, StepsAreMeasuredOnAllGrids) {
     const TemporaryFolder folder;
     const std::string output = (folder / "steps.json").string();
-    const Result result = moesaic(2, "bench step --threads 1 --batch 2 --length 7 --repeat 1 --seconds 0 --grids all "
-                                     "--model.path " + reference + " --output " + output);
+    const Result result = moesaic(2,
+                                  "bench step --threads 1 --batch 2 --length 7 --repeat 1 --seconds 0 --grids all "
+                                  "--model.path " +
+                                      reference + " --output " + output);
     ASSERT_EQ(result.exit_code, 0) << result.output;
     const measure::Results results = measure::read_results(output);
     std::set<std::string> names;
@@ -94,17 +98,9 @@ TEST(AutomaticGrid, StepsAreMeasuredOnAllGrids) {
     EXPECT_EQ(names, (std::set<std::string>{"step.data1-expert1-tensor2", "step.data1-expert2-tensor1",
                                             "step.data2-expert1-tensor1"}));
     EXPECT_EQ(choices, 1);
-    EXPECT_TRUE(std::regex_search(result.output, std::regex("\ngrids, the fastest first .*\n(  data .*%( +auto)?\n){3}")))
+    EXPECT_TRUE(
+        std::regex_search(result.output, std::regex("\ngrids, the fastest first .*\n(  data .*%( +auto)?\n){3}")))
         << result.output;
-}
-
-/// The first experts get more, which the cost model is told, too.
-TEST(AutomaticGrid, RoutingMayBeSkewed) {
-    const Result result =
-        moesaic(2, "bench step --threads 1 --batch 2 --length 4 --repeat 1 --seconds 0 --skew 3 --model.synthetic "
-                   "moesaic-reference --model.layers 1 --parallel.expert 2");
-    EXPECT_EQ(result.exit_code, 0) << result.output;
-    EXPECT_NE(result.output.find("FOM step_imbalance"), std::string::npos) << result.output;
 }
 
 TEST(Tune, WritesAConfigurationThatTrains) {
@@ -113,8 +109,9 @@ TEST(Tune, WritesAConfigurationThatTrains) {
     const std::string run = "--model.path " + reference + " --data.train " + reference + "/train.jsonl ";
     const Result tuned = moesaic(2, "tune --write " + file + " --tries 5 --steps 1 --train.lr 2e-3 " + run);
     ASSERT_EQ(tuned.exit_code, 0) << tuned.output;
-    EXPECT_EQ(count(tuned.output, "\n +[0-9.]+ +[0-9.]+  data [12] x expert [12] x tensor [12], chunks (auto|[0-9]), "
-                                  "micro-batch (all|[0-9]), (retain|recompute)(?=\n)"),
+    EXPECT_EQ(count(tuned.output,
+                    "\n +[0-9.]+ +[0-9.]+  data [12] x expert [12] x tensor [12], chunks (auto|[0-9]), "
+                    "micro-batch (all|[0-9]), (retain|recompute)(?=\n)"),
               5)
         << tuned.output;
     const std::string text = io::read_file(file, 10000);
@@ -132,7 +129,8 @@ TEST(Tune, WritesAConfigurationThatTrains) {
 TEST(Tune, AloneSuggestsHowToStart) {
     const Result result = alone("tune --model.path " + reference);
     EXPECT_EQ(result.exit_code, 0) << result.output;
-    EXPECT_TRUE(std::regex_search(result.output, std::regex("moesaic-run -n [0-9]+ tune .* --parallel.threads [0-9]+\n")))
+    EXPECT_TRUE(
+        std::regex_search(result.output, std::regex("moesaic-run -n [0-9]+ tune .* --parallel.threads [0-9]+\n")))
         << result.output;
     const Result refused = alone("tune --compute.precision fp32 --model.path " + reference);
     EXPECT_EQ(refused.exit_code, 2) << refused.output;

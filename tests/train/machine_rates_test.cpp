@@ -15,10 +15,7 @@ namespace {
 using test::TemporaryFolder;
 
 MachineRates some_rates() {
-    return {.limits = {1.5e12, 3e10},
-            .threads = 4,
-            .host = {2e9, 5e8, 2e-5},
-            .network = {1e9, 3e8, 7e-5}};
+    return {.limits = {1.5e12, 3e10}, .threads = 4, .host = {2e9, 5e8, 2e-5}, .network = {1e9, 3e8, 7e-5}};
 }
 
 TEST(MachineRates, OtherThreadsHaveTheirShare) {

@@ -30,11 +30,8 @@ model::Architecture layers_of(const std::string& name, index_t layers) {
 }
 
 StepsToCome steps_on(const mpi::GridShape& grid, index_t host_ranks) {
-    return {.grid = grid,
-            .host_ranks = host_ranks,
-            .threads = 16 / host_ranks,
-            .batch_size = 16,
-            .sequence_length = 512};
+    return {
+        .grid = grid, .host_ranks = host_ranks, .threads = 16 / host_ranks, .batch_size = 16, .sequence_length = 512};
 }
 
 StepCost cost_of(const model::Architecture& architecture, const StepsToCome& steps,
@@ -53,9 +50,8 @@ mpi::GridShape best(const model::Architecture& architecture, const StepsToCome& 
         on_grid.grid = grid;
         return model.of(on_grid, machine).total();
     };
-    return *std::min_element(grids.begin(), grids.end(), [&](const mpi::GridShape& a, const mpi::GridShape& b) {
-        return seconds(a) < seconds(b);
-    });
+    return *std::min_element(grids.begin(), grids.end(),
+                             [&](const mpi::GridShape& a, const mpi::GridShape& b) { return seconds(a) < seconds(b); });
 }
 
 TEST(StepCost, ManySmallExpertsOnOneHostAreSpreadOverGroups) {
@@ -93,8 +89,8 @@ TEST(StepCost, FewLargeExpertsWithAHotOneAreSliced) {
     EXPECT_LT(seconds({1, 8, 1}), 1.1 * seconds({1, 1, 8}));
 }
 
-/// Two hosts of four ranks. Gradients are the same however many rows a step has: over a slow network rows of many tokens
-/// stay on their host. Over a fast one groups span both hosts.
+/// Two hosts of four ranks. Gradients are the same however many rows a step has: over a slow network rows of many
+/// tokens stay on their host. Over a fast one groups span both hosts.
 TEST(StepCost, SlowNetworksKeepRowsOnTheirHosts) {
     const model::Architecture qwen = layers_of("qwen3-30b-a3b", 4);
     StepsToCome steps = steps_on({}, 4);

@@ -113,7 +113,8 @@ Architecture synthetic_architecture(std::string_view name, std::string_view opti
 }
 
 double router_scale(index_t expert, index_t experts, double skew) {
-    return 1 + skew * static_cast<double>(experts - 1 - expert) / static_cast<double>(std::max(experts - 1, index_t{1}));
+    return 1 +
+           skew * static_cast<double>(experts - 1 - expert) / static_cast<double>(std::max(experts - 1, index_t{1}));
 }
 
 std::vector<double> skewed_popularity(index_t experts, index_t choices, double skew) {

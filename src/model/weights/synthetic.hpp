@@ -17,8 +17,9 @@ namespace moesaic::model {
 /// one, and the option that the name was given for, if there is none of this name.
 [[nodiscard]] Architecture synthetic_architecture(std::string_view name, std::string_view option = "model.synthetic");
 
-/// What the scores of an expert are multiplied with to have experts chosen unevenly: 1 + skew for the first one, falling
-/// to 1 for the last one. Where K of E are chosen, larger scores of both signs make an expert's more often the largest.
+/// What the scores of an expert are multiplied with to have experts chosen unevenly: 1 + skew for the first one,
+/// falling to 1 for the last one. Where K of E are chosen, larger scores of both signs make an expert's more often the
+/// largest.
 [[nodiscard]] double router_scale(index_t expert, index_t experts, double skew);
 /// The part of all choices that each expert then gets, by drawing scores.
 [[nodiscard]] std::vector<double> skewed_popularity(index_t experts, index_t choices, double skew);
