@@ -24,6 +24,9 @@
 namespace moesaic::train {
 namespace {
 
+/// Part of the cores that others may use while rates are measured that are to be kept.
+constexpr double most_foreign_load = 0.2;
+
 /// What is kept of rates, in this order. Anything outside of the bounds was not measured.
 struct Kept {
     const char* key;
@@ -169,7 +172,9 @@ MachineRates rates_of(const Ranks& ranks) {
     world.broadcast(std::span<double>(numbers));
     if (numbers.front() == 0) {
         const MachineRates measured = measure_rates(ranks);
-        if (world.is_root()) {
+        const auto cores = static_cast<double>(ranks.placement.cores.size());
+        const bool is_quiet = world.max(ranks.foreign_load / cores) < most_foreign_load;
+        if (world.is_root() && is_quiet) {
             cache.write(key, measured);
         }
         return measured;

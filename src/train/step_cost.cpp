@@ -125,10 +125,6 @@ struct CostModel::Pass {
     }
 };
 
-index_t StepsToCome::sequences_of_pass() const {
-    return micro_batch > 0 ? std::min(batch_size, micro_batch * grid.ranks()) : batch_size;
-}
-
 index_t StepsToCome::passes() const {
     const index_t of_rank = (batch_size + grid.ranks() - 1) / grid.ranks();
     return micro_batch > 0 ? (of_rank + micro_batch - 1) / micro_batch : 1;

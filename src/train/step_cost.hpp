@@ -24,8 +24,6 @@ struct StepsToCome {
     bool training = true;                 ///< otherwise forward passes alone
     std::vector<double> popularity = {};  ///< part of the choices that each expert gets; empty: all the same
 
-    /// Sequences of all ranks together in the first pass.
-    [[nodiscard]] index_t sequences_of_pass() const;
     /// Forward passes of a step.
     [[nodiscard]] index_t passes() const;
 };
