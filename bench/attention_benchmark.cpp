@@ -67,9 +67,7 @@ struct Sequence {
         grad_key.resize(length, key.cols());
         grad_value.resize(length, value.cols());
     }
-    [[nodiscard]] ops::AttentionInputs<bf16> inputs() const {
-        return {{query}, {key}, {value}, offsets};
-    }
+    [[nodiscard]] ops::AttentionInputs<bf16> inputs() const { return {{query}, {key}, {value}, offsets}; }
     void forward(const kernels::KernelSet& kernels, const ops::AttentionShape& shape) {
         ops::attention_forward<bf16>(kernels, shape, inputs(), output, {}, log_sum);
     }
@@ -123,7 +121,8 @@ double output_error(const ops::AttentionShape& shape, const Sequence& s) {
         for (index_t d = 0; d < shape.head_size; ++d) {
             double expected = 0;
             for (index_t k = shape.first_key(row); k <= row; ++k) {
-                expected += weights[static_cast<std::size_t>(k)] / sum * double{core::widen(s.value.view()(k, kv_begin + d))};
+                expected +=
+                    weights[static_cast<std::size_t>(k)] / sum * double{core::widen(s.value.view()(k, kv_begin + d))};
             }
             const double found = double{core::widen(s.output.view()(row, head * shape.head_size + d))};
             error = std::max(error, std::abs(found - expected));
@@ -180,12 +179,13 @@ private:
 };
 
 void AttentionBenchmark::report(Console& console, const measure::MachineLimits& limits) const {
-    console.say(fmt::format("attention BF16, {} heads of {}, {} of keys and values{}, threads {}, kernel {}\n"
-                            "{:>8} {:>12} {:>10} {:>8} {:>12} {:>10} {:>8} {:>12}\n",
-                            shape_.heads, shape_.head_size, shape_.kv_heads,
-                            shape_.window > 0 ? fmt::format(", window {}", shape_.window) : "",
-                            console.result().threads, kernels_.gemm_name<bf16>(), "tokens", "forward ms", "GFLOP/s",
-                            "of peak", "backward ms", "GFLOP/s", "of peak", "us per token"));
+    console.say(
+        fmt::format("attention BF16, {} heads of {}, {} of keys and values{}, threads {}, kernel {}\n"
+                    "{:>8} {:>12} {:>10} {:>8} {:>12} {:>10} {:>8} {:>12}\n",
+                    shape_.heads, shape_.head_size, shape_.kv_heads,
+                    shape_.window > 0 ? fmt::format(", window {}", shape_.window) : "", console.result().threads,
+                    kernels_.gemm_name<bf16>(), "tokens", "forward ms", "GFLOP/s", "of peak", "backward ms", "GFLOP/s",
+                    "of peak", "us per token"));
     for (const auto& s : sequences_) {
         const index_t length = s->offsets.back();
         std::string row = fmt::format("{:>8}", length);

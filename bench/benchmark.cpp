@@ -1,6 +1,5 @@
 #include "bench/benchmark.hpp"
 
-#include "bench/machine.hpp"
 #include "core/trace.hpp"
 #include "kernels/isa.hpp"
 
@@ -22,7 +21,7 @@ bool is_narrow(const Benchmark& benchmark, double spread_percent) {
 
 }  // namespace
 
-void measure_round(Console& console, Benchmark& benchmark, MachineProbe* machine, const Repetition& repetition) {
+void measure_round(Console& console, Benchmark& benchmark, train::MachineProbe* machine, const Repetition& repetition) {
     measure::CaseResult& result = console.result();
     const index_t least = (repetition.least + repetition.rounds - 1) / repetition.rounds;
     const std::int64_t begin = core::trace::now_ns();
@@ -30,7 +29,7 @@ void measure_round(Console& console, Benchmark& benchmark, MachineProbe* machine
     index_t done = 0;
     for (bool enough = false; !enough;) {
         if (machine != nullptr) {
-            const MachineProbe::Limits limits = machine->measure();
+            const train::MachineProbe::Limits limits = machine->measure();
             result.machine->peak.push_back(limits.gflops.slowest);
             result.machine->dram_read.push_back(limits.gigabytes_per_second.slowest);
             console.limits_of_rank().peak.push_back(limits.gflops.mine);

@@ -3,15 +3,23 @@
 
 #include "bench/console.hpp"
 #include "core/options.hpp"
+#include "train/machine_probe.hpp"
 #include "train/runtime.hpp"
+#include "train/step_cost.hpp"
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
 namespace moesaic::bench {
 
-class MachineProbe;
+/// How the ranks of a case share the work.
+struct CaseGrid {
+    mpi::GridShape shape;
+    std::optional<train::StepCost> predicted = {};  ///< if there was something to choose from
+    bool is_choice = false;                         ///< the one that a run without further wishes has
+};
 
 /// A benchmark that is set up and has told its console what it verified. All ranks of its group call the functions.
 class Benchmark {
@@ -33,8 +41,11 @@ public:
     virtual void declare(core::OptionSet&) {}
     /// Declares those with one.
     virtual void declare_sections(core::OptionSet&) {}
-    /// How ranks share the model; where nothing else is given every rank computes by itself.
-    [[nodiscard]] virtual mpi::GridShape grid() const { return {.tensor = 1}; }
+    /// Collective. How the ranks share the model, one case for each; where nothing else is given every rank computes by
+    /// itself. The result of rank 0 counts.
+    [[nodiscard]] virtual std::vector<CaseGrid> grids(const train::Ranks& ranks) const {
+        return {{.shape = {.data = ranks.world.size()}}};
+    }
     /// Throws usage errors that need no measurement to be found. `ranks` will take part.
     virtual void check(index_t /*ranks*/) const {}
     /// Collective. Adds what it verifies to the checks of the case. Throws with ExitCode::out_of_resources what does
@@ -52,7 +63,7 @@ struct Repetition {
 
 /// Collective. One round of one case: a warm-up, then repetitions, with the limits of the machine (may be null)
 /// measured beside each.
-void measure_round(Console& console, Benchmark& benchmark, MachineProbe* machine, const Repetition& repetition);
+void measure_round(Console& console, Benchmark& benchmark, train::MachineProbe* machine, const Repetition& repetition);
 
 /// Prints and adds the limits that were measured beside a case, the best of all samples: `amx_peak` (`isa_peak` where
 /// the level is not AMX) and `dram_read`. Zeros for a case without them.

@@ -3,7 +3,6 @@
 #include "bench/disturbances.hpp"
 #include "bench/environment.hpp"
 #include "bench/google_results.hpp"
-#include "bench/machine.hpp"
 #include "bench/summary.hpp"
 #include "bench/turns.hpp"
 #include "io/files.hpp"
@@ -14,6 +13,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <exception>
 #include <map>
@@ -22,7 +22,7 @@
 namespace moesaic::bench {
 namespace {
 
-/// A case with one number of ranks and threads. Ranks outside of its group have no runtime.
+/// A case with one number of ranks and threads, on one grid. Ranks outside of its group have no runtime.
 struct Instance {
     const CaseSpec* spec;
     std::string name;
@@ -30,9 +30,10 @@ struct Instance {
     int threads;
     mpi::Communicator group;
     bool takes_part;
+    CaseGrid grid = {};
     std::unique_ptr<train::Runtime> runtime = nullptr;
     std::unique_ptr<Console> console = nullptr;
-    MachineProbe* machine = nullptr;
+    train::MachineProbe* machine = nullptr;
     std::unique_ptr<Benchmark> benchmark = nullptr;
 };
 
@@ -100,18 +101,52 @@ private:
             most_threads_ = std::max(most_threads_, static_cast<int>(threads.back()));
             for (const index_t r : ranks) {
                 for (const index_t t : threads) {
-                    const bool several = ranks.size() * threads.size() > 1;
                     const bool takes_part = world_.rank() < r;
-                    instances.push_back({.spec = &spec,
-                                         .name = spec.name + (several ? fmt::format("@{}x{}", r, t) : ""),
-                                         .ranks = r,
-                                         .threads = static_cast<int>(t),
-                                         .group = world_.split(takes_part ? 0 : 1, world_.rank()),
-                                         .takes_part = takes_part});
+                    const Instance one = {.spec = &spec,
+                                          .name = spec.name,
+                                          .ranks = r,
+                                          .threads = static_cast<int>(t),
+                                          .group = world_.split(takes_part ? 0 : 1, world_.rank()),
+                                          .takes_part = takes_part};
+                    const std::vector<CaseGrid> grids = grids_of(one);
+                    for (const CaseGrid& grid : grids) {
+                        const std::string of_grid = grids.size() > 1 ? name_of(grid.shape) : "";
+                        const std::string of_size =
+                            ranks.size() * threads.size() > 1 ? fmt::format("@{}x{}", r, t) : "";
+                        instances.push_back({.spec = &spec,
+                                             .name = fmt::format("{}{}{}", spec.name, of_grid, of_size),
+                                             .ranks = one.ranks,
+                                             .threads = one.threads,
+                                             .group = one.group,
+                                             .takes_part = takes_part,
+                                             .grid = grid});
+                    }
                 }
             }
         }
         return instances;
+    }
+
+    /// Part of a case's name.
+    static std::string name_of(const mpi::GridShape& grid) {
+        return fmt::format(".data{}-expert{}-tensor{}", grid.data, grid.expert, grid.tensor);
+    }
+
+    /// Collective. Of a case, on all ranks, also those that don't take part.
+    std::vector<CaseGrid> grids_of(const Instance& instance) {
+        std::vector<CaseGrid> grids;
+        within(instance, [&] { grids = instance.spec->settings->grids(ranks_of(instance)); });
+        std::array<index_t, 1> count = {static_cast<index_t>(grids.size())};
+        world_.broadcast(std::span<index_t>(count));
+        grids.resize(static_cast<std::size_t>(count[0]));
+        world_.broadcast(std::span<CaseGrid>(grids));
+        return grids;
+    }
+
+    train::Ranks ranks_of(const Instance& instance) const {
+        host::Placement placement = placement_;
+        host::update_memory(placement);  // other cases may hold some
+        return {instance.group, placement, bound_, instance.spec->compute};
     }
 
     void run_together(std::span<Instance> instances) {
@@ -167,7 +202,7 @@ private:
 
     /// Collective. Runs `work` on the ranks of the case with its threads; the others sleep. An error that its ranks
     /// agree on becomes that of all.
-    void within(Instance& instance, const std::function<void()>& work) {
+    void within(const Instance& instance, const std::function<void()>& work) {
         use_threads(instance.threads);
         if (instance.ranks == world_.size()) {
             work();
@@ -191,10 +226,7 @@ private:
 
     void prepare(Instance& instance) {
         const CaseSpec& spec = *instance.spec;
-        host::Placement placement = placement_;
-        host::update_memory(placement);  // other cases may hold some
-        instance.runtime =
-            std::make_unique<train::Runtime>(instance.group, placement, bound_, spec.settings->grid(), spec.compute);
+        instance.runtime = std::make_unique<train::Runtime>(ranks_of(instance), instance.grid.shape);
         instance.console =
             std::make_unique<Console>(instance.group, measure::CaseResult{.name = instance.name,
                                                                           .benchmark = std::string(spec.kind->name),
@@ -202,6 +234,7 @@ private:
                                                                           .threads = instance.threads,
                                                                           .alone = spec.kind->alone,
                                                                           .parameters = spec.parameters});
+        add_prediction(instance.grid, instance.console->result());
         instance.console->say(
             fmt::format("-- {}: ranks {}, threads {}\n", instance.name, instance.ranks, instance.threads));
         if (spec.kind->has_limits) {
@@ -214,12 +247,29 @@ private:
             [&] { require_passed(instance.console->result().checks, instance.console->result().name); });
     }
 
-    MachineProbe& machine_of(const Instance& instance) {
-        const kernels::Isa level = bf16_level(instance.runtime->kernels);
+    /// Beside what is measured, for summaries and for whoever fits the model of costs.
+    static void add_prediction(const CaseGrid& grid, measure::CaseResult& result) {
+        if (!grid.predicted) {
+            return;
+        }
+        result.parameters.emplace_back("grid", describe(grid.shape));
+        result.parameters.emplace_back("grid.choice", grid.is_choice ? "auto" : "-");
+        const train::StepCost& cost = *grid.predicted;
+        for (const auto& [name, seconds] :
+             {std::pair(measure::figures::step_predicted, cost.total()),
+              std::pair("step_predicted_experts", cost.experts), std::pair("step_predicted_other", cost.other),
+              std::pair("step_predicted_exchange", cost.exchange),
+              std::pair("step_predicted_reduction", cost.reduction)}) {
+            result.figures.push_back({.name = name, .unit = "s", .value = seconds, .quantity = name});
+        }
+    }
+
+    train::MachineProbe& machine_of(const Instance& instance) {
+        const kernels::Isa level = train::bf16_level(instance.runtime->kernels);
         auto& machine = machines_[{instance.ranks, instance.threads, level}];
         if (machine == nullptr) {
-            machine = std::make_unique<MachineProbe>(instance.group, kernels::peak_loop(level),
-                                                     bytes_beyond_caches(*instance.runtime));
+            machine = std::make_unique<train::MachineProbe>(instance.group, kernels::peak_loop(level),
+                                                            train::bytes_beyond_caches(*instance.runtime));
         }
         return *machine;
     }
@@ -240,7 +290,7 @@ private:
     int most_threads_ = 1;  ///< of any case
     bool bound_ = false;
     bool bound_at_start_ = false;
-    std::map<std::tuple<index_t, int, kernels::Isa>, std::unique_ptr<MachineProbe>> machines_;
+    std::map<std::tuple<index_t, int, kernels::Isa>, std::unique_ptr<train::MachineProbe>> machines_;
     std::vector<measure::CaseResult> cases_;
     std::unique_ptr<Turns> turns_;  ///< of the root
 };
@@ -293,6 +343,7 @@ void run_cases(const mpi::Communicator& world, const std::vector<CaseSpec>& spec
     world.agree([&] {
         if (world.is_root()) {
             print_scaling(results.cases);
+            print_grids(results.cases);
             print_figures(results);
             write(results, options);
         }

@@ -1,7 +1,6 @@
 // moesaic bench collectives: what training exchanges between ranks, beside a ping-pong over the same transport.
 #include "bench/benchmark.hpp"
 #include "bench/shapes.hpp"
-#include "bench/timing.hpp"
 #include "core/error.hpp"
 #include "core/matrix.hpp"
 

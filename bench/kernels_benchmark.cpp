@@ -3,7 +3,6 @@
 #include "bench/onednn.hpp"
 #include "bench/product_check.hpp"
 #include "bench/shapes.hpp"
-#include "bench/timing.hpp"
 #include "core/error.hpp"
 #include "core/random_fill.hpp"
 #include "core/units.hpp"

@@ -4,7 +4,6 @@
 #include "bench/layer_twins.hpp"
 #include "bench/routing.hpp"
 #include "bench/shapes.hpp"
-#include "bench/timing.hpp"
 #include "core/counted.hpp"
 #include "core/enumeration.hpp"
 #include "core/random_fill.hpp"

@@ -1,10 +1,8 @@
 // moesaic bench machine: how fast a rank gets at data in caches and in memory, beside the limits that every case has.
 #include "bench/benchmark.hpp"
-#include "bench/machine.hpp"
-#include "bench/team_memory.hpp"
-#include "bench/timing.hpp"
+#include "bench/working_sets.hpp"
 #include "core/units.hpp"
-#include "host/caches.hpp"
+#include "train/machine_probe.hpp"
 
 #include <fmt/format.h>
 #include <omp.h>
@@ -37,7 +35,7 @@ public:
 private:
     struct CacheReads {
         std::string name;
-        TeamMemory memory;
+        train::TeamMemory memory;
         index_t repeats = 1;  ///< in one measurement
         Samples gigabytes_per_second{};
     };
@@ -48,13 +46,13 @@ private:
     const kernels::PeakLoop& loop_;
     const kernels::ElementwiseKernels<float>& elementwise_;
     std::vector<CacheReads> caches_;
-    TeamMemory arrays_;  ///< a, b, c
+    train::TeamMemory arrays_;  ///< a, b, c
     Samples stream_add_;
 };
 
 MachineBenchmark::MachineBenchmark(const train::Runtime& runtime, Console& console)
     : world_(runtime.world),
-      loop_(kernels::peak_loop(bf16_level(runtime.kernels))),
+      loop_(kernels::peak_loop(train::bf16_level(runtime.kernels))),
       elementwise_(runtime.kernels.elementwise<float>()) {
     const host::Placement& placement = runtime.placement;
     const int unit = placement.processing_units.empty() ? 0 : placement.processing_units.front();
@@ -69,8 +67,8 @@ MachineBenchmark::MachineBenchmark(const train::Runtime& runtime, Console& conso
         }
     }
     constexpr index_t arrays = 3;
-    const index_t memory_bytes = bytes_beyond_caches(runtime);
-    world_.agree([&] { arrays_ = TeamMemory(arrays, memory_bytes / arrays); });
+    const index_t memory_bytes = train::bytes_beyond_caches(runtime);
+    world_.agree([&] { arrays_ = train::TeamMemory(arrays, memory_bytes / arrays); });
     sum_arrays();
     double wrong = 0;
 #pragma omp parallel reduction(+ : wrong)
@@ -82,7 +80,7 @@ MachineBenchmark::MachineBenchmark(const train::Runtime& runtime, Console& conso
 
 void MachineBenchmark::add_cache(const std::string& name, index_t bytes_per_thread) {
     CacheReads& reads = caches_.emplace_back(CacheReads{name, {}});
-    world_.agree([&] { reads.memory = TeamMemory(1, bytes_per_thread * omp_get_max_threads()); });
+    world_.agree([&] { reads.memory = train::TeamMemory(1, bytes_per_thread * omp_get_max_threads()); });
     reads.repeats = repeats_for(world_, seconds_per_measurement, [&] { reads.memory.read(loop_, 0); });
 }
 

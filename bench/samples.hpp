@@ -2,21 +2,13 @@
 #pragma once
 
 #include "measure/statistics.hpp"
+#include "mpi/timing.hpp"
 
 #include <vector>
 
 namespace moesaic::bench {
 
-/// One measurement: of the slowest rank, which counts, and of this one.
-struct Sample {
-    double slowest = 0;
-    double mine = 0;
-
-    [[nodiscard]] Sample operator+(const Sample& other) const { return {slowest + other.slowest, mine + other.mine}; }
-    [[nodiscard]] Sample operator*(double factor) const { return {slowest * factor, mine * factor}; }
-    /// What work of this size comes to per unit of this time.
-    [[nodiscard]] Sample rate_of(double work) const { return {work / slowest, work / mine}; }
-};
+using mpi::Sample;
 
 /// All repetitions, in order.
 struct Samples {

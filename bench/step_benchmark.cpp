@@ -1,10 +1,9 @@
 // moesaic bench step, moesaic bench reference: whole training steps on random tokens.
 #include "bench/benchmark.hpp"
 #include "bench/step_check.hpp"
+#include "bench/step_plans.hpp"
 #include "bench/step_run.hpp"
 #include "bench/step_samples.hpp"
-#include "bench/step_work.hpp"
-#include "bench/timing.hpp"
 #include "core/counted.hpp"
 #include "core/trace.hpp"
 #include "core/units.hpp"
@@ -12,8 +11,6 @@
 #include "measure/trace_drain.hpp"
 #include "ops/activations_option.hpp"
 #include "ops/arithmetic_option.hpp"
-#include "train/memory_plan.hpp"
-#include "train/pass_size.hpp"
 #include "train/session.hpp"
 
 #include <fmt/format.h>
@@ -31,18 +28,11 @@ namespace {
 
 namespace figures = measure::figures;
 
-constexpr const char* micro_batch_key = "micro-batch";
-constexpr const char* activations_key = "activations";
-
-/// What is trained in one step.
-struct StepWorkload {
-    [[nodiscard]] index_t tokens() const { return batches.batch_size * length; }
-
-    train::ModelSettings model = {};
-    model::DecoderSettings decoder = {.lora = {.rank = 16}};
-    train::BatchSettings batches = {};
-    index_t length = 0;  ///< tokens per sequence
-};
+/// Which grids of a model are measured.
+enum class MeasuredGrids : std::uint8_t { automatic, all };
+constexpr auto names_of(MeasuredGrids) {
+    return std::to_array<std::string_view>({"auto", "all"});
+}
 
 /// Steps of all ranks, which train one model together on random tokens, a few steps of them again and again.
 class StepBenchmark final : public Benchmark {
@@ -81,11 +71,8 @@ StepBenchmark::StepBenchmark(const train::Runtime& runtime, const model::Archite
       activations_(workload.decoder.activations),
       planned_bytes_(planned_bytes),
       data_(random_tokens(workload.batches.batch_size * steps_of_data, workload.length, architecture.vocabulary, 0)),
-      session_(train::load_model<core::bf16>(runtime, architecture, workload.model, workload.decoder,
-                                             train::Purpose::training),
-               data_, settings_of_steps(workload.batches), runtime.kernels, runtime.grid) {
-    randomise(session_.decoder().lora(), 0);
-    session_.decoder().update_lora();
+      session_(load_random_factors(runtime, architecture, workload), data_, settings_of_steps(workload.batches),
+               runtime.kernels, runtime.grid) {
     memory_.end();
 }
 
@@ -118,7 +105,7 @@ void StepBenchmark::report_parts(Console& console, const measure::MachineLimits&
         bool is_there = true;  ///< false: the step has no such part, and the table no line
     };
     const model::Architecture& architecture = session_.decoder().architecture();
-    const StepWork work(architecture, grid_.shape(), static_cast<double>(tokens_));
+    const train::StepWork work = train::even_work(architecture, grid_.shape(), static_cast<double>(tokens_));
     const bool has_experts = architecture.moe_layers() > 0;
     // Backward ends at the experts of the lowest layer with some, as only experts are adapted.
     const auto lowest = std::find(architecture.is_moe.begin(), architecture.is_moe.end(), true);
@@ -167,12 +154,12 @@ void StepBenchmark::report(Console& console, const measure::MachineLimits& limit
     if (const index_t token_layers = steps_ * tokens_ * architecture.moe_layers(); token_layers > 0) {
         console.add("exchange_bytes_per_token", "B", static_cast<double>(sent) / static_cast<double>(token_layers));
     }
-    const StepWork work(architecture, grid_.shape(), static_cast<double>(tokens_));
+    const train::StepWork work = train::even_work(architecture, grid_.shape(), static_cast<double>(tokens_));
     const double floor = work.floor_seconds(limits);
     const measure::Summary seconds = measure::summarize(samples_.seconds.slowest);
     const double reached = 100 * floor / seconds.median;
     const Samples speed = samples_.seconds.rates(static_cast<double>(tokens_));
-    console.add("step_seconds", "s", measure::Better::neither, samples_.seconds, reached, work.sum());
+    console.add(figures::step_seconds, "s", measure::Better::neither, samples_.seconds, reached, work.sum());
     console.add(figures::step_tokens_per_second, "tokens/s", measure::Better::higher, speed, reached);
     console.add("step_pass_sequences", "sequences", static_cast<double>(pass_sequences_));
     console.add("step_floor", "percent", measure::Better::neither,
@@ -207,43 +194,44 @@ std::string describe_step(const train::Runtime& runtime, const StepWorkload& wor
     return text + "\n";
 }
 
-std::unique_ptr<Benchmark> prepare_step(const train::Runtime& runtime, Console& console, StepWorkload workload) {
-    const model::Architecture architecture =
-        train::read_architecture(runtime, workload.model, kernels::Precision::bf16);
-    model::DecoderSettings& settings = workload.decoder;
-    settings.lora.alpha = static_cast<double>(settings.lora.rank);  // scale 1; speed does not depend on it
-    train::BatchSettings& batches = workload.batches;
-    const auto tokens_of_pass = [&](index_t micro_batch, index_t ranks) {
-        return batches.with(micro_batch).per_pass(ranks) * workload.length;
-    };
-    train::MemoryRequest request = train::memory_request(runtime, sizeof(core::bf16), train::Purpose::training);
-    request.saves = false;
-    model::Architecture as_stored = architecture;
-    runtime.world.agree([&] { train::fit_to_checkpoint(workload.model, as_stored); });
-    train::PassPlanner planner(as_stored, settings, request);
-    const train::PlanOfPasses plan_of = [&](const train::PassChoice& choice) {
-        const index_t ranks = choice.grid.ranks();
-        return planner.plan(
-            choice, {tokens_of_pass(choice.micro_batch, ranks), batches.with(choice.micro_batch).per_pass(ranks)});
-    };
-    const train::PassOptions options = {.wanted = {batches.micro_batch, settings.activations, workload.model.weights,
-                                                   runtime.grid.shape(), workload.model.share},
-                                        .batch_size = batches.batch_size,
-                                        .experts = architecture.experts,
-                                        .integers = workload.model.uses_integers(),
-                                        .micro_batch_key = micro_batch_key,
-                                        .activations_key = activations_key};
-    const train::PassChoice choice = train::fit_passes(runtime, workload.model.name(), plan_of, options);
-    const train::MemoryPlan plan = plan_of(choice);
-    batches.micro_batch = choice.micro_batch;
-    settings.max_tokens = tokens_of_pass(choice.micro_batch, runtime.world.size());
-    console.say(describe_step(runtime, workload, architecture, plan));
+/// Collective. The grid that the cost model chooses, or all that fit, the best one first.
+std::vector<CaseGrid> grids_of_step(const train::Ranks& ranks, const mpi::GridSettings& wanted,
+                                    const StepWorkload& workload, MeasuredGrids measured) {
+    const StepPlans plans(ranks, wanted, workload);
+    std::vector<mpi::GridShape> shapes;
+    ranks.world.agree([&] { shapes = train::grids_for(plans.question(), ranks.world.size()); });
+    if (shapes.size() == 1) {
+        return {{.shape = shapes.front()}};
+    }
+    std::vector<CaseGrid> grids;
+    for (const train::GridOption& option : train::grid_options(ranks, plans.question(), kernels::Precision::bf16)) {
+        const bool is_choice = grids.empty();
+        if (is_choice || (measured == MeasuredGrids::all && option.fits)) {
+            grids.push_back({.shape = option.grid(), .predicted = option.cost, .is_choice = is_choice});
+        }
+    }
+    return grids;
+}
+
+std::unique_ptr<Benchmark> prepare_step(const train::Runtime& runtime, Console& console, const StepWorkload& workload) {
+    const mpi::GridShape& grid = runtime.grid.shape();
+    const StepPlans plans(runtime, {grid.data, grid.expert, grid.tensor}, workload);
+    const train::PassChoice choice =
+        train::fit_passes(runtime, workload.model.name(), plans.plan(), plans.options(grid));
+    const train::MemoryPlan plan = plans.plan()(choice);
+    const model::Architecture& architecture = plans.architecture();
+    StepWorkload chosen = workload;
+    chosen.batches.micro_batch = choice.micro_batch;
+    model::DecoderSettings& settings = chosen.decoder;
+    settings.lora = plans.lora();
+    settings.max_tokens = plans.tokens_of_pass(choice.micro_batch, runtime.world.size());
+    console.say(describe_step(runtime, chosen, architecture, plan));
     runtime.world.agree([&] {
         train::require_memory(runtime.placement, runtime.placement.node_ranks, workload.model.name(),
-                              memory_of_step_check(architecture, settings, runtime.grid.expert().size()));
+                              memory_of_step_check(architecture, settings, grid.expert));
     });
     verify_step(console, architecture, settings, runtime.kernels, runtime.grid);
-    return std::make_unique<StepBenchmark>(runtime, architecture, workload, plan.total());
+    return std::make_unique<StepBenchmark>(runtime, architecture, chosen, plan.total());
 }
 
 class StepBenchmarkSettings final : public BenchmarkSettings {
@@ -252,8 +240,15 @@ public:
         train::BatchSettings& batches = workload_.batches;
         set.add("batch", batches.batch_size, "sequences per step, all ranks together", core::at_least(1));
         set.add("length", workload_.length, "tokens per sequence", core::at_least(2));
-        batches.declare_micro_batch(set, micro_batch_key);
-        ops::declare_activations(set, activations_key, workload_.decoder.activations);
+        batches.declare_micro_batch(set, StepPlans::micro_batch_key);
+        ops::declare_activations(set, StepPlans::activations_key, workload_.decoder.activations);
+        set.add(
+            "skew", workload_.model.router_skew,
+            "how unevenly the experts of random weights are chosen: 0, alike; scores of the first one are larger by "
+            "this factor, those of others by less",
+            core::within(0, 100));
+        set.add_enum("grids", measured_,
+                     "auto: the grid that is fastest by the model of costs; or all that fit, as one case each");
     }
     void declare_sections(core::OptionSet& set) override {
         set.need({"model.path", "model.synthetic"});
@@ -264,14 +259,17 @@ public:
         grid_.declare(set);
         workload_.decoder.declare_chunks(set);
     }
-    [[nodiscard]] mpi::GridShape grid() const override { return grid_; }
+    [[nodiscard]] std::vector<CaseGrid> grids(const train::Ranks& ranks) const override {
+        return grids_of_step(ranks, grid_, workload_, measured_);
+    }
     [[nodiscard]] std::unique_ptr<Benchmark> prepare(const train::Runtime& runtime, Console& console) const override {
         return prepare_step(runtime, console, workload_);
     }
 
 private:
     StepWorkload workload_ = {.batches = {.batch_size = 4}, .length = 512};
-    mpi::GridShape grid_;
+    mpi::GridSettings grid_;
+    MeasuredGrids measured_ = MeasuredGrids::automatic;
 };
 
 /// docs/benchmarking.md has the rules: only how ranks share the work may be chosen.
@@ -281,19 +279,25 @@ public:
         grid_.declare(set);
         workload_.decoder.declare_chunks(set);
     }
-    [[nodiscard]] mpi::GridShape grid() const override { return grid_; }
+    [[nodiscard]] std::vector<CaseGrid> grids(const train::Ranks& ranks) const override {
+        return grids_of_step(ranks, grid_, workload_for(ranks), MeasuredGrids::automatic);
+    }
     [[nodiscard]] std::unique_ptr<Benchmark> prepare(const train::Runtime& runtime, Console& console) const override {
-        constexpr index_t tokens_per_thread = 128;
-        StepWorkload workload = workload_;
-        const index_t of_rank = runtime.placement.threads;
-        workload.batches = {.batch_size = runtime.world.size() * of_rank, .micro_batch = of_rank};  // in one pass
-        workload.length = tokens_per_thread;
-        return prepare_step(runtime, console, workload);
+        return prepare_step(runtime, console, workload_for(runtime));
     }
 
 private:
+    [[nodiscard]] StepWorkload workload_for(const train::Ranks& ranks) const {
+        constexpr index_t tokens_per_thread = 128;
+        StepWorkload workload = workload_;
+        const index_t of_rank = ranks.placement.threads;
+        workload.batches = {.batch_size = ranks.world.size() * of_rank, .micro_batch = of_rank};  // in one pass
+        workload.length = tokens_per_thread;
+        return workload;
+    }
+
     StepWorkload workload_ = {.model = {.path = {}, .synthetic = "moesaic-reference"}};
-    mpi::GridShape grid_;
+    mpi::GridSettings grid_;
 };
 
 }  // namespace

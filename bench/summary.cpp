@@ -74,4 +74,36 @@ void print_scaling(const std::vector<measure::CaseResult>& cases) {
     }
 }
 
+void print_grids(const std::vector<measure::CaseResult>& cases) {
+    std::vector<const measure::CaseResult*> of_grids;
+    for (const measure::CaseResult& found : cases) {
+        if (found.find(measure::figures::step_predicted) != nullptr) {
+            of_grids.push_back(&found);
+        }
+    }
+    if (of_grids.size() < 2) {
+        return;
+    }
+    const auto seconds_of = [](const measure::CaseResult* found, const char* figure) {
+        return found->find(figure)->value;
+    };
+    const auto parameter_of = [](const measure::CaseResult* found, std::string_view key) {
+        const auto parameter = std::find_if(found->parameters.begin(), found->parameters.end(),
+                                            [&](const auto& each) { return each.first == key; });
+        return parameter->second;
+    };
+    std::sort(of_grids.begin(), of_grids.end(), [&](const auto* a, const auto* b) {
+        return seconds_of(a, measure::figures::step_seconds) < seconds_of(b, measure::figures::step_seconds);
+    });
+    core::print(fmt::format("{:<40} {:>11} {:>12} {:>10}\n", "grids, the fastest first", "measured, s", "predicted, s",
+                            "of fastest"));
+    const double fastest = seconds_of(of_grids.front(), measure::figures::step_seconds);
+    for (const measure::CaseResult* found : of_grids) {
+        const double seconds = seconds_of(found, measure::figures::step_seconds);
+        core::print(fmt::format("  {:<38} {:>11.4f} {:>12.4f} {:>9.1f}%{}\n", parameter_of(found, "grid"), seconds,
+                                seconds_of(found, measure::figures::step_predicted), 100 * fastest / seconds,
+                                parameter_of(found, "grid.choice") == "auto" ? "  auto" : ""));
+    }
+}
+
 }  // namespace moesaic::bench

@@ -12,6 +12,9 @@ namespace moesaic::bench {
 /// second.
 void print_scaling(const std::vector<measure::CaseResult>& cases);
 
+/// Prints predicted times of grids beside measured ones, if there are several.
+void print_grids(const std::vector<measure::CaseResult>& cases);
+
 /// Lines about figures of a case that are better than the limits of the machine measured beside them allow.
 [[nodiscard]] std::vector<std::string> beyond_limits(const measure::CaseResult& result);
 

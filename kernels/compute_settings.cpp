@@ -12,7 +12,8 @@
 namespace moesaic::kernels {
 
 void ComputeSettings::declare(core::OptionSet& set) {
-    set.add_enum("compute.precision", precision, "type to compute with: bf16, bf16x2 with twice the digits where routers depend on them, or "
+    set.add_enum("compute.precision", precision,
+                 "type to compute with: bf16, bf16x2 with twice the digits where routers depend on them, or "
                  "fp32 for reference runs")
         .known_as({"bf16", "fp16", "dtype", "torch_dtype", "mixed_precision"});
     declare_isa(set);

@@ -19,8 +19,8 @@ constexpr std::int64_t pairs_per_block = 16;
 constexpr std::int64_t block_bytes = 2048;
 constexpr std::int64_t line_bytes = 64;
 
-/// Rows whose sums are in registers at a time, of which there are 32: with the columns and a factor they are all in use,
-/// and enough sums are independent to hide the latency of a product.
+/// Rows whose sums are in registers at a time, of which there are 32: with the columns and a factor they are all in
+/// use, and enough sums are independent to hide the latency of a product.
 constexpr int rows_at_once(int vectors) {
     return vectors == 1 ? 16 : 12;
 }

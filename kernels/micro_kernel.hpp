@@ -124,8 +124,8 @@ struct MicroKernel {
     std::int64_t few_rows;
     void (*multiply_few_rows)(const Sum* left, const Operand<Element>& right, const ResultBlock<Sum>& result);
     ProcessorState state;  ///< around calls of `multiply`
-    /// Right strips of at most `few_columns` vectors may be packed as left ones, for a product of their own, which wastes
-    /// no lanes on missing columns. Packed blocks of both operands are of one size then.
+    /// Right strips of at most `few_columns` vectors may be packed as left ones, for a product of their own, which
+    /// wastes no lanes on missing columns. Packed blocks of both operands are of one size then.
     std::int64_t few_columns = 0;
     void (*multiply_few_columns)(const StripProduct<Sum>& product) = nullptr;
 };

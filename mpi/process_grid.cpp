@@ -7,48 +7,63 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <numeric>
 
 namespace moesaic::mpi {
 namespace {
 
-/// Ranks per node if that number is the same everywhere and nodes hold consecutive ranks; otherwise 1.
-index_t ranks_per_node(const Communicator& world) {
-    const Communicator node = world.split_by_node();
-    const index_t smallest = world.min(static_cast<index_t>(node.size()));
-    const index_t largest = world.max(static_cast<index_t>(node.size()));
-    const bool consecutive = world.rank() % node.size() == node.rank();
-    return world.min(static_cast<index_t>(consecutive ? 1 : 0)) == 1 && smallest == largest ? smallest : 1;
+std::string size_or_auto(index_t size) {
+    return size == 0 ? "auto" : fmt::format("{}", size);
+}
+
+[[noreturn]] void fail_to_fit(const GridSettings& wanted, index_t ranks) {
+    core::fail(core::ExitCode::usage,
+               "parallel.data x parallel.expert x parallel.tensor = {} x {} x {} does not fit {} (the product must be "
+               "the number of ranks); change them, or leave them at auto",
+               size_or_auto(wanted.data), size_or_auto(wanted.expert), size_or_auto(wanted.tensor),
+               core::counted(ranks, "rank"));
 }
 
 }  // namespace
-
-void GridShape::declare(core::OptionSet& set) {
-    set.add_auto("parallel.tensor", tensor, most_ranks,
-                 "ranks that share each expert's intermediate dimension; auto: ranks per node");
-    set.add("parallel.expert", expert, "groups of ranks that hold different experts",
-            core::integer_within(1, most_ranks));
-    set.add_auto("parallel.data", data, most_ranks, "replicas of all experts; auto: all remaining ranks");
-}
-
-GridShape complete(GridShape wanted, index_t ranks, index_t node_ranks) {
-    if (wanted.tensor == 0) {
-        const index_t groups = wanted.data * wanted.expert;
-        wanted.tensor =
-            groups > 0 && ranks % groups == 0 ? ranks / groups : std::gcd(node_ranks, ranks / wanted.expert);
-    }
-    if (wanted.data == 0) {
-        wanted.data = std::max(ranks / (wanted.expert * wanted.tensor), index_t{1});
-    }
-    return wanted;
-}
 
 std::string describe(const GridShape& shape) {
     return fmt::format("data {} x expert {} x tensor {}", shape.data, shape.expert, shape.tensor);
 }
 
-ProcessGrid::ProcessGrid(const Communicator& world, const GridShape& wanted)
-    : shape_(complete(wanted, world.size(), ranks_per_node(world))),
+void GridSettings::declare(core::OptionSet& set) {
+    set.add_auto("parallel.tensor", tensor, most_ranks,
+                 "ranks that share each expert's intermediate dimension; auto: of all grids the fastest one that fits");
+    set.add_auto("parallel.expert", expert, most_ranks,
+                 "groups of ranks that hold different experts; auto: as parallel.tensor");
+    set.add_auto("parallel.data", data, most_ranks, "replicas of all experts; auto: as parallel.tensor");
+}
+
+index_t GridSettings::least_ranks() const noexcept {
+    return std::max(data, index_t{1}) * std::max(expert, index_t{1}) * std::max(tensor, index_t{1});
+}
+
+std::vector<GridShape> grids_of(const GridSettings& wanted, index_t ranks) {
+    std::vector<GridShape> grids;
+    const auto is_wanted = [](index_t size, index_t wanted_size) { return wanted_size == 0 || size == wanted_size; };
+    for (index_t data = 1; data <= ranks; ++data) {
+        if (ranks % data != 0 || !is_wanted(data, wanted.data)) {
+            continue;
+        }
+        const index_t of_replica = ranks / data;
+        for (index_t expert = 1; expert <= of_replica; ++expert) {
+            const index_t tensor = of_replica / expert;
+            if (of_replica % expert == 0 && is_wanted(expert, wanted.expert) && is_wanted(tensor, wanted.tensor)) {
+                grids.push_back({data, expert, tensor});
+            }
+        }
+    }
+    if (grids.empty()) {
+        fail_to_fit(wanted, ranks);
+    }
+    return grids;
+}
+
+ProcessGrid::ProcessGrid(const Communicator& world, const GridShape& shape)
+    : shape_(shape),
       world_(world),
       data_(world),
       expert_(world),
@@ -56,10 +71,9 @@ ProcessGrid::ProcessGrid(const Communicator& world, const GridShape& wanted)
       replica_(world),
       same_experts_(world) {
     world.agree([&] {
-        core::require(shape_.ranks() == world.size(), core::ExitCode::usage,
-                      "parallel.data x parallel.expert x parallel.tensor = {} x {} x {} does not fit {} (the "
-                      "product must be the number of ranks); change them, or leave data and tensor at auto",
-                      shape_.data, shape_.expert, shape_.tensor, core::counted(world.size(), "rank"));
+        if (shape.ranks() != world.size()) {
+            fail_to_fit({shape.data, shape.expert, shape.tensor}, world.size());
+        }
     });
     const int rank = world.rank();
     const auto tensor = static_cast<int>(shape_.tensor);

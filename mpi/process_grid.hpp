@@ -5,6 +5,7 @@
 #include "mpi/communicator.hpp"
 
 #include <string>
+#include <vector>
 
 namespace moesaic::core {
 class OptionSet;
@@ -15,23 +16,33 @@ namespace moesaic::mpi {
 /// Bound of a grid's sizes, far above what any machine has: products of them stay in range.
 inline constexpr index_t most_ranks = 1 << 20;
 
-/// Sizes of the grid's dimensions; 0: automatic.
+/// Sizes of the grid's dimensions.
 struct GridShape {
-    index_t data = 0;
+    index_t data = 1;
     index_t expert = 1;
-    index_t tensor = 0;
+    index_t tensor = 1;
 
-    void declare(core::OptionSet& set);
     [[nodiscard]] index_t ranks() const noexcept { return data * expert * tensor; }
     friend bool operator==(const GridShape&, const GridShape&) = default;
 };
 
-/// `wanted` without automatic sizes: tensor is what the others leave, or else the ranks of a node, or as many as divide
-/// these where expert groups must share a node; data is the rest. The product need not be `ranks`.
-[[nodiscard]] GridShape complete(GridShape wanted, index_t ranks, index_t node_ranks);
-
 /// As messages show it: "data 2 x expert 1 x tensor 4".
 [[nodiscard]] std::string describe(const GridShape& shape);
+
+/// Sizes as the user wants them; 0: the program chooses.
+struct GridSettings {
+    index_t data = 0;
+    index_t expert = 0;
+    index_t tensor = 0;
+
+    void declare(core::OptionSet& set);
+    /// The least number of ranks of such a grid.
+    [[nodiscard]] index_t least_ranks() const noexcept;
+};
+
+/// All grids of so many ranks with the sizes that are wanted, by ascending sizes of data, then expert. Throws a usage
+/// error if there is none.
+[[nodiscard]] std::vector<GridShape> grids_of(const GridSettings& wanted, index_t ranks);
 
 /// World = data x expert x tensor, the last one varying fastest. Consecutive ranks form a tensor group, whose ranks
 /// hold different slices of the intermediate dimension of the same experts. Consecutive tensor groups hold different
@@ -39,7 +50,7 @@ struct GridShape {
 class ProcessGrid {
 public:
     /// Collective. Throws a usage error on all ranks if the product of the sizes is not the number of ranks.
-    ProcessGrid(const Communicator& world, const GridShape& wanted);
+    ProcessGrid(const Communicator& world, const GridShape& shape);
 
     [[nodiscard]] const GridShape& shape() const noexcept { return shape_; }
     [[nodiscard]] const Communicator& world() const noexcept { return world_; }

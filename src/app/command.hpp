@@ -36,6 +36,7 @@ core::ExitCode run_verify(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_report(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_plan(const mpi::Communicator& world, Arguments arguments);
+core::ExitCode run_tune(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_completion(const mpi::Communicator& world, Arguments arguments);
 core::ExitCode run_bench_suite(const mpi::Communicator& world, Arguments arguments);
 /// One benchmark of the list.

@@ -34,35 +34,35 @@ std::string describe_isa() {
 }
 
 /// Collective. One line per rank on rank 0, then one per host about its disk.
-std::string describe_ranks(const train::Runtime& runtime, const host::Binding& binding) {
-    std::string root_host = runtime.placement.host;
-    runtime.world.broadcast(root_host);
-    const auto lines = runtime.world.gather(host::map_line(runtime.placement, binding, root_host));
+std::string describe_ranks(const train::Ranks& ranks, const host::Binding& binding) {
+    std::string root_host = ranks.placement.host;
+    ranks.world.broadcast(root_host);
+    const auto lines = ranks.world.gather(host::map_line(ranks.placement, binding, root_host));
     std::error_code error;
     const auto space = std::filesystem::space(std::filesystem::current_path(), error);
     const auto disks =
-        runtime.world.gather(runtime.placement.node_rank == 0
-                                 ? fmt::format("disk of {}: {:.1f} GiB free in this folder\n", runtime.placement.host,
-                                               error ? 0.0 : static_cast<double>(space.available) / core::gibibyte)
-                                 : "");
+        ranks.world.gather(ranks.placement.node_rank == 0
+                               ? fmt::format("disk of {}: {:.1f} GiB free in this folder\n", ranks.placement.host,
+                                             error ? 0.0 : static_cast<double>(space.available) / core::gibibyte)
+                               : "");
     return host::map_title() + fmt::format("{}{}", fmt::join(lines, ""), fmt::join(disks, ""));
 }
 
-std::vector<host::Remark> remarks_of_rank(const train::Runtime& runtime, const host::Binding& binding) {
-    std::vector<host::Remark> remarks = host::remarks(runtime.placement, binding);
+std::vector<host::Remark> remarks_of_rank(const train::Ranks& ranks, const host::Binding& binding) {
+    std::vector<host::Remark> remarks = host::remarks(ranks.placement, binding);
     const kernels::Isa best = kernels::gemm_kernels<core::bf16>().back().isa;
     if (!kernels::runs(best)) {
         remarks.push_back({host::Severity::note, fmt::format("no {}; BF16 products use {}", kernels::name(best),
-                                                             runtime.kernels.gemm_name<core::bf16>())});
+                                                             ranks.kernels.gemm_name<core::bf16>())});
     }
     return remarks;
 }
 
 /// Collective. That the ranks of this host leave cores idle, on the first of them; mpirun binds few ranks to a core
 /// each.
-void remark_idle_cores(const train::Runtime& runtime, std::vector<host::Remark>& remarks) {
-    const host::Placement& p = runtime.placement;
-    const mpi::Communicator host = runtime.world.split_by_node();
+void remark_idle_cores(const train::Ranks& ranks, std::vector<host::Remark>& remarks) {
+    const host::Placement& p = ranks.placement;
+    const mpi::Communicator host = ranks.world.split_by_node();
     const auto used = host.sum(static_cast<index_t>(p.cores.size()));
     const auto processors = static_cast<index_t>(sysconf(_SC_NPROCESSORS_ONLN));
     constexpr index_t threads_per_core = 2;  // of CPUs with simultaneous multithreading
@@ -115,13 +115,12 @@ std::string describe_exchange(const mpi::Communicator& world, std::vector<host::
 }
 
 /// Collective. On the first rank of a host whose messages to others go over TCP beside a faster network.
-void remark_transport(const train::Runtime& runtime, const std::string& transport, std::vector<host::Remark>& remarks) {
-    const index_t hosts = runtime.world.sum(static_cast<index_t>(runtime.placement.node_rank == 0 ? 1 : 0));
+void remark_transport(const train::Ranks& ranks, const std::string& transport, std::vector<host::Remark>& remarks) {
+    const index_t hosts = ranks.world.sum(static_cast<index_t>(ranks.placement.node_rank == 0 ? 1 : 0));
     const std::vector<std::string> fabrics = host::active_fabrics();
-    if (hosts > 1 && runtime.placement.node_rank == 0 && !fabrics.empty() &&
-        transport.find("tcp") != std::string::npos) {
+    if (hosts > 1 && ranks.placement.node_rank == 0 && !fabrics.empty() && transport.find("tcp") != std::string::npos) {
         remarks.push_back({host::Severity::warning, "messages between hosts go over TCP beside a faster network",
-                           fmt::format("{}: {}", runtime.placement.host, fmt::join(fabrics, ", ")),
+                           fmt::format("{}: {}", ranks.placement.host, fmt::join(fabrics, ", ")),
                            "use an MPI library that was built with UCX or libfabric (mpirun --mca pml ucx)"});
     }
 }
@@ -137,15 +136,15 @@ std::string usable_levels() {
 }
 
 /// Collective. Says on each rank in what it differs from rank 0; the fastest ranks wait for the slowest one.
-void remark_differences(const train::Runtime& runtime, std::vector<host::Remark>& remarks) {
+void remark_differences(const train::Ranks& ranks, std::vector<host::Remark>& remarks) {
     constexpr double tolerated = 0.1;  // part of the memory, of which the firmware keeps more or less
-    const auto cores = static_cast<double>(runtime.placement.cores.size());
-    const double memory = static_cast<double>(runtime.placement.memory_bytes) / core::gibibyte;
+    const auto cores = static_cast<double>(ranks.placement.cores.size());
+    const double memory = static_cast<double>(ranks.placement.memory_bytes) / core::gibibyte;
     const std::string levels = usable_levels();
     std::array<double, 2> sizes_of_root = {cores, memory};
     std::string levels_of_root = levels;
-    runtime.world.broadcast(std::span<double>(sizes_of_root));
-    runtime.world.broadcast(levels_of_root);
+    ranks.world.broadcast(std::span<double>(sizes_of_root));
+    ranks.world.broadcast(levels_of_root);
     const auto compare = [&](bool differs, const char* problem, const std::string& detail) {
         if (differs) {
             remarks.push_back({host::Severity::warning, problem, detail, "run on hosts of one kind"});
@@ -165,39 +164,37 @@ void remark_differences(const train::Runtime& runtime, std::vector<host::Remark>
 
 ExitCode run_doctor(const mpi::Communicator& world, Arguments arguments) {
     mpi::PlaceSettings place;
-    mpi::GridShape grid;
     kernels::ComputeSettings compute;
     core::OptionSet options;
     place.declare_topology(options);
     compute.declare(options);
-    grid.declare(options);
     place.declare(options);
     if (asks_for_help(arguments)) {
         print_help(world, "doctor", options);
         return ExitCode::success;
     }
     parse(world, options, arguments, false);
-    const train::Runtime runtime(world, place, grid, compute, false);
-    const host::Binding binding = {.threads_bound = runtime.threads_bound,
-                                   .foreign_load = runtime.foreign_load,
-                                   .memory_nodes = host::find_first_touched_nodes(runtime.placement)};
-    const std::string ranks = describe_ranks(runtime, binding);
-    std::vector<host::Remark> remarks = remarks_of_rank(runtime, binding);
-    remark_idle_cores(runtime, remarks);
-    remark_differences(runtime, remarks);
+    const train::Ranks ranks(world, place, compute, false);
+    const host::Binding binding = {.threads_bound = ranks.threads_bound,
+                                   .foreign_load = ranks.foreign_load,
+                                   .memory_nodes = host::find_first_touched_nodes(ranks.placement)};
+    const std::string lines_of_ranks = describe_ranks(ranks, binding);
+    std::vector<host::Remark> remarks = remarks_of_rank(ranks, binding);
+    remark_idle_cores(ranks, remarks);
+    remark_differences(ranks, remarks);
     const std::string transport = mpi::Environment::transport();
-    remark_transport(runtime, transport, remarks);
+    remark_transport(ranks, transport, remarks);
     const std::string exchange = describe_exchange(world, remarks);
     std::string lines;
     for (const host::RemarkLine& line : mpi::gather_remarks(world, remarks)) {
         lines += line.with_severity() + "\n";
     }
     print(world,
-          fmt::format("moesaic {} ({}), {}\n\nISA levels of rank 0 (self-test)\n{}\nRanks: {} = "
-                      "{}\n{}\nExchange, {}{}\n{}\n{}",
-                      core::build_info::version, core::build_info::git_revision, core::build_info::compiler,
-                      describe_isa(), world.size(), describe(runtime.grid.shape()), ranks,
-                      mpi::Environment::library_version(), transport.empty() ? "" : ": " + transport, exchange, lines));
+          fmt::format(
+              "moesaic {} ({}), {}\n\nISA levels of rank 0 (self-test)\n{}\nRanks: {}\n{}\nExchange, {}{}\n{}\n{}",
+              core::build_info::version, core::build_info::git_revision, core::build_info::compiler, describe_isa(),
+              world.size(), lines_of_ranks, mpi::Environment::library_version(),
+              transport.empty() ? "" : ": " + transport, exchange, lines));
     return ExitCode::success;
 }
 

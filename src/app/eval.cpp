@@ -10,10 +10,11 @@
 #include "train/adapter_store.hpp"
 #include "train/batches.hpp"
 #include "train/evaluation.hpp"
-#include "train/runtime.hpp"
+#include "train/grid_choice.hpp"
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
@@ -28,7 +29,7 @@ struct EvalConfiguration {
     std::string scores;  ///< file, or empty
     train::DataSettings data;
     train::BatchSettings batches;
-    mpi::GridShape grid;
+    mpi::GridSettings grid;
     mpi::PlaceSettings place;
     model::DecoderSettings decoder;
     kernels::ComputeSettings compute;
@@ -59,25 +60,61 @@ struct Result {
 };
 
 /// Of data.eval, or else the share of data.train that a training run with these settings holds back.
-train::Dataset load_data(const train::Runtime& runtime, const train::DataSettings& settings, index_t vocabulary) {
-    return settings.eval.empty() ? train::load_training_data(runtime.world, settings, vocabulary).eval.value()
-                                 : train::load_dataset(runtime.world, settings.eval, vocabulary, settings.max_length);
+train::Dataset load_data(const mpi::Communicator& world, const train::DataSettings& settings, index_t vocabulary) {
+    return settings.eval.empty() ? train::load_training_data(world, settings, vocabulary).eval.value()
+                                 : train::load_dataset(world, settings.eval, vocabulary, settings.max_length);
+}
+
+/// Collective.
+mpi::GridShape choose_grid(const train::Ranks& ranks, const EvalConfiguration& configuration,
+                           const model::Architecture& architecture, const train::Dataset& data,
+                           const model::DecoderSettings& settings) {
+    model::Architecture as_stored = architecture;
+    ranks.world.agree([&] { train::fit_to_checkpoint(configuration.model, as_stored); });
+    const std::size_t scalar_bytes =
+        kernels::with_precision(configuration.compute.precision, [](auto scalar) { return sizeof(scalar); });
+    train::PassPlanner planner(as_stored, settings,
+                               train::memory_request(ranks, scalar_bytes, train::Purpose::evaluation));
+    const index_t batch_size = configuration.batches.batch_size;
+    const train::PlanOfPasses plan = [&](const train::PassChoice& choice) {
+        return planner.plan(choice, {settings.max_tokens, std::min(batch_size, data.sequences())});
+    };
+    train::StepsToCome steps = train::steps_of(ranks);
+    steps.batch_size = std::min(batch_size, data.sequences());
+    steps.sequence_length = data.mean_length();
+    steps.chunks = settings.chunks;
+    steps.training = false;
+    return train::choose_grid(
+        ranks,
+        {.wanted = configuration.model.settle(configuration.grid),
+         .architecture = as_stored,
+         .lora = settings.lora,
+         .steps = steps,
+         .plan = plan,
+         .options = {.wanted = {.weights = configuration.model.weights, .share = configuration.model.share},
+                     .batch_size = batch_size,
+                     .experts = as_stored.experts}},
+        configuration.compute.precision);
 }
 
 template <class Scalar>
-Result evaluate(const train::Runtime& runtime, const EvalConfiguration& configuration, Progress& progress) {
-    const model::Architecture architecture =
-        train::read_architecture(runtime, configuration.model, configuration.compute.precision);
-    const train::Dataset data = load_data(runtime, configuration.data, architecture.vocabulary);
-    train::print_warnings(runtime.world, data.warnings(architecture.positions));
+Result evaluate(const train::Ranks& ranks, const EvalConfiguration& configuration, Progress& progress) {
+    model::Architecture architecture;
+    ranks.world.agree([&] {
+        architecture =
+            train::read_architecture(configuration.model, configuration.grid, configuration.compute.precision);
+    });
+    const train::Dataset data = load_data(ranks.world, configuration.data, architecture.vocabulary);
+    train::print_warnings(ranks.world, data.warnings(architecture.positions));
     model::DecoderSettings settings = configuration.decoder;
     settings.max_tokens = data.largest_sum(configuration.batches.batch_size);
     settings.lora.rank = 0;
-    runtime.world.agree([&] {
+    ranks.world.agree([&] {
         if (!configuration.adapter.empty()) {
             settings.lora = train::read_adapter_settings(configuration.adapter, architecture);
         }
     });
+    const train::Runtime runtime(ranks, choose_grid(ranks, configuration, architecture, data, settings));
     const auto decoder =
         train::load_model<Scalar>(runtime, architecture, configuration.model, settings, train::Purpose::evaluation,
                                   [&](const train::LoadProgress& load) { progress.show(to_text(load)); });
@@ -134,10 +171,10 @@ ExitCode run_eval(const mpi::Communicator& world, Arguments arguments) {
         }
     });
     const mpi::Watchdog watchdog(world, configuration.watchdog.limit_seconds);
-    const train::Runtime runtime(world, configuration.place, configuration.grid, configuration.compute);
+    const train::Ranks ranks(world, configuration.place, configuration.compute);
     Progress progress(world.is_root());
     const Result result = kernels::with_precision(configuration.compute.precision, [&](auto scalar) {
-        return evaluate<decltype(scalar)>(runtime, configuration, progress);
+        return evaluate<decltype(scalar)>(ranks, configuration, progress);
     });
     const train::Evaluation& evaluation = result.evaluation;
     world.agree([&] {

@@ -33,6 +33,8 @@ const std::vector<Command>& commands() {
              run_verify},
             {"plan", "[CONFIG] [--section.key VALUE ...]", "memory that a training run needs, without loading weights",
              run_plan},
+            {"tune", "[CONFIG] [--section.key VALUE ...]",
+             "try grids, chunks, micro-batches and activations on these ranks, and write the fastest", run_tune},
             {"doctor", "[--section.key VALUE ...]", "check this machine: ISA levels, topology, binding, MPI, memory",
              run_doctor},
             {"report", "FOLDER|FILE... | --compare A B ... | --check FILE...",

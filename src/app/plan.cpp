@@ -2,7 +2,7 @@
 #include "app/command.hpp"
 #include "app/run_plans.hpp"
 #include "app/train_configuration.hpp"
-#include "bench/step_time.hpp"
+#include "bench/recorded_rates.hpp"
 #include "core/counted.hpp"
 #include "core/enumeration.hpp"
 #include "core/error.hpp"
@@ -12,6 +12,7 @@
 #include "measure/results.hpp"
 #include "model/adapters/adapted_modules.hpp"
 #include "mpi/place.hpp"
+#include "train/machine_probe.hpp"
 #include "train/memory_plan.hpp"
 #include "train/pass_size.hpp"
 #include "train/runtime.hpp"
@@ -50,9 +51,15 @@ std::string describe(const MemoryPlan& plan) {
 struct PlannedHost {
     std::string memory;
     std::string benchmark;  ///< file with its speed
+    WantedRanks ranks;
 
     void declare(core::OptionSet& set, mpi::PlaceSettings& place) {
         place.declare_topology(set);
+        set.add_auto("ranks", ranks.all, mpi::most_ranks,
+                     "ranks to plan for; auto: those that run, or the fewest that the sizes of the grid need");
+        set.add_auto("host-ranks", ranks.of_host, mpi::most_ranks,
+                     "how many of them share a host, if they do not run; auto: a tensor group if its size is set, "
+                     "otherwise all that --ranks asks for");
         set.add("memory", memory, "memory of the hosts to plan for: 512G, 1.5T");
         set.add_path("benchmark", benchmark,
                      "result of bench machine, suite or step, for the time of a step; otherwise this machine is "
@@ -78,18 +85,19 @@ struct PlannedHost {
     }
 };
 
-/// Collective. Nothing where steps are not worth an estimate.
-std::optional<bench::StepSpeed> speed_of(const mpi::Communicator& world, const TrainConfiguration& configuration,
-                                         const PlannedHost& planned, const mpi::PlaceSettings& place) {
+/// Collective.
+train::MachineRates rates_of(const mpi::Communicator& world, const TrainConfiguration& configuration,
+                             const PlannedHost& planned, const mpi::PlaceSettings& place) {
     if (configuration.compute.precision == kernels::Precision::fp32) {
-        return std::nullopt;
+        return train::usual_rates(kernels::Isa::portable, 1);
     }
     if (!planned.benchmark.empty()) {
-        std::optional<bench::StepSpeed> speed;
-        world.agree([&] { speed = bench::speed_of(measure::read_results(planned.benchmark), planned.benchmark); });
-        return speed;
+        std::optional<train::MachineRates> rates;
+        world.agree(
+            [&] { rates = bench::recorded_rates(measure::read_results(planned.benchmark), planned.benchmark); });
+        return *rates;
     }
-    return bench::measure_speed(world, mpi::place(world, {.threads = place.threads}));
+    return train::rates_of(train::Ranks(world, {.threads = place.threads}, {}, /*announces=*/false));
 }
 
 }  // namespace
@@ -108,14 +116,22 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
     model::Architecture architecture;
     world.agree([&] {
         planned.apply(placement);
-        ranks.emplace(world, configuration, placement);
-        architecture = train::read_architecture(configuration.model, ranks->grid, configuration.compute.precision);
+        ranks.emplace(world, planned.ranks, configuration, placement);
+        architecture =
+            train::read_architecture(configuration.model, configuration.grid, configuration.compute.precision);
         train::fit_to_checkpoint(configuration.model, architecture);
         configuration.settle_adapters(architecture);
     });
     train::print_warnings(world, {architecture.warning});
     train::print_warnings(world, configuration.decoder.lora.warnings);
     RunPlans plans(world, configuration, architecture, *ranks);
+    std::optional<train::MachineRates> rates;
+    if (plans.grids().size() > 1) {
+        rates = rates_of(world, configuration, planned, place);
+        plans.choose_grid(*rates);
+        print(world, fmt::format("grids of {}, the best one first\n{}\n", core::counted(ranks->count, "rank"),
+                                 train::table_of(plans.options())));
+    }
     const MemoryPlan plan = plans.plan();
     const train::PassSize size = plans.pass();
     const std::string pass = fmt::format("passes of {}, {}{}", core::counted(size.sequences, "sequence"),
@@ -129,7 +145,7 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
                              architecture.moe_layers(),
                              describe(model::adapted_modules(architecture, configuration.decoder.lora)),
                              core::short_count(plan.parameters), core::short_count(plan.adapter_parameters),
-                             ranks->grid.ranks(), describe(ranks->grid), core::counted(ranks->threads, "thread"), pass,
+                             ranks->count, describe(plans.choice().grid), core::counted(ranks->threads, "thread"), pass,
                              core::name_of(plans.choice().activations), describe(plan), plans.describe_activations(),
                              plans.describe_what_fits()));
     const index_t node_ranks = ranks->of_node;
@@ -147,7 +163,11 @@ ExitCode run_plan(const mpi::Communicator& world, Arguments arguments) {
                              ranks->memory() / core::gibibyte, placement.host, core::counted(node_ranks, "rank"),
                              ranks->run ? "" : " (a tensor group; start as many ranks as a node has to count them all)",
                              placement.memory_limit.empty() ? "" : "; " + placement.memory_limit));
-    print(world, plans.describe_steps(architecture, speed_of(world, configuration, planned, place)));
+    const bool is_estimated = configuration.compute.precision != kernels::Precision::fp32;
+    if (!rates && is_estimated) {
+        rates = rates_of(world, configuration, planned, place);
+    }
+    print(world, plans.describe_steps(is_estimated ? rates : std::nullopt));
     if (planned.is_other(place) && planned.benchmark.empty()) {
         print(world, "  the time is that of this machine, not of the one that is planned for\n");
     }

@@ -3,6 +3,7 @@
 #include "core/counted.hpp"
 #include "core/enumeration.hpp"
 #include "core/error.hpp"
+#include "core/text.hpp"
 #include "core/units.hpp"
 #include "train/batches.hpp"
 #include "train/what_fits.hpp"
@@ -19,11 +20,6 @@ using train::MemoryPlan;
 using train::MemoryRequest;
 using train::PassChoice;
 
-/// "0.123", "12.3", "12345": no more digits than an estimate has, but never a power of ten.
-std::string three_digits(double value) {
-    return value < 1000 ? fmt::format("{:.3g}", value) : fmt::format("{:.0f}", value);
-}
-
 MemoryRequest memory_request(const kernels::ComputeSettings& compute, index_t threads, index_t host_ranks) {
     MemoryRequest request;
     request.host_ranks = host_ranks;
@@ -39,15 +35,20 @@ MemoryRequest memory_request(const kernels::ComputeSettings& compute, index_t th
 
 }  // namespace
 
-PlannedRanks::PlannedRanks(const mpi::Communicator& world, const TrainConfiguration& configuration,
-                           host::Placement placed)
-    : grid(mpi::complete(configuration.grid, world.size(), placed.node_ranks)), placement(std::move(placed)) {
-    core::require(grid.ranks() <= mpi::most_ranks, ExitCode::usage,
-                  "parallel.data x parallel.expert x parallel.tensor = {} x {} x {} are too many ranks (at most "
-                  "{}); use fewer",
-                  grid.data, grid.expert, grid.tensor, mpi::most_ranks);
-    run = grid.ranks() == world.size();
-    of_node = run ? placement.node_ranks : grid.tensor;  // a tensor group fills a node, as it does by default
+PlannedRanks::PlannedRanks(const mpi::Communicator& world, const WantedRanks& wanted,
+                           const TrainConfiguration& configuration, host::Placement placed)
+    : placement(std::move(placed)) {
+    const mpi::GridSettings& grid = configuration.grid;
+    const index_t least = grid.least_ranks();
+    count = wanted.all > 0 ? wanted.all : world.size() % least == 0 ? world.size() : least;
+    core::require(count <= mpi::most_ranks, ExitCode::usage,
+                  "{} are too many ranks to plan for (at most {}); use fewer", count, mpi::most_ranks);
+    run = count == world.size();
+    of_node = run                  ? placement.node_ranks
+              : wanted.of_host > 0 ? wanted.of_host
+              : grid.tensor > 0    ? grid.tensor  // a tensor group fills a host
+              : wanted.all > 0     ? count
+                                   : 1;
     threads = configuration.place.threads > 0
                   ? placement.threads
                   : std::max<index_t>(placement.threads * placement.node_ranks / of_node, 1);
@@ -72,18 +73,52 @@ train::PassSize PassSizes::most(const train::BatchSettings& batches, index_t ran
 RunPlans::RunPlans(const mpi::Communicator& world, const TrainConfiguration& configuration,
                    const model::Architecture& architecture, const PlannedRanks& ranks)
     : configuration_(configuration),
+      architecture_(architecture),
       ranks_(ranks),
       bytes_(static_cast<double>(world.min(static_cast<index_t>(ranks.memory())))),
       sizes_(world, configuration, architecture.vocabulary),
       planner_(architecture, configuration.decoder_settings(0),
                memory_request(configuration.compute, ranks.threads, world.min(ranks.of_node))),
-      options_{.wanted = {batches().micro_batch, configuration.decoder.activations, configuration.model.weights,
-                          ranks.grid, configuration.model.share},
+      plan_([this](const PassChoice& choice) {
+          return planner_.plan(choice, sizes_.most(batches().with(choice.micro_batch), choice.grid.ranks()));
+      }),
+      options_{.wanted = {batches().micro_batch,
+                          configuration.decoder.activations,
+                          configuration.model.weights,
+                          {},
+                          configuration.model.share},
                .batch_size = batches().batch_size,
                .experts = architecture.experts,
-               .integers = configuration.model.uses_integers()},
-      choice_(options_.wanted) {
-    choice_.micro_batch = train::choose_micro_batch(in_passes(), options_, bytes_);
+               .integers = configuration.model.uses_integers()} {
+    world.agree([&] { grids_ = train::grids_for(question(), ranks.count); });
+    take(grids_.front());
+}
+
+train::GridQuestion RunPlans::question() const {
+    const index_t epoch = data() ? data()->train.epoch_size() : batches().batch_size;
+    return {.wanted = configuration_.model.settle(configuration_.grid),
+            .architecture = architecture_,
+            .lora = configuration_.decoder.lora,
+            .steps = {.host_ranks = ranks_.of_node,
+                      .threads = ranks_.threads,
+                      .activations = configuration_.decoder.activations,
+                      .batch_size = std::min(batches().batch_size, epoch),
+                      .sequence_length =
+                          data() ? data()->train.mean_length() : static_cast<double>(configuration_.data.max_length),
+                      .chunks = configuration_.decoder.chunks},
+            .plan = plan_,
+            .options = options_};
+}
+
+void RunPlans::take(const mpi::GridShape& grid) {
+    options_.wanted.grid = grid;
+    choice_ = options_.wanted;
+    choice_.micro_batch = train::choose_micro_batch(plan_, options_, bytes_);
+}
+
+void RunPlans::choose_grid(const train::MachineRates& rates) {
+    compared_ = train::compare_grids(question(), grids_, rates.with_threads(ranks_.threads), bytes_);
+    take(compared_.front().grid());
 }
 
 std::string RunPlans::describe_activations() {
@@ -105,7 +140,7 @@ std::string RunPlans::describe_what_fits() {
         as_many.batch_size = choice.micro_batch * choice.grid.ranks();
         return planner_.plan(choice, sizes_.most(as_many, choice.grid.ranks()));
     };
-    const auto table = train::what_fits(plan, train::grids_to_compare(ranks_.grid, options_.experts), bytes_);
+    const auto table = train::what_fits(plan, train::grids_to_compare(choice_.grid, options_.experts), bytes_);
     return fmt::format(
         "sequences of {} that fit in a pass of a rank with {:.1f} GiB, by weights and activations:\n"
         "{}replicas of these ranks (parallel.data) hold the same\n",
@@ -113,42 +148,35 @@ std::string RunPlans::describe_what_fits() {
         train::describe(table));
 }
 
-std::string RunPlans::describe_steps(const model::Architecture& architecture,
-                                     const std::optional<bench::StepSpeed>& speed) const {
+std::string RunPlans::describe_steps(const std::optional<train::MachineRates>& rates) const {
     const train::TrainSettings& train = configuration_.train;
-    const index_t epoch = data() ? data()->train.epoch_size() : 0;
-    const double length = data() ? static_cast<double>(data()->train.largest_sum(epoch)) / static_cast<double>(epoch)
-                                 : static_cast<double>(configuration_.data.max_length);
-    const index_t sequences = data() ? std::min(train.batches.batch_size, epoch) : train.batches.batch_size;
-    const index_t of_rank = options_.most_of_rank(ranks_.grid.ranks());
-    const index_t in_pass = choice_.micro_batch > 0 ? choice_.micro_batch : of_rank;
-    const index_t passes = (of_rank + in_pass - 1) / in_pass;
-    const double tokens = static_cast<double>(sequences) * length;
-    const index_t steps = data() ? train.total_steps(epoch) : train.steps;  // 0: not known
+    train::StepsToCome to_come = question().steps;
+    to_come.grid = choice_.grid;
+    to_come.micro_batch = choice_.micro_batch;
+    const double tokens = static_cast<double>(to_come.batch_size) * to_come.sequence_length;
+    const index_t passes = to_come.passes();
+    const index_t steps = data() ? train.total_steps(data()->train.epoch_size()) : train.steps;  // 0: not known
     std::string text = fmt::format("steps: {}, each of {} in {}, {:.0f} tokens\n",
                                    steps > 0 ? fmt::format("{}", steps) : "as many as data.train and train.epochs make",
-                                   core::counted(sequences, "sequence"),
+                                   core::counted(to_come.batch_size, "sequence"),
                                    passes == 1 ? "one pass" : fmt::format("{} passes", passes), tokens);
-    if (!speed) {
+    if (!rates) {
         return text + "time: not estimated for FP32, which is for comparison\n";
     }
-    const double seconds = bench::step_seconds(architecture,
-                                               {.grid = ranks_.grid,
-                                                .threads = ranks_.threads,
-                                                .activations = choice_.activations,
-                                                .passes = passes,
-                                                .tokens_of_pass = tokens / static_cast<double>(passes),
-                                                .sequence_length = length},
-                                               *speed);
-    const measure::MachineLimits limits = speed->limits_of(ranks_.threads);
+    const train::MachineRates of_rank = rates->with_threads(ranks_.threads);
+    const train::StepCost cost = train::CostModel(architecture_, configuration_.decoder.lora).of(to_come, of_rank);
+    const double seconds = cost.total();
     text += fmt::format(
-        "time, an estimate: {} s per step, {} tokens/s{}\n", three_digits(seconds), three_digits(tokens / seconds),
-        steps > 0 ? fmt::format(", {} hours", three_digits(static_cast<double>(steps) * seconds / 3600)) : "");
-    return text + fmt::format("  at {:.0f} % of the {} GFLOP/s and {} GB/s of a rank ({}){}{}\n",
-                              100 * speed->efficiency, three_digits(limits.peak_flops * 1e-9),
-                              three_digits(limits.bytes_per_second * 1e-9), speed->source,
-                              ranks_.grid.ranks() > 1 ? ", without messages between ranks" : "",
-                              configuration_.model.uses_integers() ? ", as if experts multiplied BF16" : "");
+        "time, an estimate: {} s per step, {} tokens/s{}\n", core::three_digits(seconds),
+        core::three_digits(tokens / seconds),
+        steps > 0 ? fmt::format(", {} hours", core::three_digits(static_cast<double>(steps) * seconds / 3600)) : "");
+    return text + fmt::format(
+                      "  experts {:.0f} %, other work {:.0f} %, exchange {:.0f} %, reduction {:.0f} %; a rank has {} "
+                      "GFLOP/s and {} GB/s ({}){}\n",
+                      100 * cost.experts / seconds, 100 * cost.other / seconds, 100 * cost.exchange / seconds,
+                      100 * cost.reduction / seconds, core::three_digits(of_rank.limits.peak_flops * 1e-9),
+                      core::three_digits(of_rank.limits.bytes_per_second * 1e-9), of_rank.source,
+                      configuration_.model.uses_integers() ? ", as if experts multiplied BF16" : "");
 }
 
 }  // namespace moesaic::app

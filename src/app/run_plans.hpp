@@ -2,9 +2,8 @@
 #pragma once
 
 #include "app/train_configuration.hpp"
-#include "bench/step_time.hpp"
 #include "host/placement.hpp"
-#include "train/pass_size.hpp"
+#include "train/grid_choice.hpp"
 
 #include <map>
 #include <optional>
@@ -16,17 +15,23 @@ namespace moesaic::app {
 
 using core::index_t;
 
+/// How many ranks the user wants a plan for; 0: those that run, or the fewest that the sizes of the grid need.
+struct WantedRanks {
+    index_t all = 0;
+    index_t of_host = 0;
+};
+
 /// The ranks that are planned for, whether they run or not.
 struct PlannedRanks {
-    mpi::GridShape grid;
+    index_t count = 1;
     host::Placement placement;  ///< of a rank that runs
     bool run = false;           ///< as many as are planned
     index_t of_node = 1;
     index_t threads = 1;  ///< of each
 
-    /// The grid that the options ask for; that of `world` where they leave it open. Throws a usage error if it is too
-    /// large.
-    PlannedRanks(const mpi::Communicator& world, const TrainConfiguration& configuration, host::Placement placed);
+    /// Throws a usage error if they are too many.
+    PlannedRanks(const mpi::Communicator& world, const WantedRanks& wanted, const TrainConfiguration& configuration,
+                 host::Placement placed);
     /// Bytes that a rank may use.
     [[nodiscard]] double memory() const { return train::memory_of_rank(placement, of_node); }
 };
@@ -52,19 +57,23 @@ public:
     RunPlans(const mpi::Communicator& world, const TrainConfiguration& configuration,
              const model::Architecture& architecture, const PlannedRanks& ranks);
 
+    /// Grids that the options allow.
+    [[nodiscard]] const std::vector<mpi::GridShape>& grids() const noexcept { return grids_; }
+    /// Takes the best of the grids on a machine with such rates.
+    void choose_grid(const train::MachineRates& rates);
+    /// All of them, the best one first.
+    [[nodiscard]] const std::vector<train::GridOption>& options() const noexcept { return compared_; }
+
     [[nodiscard]] const train::PassChoice& choice() const noexcept { return choice_; }
-    [[nodiscard]] train::MemoryPlan plan() { return in_passes()(choice_); }
-    [[nodiscard]] train::PassSize pass() {
-        return sizes_.most(batches().with(choice_.micro_batch), ranks_.grid.ranks());
-    }
+    [[nodiscard]] train::MemoryPlan plan() { return plan_(choice_); }
+    [[nodiscard]] train::PassSize pass() { return sizes_.most(batches().with(choice_.micro_batch), ranks_.count); }
     [[nodiscard]] const std::optional<train::TrainingData>& data() const noexcept { return sizes_.data(); }
-    [[nodiscard]] std::vector<train::Suggestion> suggestions() { return suggest(in_passes(), options_, bytes_); }
+    [[nodiscard]] std::vector<train::Suggestion> suggestions() { return suggest(plan_, options_, bytes_); }
 
     [[nodiscard]] double bytes() const noexcept { return bytes_; }
 
-    /// Steps of the run and, as they are on a machine of this speed, their time.
-    [[nodiscard]] std::string describe_steps(const model::Architecture& architecture,
-                                             const std::optional<bench::StepSpeed>& speed) const;
+    /// Steps of the run and, on a machine with such rates, their time.
+    [[nodiscard]] std::string describe_steps(const std::optional<train::MachineRates>& rates) const;
     /// What each choice of train.activations keeps of a token for backward, in all layers.
     [[nodiscard]] std::string describe_activations();
     /// What fits on other ranks and in other formats.
@@ -72,19 +81,21 @@ public:
 
 private:
     [[nodiscard]] const train::BatchSettings& batches() const noexcept { return configuration_.train.batches; }
-    [[nodiscard]] train::PlanOfPasses in_passes() {
-        return [this](const train::PassChoice& choice) {
-            return planner_.plan(choice, sizes_.most(batches().with(choice.micro_batch), choice.grid.ranks()));
-        };
-    }
+    [[nodiscard]] train::GridQuestion question() const;
+    /// Goes on with this grid.
+    void take(const mpi::GridShape& grid);
 
     const TrainConfiguration& configuration_;
+    const model::Architecture& architecture_;
     const PlannedRanks& ranks_;
     double bytes_;  ///< that a rank may use
     PassSizes sizes_;
     train::PassPlanner planner_;
+    train::PlanOfPasses plan_;
     train::PassOptions options_;
     train::PassChoice choice_;
+    std::vector<mpi::GridShape> grids_;
+    std::vector<train::GridOption> compared_;
 };
 
 }  // namespace moesaic::app

@@ -9,7 +9,7 @@
 #include "measure/run_keys.hpp"
 #include "model/adapters/adapted_modules.hpp"
 #include "mpi/watchdog.hpp"
-#include "train/pass_size.hpp"
+#include "train/grid_choice.hpp"
 #include "train/runtime.hpp"
 #include "train/session.hpp"
 
@@ -33,45 +33,64 @@ using train::Dataset;
 struct TrainInputs {
     model::Architecture architecture;
     train::TrainingData data;
+    mpi::GridShape grid;
     model::DecoderSettings decoder;
     train::MemoryPlan memory;
 };
 
-/// Collective. Chooses how many sequences a pass takes, and refuses what the memory can't hold.
-void plan_passes(const train::Runtime& runtime, TrainConfiguration& configuration, TrainInputs& inputs) {
-    const mpi::Communicator& world = runtime.world;
+/// Collective. Chooses the grid and how many sequences a pass takes, and refuses what the memory can't hold.
+void plan_passes(const train::Ranks& ranks, TrainConfiguration& configuration, TrainInputs& inputs) {
+    const mpi::Communicator& world = ranks.world;
     model::Architecture as_stored = inputs.architecture;
     world.agree([&] { train::fit_to_checkpoint(configuration.model, as_stored); });
     const std::size_t scalar_bytes =
         kernels::with_precision(configuration.compute.precision, [](auto scalar) { return sizeof(scalar); });
     train::BatchSettings& batches = configuration.train.batches;
     train::PassPlanner planner(as_stored, configuration.decoder_settings(0),
-                               train::memory_request(runtime, scalar_bytes, train::Purpose::training));
+                               train::memory_request(ranks, scalar_bytes, train::Purpose::training));
     const train::PlanOfPasses plan = [&](const train::PassChoice& choice) {
         const train::BatchSettings passes = batches.with(choice.micro_batch);
-        const index_t ranks = choice.grid.ranks();
-        return planner.plan(choice, {train::largest_pass(inputs.data, passes, ranks), passes.per_pass(ranks)});
+        const index_t of_grid = choice.grid.ranks();
+        return planner.plan(choice, {train::largest_pass(inputs.data, passes, of_grid), passes.per_pass(of_grid)});
     };
-    const train::PassOptions options = {
-        .wanted = {batches.micro_batch, configuration.decoder.activations, configuration.model.weights,
-                   runtime.grid.shape(), configuration.model.share},
-        .batch_size = batches.batch_size,
-        .experts = as_stored.experts,
-        .integers = configuration.model.uses_integers()};
-    const train::PassChoice choice = train::fit_passes(runtime, configuration.model.name(), plan, options);
+    train::PassOptions options = {.wanted = {batches.micro_batch,
+                                             configuration.decoder.activations,
+                                             configuration.model.weights,
+                                             {},
+                                             configuration.model.share},
+                                  .batch_size = batches.batch_size,
+                                  .experts = as_stored.experts,
+                                  .integers = configuration.model.uses_integers()};
+    train::StepsToCome steps = train::steps_of(ranks);
+    steps.activations = configuration.decoder.activations;
+    steps.batch_size = std::min(batches.batch_size, inputs.data.train.epoch_size());
+    steps.sequence_length = inputs.data.train.mean_length();
+    steps.chunks = configuration.decoder.chunks;
+    inputs.grid = options.wanted.grid = train::choose_grid(ranks,
+                                                           {.wanted = configuration.model.settle(configuration.grid),
+                                                            .architecture = as_stored,
+                                                            .lora = configuration.decoder.lora,
+                                                            .steps = steps,
+                                                            .plan = plan,
+                                                            .options = options},
+                                                           configuration.compute.precision);
+    const train::PassChoice choice = train::fit_passes(ranks, configuration.model.name(), plan, options);
     inputs.memory = plan(choice);
     batches.micro_batch = choice.micro_batch;
     inputs.decoder = configuration.decoder_settings(train::largest_pass(inputs.data, batches, world.size()));
 }
 
-TrainInputs read_inputs(const train::Runtime& runtime, TrainConfiguration& configuration) {
-    const mpi::Communicator& world = runtime.world;
+TrainInputs read_inputs(const train::Ranks& ranks, TrainConfiguration& configuration) {
+    const mpi::Communicator& world = ranks.world;
     TrainInputs inputs;
-    inputs.architecture = train::read_architecture(runtime, configuration.model, configuration.compute.precision);
-    world.agree([&] { configuration.settle_adapters(inputs.architecture); });
+    world.agree([&] {
+        inputs.architecture =
+            train::read_architecture(configuration.model, configuration.grid, configuration.compute.precision);
+        configuration.settle_adapters(inputs.architecture);
+    });
     inputs.data = train::load_training_data(world, configuration.data, inputs.architecture.vocabulary);
     world.agree([&] { configuration.train.require_sensible(inputs.data.train.epoch_size()); });
-    plan_passes(runtime, configuration, inputs);
+    plan_passes(ranks, configuration, inputs);
     return inputs;
 }
 
@@ -407,8 +426,9 @@ ExitCode run_train(const mpi::Communicator& world, Arguments arguments) {
         return ExitCode::success;
     }
     const mpi::Watchdog watchdog(world, configuration.watchdog.limit_seconds);
-    const train::Runtime runtime(world, configuration.place, configuration.grid, configuration.compute);
-    const TrainInputs inputs = read_inputs(runtime, configuration);
+    const train::Ranks ranks(world, configuration.place, configuration.compute);
+    const TrainInputs inputs = read_inputs(ranks, configuration);
+    const train::Runtime runtime(ranks, inputs.grid);
     RunOutput output(runtime, configuration.output);
     ExitCode code = ExitCode::success;
     try {

@@ -20,7 +20,7 @@ struct TrainConfiguration {
     std::string init;  ///< folder of an adapter to start from, or empty
     train::DataSettings data;
     train::TrainSettings train;
-    mpi::GridShape grid;
+    mpi::GridSettings grid;
     mpi::PlaceSettings place;
     kernels::ComputeSettings compute;
     OutputSettings output;

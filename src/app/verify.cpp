@@ -6,7 +6,7 @@
 #include "core/error.hpp"
 #include "train/adapter_store.hpp"
 #include "train/evaluation.hpp"
-#include "train/runtime.hpp"
+#include "train/grid_choice.hpp"
 #include "train/session.hpp"
 
 #include <fmt/format.h>
@@ -141,57 +141,108 @@ train::ModelSettings model_of(const ReferenceCase& reference) {
     return {.path = reference.folder.string(), .synthetic = {}};
 }
 
+/// Collective.
+model::Architecture read_architecture(const mpi::Communicator& world, const ReferenceCase& reference,
+                                      const mpi::GridSettings& grid) {
+    model::Architecture architecture;
+    world.agree([&] {
+        architecture = train::read_architecture(model_of(reference), grid, kernels::Precision::bf16);
+        train::fit_to_checkpoint(model_of(reference), architecture);
+    });
+    return architecture;
+}
+
+/// What the user may choose for a case.
+struct VerifySettings {
+    mpi::GridSettings grid;
+    model::DecoderSettings decoder;  ///< of it the chunks
+};
+
 /// One case in one precision: the program's parts, and the table of what they compute.
 template <class Scalar>
 class Verification {
 public:
-    Verification(const train::Runtime& runtime, const ReferenceCase& reference, index_t chunks);
+    Verification(const train::Ranks& ranks, const ReferenceCase& reference, const VerifySettings& settings);
     /// Collective. Returns whether all quantities are within their bounds.
     bool run();
 
 private:
     static constexpr bool is_fp32 = std::is_same_v<Scalar, float>;
 
-    [[nodiscard]] std::unique_ptr<model::Decoder<Scalar>> load_decoder(index_t chunks) const;
+    [[nodiscard]] model::DecoderSettings decoder_settings(const mpi::Communicator& world, index_t chunks) const;
+    [[nodiscard]] mpi::GridShape choose_grid(const train::Ranks& ranks, const mpi::GridSettings& wanted) const;
+    [[nodiscard]] std::unique_ptr<model::Decoder<Scalar>> load_decoder() const;
     [[nodiscard]] std::vector<double> losses();
     void add_or_note(const std::string& quantity, double error, std::optional<double> error_of_pytorch);
     void check_log_probabilities();
     void check_gradients();
     void check_gradient_norms(const std::vector<double>& norms);
 
-    const train::Runtime& runtime_;
     const ReferenceCase& reference_;
     model::Architecture architecture_;
     train::Dataset data_;
+    model::DecoderSettings decoder_;
+    train::Runtime runtime_;
     train::TrainSession<Scalar> session_;
     Table table_;
 };
 
 template <class Scalar>
-Verification<Scalar>::Verification(const train::Runtime& runtime, const ReferenceCase& reference, index_t chunks)
-    : runtime_(runtime),
-      reference_(reference),
-      architecture_(train::read_architecture(runtime, model_of(reference), kernels::Precision::bf16)),
-      data_(train::load_dataset(runtime.world, reference.folder / "train.jsonl", architecture_.vocabulary,
+std::string_view name_of_precision(const kernels::KernelSet& kernels) {
+    using kernels::Precision;
+    return core::name_of(sizeof(Scalar) == sizeof(float)        ? Precision::fp32
+                         : kernels.operand_parts<Scalar>() == 2 ? Precision::bf16x2
+                                                                : Precision::bf16);
+}
+
+template <class Scalar>
+Verification<Scalar>::Verification(const train::Ranks& ranks, const ReferenceCase& reference,
+                                   const VerifySettings& settings)
+    : reference_(reference),
+      architecture_(read_architecture(ranks.world, reference, settings.grid)),
+      data_(train::load_dataset(ranks.world, reference.folder / "train.jsonl", architecture_.vocabulary,
                                 std::numeric_limits<index_t>::max())),
-      session_(load_decoder(chunks), data_, reference.train, runtime.kernels, runtime.grid),
-      table_(runtime.world,
-             fmt::format("{} {} on {}, {}", reference.folder.string(),
-                         is_fp32                                        ? "fp32"
-                         : runtime.kernels.operand_parts<Scalar>() == 2 ? "bf16x2"
-                                                                        : "bf16",
-                         core::counted(runtime.world.size(), "rank"), runtime.kernels.gemm_name<Scalar>())) {
+      decoder_(decoder_settings(ranks.world, settings.decoder.chunks)),
+      runtime_(ranks, choose_grid(ranks, settings.grid)),
+      session_(load_decoder(), data_, reference.train, runtime_.kernels, runtime_.grid),
+      table_(ranks.world,
+             fmt::format("{} {} on {}, {}", reference.folder.string(), name_of_precision<Scalar>(ranks.kernels),
+                         core::counted(ranks.world.size(), "rank"), ranks.kernels.gemm_name<Scalar>())) {
     session_.start_from(reference.adapter());
 }
 
 template <class Scalar>
-std::unique_ptr<model::Decoder<Scalar>> Verification<Scalar>::load_decoder(index_t chunks) const {
+model::DecoderSettings Verification<Scalar>::decoder_settings(const mpi::Communicator& world, index_t chunks) const {
     model::LoraSettings lora;
-    runtime_.world.agree([&] { lora = train::read_adapter_settings(reference_.adapter(), architecture_); });
-    return train::load_model<Scalar>(
-        runtime_, architecture_, model_of(reference_),
-        {.lora = lora, .max_tokens = data_.largest_sum(reference_.train.batches.batch_size), .chunks = chunks},
-        train::Purpose::training);
+    world.agree([&] { lora = train::read_adapter_settings(reference_.adapter(), architecture_); });
+    return {.lora = lora, .max_tokens = data_.largest_sum(reference_.train.batches.batch_size), .chunks = chunks};
+}
+
+template <class Scalar>
+mpi::GridShape Verification<Scalar>::choose_grid(const train::Ranks& ranks, const mpi::GridSettings& wanted) const {
+    train::PassPlanner planner(architecture_, decoder_,
+                               train::memory_request(ranks, sizeof(Scalar), train::Purpose::training));
+    const index_t batch_size = reference_.train.batches.batch_size;
+    train::StepsToCome steps = train::steps_of(ranks);
+    steps.batch_size = batch_size;
+    steps.sequence_length = data_.mean_length();
+    steps.chunks = decoder_.chunks;
+    const train::PlanOfPasses plan = [&](const train::PassChoice& choice) {
+        return planner.plan(choice, {decoder_.max_tokens, batch_size});
+    };
+    return train::choose_grid(ranks,
+                              {.wanted = wanted,
+                               .architecture = architecture_,
+                               .lora = decoder_.lora,
+                               .steps = steps,
+                               .plan = plan,
+                               .options = {.wanted = {}, .batch_size = batch_size, .experts = architecture_.experts}},
+                              is_fp32 ? kernels::Precision::fp32 : kernels::Precision::bf16);
+}
+
+template <class Scalar>
+std::unique_ptr<model::Decoder<Scalar>> Verification<Scalar>::load_decoder() const {
+    return train::load_model<Scalar>(runtime_, architecture_, model_of(reference_), decoder_, train::Purpose::training);
 }
 
 template <class Scalar>
@@ -282,17 +333,17 @@ bool Verification<Scalar>::run() {
 }  // namespace
 
 ExitCode run_verify(const mpi::Communicator& world, Arguments arguments) {
-    mpi::GridShape grid;
+    VerifySettings settings;
     mpi::PlaceSettings place;
-    model::DecoderSettings decoder;
     VerifiedPrecision verified = VerifiedPrecision::both;
     kernels::ComputeSettings compute;
     core::OptionSet options;
-    options.add_enum("compute.precision", verified, "precision to verify: fp32, bf16, bf16x2; both is fp32 and bf16, all is all three");
+    options.add_enum("compute.precision", verified,
+                     "precision to verify: fp32, bf16 or bf16x2; both: the first two; all: all three");
     compute.declare_isa(options);
-    grid.declare(options);
+    settings.grid.declare(options);
     place.declare(options);
-    decoder.declare_chunks(options);
+    settings.decoder.declare_chunks(options);
     if (asks_for_help(arguments)) {
         print_help(world, "verify", options);
         return ExitCode::success;
@@ -307,12 +358,12 @@ ExitCode run_verify(const mpi::Communicator& world, Arguments arguments) {
     for (const kernels::Precision precision : precisions_of(verified)) {
         compute.precision = precision;
         const bool is_first = precision == precisions_of(verified).front();
-        const train::Runtime runtime(world, place, grid, compute, is_first);
+        const train::Ranks ranks(world, place, compute, is_first);
         for (const std::string& folder : folders) {
             ReferenceCase reference;
             world.agree([&] { reference = read_case(folder); });
             passed &= kernels::with_precision(precision, [&](auto scalar) {
-                return Verification<decltype(scalar)>(runtime, reference, decoder.chunks).run();
+                return Verification<decltype(scalar)>(ranks, reference, settings).run();
             });
         }
     }

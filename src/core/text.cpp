@@ -107,6 +107,10 @@ std::string short_count(double count) {
                                : fmt::format("{:.1f}{}", count / unit->size, unit->suffix);
 }
 
+std::string three_digits(double value) {
+    return value < 1000 ? fmt::format("{:.3g}", value) : fmt::format("{:.0f}", value);
+}
+
 std::string joined(std::span<const std::string> names, std::size_t most) {
     const std::size_t shown = std::min(names.size(), most);
     return fmt::format("{}{}", fmt::join(names.first(shown), ", "),

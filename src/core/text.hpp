@@ -24,6 +24,9 @@ namespace moesaic::core {
 /// "5.7 M": a count of anything with k, M, B or T.
 [[nodiscard]] std::string short_count(double count);
 
+/// "0.123", "12.3", "12345": no more digits than an estimate has, but never a power of ten.
+[[nodiscard]] std::string three_digits(double value);
+
 /// "a, b, c and 7 more": the first names of a list, which may be long.
 [[nodiscard]] std::string joined(std::span<const std::string> names, std::size_t most = 8);
 

@@ -47,6 +47,8 @@ inline constexpr const char* layer_backward = "layer_backward";
 inline constexpr const char* layer_forward_backward = "layer_forward_backward";
 
 // Of a training step.
+inline constexpr const char* step_seconds = "step_seconds";
+inline constexpr const char* step_predicted = "step_predicted";
 inline constexpr const char* step_tokens_per_second = "step_tokens_per_second";
 inline constexpr const char* step_forward = "step_forward";
 inline constexpr const char* step_loss = "step_loss";

@@ -1,9 +1,9 @@
 // The result of a benchmark run as data, and its JSON document (docs/results.md).
 #pragma once
 
+#include "core/work.hpp"
 #include "measure/figures.hpp"
 #include "measure/statistics.hpp"
-#include "measure/work.hpp"
 
 #include <filesystem>
 #include <nlohmann/json.hpp>
@@ -13,6 +13,9 @@
 #include <vector>
 
 namespace moesaic::measure {
+
+using core::MachineLimits;
+using core::Work;
 
 /// Which way a figure is good.
 enum class Better : std::uint8_t { neither, lower, higher };

@@ -58,8 +58,8 @@ public:
     /// Whether forward reads its input as it was before it was rounded.
     [[nodiscard]] virtual bool reads_exact_input() const { return kernels().template operand_parts<Scalar>() == 2; }
     /// Writes output [T, H], unless it has no columns, and `state`, which this block or one of its class made. `input`
-    /// [T, H] are the normalised rows of the stream. A backward may follow if the forward is to `keep` what that needs. Collective over the
-    /// replica for routed experts.
+    /// [T, H] are the normalised rows of the stream. A backward may follow if the forward is to `keep` what that needs.
+    /// Collective over the replica for routed experts.
     virtual void forward(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& input, BlockState<Scalar>& state,
                          MatrixView<Sum> output, bool keep) = 0;
     /// Accumulates LoRA gradients and overwrites grad_input [T, H], unless it has no columns; `input` [T, H] is the
@@ -80,8 +80,8 @@ protected:
     [[nodiscard]] Workspace<Scalar>& workspace() const noexcept { return workspace_; }
     [[nodiscard]] const kernels::KernelSet& kernels() const noexcept;
     /// y [T, out] = the projection of x [T, in] in this pass.
-    void apply(const Pass<Scalar>& pass, const ops::LoraLinear<Scalar>& linear,
-               const ops::RoundedRows<Scalar>& x, MatrixView<Sum> y) const;
+    void apply(const Pass<Scalar>& pass, const ops::LoraLinear<Scalar>& linear, const ops::RoundedRows<Scalar>& x,
+               MatrixView<Sum> y) const;
     /// Accumulates LoRA gradients, given x, rounded, and grad_y; writes grad_x, or adds to it, unless it is empty.
     void apply_backward(const Pass<Scalar>& pass, const ops::LoraLinear<Scalar>& linear, MatrixView<const Scalar> x,
                         MatrixView<const Scalar> grad_y, MatrixView<Sum> grad_x, bool accumulate = false) const;

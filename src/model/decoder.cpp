@@ -20,8 +20,8 @@ namespace {
 
 index_t chunks_of(const Architecture& architecture, const DecoderSettings& settings, const mpi::ProcessGrid& grid) {
     return settings.chunks > 0 ? settings.chunks
-                               : automatic_chunks(grid, settings.max_tokens / grid.data().size(), architecture.experts,
-                                                  architecture.experts_per_token);
+                               : automatic_chunks(grid.replicas_span_hosts(), settings.max_tokens / grid.data().size(),
+                                                  architecture.experts, architecture.experts_per_token);
 }
 
 }  // namespace

@@ -91,8 +91,7 @@ public:
           log_sum_(log_sum),
           query_(split<Scalar>(kernels, in.query, query_storage_)),
           keys_(strips_, shape.kv_heads, in.offsets, split<Scalar>(kernels, in.key, heads_storage_), Along::size),
-          values_(strips_, shape.kv_heads, in.offsets, split<Scalar>(kernels, in.value, heads_storage_),
-                  Along::rows) {}
+          values_(strips_, shape.kv_heads, in.offsets, split<Scalar>(kernels, in.value, heads_storage_), Along::rows) {}
 
     void run() {
         const std::vector<Task> tasks = make_tasks();
@@ -295,8 +294,8 @@ void attention_forward(const kernels::KernelSet& kernels, const AttentionShape& 
     Forward<Scalar>(kernels, shape, in, output, exact_output, log_sum).run();
 }
 
-#define MOESAIC_INSTANTIATE(Scalar)                                                           \
-    template void attention_forward<Scalar>(const kernels::KernelSet&, const AttentionShape&, \
+#define MOESAIC_INSTANTIATE(Scalar)                                                             \
+    template void attention_forward<Scalar>(const kernels::KernelSet&, const AttentionShape&,   \
                                             const AttentionInputs<Scalar>&, MatrixView<Scalar>, \
                                             MatrixView<accumulator_t<Scalar>>, MatrixView<accumulator_t<Scalar>>);
 MOESAIC_INSTANTIATE(bf16)

@@ -33,13 +33,13 @@ inline constexpr std::size_t kinds_of_rows = static_cast<std::size_t>(Rows::thre
 
 /// What a buffer holds.
 enum class Element : std::uint8_t {
-    scalar,         ///< activations
-    sum,            ///< their sums
-    narrow,         ///< activations rounded from sums: nothing where both are of one type
-    exact,          ///< sums that are kept because operands have two parts, otherwise nothing
-    parts,          ///< both parts of an operand that has two, otherwise nothing
-    packed,         ///< operands as kernels read them
-    packed_low,     ///< second parts of operands, otherwise nothing
+    scalar,      ///< activations
+    sum,         ///< their sums
+    narrow,      ///< activations rounded from sums: nothing where both are of one type
+    exact,       ///< sums that are kept because operands have two parts, otherwise nothing
+    parts,       ///< both parts of an operand that has two, otherwise nothing
+    packed,      ///< operands as kernels read them
+    packed_low,  ///< second parts of operands, otherwise nothing
     int32,
     index,  ///< 8 bytes: indices, identities of tokens, pointers
 };

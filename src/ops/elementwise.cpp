@@ -135,8 +135,8 @@ MOESAIC_INSTANTIATE(bf16)
 MOESAIC_INSTANTIATE(float)
 MOESAIC_INSTANTIATE(double)
 #undef MOESAIC_INSTANTIATE
-#define MOESAIC_INSTANTIATE(Scalar, In)                                                                     \
-    template void swiglu_forward<Scalar, In>(const ElementwiseKernels<Scalar>&, MatrixView<const In>,       \
+#define MOESAIC_INSTANTIATE(Scalar, In)                                                               \
+    template void swiglu_forward<Scalar, In>(const ElementwiseKernels<Scalar>&, MatrixView<const In>, \
                                              MatrixView<const In>, const accumulator_t<Scalar>*, MatrixView<Scalar>);
 MOESAIC_INSTANTIATE(bf16, bf16)
 MOESAIC_INSTANTIATE(bf16, float)

@@ -145,8 +145,8 @@ private:
                 }
             }
         }
-        scratch_.weights.start(static_cast<index_t>(runs.size()), products_.largest_panel(tokens_),
-                               forward_ ? 1 : 2, [&](index_t i) {
+        scratch_.weights.start(static_cast<index_t>(runs.size()), products_.largest_panel(tokens_), forward_ ? 1 : 2,
+                               [&](index_t i) {
                                    const Run& run = runs[static_cast<std::size_t>(i)];
                                    return weights_of(run.segment, run.strip);
                                });
@@ -307,8 +307,8 @@ std::vector<PackedTokens> pack_operands(const kernels::KernelSet& kernels, const
 
 void plan_frozen_threads(std::string_view name, index_t out, index_t in, std::vector<BufferPlan>& buffers) {
     const index_t longest = std::max(out, in);
-    const index_t sums = Contraction(longest).strips_of_group * kernel_block *
-                         (most_strips_of_chunk * kernel_block + stride_gap);
+    const index_t sums =
+        Contraction(longest).strips_of_group * kernel_block * (most_strips_of_chunk * kernel_block + stride_gap);
     const index_t panels = 3 * kernel_block * std::min(padded(longest), Contraction::segment_blocks * kernel_block);
     buffers.push_back({name, Rows::threads, Element::sum, sums + panels});
 }

@@ -116,8 +116,8 @@ typename GroupedExperts<Scalar>::TokenRows GroupedExperts<Scalar>::gather_tokens
     TokenRows tokens = {products_.right_strips(task.scratch.tokens, task.strips(), hidden_blocks_)};
     for (index_t s = 0; s < task.strips(); ++s) {
         products_.pack_tokens(tokens.strips.at(s),
-                             products_.rows({rows + s * of_strip, block_elements, hidden_blocks_},
-                                            extent_of_block(task.rows(), s), this->config().hidden));
+                              products_.rows({rows + s * of_strip, block_elements, hidden_blocks_},
+                                             extent_of_block(task.rows(), s), this->config().hidden));
     }
     tokens.quantised =
         integers_.quantise(rows, task.rows(), hidden_blocks_, nullptr, Side::right, task.scratch.integers, 0);
@@ -173,7 +173,7 @@ Strips GroupedExperts<Scalar>::low_rank(Projection p, const TaskContext& task, c
     const Strips packed = products_.right_strips(storage, task.strips(), lora_rank_blocks_);
     for (index_t s = 0; s < task.strips(); ++s) {
         products_.pack_tokens(packed.at(s), products_.columns(rows + s * kernel_block, stride,
-                                                             extent_of_block(task.rows(), s), lora_rank));
+                                                              extent_of_block(task.rows(), s), lora_rank));
     }
     if (kept != nullptr) {
         for (index_t r = 0; r < lora_rank; ++r) {
@@ -275,7 +275,7 @@ void GroupedExperts<Scalar>::pack_activation(const TaskContext& task, index_t st
     const index_t features = extent_of_block(this->config().intermediate, strip);
     for (index_t s = 0; s < task.strips(); ++s) {
         products_.pack_tokens(packed.at(s, strip), products_.columns(values + s * kernel_block, task.stride(),
-                                                                    extent_of_block(task.rows(), s), features));
+                                                                     extent_of_block(task.rows(), s), features));
     }
 }
 

@@ -154,12 +154,8 @@ void IntegerProducts<Scalar>::weights_by_tokens(WeightStream<Scalar>& weights, i
         elementwise_.scale_integers(features, columns, sums + s * block_elements, kernel_block, of_features.data(),
                                     tokens.scales + s * kernel_block, false, c + s * kernel_block, stride);
         if (more.k > 0) {
-            products_.multiply_by_tokens({features,
-                                          columns,
-                                          {more.strip, more.tokens.at(s), more.k},
-                                          c + s * kernel_block,
-                                          stride,
-                                          true});
+            products_.multiply_by_tokens(
+                {features, columns, {more.strip, more.tokens.at(s), more.k}, c + s * kernel_block, stride, true});
         }
         done(s);
     }

@@ -110,9 +110,10 @@ void LoraLinear<Scalar>::forward(std::span<const Forward> batch, const Dropout& 
     std::vector<FrozenProduct<Scalar>> frozen;
     for (std::size_t i = 0; i < batch.size(); ++i) {
         const Forward& entry = batch[i];
-        const auto same = std::find_if(
-            batch.begin(), batch.begin() + static_cast<std::ptrdiff_t>(i), [&](const Forward& earlier) {
-                return earlier.x.rounded.data() == entry.x.rounded.data() && earlier.x.exact.data() == entry.x.exact.data();
+        const auto same =
+            std::find_if(batch.begin(), batch.begin() + static_cast<std::ptrdiff_t>(i), [&](const Forward& earlier) {
+                return earlier.x.rounded.data() == entry.x.rounded.data() &&
+                       earlier.x.exact.data() == entry.x.exact.data();
             });
         const auto first = static_cast<std::size_t>(same - batch.begin());
         const SplitOperand<Scalar> x = first < i ? SplitOperand<Scalar>{frozen[first].x, frozen[first].low}

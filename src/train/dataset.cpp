@@ -282,6 +282,11 @@ index_t Dataset::target_tokens() const {
     return sum;
 }
 
+double Dataset::mean_length() const {
+    const index_t count = epoch_size();
+    return static_cast<double>(largest_sum(count)) / static_cast<double>(count);
+}
+
 index_t Dataset::largest_sum(index_t count) const {
     std::vector<index_t> lengths(static_cast<std::size_t>(epoch_size()));
     for (std::size_t place = 0; place < lengths.size(); ++place) {

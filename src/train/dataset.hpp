@@ -55,6 +55,8 @@ struct Dataset {
     }
     /// Largest number of tokens that `count` places of an epoch hold together; epochs follow each other.
     [[nodiscard]] index_t largest_sum(index_t count) const;
+    /// Average tokens of the sequences of an epoch.
+    [[nodiscard]] double mean_length() const;
 
     /// A hash of all tokens and labels and of the epoch, to recognise the data when a run is resumed.
     [[nodiscard]] std::uint64_t fingerprint() const;

@@ -7,6 +7,7 @@
 #include "ops/expert_backend.hpp"
 #include "ops/loss.hpp"
 #include "ops/weights/packed_weights.hpp"
+#include "train/step_work.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -25,16 +26,6 @@ using model::LayerPlan;
 using model::ProjectionPlan;
 
 constexpr double float_bytes = sizeof(float);
-
-/// Part of the tokens that go to a tensor group with `held` of `experts` experts, if each goes to `choices` different
-/// ones and all combinations are equally frequent.
-double share_of_tokens(double experts, double held, double choices) {
-    double none = 1;  // chance that no choice is held
-    for (double chosen = 0; chosen < choices; ++chosen) {
-        none *= std::max(experts - held - chosen, 0.0) / std::max(experts - chosen, 1.0);
-    }
-    return 1 - none;
-}
 
 /// Rows in a pass of the rank that has most, and what becomes of them; floating point, because sizes in a hostile file
 /// may overflow integers.
@@ -318,10 +309,9 @@ void MemoryPlanner::add_adapters(MemoryPlan& plan) const {
 }
 
 void MemoryPlanner::add_buffers(const PassSize& pass, MemoryPlan& plan) const {
-    BlockBuffers buffers(
-        architecture_, count_rows(architecture_, request_, pass),
-        {static_cast<double>(request_.scalar_bytes), float_bytes, static_cast<double>(request_.packed_bytes),
-         request_.in_parts});
+    BlockBuffers buffers(architecture_, count_rows(architecture_, request_, pass),
+                         {static_cast<double>(request_.scalar_bytes), float_bytes,
+                          static_cast<double>(request_.packed_bytes), request_.in_parts});
     buffers.add(layers_, request_.training, activations_);
     buffers.add_shared(model::plan_decoder(architecture_), request_.training);
     buffers.add_shared(ops::plan_loss(architecture_.hidden, architecture_.vocabulary), request_.training);

@@ -6,6 +6,7 @@
 #include "model/families/architecture.hpp"
 #include "model/layer_plan.hpp"
 #include "model/weights/shared_weights.hpp"
+#include "mpi/process_grid.hpp"
 #include "ops/weights/weight_format.hpp"
 
 #include <optional>
@@ -37,6 +38,12 @@ struct MemoryRequest {
     bool training = true;      ///< with backward passes and an optimizer
     bool saves = true;         ///< what is trained, into checkpoints and adapters
     model::WeightSharing share = model::WeightSharing::none;
+
+    void set_grid(const mpi::GridShape& grid) {
+        data_ranks = grid.data;
+        expert_ranks = grid.expert;
+        tensor_ranks = grid.tensor;
+    }
 };
 
 /// Bytes of one rank, by purpose; of weights that the ranks of a host share, its part. Tokens are taken to be spread

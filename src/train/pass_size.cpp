@@ -158,9 +158,7 @@ MemoryPlan PassPlanner::plan(const PassChoice& choice, const PassSize& pass) {
     auto found = planners_.find(key);
     if (found == planners_.end()) {
         settings_.activations = choice.activations;
-        request_.data_ranks = grid.data;
-        request_.expert_ranks = grid.expert;
-        request_.tensor_ranks = grid.tensor;
+        request_.set_grid(grid);
         request_.share = choice.share;
         found = planners_.emplace(key, MemoryPlanner(as_stored_, settings_, request_)).first;
     }
@@ -218,16 +216,16 @@ std::string advice(const std::vector<Suggestion>& suggestions, index_t node_rank
     return texts.empty() ? std::string() : fmt::format("try {}", fmt::join(texts, ", or "));
 }
 
-PassChoice fit_passes(const Runtime& runtime, const std::string& model, const PlanOfPasses& plan,
+PassChoice fit_passes(const Ranks& ranks, const std::string& model, const PlanOfPasses& plan,
                       const PassOptions& options) {
-    const auto bytes = static_cast<double>(runtime.world.min(runtime.memory_bytes()));
+    const auto bytes = static_cast<double>(ranks.world.min(ranks.memory_bytes()));
     PassChoice choice = options.wanted;
     choice.micro_batch = choose_micro_batch(plan, options, bytes);
     const double needed = plan(choice).total();
     if (needed > bytes) {
-        const index_t node_ranks = runtime.placement.node_ranks;
+        const index_t node_ranks = ranks.placement.node_ranks;
         const std::string help = advice(suggest(plan, options, bytes), node_ranks);
-        runtime.world.agree([&] { require_memory(runtime.placement, node_ranks, model, needed, help); });
+        ranks.world.agree([&] { require_memory(ranks.placement, node_ranks, model, needed, help); });
     }
     return choice;
 }

@@ -82,7 +82,7 @@ struct Suggestion {
 
 /// Collective. The choice for the memory that the ranks have. Throws with ExitCode::out_of_resources what does not fit
 /// even so.
-[[nodiscard]] PassChoice fit_passes(const Runtime& runtime, const std::string& model, const PlanOfPasses& plan,
+[[nodiscard]] PassChoice fit_passes(const Ranks& ranks, const std::string& model, const PlanOfPasses& plan,
                                     const PassOptions& options);
 
 }  // namespace moesaic::train

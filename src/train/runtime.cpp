@@ -53,20 +53,20 @@ const char* describe(host::ThreadPlaces places) {
 }
 
 /// Collective.
-void announce_placement(const Runtime& runtime) {
-    const host::Placement& p = runtime.placement;
-    const index_t fewest = runtime.world.min(static_cast<index_t>(p.threads));
-    const index_t most = runtime.world.max(static_cast<index_t>(p.threads));
-    const index_t hosts = runtime.world.sum(static_cast<index_t>(p.node_rank == 0 ? 1 : 0));
+void announce_placement(const Ranks& ranks) {
+    const host::Placement& p = ranks.placement;
+    const index_t fewest = ranks.world.min(static_cast<index_t>(p.threads));
+    const index_t most = ranks.world.max(static_cast<index_t>(p.threads));
+    const index_t hosts = ranks.world.sum(static_cast<index_t>(p.node_rank == 0 ? 1 : 0));
     mpi::print(
-        runtime.world,
-        fmt::format("{} on {}, {}{} each, {}; rank 0 on {}: cores {}\n", core::counted(runtime.world.size(), "rank"),
+        ranks.world,
+        fmt::format("{} on {}, {}{} each, {}; rank 0 on {}: cores {}\n", core::counted(ranks.world.size(), "rank"),
                     core::counted(hosts, "host"), fewest == most ? "" : fmt::format("{} to ", fewest),
                     core::counted(most, "thread"), describe(host::places_for(p)), p.host, core::ranges(p.cores)));
     const host::Binding binding = {
-        .threads_bound = runtime.threads_bound, .foreign_load = runtime.foreign_load, .memory_nodes = {}};
-    for (const host::RemarkLine& line : mpi::gather_remarks(runtime.world, host::remarks(p, binding))) {
-        mpi::print(runtime.world, line.with_severity() + "\n");
+        .threads_bound = ranks.threads_bound, .foreign_load = ranks.foreign_load, .memory_nodes = {}};
+    for (const host::RemarkLine& line : mpi::gather_remarks(ranks.world, host::remarks(p, binding))) {
+        mpi::print(ranks.world, line.with_severity() + "\n");
     }
 }
 
@@ -86,14 +86,13 @@ void complete(const ModelSettings& settings, const std::optional<io::TensorSourc
 
 }  // namespace
 
-Runtime::Runtime(const mpi::Communicator& communicator, const mpi::PlaceSettings& place, const mpi::GridShape& shape,
-                 const kernels::ComputeSettings& compute, bool announces)
+Ranks::Ranks(const mpi::Communicator& communicator, const mpi::PlaceSettings& place,
+             const kernels::ComputeSettings& compute, bool announces)
     : world(communicator),
       placement(mpi::place(world, place)),
       foreign_load(measure_foreign_load(world, placement)),
       threads_bound(host::bind_threads(placement)),
       kernels(choose_kernels(world, compute)),
-      grid(world, shape),
       host_group(world.split_by_node()),
       host_ranks(world.min(static_cast<index_t>(host_group.size()))) {
     host::update_memory(placement);  // threads took some of their address space
@@ -102,17 +101,16 @@ Runtime::Runtime(const mpi::Communicator& communicator, const mpi::PlaceSettings
     }
 }
 
-Runtime::Runtime(const mpi::Communicator& group, const host::Placement& placed, bool bound, const mpi::GridShape& shape,
-                 const kernels::ComputeSettings& compute)
+Ranks::Ranks(const mpi::Communicator& group, const host::Placement& placed, bool bound,
+             const kernels::ComputeSettings& compute)
     : world(group),
       placement(placed),
       threads_bound(bound),
       kernels(choose_kernels(world, compute)),
-      grid(world, shape),
       host_group(world.split_by_node()),
       host_ranks(world.min(static_cast<index_t>(host_group.size()))) {}
 
-index_t Runtime::memory_bytes() const {
+index_t Ranks::memory_bytes() const {
     return static_cast<index_t>(memory_of_rank(placement, placement.node_ranks));
 }
 
@@ -144,10 +142,15 @@ std::optional<ops::WeightFormat> ModelSettings::expert_format() const {
     return ops::chosen_format(weights, arithmetic, "model.weights");
 }
 
+bool ModelSettings::makes_integer_cache() const {
+    std::error_code error;
+    return uses_integers() && !cache.empty() && !std::filesystem::exists(cache, error);
+}
+
 namespace {
 
 /// Throws a usage error if experts can't compute as they are to.
-void check_arithmetic(const ModelSettings& model, const mpi::GridShape& grid, kernels::Precision precision) {
+void check_arithmetic(const ModelSettings& model, const mpi::GridSettings& grid, kernels::Precision precision) {
     static_cast<void>(model.expert_format());
     if (!model.uses_integers()) {
         return;
@@ -155,9 +158,7 @@ void check_arithmetic(const ModelSettings& model, const mpi::GridShape& grid, ke
     core::require(precision == kernels::Precision::bf16, ExitCode::usage,
                   "compute.experts = {} with compute.precision = {} (which would be rounded to 8 bits); remove one",
                   core::name_of(model.arithmetic), core::name_of(precision));
-    std::error_code error;
-    core::require(model.cache.empty() || grid.tensor == 1 || std::filesystem::exists(model.cache, error),
-                  ExitCode::usage,
+    core::require(grid.tensor <= 1 || !model.makes_integer_cache(), ExitCode::usage,
                   "model.cache = {} can't be made by {} ranks per tensor group with compute.experts = {} (each rounds "
                   "its own part of a row); make it with parallel.tensor = 1",
                   model.cache, grid.tensor, core::name_of(model.arithmetic));
@@ -165,7 +166,7 @@ void check_arithmetic(const ModelSettings& model, const mpi::GridShape& grid, ke
 
 }  // namespace
 
-model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridShape& grid,
+model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridSettings& grid,
                                       kernels::Precision precision) {
     check_arithmetic(settings, grid, precision);
     core::require(settings.path.empty() || settings.synthetic.empty(), ExitCode::usage,
@@ -205,31 +206,13 @@ void print_warnings(const mpi::Communicator& world, const std::vector<std::strin
     }
 }
 
-model::Architecture read_architecture(const Runtime& runtime, const ModelSettings& settings,
-                                      kernels::Precision precision) {
-    model::Architecture architecture;
-    runtime.world.agree([&] { architecture = read_architecture(settings, runtime.grid.shape(), precision); });
-    return architecture;
-}
-
-MemoryRequest memory_request(const Runtime& runtime, std::size_t scalar_bytes, Purpose purpose) {
-    return {.data_ranks = runtime.grid.data().size(),
-            .expert_ranks = runtime.grid.expert().size(),
-            .tensor_ranks = runtime.grid.tensor().size(),
-            .host_ranks = runtime.host_ranks,
-            .threads = runtime.placement.threads,
+MemoryRequest memory_request(const Ranks& ranks, std::size_t scalar_bytes, Purpose purpose) {
+    return {.host_ranks = ranks.host_ranks,
+            .threads = ranks.placement.threads,
             .scalar_bytes = static_cast<index_t>(scalar_bytes),
-            .packed_bytes = packed_bytes(runtime.kernels, static_cast<index_t>(scalar_bytes)),
-            .in_parts = scalar_bytes < sizeof(float) && runtime.kernels.operand_parts<core::bf16>() == 2,
+            .packed_bytes = packed_bytes(ranks.kernels, static_cast<index_t>(scalar_bytes)),
+            .in_parts = scalar_bytes < sizeof(float) && ranks.kernels.operand_parts<core::bf16>() == 2,
             .training = purpose == Purpose::training};
-}
-
-MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture& architecture, model::WeightSharing share,
-                       const model::DecoderSettings& settings, std::size_t scalar_bytes, Purpose purpose) {
-    MemoryRequest request = memory_request(runtime, scalar_bytes, purpose);
-    request.share = share;
-    request.pass = {settings.max_tokens};
-    return plan_memory(architecture, settings, request);
 }
 
 double memory_of_rank(const host::Placement& placement, index_t node_ranks) {
@@ -366,8 +349,12 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
             tensors = io::TensorSource::open_model(model.path);
         }
         complete(model, tensors, as_stored);
+        MemoryRequest request = memory_request(runtime, sizeof(Scalar), purpose);
+        request.set_grid(runtime.grid.shape());
+        request.share = model.share;
+        request.pass = {settings.max_tokens};
         require_memory(runtime.placement, runtime.placement.node_ranks, model.name(),
-                       plan_memory(runtime, as_stored, model.share, settings, sizeof(Scalar), purpose).total());
+                       plan_memory(as_stored, settings, request).total());
     });
     print_warnings(runtime.world, {as_stored.warning});
     if (model.uses_integers() && runtime.kernels.of<kernels::int8>().gemm.isa == kernels::Isa::portable) {
@@ -388,7 +375,7 @@ std::unique_ptr<model::Decoder<Scalar>> load_model(const Runtime& runtime, const
             checkpoint = weights.get();
             source = std::move(weights);
         } else {
-            source = std::make_unique<model::SyntheticWeights<Scalar>>(0);
+            source = std::make_unique<model::SyntheticWeights<Scalar>>(0, model.router_skew);
         }
     });
     const std::shared_ptr<mpi::HostMemory> memory = memory_to_share<Scalar>(runtime, model, as_stored, layers);

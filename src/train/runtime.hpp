@@ -23,14 +23,14 @@ namespace moesaic::train {
 
 using core::index_t;
 
-/// Collective to construct.
-struct Runtime {
+/// Ranks that are ready to compute. Collective to construct.
+struct Ranks {
     /// Prints where the ranks run and what costs speed there, if it `announces`.
-    Runtime(const mpi::Communicator& world, const mpi::PlaceSettings& place, const mpi::GridShape& shape,
-            const kernels::ComputeSettings& compute, bool announces = true);
+    Ranks(const mpi::Communicator& world, const mpi::PlaceSettings& place, const kernels::ComputeSettings& compute,
+          bool announces = true);
     /// For ranks that were placed, and whose threads were started, before.
-    Runtime(const mpi::Communicator& group, const host::Placement& placed, bool bound, const mpi::GridShape& shape,
-            const kernels::ComputeSettings& compute);
+    Ranks(const mpi::Communicator& group, const host::Placement& placed, bool bound,
+          const kernels::ComputeSettings& compute);
 
     /// That this rank may use.
     [[nodiscard]] index_t memory_bytes() const;
@@ -40,9 +40,15 @@ struct Runtime {
     double foreign_load = 0;  ///< as of host::Binding
     bool threads_bound;
     kernels::KernelSet kernels;
-    mpi::ProcessGrid grid;
     mpi::Communicator host_group;  ///< the ranks of this host
     index_t host_ranks;            ///< of the host that has fewest
+};
+
+/// Ranks and how they share the work. Collective to construct.
+struct Runtime : Ranks {
+    Runtime(const Ranks& ranks, const mpi::GridShape& shape) : Ranks(ranks), grid(world, shape) {}
+
+    mpi::ProcessGrid grid;
 };
 
 /// Which model: a folder, or the name of random weights.
@@ -54,22 +60,27 @@ struct ModelSettings {
     std::string cache{};                                                  ///< file of packed experts; empty: none
     ops::ExpertArithmetic arithmetic = ops::ExpertArithmetic::automatic;  ///< declared with the options of computing
     model::WeightSharing share = model::WeightSharing::none;
+    double router_skew = 0;  ///< of random weights; declared by benchmarks
 
     void declare(core::OptionSet& set);
     /// That routed experts are to be held in, if it is not that of the files. Throws a usage error if the options
     /// contradict each other.
     [[nodiscard]] std::optional<ops::WeightFormat> expert_format() const;
     [[nodiscard]] bool uses_integers() const { return arithmetic == ops::ExpertArithmetic::int8; }
+    /// Whether the run writes a cache of integers, which no tensor group of several ranks can.
+    [[nodiscard]] bool makes_integer_cache() const;
+    /// The grids that the model leaves of those that are wanted.
+    [[nodiscard]] mpi::GridSettings settle(mpi::GridSettings wanted) const {
+        wanted.tensor = makes_integer_cache() ? 1 : wanted.tensor;
+        return wanted;
+    }
     /// What messages and adapters call the model.
     [[nodiscard]] const std::string& name() const { return synthetic.empty() ? path : synthetic; }
 };
 
-/// Reads the architecture and checks that so many ranks can share its experts, and that these can compute as they are
-/// to.
-[[nodiscard]] model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridShape& grid,
-                                                    kernels::Precision precision);
-/// Collective. The same for the ranks that run.
-[[nodiscard]] model::Architecture read_architecture(const Runtime& runtime, const ModelSettings& settings,
+/// Reads the architecture and checks that so many ranks as are wanted can share its experts, and that these can compute
+/// as they are to.
+[[nodiscard]] model::Architecture read_architecture(const ModelSettings& settings, const mpi::GridSettings& grid,
                                                     kernels::Precision precision);
 /// Completes the architecture by what only the files of weights say, as model::fit_to_checkpoint does, where there are
 /// any, which is not so beside a configuration alone.
@@ -81,12 +92,8 @@ void print_warnings(const mpi::Communicator& world, const std::vector<std::strin
 /// What will be done with a model.
 enum class Purpose : std::uint8_t { training, evaluation };
 
-/// How the ranks that run compute, but for tokens.
-[[nodiscard]] MemoryRequest memory_request(const Runtime& runtime, std::size_t scalar_bytes, Purpose purpose);
-/// Bytes of this rank. settings.max_tokens are those of all ranks together.
-[[nodiscard]] MemoryPlan plan_memory(const Runtime& runtime, const model::Architecture& architecture,
-                                     model::WeightSharing share, const model::DecoderSettings& settings,
-                                     std::size_t scalar_bytes, Purpose purpose);
+/// How the ranks that run compute, but for tokens and grid.
+[[nodiscard]] MemoryRequest memory_request(const Ranks& ranks, std::size_t scalar_bytes, Purpose purpose);
 
 /// Bytes of memory that each of `node_ranks` ranks of the host may use.
 [[nodiscard]] double memory_of_rank(const host::Placement& placement, index_t node_ranks);

@@ -1,10 +1,10 @@
 // What needs ranks: limits of the machine, the loop that measures, what a case finds.
 #include "bench/console.hpp"
+
 #include "bench/benchmark.hpp"
 #include "bench/disturbances.hpp"
 #include "bench/environment.hpp"
-#include "bench/machine.hpp"
-#include "bench/timing.hpp"
+#include "bench/working_sets.hpp"
 #include "core/error.hpp"
 #include "host/caches.hpp"
 #include "kernels/peak.hpp"
@@ -131,6 +131,10 @@ TEST(Repetition, EndsWhenTheIntervalIsNarrowOrTimeIsUp) {
     EXPECT_EQ(repetitions({1, 1, 1}, {.rounds = 3, .least = 7, .spread_percent = 2, .seconds = 60}), 12);
     EXPECT_EQ(repetitions({1, 1, 1}, {.rounds = 3, .least = 7, .spread_percent = 2, .seconds = 0}), 9);
 }
+
+using train::bf16_level;
+using train::bytes_beyond_caches;
+using train::MachineProbe;
 
 TEST(Machine, LimitsOfEveryLevelThatRuns) {
     const auto world = mpi::Communicator::world();

@@ -1,6 +1,6 @@
 // What a benchmark finds out about this machine.
 #include "bench/benchmarks.hpp"
-#include "bench/machine.hpp"
+#include "bench/working_sets.hpp"
 #include "host/caches.hpp"
 
 #include <gtest/gtest.h>
@@ -12,7 +12,8 @@ TEST(MachineBenchmark, ReadsOfCachesAndSumsInMemoryAreFigures) {
     const auto world = mpi::Communicator::world();
     Console console(world, {.name = "machine"});
     const auto settings = find_benchmark("machine")->make_settings();
-    const train::Runtime runtime(world, {.threads = 1}, settings->grid(), {});
+    const train::Ranks ranks(world, {.threads = 1}, {});
+    const train::Runtime runtime(ranks, settings->grids(ranks).front().shape);
     const auto benchmark = settings->prepare(runtime, console);
     benchmark->repeat(false);
     benchmark->repeat(true);

@@ -2,6 +2,7 @@
 #include "bench/console.hpp"
 
 #include "bench/step_check.hpp"
+#include "bench/step_plans.hpp"
 #include "bench/step_run.hpp"
 #include "core/error.hpp"
 #include "measure/step_times.hpp"
@@ -191,6 +192,26 @@ TEST(StepRun, TokensAreRandomAndAllTrainedOn) {
     EXPECT_EQ(data.target_tokens(0), 49);
     EXPECT_EQ(*std::min_element(data.tokens.begin(), data.tokens.end()), 0);
     EXPECT_EQ(*std::max_element(data.tokens.begin(), data.tokens.end()), 9);
+}
+
+/// A skew of random routers is a popularity for the model of costs, which has more for one group to do then.
+TEST(StepPlans, KnowHowRoutingIsSkewed) {
+    const train::Ranks ranks(mpi::Communicator::world(), {.threads = 1}, {}, /*announces=*/false);
+    StepWorkload workload = {.model = {.path = {}, .synthetic = "moesaic-reference", .layers = 1},
+                             .batches = {.batch_size = 8},
+                             .length = 64};
+    const auto experts = [&] {
+        const StepPlans plans(ranks, {}, workload);
+        const train::GridQuestion question = plans.question();
+        train::StepsToCome steps = question.steps;
+        steps.grid = {1, 4, 1};
+        return train::CostModel(question.architecture, question.lora)
+            .of(steps, train::usual_rates(kernels::Isa::avx512, 1))
+            .experts;
+    };
+    const double even = experts();
+    workload.model.router_skew = 3;
+    EXPECT_GT(experts(), 1.2 * even);
 }
 
 }  // namespace

@@ -132,7 +132,7 @@ TEST(DecoderRanks, AgreeOnDynamicRope) {
     const Architecture architecture = test::read_config(config);
     const std::vector<index_t> lengths = {4, 9, 2, 6, 5};
     SmallDecoder<double> alone(architecture, mpi::Communicator::self(), 40);
-    SmallDecoder<double> together(architecture, world, 40, {.tensor = 1});
+    SmallDecoder<double> together(architecture, world, 40, mpi::GridShape{.data = world.size()});
     const double expected = alone.loss(deal(lengths, mpi::Communicator::self(), architecture.vocabulary), false);
     const double found = world.sum(together.loss(deal(lengths, world, architecture.vocabulary), false));
     EXPECT_NEAR(found, expected, 1e-10 * expected);

@@ -55,7 +55,7 @@ void expect_same_bits(const Architecture& architecture, const WeightSource<Scala
     const mpi::Communicator world = mpi::Communicator::world();
     const ops::TokenBatch batch = test::random_batch(std::array<index_t, 2>{5, 9}, architecture.vocabulary,
                                                      static_cast<std::uint64_t>(world.rank()));
-    test::SmallDecoder<Scalar> model(architecture, world, 14 * world.size(), {world.size(), 1, 1});
+    test::SmallDecoder<Scalar> model(architecture, world, 14 * world.size(), mpi::GridShape{.data = world.size()});
     model.decoder.load(source);
     const Outcome own = outcome_of(model, batch);
     load_shared(architecture, source, model);

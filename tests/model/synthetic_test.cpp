@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <numeric>
 
 namespace moesaic::model {
 namespace {
@@ -73,6 +74,22 @@ TEST(Synthetic, TensorsDifferAndNormsAreOnes) {
     EXPECT_EQ(norm, std::vector<float>(5, 0));
     weights.read_vector("gate.weight", TensorRole::matrix, norm);
     EXPECT_NE(norm[0], norm[1]);
+}
+
+/// The first experts get more choices than the last ones, and routers are scaled by what this is drawn with.
+TEST(Synthetic, RoutersCanBeSkewed) {
+    const std::vector<double> even = skewed_popularity(16, 4, 0);
+    const std::vector<double> skewed = skewed_popularity(16, 4, 2);
+    EXPECT_NEAR(std::accumulate(skewed.begin(), skewed.end(), 0.0), 1, 1e-9);
+    EXPECT_NEAR(even.front(), 1.0 / 16, 0.01);
+    EXPECT_GT(skewed.front(), 1.5 / 16);
+    EXPECT_LT(skewed.back(), 0.7 / 16);
+    core::Matrix<float> plain(16, 8);
+    core::Matrix<float> scaled(16, 8);
+    SyntheticWeights<float>(7).read_full_precision("router", TensorRole::matrix, plain);
+    SyntheticWeights<float>(7, 2).read_full_precision("router", TensorRole::matrix, scaled);
+    EXPECT_FLOAT_EQ(scaled.view()(0, 3), 3 * plain.view()(0, 3));
+    EXPECT_FLOAT_EQ(scaled.view()(15, 3), plain.view()(15, 3));
 }
 
 }  // namespace

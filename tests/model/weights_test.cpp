@@ -125,7 +125,7 @@ protected:
         return io::TensorSource::open_file(file_);
     }
     /// Loss of a batch over all ranks, and what was not used.
-    std::pair<double, std::string> loss_with(const Tensors& tensors, const mpi::GridShape& shape = {}) {
+    std::pair<double, std::string> loss_with(const Tensors& tensors, const std::optional<mpi::GridShape>& shape = {}) {
         const io::TensorSource source = stored(tensors);
         const CheckpointWeights<float> weights(source, architecture_);
         const mpi::Communicator world = mpi::Communicator::world();

@@ -13,16 +13,31 @@
 namespace moesaic::mpi {
 namespace {
 
-TEST(GridShape, AutomaticSizesFillTheWorld) {
-    EXPECT_EQ(complete({}, 8, 4), (GridShape{2, 1, 4}));
-    EXPECT_EQ(complete({.expert = 2}, 16, 4), (GridShape{2, 2, 4}));
-    EXPECT_EQ(complete({.expert = 2}, 4, 4), (GridShape{1, 2, 2}));
-    EXPECT_EQ(complete({.expert = 3}, 4, 4), (GridShape{1, 3, 1}));  // does not fit
-    EXPECT_EQ(complete({.data = 4}, 8, 4), (GridShape{4, 1, 2}));
-    EXPECT_EQ(complete({.data = 1, .expert = 4}, 8, 4), (GridShape{1, 4, 2}));
-    EXPECT_EQ(complete({.expert = 2, .tensor = 2}, 8, 4), (GridShape{2, 2, 2}));
-    EXPECT_EQ(complete({.data = 3}, 8, 4), (GridShape{3, 1, 4}));  // does not fit
-    EXPECT_EQ(describe({3, 1, 4}), "data 3 x expert 1 x tensor 4");
+TEST(GridShape, WantedSizesConstrainTheGrids) {
+    using Grids = std::vector<GridShape>;
+    EXPECT_EQ(grids_of({}, 1), (Grids{{1, 1, 1}}));
+    EXPECT_EQ(grids_of({}, 4), (Grids{{1, 1, 4}, {1, 2, 2}, {1, 4, 1}, {2, 1, 2}, {2, 2, 1}, {4, 1, 1}}));
+    EXPECT_EQ(grids_of({.expert = 2}, 4), (Grids{{1, 2, 2}, {2, 2, 1}}));
+    EXPECT_EQ(grids_of({.data = 3}, 9), (Grids{{3, 1, 3}, {3, 3, 1}}));
+    EXPECT_EQ(grids_of({.data = 1, .expert = 4}, 8), (Grids{{1, 4, 2}}));
+    EXPECT_EQ(grids_of({.data = 2, .expert = 2, .tensor = 2}, 8), (Grids{{2, 2, 2}}));
+    EXPECT_EQ((GridSettings{.data = 3, .tensor = 2}.least_ranks()), 6);
+    EXPECT_EQ(describe(GridShape{3, 1, 4}), "data 3 x expert 1 x tensor 4");
+    for (const GridSettings& wanted : {GridSettings{.expert = 3}, {.data = 3}, {.data = 2, .expert = 2, .tensor = 2}}) {
+        try {
+            static_cast<void>(grids_of(wanted, 4));
+            ADD_FAILURE();
+        } catch (const core::Error& error) {
+            EXPECT_EQ(error.code(), core::ExitCode::usage);
+        }
+    }
+    try {
+        static_cast<void>(grids_of({.tensor = 3}, 4));
+        ADD_FAILURE();
+    } catch (const core::Error& error) {
+        EXPECT_NE(std::string(error.what()).find("tensor = auto x auto x 3 does not fit 4 ranks"), std::string::npos)
+            << error.what();
+    }
 }
 
 TEST(SliceOf, PartsCoverTheWholeAndDifferByOneAtMost) {

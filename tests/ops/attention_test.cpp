@@ -75,11 +75,9 @@ struct Problem {
         const Matrix<Sum> wide_query = wide(query);
         const Matrix<Sum> wide_key = wide(key);
         const Matrix<Sum> wide_value = wide(value);
-        const AttentionInputs<Scalar> in = {
-            {query, wide_query}, {key, wide_key}, {value, wide_value}, offsets};
+        const AttentionInputs<Scalar> in = {{query, wide_query}, {key, wide_key}, {value, wide_value}, offsets};
         attention_forward<Scalar>(kernels, shape, in, output, {}, log_sum);
-        attention_backward<Scalar>(kernels, shape, in, output, log_sum, grad_output,
-                                   grad_query, grad_key, grad_value);
+        attention_backward<Scalar>(kernels, shape, in, output, log_sum, grad_output, grad_query, grad_key, grad_value);
     }
     [[nodiscard]] index_t rows() const { return offsets.back(); }
     [[nodiscard]] Matrix<Scalar> random(index_t cols, std::uint64_t seed) const {

@@ -316,8 +316,8 @@ TEST(AttentionGradient, MatchesDifferencesOverSeveralSequencesAndBlocks) {
     Matrix<double> grad_query(76, 12);
     Matrix<double> grad_key(76, 6);
     Matrix<double> grad_value(76, 6);
-    attention_backward<double>(kernels, shape, {{query}, {key}, {value}, offsets}, output, log_sum,
-                               grad_output, grad_query, grad_key, grad_value);
+    attention_backward<double>(kernels, shape, {{query}, {key}, {value}, offsets}, output, log_sum, grad_output,
+                               grad_query, grad_key, grad_value);
     const auto spot_check = [&](Matrix<double>& x, const Matrix<double>& gradient) {
         for (std::size_t i = 0; i < x.size(); i += 13) {  // a prime step visits all columns and rows of both blocks
             EXPECT_NEAR(gradient.data()[i], central_difference(objective, x.data()[i]), tolerance) << i;

@@ -3,21 +3,19 @@
 
 #include "mpi/process_grid.hpp"
 
+#include <optional>
 #include <vector>
 
 namespace moesaic::test {
 
 /// All shapes with so many ranks.
 inline std::vector<mpi::GridShape> grids_of(core::index_t ranks) {
-    std::vector<mpi::GridShape> shapes;
-    for (core::index_t data = 1; data <= ranks; ++data) {
-        for (core::index_t expert = 1; data * expert <= ranks; ++expert) {
-            if (ranks % (data * expert) == 0) {
-                shapes.push_back({data, expert, ranks / (data * expert)});
-            }
-        }
-    }
-    return shapes;
+    return mpi::grids_of({}, ranks);
+}
+
+/// Of a test that does not care which: all ranks share each expert, unless there is a shape.
+inline mpi::GridShape shape_or_slices(const std::optional<mpi::GridShape>& shape, const mpi::Communicator& world) {
+    return shape.value_or(mpi::GridShape{.tensor = world.size()});
 }
 
 }  // namespace moesaic::test

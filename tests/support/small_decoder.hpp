@@ -4,6 +4,7 @@
 #include "model/decoder.hpp"
 #include "model/feed_forward/router_balance.hpp"
 #include "ops/loss.hpp"
+#include "support/grids.hpp"
 #include "support/random_model.hpp"
 
 namespace moesaic::test {
@@ -48,11 +49,11 @@ struct SmallDecoder {
     using Sum = accumulator_t<Scalar>;
 
     SmallDecoder(const Architecture& architecture, const mpi::Communicator& world, index_t max_tokens,
-                 const mpi::GridShape& shape = {}, const LoraSettings& lora = {2, 3.0, false}, double aux = 0,
-                 ops::Activations activations = ops::Activations::retain, const char* isa = "portable",
+                 const std::optional<mpi::GridShape>& shape = {}, const LoraSettings& lora = {2, 3.0, false},
+                 double aux = 0, ops::Activations activations = ops::Activations::retain, const char* isa = "portable",
                  index_t chunks = 0)
         : kernels(isa),
-          grid(world, shape),
+          grid(world, shape_or_slices(shape, world)),
           decoder(architecture,
                   {.lora = lora,
                    .activations = activations,

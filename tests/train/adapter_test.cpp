@@ -29,7 +29,8 @@ using test::SharedFolder;
 using test::SmallDecoder;
 
 struct Adapted {
-    explicit Adapted(const Communicator& world, const model::LoraSettings& lora, const mpi::GridShape& shape = {})
+    explicit Adapted(const Communicator& world, const model::LoraSettings& lora,
+                     const std::optional<mpi::GridShape>& shape = {})
         : model(test::small_architecture(), world, 64, shape, lora), store(model.decoder.lora(), model.grid) {}
     void save(const std::filesystem::path& folder, AdapterLayout layout) const {
         store.save(folder, layout, "base", model.decoder.architecture(), 7);
@@ -129,7 +130,7 @@ TEST(AdapterOfPeft, IsTheSameInBothLayouts) {
     const std::filesystem::path folder = MOESAIC_TEST_DATA "/qwen3_moe_attention";
     const model::Architecture architecture = model::read_architecture(folder);
     const kernels::KernelSet kernels("portable");
-    const mpi::ProcessGrid grid(Communicator::world(), {});
+    const mpi::ProcessGrid grid(Communicator::world(), test::shape_or_slices({}, Communicator::world()));
     std::vector<std::unique_ptr<model::Decoder<float>>> decoders;
     for (const char* name : {"adapter_init", "adapter_init_fused"}) {
         model::LoraSettings settings = read_adapter_settings(folder / name, architecture);

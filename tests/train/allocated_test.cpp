@@ -63,7 +63,7 @@ Lengths equal_share() {
 /// Bytes that two steps of a rank allocate at most, which save nothing.
 template <class Scalar>
 double allocated(const model::Architecture& architecture, const model::LoraSettings& lora, ops::Activations activations,
-                 const mpi::GridShape& shape, const Lengths& lengths = equal_share()) {
+                 const std::optional<mpi::GridShape>& shape, const Lengths& lengths = equal_share()) {
     const mpi::Communicator& world = mpi::Communicator::world();
     const std::size_t before = test::allocated_bytes();
     test::reset_peak_bytes();

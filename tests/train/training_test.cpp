@@ -395,7 +395,7 @@ TEST(DatasetFile, ErrorsNameFileAndLine) {
 
 /// A small decoder whose gradients are filled with values that depend on the place in the full tensors alone.
 struct Trained {
-    explicit Trained(const Communicator& world, const mpi::GridShape& shape = {},
+    explicit Trained(const Communicator& world, const std::optional<mpi::GridShape>& shape = {},
                      const model::LoraSettings& lora = {2, 3.0})
         : model(test::small_architecture(), world, 64, shape, lora),
           store(model.decoder.lora(), model.grid),
@@ -530,7 +530,8 @@ TEST(Checkpoint, ContinuesOnAnyGrid) {
         first.step(1);
         first.step(2);
         save_checkpoint(folder / "checkpoints", 2, state, {}, architecture, first.store, first.optimizer);
-        Trained second(Communicator::world(), {shape.expert, shape.tensor, shape.data}, test::adapters_everywhere());
+        Trained second(Communicator::world(), mpi::GridShape{shape.expert, shape.tensor, shape.data},
+                       test::adapters_everywhere());
         static_cast<void>(load_checkpoint(folder / "checkpoints/step-00000002.h5", state, architecture, second.store,
                                           second.optimizer));
         first.step(3);

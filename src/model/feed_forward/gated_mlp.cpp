@@ -38,8 +38,8 @@ void GatedMlp<Scalar>::keep(GatedMlpState<Scalar>& state) const {
 
 template <class Scalar>
 void GatedMlp<Scalar>::forward(const Pass<Scalar>& pass, std::span<const LoraLinear<Scalar>, 3> projections,
-                               const ops::RoundedRows<Scalar>& x, GatedMlpState<Scalar>& state,
-                               MatrixView<Sum> output, const Sum* weights) const {
+                               const ops::RoundedRows<Scalar>& x, GatedMlpState<Scalar>& state, MatrixView<Sum> output,
+                               const Sum* weights) const {
     GatedMlpScratch<Scalar>& work = workspace_.mlp;
     project_up(pass, projections, x);
     if (retain_) {

@@ -284,8 +284,8 @@ void MoeLayer<Scalar>::shared_backward(const Pass<Scalar>& pass, MatrixView<cons
 }
 
 template <class Scalar>
-void MoeLayer<Scalar>::forward(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& input, BlockState<Scalar>& state,
-                               MatrixView<Sum> output, bool keep) {
+void MoeLayer<Scalar>::forward(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& input,
+                               BlockState<Scalar>& state, MatrixView<Sum> output, bool keep) {
     auto& kept = static_cast<State&>(state);
     route(input.exact, kept);
     run_experts(pass, input.rounded, kept, output, keep);

@@ -55,10 +55,10 @@ void number_rows(MatrixView<const std::int32_t> expert_ids, const std::vector<st
 
 }  // namespace
 
-index_t automatic_chunks(const mpi::ProcessGrid& grid, index_t tokens, index_t experts, index_t experts_per_token) {
+index_t automatic_chunks(bool between_hosts, index_t tokens, index_t experts, index_t experts_per_token) {
     constexpr index_t most = 4;  // the first rows to go and the last ones to return are not hidden: a quarter of all
     const index_t rows_of_expert = tokens * experts_per_token / experts;
-    return grid.replicas_span_hosts() ? std::clamp(rows_of_expert / ops::rows_worth_reading, index_t{1}, most) : 1;
+    return between_hosts ? std::clamp(rows_of_expert / ops::rows_worth_reading, index_t{1}, most) : 1;
 }
 
 void plan_exchange(const Architecture& architecture, const GridPlace& place, bool has_dropout, BlockPlan& plan) {

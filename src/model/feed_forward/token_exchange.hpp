@@ -53,8 +53,7 @@ struct ExchangeVolume {
 /// How many chunks the rows of a replica's passes, at most `tokens` of them, travel in, so that the experts compute one
 /// while others travel. Each chunk reads all weights again: an expert must get enough rows to make up for that. Where
 /// no rows travel between hosts there is one chunk: copies in memory would only compete with the experts.
-[[nodiscard]] index_t automatic_chunks(const mpi::ProcessGrid& grid, index_t tokens, index_t experts,
-                                       index_t experts_per_token);
+[[nodiscard]] index_t automatic_chunks(bool between_hosts, index_t tokens, index_t experts, index_t experts_per_token);
 
 /// Adds ArrivedRows and the routes to the state of a plan, and the buffers of TokenExchange to its work buffers. With
 /// several chunks these are smaller.

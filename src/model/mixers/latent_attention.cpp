@@ -97,8 +97,7 @@ const ops::LoraLinear<Scalar>& LatentAttention<Scalar>::query_up() const {
 }
 
 template <class Scalar>
-void LatentAttention<Scalar>::project_query(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& x,
-                                            State& kept) {
+void LatentAttention<Scalar>::project_query(const Pass<Scalar>& pass, const ops::RoundedRows<Scalar>& x, State& kept) {
     AttentionScratch<Scalar>& scratch = this->scratch();
     const ops::Rotation<Sum> rotation = pass.rotation();
     scratch.query.resize(pass.rows(), query_up().out());

@@ -64,12 +64,10 @@ void SoftmaxAttention<Scalar>::forward(const Pass<Scalar>& pass, const ops::Roun
     project(pass, input, kept);
     const bool is_exact = this->kernels().template operand_parts<Scalar>() == 2;
     work.attended.resize(is_exact ? rows : 0, kept.attended.cols());
-    ops::attention_forward<Scalar>(this->kernels(), shape_,
-                                   {{kept.query, work.query},
-                                    {kept.key, work.key},
-                                    {kept.value, work.value},
-                                    pass.batch.offsets},
-                                   kept.attended, work.attended, kept.log_sum);
+    ops::attention_forward<Scalar>(
+        this->kernels(), shape_,
+        {{kept.query, work.query}, {kept.key, work.key}, {kept.value, work.value}, pass.batch.offsets}, kept.attended,
+        work.attended, kept.log_sum);
     if (output.cols() > 0) {
         this->apply(pass, this->linear("o_proj"), {kept.attended, work.attended}, output);
     }
@@ -89,10 +87,10 @@ void SoftmaxAttention<Scalar>::backward(const Pass<Scalar>& pass, MatrixView<con
     work.query.resize(rows, kept.query.cols());
     work.key.resize(rows, kept.key.cols());
     work.value.resize(rows, kept.value.cols());
-    ops::attention_backward<Scalar>(
-        this->kernels(), shape_,
-        {{kept.query}, {kept.key}, {kept.value}, pass.batch.offsets}, kept.attended, kept.log_sum,
-        ops::as_operand<Scalar>(row_kernels, work.attended, work.grad_heads), work.query, work.key, work.value);
+    ops::attention_backward<Scalar>(this->kernels(), shape_,
+                                    {{kept.query}, {kept.key}, {kept.value}, pass.batch.offsets}, kept.attended,
+                                    kept.log_sum, ops::as_operand<Scalar>(row_kernels, work.attended, work.grad_heads),
+                                    work.query, work.key, work.value);
     project_backward(pass, input, kept, grad_input);
 }
 

@@ -1,6 +1,7 @@
 #include "model/weights/synthetic.hpp"
 
 #include "core/error.hpp"
+#include "core/random.hpp"
 #include "core/random_fill.hpp"
 #include "core/text.hpp"
 
@@ -11,6 +12,8 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <functional>
+#include <utility>
 
 namespace moesaic::model {
 namespace {
@@ -109,6 +112,30 @@ Architecture synthetic_architecture(std::string_view name, std::string_view opti
     return read_architecture(nlohmann::json::parse(found->config), std::string(name));
 }
 
+double router_scale(index_t expert, index_t experts, double skew) {
+    return 1 +
+           skew * static_cast<double>(experts - 1 - expert) / static_cast<double>(std::max(experts - 1, index_t{1}));
+}
+
+std::vector<double> skewed_popularity(index_t experts, index_t choices, double skew) {
+    constexpr index_t draws = 2000;
+    const core::CounterRandom random(0, 0);
+    std::vector<double> popularity(static_cast<std::size_t>(experts), 0);
+    std::vector<std::pair<double, index_t>> scores(popularity.size());
+    for (index_t draw = 0; draw < draws; ++draw) {
+        for (index_t e = 0; e < experts; ++e) {
+            const auto place = static_cast<std::uint64_t>(draw * experts + e);
+            scores[static_cast<std::size_t>(e)] = {router_scale(e, experts, skew) * random.normal(place), e};
+        }
+        std::partial_sort(scores.begin(), scores.begin() + choices, scores.end(), std::greater<>());
+        for (index_t choice = 0; choice < choices; ++choice) {
+            const index_t expert = scores[static_cast<std::size_t>(choice)].second;
+            popularity[static_cast<std::size_t>(expert)] += 1 / static_cast<double>(draws * choices);
+        }
+    }
+    return popularity;
+}
+
 template <class Scalar>
 void SyntheticWeights<Scalar>::read(const std::string& name, const TensorSlice& part, MatrixView<Scalar> out) const {
     core::fill_random(out, {.cols = part.cols, .row_begin = part.row_begin, .col_begin = part.col_begin}, seed_,
@@ -123,6 +150,12 @@ void SyntheticWeights<Scalar>::read_full_precision(const std::string& name, Tens
         return;
     }
     core::fill_random(out, seed_, stream_of(name), deviation_of(name, out.cols()));
+    for (index_t expert = 0; expert < out.rows() && router_skew_ > 0; ++expert) {
+        const double scale = router_scale(expert, out.rows(), router_skew_);
+        for (accumulator_t<Scalar>& value : out.row(expert)) {
+            value = static_cast<accumulator_t<Scalar>>(scale * value);
+        }
+    }
 }
 
 template class SyntheticWeights<core::bf16>;

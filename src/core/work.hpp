@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-namespace moesaic::measure {
+namespace moesaic::core {
 
 /// Limits that results are compared with: the best of several measurements.
 struct MachineLimits {
@@ -22,4 +22,4 @@ struct Work {
     }
 };
 
-}  // namespace moesaic::measure
+}  // namespace moesaic::core

@@ -1,10 +1,10 @@
-#include "bench/team_memory.hpp"
+#include "train/team_memory.hpp"
 
 #include <omp.h>
 
 #include <algorithm>
 
-namespace moesaic::bench {
+namespace moesaic::train {
 
 TeamMemory::TeamMemory(index_t arrays, index_t bytes_of_each)
     : values_(arrays, bytes_of_each / static_cast<index_t>(sizeof(float))) {
@@ -36,4 +36,4 @@ void TeamMemory::read(const kernels::PeakLoop& loop, index_t array, index_t time
     static_cast<void>(kept);
 }
 
-}  // namespace moesaic::bench
+}  // namespace moesaic::train

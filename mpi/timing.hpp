@@ -1,7 +1,6 @@
 // Time of work that all ranks do at once.
 #pragma once
 
-#include "bench/samples.hpp"
 #include "core/trace.hpp"
 #include "mpi/communicator.hpp"
 
@@ -9,9 +8,18 @@
 #include <cmath>
 #include <limits>
 
-namespace moesaic::bench {
+namespace moesaic::mpi {
 
-using core::index_t;
+/// One measurement: of the slowest rank, which counts, and of this one.
+struct Sample {
+    double slowest = 0;
+    double mine = 0;
+
+    [[nodiscard]] Sample operator+(const Sample& other) const { return {slowest + other.slowest, mine + other.mine}; }
+    [[nodiscard]] Sample operator*(double factor) const { return {slowest * factor, mine * factor}; }
+    /// What work of this size comes to per unit of this time.
+    [[nodiscard]] Sample rate_of(double work) const { return {work / slowest, work / mine}; }
+};
 
 /// Collective. Seconds that ranks need for `work`, which all of them start together.
 template <class Work>
@@ -47,4 +55,4 @@ template <class Work>
     }
 }
 
-}  // namespace moesaic::bench
+}  // namespace moesaic::mpi

@@ -6,7 +6,7 @@
 
 #include <span>
 
-namespace moesaic::bench {
+namespace moesaic::train {
 
 using core::index_t;
 
@@ -27,4 +27,4 @@ private:
     core::Matrix<float> values_;  ///< [arrays, elements]
 };
 
-}  // namespace moesaic::bench
+}  // namespace moesaic::train
