@@ -12,8 +12,8 @@ using core::bf16;
 
 namespace {
 
-/// How a contraction is cut. As many strips of tokens as stay in the cache for a segment make a chunk; sums of a group
-/// of strips of features wait in the cache while the segments pass, and all groups read all tokens of the chunk.
+/// How a contraction is cut. A segment of all strips of tokens of a chunk is 1 MiB in BF16, and stays in the L2 cache;
+/// sums of a group of strips of features wait there while the segments pass, and all groups read all tokens of the chunk.
 struct Contraction {
     explicit Contraction(index_t in) : segments((blocks_of(in) + segment_blocks - 1) / segment_blocks) {
         if (segments > 1) {  // room for the sums
@@ -64,15 +64,13 @@ struct Sizes {
     Contraction contraction;
 };
 
-/// Ranges of features come first: threads that share a range read its weights together.
+/// Items of a chunk follow each other: threads that share a cache work on the same tokens.
 template <class Scalar>
-std::vector<Item> cut_into_items(const StripProducts<Scalar>& products, std::span<const FrozenProduct<Scalar>> batch,
-                                 int threads) {
-    const index_t chunk_strips = std::min(products.strips_in_cache(Contraction::segment_blocks), most_strips_of_chunk);
+std::vector<Item> cut_into_items(std::span<const FrozenProduct<Scalar>> batch, int threads) {
     std::vector<Item> items;
     for (std::size_t p = 0; p < batch.size(); ++p) {
         const Sizes<Scalar> sizes(batch[p]);
-        const index_t chunks = (sizes.token_strips + chunk_strips - 1) / chunk_strips;
+        const index_t chunks = (sizes.token_strips + most_strips_of_chunk - 1) / most_strips_of_chunk;
         const index_t strips = blocks_of(sizes.out);
         if (chunks == 0 || strips == 0) {
             continue;
@@ -82,8 +80,8 @@ std::vector<Item> cut_into_items(const StripProducts<Scalar>& products, std::spa
         const index_t of_whole_groups = strips / sizes.contraction.strips_of_group;
         const index_t wanted = threads == 1 ? 1 : (core::items_per_thread * threads + chunks - 1) / chunks;
         const index_t ranges = std::min({strips, wanted, std::max(for_all_threads, of_whole_groups)});
-        for (index_t range = 0; range < ranges; ++range) {
-            for (index_t chunk = 0; chunk < chunks; ++chunk) {
+        for (index_t chunk = 0; chunk < chunks; ++chunk) {
+            for (index_t range = 0; range < ranges; ++range) {
                 items.push_back({p, cut(sizes.token_strips, chunk, chunks), cut(sizes.token_strips, chunk + 1, chunks),
                                  cut(strips, range, ranges), cut(strips, range + 1, ranges)});
             }
@@ -323,7 +321,7 @@ void multiply(const kernels::KernelSet& kernels, std::span<const FrozenProduct<S
     const int threads = core::threads_for(work);
     const StripProducts<Scalar> products(kernels);
     const std::vector<PackedTokens> operands = pack_operands(kernels, products, batch, threads, scratch);
-    const std::vector<Item> items = cut_into_items(products, batch, threads);
+    const std::vector<Item> items = cut_into_items(batch, threads);
     scratch.of_thread.resize(std::max(scratch.of_thread.size(), static_cast<std::size_t>(threads)));
     core::parallel_for(static_cast<index_t>(items.size()), threads, [&](index_t i) {
         const Item& item = items[static_cast<std::size_t>(i)];

@@ -531,7 +531,7 @@ TEST(ExpertBackend, BuffersGrowAndCallersSeeOnlyTheirRows) {
     Bench<float> bench;
     bench.make_ready();
     bench.forward(true);
-    const float* large = bench.workspace->output.data();
+    const float* large = bench.workspace->results.data();
     const auto small = bench.backend.forward(bench.hidden.view().rows(0, 2), bench.ids.view().rows(0, 2),
                                              bench.routing.view().rows(0, 2), false);
     EXPECT_EQ(small.rows(), 2);
@@ -539,7 +539,7 @@ TEST(ExpertBackend, BuffersGrowAndCallersSeeOnlyTheirRows) {
     bench.backend.clear_cache();
     EXPECT_NE(error_of([&] { bench.backend.backward(random_matrix<float>(6, 5, 9)); }).find("0 saved forwards"),
               std::string::npos);
-    EXPECT_EQ(bench.workspace->output.data(), nullptr);
+    EXPECT_EQ(bench.workspace->results.data(), nullptr);
     EXPECT_NEAR(bench.forward(false)(1, 1), bench.expected(1, 1), 1e-5);
 }
 
