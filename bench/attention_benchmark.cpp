@@ -1,8 +1,8 @@
 // moesaic bench attention: causal attention of one long sequence, forward and backward.
 #include "bench/benchmark.hpp"
 #include "bench/shapes.hpp"
-#include "bench/timing.hpp"
 #include "core/random_fill.hpp"
+#include "mpi/timing.hpp"
 #include "ops/attention.hpp"
 
 #include <fmt/format.h>

@@ -13,7 +13,8 @@ using core::bf16;
 namespace {
 
 /// How a contraction is cut. A segment of all strips of tokens of a chunk is 1 MiB in BF16, and stays in the L2 cache;
-/// sums of a group of strips of features wait there while the segments pass, and all groups read all tokens of the chunk.
+/// sums of a group of strips of features wait there while the segments pass, and all groups read all tokens of the
+/// chunk.
 struct Contraction {
     explicit Contraction(index_t in) : segments((blocks_of(in) + segment_blocks - 1) / segment_blocks) {
         if (segments > 1) {  // room for the sums
