@@ -32,7 +32,8 @@ std::string describe(const GridShape& shape) {
 void GridSettings::declare(core::OptionSet& set) {
     set.add_auto("parallel.tensor", tensor, most_ranks,
                  "ranks that share each expert's intermediate dimension; auto: of all grids the fastest one that fits");
-    set.add_auto("parallel.expert", expert, most_ranks, "groups of ranks that hold different experts; auto: as parallel.tensor");
+    set.add_auto("parallel.expert", expert, most_ranks,
+                 "groups of ranks that hold different experts; auto: as parallel.tensor");
     set.add_auto("parallel.data", data, most_ranks, "replicas of all experts; auto: as parallel.tensor");
 }
 

@@ -49,8 +49,8 @@ struct SmallDecoder {
     using Sum = accumulator_t<Scalar>;
 
     SmallDecoder(const Architecture& architecture, const mpi::Communicator& world, index_t max_tokens,
-                 const std::optional<mpi::GridShape>& shape = {}, const LoraSettings& lora = {2, 3.0, false}, double aux = 0,
-                 ops::Activations activations = ops::Activations::retain, const char* isa = "portable")
+                 const std::optional<mpi::GridShape>& shape = {}, const LoraSettings& lora = {2, 3.0, false},
+                 double aux = 0, ops::Activations activations = ops::Activations::retain, const char* isa = "portable")
         : kernels(isa),
           grid(world, shape_or_slices(shape, world)),
           decoder(architecture,
