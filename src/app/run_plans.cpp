@@ -171,8 +171,8 @@ std::string RunPlans::describe_steps(const std::optional<train::MachineRates>& r
         core::three_digits(tokens / seconds),
         steps > 0 ? fmt::format(", {} hours", core::three_digits(static_cast<double>(steps) * seconds / 3600)) : "");
     return text + fmt::format(
-                      "  experts {:.0f} %, other work {:.0f} %, exchange {:.0f} %, reduction {:.0f} %; a rank has {} "
-                      "GFLOP/s and {} GB/s ({}){}\n",
+                      "  experts {:.0f} %, other work {:.0f} %, exchange {:.0f} %, reduction {:.0f} %\n"
+                      "  at {} GFLOP/s and {} GB/s of a rank ({}){}\n",
                       100 * cost.experts / seconds, 100 * cost.other / seconds, 100 * cost.exchange / seconds,
                       100 * cost.reduction / seconds, core::three_digits(of_rank.limits.peak_flops * 1e-9),
                       core::three_digits(of_rank.limits.bytes_per_second * 1e-9), of_rank.source,

@@ -249,7 +249,8 @@ TEST(PlanProgram, EstimatesSteps) {
     EXPECT_EQ(steps(alone(plan + "--train.steps 7")), 7);
     EXPECT_NE(known.output.find("\ntime, an estimate: "), std::string::npos) << known.output;
     EXPECT_NE(known.output.find(" hours\n"), std::string::npos) << known.output;
-    EXPECT_TRUE(std::regex_search(known.output, std::regex("GB/s \\(measured (now|earlier)\\)"))) << known.output;
+    EXPECT_TRUE(std::regex_search(known.output, std::regex("GB/s of a rank \\(measured (now|earlier)\\)")))
+        << known.output;
     const Result guessed = alone("plan --model.path " + reference + " --memory 1T");
     EXPECT_NE(guessed.output.find("\nsteps: as many as data.train and train.epochs make"), std::string::npos)
         << guessed.output;
