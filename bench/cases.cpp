@@ -48,7 +48,7 @@ void CaseSpec::declare(core::OptionSet& set, const std::string& prefix) {
         "threads per rank: a number, auto (one per physical core of the rank) or powers (1, 2, 4, ... auto); several, "
         "separated by commas, one after the other");
     settings->declare_sections(set);
-    compute.declare_isa(set);
+    kind->takes_run ? compute.declare(set) : compute.declare_isa(set);
     set.set_prefix("");
 }
 
@@ -59,6 +59,11 @@ void CaseSpec::check(index_t world_ranks) const {
                       name, r, world_ranks);
         settings->check(r);
     }
+    core::require(
+        compute.precision != kernels::Precision::fp32, ExitCode::usage,
+        "{}: compute.precision = fp32 is not measured (it is the reference, and computed by portable kernels); "
+        "use bf16x2 or bf16",
+        name);
     static_cast<void>(thread_counts(1));
 }
 

@@ -37,7 +37,7 @@ decltype(auto) with_precision(Precision precision, Work&& work) {
 }
 
 struct ComputeSettings {
-    Precision precision = Precision::bf16;
+    Precision precision = Precision::bf16x2;
     std::string isa = "auto";
 
     void declare(core::OptionSet& set);

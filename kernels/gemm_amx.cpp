@@ -250,7 +250,7 @@ float multiply_tiles_in_registers(std::int64_t rounds) {
 }
 
 /// Of the 2 MiB of an L2 cache, which two threads of a core may share: the weights want their part of it, too.
-constexpr std::size_t l2_bytes_of_tokens = 640U << 10U;
+constexpr std::int64_t l2_bytes_of_tokens = 640 << 10;
 
 }  // namespace
 
@@ -262,13 +262,14 @@ constinit const micro_kernel_t<bf16> gemm_bf16 = {
     .right_is_pairs = true,
     .panel_depth = 2048,    // a strip of 128 KiB: sums stay in tiles, which is worth more than operands in L1
     .unpacked_depth = 256,  // what is written to L1 should be read from there; more passes would pay for it with sums
-    .left_block_bytes = l2_bytes_of_tokens,
+    .left_block_bytes = 1U << 20U,
     .pack_left = pack_vectors_of_32,
     .pack_right = pack_pairs,
     .multiply = multiply,
     .few_rows = 4,
     .multiply_few_rows = avx512::widen_and_multiply_few_rows,
     .state = {configure_tiles, release_tiles},
+    .token_bytes = l2_bytes_of_tokens,
 };
 constinit const micro_kernel_t<int8> gemm_int8 = {
     .block_depth = Tiles<std::int32_t>::depth,
@@ -278,13 +279,14 @@ constinit const micro_kernel_t<int8> gemm_int8 = {
     .right_is_pairs = false,
     .panel_depth = 4096,
     .unpacked_depth = 1024,
-    .left_block_bytes = l2_bytes_of_tokens,
+    .left_block_bytes = 1U << 20U,
     .pack_left = pack_vectors_of_64,
     .pack_right = pack_quads_of_blocks,
     .multiply = multiply_integers,
     .few_rows = 0,
     .multiply_few_rows = nullptr,
     .state = {configure_tiles, release_tiles},
+    .token_bytes = l2_bytes_of_tokens,
 };
 constinit const Peak peak = {2.0 * tile_rows * tile_rows * kernel_block * peak_sums, multiply_tiles_in_registers,
                              read_memory};

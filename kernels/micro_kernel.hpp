@@ -115,7 +115,7 @@ struct MicroKernel {
                                ///< multiple of block_depth
     std::int64_t unpacked_depth;   ///< the same of strips that are unpacked just before, for one or two of the other
                                    ///< operand; results of products must not depend on which of both is taken
-    std::size_t left_block_bytes;  ///< of strips of tokens, or of left strips, that stay in L2 together
+    std::size_t left_block_bytes;  ///< of left strips that stay in L2 together
     Pack<Element> pack_left;
     Pack<Element> pack_right;
     void (*multiply)(const StripProduct<Sum>& product);
@@ -123,7 +123,8 @@ struct MicroKernel {
     /// is stored.
     std::int64_t few_rows;
     void (*multiply_few_rows)(const Sum* left, const Operand<Element>& right, const ResultBlock<Sum>& result);
-    ProcessorState state;  ///< around calls of `multiply`
+    ProcessorState state;                              ///< around calls of `multiply`
+    std::int64_t token_bytes = std::int64_t{1} << 20;  ///< of strips of tokens that stay in L2 while weights pass
     /// Right strips of at most `few_columns` vectors may be packed as left ones, for a product of their own, which
     /// wastes no lanes on missing columns. Packed blocks of both operands are of one size then.
     std::int64_t few_columns = 0;

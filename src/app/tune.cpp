@@ -40,7 +40,7 @@ struct TuneConfiguration {
 bench::StepWorkload workload_of(const mpi::Communicator& world, TrainConfiguration& run) {
     model::Architecture architecture;
     world.agree([&] {
-        core::require(run.compute.precision == kernels::Precision::bf16, ExitCode::usage,
+        core::require(run.compute.precision != kernels::Precision::fp32, ExitCode::usage,
                       "compute.precision = fp32 is for comparison (its speed is nobody's concern); leave it out");
         architecture = train::read_architecture(run.model, run.grid, run.compute.precision);
         run.settle_adapters(architecture);

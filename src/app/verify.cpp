@@ -48,7 +48,7 @@ std::vector<kernels::Precision> precisions_of(VerifiedPrecision verified) {
         case VerifiedPrecision::both:
             break;
     }
-    return {kernels::Precision::fp32, kernels::Precision::bf16};
+    return {kernels::Precision::fp32, kernels::ComputeSettings().precision};
 }
 
 class Table {
@@ -338,8 +338,9 @@ ExitCode run_verify(const mpi::Communicator& world, Arguments arguments) {
     VerifiedPrecision verified = VerifiedPrecision::both;
     kernels::ComputeSettings compute;
     core::OptionSet options;
-    options.add_enum("compute.precision", verified,
-                     "precision to verify: fp32, bf16 or bf16x2; both: the first two; all: all three");
+    options.add_enum(
+        "compute.precision", verified,
+        "precision to verify: fp32, bf16 or bf16x2; both: fp32 and bf16x2, the default of training; all: all three");
     compute.declare_isa(options);
     settings.grid.declare(options);
     place.declare(options);

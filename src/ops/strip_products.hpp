@@ -102,8 +102,7 @@ public:
 
     /// Strips of so many blocks of tokens that stay in the L2 cache while weights pass: one at least.
     [[nodiscard]] index_t strips_in_cache(index_t blocks) const {
-        return std::max<index_t>(
-            1, static_cast<index_t>(kernel_.left_block_bytes) / (blocks * std::max(left_bytes(), right_bytes())));
+        return std::max<index_t>(1, kernel_.token_bytes / (blocks * std::max(left_bytes(), right_bytes())));
     }
     /// One product of two strips, of which the right one is tokens from `pack_tokens`.
     void multiply_by_tokens(const kernels::StripProduct<Sum>& product) const {

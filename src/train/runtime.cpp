@@ -155,7 +155,7 @@ void check_arithmetic(const ModelSettings& model, const mpi::GridSettings& grid,
     if (!model.uses_integers()) {
         return;
     }
-    core::require(precision == kernels::Precision::bf16, ExitCode::usage,
+    core::require(precision != kernels::Precision::fp32, ExitCode::usage,
                   "compute.experts = {} with compute.precision = {} (which would be rounded to 8 bits); remove one",
                   core::name_of(model.arithmetic), core::name_of(precision));
     core::require(grid.tensor <= 1 || !model.makes_integer_cache(), ExitCode::usage,

@@ -592,10 +592,11 @@ TEST_F(ProgramTest, UsageErrorsExplainThemselves) {
     expect_error("train --train.schedule cosin", 2,
                  "train.schedule = cosin must be one of constant, linear, cosine (on the command line); did you mean "
                  "cosine?");
-    expect_error("train --compute.precision fp16", 2, "must be one of bf16, fp32");
+    expect_error("train --compute.precision fp16", 2, "must be one of bf16, bf16x2, fp32");
     expect_error(train_arguments("out", "--train.activations recompte"), 2, "did you mean recompute?");
     expect_error(train_arguments("out", "--output.adapter_layout fussed"), 2, "did you mean fused?");
-    expect_error("verify " + reference + " --compute.precision fp23", 2, "must be one of fp32, bf16, both");
+    expect_error("verify " + reference + " --compute.precision fp23", 2,
+                 "must be one of fp32, bf16, bf16x2, both, all");
     EXPECT_EQ(moesaic(1, "").exit_code, 2);
 }
 
