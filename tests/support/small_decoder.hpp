@@ -52,7 +52,7 @@ struct SmallDecoder {
                  const std::optional<mpi::GridShape>& shape = {}, const LoraSettings& lora = {2, 3.0, false},
                  double aux = 0, ops::Activations activations = ops::Activations::retain, const char* isa = "portable",
                  index_t chunks = 0)
-        : kernels(isa),
+        : kernels(isa, 2),  // as by default
           grid(world, shape_or_slices(shape, world)),
           decoder(architecture,
                   {.lora = lora,

@@ -87,7 +87,7 @@ double allocated(const model::Architecture& architecture, const model::LoraSetti
 template <class Scalar>
 double planned(const model::Architecture& architecture, const model::LoraSettings& lora, ops::Activations activations,
                const mpi::GridShape& shape, const PassSize& pass) {
-    const kernels::KernelSet kernels(isa);
+    const kernels::KernelSet kernels(isa, 2);
     return plan_memory(architecture, {.lora = lora, .activations = activations, .max_tokens = pass.tokens},
                        {.pass = pass,
                         .data_ranks = shape.data,
@@ -96,6 +96,7 @@ double planned(const model::Architecture& architecture, const model::LoraSetting
                         .threads = omp_get_max_threads(),
                         .scalar_bytes = sizeof(Scalar),
                         .packed_bytes = packed_bytes(kernels, sizeof(Scalar)),
+                        .in_parts = kernels.operand_parts<Scalar>() == 2,
                         .saves = false})
         .total();
 }
