@@ -36,6 +36,7 @@ enum class Element : std::uint8_t {
     scalar,      ///< activations
     sum,         ///< their sums
     narrow,      ///< activations rounded from sums: nothing where both are of one type
+    one_part,    ///< activations that are kept because operands have one part, otherwise nothing
     exact,       ///< sums that are kept because operands have two parts, otherwise nothing
     parts,       ///< both parts of an operand that has two, otherwise nothing
     packed,      ///< operands as kernels read them
@@ -92,6 +93,8 @@ struct ElementBytes {
                 return scalar < sum ? scalar : 0;
             case Element::packed:
                 return packed;
+            case Element::one_part:
+                return in_parts ? 0 : scalar;
             case Element::exact:
                 return in_parts ? sum : 0;
             case Element::parts:

@@ -27,13 +27,14 @@ void plan_linears(std::span<const LinearShape> batch, bool has_dropout, std::vec
         add("linear.operand.high", Element::packed, padded(shape.out), true);
         add("linear.dropped", Element::scalar, adapted, true);
         add("linear.grad_dropped", Element::sum, adapted, true);
-        add("linear.down", Element::narrow, shape.lora_rank, true);
         add("linear.back_sum", Element::sum, shape.lora_rank, true);
         add("linear.back", Element::narrow, shape.lora_rank, true);
         plan_frozen_threads("linear.threads", shape.out, shape.in, buffers);
     }
     add("linear.wide_dropped", Element::exact, dropped);
+    add("linear.dropped", Element::one_part, dropped);
     add("linear.down_sum", Element::sum, lora_ranks);
+    add("linear.down", Element::narrow, lora_ranks);
 }
 
 template <class Scalar>

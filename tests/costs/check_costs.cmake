@@ -21,7 +21,8 @@ if(NOT WRITE AND NOT compiler STREQUAL this_compiler)
   return()
 endif()
 
-set(folder ${CMAKE_CURRENT_BINARY_DIR}/costs)
+get_filename_component(folder ${MICROBENCH} DIRECTORY)
+set(folder ${folder}/costs)
 file(REMOVE_RECURSE ${folder})
 file(MAKE_DIRECTORY ${folder})
 execute_process(
