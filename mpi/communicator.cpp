@@ -1,7 +1,10 @@
 // Groups of ranks and reductions of values on top of the C interface of MPI.
 #include "mpi/communicator_handle.hpp"
+#include "mpi/host_stage.hpp"
 #include "mpi/transfer_sizes.hpp"
 
+#include <algorithm>
+#include <map>
 #include <thread>
 
 namespace moesaic::mpi {
@@ -66,7 +69,9 @@ Communicator Communicator::split(int colour, int key) const {
                   "a group of ranks has colour {} (negative); this is a defect of the caller", colour);
     MPI_Comm part = MPI_COMM_NULL;
     check(MPI_Comm_split(handle_->comm, colour, key, &part), "MPI_Comm_split");
-    return Communicator(std::make_shared<Handle>(part, true, handle_->progress, handle_->numbers->of_part(colour)));
+    Communicator result(std::make_shared<Handle>(part, true, handle_->progress, handle_->numbers->of_part(colour)));
+    result.use(stage_);
+    return result;
 }
 
 Communicator Communicator::split_by_node() const {
@@ -76,13 +81,71 @@ Communicator Communicator::split_by_node() const {
           "MPI_Comm_split_type");
     int first = rank();  // of the ranks on this node, which tells nodes apart
     check(MPI_Allreduce(MPI_IN_PLACE, &first, 1, MPI_INT, MPI_MIN, part), "MPI_Allreduce");
-    return Communicator(std::make_shared<Handle>(part, true, handle_->progress, handle_->numbers->of_part(first)));
+    Communicator result(std::make_shared<Handle>(part, true, handle_->progress, handle_->numbers->of_part(first)));
+    result.use(stage_);
+    return result;
 }
 
 Communicator Communicator::sleeping_waits() const {
     Communicator copy = *this;
     copy.is_patient_ = true;
     return copy;
+}
+
+Communicator Communicator::with_shared_stage() const {
+    Communicator result = *this;
+    if (has_shared_stage()) {
+        return result;
+    }
+    const Communicator host = split_by_node();
+    if (max(static_cast<std::int64_t>(host.size())) == 1) {
+        return result;
+    }
+    agree([&] { HostMemory::require_room(HostStage::bytes_for(host.size()), "or start fewer ranks per host"); });
+    std::int64_t first = rank();  // of the host's ranks in this group, which tells hosts apart
+    first = host.min(first);
+    const auto stage = std::make_shared<const HostStage>(host, static_cast<int>(first));
+    agree([&] { stage->take_pages(); });
+    result.use(stage);
+    return result;
+}
+
+void Communicator::use(std::shared_ptr<const HostStage> stage) {
+    stage_ = std::move(stage);
+    if (stage_ == nullptr || size() == 1) {
+        return;
+    }
+    struct Place {
+        int host;
+        int rank;
+    };
+    const Place mine = {stage_->host(), stage_->rank()};
+    std::vector<Place> places(static_cast<std::size_t>(size()));
+    check(MPI_Allgather(&mine, 2, MPI_INT, places.data(), 2, MPI_INT, handle_->comm), "MPI_Allgather");
+    std::map<int, std::vector<int>> ranks_of_host;
+    std::vector<int> places_on_host;
+    for (int rank = 0; rank < size(); ++rank) {
+        const Place& place = places[static_cast<std::size_t>(rank)];
+        ranks_of_host[place.host].push_back(rank);
+        places_on_host.push_back(place.rank);
+    }
+    if (ranks_of_host.size() == 1) {
+        staged_ = std::make_shared<const StagedGroup>(stage_, std::move(places_on_host), handle_->comm);
+        return;
+    }
+    const std::vector<int>& own = ranks_of_host[mine.host];
+    const bool are_alike = std::all_of(ranks_of_host.begin(), ranks_of_host.end(),
+                                       [&](const auto& of_host) { return of_host.second.size() == own.size(); });
+    if (own.size() > 1 && are_alike) {
+        std::vector<std::vector<int>> members(own.size());
+        for (const auto& [host, ranks] : ranks_of_host) {
+            for (std::size_t i = 0; i < ranks.size(); ++i) {
+                members[i].push_back(ranks[i]);
+            }
+        }
+        const auto rail = static_cast<int>(std::find(own.begin(), own.end(), rank()) - own.begin());
+        rails_ = std::make_shared<const Rails>(Rails{split(mine.host, rank()), split(rail, mine.host), members});
+    }
 }
 
 void Communicator::barrier() const {

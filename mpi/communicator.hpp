@@ -15,7 +15,9 @@
 
 namespace moesaic::mpi {
 
+class HostStage;
 class Progress;
+class StagedGroup;
 
 using core::index_t;
 using core::MatrixView;
@@ -69,6 +71,13 @@ public:
     /// The same group, whose all_gather_rows and all_to_all_rows sleep between looks at their progress: other threads
     /// can use the core of the one that waits.
     [[nodiscard]] Communicator sleeping_waits() const;
+
+    /// Collective. The same group, but its functions on rows, and those of groups split from it, go through memory that
+    /// the ranks of a host share, with all threads of every rank; between hosts go sums over a host, and what is
+    /// gathered goes to every host once. Throws with ExitCode::out_of_resources on all ranks if a host has no room.
+    [[nodiscard]] Communicator with_shared_stage() const;
+    /// Whether it does so.
+    [[nodiscard]] bool has_shared_stage() const noexcept { return stage_ != nullptr; }
 
     void barrier() const;
     /// A barrier for long waits: asks every millisecond and sleeps in between, so that cores are free for other ranks.
@@ -131,14 +140,22 @@ private:
     friend class HostMemory;
     struct Handle;
     class Call;
+    struct Rails;
     explicit Communicator(std::shared_ptr<const Handle> handle);
     void broadcast_bytes(std::span<std::byte> bytes, int root) const;
     void gather_bytes(std::span<const std::byte> mine, std::span<std::byte> all,
                       std::span<const index_t> bytes_of_ranks) const;
+    /// Collective over the group. Its rows go through the stage within a host.
+    void use(std::shared_ptr<const HostStage> stage);
+    /// Whether rows, of at most so many bytes to a rank, travel faster through the stage than through MPI.
+    [[nodiscard]] bool is_worth_staging(std::int64_t largest_block) const;
     /// Texts of all ranks one after the other on rank 0, of known lengths; empty elsewhere.
     [[nodiscard]] std::string gather_joined(const std::string& text, std::span<const index_t> lengths) const;
 
     std::shared_ptr<const Handle> handle_;
+    std::shared_ptr<const HostStage> stage_;     // of the host, for groups that are split from this one
+    std::shared_ptr<const StagedGroup> staged_;  // of this group, if it is on one host
+    std::shared_ptr<const Rails> rails_;         // of this group, if it has several ranks on each of several hosts
     bool is_patient_ = false;
 };
 

@@ -1,5 +1,6 @@
 // Collectives on row blocks.
 #include "mpi/communicator_handle.hpp"
+#include "mpi/host_stage.hpp"
 #include "mpi/transfer_sizes.hpp"
 
 #include <algorithm>
@@ -63,7 +64,47 @@ void check_blocks(const char* operation, MatrixView<T> view, std::span<const ind
                   operation, view.rows(), view.cols(), view.stride(), total, cols, counts.size(), size);
 }
 
+template <class T>
+auto* as_bytes(MatrixView<T> rows) {
+    using Byte = std::conditional_t<std::is_const_v<T>, const std::byte, std::byte>;
+    return reinterpret_cast<Byte*>(rows.data());
+}
+
+template <class T>
+std::size_t bytes_of_row(MatrixView<T> rows) {
+    return static_cast<std::size_t>(rows.cols()) * sizeof(T);
+}
+
+/// Blocks of rows, of so many each, that lie behind each other from `first` on.
+template <class Byte>
+Pieces<Byte> blocks_from(Byte* first, std::span<const index_t> counts, std::size_t bytes_of_row) {
+    Pieces<Byte> blocks;
+    for (const index_t count : counts) {
+        blocks.emplace_back(first, static_cast<std::size_t>(count) * bytes_of_row);
+        first += blocks.back().size();
+    }
+    return blocks;
+}
+
+template <class Byte>
+std::vector<Pieces<Byte>> each_alone(const Pieces<Byte>& blocks) {
+    std::vector<Pieces<Byte>> lists;
+    for (const std::span<Byte>& block : blocks) {
+        lists.push_back({block});
+    }
+    return lists;
+}
+
+template <class T>
+std::int64_t largest_block(std::span<const index_t> counts, index_t cols) {
+    return *std::max_element(counts.begin(), counts.end()) * cols * static_cast<std::int64_t>(sizeof(T));
+}
+
 }  // namespace
+
+bool Communicator::is_worth_staging(std::int64_t largest_block) const {
+    return largest_block >= static_cast<std::int64_t>(StagedGroup::least_bytes) && !is_patient_;
+}
 
 template <class T>
 void Communicator::all_gather_rows(MatrixView<const T> mine, MatrixView<T> all, std::span<const index_t> counts) const {
@@ -75,14 +116,32 @@ void Communicator::all_gather_rows(MatrixView<const T> mine, MatrixView<T> all, 
         return;
     }
     const auto own = static_cast<std::size_t>(rank());
-    const bool in_place = mine.data() == all.data() + blocks.offsets[own] * all.cols();
+    T* const place = all.data() + blocks.offsets[own] * all.cols();
+    const bool in_place = mine.data() == place;
+    const bool by_rails = rails_ != nullptr && is_worth_staging(largest_block<T>(counts, all.cols()));
+    if (!in_place && (size() == 1 || by_rails)) {
+        std::copy_n(mine.data(), mine.rows() * mine.cols(), place);
+    }
     if (size() == 1) {
-        if (!in_place) {
-            std::copy_n(mine.data(), mine.rows() * mine.cols(), all.data());
-        }
         return;
     }
     const RowType row(datatype<T>(), all.cols(), name);
+    if (by_rails) {
+        const Blocks of_rail = {rails_->of_rail<int>(blocks.counts), rails_->of_rail<int>(blocks.offsets)};
+        check(MPI_Allgatherv(MPI_IN_PLACE, 0, row.get(), all.data(), of_rail.counts.data(), of_rail.offsets.data(),
+                             row.get(), rails_->rail.handle_->comm),
+              "MPI_Allgatherv");
+        const auto parts = rails_->of_rails(blocks_from(as_bytes(all), counts, bytes_of_row(all)));
+        const Pieces<std::byte>& rail = parts[static_cast<std::size_t>(rails_->host.rank())];
+        rails_->host.staged_->all_gather({rail.begin(), rail.end()}, parts);
+        return;
+    }
+    if (staged_ != nullptr && is_worth_staging(largest_block<T>(counts, all.cols()))) {
+        staged_->all_gather(
+            {std::as_bytes(std::span(mine.data(), static_cast<std::size_t>(mine.rows() * mine.cols())))},
+            each_alone(blocks_from(as_bytes(all), counts, bytes_of_row(all))));
+        return;
+    }
     const void* const from = in_place ? MPI_IN_PLACE : mine.data();
     if (is_patient_) {
         MPI_Request request = MPI_REQUEST_NULL;
@@ -110,6 +169,19 @@ void Communicator::reduce_scatter_rows(MatrixView<const T> all, MatrixView<T> mi
         std::copy_n(all.data(), all.rows() * all.cols(), mine.data());
         return;
     }
+    const bool is_staged = is_worth_staging(largest_block<T>(counts, all.cols()));
+    if (staged_ != nullptr && is_staged) {
+        staged_->reduce_scatter<T>(each_alone(blocks_from(as_bytes(all), counts, bytes_of_row(all))), mine.data());
+        return;
+    }
+    if (rails_ != nullptr && is_staged) {
+        const std::vector<index_t> of_rail = rails_->of_rail(counts);
+        core::Matrix<T> sums(std::accumulate(of_rail.begin(), of_rail.end(), index_t{0}), all.cols());
+        rails_->host.staged_->reduce_scatter<T>(rails_->of_rails(blocks_from(as_bytes(all), counts, bytes_of_row(all))),
+                                                sums.data());
+        rails_->rail.reduce_scatter_rows<T>(sums, mine, of_rail);
+        return;
+    }
     // Elements, not rows: MPI's own sums work on elementary datatypes only.
     const Blocks blocks = make_blocks(counts, all.cols(), name);
     check(MPI_Reduce_scatter(all.data(), mine.data(), blocks.counts.data(), datatype<T>(), MPI_SUM, handle_->comm),
@@ -130,6 +202,13 @@ void Communicator::all_to_all_rows(MatrixView<const T> sent, std::span<const ind
     if (size() == 1) {
         std::copy_n(sent.data(), sent.rows() * cols, received.data());
         return;
+    }
+    if (staged_ != nullptr && !is_patient_) {
+        const std::size_t row_bytes = static_cast<std::size_t>(cols) * sizeof(T);
+        if (staged_->all_to_all(blocks_from(as_bytes(sent), sent_counts, row_bytes),
+                                blocks_from(as_bytes(received), received_counts, row_bytes))) {
+            return;
+        }
     }
     const Blocks out = make_blocks(sent_counts, 1, name);
     const Blocks in = make_blocks(received_counts, 1, name);

@@ -146,8 +146,12 @@ void HostMemory::take_pages(std::span<std::byte> part) const {
 }
 
 void HostMemory::publish() const {
-    check(MPI_Win_sync(window_->handle), "MPI_Win_sync");
+    synchronise();
     host_.barrier();
+    synchronise();
+}
+
+void HostMemory::synchronise() const {
     check(MPI_Win_sync(window_->handle), "MPI_Win_sync");
 }
 

@@ -35,6 +35,8 @@ public:
     void take_pages(std::span<std::byte> part) const;
     /// Collective. What ranks wrote before, all can read after.
     void publish() const;
+    /// What `publish` is for ranks that meet by other means: to be called before and after that.
+    void synchronise() const;
 
 private:
     struct Window;

@@ -106,11 +106,11 @@ std::string key_of(const Ranks& ranks) {
     const auto all_alike = [&](index_t value) {
         return fmt::format("{}-{}", ranks.world.min(value), ranks.world.max(value));
     };
-    return fmt::format("{}; ranks {} on {} hosts, {} of a host; threads {}; cores {}; {}",
+    return fmt::format("{}; ranks {} on {} hosts, {} of a host{}; threads {}; cores {}; {}",
                        fmt::join(std::set<std::string>(models.begin(), models.end()), ", "), ranks.world.size(),
                        ranks.world.sum(static_cast<index_t>(placement.node_rank == 0 ? 1 : 0)),
-                       all_alike(placement.node_ranks), all_alike(placement.threads),
-                       all_alike(static_cast<index_t>(placement.cores.size())),
+                       all_alike(placement.node_ranks), ranks.world.has_shared_stage() ? " with shared memory" : "",
+                       all_alike(placement.threads), all_alike(static_cast<index_t>(placement.cores.size())),
                        kernels::name(bf16_level(ranks.kernels)));
 }
 

@@ -52,6 +52,17 @@ const char* describe(host::ThreadPlaces places) {
     return "unbound";
 }
 
+/// Collective. The ranks with memory that those of a host pass rows through, if there is room for it.
+mpi::Communicator with_stage(const mpi::Communicator& world) {
+    try {
+        return world.with_shared_stage();
+    } catch (const mpi::AgreedError& error) {
+        mpi::print(world,
+                   fmt::format("warning: rows travel through MPI alone, which takes longer: {}\n", error.what()));
+        return world;
+    }
+}
+
 /// Collective.
 void announce_placement(const Ranks& ranks) {
     const host::Placement& p = ranks.placement;
@@ -88,7 +99,7 @@ void complete(const ModelSettings& settings, const std::optional<io::TensorSourc
 
 Ranks::Ranks(const mpi::Communicator& communicator, const mpi::PlaceSettings& place,
              const kernels::ComputeSettings& compute, bool announces)
-    : world(communicator),
+    : world(with_stage(communicator)),
       placement(mpi::place(world, place)),
       foreign_load(measure_foreign_load(world, placement)),
       threads_bound(host::bind_threads(placement)),
@@ -103,7 +114,7 @@ Ranks::Ranks(const mpi::Communicator& communicator, const mpi::PlaceSettings& pl
 
 Ranks::Ranks(const mpi::Communicator& group, const host::Placement& placed, bool bound,
              const kernels::ComputeSettings& compute)
-    : world(group),
+    : world(with_stage(group)),
       placement(placed),
       threads_bound(bound),
       kernels(choose_kernels(world, compute)),

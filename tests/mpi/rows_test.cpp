@@ -74,6 +74,8 @@ void expect_rows(MatrixView<const Scalar> actual, index_t first) {
 class Rows : public testing::Test {
 protected:
     Communicator world_ = Communicator::world();
+    /// All ways that rows can go.
+    std::vector<Communicator> ways_ = {world_, world_.sleeping_waits(), world_.with_shared_stage()};
     std::size_t rank_ = static_cast<std::size_t>(world_.rank());
 
     [[nodiscard]] index_t first_row(const Counts& counts) const {
@@ -92,7 +94,7 @@ TYPED_TEST(AllGatherRows, OfAnyShape) {
             const index_t first = this->first_row(counts);
             const Matrix<TypeParam> mine = rows_of<TypeParam>(first, counts[this->rank_], cols);
             Matrix<TypeParam> all(total(counts), cols);
-            for (const Communicator& group : {this->world_, this->world_.sleeping_waits()}) {
+            for (const Communicator& group : this->ways_) {
                 all.fill(element<TypeParam>(-1, -1));
                 group.template all_gather_rows<TypeParam>(mine, all, counts);
                 expect_rows<TypeParam>(all, 0);
@@ -104,16 +106,20 @@ TYPED_TEST(AllGatherRows, OfAnyShape) {
 TYPED_TEST(AllGatherRows, FromTheirPlaceInTheResult) {
     for (const Counts& counts : count_cases(this->world_.size())) {
         const index_t first = this->first_row(counts);
-        Matrix<TypeParam> all(total(counts), 6);
-        all.fill(element<TypeParam>(-1, -1));
-        const MatrixView<TypeParam> own = all.view().rows(first, counts[this->rank_]);
-        for (index_t row = 0; row < own.rows(); ++row) {
-            for (index_t col = 0; col < own.cols(); ++col) {
-                own(row, col) = element<TypeParam>(first + row, col);
+        for (const index_t cols : {6, 7168}) {
+            for (const Communicator& group : this->ways_) {
+                Matrix<TypeParam> all(total(counts), cols);
+                all.fill(element<TypeParam>(-1, -1));
+                const MatrixView<TypeParam> own = all.view().rows(first, counts[this->rank_]);
+                for (index_t row = 0; row < own.rows(); ++row) {
+                    for (index_t col = 0; col < own.cols(); ++col) {
+                        own(row, col) = element<TypeParam>(first + row, col);
+                    }
+                }
+                group.template all_gather_rows<TypeParam>(own, all, counts);
+                expect_rows<TypeParam>(all, 0);
             }
         }
-        this->world_.template all_gather_rows<TypeParam>(own, all, counts);
-        expect_rows<TypeParam>(all, 0);
     }
 }
 
@@ -131,13 +137,15 @@ TYPED_TEST(ReduceScatterRows, OfAnyShape) {
             for (TypeParam& value : all.flat()) {
                 value *= static_cast<TypeParam>(this->world_.rank() + 1);
             }
-            Matrix<TypeParam> mine(counts[this->rank_], cols);
-            mine.fill(-1);
-            this->world_.template reduce_scatter_rows<TypeParam>(all, mine, counts);
-            for (TypeParam& value : mine.flat()) {
-                value /= static_cast<TypeParam>(sum_of_factors);
+            for (const Communicator& group : this->ways_) {
+                Matrix<TypeParam> mine(counts[this->rank_], cols);
+                mine.fill(-1);
+                group.template reduce_scatter_rows<TypeParam>(all, mine, counts);
+                for (TypeParam& value : mine.flat()) {
+                    value /= static_cast<TypeParam>(sum_of_factors);
+                }
+                expect_rows<TypeParam>(mine, this->first_row(counts));
             }
-            expect_rows<TypeParam>(mine, this->first_row(counts));
         }
     }
 }
@@ -146,8 +154,10 @@ TYPED_TEST(ReduceScatterRows, LeavesItsInputAlone) {
     const Counts counts(static_cast<std::size_t>(this->world_.size()), 40);
     const Matrix<TypeParam> all = rows_of<TypeParam>(0, total(counts), 300);
     Matrix<TypeParam> mine(40, 300);
-    this->world_.template reduce_scatter_rows<TypeParam>(all, mine, counts);
-    expect_rows<TypeParam>(all, 0);
+    for (const Communicator& group : this->ways_) {
+        group.template reduce_scatter_rows<TypeParam>(all, mine, counts);
+        expect_rows<TypeParam>(all, 0);
+    }
 }
 
 template <class Scalar>
@@ -173,7 +183,7 @@ TYPED_TEST(AllToAllRows, BlocksArriveInTheOrderOfRanks) {
                 std::copy_n(rows_of<TypeParam>(100 * rank + 10 * r + i, 1, cols).data(), cols, sent.view()[row]);
             }
         }
-        for (const Communicator& group : {this->world_, this->world_.sleeping_waits()}) {
+        for (const Communicator& group : this->ways_) {
             Matrix<TypeParam> received(total(from), cols);
             received.fill(element<TypeParam>(-1, -1));
             group.template all_to_all_rows<TypeParam>(sent, to, received, from);
@@ -183,6 +193,34 @@ TYPED_TEST(AllToAllRows, BlocksArriveInTheOrderOfRanks) {
                     std::as_const(received).view().rows(first, from[static_cast<std::size_t>(s)]);
                 expect_rows<TypeParam>(block, 100 * s + 10 * rank);
                 first += block.rows();
+            }
+        }
+    }
+}
+
+/// Many steps, in groups that take turns with the same memory: no rank may overwrite what another has not read yet.
+TEST_F(Rows, ThroughTheStageGroupsDontDisturbEachOther) {
+    constexpr index_t cols = 4096;  // of FP32: 300 rows take several steps
+    const Communicator world = world_.with_shared_stage();
+    const Communicator half = world.split(world.rank() % 2, world.rank());
+    for (int turn = 0; turn < 5; ++turn) {
+        for (const Communicator& group : {world, half}) {
+            const Counts counts(static_cast<std::size_t>(group.size()), 300 + turn);
+            const index_t first = group.rank() * counts.front();
+            const Matrix<float> mine = rows_of<float>(first, counts.front(), cols);
+            Matrix<float> all(total(counts), cols);
+            group.all_gather_rows<float>(mine, all, counts);
+            expect_rows<float>(all, 0);
+            Matrix<float> sums(counts.front(), cols);
+            group.reduce_scatter_rows<float>(all, sums, counts);
+            for (float& value : sums.flat()) {
+                value /= static_cast<float>(group.size());
+            }
+            expect_rows<float>(sums, first);
+            Matrix<float> received(total(counts), cols);
+            group.all_to_all_rows<float>(all, counts, received, counts);
+            for (index_t r = 0; r < group.size(); ++r) {
+                expect_rows<float>(std::as_const(received).view().rows(r * counts.front(), counts.front()), first);
             }
         }
     }
