@@ -2,11 +2,13 @@
 
 #include "core/options.hpp"
 #include "core/random.hpp"
+#include "train/step_work.hpp"
 
 #include <algorithm>
 #include <iterator>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 namespace moesaic::train {
 namespace {
@@ -47,8 +49,20 @@ index_t largest_pass(const TrainingData& data, const BatchSettings& settings, in
     return std::max(data.train.largest_sum(sequences), data.eval ? data.eval->largest_sum(sequences) : 0);
 }
 
-Batches::Batches(const Dataset& data, const BatchSettings& settings, std::uint64_t seed, int rank, int ranks)
-    : data_(data), settings_(settings), seed_(seed), rank_(rank), ranks_(ranks) {}
+Dealing::Dealing(const model::Architecture& architecture, const mpi::GridShape& grid)
+    : ranks(grid.ranks()),
+      replica_ranks(grid.expert * grid.tensor),
+      cost([work = ModelWork(architecture), is_alone = replica_ranks == 1](index_t length, index_t target_tokens) {
+          return work.operations_of_sequence(static_cast<double>(length), static_cast<double>(target_tokens), is_alone);
+      }) {}
+
+Dealing::Dealing(index_t all_ranks, index_t ranks_of_replica)
+    : ranks(all_ranks),
+      replica_ranks(ranks_of_replica),
+      cost([](index_t length, index_t) { return static_cast<double>(length); }) {}
+
+Batches::Batches(const Dataset& data, const BatchSettings& settings, std::uint64_t seed, int rank, Dealing dealing)
+    : data_(data), settings_(settings), seed_(seed), rank_(rank), dealing_(std::move(dealing)) {}
 
 std::vector<index_t> Batches::sequences_of(index_t step) {
     std::vector<index_t> chosen;
@@ -73,44 +87,49 @@ std::vector<index_t> Batches::sequences_of(index_t step) {
 }
 
 StepBatches Batches::at(index_t step) {
-    StepBatches batches = share_of(data_, sequences_of(step), settings_.micro_batch, rank_, ranks_);
+    StepBatches batches = share_of(data_, sequences_of(step), settings_.micro_batch, rank_, dealing_);
     for (ops::TokenBatch& pass : batches.passes) {
         pass.step = step;
     }
     return batches;
 }
 
-std::vector<std::vector<index_t>> spread(const Dataset& data, std::span<const index_t> sequences, int ranks) {
-    std::vector<std::size_t> by_length(sequences.size());
-    std::iota(by_length.begin(), by_length.end(), std::size_t{0});
-    std::stable_sort(by_length.begin(), by_length.end(), [&](std::size_t a, std::size_t b) {
-        return data.length(sequences[a]) > data.length(sequences[b]);
+std::vector<std::vector<index_t>> spread(const Dataset& data, std::span<const index_t> sequences,
+                                         const Dealing& dealing) {
+    struct Costly {
+        index_t sequence;
+        double cost;
+    };
+    std::vector<Costly> by_cost;
+    std::transform(sequences.begin(), sequences.end(), std::back_inserter(by_cost), [&](index_t sequence) {
+        return Costly{sequence, dealing.cost(data.length(sequence), data.target_tokens(sequence))};
     });
-    std::vector<std::vector<std::size_t>> places(static_cast<std::size_t>(ranks));
-    std::vector<index_t> load(places.size(), 0);
-    for (const std::size_t place : by_length) {
-        const auto lightest = static_cast<std::size_t>(std::min_element(load.begin(), load.end()) - load.begin());
-        places[lightest].push_back(place);
-        load[lightest] += data.length(sequences[place]);
-    }
-    std::vector<std::vector<index_t>> result(places.size());
-    for (std::size_t r = 0; r < places.size(); ++r) {
-        std::sort(places[r].begin(), places[r].end());
-        for (const std::size_t place : places[r]) {
-            result[r].push_back(sequences[place]);
+    std::stable_sort(by_cost.begin(), by_cost.end(), [](const Costly& a, const Costly& b) { return a.cost > b.cost; });
+    std::vector<std::vector<index_t>> shares(static_cast<std::size_t>(dealing.ranks));
+    std::vector<double> of_rank(shares.size(), 0);
+    std::vector<double> of_replica(shares.size() / static_cast<std::size_t>(dealing.replica_ranks), 0);
+    const auto replica_of = [&](std::size_t rank) { return rank / static_cast<std::size_t>(dealing.replica_ranks); };
+    for (const Costly& next : by_cost) {
+        std::size_t lightest = 0;
+        for (std::size_t rank = 1; rank < shares.size(); ++rank) {
+            const auto load = [&](std::size_t r) { return std::pair(of_rank[r], of_replica[replica_of(r)]); };
+            lightest = load(rank) < load(lightest) ? rank : lightest;
         }
+        shares[lightest].push_back(next.sequence);
+        of_rank[lightest] += next.cost;
+        of_replica[replica_of(lightest)] += next.cost;
     }
-    return result;
+    return shares;
 }
 
 StepBatches share_of(const Dataset& data, std::span<const index_t> sequences, index_t micro_batch, int rank,
-                     int ranks) {
+                     const Dealing& dealing) {
     StepBatches step;
     for (const index_t sequence : sequences) {
         step.tokens += data.length(sequence);
         step.target_tokens += data.target_tokens(sequence);
     }
-    const auto shares = spread(data, sequences, ranks);
+    const auto shares = spread(data, sequences, dealing);
     const auto& mine = shares[static_cast<std::size_t>(rank)];
     const auto longest = std::max_element(shares.begin(), shares.end(),
                                           [](const auto& a, const auto& b) { return a.size() < b.size(); });

@@ -2,11 +2,14 @@
 #pragma once
 
 #include "core/matrix.hpp"
+#include "model/families/architecture.hpp"
+#include "mpi/process_grid.hpp"
 #include "ops/token_batch.hpp"
 #include "train/dataset.hpp"
 
 #include <algorithm>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -54,11 +57,23 @@ struct StepBatches {
     index_t target_tokens = 0;  ///< of all ranks
 };
 
+/// How sequences are dealt to ranks.
+struct Dealing {
+    /// For a grid of ranks and a model: the cost of a sequence is that of what its rank alone computes of it.
+    Dealing(const model::Architecture& architecture, const mpi::GridShape& grid);
+    /// By tokens, to replicas of so many ranks.
+    Dealing(index_t ranks, index_t replica_ranks);
+
+    index_t ranks;
+    index_t replica_ranks;
+    std::function<double(index_t length, index_t target_tokens)> cost;
+};
+
 /// Every step is computed from its number alone, so that a resumed run continues with the same data.
 class Batches {
 public:
     /// `seed` decides the order of shuffled epochs.
-    Batches(const Dataset& data, const BatchSettings& settings, std::uint64_t seed, int rank, int ranks);
+    Batches(const Dataset& data, const BatchSettings& settings, std::uint64_t seed, int rank, Dealing dealing);
 
     /// `step` counts from 0.
     [[nodiscard]] StepBatches at(index_t step);
@@ -70,17 +85,18 @@ private:
     BatchSettings settings_;
     std::uint64_t seed_;
     int rank_;
-    int ranks_;
+    Dealing dealing_;
     std::vector<index_t> order_;  ///< of the epoch below
     index_t epoch_ = -1;
 };
 
-/// Spreads `sequences` over ranks by length, so that tokens are balanced; the result is in the given order per rank.
+/// Spreads `sequences` over ranks, so that costs are balanced between them, and where they are equal, between replicas.
+/// Each rank gets the costliest ones first: passes of a step that ranks compute at the same time are alike.
 [[nodiscard]] std::vector<std::vector<index_t>> spread(const Dataset& data, std::span<const index_t> sequences,
-                                                       int ranks);
+                                                       const Dealing& dealing);
 
 /// The share of `rank` of `sequences`, in passes of at most `micro_batch` sequences per rank (0: one pass).
 [[nodiscard]] StepBatches share_of(const Dataset& data, std::span<const index_t> sequences, index_t micro_batch,
-                                   int rank, int ranks);
+                                   int rank, const Dealing& dealing);
 
 }  // namespace moesaic::train

@@ -155,7 +155,7 @@ double CostModel::padded_slice(index_t tensor) const {
 }
 
 StepCost CostModel::of(const StepsToCome& steps, const MachineRates& rates) const {
-    // Sequences are dealt to ranks one by one, so that the first ranks have one more than the others.
+    // Sequences are dealt to ranks one by one, so that some ranks, alike in all replicas, have one more than others.
     const index_t ranks = steps.grid.ranks();
     const index_t all = steps.batch_size / ranks;
     const index_t with_one_more = steps.batch_size % ranks;
@@ -170,7 +170,9 @@ StepCost CostModel::of(const StepsToCome& steps, const MachineRates& rates) cons
     }
     const index_t left = all - full * per_pass;
     if (const index_t own = most - full * per_pass; own > 0) {
-        add_pass({steps, rates, 1, tokens(own), tokens(left * of_replica + std::min(with_one_more, of_replica))}, cost);
+        add_pass({steps, rates, 1, tokens(own),
+                  tokens(left * of_replica + (with_one_more + steps.grid.data - 1) / steps.grid.data)},
+                 cost);
     }
     cost.reduction = steps.training ? reduction(steps, rates) : 0;
     return cost;

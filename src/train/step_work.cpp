@@ -13,6 +13,9 @@ namespace {
 
 constexpr double passes = 2;
 
+/// Time of an operation of the scores of attention over that of one of other products, as of usual_efficiency.
+constexpr double slowness_of_scores = 2;
+
 double bytes_of(std::optional<ops::WeightFormat> stored) {
     return ops::bytes_per_weight(ops::format_for<core::bf16>(stored));
 }
@@ -77,6 +80,13 @@ double ModelWork::score_operations(double length) const {
     }
     return (1 + backward_of_scores) * pairs * static_cast<double>(attention.heads) *
            static_cast<double>(attention.head_size + attention.value_size);
+}
+
+double ModelWork::operations_of_sequence(double length, double targets, bool with_experts) const {
+    const double rows = with_experts ? length * static_cast<double>(architecture_.experts_per_token) : 0;
+    const double products =
+        routed_row_.operations * rows + projections_.operations * length + head_.operations * targets;
+    return passes * products + slowness_of_scores * score_operations(length);
 }
 
 StepWork even_work(const model::Architecture& architecture, const mpi::GridShape& grid, double tokens) {

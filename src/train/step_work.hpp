@@ -47,6 +47,10 @@ public:
     /// backward, of one sequence: a token sees half of it on average.
     [[nodiscard]] double score_operations(double length) const;
 
+    /// Operations that a step takes for a sequence, with what a target costs in the head, and as many more for the
+    /// scores of attention as they take longer than others; of routed experts only if they are `with_experts`.
+    [[nodiscard]] double operations_of_sequence(double length, double targets, bool with_experts) const;
+
     /// Backward has five products where forward has two.
     static constexpr double backward_of_scores = 5.0 / 2;
 

@@ -3,6 +3,7 @@
 #include "core/error.hpp"
 #include "core/units.hpp"
 #include "io/checkpoint.hpp"
+#include "model/weights/synthetic.hpp"
 #include "support/grids.hpp"
 #include "support/shared_folder.hpp"
 #include "support/small_decoder.hpp"
@@ -60,8 +61,8 @@ TEST(Schedule, FollowsTransformers) {
 
 TEST(Batches, WrapAroundInFileOrder) {
     const Dataset data = dataset_of({3, 4, 5});
-    Batches batches(data, {2, 0, false}, 0, 0, 1);
-    EXPECT_EQ(batches.at(0).passes.front().offsets, (std::vector<index_t>{0, 3, 7}));
+    Batches batches(data, {2, 0, false}, 0, 0, Dealing(1, 1));
+    EXPECT_EQ(batches.at(0).passes.front().offsets, (std::vector<index_t>{0, 4, 7}));
     EXPECT_EQ(batches.at(1).passes.front().offsets, (std::vector<index_t>{0, 5, 8}));
     EXPECT_EQ(batches.at(1).tokens, 8);
     EXPECT_EQ(batches.at(1).target_tokens, 2 + 1);
@@ -76,7 +77,7 @@ TEST(Batches, ShuffledEpochsSeeEverySequenceOnce) {
         std::vector<index_t> seen;
         for (index_t step = 0; step < 3; ++step) {
             for (int rank = 0; rank < 3; ++rank) {
-                Batches batches(data, {4, 0, true}, 17, rank, 3);
+                Batches batches(data, {4, 0, true}, 17, rank, Dealing(3, 3));
                 const StepBatches share = batches.at(epoch * 3 + step);
                 ASSERT_EQ(share.passes.size(), 1U);
                 for (index_t s = 0; s < share.passes[0].sequences(); ++s) {
@@ -98,7 +99,7 @@ TEST(Batches, AllRanksHaveTheSameNumberOfPasses) {
     index_t tokens = 0;
     for (int rank = 0; rank < 4; ++rank) {
         const std::vector<index_t> all = {0, 1, 2, 3, 4};
-        const StepBatches share = share_of(data, all, 1, rank, 4);
+        const StepBatches share = share_of(data, all, 1, rank, Dealing(4, 4));
         passes.insert(share.passes.size());
         for (const auto& pass : share.passes) {
             EXPECT_LE(pass.sequences(), 1);
@@ -112,14 +113,44 @@ TEST(Batches, AllRanksHaveTheSameNumberOfPasses) {
 TEST(Spread, BalancesTokens) {
     const Dataset data = dataset_of({8, 1, 7, 2, 6, 3, 5, 4});
     const std::vector<index_t> all = {0, 1, 2, 3, 4, 5, 6, 7};
-    for (const auto& share : spread(data, all, 4)) {
+    for (const auto& share : spread(data, all, Dealing(4, 4))) {
         index_t tokens = 0;
         for (const index_t s : share) {
             tokens += data.length(s);
         }
         EXPECT_EQ(tokens, 9);
-        EXPECT_TRUE(std::is_sorted(share.begin(), share.end()));
+        EXPECT_TRUE(std::is_sorted(share.begin(), share.end(),
+                                   [&](index_t a, index_t b) { return data.length(a) > data.length(b); }));
     }
+}
+
+/// Two sequences remain for four ranks that have one each: every replica gets one of them.
+TEST(Spread, BalancesReplicas) {
+    const Dataset data = dataset_of({5, 5, 5, 5, 5, 5});
+    const std::vector<index_t> all = {0, 1, 2, 3, 4, 5};
+    const auto numbers = [&](index_t replica_ranks) {
+        std::vector<std::size_t> of_ranks;
+        for (const auto& share : spread(data, all, Dealing(4, replica_ranks))) {
+            of_ranks.push_back(share.size());
+        }
+        return of_ranks;
+    };
+    EXPECT_EQ(numbers(2), (std::vector<std::size_t>{2, 1, 2, 1}));
+    EXPECT_EQ(numbers(4), (std::vector<std::size_t>{2, 2, 1, 1}));
+}
+
+/// Scores of attention grow with the square of the length: half as many tokens in short sequences cost less.
+TEST(Spread, LongSequencesCostMoreThanTheirTokens) {
+    const model::Architecture architecture = model::synthetic_architecture("qwen3-30b-a3b");
+    const Dealing dealing(architecture, {1, 2, 1});
+    EXPECT_GT(dealing.cost(2000, 2000), 2 * dealing.cost(1000, 1000));
+    EXPECT_LT(dealing.cost(2000, 1000), dealing.cost(2000, 2000));
+    EXPECT_LT(dealing.cost(2000, 2000), Dealing(architecture, {2, 1, 1}).cost(2000, 2000));
+    const Dataset data = dataset_of({4000, 1000, 1000, 1000, 1000});
+    const std::vector<index_t> all = {0, 1, 2, 3, 4};
+    const auto shares = spread(data, all, dealing);
+    EXPECT_EQ(shares[0], (std::vector<index_t>{0}));
+    EXPECT_EQ(shares[1], (std::vector<index_t>{1, 2, 3, 4}));
 }
 
 TEST(Dataset, KnowsItsLargestSumAndFingerprint) {
@@ -215,7 +246,7 @@ TEST(TrainingData, IsMixedFromFiles) {
     EXPECT_EQ(visits_of(mixed, 2).size(), 3U);
     EXPECT_EQ(mixed.epoch, load({.train = first + "*2.5," + second + "*0.3"}).train.epoch);
     EXPECT_NE(mixed.fingerprint(), load({.train = first + "*2," + second + "*0.8"}).train.fingerprint());
-    Batches batches(mixed, {7, 0, true}, 0, 0, 1);
+    Batches batches(mixed, {7, 0, true}, 0, 0, Dealing(1, 1));
     index_t sequences = 0;
     for (index_t step = 0; step < 4; ++step) {
         sequences += batches.at(step).passes.front().sequences();
