@@ -23,9 +23,9 @@ constexpr index_t ranges_of(index_t vocabulary) {
     return (vocabulary + features_of_range - 1) / features_of_range;
 }
 
-/// A block of targets. With t = exp(logit - reference) and `others` the sum of t over all tokens but the label, a row of
-/// its gradient is scale / (t of label + others) * (sum over the others of t * their row of the head - others * the row
-/// of the label): no digits are lost where the label has a probability near 1.
+/// A block of targets. With t = exp(logit - reference) and `others` the sum of t over all tokens but the label, a row
+/// of its gradient is scale / (t of label + others) * (sum over the others of t * their row of the head - others * the
+/// row of the label): no digits are lost where the label has a probability near 1.
 template <class Scalar>
 class TargetBlock {
 public:
@@ -62,8 +62,8 @@ public:
         multiply_by_head({head_, Direction::forward, scratch_.hidden, scratch_.first_logits, false, {}});
         for (index_t i = 0; i < rows_; ++i) {
             const auto logits = scratch_.first_logits.view().row(i);
-            scratch_.references.data()[i] = kernels_.elementwise<Scalar>().largest(
-                static_cast<index_t>(logits.size()), logits.data());
+            scratch_.references.data()[i] =
+                kernels_.elementwise<Scalar>().largest(static_cast<index_t>(logits.size()), logits.data());
         }
         exponentiate();
         if (raise_references()) {
@@ -97,13 +97,15 @@ public:
 private:
     struct OfRow {
         double others = 0;
-        double sum = 0;           ///< over all tokens
-        Sum largest = lowest;     ///< logit of the others
+        double sum = 0;               ///< over all tokens
+        Sum largest = lowest;         ///< logit of the others
         Sum largest_before = lowest;  ///< the same of those before the label
     };
     static constexpr Sum lowest = -std::numeric_limits<Sum>::infinity();
 
-    [[nodiscard]] const Target& target(index_t i) const { return targets_[static_cast<std::size_t>(i)]; }
+    [[nodiscard]] const Target& target(index_t i) const {
+        return targets_[static_cast<std::size_t>(i)];
+    }
     /// From the reference to the logit of the label.
     [[nodiscard]] double distance(index_t i) const {
         return static_cast<double>(scratch_.label_logits.data()[i]) -
@@ -117,7 +119,12 @@ private:
     void exponentiate() {
         scratch_.sums.fill(Sum(0));
         scratch_.largest.fill(lowest);
-        multiply_by_head({head_, Direction::forward, scratch_.hidden, {}, false, {},
+        multiply_by_head({head_,
+                          Direction::forward,
+                          scratch_.hidden,
+                          {},
+                          false,
+                          {},
                           [this](index_t token, index_t row, MatrixView<Sum> logits) { take(token, row, logits); }});
 #pragma omp parallel for schedule(static)
         for (index_t i = 0; i < rows_; ++i) {
@@ -147,7 +154,8 @@ private:
         std::array<Scalar, block_elements> numerators;
         kernels_.elementwise<Scalar>().exp_columns(
             logits.rows(), logits.cols(), logits.data(), logits.stride(), scratch_.references.data() + first_row,
-            numerators.data(), kernel_block, scratch_.sums.view()[first_token / features_of_range] + first_row, largest);
+            numerators.data(), kernel_block, scratch_.sums.view()[first_token / features_of_range] + first_row,
+            largest);
         if (with_gradient_) {
             scratch_.numerators.store(kernels_, first_token, first_row,
                                       {numerators.data(), logits.rows(), logits.cols(), kernel_block});
@@ -166,7 +174,8 @@ private:
     [[nodiscard]] bool raise_references() {
         bool raised = false;
         for (index_t i = 0; i < rows_; ++i) {
-            const Sum largest = std::max(of_rows_[static_cast<std::size_t>(i)].largest, scratch_.label_logits.data()[i]);
+            const Sum largest =
+                std::max(of_rows_[static_cast<std::size_t>(i)].largest, scratch_.label_logits.data()[i]);
             Sum& reference = scratch_.references.data()[i];
             if (largest > reference + static_cast<Sum>(largest_excess)) {
                 reference = largest;
