@@ -15,9 +15,9 @@ using core::bf16;
 /// The largest of the first logits of a row is its reference: exponentials are those of logits less the reference.
 constexpr index_t columns_of_reference = 256;
 
-/// By how much a logit may exceed the reference of its row. exp(60) is 1e26, times 2^17 tokens and large weights it is
+/// By how much a logit may exceed the reference of its row. exp(50) is 5e21, times 2^17 tokens and large weights it is
 /// still far from the largest number of FP32 and BF16.
-constexpr double largest_excess = 60;
+constexpr double largest_excess = 50;
 
 constexpr index_t ranges_of(index_t vocabulary) {
     return (vocabulary + features_of_range - 1) / features_of_range;
