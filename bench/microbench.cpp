@@ -210,6 +210,13 @@ std::vector<Operation<Scalar>> operations() {
         {"sum_of_exp", a, [=](const K& k, R& r) { keep(k.sum_of_exp(R::all, r.x.data(), half)); }},
         {"exp", a + t,
          [=](const K& k, R& r) { keep(k.exp(R::all, r.x.data(), half, half, half, r.narrow_out.data())); }},
+        {"exp_columns", a + t,
+         [](const K& k, R& r) {
+             for (index_t col = 0; col < R::n; col += 32) {  // what the loss does to a block of logits
+                 k.exp_columns(R::rows, 32, r.x.data() + col, R::n, r.y.data(), r.narrow_out.data() + col * R::rows, 32,
+                               r.z.data(), r.first_moment.data());
+             }
+         }},
         {"softmax_backward", 2 * a + 2 * t,
          [=](const K& k, R& r) {
              k.softmax_backward(R::all, r.x.data(), r.y.data(), half, half, half, r.narrow_out.data(),

@@ -200,6 +200,22 @@ Sum exp(index_t n, const Sum* in, Sum score_scale, Sum shift, Sum factor, Scalar
 }
 
 template <class Scalar, class Sum = accumulator_t<Scalar>>
+void exp_columns(index_t rows, index_t cols, const Sum* in, index_t in_stride, const Sum* shifts, Scalar* out,
+                 index_t out_stride, Sum* sums, Sum* largest) {
+    for (index_t c = 0; c < cols; ++c) {
+        Sum sum = 0;
+        for (index_t r = 0; r < rows; ++r) {
+            const Sum value = in[r * in_stride + c];
+            const Sum result = std::exp(value - shifts[c]);
+            out[r * out_stride + c] = static_cast<Scalar>(result);
+            sum += result;
+            largest[c] = value > largest[c] ? value : largest[c];
+        }
+        sums[c] += sum;
+    }
+}
+
+template <class Scalar, class Sum = accumulator_t<Scalar>>
 void softmax_backward(index_t n, const Sum* scores, const Sum* grad, Sum score_scale, Sum log_sum, Sum delta,
                       Scalar* probabilities, Scalar* grad_scores) {
     for (index_t i = 0; i < n; ++i) {
@@ -335,6 +351,7 @@ constexpr ElementwiseKernels<Scalar> describe() {
         .largest = largest<Sum>,
         .sum_of_exp = sum_of_exp<Sum>,
         .exp = exp<Scalar>,
+        .exp_columns = exp_columns<Scalar>,
         .softmax_backward = softmax_backward<Scalar>,
         .decode_nibbles = decode_nibbles<Scalar>,
         .decode_integers = decode_integers<Scalar>,

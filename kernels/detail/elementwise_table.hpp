@@ -79,6 +79,10 @@ struct ElementwiseTable {
     /// out[i] = Scalar(factor * exp(scale * in[i] - shift)). The result is the sum of exp(scale * in[i] - shift) before
     /// rounding. out may be in, where the types are the same.
     Sum (*exp)(Index n, const Sum* in, Sum scale, Sum shift, Sum factor, Scalar* out);
+    /// out[r][c] = Scalar(exp(in[r][c] - shifts[c])) for in [rows, cols]. sums[c] grows by the sum of column c of these
+    /// before rounding; largest[c] becomes the largest of itself and those elements of in's column c that are numbers.
+    void (*exp_columns)(Index rows, Index cols, const Sum* in, Index in_stride, const Sum* shifts, Scalar* out,
+                        Index out_stride, Sum* sums, Sum* largest);
     /// Backward of the softmax of scale * scores, whose probabilities are p = exp(scale * score - log_sum):
     /// probabilities = Scalar(p), grad_scores = Scalar(scale * p * (grad - delta)).
     void (*softmax_backward)(Index n, const Sum* scores, const Sum* grad, Sum scale, Sum log_sum, Sum delta,

@@ -53,9 +53,9 @@ constexpr index_t cut(index_t count, index_t range, index_t ranges) {
 template <class Scalar>
 struct Sizes {
     explicit Sizes(const FrozenProduct<Scalar>& product)
-        : tokens(product.x.rows()),
-          in(product.x.cols()),
-          out(product.y.cols()),
+        : tokens(product.packed_x == nullptr ? product.x.rows() : product.packed_x->tokens()),
+          in(product.packed_x == nullptr ? product.x.cols() : product.packed_x->columns()),
+          out(product.take ? product.weight.rows() : product.y.cols()),
           token_strips(blocks_of(tokens)),
           contraction(in) {}
     index_t tokens;
@@ -65,7 +65,8 @@ struct Sizes {
     Contraction contraction;
 };
 
-/// Items of a chunk follow each other: threads that share a cache work on the same tokens.
+/// Items of a chunk follow each other: threads that share a cache work on the same tokens. Where results are taken,
+/// items of a range do, as there are more weights than any cache holds.
 template <class Scalar>
 std::vector<Item> cut_into_items(std::span<const FrozenProduct<Scalar>> batch, int threads) {
     std::vector<Item> items;
@@ -81,10 +82,22 @@ std::vector<Item> cut_into_items(std::span<const FrozenProduct<Scalar>> batch, i
         const index_t of_whole_groups = strips / sizes.contraction.strips_of_group;
         const index_t wanted = threads == 1 ? 1 : (core::items_per_thread * threads + chunks - 1) / chunks;
         const index_t ranges = std::min({strips, wanted, std::max(for_all_threads, of_whole_groups)});
+        const auto add = [&](index_t chunk, index_t first, index_t last) {
+            items.push_back(
+                {p, cut(sizes.token_strips, chunk, chunks), cut(sizes.token_strips, chunk + 1, chunks), first, last});
+        };
+        if (batch[p].take) {
+            constexpr index_t strips_of_range = features_of_range / kernel_block;
+            for (index_t first = 0; first < strips; first += strips_of_range) {
+                for (index_t chunk = 0; chunk < chunks; ++chunk) {
+                    add(chunk, first, std::min(strips, first + strips_of_range));
+                }
+            }
+            continue;
+        }
         for (index_t chunk = 0; chunk < chunks; ++chunk) {
             for (index_t range = 0; range < ranges; ++range) {
-                items.push_back({p, cut(sizes.token_strips, chunk, chunks), cut(sizes.token_strips, chunk + 1, chunks),
-                                 cut(strips, range, ranges), cut(strips, range + 1, ranges)});
+                add(chunk, cut(strips, range, ranges), cut(strips, range + 1, ranges));
             }
         }
     }
@@ -122,11 +135,19 @@ public:
 private:
     void multiply_few_rows() {
         const auto* x = reinterpret_cast<const Sum*>(operand_.x.data);
+        std::array<Sum, block_elements> results;
+        std::array<Sum, block_elements> transposed;
         for (index_t strip = item_.first; strip < item_.last; ++strip) {
+            const index_t feature = strip * kernel_block;
+            const index_t features = extent_of_block(sizes_.out, strip);
+            const auto y = product_.take ? MatrixView<Sum>(results.data(), tokens_, features, kernel_block)
+                                         : product_.y.columns(feature, features);
             products_.few_rows_by_weights(tokens_, x, blocks_from(0, strip, blocks_of(sizes_.in)), scratch_.unpacked,
-                                          !forward_, sizes_.in, extent_of_block(sizes_.out, strip),
-                                          product_.y.data() + strip * kernel_block, product_.y.stride(),
-                                          product_.accumulate);
+                                          !forward_, sizes_.in, features, y.data(), y.stride(), product_.accumulate);
+            if (product_.take) {
+                elementwise_.transpose_narrow(tokens_, features, y.data(), y.stride(), transposed.data(), kernel_block);
+                product_.take(feature, 0, {transposed.data(), features, tokens_, kernel_block});
+            }
         }
     }
 
@@ -195,12 +216,16 @@ private:
     }
 
     /// One block of the result. Sums of forward are [32 features, tokens], those of backward [tokens, 32 features].
-    void write(index_t strip, index_t token_strip, const Sum* sums) {
+    void write(index_t strip, index_t token_strip, Sum* sums) {
         const index_t features = extent_of_block(sizes_.out, strip);
         const index_t tokens = extent_of_block(tokens_, token_strip);
         const index_t first_token = (item_.first_token + token_strip) * kernel_block;
-        const MatrixView<Sum> out = product_.y.rows(first_token, tokens).columns(strip * kernel_block, features);
         sums += token_strip * (forward_ ? kernel_block : block_elements);
+        if (product_.take) {
+            product_.take(strip * kernel_block, first_token, {sums, features, tokens, stride_});
+            return;
+        }
+        const MatrixView<Sum> out = product_.y.rows(first_token, tokens).columns(strip * kernel_block, features);
         if (!product_.accumulate) {
             const auto copy = forward_ ? elementwise_.transpose_narrow : elementwise_.narrow_rows;
             forward_ ? copy(features, tokens, sums, stride_, out.data(), out.stride())
@@ -261,6 +286,10 @@ std::vector<PackedTokens> pack_operands(const kernels::KernelSet& kernels, const
     scratch.operands.resize(std::max(scratch.operands.size(), 2 * batch.size()));
     for (std::size_t p = 0; p < batch.size(); ++p) {
         const FrozenProduct<Scalar>& product = batch[p];
+        if (product.packed_x != nullptr) {
+            operands.push_back({product.packed_x->strips(), {}});
+            continue;
+        }
         const auto same = std::find_if(
             batch.begin(), batch.begin() + static_cast<std::ptrdiff_t>(p), [&](const FrozenProduct<Scalar>& earlier) {
                 return earlier.x.data() == product.x.data() && earlier.low.data() == product.low.data() &&
@@ -304,6 +333,30 @@ std::vector<PackedTokens> pack_operands(const kernels::KernelSet& kernels, const
 
 }  // namespace
 
+template <class Scalar>
+void PackedRows<Scalar>::resize(const kernels::KernelSet& kernels, index_t tokens, index_t columns) {
+    const StripProducts<Scalar> products(kernels);
+    tokens_ = tokens;
+    columns_ = columns;
+    strips_ = tokens <= products.few_rows()
+                  ? Strips{storage_.reserve(static_cast<std::size_t>(tokens * columns) * sizeof(accumulator_t<Scalar>))}
+                  : products.left_strips(storage_, blocks_of(tokens), blocks_of(columns));
+}
+
+template <class Scalar>
+void PackedRows<Scalar>::store(const kernels::KernelSet& kernels, index_t first_column, index_t first_token,
+                               MatrixView<const Scalar> block) const {
+    const StripProducts<Scalar> products(kernels);
+    if (tokens_ <= products.few_rows()) {
+        auto* rows = reinterpret_cast<accumulator_t<Scalar>*>(strips_.data);
+        kernels.elementwise<Scalar>().transpose_widen(block.rows(), block.cols(), block.data(), block.stride(),
+                                                      rows + first_column, columns_);
+        return;
+    }
+    products.pack_left(strips_.at(first_token / kernel_block, first_column / kernel_block),
+                       products.columns(block.data(), block.stride(), block.cols(), block.rows()));
+}
+
 void plan_frozen_threads(std::string_view name, index_t out, index_t in, std::vector<BufferPlan>& buffers) {
     const index_t longest = std::max(out, in);
     const index_t sums =
@@ -317,7 +370,8 @@ void multiply(const kernels::KernelSet& kernels, std::span<const FrozenProduct<S
               FrozenScratch<Scalar>& scratch) {
     double work = 0;
     for (const FrozenProduct<Scalar>& product : batch) {
-        work += static_cast<double>(product.x.rows() * product.x.cols()) * static_cast<double>(product.y.cols());
+        const Sizes<Scalar> sizes(product);
+        work += static_cast<double>(sizes.tokens * sizes.in) * static_cast<double>(sizes.out);
     }
     const int threads = core::threads_for(work);
     const StripProducts<Scalar> products(kernels);
@@ -334,6 +388,7 @@ void multiply(const kernels::KernelSet& kernels, std::span<const FrozenProduct<S
 }
 
 #define MOESAIC_INSTANTIATE(Scalar)                                                                   \
+    template class PackedRows<Scalar>;                                                                \
     template void multiply<Scalar>(const kernels::KernelSet&, std::span<const FrozenProduct<Scalar>>, \
                                    FrozenScratch<Scalar>&);
 MOESAIC_INSTANTIATE(bf16)

@@ -1,4 +1,5 @@
-// Language model head and cross-entropy in one pass over blocks of targets, so that [T, V] logits never exist.
+// Language model head and cross-entropy in one pass over blocks of targets. Logits exist in blocks of 32 x 32 alone,
+// and of the softmax there are only its numerators, as the backward product reads them.
 #pragma once
 
 #include "core/matrix.hpp"
@@ -24,24 +25,32 @@ struct TargetResult {
     bool is_most_likely;  ///< the first of the tokens with the largest logit, as argmax in PyTorch
 };
 
-/// Targets whose logits are held at a time: each block of them reads the head twice. With 2^17 tokens these are 256
-/// MiB.
-inline constexpr index_t targets_per_block = 512;
+/// Targets whose numerators are held at a time: each block of them reads the head once forward, and backward at least
+/// once. With 2^17 tokens and operands in BF16 these are 256 MiB.
+inline constexpr index_t targets_per_block = 1024;
 
-/// Work buffers of `cross_entropy`.
+/// Work buffers of `cross_entropy`. Ranges are those of `features_of_range` tokens of the vocabulary.
 template <class Scalar>
 struct LossScratch {
-    Matrix<Scalar> hidden;                    // [block, H]
-    Matrix<accumulator_t<Scalar>> logits;     // [block, V]
-    Matrix<Scalar> grad_logits;               // [block, V]
-    Matrix<accumulator_t<Scalar>> grad_rows;  // [block, H]
+    using Sum = accumulator_t<Scalar>;
+
+    Matrix<Scalar> hidden;          // [block, H]
+    Matrix<Sum> first_logits;       // [block, columns_of_reference]
+    Matrix<Sum> references;         // [1, block]
+    Matrix<Sum> label_logits;       // [1, block]
+    Matrix<Sum> largest_before;     // [1, block]
+    Matrix<Sum> sums;               // [ranges, block]
+    Matrix<Sum> largest;            // [ranges, block]
+    PackedRows<Scalar> numerators;  // [block, V]
+    Matrix<Sum> grad_rows;          // [block, H]
     FrozenScratch<Scalar> frozen;
 };
 
 [[nodiscard]] std::vector<BufferPlan> plan_loss(index_t hidden, index_t vocabulary);
 
 /// Log-probability of every target given hidden states [T, H] after the last norm and the head [V, H]. If grad_hidden
-/// [T, H] is not empty, it becomes the gradient of scale * sum of negative log-probabilities.
+/// [T, H] is not empty, it becomes the gradient of scale * sum of negative log-probabilities. Results do not depend on
+/// the number of threads.
 template <class Scalar>
 [[nodiscard]] std::vector<TargetResult> cross_entropy(const kernels::KernelSet& kernels,
                                                       MatrixView<const Scalar> hidden, const PackedWeights& head,

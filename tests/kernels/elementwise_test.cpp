@@ -247,6 +247,31 @@ TEST_P(Elementwise, Exp) {
     });
 }
 
+TEST_P(Elementwise, ExpOfColumns) {
+    for_all_sizes([]<class Scalar>(const auto& kernels, const auto& portable, index_t n, Scalar) {
+        using Sum = accumulator_t<Scalar>;
+        for (const index_t rows : {0, 1, 32}) {
+            for (const bool extremes : {false, true}) {
+                const auto in = values<Sum>(stored_elements(rows, n, n + 3), 1, extremes);
+                const auto shifts = values<Sum>(n, 2);
+                GuardedArray<Scalar> out(stored_elements(rows, n, n + 1));
+                GuardedArray<Scalar> expected(stored_elements(rows, n, n + 1));
+                const auto sums = values<Sum>(n, 3);
+                const auto expected_sums = values<Sum>(n, 3);
+                const auto largest = values<Sum>(n, 4);
+                const auto expected_largest = values<Sum>(n, 4);
+                kernels.exp_columns(rows, n, in.data(), n + 3, shifts.data(), out.data(), n + 1, sums.data(),
+                                    largest.data());
+                portable.exp_columns(rows, n, in.data(), n + 3, shifts.data(), expected.data(), n + 1,
+                                     expected_sums.data(), expected_largest.data());
+                expect_near(out, expected, 6);
+                expect_near(sums, expected_sums, static_cast<double>(rows + 6), 6);
+                expect_same(largest, expected_largest);
+            }
+        }
+    });
+}
+
 /// Steps through the whole range of finite results, denormal ones included.
 TEST(ElementwiseFloat, ExpIsWithinTwoUnitsInTheLastPlace) {
     constexpr index_t n = 1 << 20;

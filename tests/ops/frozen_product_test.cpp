@@ -106,6 +106,59 @@ TEST_P(FrozenProductLevels, GiveTheSameBitsForAnyThreadCountAndInAnyCompany) {
     EXPECT_TRUE(std::ranges::equal(alone.flat(), together[1].flat()));
 }
 
+TEST_P(FrozenProductLevels, GiveTheSameBitsBlockByBlock) {
+    const KernelSet kernels(GetParam());
+    FrozenScratch<bf16> scratch;
+    for (const Shape& shape : shapes) {
+        SCOPED_TRACE(testing::Message() << "M " << shape.m << ", N " << shape.n << ", K " << shape.k);
+        PackedWeights weight(format_of<bf16>, shape.n, shape.k);
+        weight.matrix().assign_rows<bf16>(0, random_matrix<bf16>(shape.n, shape.k, 1));
+        const Matrix<bf16> x = random_matrix<bf16>(shape.m, shape.k, 2);
+        const Matrix<bf16> grad = random_matrix<bf16>(shape.m, shape.n, 3);
+        Matrix<float> y(shape.m, shape.n);
+        Matrix<float> grad_x(shape.m, shape.k);
+        const FrozenProduct<bf16> whole[] = {{weight, Direction::forward, x, y, false, {}},
+                                             {weight, Direction::backward, grad, grad_x, false, {}}};
+        multiply<bf16>(kernels, whole, scratch);
+
+        Matrix<float> taken(shape.m, shape.n);
+        taken.fill(0);
+        const auto take = [&](index_t feature, index_t token, MatrixView<float> block) {
+            for (index_t f = 0; f < block.rows(); ++f) {
+                for (index_t t = 0; t < block.cols(); ++t) {
+                    taken.view()(token + t, feature + f) += block(f, t);  // each of them once
+                }
+            }
+        };
+        PackedRows<bf16> rows;
+        rows.resize(kernels, shape.m, shape.n);
+        for (index_t token = 0; token < shape.m; token += kernel_block) {
+            for (index_t column = 0; column < shape.n; column += kernel_block) {
+                Matrix<bf16> block(std::min(kernel_block, shape.n - column), std::min(kernel_block, shape.m - token));
+                for (index_t c = 0; c < block.rows(); ++c) {
+                    for (index_t t = 0; t < block.cols(); ++t) {
+                        block.view()(c, t) = grad.view()(token + t, column + c);
+                    }
+                }
+                rows.store(kernels, column, token, block);
+            }
+        }
+        Matrix<float> of_packed(shape.m, shape.k);
+        Matrix<float> first_columns(shape.m, (shape.n + 1) / 2);
+        const FrozenProduct<bf16> by_blocks[] = {{weight, Direction::forward, x, {}, false, {}, take},
+                                                 {weight, Direction::backward, {}, of_packed, false, {}, {}, &rows},
+                                                 {weight, Direction::forward, x, first_columns, false, {}}};
+        multiply<bf16>(kernels, by_blocks, scratch);
+        EXPECT_TRUE(std::ranges::equal(taken.flat(), y.flat()));
+        EXPECT_TRUE(std::ranges::equal(of_packed.flat(), grad_x.flat()));
+        for (index_t row = 0; row < shape.m; ++row) {
+            EXPECT_TRUE(
+                std::ranges::equal(first_columns.view().row(row), y.view().columns(0, first_columns.cols()).row(row)))
+                << row;
+        }
+    }
+}
+
 /// BF16 is exact in FP32: what is unpacked on the way to the kernels gives the bits of weights that were widened
 /// before.
 TEST_P(FrozenProductLevels, OfFp32WithWeightsInBf16AreThoseWithTheSameWeightsInFp32) {

@@ -71,8 +71,9 @@ double allocated(const model::Architecture& architecture, const model::LoraSetti
         test::SmallDecoder<Scalar> small(architecture, world, tokens_of_rank * world.size(), shape, lora, 0,
                                          activations, isa);
         ShardedAdamW optimizer(small.decoder.lora(), small.kernels, small.grid, {});
-        const ops::TokenBatch batch =
+        ops::TokenBatch batch =
             test::random_batch(lengths, architecture.vocabulary, static_cast<std::uint64_t>(world.rank()));
+        batch.labels = batch.tokens;  // all rows are targets, as plans have it
         for (int step = 0; step < 2; ++step) {
             small.decoder.lora().clear_gradients();
             small.loss(batch, true);
