@@ -207,7 +207,6 @@ std::vector<Operation<Scalar>> operations() {
              }
          }},
         {"largest", a, [=](const K& k, R& r) { keep(k.largest(R::all, r.x.data())); }},
-        {"sum_of_exp", a, [=](const K& k, R& r) { keep(k.sum_of_exp(R::all, r.x.data(), half)); }},
         {"exp", a + t,
          [=](const K& k, R& r) { keep(k.exp(R::all, r.x.data(), half, half, half, r.narrow_out.data())); }},
         {"exp_columns", a + t,

@@ -179,15 +179,6 @@ Sum largest(index_t n, const Sum* in) {
     return result;
 }
 
-template <class Sum>
-double sum_of_exp(index_t n, const Sum* in, Sum shift) {
-    double sum = 0;
-    for (index_t i = 0; i < n; ++i) {
-        sum += static_cast<double>(std::exp(in[i] - shift));
-    }
-    return sum;
-}
-
 template <class Scalar, class Sum = accumulator_t<Scalar>>
 Sum exp(index_t n, const Sum* in, Sum score_scale, Sum shift, Sum factor, Scalar* out) {
     Sum sum = 0;
@@ -349,7 +340,6 @@ constexpr ElementwiseKernels<Scalar> describe() {
         .rms_norm_backward = rms_norm_backward<Sum>,
         .rotate = rotate<Sum>,
         .largest = largest<Sum>,
-        .sum_of_exp = sum_of_exp<Sum>,
         .exp = exp<Scalar>,
         .exp_columns = exp_columns<Scalar>,
         .softmax_backward = softmax_backward<Scalar>,

@@ -74,8 +74,6 @@ struct ElementwiseTable {
 
     /// The largest element that is a number; minus infinity if there is none.
     Sum (*largest)(Index n, const Sum* in);
-    /// Sum of exp(in[i] - shift).
-    double (*sum_of_exp)(Index n, const Sum* in, Sum shift);
     /// out[i] = Scalar(factor * exp(scale * in[i] - shift)). The result is the sum of exp(scale * in[i] - shift) before
     /// rounding. out may be in, where the types are the same.
     Sum (*exp)(Index n, const Sum* in, Sum scale, Sum shift, Sum factor, Scalar* out);
