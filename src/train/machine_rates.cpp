@@ -134,7 +134,7 @@ MachineRates usual_rates(kernels::Isa level, index_t threads) {
     const double flops_of_thread = level == kernels::Isa::amx ? 1.5e12 : 1e11;
     return {.limits = {flops_of_thread * count, 1e10 * count},
             .threads = threads,
-            .host = {.gather = 2e9, .sum = 5e8, .latency = 1e-5},
+            .host = {.gather = 2e9, .sum = 2e9, .latency = 1e-5},
             .network = {.gather = 5e8, .sum = 2e8, .latency = 4e-5},
             .efficiency = usual_efficiency(level),
             .source = "usual rates"};
