@@ -58,6 +58,12 @@ struct Room {
     std::string remedy = "raise the limit";
 };
 
+std::string size_text(std::uint64_t bytes) {
+    const auto size = static_cast<double>(bytes);
+    return size < core::gibibyte ? fmt::format("{:.0f} MiB", size / core::mebibyte)
+                                 : fmt::format("{:.2f} GiB", size / core::gibibyte);
+}
+
 Room room_of_files() {
     const std::string folder = backing_folder();
     struct statvfs info {};
@@ -87,9 +93,8 @@ void HostMemory::require_room(std::size_t bytes, const std::string& otherwise) {
     constexpr std::size_t of_library = std::size_t{1} << 20U;  // more than it keeps beside
     for (const Room& room : {room_of_files(), room_of_one_file(), room_of_process()}) {
         core::require(bytes + of_library <= room.bytes, ExitCode::out_of_resources,
-                      "the ranks of {} can't share {:.2f} GiB of memory ({}: {:.2f} GiB are left); {}, {}",
-                      host::host_name(), static_cast<double>(bytes) / core::gibibyte, room.of,
-                      static_cast<double>(room.bytes) / core::gibibyte, room.remedy, otherwise);
+                      "the ranks of {} can't share {} of memory ({}: {} are left); {}, {}", host::host_name(),
+                      size_text(bytes), room.of, size_text(room.bytes), room.remedy, otherwise);
     }
 }
 
