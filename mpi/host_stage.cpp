@@ -123,6 +123,18 @@ void StagedGroup::all_gather(const Pieces<const std::byte>& mine, const std::vec
     run_steps(steps_for(longest(all), bytes), fill, use);
 }
 
+/// parts[r]: what rank r gets.
+template <class Part>
+void StagedGroup::fill_lanes(const std::vector<Part>& parts, std::size_t step, Copies& copies) const {
+    for (std::size_t i = 1; i < places_.size(); ++i) {
+        std::byte* to = lane(rank_, after(i), step);
+        for_each_part(parts[after(i)], step * lane_bytes_, lane_bytes_,
+                      [&](std::size_t offset, std::span<const std::byte> part) {
+                          copies.push_back({to + offset, part.data(), part.size()});
+                      });
+    }
+}
+
 bool StagedGroup::all_to_all(const Pieces<const std::byte>& sent, const Pieces<std::byte>& received) const {
     std::uint64_t most = 0;
     for (const std::span<const std::byte>& bytes : sent) {
@@ -132,15 +144,7 @@ bool StagedGroup::all_to_all(const Pieces<const std::byte>& sent, const Pieces<s
     if (most < least_bytes) {
         return false;
     }
-    const auto fill = [&](std::size_t step, Copies& copies) {
-        for (std::size_t i = 1; i < places_.size(); ++i) {
-            std::byte* to = lane(rank_, after(i), step);
-            for_each_part(sent[after(i)], step * lane_bytes_, lane_bytes_,
-                          [&](std::size_t offset, std::span<const std::byte> part) {
-                              copies.push_back({to + offset, part.data(), part.size()});
-                          });
-        }
-    };
+    const auto fill = [&](std::size_t step, Copies& copies) { fill_lanes(sent, step, copies); };
     const auto use = [&](std::size_t step, Copies& copies) {
         for (std::size_t i = 0; i < places_.size(); ++i) {
             const std::byte* from = i == 0 ? sent[rank_].data() + step * lane_bytes_ : lane(after(i), rank_, step);
@@ -156,15 +160,7 @@ bool StagedGroup::all_to_all(const Pieces<const std::byte>& sent, const Pieces<s
 
 template <class T>
 void StagedGroup::reduce_scatter(const std::vector<Pieces<const std::byte>>& parts, T* sums) const {
-    const auto fill = [&](std::size_t step, Copies& copies) {
-        for (std::size_t i = 1; i < places_.size(); ++i) {
-            std::byte* to = lane(rank_, after(i), step);
-            for_each_part(parts[after(i)], step * lane_bytes_, lane_bytes_,
-                          [&](std::size_t offset, std::span<const std::byte> part) {
-                              copies.push_back({to + offset, part.data(), part.size()});
-                          });
-        }
-    };
+    const auto fill = [&](std::size_t step, Copies& copies) { fill_lanes(parts, step, copies); };
     struct Sum {
         std::size_t offset;  // in the lanes of this rank
         std::span<const std::byte> own;

@@ -83,6 +83,8 @@ private:
     /// fill(s) lists what this rank copies to its places in step s, and use(s) what it copies out of those of others.
     template <class Fill, class Use>
     void run_steps(std::size_t steps, const Fill& fill, const Use& use) const;
+    template <class Part>
+    void fill_lanes(const std::vector<Part>& parts, std::size_t step, Copies& copies) const;
 
     std::shared_ptr<const HostStage> stage_;
     std::vector<int> places_;
