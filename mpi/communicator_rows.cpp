@@ -77,10 +77,10 @@ std::size_t bytes_of_row(MatrixView<T> rows) {
 
 /// Blocks of rows, of so many each, that lie behind each other from `first` on.
 template <class Byte>
-Pieces<Byte> blocks_from(Byte* first, std::span<const index_t> counts, std::size_t bytes_of_row) {
+Pieces<Byte> blocks_from(Byte* first, std::span<const index_t> counts, std::size_t row_bytes) {
     Pieces<Byte> blocks;
     for (const index_t count : counts) {
-        blocks.emplace_back(first, static_cast<std::size_t>(count) * bytes_of_row);
+        blocks.emplace_back(first, static_cast<std::size_t>(count) * row_bytes);
         first += blocks.back().size();
     }
     return blocks;

@@ -173,7 +173,7 @@ void StagedGroup::reduce_scatter(const std::vector<Pieces<const std::byte>>& par
                           tasks.push_back({offset, own});
                       });
         const auto count = static_cast<index_t>(tasks.size());
-#pragma omp parallel for schedule(static) if (places_.size() * lane_bytes_ >= bytes_for_threads)
+#pragma omp parallel for schedule(static) if (tasks.size() * places_.size() * bytes_of_task >= bytes_for_threads)
         for (index_t i = 0; i < count; ++i) {
             const Sum& task = tasks[static_cast<std::size_t>(i)];
             T* out = sums + (step * lane_bytes_ + task.offset) / sizeof(T);

@@ -49,17 +49,13 @@ index_t largest_pass(const TrainingData& data, const BatchSettings& settings, in
     return std::max(data.train.largest_sum(sequences), data.eval ? data.eval->largest_sum(sequences) : 0);
 }
 
-Dealing::Dealing(const model::Architecture& architecture, const mpi::GridShape& grid)
-    : ranks(grid.ranks()),
-      replica_ranks(grid.expert * grid.tensor),
-      cost([work = ModelWork(architecture), is_alone = replica_ranks == 1](index_t length, index_t target_tokens) {
-          return work.operations_of_sequence(static_cast<double>(length), static_cast<double>(target_tokens), is_alone);
-      }) {}
-
-Dealing::Dealing(index_t all_ranks, index_t ranks_of_replica)
-    : ranks(all_ranks),
-      replica_ranks(ranks_of_replica),
-      cost([](index_t length, index_t) { return static_cast<double>(length); }) {}
+Dealing dealing_for(const model::Architecture& architecture, const mpi::GridShape& grid) {
+    const index_t replica_ranks = grid.expert * grid.tensor;
+    const auto cost = [work = ModelWork(architecture), is_alone = replica_ranks == 1](index_t length, index_t targets) {
+        return work.operations_of_sequence(static_cast<double>(length), static_cast<double>(targets), is_alone);
+    };
+    return {grid.ranks(), replica_ranks, cost};
+}
 
 Batches::Batches(const Dataset& data, const BatchSettings& settings, std::uint64_t seed, int rank, Dealing dealing)
     : data_(data), settings_(settings), seed_(seed), rank_(rank), dealing_(std::move(dealing)) {}

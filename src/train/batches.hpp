@@ -59,15 +59,13 @@ struct StepBatches {
 
 /// How sequences are dealt to ranks.
 struct Dealing {
-    /// For a grid of ranks and a model: the cost of a sequence is that of what its rank alone computes of it.
-    Dealing(const model::Architecture& architecture, const mpi::GridShape& grid);
-    /// By tokens, to replicas of so many ranks.
-    Dealing(index_t ranks, index_t replica_ranks);
-
     index_t ranks;
     index_t replica_ranks;
     std::function<double(index_t length, index_t target_tokens)> cost;
 };
+
+/// By the operations that a rank of the grid computes alone for a sequence of its own.
+[[nodiscard]] Dealing dealing_for(const model::Architecture& architecture, const mpi::GridShape& grid);
 
 /// Every step is computed from its number alone, so that a resumed run continues with the same data.
 class Batches {

@@ -73,7 +73,7 @@ Evaluation evaluate(model::Decoder<Scalar>& decoder, const kernels::KernelSet& k
     std::vector<index_t> all(static_cast<std::size_t>(data.sequences()));
     std::iota(all.begin(), all.end(), index_t{0});
     std::vector<SequenceScore> mine(all.size());
-    const Dealing dealing(decoder.architecture(), grid.shape());
+    const Dealing dealing = dealing_for(decoder.architecture(), grid.shape());
     for (std::size_t begin = 0; begin < all.size() && total.complete;) {
         const auto sequences =
             std::span(all).subspan(begin, std::min(static_cast<std::size_t>(settings.batch_size), all.size() - begin));
@@ -120,7 +120,7 @@ std::vector<double> target_log_probabilities(model::Decoder<Scalar>& decoder, co
     model::Tape<Scalar> tape;
     ops::LossScratch<Scalar> scratch;
     const StepBatches batch =
-        share_of(data, {&sequence, 1}, 0, grid.world().rank(), Dealing(decoder.architecture(), grid.shape()));
+        share_of(data, {&sequence, 1}, 0, grid.world().rank(), dealing_for(decoder.architecture(), grid.shape()));
     const TokenBatch& pass = batch.passes.front();
     const auto hidden = decoder.forward(pass, tape, false);
     const auto targets = ops::targets_of(pass);

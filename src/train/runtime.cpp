@@ -99,13 +99,13 @@ void complete(const ModelSettings& settings, const std::optional<io::TensorSourc
 
 Ranks::Ranks(const mpi::Communicator& communicator, const mpi::PlaceSettings& place,
              const kernels::ComputeSettings& compute, bool announces)
-    : world(with_stage(communicator)),
+    : world(communicator),
       placement(mpi::place(world, place)),
       foreign_load(measure_foreign_load(world, placement)),
       threads_bound(host::bind_threads(placement)),
       kernels(choose_kernels(world, compute)),
-      host_group(world.split_by_node()),
-      host_ranks(world.min(static_cast<index_t>(host_group.size()))) {
+      host_group(world) {
+    share_memory();
     host::update_memory(placement);  // threads took some of their address space
     if (announces) {
         announce_placement(*this);
@@ -114,12 +114,19 @@ Ranks::Ranks(const mpi::Communicator& communicator, const mpi::PlaceSettings& pl
 
 Ranks::Ranks(const mpi::Communicator& group, const host::Placement& placed, bool bound,
              const kernels::ComputeSettings& compute)
-    : world(with_stage(group)),
+    : world(group),
       placement(placed),
       threads_bound(bound),
       kernels(choose_kernels(world, compute)),
-      host_group(world.split_by_node()),
-      host_ranks(world.min(static_cast<index_t>(host_group.size()))) {}
+      host_group(world) {
+    share_memory();
+}
+
+void Ranks::share_memory() {
+    world = with_stage(world);  // now that this process is bound, its pages come to lie on its NUMA node
+    host_group = world.split_by_node();
+    host_ranks = world.min(static_cast<index_t>(host_group.size()));
+}
 
 index_t Ranks::memory_bytes() const {
     return static_cast<index_t>(memory_of_rank(placement, placement.node_ranks));

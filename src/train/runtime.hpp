@@ -41,7 +41,11 @@ struct Ranks {
     bool threads_bound;
     kernels::KernelSet kernels;
     mpi::Communicator host_group;  ///< the ranks of this host
-    index_t host_ranks;            ///< of the host that has fewest
+    index_t host_ranks = 1;        ///< of the host that has fewest
+
+private:
+    /// Collective. Finds the ranks of this host, and the memory that rows pass through between them.
+    void share_memory();
 };
 
 /// Ranks and how they share the work. Collective to construct.

@@ -45,7 +45,7 @@ TrainSession<Scalar>::TrainSession(std::unique_ptr<model::Decoder<Scalar>> decod
       optimizer_(decoder_->lora(), kernels, grid, settings.adamw),
       coordinator_(grid.world(), settings.coordinator),
       batches_(data, settings.batches, static_cast<std::uint64_t>(settings.seed), grid.world().rank(),
-               Dealing(decoder_->architecture(), grid.shape())) {
+               dealing_for(decoder_->architecture(), grid.shape())) {
     settings_.schedule.total_steps = settings.total_steps(data.epoch_size());
 }
 

@@ -59,9 +59,13 @@ TEST(Schedule, FollowsTransformers) {
     EXPECT_DOUBLE_EQ((Schedule{ScheduleShape::constant, 3.0, 0, 10}.at(9)), 3.0);
 }
 
+Dealing by_tokens(index_t ranks, index_t replica_ranks) {
+    return {ranks, replica_ranks, [](index_t length, index_t) { return static_cast<double>(length); }};
+}
+
 TEST(Batches, WrapAroundInFileOrder) {
     const Dataset data = dataset_of({3, 4, 5});
-    Batches batches(data, {2, 0, false}, 0, 0, Dealing(1, 1));
+    Batches batches(data, {2, 0, false}, 0, 0, by_tokens(1, 1));
     EXPECT_EQ(batches.at(0).passes.front().offsets, (std::vector<index_t>{0, 4, 7}));
     EXPECT_EQ(batches.at(1).passes.front().offsets, (std::vector<index_t>{0, 5, 8}));
     EXPECT_EQ(batches.at(1).tokens, 8);
@@ -77,7 +81,7 @@ TEST(Batches, ShuffledEpochsSeeEverySequenceOnce) {
         std::vector<index_t> seen;
         for (index_t step = 0; step < 3; ++step) {
             for (int rank = 0; rank < 3; ++rank) {
-                Batches batches(data, {4, 0, true}, 17, rank, Dealing(3, 3));
+                Batches batches(data, {4, 0, true}, 17, rank, by_tokens(3, 3));
                 const StepBatches share = batches.at(epoch * 3 + step);
                 ASSERT_EQ(share.passes.size(), 1U);
                 for (index_t s = 0; s < share.passes[0].sequences(); ++s) {
@@ -99,7 +103,7 @@ TEST(Batches, AllRanksHaveTheSameNumberOfPasses) {
     index_t tokens = 0;
     for (int rank = 0; rank < 4; ++rank) {
         const std::vector<index_t> all = {0, 1, 2, 3, 4};
-        const StepBatches share = share_of(data, all, 1, rank, Dealing(4, 4));
+        const StepBatches share = share_of(data, all, 1, rank, by_tokens(4, 4));
         passes.insert(share.passes.size());
         for (const auto& pass : share.passes) {
             EXPECT_LE(pass.sequences(), 1);
@@ -113,7 +117,7 @@ TEST(Batches, AllRanksHaveTheSameNumberOfPasses) {
 TEST(Spread, BalancesTokens) {
     const Dataset data = dataset_of({8, 1, 7, 2, 6, 3, 5, 4});
     const std::vector<index_t> all = {0, 1, 2, 3, 4, 5, 6, 7};
-    for (const auto& share : spread(data, all, Dealing(4, 4))) {
+    for (const auto& share : spread(data, all, by_tokens(4, 4))) {
         index_t tokens = 0;
         for (const index_t s : share) {
             tokens += data.length(s);
@@ -130,7 +134,7 @@ TEST(Spread, BalancesReplicas) {
     const std::vector<index_t> all = {0, 1, 2, 3, 4, 5};
     const auto numbers = [&](index_t replica_ranks) {
         std::vector<std::size_t> of_ranks;
-        for (const auto& share : spread(data, all, Dealing(4, replica_ranks))) {
+        for (const auto& share : spread(data, all, by_tokens(4, replica_ranks))) {
             of_ranks.push_back(share.size());
         }
         return of_ranks;
@@ -142,10 +146,10 @@ TEST(Spread, BalancesReplicas) {
 /// Scores of attention grow with the square of the length: half as many tokens in short sequences cost less.
 TEST(Spread, LongSequencesCostMoreThanTheirTokens) {
     const model::Architecture architecture = model::synthetic_architecture("qwen3-30b-a3b");
-    const Dealing dealing(architecture, {1, 2, 1});
+    const Dealing dealing = dealing_for(architecture, {1, 2, 1});
     EXPECT_GT(dealing.cost(2000, 2000), 2 * dealing.cost(1000, 1000));
     EXPECT_LT(dealing.cost(2000, 1000), dealing.cost(2000, 2000));
-    EXPECT_LT(dealing.cost(2000, 2000), Dealing(architecture, {2, 1, 1}).cost(2000, 2000));
+    EXPECT_LT(dealing.cost(2000, 2000), dealing_for(architecture, {2, 1, 1}).cost(2000, 2000));
     const Dataset data = dataset_of({4000, 1000, 1000, 1000, 1000});
     const std::vector<index_t> all = {0, 1, 2, 3, 4};
     const auto shares = spread(data, all, dealing);
@@ -246,7 +250,7 @@ TEST(TrainingData, IsMixedFromFiles) {
     EXPECT_EQ(visits_of(mixed, 2).size(), 3U);
     EXPECT_EQ(mixed.epoch, load({.train = first + "*2.5," + second + "*0.3"}).train.epoch);
     EXPECT_NE(mixed.fingerprint(), load({.train = first + "*2," + second + "*0.8"}).train.fingerprint());
-    Batches batches(mixed, {7, 0, true}, 0, 0, Dealing(1, 1));
+    Batches batches(mixed, {7, 0, true}, 0, 0, by_tokens(1, 1));
     index_t sequences = 0;
     for (index_t step = 0; step < 4; ++step) {
         sequences += batches.at(step).passes.front().sequences();
